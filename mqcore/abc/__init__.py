@@ -1,0 +1,27 @@
+"""Contracts of the parts. A plug-in imports these, ``mqcore.errors`` and the other public modules of the ground floor."""
+
+from mqcore.abc._codec import Codec
+from mqcore.abc._command import Command
+from mqcore.abc._storage import CONTRACT_VERSION, Capabilities, Log, Notice, StorageBackend, StorageContext
+from mqcore.abc._transport import ByteStream, Link, Listener, Peer, Transport, TransportCapabilities
+from mqcore.ports import Buffer
+from mqcore.url import Url
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "Buffer",
+    "ByteStream",
+    "Capabilities",
+    "Codec",
+    "Command",
+    "Link",
+    "Listener",
+    "Log",
+    "Notice",
+    "Peer",
+    "StorageBackend",
+    "StorageContext",
+    "Transport",
+    "TransportCapabilities",
+    "Url",
+]

@@ -1,0 +1,205 @@
+"""Contract of a storage backend: named logs of bytes, made durable many at once.
+
+Small on purpose. Batches, checksums, indexes, epochs, recovery scans and retention are built on this once, in
+``mqcore.log``, for every backend. ``docs/storage-backend.md`` shows a complete backend in about 60 lines.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import attrs
+import trio
+
+from mqcore.guarantees import Level
+from mqcore.limits import Limits
+from mqcore.ports import Buffer, Ports
+from mqcore.url import Url
+
+__all__ = ["CONTRACT_VERSION", "Capabilities", "Log", "Notice", "StorageBackend", "StorageContext"]
+
+CONTRACT_VERSION = 1
+
+
+@attrs.frozen(kw_only=True)
+class Capabilities:
+    """What a storage backend declares. The conformance suite probes it; composition refuses what cannot be.
+
+    ``append_level`` and ``flush_level``: level that a completed ``append``/``flush`` reaches on this node.
+    ``member_losses_survived``: dead member devices that lose nothing. ``simulable``: all I/O goes through the ports.
+    ``append_bytes_max``: largest single append. ``log_name_bytes_max``: longest log name (at least 64).
+    ``proves_durable_end``: ``Log.durable_end`` after an unclean stop is what flushed bytes prove, at most one flush
+    behind (else it is ``start``, and damage below it cannot be told from a torn tail).
+    """
+
+    contract_version: int = CONTRACT_VERSION
+    append_level: Level
+    flush_level: Level
+    member_losses_survived: int = 0
+    simulable: bool = False
+    proves_durable_end: bool = False
+    append_bytes_max: int = 64 * 1024 * 1024
+    log_name_bytes_max: int = 128
+    logs_max: int | None = None
+
+
+@attrs.frozen
+class Notice:
+    """Something that an operator should know: stable ``kind`` such as ``segment-damaged``, a sentence, and facts."""
+
+    kind: str
+    text: str
+    facts: Mapping[str, object] = attrs.field(factory=dict)
+
+
+def _ignore(_: Notice) -> None:
+    pass
+
+
+@attrs.frozen(kw_only=True)
+class StorageContext:
+    """What a backend is given when it is composed, besides its URL and its options."""
+
+    ports: Ports
+    limits: Limits = attrs.field(factory=Limits)
+    report: Callable[[Notice], None] = _ignore
+
+
+class Log(ABC):
+    """Bytes at positions, appended at the end. Positions count from 0 for the life of the log and never go back.
+
+    One task uses a log for ``append``, ``truncate`` and ``trim`` at a time; ``read`` may run beside them.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def start(self) -> int:
+        """Position of the first byte kept; never goes back."""
+
+    @property
+    @abstractmethod
+    def end(self) -> int:
+        """Position after the last byte.
+
+        After an unclean stop it is an upper bound: what was never appended there reads as zeros or as bytes of
+        another time, and the caller finds the true end and truncates.
+        """
+
+    @property
+    @abstractmethod
+    def durable_end(self) -> int:
+        """Position below which everything is at the backend's flush level; see ``Capabilities.proves_durable_end``."""
+
+    @abstractmethod
+    async def append(self, chunks: Sequence[Buffer]) -> int:
+        """Append ``chunks`` one after the other and return the position of the first byte.
+
+        The bytes are contiguous and readable when it returns, and the caller may reuse the buffers. The position is
+        taken before the first checkpoint. Raises ``StorageError``; with ``appended`` False not a byte was written and
+        ``end`` is unchanged (no space: kind ``full``; no descriptor: kind ``too-many-files``; both retryable).
+        If cancelled, it may have appended.
+        """
+
+    @abstractmethod
+    async def read(self, position: int, size: int) -> memoryview:
+        """Return up to ``size`` bytes at ``position``; at least one byte unless ``position`` is ``end``.
+
+        Fewer where a segment ends. The view stays valid as long as it is held. Raises ``StorageError`` (kind ``io``)
+        with the position when the device fails, ``ValueError`` below ``start`` or beyond ``end``. No effect if cancelled.
+        """
+
+    @abstractmethod
+    async def truncate(self, position: int) -> None:
+        """Cut everything from ``position`` on, durably: after a crash the cut bytes read as zeros or not at all.
+
+        If cancelled or failed, the end is unknown until the log is opened again.
+        """
+
+    @abstractmethod
+    async def trim(self, position: int) -> int:
+        """Give up whole segments below ``position``, durably; return the new ``start`` (at most ``position``)."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Flush what is not flushed, record a clean end, release resources. Idempotent."""
+
+    _growth: trio.Event | None = None
+
+    async def wait_growth(self, position: int) -> None:
+        """Wait until ``end`` is beyond ``position``. No effect if cancelled."""
+        while self.end <= position:
+            if self._growth is None:
+                self._growth = trio.Event()
+            await self._growth.wait()
+        await trio.lowlevel.checkpoint()
+
+    def _grown(self) -> None:
+        """Wake those who wait for growth; a backend calls it after each append."""
+        if self._growth is not None:
+            self._growth.set()
+            self._growth = None
+
+
+class StorageBackend(ABC):
+    """A storage part, picked by the scheme of a URL.
+
+    The constructor does no I/O: it is called when the broker is composed and refuses what cannot work.
+    """
+
+    options_class: ClassVar[type[Any]]
+    """An attrs class of the options; a URL's query, a TOML table and flags fill it (see ``mqcore.config``)."""
+
+    def __init__(self, url: Url, options: Any, context: StorageContext) -> None:
+        self.url = url
+        self.options = options
+        self.context = context
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this backend promises; constant for its life."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Take the storage: lock it, check its layout, replay what has to be replayed.
+
+        Raises ``StorageError`` (``busy`` when another broker has it, ``foreign`` when it is something else,
+        ``permission``) or ``CorruptionError``; never starts empty on what it cannot read.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close every log (flushing each), record a clean stop, release the lock. Idempotent."""
+
+    @abstractmethod
+    async def list_logs(self) -> list[str]:
+        """Names of the logs that exist, sorted."""
+
+    @abstractmethod
+    async def open_log(self, name: str) -> Log:
+        """Open the log called ``name``, made empty when there is none (an empty log may cost no storage).
+
+        The same name gives the same object while it is open. What an earlier process left unflushed is flushed,
+        dropped from the page cache and read back from the device before this returns.
+        """
+
+    @abstractmethod
+    async def delete_log(self, name: str) -> None:
+        """Delete a log and its bytes, durably; open handles become closed. No error when there is none."""
+
+    @abstractmethod
+    async def flush(self, logs: Sequence[Log]) -> list[int]:
+        """Make everything appended to ``logs`` before this call durable; return their durable ends, in order.
+
+        One call at a time. Appends go on meanwhile. Raises ``FlushFailedError`` naming every log that the flush
+        covered: each of them refuses appends from then on, and its unflushed bytes are not served (clause G11).
+        If cancelled, the flush goes on and its outcome is seen in ``durable_end``.
+        """
+
+    def facts(self) -> dict[str, object]:
+        """Facts to print at start and in ``describe``, such as ``open_files_max``."""
+        return {}

@@ -1,0 +1,121 @@
+"""Contract of a transport: links that carry ordered byte streams.
+
+Invariants: bytes of a stream arrive in order and unchanged or not at all; a write that ends early tears the link
+down; a reader that stops holds up its writer (back-pressure); everything observes cancellation; memory held per
+stream is bounded. The protocol ends a direction with a frame of its own and never relies on half-close.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import attrs
+import trio
+
+from mqcore.abc._storage import CONTRACT_VERSION
+from mqcore.ports import Buffer
+from mqcore.url import Url
+
+__all__ = ["ByteStream", "Link", "Listener", "Peer", "Transport", "TransportCapabilities"]
+
+
+@attrs.frozen(kw_only=True)
+class TransportCapabilities:
+    """What a transport declares.
+
+    ``half_close``: streams have a working ``send_eof``. ``multiplexed``: one link carries many streams; else every
+    stream is a link of its own, and a further one presents the session id got on the first. ``local_only``: peers are
+    on this machine. ``simulable``: sockets come from ``trio.socket`` only, so a model network can stand in.
+    """
+
+    contract_version: int = CONTRACT_VERSION
+    half_close: bool = True
+    multiplexed: bool = False
+    local_only: bool = False
+    simulable: bool = False
+    streams_max: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Peer:
+    """Who is at the other end, as far as the transport knows: typed, never parsed from text.
+
+    ``address`` is for people. ``user_id``, ``group_id``, ``process_id`` come from Unix credentials, ``tls_subject`` from a
+    verified certificate.
+    """
+
+    address: str
+    user_id: int | None = None
+    group_id: int | None = None
+    process_id: int | None = None
+    tls_subject: str | None = None
+
+
+class ByteStream(trio.abc.Stream):
+    """A Trio stream with the two calls that avoid copies. Trio's helpers work on it as on any stream."""
+
+    @abstractmethod
+    async def receive_into(self, buffer: bytearray | memoryview) -> int:
+        """Receive at least one byte into ``buffer`` and return how many; 0 at the end of the stream.
+
+        No effect if cancelled. Raises ``trio.BrokenResourceError``, ``trio.ClosedResourceError``.
+        """
+
+    @abstractmethod
+    async def send_buffers(self, buffers: Sequence[Buffer]) -> None:
+        """Send ``buffers`` one after the other, all of them.
+
+        If cancelled, part of them may have been sent and the stream is of no more use.
+        """
+
+
+class Link(trio.abc.AsyncResource):
+    """A connection to one peer."""
+
+    peer: Peer
+
+    @abstractmethod
+    async def accept_stream(self) -> ByteStream:
+        """Return the next stream that the peer opened; ``trio.EndOfChannel`` when there will be none.
+
+        A link that is not multiplexed has exactly one.
+        """
+
+    @abstractmethod
+    async def open_stream(self) -> ByteStream:
+        """Open a stream to the peer: the first on a client's link is the one it was connected with.
+
+        A transport without multiplexing connects again. Raises ``TransportError``.
+        """
+
+
+class Listener(trio.abc.Listener[Link]):
+    """Accepts links; works with ``trio.serve_listeners``. Survives "too many files": logged, waited out."""
+
+    url: Url
+    """The URL that a client connects to: with the port that was bound."""
+
+
+class Transport(ABC):
+    """A transport part, picked by the scheme of a URL. The constructor does no I/O."""
+
+    options_class: ClassVar[type[Any]]
+
+    def __init__(self, url: Url, options: Any) -> None:
+        self.url = url
+        self.options = options
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> TransportCapabilities:
+        """What this transport promises; constant for its life."""
+
+    @abstractmethod
+    async def listen(self) -> Listener:
+        """Listen at the URL. Raises ``TransportError`` naming it and the remedy (port in use, no permission)."""
+
+    @abstractmethod
+    async def connect(self) -> Link:
+        """Connect to the URL. Raises ``TransportError``. If cancelled, nothing stays open."""

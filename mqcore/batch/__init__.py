@@ -1,0 +1,41 @@
+"""The batch: what producers build, brokers store and consumers split."""
+
+from mqcore.batch._header import (
+    ATTRIBUTE_CONTROL,
+    ATTRIBUTE_HEADERS,
+    ATTRIBUTE_KEYS,
+    ATTRIBUTE_TIMESTAMPS,
+    ATTRIBUTES_KNOWN,
+    BODY_COLUMNAR,
+    BODY_CONTROL,
+    HEADER_BYTES,
+    MAGIC,
+    PRODUCER_BYTES,
+    VERSION,
+    BatchHeader,
+    body_checksum_of,
+    pack_header,
+    stamp,
+    unpack_header,
+    verify_header,
+)
+
+__all__ = [
+    "ATTRIBUTES_KNOWN",
+    "ATTRIBUTE_CONTROL",
+    "ATTRIBUTE_HEADERS",
+    "ATTRIBUTE_KEYS",
+    "ATTRIBUTE_TIMESTAMPS",
+    "BODY_COLUMNAR",
+    "BODY_CONTROL",
+    "HEADER_BYTES",
+    "MAGIC",
+    "PRODUCER_BYTES",
+    "VERSION",
+    "BatchHeader",
+    "body_checksum_of",
+    "pack_header",
+    "stamp",
+    "unpack_header",
+    "verify_header",
+]

@@ -1,0 +1,178 @@
+"""Errors, sorted by what the caller can do about them.
+
+Every error that can cross the wire has a ``code`` (a stable number, see ``docs/protocol.md``); the same table is used
+in both directions. Messages name the value that was wrong and the remedy. This module knows nothing of I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "BrokenLinkError",
+    "CommandNotPossible",
+    "ConfigurationError",
+    "CorruptionError",
+    "FlushFailedError",
+    "LocalProtocolError",
+    "MqcoreError",
+    "NotReachedError",
+    "OutcomeUnknown",
+    "PluginError",
+    "PluginInvalidError",
+    "PluginNotFoundError",
+    "ProtocolError",
+    "RefusedError",
+    "RejectedError",
+    "RemoteProtocolError",
+    "StorageError",
+    "TransportError",
+    "exit_code",
+]
+
+
+class MqcoreError(Exception):
+    """Root of everything mqcore raises on purpose.
+
+    ``exit_status`` is what the command line ends with when this error reaches it (documented in ``docs/cli.md``).
+    """
+
+    exit_status = 1
+
+
+class ConfigurationError(MqcoreError):
+    """An option, a URL, a key or a value that cannot be used; the message names it and what is allowed."""
+
+    exit_status = 2
+
+
+class RefusedError(ConfigurationError):
+    """A build that cannot keep a promise that it states (clause G18). The message says which and why."""
+
+    exit_status = 3
+
+
+class PluginError(MqcoreError):
+    """Something is wrong with a part, not with the configuration that names it."""
+
+    exit_status = 2
+
+
+class PluginNotFoundError(PluginError):
+    """No part of that name is installed; the message lists those that are."""
+
+
+class PluginInvalidError(PluginError):
+    """A part is installed but breaks its contract (missing method, impossible capability, contract version)."""
+
+
+class ProtocolError(MqcoreError):
+    """A peer, or this side, broke the wire protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried to send what the protocol forbids now: a programming error, nothing was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what the protocol forbids.
+
+    ``code`` is the wire code to answer with before the link is closed.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class TransportError(MqcoreError):
+    """A transport could not listen, connect or go on; the message names the URL and the remedy."""
+
+
+class BrokenLinkError(TransportError):
+    """The link broke while something was in flight."""
+
+
+class NotReachedError(MqcoreError):
+    """No server answered in time."""
+
+    exit_status = 4
+
+
+class StorageError(MqcoreError):
+    """A storage backend failed.
+
+    ``kind`` is one of ``KINDS``; ``retryable`` says whether the same call may succeed later without an operator;
+    ``path`` and ``position`` say where, as far as known. When ``append`` raises it, ``appended`` tells whether any
+    byte may have reached the log (then the caller has to truncate before it may call the send rejected).
+    """
+
+    KINDS = ("full", "too-many-files", "flush", "io", "closed", "permission", "busy", "foreign", "missing", "limit")
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        retryable: bool = False,
+        path: str | None = None,
+        position: int | None = None,
+        appended: bool = False,
+    ) -> None:
+        if kind not in self.KINDS:
+            raise ValueError(f"unknown storage error kind {kind!r}; one of {', '.join(self.KINDS)}")
+        super().__init__(message)
+        self.kind = kind
+        self.retryable = retryable
+        self.path = path
+        self.position = position
+        self.appended = appended
+
+
+class FlushFailedError(StorageError):
+    """A flush failed: every log in ``logs`` stops (clause G11). Final: a later success proves nothing."""
+
+    def __init__(self, message: str, *, logs: Iterable[str], path: str | None = None) -> None:
+        super().__init__(message, kind="flush", retryable=False, path=path)
+        self.logs = frozenset(logs)
+
+
+class CorruptionError(MqcoreError):
+    """Bytes are not what they must be: what was expected, what was found, where (clause G12)."""
+
+    exit_status = 5
+
+    def __init__(self, message: str, *, where: str, expected: str = "", found: str = "") -> None:
+        detail = f" (expected {expected}, found {found})" if expected or found else ""
+        super().__init__(f"{where}: {message}{detail}")
+        self.where = where
+        self.expected = expected
+        self.found = found
+
+
+class RejectedError(MqcoreError):
+    """Refused before a byte was appended anywhere: nobody will ever read it. May be sent again.
+
+    ``code`` is the wire code (``mqcore.protocol.codes``), ``name`` its stable name such as ``unknown-topic``.
+    """
+
+    def __init__(self, message: str, *, code: int = 0, name: str = "rejected", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.name = name
+        self.retryable = retryable
+
+
+class OutcomeUnknown(MqcoreError):
+    """The message may or may not be in the log. A retry under the same sequence does not duplicate it."""
+
+
+class CommandNotPossible(MqcoreError):
+    """A request that is understood and cannot be done now; the message says why and what would help."""
+
+
+def exit_code(error: BaseException) -> int:
+    """Exit status of the command line for ``error`` (0 to 255); 130 for an interrupt, 1 for the unforeseen."""
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return error.exit_status if isinstance(error, MqcoreError) else 1

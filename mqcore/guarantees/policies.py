@@ -1,0 +1,80 @@
+"""Flush and replication policies as values (guarantees, section 1)."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+from attrs import validators
+
+from mqcore.guarantees.levels import Level
+
+__all__ = [
+    "AsyncFlush",
+    "AsyncReplication",
+    "FlushPolicy",
+    "NoFlush",
+    "NoReplication",
+    "ReplicationPolicy",
+    "SyncFlush",
+    "SyncReplication",
+]
+
+_positive = validators.optional(validators.ge(1))
+
+
+@attrs.frozen
+class SyncFlush:
+    """Acknowledge after a flush that covers the batch."""
+
+
+@attrs.frozen(kw_only=True)
+class AsyncFlush:
+    """Acknowledge after the append; what is acknowledged and unflushed never exceeds these bounds, per log.
+
+    ``None`` leaves a measure unbounded, and it is printed so.
+    """
+
+    max_messages: int | None = attrs.field(default=100_000, validator=_positive)
+    max_bytes: int | None = attrs.field(default=64 * 1024 * 1024, validator=_positive)
+    max_interval_ms: int | None = attrs.field(default=1_000, validator=_positive)
+
+
+@attrs.frozen
+class NoFlush:
+    """Never flushed by the broker."""
+
+
+@attrs.frozen
+class NoReplication:
+    """One copy, on this node."""
+
+
+@attrs.frozen(kw_only=True)
+class AsyncReplication:
+    """Acknowledgements do not wait for replicas."""
+
+    max_delay_ms: int = attrs.field(default=500, validator=validators.ge(1))
+    on_exceeded: Literal["report", "throttle"] = attrs.field(
+        default="report", validator=validators.in_(("report", "throttle"))
+    )
+
+
+@attrs.frozen(kw_only=True)
+class SyncReplication:
+    """Acknowledged when every member of the in-sync set, at least ``copies`` of them, holds the batch at ``level``."""
+
+    copies: int = attrs.field(default=2)
+    level: Level = Level.PAGE_CACHE
+    on_missing: Literal["block", "reject"] = attrs.field(
+        default="block", validator=validators.in_(("block", "reject"))
+    )
+
+    @copies.validator
+    def _at_least_two(self, _: object, value: int) -> None:
+        if value < 2:
+            raise ValueError(f"copies = {value}: synchronous replication counts the primary too, so at least 2")
+
+
+FlushPolicy: TypeAlias = SyncFlush | AsyncFlush | NoFlush
+ReplicationPolicy: TypeAlias = NoReplication | AsyncReplication | SyncReplication

@@ -1,0 +1,56 @@
+"""Named limits, one class, units last in every name.
+
+Each limit is enforced where the thing that it bounds enters the system, and tested at limit - 1, limit and
+limit + 1. This module knows nothing of what enforces it.
+"""
+
+from __future__ import annotations
+
+import attrs
+from attrs import validators
+
+__all__ = ["Limits"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+
+def _limit(default: int, minimum: int = 1, *, help: str) -> int:
+    return attrs.field(default=default, validator=validators.ge(minimum), metadata={"help": help})  # type: ignore[no-any-return]
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Every bound of one broker or client. Bytes unless the name says otherwise."""
+
+    frame_bytes_max: int = _limit(17 * MIB, 64 * KIB, help="largest frame a peer may send")
+    admin_bytes_max: int = _limit(1 * MIB, 4 * KIB, help="largest administrative request or reply")
+    batch_bytes_max: int = _limit(16 * MIB, 4 * KIB, help="largest batch, header included")
+    batch_messages_max: int = _limit(65_536, help="most messages in one batch")
+    message_bytes_max: int = _limit(8 * MIB, help="largest message payload")
+    key_bytes_max: int = _limit(32 * KIB, help="longest message key")
+    headers_bytes_max: int = _limit(64 * KIB, help="headers of one message, encoded")
+    batch_uncompressed_bytes_max: int = _limit(64 * MIB, 4 * KIB, help="payload of one batch after decompression")
+    topic_name_bytes_max: int = _limit(200, help="longest topic name")
+    topics_max: int = _limit(10_000, help="topics of one broker")
+    partitions_per_topic_max: int = _limit(10_000, help="partitions of one topic")
+    partitions_max: int = _limit(100_000, help="partitions of one broker")
+    connections_max: int = _limit(4_096, help="connections of one broker")
+    handshake_timeout_ms: int = _limit(10_000, help="time a new connection has for its first frame, in ms")
+    idle_timeout_ms: int = _limit(120_000, help="silence after which a connection is closed, in ms")
+    frame_timeout_ms: int = _limit(30_000, help="time for a frame that has begun to arrive, in ms")
+    send_stall_timeout_ms: int = _limit(30_000, help="time a peer may leave replies unread, in ms")
+    requests_in_flight_max: int = _limit(4_096, help="unanswered requests of one connection")
+    bytes_in_flight_max: int = _limit(64 * MIB, 64 * KIB, help="unanswered request bytes of one connection")
+    broker_bytes_in_flight_max: int = _limit(512 * MIB, 1 * MIB, help="unanswered request bytes of one broker")
+    reply_bytes_queued_max: int = _limit(64 * MIB, 64 * KIB, help="replies waiting to be sent on one connection")
+    fetch_bytes_max: int = _limit(16 * MIB, 4 * KIB, help="most bytes one fetch may ask for")
+    fetch_wait_ms_max: int = _limit(60_000, 0, help="longest long poll, in ms")
+    fetches_parked_max: int = _limit(1_024, help="long polls waiting on one connection")
+    producers_max: int = _limit(100_000, help="producer states kept per partition")
+    producer_retention_ms: int = _limit(7 * 24 * 3600 * 1000, help="how long an idle producer's state is kept, in ms")
+    producer_batches_kept: int = _limit(64, help="last batches of a producer that a retry is answered from")
+    append_inline_us_max: int = _limit(1_000, help="slowest append still made in the event loop's thread, in us")
+    drain_grace_ms: int = _limit(10_000, 0, help="time for requests in flight at shutdown, in ms")
+    unknown_log_names_max: int = _limit(1_000, help="logs without a topic that are listed by name")

@@ -1,0 +1,27 @@
+"""Ports: files, device threads, clocks and randomness (see ``_abc``). ``system_ports()`` gives the machine's own."""
+
+from mqcore.ports._abc import (
+    Buffer,
+    Clock,
+    DeviceThread,
+    File,
+    FileFacts,
+    FileSystem,
+    Lock,
+    Mapping,
+    Ports,
+    Threads,
+)
+
+__all__ = [
+    "Buffer",
+    "Clock",
+    "DeviceThread",
+    "File",
+    "FileFacts",
+    "FileSystem",
+    "Lock",
+    "Mapping",
+    "Ports",
+    "Threads",
+]

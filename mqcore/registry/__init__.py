@@ -1,0 +1,1 @@
+"""Finding parts by URL scheme."""

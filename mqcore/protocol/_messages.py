@@ -1,0 +1,182 @@
+"""The messages of the wire protocol as values. What they look like in bytes is in ``_frames``; docs/protocol.md tells both.
+
+Hot ones are named tuples: building one costs a third of an attrs class with as many fields.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+from mqcore.ports import Buffer
+
+__all__ = [
+    "Call",
+    "End",
+    "Failed",
+    "Fatal",
+    "Fetch",
+    "Fetched",
+    "Hello",
+    "Kind",
+    "Message",
+    "Ping",
+    "Pong",
+    "Produce",
+    "Produced",
+    "Result",
+    "SendPolicy",
+    "Welcome",
+]
+
+
+class Kind(enum.IntEnum):
+    """Number of a message kind in the frame header."""
+
+    HELLO = 1
+    WELCOME = 2
+    PRODUCE = 3
+    PRODUCED = 4
+    FETCH = 5
+    FETCHED = 6
+    CALL = 7
+    RESULT = 8
+    FAILED = 9
+    PING = 10
+    PONG = 11
+    END = 12
+    FATAL = 13
+
+
+class SendPolicy(enum.IntEnum):
+    """When the reply to one send goes out: by the topic's policy, or by the send's own."""
+
+    TOPIC = 0
+    NONE = 1
+    ASYNC = 2
+    SYNC = 3
+
+
+class Hello(NamedTuple):
+    """First frame of a client. ``session``: 16 bytes got on an earlier stream of the same client, or empty."""
+
+    version_min: int
+    version_max: int
+    client: str
+    session: bytes = b""
+
+
+class Welcome(NamedTuple):
+    """The broker's answer: the version chosen, who it is, and what it grants.
+
+    ``requests_in_flight_max`` and ``bytes_in_flight_max`` are the client's credit: every request spends, its reply returns.
+    """
+
+    version: int
+    session: bytes
+    node_id: bytes
+    node_name: str
+    incarnation: int
+    epoch: int
+    requests_in_flight_max: int
+    bytes_in_flight_max: int
+    frame_bytes_max: int
+    batch_bytes_max: int
+    fetch_bytes_max: int
+
+
+class Produce(NamedTuple):
+    """Append one batch. ``timeout_ms`` 0: as long as it takes. ``one_way``: no reply is wanted, none will come."""
+
+    request_id: int
+    topic_id: bytes
+    partition: int
+    policy: int
+    one_way: bool
+    timeout_ms: int
+    batch: Buffer
+
+
+class Produced(NamedTuple):
+    """What was reached: offset of the batch's first message, epoch, level of the copy, and whether it was a retry."""
+
+    request_id: int
+    base_offset: int
+    epoch: int
+    level: int
+    duplicate: bool
+
+
+class Fetch(NamedTuple):
+    """Read batches from ``offset`` (its ``epoch`` as far as known, else 0), at most ``bytes_max``, waiting ``wait_ms``."""
+
+    request_id: int
+    topic_id: bytes
+    partition: int
+    offset: int
+    epoch: int
+    bytes_max: int
+    wait_ms: int
+
+
+class Fetched(NamedTuple):
+    """Whole batches as stored; the first may begin below the asked offset. ``next_offset``: where to go on."""
+
+    request_id: int
+    next_offset: int
+    start_offset: int
+    committed_offset: int
+    batches: Sequence[Buffer]
+
+
+class Call(NamedTuple):
+    """An administrative request: JSON ``arguments`` for a named ``operation``."""
+
+    request_id: int
+    operation: str
+    arguments: Mapping[str, object]
+
+
+class Result(NamedTuple):
+    """The answer to a call, any JSON value."""
+
+    request_id: int
+    value: object
+
+
+class Failed(NamedTuple):
+    """A request that failed: wire code, a sentence, and facts."""
+
+    request_id: int
+    code: int
+    text: str
+    facts: Mapping[str, object]
+
+
+class Ping(NamedTuple):
+    """Asks for a Pong of the same id."""
+
+    request_id: int
+
+
+class Pong(NamedTuple):
+    """Answers a Ping."""
+
+    request_id: int
+
+
+class End(NamedTuple):
+    """Nothing more will be sent in this direction; what is in flight is still answered."""
+
+
+class Fatal(NamedTuple):
+    """The connection is over, and why."""
+
+    code: int
+    text: str
+
+
+Message: TypeAlias = (
+    Hello | Welcome | Produce | Produced | Fetch | Fetched | Call | Result | Failed | Ping | Pong | End | Fatal
+)

@@ -1,0 +1,129 @@
+"""What the tests may need of a machine, and what to say when it is not there.
+
+``@pytest.mark.needs("zstandard", "root")`` on a test, a class or a module leaves it out where something is missing.
+Every need that left something out is listed at the end in one line with its reason, and a need that is named in the
+environment variable ``MQCORE_TEST_REQUIRE`` (comma-separated) fails its tests instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+REQUIRE_VARIABLE = "MQCORE_TEST_REQUIRE"
+_LEFT_OUT = pytest.StashKey[Counter[tuple[str, str]]]()
+
+
+def _package(name: str) -> Callable[[], str | None]:
+    def look() -> str | None:
+        if importlib.util.find_spec(name) is not None:
+            return None
+        return f"the Python package {name} is not installed; pip install 'mqcore[{name}]'"
+
+    return look
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "not running as root"
+
+
+def _not_root() -> str | None:
+    return "running as root, whom no permission stops" if os.geteuid() == 0 else None
+
+
+def _linux() -> str | None:
+    return None if sys.platform == "linux" else f"this is {sys.platform}, not Linux"
+
+
+def _ipv6() -> str | None:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        return f"no IPv6 loopback here ({error.strerror})"
+    return None
+
+
+def _source_tree() -> str | None:
+    here = os.path.dirname(os.path.abspath(__file__))
+    if os.path.exists(os.path.join(here, os.pardir, "pyproject.toml")):
+        return None
+    return "the tests are not inside mqcore's source folder"
+
+
+NEEDS: dict[str, Callable[[], str | None]] = {
+    "ipv6": _ipv6,
+    "linux": _linux,
+    "lz4": _package("lz4"),
+    "not-root": _not_root,
+    "root": _root,
+    "source-tree": _source_tree,
+    "zstandard": _package("zstandard"),
+}
+"""Name of each need, and a function that says in one line why it is not met (None when it is)."""
+
+
+def _required() -> frozenset[str]:
+    return frozenset(name for name in os.environ.get(REQUIRE_VARIABLE, "").split(",") if name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a required name that no test could ever need: a misspelt one would require nothing."""
+    config.stash[_LEFT_OUT] = Counter()
+    unknown = _required() - NEEDS.keys()
+    if unknown:
+        known = ", ".join(sorted(NEEDS))
+        raise pytest.UsageError(f"{REQUIRE_VARIABLE}: unknown {', '.join(sorted(unknown))}; one of {known}")
+
+
+def _check_need(config: pytest.Config, name: str) -> None:
+    look = NEEDS.get(name)
+    if look is None:
+        pytest.fail(f"unknown need {name!r}; one of {', '.join(sorted(NEEDS))}", pytrace=False)
+    reason = look()
+    if reason is None:
+        return
+    if name in _required():
+        pytest.fail(f"{name} is required by {REQUIRE_VARIABLE} and missing: {reason}", pytrace=False)
+    config.stash[_LEFT_OUT][name, reason] += 1
+    pytest.skip(f"needs {name}: {reason}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave the test out, or fail it, when one of its needs is not met."""
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            _check_need(item.config, name)
+
+
+@pytest.fixture
+def needs(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Check a need from within a test: ``needs("root")``."""
+    return lambda name: _check_need(request.config, name)
+
+
+def _skips_without_a_need(reporter: pytest.TerminalReporter) -> Iterator[str]:
+    for report in reporter.stats.get("skipped", ()):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.startswith("Skipped: needs "):
+            yield reason.removeprefix("Skipped: ")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """List what was left out and why, one line each."""
+    left_out = config.stash[_LEFT_OUT]
+    others = Counter(_skips_without_a_need(terminalreporter))
+    if not left_out and not others:
+        return
+    terminalreporter.section("left out on this machine")
+    for (name, reason), count in sorted(left_out.items()):
+        terminalreporter.line(f"{name}: {count} test{'s' if count > 1 else ''}: {reason}")
+    for reason, count in sorted(others.items()):
+        terminalreporter.line(f"{count} test{'s' if count > 1 else ''}: {reason}")

@@ -7,12 +7,12 @@ Receiving, without a copy::
     while (message := connection.next_message()) is not None:
         ...                                     # views in it are valid until the next receive_buffer()
 
-Sending: ``await stream.send_buffers(connection.send(message))``. Broken rules raise: ``LocalProtocolError`` for this side's,
-``RemoteProtocolError`` (with the code to answer) for the peer's; after the latter the connection is over.
+Sending: ``await stream.send_buffers(connection.send(message))``. Broken rules raise: ``LocalProtocolError`` for this
+side's, ``RemoteProtocolError`` (with the code to answer) for the peer's; after the latter the connection is over.
 
 Credit: the broker grants a number of requests and of bytes in flight; every request spends, its reply returns. A client
-asks ``may_send`` first; a broker refuses the peer that overdraws. One-way sends are not counted: the broker takes them in
-before it reads on, so the transport holds their writer up.
+asks ``may_send`` first; a broker refuses the peer that overdraws. One-way sends are not counted: the broker takes them
+in before it reads on, so the transport holds their writer up.
 """
 
 from __future__ import annotations
@@ -213,7 +213,9 @@ class Connection:
                 f"more than {self.requests_in_flight_max} requests in flight", code=Code.CREDIT_EXCEEDED
             )
         if self._in_flight and self._bytes_in_flight + size > self.bytes_in_flight_max:
-            raise RemoteProtocolError(f"more than {self.bytes_in_flight_max} bytes in flight", code=Code.CREDIT_EXCEEDED)
+            raise RemoteProtocolError(
+                f"more than {self.bytes_in_flight_max} bytes in flight", code=Code.CREDIT_EXCEEDED
+            )
         self._in_flight[request_id] = size
         self._bytes_in_flight += size
 

@@ -1,7 +1,7 @@
 """Messages to bytes and back. Rule: every length is checked before it is believed, every frame is used up exactly.
 
-A frame is a 12-byte header (payload length u32, kind u8, flags u8, code u16, request id u32; little-endian) and a payload:
-a fixed part by kind, then bytes. Must not know of connections, credit or order.
+A frame is a 12-byte header (payload length u32, kind u8, flags u8, code u16, request id u32; little-endian) and a
+payload: a fixed part by kind, then bytes. Must not know of connections, credit or order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mqcore.protocol._messages import (
 )
 from mqcore.protocol.codes import Code
 
-__all__ = ["FRAME", "FRAME_BYTES", "HELLO_BYTES_MAX", "PROTOCOL_MAGIC", "FrameHead", "decode", "encode", "encode_produced"]
+__all__ = ["FRAME", "FRAME_BYTES", "HELLO_BYTES_MAX", "FrameHead", "decode", "encode", "encode_produced"]
 
 FRAME = struct.Struct("<IBBHI")
 FRAME_BYTES = FRAME.size
@@ -46,8 +46,8 @@ _DUPLICATE = 1
 
 _HELLO = struct.Struct("<8sHH16sB")
 _WELCOME = struct.Struct("<H16s16sQQIQIII")
-_PRODUCE = struct.Struct("<IBBHI16sIIB3x")
-_PRODUCE_TAIL = struct.Struct("<16sIIB3x")
+_PRODUCE = struct.Struct("<IBBHI16sIB3x")
+_PRODUCE_TAIL = struct.Struct("<16sIB3x")
 _PRODUCED = struct.Struct("<IBBHIQQB7x")
 _PRODUCED_TAIL = struct.Struct("<QQB7x")
 _FETCH_TAIL = struct.Struct("<16sIQQII")
@@ -122,7 +122,7 @@ def _decode_welcome(head: FrameHead, payload: memoryview) -> Welcome:
 def _decode_produce(head: FrameHead, payload: memoryview) -> Produce:
     if len(payload) < _PRODUCE_TAIL.size:
         raise _malformed(f"produce frame of {len(payload)} bytes is shorter than {_PRODUCE_TAIL.size}")
-    topic_id, partition, timeout_ms, policy = _PRODUCE_TAIL.unpack_from(payload)
+    topic_id, partition, policy = _PRODUCE_TAIL.unpack_from(payload)
     if policy > SendPolicy.SYNC:
         raise _malformed(f"unknown send policy {policy}")
     return Produce(
@@ -131,7 +131,6 @@ def _decode_produce(head: FrameHead, payload: memoryview) -> Produce:
         partition,
         policy,
         bool(head.flags & _ONE_WAY),
-        timeout_ms,
         payload[_PRODUCE_TAIL.size :],
     )
 
@@ -263,7 +262,6 @@ def _encode_produce(message: Produce) -> list[Buffer]:
             message.request_id,
             message.topic_id,
             message.partition,
-            message.timeout_ms,
             message.policy,
         ),
         message.batch,

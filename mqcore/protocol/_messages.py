@@ -1,4 +1,4 @@
-"""The messages of the wire protocol as values. What they look like in bytes is in ``_frames``; docs/protocol.md tells both.
+"""The messages of the wire protocol as values. Their bytes are in ``_frames``; docs/protocol.md tells both.
 
 Hot ones are named tuples: building one costs a third of an attrs class with as many fields.
 """
@@ -70,7 +70,7 @@ class Hello(NamedTuple):
 class Welcome(NamedTuple):
     """The broker's answer: the version chosen, who it is, and what it grants.
 
-    ``requests_in_flight_max`` and ``bytes_in_flight_max`` are the client's credit: every request spends, its reply returns.
+    ``requests_in_flight_max`` and ``bytes_in_flight_max`` are the client's credit: a request spends, its reply returns.
     """
 
     version: int
@@ -87,14 +87,13 @@ class Welcome(NamedTuple):
 
 
 class Produce(NamedTuple):
-    """Append one batch. ``timeout_ms`` 0: as long as it takes. ``one_way``: no reply is wanted, none will come."""
+    """Append one batch. ``one_way``: no reply is wanted, none will come."""
 
     request_id: int
     topic_id: bytes
     partition: int
     policy: int
     one_way: bool
-    timeout_ms: int
     batch: Buffer
 
 
@@ -109,7 +108,7 @@ class Produced(NamedTuple):
 
 
 class Fetch(NamedTuple):
-    """Read batches from ``offset`` (its ``epoch`` as far as known, else 0), at most ``bytes_max``, waiting ``wait_ms``."""
+    """Read batches from ``offset`` (of ``epoch``, 0 if unknown), at most ``bytes_max``, waiting up to ``wait_ms``."""
 
     request_id: int
     topic_id: bytes

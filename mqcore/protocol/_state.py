@@ -1,7 +1,7 @@
 """The state table: which role may send what, when. Everything not listed is a protocol error.
 
-Each side of a connection has a state; what a role sends moves its own. One rule ties them: the broker's welcome opens the
-client's side too. The tables in docs/protocol.md are drawn from this one (a test compares).
+Each side of a connection has a state; what a role sends moves its own. One rule ties them: the broker's welcome opens
+the client's side too. The tables in docs/protocol.md are drawn from this one (a test compares).
 """
 
 from __future__ import annotations
@@ -42,16 +42,15 @@ TRANSITIONS: dict[tuple[Role, State, Kind], State] = {
     (Role.CLIENT, State.START, Kind.HELLO): State.GREETED,
     **{(Role.CLIENT, State.OPEN, kind): State.OPEN for kind in _CLIENT_REQUESTS},
     (Role.CLIENT, State.OPEN, Kind.END): State.ENDED,
-    **{(Role.CLIENT, state, Kind.FATAL): State.CLOSED for state in (State.START, State.GREETED, State.OPEN, State.ENDED)},
     (Role.BROKER, State.GREETED, Kind.WELCOME): State.OPEN,
     **{(Role.BROKER, State.OPEN, kind): State.OPEN for kind in _BROKER_REPLIES},
     (Role.BROKER, State.OPEN, Kind.END): State.ENDED,
-    **{(Role.BROKER, state, Kind.FATAL): State.CLOSED for state in (State.START, State.GREETED, State.OPEN, State.ENDED)},
+    **{(role, state, Kind.FATAL): State.CLOSED for role in Role for state in State if state is not State.CLOSED},
 }
 
 
 def next_states(role: Role, own: State, other: State, kind: Kind) -> tuple[State, State] | None:
-    """Return the states of ``role`` and of the other side after ``role`` sent ``kind``; None where that is forbidden."""
+    """Return the states of ``role`` and of the other side after ``role`` sent ``kind``; None where it is forbidden."""
     target = TRANSITIONS.get((role, own, kind))
     if target is None:
         return None

@@ -84,7 +84,7 @@ _RETRYABLE = frozenset(
 class RequestFailed(CommandNotPossible):
     """A request was answered with a code of the 300s or an administrative refusal.
 
-    ``code`` is the wire code, ``name`` its label, ``facts`` what the peer told with it (such as ``from`` and ``to`` offsets).
+    ``code`` is the wire code, ``name`` its label, ``facts`` what the peer told with it (such as offsets).
     """
 
     def __init__(self, message: str, *, code: int, facts: dict[str, object] | None = None) -> None:

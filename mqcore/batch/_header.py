@@ -9,8 +9,8 @@ check passes. Must not know of logs, sockets or topics.
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
-import attrs
 from crc32c import crc32c
 
 from mqcore.errors import CorruptionError
@@ -31,8 +31,10 @@ __all__ = [
     "BatchHeader",
     "body_checksum_of",
     "pack_header",
+    "seal_body",
     "stamp",
     "unpack_header",
+    "verify_body",
     "verify_header",
 ]
 
@@ -49,28 +51,34 @@ ATTRIBUTE_TIMESTAMPS = 1 << 2
 ATTRIBUTE_CONTROL = 1 << 3
 ATTRIBUTES_KNOWN = 0b1111
 
-# the producer's part (72 bytes): magic, version, body encoding, codec, attributes, size, count, producer id, producer
-# epoch, first sequence, first and last create time, payload size stored and uncompressed, reserved (zero)
+# the producer's part (72 bytes): magic, version, body encoding, codec, reserved byte, attributes, size, count, producer
+# id, producer epoch, first sequence, first and last create time, payload size stored and uncompressed, reserved word
 # the broker's part (32 bytes): base offset, epoch, append time, body checksum, header checksum
-_LAYOUT = struct.Struct("<IBBBxIIIQIQqqIIQ" "QQqII")
-_PRODUCER = struct.Struct("<IBBBxIIIQIQqqIIQ")
+_LAYOUT = struct.Struct("<IBBBBIIIQIQqqIIQ" "QQqII")
+_PRODUCER = struct.Struct("<IBBBBIIIQIQqqIIQ")
 _STAMP = struct.Struct("<QQq")
 _U32 = struct.Struct("<I")
+# the same 104 bytes read in two calls: what is constant, and what makes a ``BatchHeader``
+_CONSTANT = struct.Struct("<IB2xB56xQ")
+_VARIABLE = struct.Struct("<5xBBxIIIQIQqqII8x" "QQqII")
 PRODUCER_BYTES = _PRODUCER.size
 _BODY_CHECKSUM_AT = PRODUCER_BYTES + _STAMP.size
 _HEADER_CHECKSUM_AT = _BODY_CHECKSUM_AT + 4
-assert _LAYOUT.size == HEADER_BYTES == _HEADER_CHECKSUM_AT + 4
+assert _LAYOUT.size == _VARIABLE.size == HEADER_BYTES == _HEADER_CHECKSUM_AT + 4
+assert _CONSTANT.size == PRODUCER_BYTES
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class BatchHeader:
-    """Header of one batch. Sizes in bytes, times in ms since 1970 UTC, ``size`` counts header and body."""
+class BatchHeader(NamedTuple):
+    """Header of one batch. Sizes in bytes, times in ms since 1970 UTC, ``size`` counts header and body.
+
+    A named tuple because the broker makes one per batch: it costs a tenth of a class with as many fields.
+    """
 
     body_encoding: int
     codec: int
     attributes: int
     size: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody wants of a header
     producer_id: int
     producer_epoch: int
     first_sequence: int
@@ -95,32 +103,16 @@ class BatchHeader:
         return bool(self.attributes & ATTRIBUTE_CONTROL)
 
 
+_FORM = (MAGIC, VERSION, 0, 0)
+_FIELDS_BEFORE_RESERVED = BatchHeader._fields.index("base_offset")
+_new_tuple = tuple.__new__
+
+
 def pack_header(header: BatchHeader) -> bytearray:
     """Return the 104 bytes of ``header`` as they are given: checksums are not computed here."""
-    return bytearray(
-        _LAYOUT.pack(
-            MAGIC,
-            VERSION,
-            header.body_encoding,
-            header.codec,
-            header.attributes,
-            header.size,
-            header.count,
-            header.producer_id,
-            header.producer_epoch,
-            header.first_sequence,
-            header.created_first_ms,
-            header.created_last_ms,
-            header.payload_bytes,
-            header.payload_uncompressed_bytes,
-            0,
-            header.base_offset,
-            header.epoch,
-            header.appended_ms,
-            header.body_checksum,
-            header.header_checksum,
-        )
-    )
+    encoding, codec, *rest = header[:_FIELDS_BEFORE_RESERVED]
+    broker = header[_FIELDS_BEFORE_RESERVED:]
+    return bytearray(_LAYOUT.pack(MAGIC, VERSION, encoding, codec, 0, *rest, 0, *broker))
 
 
 def unpack_header(data: Buffer, where: str = "batch") -> BatchHeader:
@@ -131,39 +123,29 @@ def unpack_header(data: Buffer, where: str = "batch") -> BatchHeader:
     """
     if len(data) < HEADER_BYTES:
         raise CorruptionError("batch is shorter than its header", where=where, found=f"{len(data)} bytes")
-    (
-        magic, version, body_encoding, codec, attributes, size, count, producer_id, producer_epoch, first_sequence,
-        created_first_ms, created_last_ms, payload_bytes, payload_uncompressed_bytes, reserved,
-        base_offset, epoch, appended_ms, body_checksum, header_checksum,
-    ) = _LAYOUT.unpack_from(data)  # fmt: skip
+    form = _CONSTANT.unpack_from(data)
+    header = _new_tuple(BatchHeader, _VARIABLE.unpack_from(data))
+    if form != _FORM or header.attributes > ATTRIBUTES_KNOWN:
+        raise _malformed(form, header.attributes, where)
+    if header.size < HEADER_BYTES + header.payload_bytes:
+        raise CorruptionError(
+            "batch smaller than header and payload",
+            where=where,
+            expected=f"at least {HEADER_BYTES + header.payload_bytes} bytes",
+            found=f"{header.size} bytes",
+        )
+    return header
+
+
+def _malformed(form: tuple[int, ...], attributes: int, where: str) -> CorruptionError:
+    magic, version, reserved_byte, reserved_word = form
     if magic != MAGIC:
-        raise CorruptionError("not a batch", where=where, expected=f"magic {MAGIC:#x}", found=f"{magic:#x}")
+        return CorruptionError("not a batch", where=where, expected=f"magic {MAGIC:#x}", found=f"{magic:#x}")
     if version != VERSION:
-        raise CorruptionError("batch of another version", where=where, expected=str(VERSION), found=str(version))
-    if attributes & ~ATTRIBUTES_KNOWN or reserved:
-        unknown = attributes & ~ATTRIBUTES_KNOWN
-        raise CorruptionError(f"unknown attribute bits {unknown:#x}, reserved {reserved:#x}", where=where)
-    if size < HEADER_BYTES + payload_bytes:
-        raise CorruptionError("batch smaller than header and payload", where=where, found=f"{size} bytes")
-    return BatchHeader(
-        body_encoding=body_encoding,
-        codec=codec,
-        attributes=attributes,
-        size=size,
-        count=count,
-        producer_id=producer_id,
-        producer_epoch=producer_epoch,
-        first_sequence=first_sequence,
-        created_first_ms=created_first_ms,
-        created_last_ms=created_last_ms,
-        payload_bytes=payload_bytes,
-        payload_uncompressed_bytes=payload_uncompressed_bytes,
-        base_offset=base_offset,
-        epoch=epoch,
-        appended_ms=appended_ms,
-        body_checksum=body_checksum,
-        header_checksum=header_checksum,
-    )
+        return CorruptionError("batch of another version", where=where, expected=str(VERSION), found=str(version))
+    unknown = attributes & ~ATTRIBUTES_KNOWN
+    reserved = reserved_word << 8 | reserved_byte
+    return CorruptionError(f"unknown attribute bits {unknown:#x}, reserved {reserved:#x}", where=where)
 
 
 def body_checksum_of(batch: Buffer) -> int:
@@ -187,3 +169,20 @@ def verify_header(data: Buffer, salt: int) -> bool:
     view = memoryview(data)
     (stored,) = _U32.unpack_from(view, _HEADER_CHECKSUM_AT)
     return bool(stored == crc32c(view[:_HEADER_CHECKSUM_AT], salt))
+
+
+def seal_body(batch: bytearray | memoryview) -> None:
+    """Write the body checksum of a whole ``batch`` into its header, in place."""
+    _U32.pack_into(batch, _BODY_CHECKSUM_AT, body_checksum_of(batch))
+
+
+def verify_body(batch: Buffer, header: BatchHeader, where: str = "batch") -> None:
+    """Raise ``CorruptionError`` unless the body checksum of ``header`` is that of the whole ``batch``."""
+    found = body_checksum_of(batch)
+    if found != header.body_checksum:
+        raise CorruptionError(
+            "body checksum does not match",
+            where=where,
+            expected=f"{header.body_checksum:#010x}",
+            found=f"{found:#010x}",
+        )

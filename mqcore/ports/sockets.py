@@ -1,0 +1,307 @@
+"""Streams, links and listeners over stream sockets: what the socket transports (TCP, Unix) have in common.
+
+Sockets are ``trio.socket`` sockets and nothing else of them is used, so that a custom socket factory (a model network)
+can stand in. This is the hot path of every message: one try block per call, no context managers, no copies. Must not
+know of addresses, files or the protocol.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from mqcore.abc._transport import ByteStream, Link, Listener, Peer
+from mqcore.errors import TransportError
+from mqcore.ports import Buffer
+from mqcore.url import Url
+
+__all__ = [
+    "ACCEPT_PAUSE_SECONDS",
+    "BUFFERS_PER_SEND_MAX",
+    "RECEIVE_BYTES_DEFAULT",
+    "SocketLink",
+    "SocketListener",
+    "SocketStream",
+    "enlarge_buffers",
+    "grants_buffers",
+]
+
+RECEIVE_BYTES_DEFAULT = 65_536
+BUFFERS_PER_SEND_MAX = 1_024
+"""IOV_MAX: most buffers that one ``sendmsg`` takes on Linux and the BSDs."""
+ACCEPT_PAUSE_SECONDS = 0.1
+
+_CLOSED_ERRORS = frozenset({errno.EBADF, errno.ENOTSOCK})
+_CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_FINAL_ACCEPT_ERRORS = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.EFAULT})
+
+_log = logging.getLogger("mqcore.transport")
+
+
+class SocketStream(ByteStream, trio.abc.HalfCloseableStream):
+    """A byte stream over a connected stream socket, which it owns.
+
+    One task may send while another receives. A write that ended early (cancelled or failed after some of its bytes
+    had gone) closes the socket: what follows could only be garbage to the peer. ``socket`` is for its options only.
+    """
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self.socket = socket
+        self._sending = False
+        self._eof_sent = False
+        self._torn = False
+
+    async def receive_into(self, buffer: bytearray | memoryview) -> int:
+        """Receive at least one byte into ``buffer`` and return how many; 0 at the end. No effect if cancelled."""
+        try:
+            return await self.socket.recv_into(buffer)
+        except OSError as error:
+            raise self._stream_error(error) from error
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive 1 to ``max_bytes`` bytes (64 KiB unless told); empty at the end. No effect if cancelled."""
+        if max_bytes is None:
+            max_bytes = RECEIVE_BYTES_DEFAULT
+        elif max_bytes < 1:
+            raise ValueError(f"max_bytes = {max_bytes}: must be at least 1")
+        try:
+            return await self.socket.recv(max_bytes)
+        except OSError as error:
+            raise self._stream_error(error) from error
+
+    async def send_all(self, data: Buffer) -> None:
+        """Send ``data``. If cancelled after some of it went, the stream is closed; before, it has no effect."""
+        self._begin_sending()
+        try:
+            sent = await self.socket.send(data)
+            if sent != (data.nbytes if type(data) is memoryview else len(data)):
+                await self._send_rest([memoryview(data).cast("B")[sent:]])
+        except OSError as error:
+            raise self._stream_error(error) from error
+        finally:
+            self._sending = False
+
+    async def send_buffers(self, buffers: Sequence[Buffer]) -> None:
+        """Send ``buffers`` (of single bytes) one after the other in as few system calls as possible.
+
+        If cancelled after some bytes went, the stream is closed; before, it has no effect.
+        """
+        if len(buffers) == 1:
+            await self.send_all(buffers[0])
+            return
+        self._begin_sending()
+        try:
+            sent = await self.socket.sendmsg(buffers[:BUFFERS_PER_SEND_MAX])
+            if sent != sum(map(len, buffers)):
+                await self._send_rest(_after(buffers, sent))
+        except OSError as error:
+            raise self._stream_error(error) from error
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket takes more bytes. No effect if cancelled."""
+        self._begin_sending()
+        try:
+            if self.socket.fileno() == -1:
+                raise self._stream_error(OSError(errno.EBADF, "closed"))
+            await self.socket.wait_writable()
+        except OSError as error:
+            raise self._stream_error(error) from error
+        finally:
+            self._sending = False
+
+    async def send_eof(self) -> None:
+        """End this direction: the peer reads what was sent, then the end. Idempotent."""
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        await trio.lowlevel.checkpoint()
+        if self._eof_sent:
+            return
+        try:
+            self.socket.shutdown(trio.socket.SHUT_WR)
+        except OSError as error:
+            raise self._stream_error(error) from error
+        self._eof_sent = True
+
+    def close(self) -> None:
+        """Close the socket at once; tasks waiting on it get ``trio.ClosedResourceError``. Idempotent."""
+        self.socket.close()
+
+    async def aclose(self) -> None:
+        """Close the socket. It is closed even if this is cancelled. Idempotent."""
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+    def _begin_sending(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        if self._eof_sent:
+            raise trio.ClosedResourceError("this direction of the stream was ended")
+        self._sending = True
+
+    async def _send_rest(self, rest: list[memoryview]) -> None:
+        try:
+            while rest:
+                sent = await self.socket.sendmsg(rest[:BUFFERS_PER_SEND_MAX])
+                rest = _after(rest, sent)
+        except BaseException:
+            self._torn = True
+            self.socket.close()
+            raise
+
+    def _stream_error(self, error: OSError) -> Exception:
+        if self._torn:
+            return trio.BrokenResourceError("a write ended early, which closed the stream")
+        if error.errno in _CLOSED_ERRORS:
+            return trio.ClosedResourceError("the stream is closed")
+        return trio.BrokenResourceError(f"the connection broke: {error}")
+
+
+def _after(buffers: Sequence[Buffer], sent: int) -> list[memoryview]:
+    """What is left of ``buffers`` after their first ``sent`` bytes."""
+    for index, buffer in enumerate(buffers):
+        if sent < len(buffer):
+            return [memoryview(buffer)[sent:], *(memoryview(later) for later in buffers[index + 1 :])]
+        sent -= len(buffer)
+    return []
+
+
+class SocketLink(Link):
+    """A link whose streams are a socket each.
+
+    ``connect_again`` makes a further stream to the same peer; a server's link has none.
+    """
+
+    def __init__(
+        self, stream: SocketStream, peer: Peer, connect_again: Callable[[], Awaitable[SocketStream]] | None = None
+    ) -> None:
+        self.peer = peer
+        self._first: SocketStream | None = stream
+        self._streams = [stream]
+        self._connect_again = connect_again
+        self._closed = False
+
+    async def accept_stream(self) -> ByteStream:
+        """Return the one stream of a server's link; ``trio.EndOfChannel`` after it, and on a client's link."""
+        await trio.lowlevel.checkpoint()
+        if self._first is None or self._connect_again is not None:
+            raise trio.EndOfChannel
+        stream, self._first = self._first, None
+        return stream
+
+    async def open_stream(self) -> ByteStream:
+        """Return the stream that the link was connected with, then connect again. Raises ``TransportError``.
+
+        If cancelled, nothing stays open.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError("the link is closed")
+        if self._connect_again is None:
+            raise TransportError(f"the link to {self.peer.address} was accepted: only its client can open streams")
+        if self._first is not None:
+            await trio.lowlevel.checkpoint()
+            if self._first is not None:
+                stream, self._first = self._first, None
+                return stream
+        stream = await self._connect_again()
+        if self._closed:
+            stream.close()
+            raise trio.ClosedResourceError("the link was closed")
+        self._streams = [open_one for open_one in self._streams if open_one.socket.fileno() != -1]
+        self._streams.append(stream)
+        return stream
+
+    async def aclose(self) -> None:
+        """Close the link and all its streams, even if this is cancelled. Idempotent."""
+        self._closed = True
+        for stream in self._streams:
+            stream.close()
+        await trio.lowlevel.checkpoint()
+
+
+class SocketListener(Listener):
+    """Accepts links on a listening socket, which it owns.
+
+    ``make_link`` turns an accepted socket into a link; an ``OSError`` in it (the peer is gone again) drops that socket.
+    ``on_close`` runs once, after the socket was closed.
+    """
+
+    def __init__(
+        self,
+        socket: trio.socket.SocketType,
+        url: Url,
+        make_link: Callable[[trio.socket.SocketType, object], SocketLink],
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.url = url
+        self.socket = socket
+        self._make_link = make_link
+        self._on_close = on_close
+
+    async def accept(self) -> SocketLink:
+        """Accept the next link. No link is lost if cancelled.
+
+        Connections that died while they waited are skipped. When the process or the machine is out of descriptors or
+        memory, this is logged once and tried again every 100 ms; the connections wait in the kernel meanwhile.
+        """
+        short_of: str | None = None
+        while True:
+            try:
+                socket, address = await self.socket.accept()
+            except OSError as error:
+                if error.errno in _CLOSED_ERRORS:
+                    raise trio.ClosedResourceError("the listener is closed") from None
+                if error.errno in _FINAL_ACCEPT_ERRORS:
+                    raise
+                if error.errno in _CAPACITY_ERRORS:
+                    if short_of is None:
+                        short_of = str(error)
+                        _log.error(
+                            "%s: cannot accept connections: %s; raise the limit (ulimit -n) or lower connections_max;"
+                            " trying again every %d ms",
+                            self.url, short_of, ACCEPT_PAUSE_SECONDS * 1000,
+                        )  # fmt: skip
+                    await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                continue
+            try:
+                link = self._make_link(socket, address)
+            except OSError:
+                socket.close()
+                continue
+            if short_of is not None:
+                _log.warning("%s: accepting connections again", self.url)
+            return link
+
+    async def aclose(self) -> None:
+        """Stop listening, even if this is cancelled. Idempotent."""
+        self.socket.close()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+        await trio.lowlevel.checkpoint()
+
+
+def grants_buffers(probe: trio.socket.SocketType, size_bytes: int) -> bool:
+    """Whether the kernel gives socket buffers of ``size_bytes`` in full: tried on ``probe``, of no further use.
+
+    Where it would clamp them they are better left alone: a size that was set once is no longer grown by the kernel.
+    """
+    try:
+        for option in (trio.socket.SO_RCVBUF, trio.socket.SO_SNDBUF):
+            probe.setsockopt(trio.socket.SOL_SOCKET, option, size_bytes)
+            granted = probe.getsockopt(trio.socket.SOL_SOCKET, option)
+            if granted != size_bytes and granted < 2 * size_bytes:  # Linux reports twice what was asked for
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def enlarge_buffers(socket: trio.socket.SocketType, size_bytes: int) -> None:
+    """Give ``socket`` buffers of ``size_bytes``; ask ``grants_buffers`` first."""
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, size_bytes)
+    socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, size_bytes)

@@ -23,6 +23,11 @@ __all__ = [
 _positive = validators.optional(validators.ge(1))
 
 
+def _at_least_two(_: object, __: object, value: int) -> None:
+    if value < 2:
+        raise ValueError(f"copies = {value}: synchronous replication counts the primary too, so at least 2")
+
+
 @attrs.frozen
 class SyncFlush:
     """Acknowledge after a flush that covers the batch."""
@@ -32,12 +37,19 @@ class SyncFlush:
 class AsyncFlush:
     """Acknowledge after the append; what is acknowledged and unflushed never exceeds these bounds, per log.
 
-    ``None`` leaves a measure unbounded, and it is printed so.
+    Without any bound the defaults hold: 100 000 messages, 64 MiB, 1 s. Where a bound is given, one left out (``None``)
+    is unbounded in that measure, and is printed so.
     """
 
-    max_messages: int | None = attrs.field(default=100_000, validator=_positive)
-    max_bytes: int | None = attrs.field(default=64 * 1024 * 1024, validator=_positive)
-    max_interval_ms: int | None = attrs.field(default=1_000, validator=_positive)
+    max_messages: int | None = attrs.field(default=None, validator=_positive)
+    max_bytes: int | None = attrs.field(default=None, validator=_positive)
+    max_interval_ms: int | None = attrs.field(default=None, validator=_positive)
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_messages is None and self.max_bytes is None and self.max_interval_ms is None:
+            object.__setattr__(self, "max_messages", 100_000)
+            object.__setattr__(self, "max_bytes", 64 * 1024 * 1024)
+            object.__setattr__(self, "max_interval_ms", 1_000)
 
 
 @attrs.frozen
@@ -64,16 +76,11 @@ class AsyncReplication:
 class SyncReplication:
     """Acknowledged when every member of the in-sync set, at least ``copies`` of them, holds the batch at ``level``."""
 
-    copies: int = attrs.field(default=2)
+    copies: int = attrs.field(default=2, validator=_at_least_two)
     level: Level = Level.PAGE_CACHE
     on_missing: Literal["block", "reject"] = attrs.field(
         default="block", validator=validators.in_(("block", "reject"))
     )
-
-    @copies.validator
-    def _at_least_two(self, _: object, value: int) -> None:
-        if value < 2:
-            raise ValueError(f"copies = {value}: synchronous replication counts the primary too, so at least 2")
 
 
 FlushPolicy: TypeAlias = SyncFlush | AsyncFlush | NoFlush

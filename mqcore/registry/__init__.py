@@ -1,1 +1,48 @@
-"""Finding parts by URL scheme."""
+"""Finding parts by name and composing them: entry points, ``register()``, options, validation.
+
+Nobody names a part's class: a URL's scheme, a codec's name or a verb picks it here. A part is validated when it is
+composed, not at its first use.
+"""
+
+from mqcore.registry._compose import (
+    PluginReport,
+    check,
+    codec_of_tag,
+    create_storage,
+    create_transport,
+    find_codec,
+    list_plugins,
+    validate_capabilities,
+)
+from mqcore.registry._entry_points import GROUPS, Installed, find, installed, register, unregister
+from mqcore.registry._options import (
+    OptionField,
+    Source,
+    format_value,
+    merge_options,
+    option_fields,
+    structure_options,
+)
+
+__all__ = [
+    "GROUPS",
+    "Installed",
+    "OptionField",
+    "PluginReport",
+    "Source",
+    "check",
+    "codec_of_tag",
+    "create_storage",
+    "create_transport",
+    "find",
+    "find_codec",
+    "format_value",
+    "installed",
+    "list_plugins",
+    "merge_options",
+    "option_fields",
+    "register",
+    "structure_options",
+    "unregister",
+    "validate_capabilities",
+]

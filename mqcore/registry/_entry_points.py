@@ -1,0 +1,180 @@
+"""Looks a part up by group and name: entry points of installed distributions, and what this process registered.
+
+Entry points are asked for by name, only when somebody asks for that name. Must not know what a part's options are.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+from mqcore.abc import Codec, Command, StorageBackend, Transport
+from mqcore.errors import ConfigurationError, PluginInvalidError, PluginNotFoundError
+
+__all__ = ["GROUPS", "Installed", "extra_hint", "find", "installed", "register", "unregister"]
+
+GROUPS: Mapping[str, type[Any]] = MappingProxyType(
+    {"storage": StorageBackend, "transports": Transport, "codecs": Codec, "commands": Command}
+)
+"""Groups and their contracts; the entry-point group is ``mqcore.`` and this name."""
+
+_WORDS = {"storage": "storage backend", "transports": "transport", "codecs": "codec", "commands": "command"}
+_EXTRAS = {("codecs", "zstandard"): "zstandard", ("codecs", "lz4"): "lz4"}
+_PREFIX = "mqcore."
+
+_registered: dict[tuple[str, str], type[Any]] = {}
+
+
+@attrs.frozen
+class Installed:
+    """One part that can be asked for: where it comes from, before it is loaded.
+
+    ``distribution`` and ``version`` are empty for a part that this process registered; ``target`` is ``module:Class``.
+    """
+
+    group: str
+    name: str
+    target: str
+    distribution: str = ""
+    version: str = ""
+    entry_point: importlib.metadata.EntryPoint | None = attrs.field(default=None, eq=False, repr=False)
+    part: type[Any] | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def origin(self) -> str:
+        """Where the part comes from, for people: a distribution, or this process."""
+        return (
+            f"{self.distribution} {self.version} ({self.target})"
+            if self.distribution
+            else f"this process ({self.target})"
+        )
+
+
+def register(group: str, name: str, part: type[Any]) -> None:
+    """Make ``part`` known as ``name`` in ``group`` within this process, beside the installed ones.
+
+    Registering the same class again changes nothing. Raises ``PluginInvalidError`` when the name is taken by another
+    class of this process (a clash with an installed part is found by ``find``), ``ConfigurationError`` for an unknown
+    group.
+    """
+    key = (_group(group), name)
+    taken = _registered.setdefault(key, part)
+    if taken is not part:
+        raise PluginInvalidError(
+            f"two {_WORDS[key[0]]}s are called {name!r}: {_target(taken)} and {_target(part)}, both of this process; "
+            "register one of them under another name"
+        )
+
+
+def unregister(group: str, name: str) -> None:
+    """Forget what ``register`` was told. No error when there is nothing."""
+    _registered.pop((_group(group), name), None)
+
+
+def installed(group: str, name: str | None = None) -> list[Installed]:
+    """Return what is installed or registered in ``group`` (only ``name`` when given), by name; nothing is imported."""
+    group = _group(group)
+    points = importlib.metadata.entry_points(group=_PREFIX + group)
+    found = [
+        Installed(
+            group,
+            point.name,
+            point.value,
+            point.dist.name if point.dist else "an unnamed distribution",
+            point.dist.version if point.dist else "",
+            entry_point=point,
+        )
+        for point in (points.select(name=name) if name is not None else points)
+    ]
+    found += [
+        Installed(group, own_name, _target(part), part=part)
+        for (own_group, own_name), part in _registered.items()
+        if own_group == group and name in (None, own_name)
+    ]
+    return sorted(found, key=lambda item: (item.name, item.distribution))
+
+
+def find(group: str, name: str) -> type[Any]:
+    """Return the class called ``name`` in ``group`` ("storage", "transports", "codecs", "commands").
+
+    Raises ``PluginNotFoundError`` (lists what is installed, names the extra that brings a part of the project's own),
+    ``PluginInvalidError`` (two parts of one name, an import that fails, a class that misses methods of its contract).
+    """
+    group = _group(group)
+    candidates = installed(group, name)
+    if not candidates:
+        known = ", ".join(sorted({item.name for item in installed(group)})) or "none"
+        raise PluginNotFoundError(
+            f"no {_WORDS[group]} is called {name!r}; installed: {known}{extra_hint(group, name)}"
+        )
+    if len(candidates) > 1:
+        origins = " and ".join(item.origin for item in candidates)
+        raise PluginInvalidError(
+            f"two {_WORDS[group]}s are called {name!r}: {origins}; uninstall or rename one of them"
+        )
+    return load(candidates[0])
+
+
+def load(item: Installed) -> type[Any]:
+    """Return the class of one installed part, imported and held against its contract. Raises as ``find``."""
+    part: Any = item.part
+    if item.entry_point is not None:
+        try:
+            part = item.entry_point.load()
+        except Exception as error:
+            hint = extra_hint(item.group, item.name) if isinstance(error, ImportError) else ""
+            raise PluginInvalidError(
+                f"{_WORDS[item.group]} {item.name!r} of {item.origin} cannot be imported: {one_line(error)}{hint}"
+            ) from error
+    _check_class(item, part)
+    return part  # type: ignore[no-any-return]
+
+
+def extra_hint(group: str, name: str) -> str:
+    """Return the words that name the extra which brings a part of the project's own, or nothing."""
+    extra = _EXTRAS.get((group, name))
+    return f"; it comes with the extra: pip install 'mqcore[{extra}]'" if extra else ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return ``error`` as one line: its class and the first line of its message."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
+
+
+def word_of(group: str) -> str:
+    """Return what a part of ``group`` is called in messages."""
+    return _WORDS[group]
+
+
+def _group(group: str) -> str:
+    short = group.removeprefix(_PREFIX)
+    if short not in GROUPS:
+        raise ConfigurationError(f"unknown plug-in group {group!r}; one of {', '.join(GROUPS)}")
+    return short
+
+
+def _target(part: type[Any]) -> str:
+    return f"{getattr(part, '__module__', '?')}:{getattr(part, '__qualname__', repr(part))}"
+
+
+def _check_class(item: Installed, part: object) -> None:
+    contract = GROUPS[item.group]
+    who = f"{_WORDS[item.group]} {item.name!r} of {item.origin}"
+    if not isinstance(part, type) or not issubclass(part, contract):
+        raise PluginInvalidError(f"{who} is no class derived from mqcore.abc.{contract.__name__}")
+    missing = sorted(getattr(part, "__abstractmethods__", ()))
+    if missing:
+        raise PluginInvalidError(f"{who} does not define {', '.join(missing)}, which its contract asks for")
+    for attribute in contract.__annotations__:
+        if attribute in ("options_class", "name", "tag") and not hasattr(part, attribute):
+            raise PluginInvalidError(
+                f"{who} does not define the class attribute {attribute}, which its contract asks for"
+            )
+    options = getattr(part, "options_class", None)
+    if options is not None and not attrs.has(options):
+        raise PluginInvalidError(f"{who}: options_class must be an attrs class, not {options!r}")

@@ -1,0 +1,329 @@
+"""The producer table (rule R12): what a log remembers of its idempotent producers, so that a retry is no duplicate.
+
+Sans-IO. The state is a function of the log's prefix: it is fed every batch in log order and nothing else, not even a
+clock. Sequences count messages per producer and log, from 0, modulo 2**32. Must not know of storage, sockets or trio.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
+
+from mqcore.batch import BatchHeader
+from mqcore.errors import CorruptionError
+from mqcore.limits import Limits
+from mqcore.ports import Buffer
+
+__all__ = [
+    "ACCEPT",
+    "Accept",
+    "Conflict",
+    "Duplicate",
+    "Fenced",
+    "Forgotten",
+    "Gap",
+    "ProducerTable",
+    "TableFull",
+    "TooOld",
+    "Verdict",
+]
+
+SEQUENCE_MASK = 0xFFFF_FFFF
+NO_PRODUCER = 0
+"""Producer id of a batch that is not idempotent."""
+
+CLOCK_STEP_MS_MAX = 3_600_000
+"""Most that one batch moves the table's clock: an hour, so that no jump of the wall clock expires anything (R15)."""
+
+_PRODUCER = struct.Struct("<QIIqI")
+_TABLE = struct.Struct("<IqqB")
+
+
+class Accept(NamedTuple):
+    """The batch is new and next in order (or not idempotent at all): append it."""
+
+
+class Duplicate(NamedTuple):
+    """The batch is in the log already, from ``base_offset`` to before ``end_offset``: answer with those."""
+
+    base_offset: int
+    end_offset: int
+
+
+class Gap(NamedTuple):
+    """The batch comes too early: ``expected_sequence`` is the next one of this producer in this log.
+
+    Either an earlier batch was rejected, or a permitted loss cut acknowledged ones (``lost_from`` of R12).
+    """
+
+    expected_sequence: int
+
+
+class TooOld(NamedTuple):
+    """The batch precedes the batches that are kept, from ``oldest_sequence`` on: whether it was appended is unknown."""
+
+    oldest_sequence: int
+
+
+class Forgotten(NamedTuple):
+    """Nothing is kept of this producer, and it does not begin at sequence 0: its state may have expired."""
+
+
+class Fenced(NamedTuple):
+    """The producer went on under ``producer_epoch``, which is newer than the batch's."""
+
+    producer_epoch: int
+
+
+class Conflict(NamedTuple):
+    """The sequences were used by a batch of other content or other bounds, at ``base_offset``: a defect of the client."""
+
+    base_offset: int
+
+
+class TableFull(NamedTuple):
+    """No room for a further producer: ``producers_max`` others are within ``producer_retention_ms``."""
+
+    producers_max: int
+
+
+Verdict: TypeAlias = Accept | Duplicate | Gap | TooOld | Forgotten | Fenced | Conflict | TableFull
+
+ACCEPT = Accept()
+
+
+class _Producer:
+    """State of one producer: two numbers per batch kept (base offset; body checksum and count in one)."""
+
+    __slots__ = ("batches", "epoch", "last_ms", "next_sequence")
+
+    def __init__(self, epoch: int, next_sequence: int, last_ms: int, batches: array[int]) -> None:
+        self.epoch = epoch
+        self.next_sequence = next_sequence
+        self.last_ms = last_ms
+        self.batches = batches
+
+    def find(self, first_sequence: int, count: int, checksum: int) -> Verdict:
+        """Verdict on a batch that begins before ``next_sequence``."""
+        sequence = self.next_sequence
+        behind = (sequence - first_sequence) & SEQUENCE_MASK
+        batches = self.batches
+        reached = 0
+        for at in range(len(batches) - 2, -1, -2):
+            facts = batches[at + 1]
+            kept_count = facts & SEQUENCE_MASK
+            reached += kept_count
+            if reached >= behind:
+                base_offset = batches[at]
+                if reached == behind and kept_count == count and facts >> 32 == checksum:
+                    return Duplicate(base_offset, base_offset + count)
+                return Conflict(base_offset)
+        return TooOld((sequence - reached) & SEQUENCE_MASK)
+
+
+class ProducerTable:
+    """Producers of one log. Empty it costs next to nothing; bounded by ``producers_max`` and ``producer_batches_kept``."""
+
+    __slots__ = ("_clock_ms", "_forgot", "_kept", "_newest_ms", "_producers", "_producers_max", "_retention_ms")
+
+    def __init__(self, limits: Limits) -> None:
+        self._producers_max = limits.producers_max
+        self._retention_ms = limits.producer_retention_ms
+        self._kept = 2 * limits.producer_batches_kept
+        self._producers: dict[int, _Producer] | None = None  # in order of their last batch
+        self._clock_ms = 0
+        self._newest_ms = 0
+        self._forgot = False
+
+    def __len__(self) -> int:
+        return len(self._producers) if self._producers else 0
+
+    def check(self, header: BatchHeader) -> Verdict:
+        """Say what to do with a batch that arrives now. Changes nothing.
+
+        The verdict holds until the next ``record``: batches that will be appended together go through ``check_many``.
+        """
+        if header.producer_id == NO_PRODUCER:
+            return ACCEPT
+        producer = self._producers.get(header.producer_id) if self._producers else None
+        if producer is None:
+            return self._check_new(header.first_sequence)
+        return self._check_known(
+            producer.epoch,
+            producer.next_sequence,
+            producer,
+            header,
+        )
+
+    def check_many(self, headers: Iterable[BatchHeader]) -> list[Verdict]:
+        """Verdicts for batches that would be appended in this order, each seeing those before it as appended.
+
+        A batch that repeats one of the same call is answered ``Gap`` at the sequence after it: it arrived twice at
+        once, and its sender asks again.
+        """
+        verdicts: list[Verdict] = []
+        ahead: dict[int, tuple[int, int]] = {}  # producer id: its epoch and next sequence, counting this call
+        fresh = 0
+        for header in headers:
+            identity = header.producer_id
+            if identity == NO_PRODUCER:
+                verdicts.append(ACCEPT)
+                continue
+            pending = ahead.get(identity)
+            known = self._producers.get(identity) if self._producers else None
+            if pending is not None:
+                verdict = self._check_known(pending[0], pending[1], known, header, pending=True)
+            else:
+                verdict = self.check(header)
+                if verdict is ACCEPT and known is None:
+                    fresh += 1
+                    if not self._has_room(fresh):
+                        verdict = TableFull(self._producers_max)
+            if verdict is ACCEPT:
+                next_sequence = (header.first_sequence + header.count) & SEQUENCE_MASK
+                ahead[identity] = (header.producer_epoch, next_sequence)
+            verdicts.append(verdict)
+        return verdicts
+
+    def record(
+        self,
+        producer_id: int,
+        producer_epoch: int,
+        first_sequence: int,
+        count: int,
+        body_checksum: int,
+        base_offset: int,
+        appended_ms: int,
+    ) -> None:
+        """Take in a batch that was appended, or met in the log by recovery. Every batch, in order."""
+        if producer_id == NO_PRODUCER:
+            return
+        step_ms = appended_ms - self._newest_ms
+        if step_ms > 0:
+            self._newest_ms = appended_ms
+            self._clock_ms += step_ms if step_ms < CLOCK_STEP_MS_MAX else CLOCK_STEP_MS_MAX
+        producers = self._producers
+        if producers is None:
+            producers = self._producers = {}
+        producer = producers.pop(producer_id, None)
+        next_sequence = (first_sequence + count) & SEQUENCE_MASK
+        facts = body_checksum << 32 | count
+        if producer is None:
+            self._expire()
+            producer = _Producer(producer_epoch, next_sequence, self._clock_ms, array("Q", (base_offset, facts)))
+        else:
+            batches = producer.batches
+            if producer.epoch != producer_epoch or producer.next_sequence != first_sequence:
+                del batches[:]
+            batches.append(base_offset)
+            batches.append(facts)
+            if len(batches) > self._kept:
+                del batches[:2]
+            producer.epoch = producer_epoch
+            producer.next_sequence = next_sequence
+            producer.last_ms = self._clock_ms
+        producers[producer_id] = producer
+
+    def snapshot(self) -> bytes:
+        """The whole state as bytes, for ``restore``."""
+        producers = self._producers or {}
+        parts = [_TABLE.pack(len(producers), self._clock_ms, self._newest_ms, self._forgot)]
+        for identity, producer in producers.items():
+            batches = producer.batches
+            if sys.byteorder != "little":
+                batches = array("Q", batches)
+                batches.byteswap()
+            parts.append(
+                _PRODUCER.pack(
+                    identity, producer.epoch, producer.next_sequence, producer.last_ms, len(batches) // 2
+                )
+            )
+            parts.append(batches.tobytes())
+        return b"".join(parts)
+
+    def restore(self, data: Buffer) -> None:
+        """Replace the state by that of ``snapshot``. Raises ``CorruptionError`` when ``data`` is not one."""
+        view = memoryview(data)
+        producers: dict[int, _Producer] = {}
+        try:
+            count, clock_ms, newest_ms, forgot = _TABLE.unpack_from(view)
+            at = _TABLE.size
+            for _ in range(count):
+                identity, epoch, next_sequence, last_ms, kept = _PRODUCER.unpack_from(view, at)
+                at += _PRODUCER.size
+                batches = array("Q")
+                batches.frombytes(view[at : at + 16 * kept])
+                if len(batches) != 2 * kept:
+                    raise ValueError("batches missing")
+                if sys.byteorder != "little":
+                    batches.byteswap()
+                at += 16 * kept
+                producers[identity] = _Producer(epoch, next_sequence, last_ms, batches)
+        except (struct.error, ValueError) as error:
+            raise CorruptionError(f"producer snapshot is cut short: {error}", where="producer table") from None
+        self._producers = producers or None
+        self._clock_ms, self._newest_ms, self._forgot = clock_ms, newest_ms, bool(forgot)
+
+    def clear(self) -> None:
+        """Forget everything, as before the first batch."""
+        self._producers = None
+        self._clock_ms = self._newest_ms = 0
+        self._forgot = False
+
+    def forgot(self) -> None:
+        """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``."""
+        self._forgot = True
+
+    def _check_new(self, first_sequence: int) -> Verdict:
+        if first_sequence != 0:
+            return Forgotten() if self._forgot else Gap(0)
+        return ACCEPT if self._has_room(1) else TableFull(self._producers_max)
+
+    @staticmethod
+    def _check_known(
+        epoch: int,
+        next_sequence: int,
+        producer: _Producer | None,
+        header: BatchHeader,
+        *,
+        pending: bool = False,
+    ) -> Verdict:
+        if header.producer_epoch != epoch:
+            if header.producer_epoch < epoch:
+                return Fenced(epoch)
+            return ACCEPT if header.first_sequence == 0 else Gap(0)
+        first_sequence = header.first_sequence
+        if first_sequence == next_sequence:
+            return ACCEPT
+        ahead = (first_sequence - next_sequence) & SEQUENCE_MASK
+        if ahead < 1 << 31 or producer is None or (pending and producer.epoch != epoch):
+            return Gap(next_sequence)
+        if pending and (first_sequence - producer.next_sequence) & SEQUENCE_MASK < 1 << 31:
+            return Gap(next_sequence)
+        return producer.find(first_sequence, header.count, header.body_checksum)
+
+    def _has_room(self, wanted: int) -> bool:
+        producers = self._producers
+        if not producers or len(producers) + wanted <= self._producers_max:
+            return True
+        over = len(producers) + wanted - self._producers_max
+        for producer in producers.values():
+            if self._clock_ms - producer.last_ms <= self._retention_ms:
+                return False
+            over -= 1
+            if over == 0:
+                return True
+        return False
+
+    def _expire(self) -> None:
+        """Drop up to two expired producers, oldest first: called once per new producer, so the table shrinks."""
+        assert self._producers is not None
+        for _ in range(2):
+            oldest = next(iter(self._producers), None)
+            if oldest is None or self._clock_ms - self._producers[oldest].last_ms <= self._retention_ms:
+                return
+            del self._producers[oldest]
+            self._forgot = True

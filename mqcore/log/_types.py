@@ -1,0 +1,103 @@
+"""Values that go in and out of the log: batches, read results, damaged ranges, epoch history entries.
+
+Pure values. Must not know of storage backends, of recovery or of trio.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mqcore.batch import BatchHeader
+from mqcore.errors import CorruptionError, MqcoreError
+from mqcore.ports import Buffer
+
+__all__ = [
+    "BelowStartError",
+    "DamagedRangeError",
+    "Damage",
+    "EpochEntry",
+    "IncomingBatch",
+    "ReadResult",
+    "RetentionFacts",
+]
+
+
+class IncomingBatch(NamedTuple):
+    """A batch as it was received: its header, and ``data``, all of its bytes (header included)."""
+
+    header: BatchHeader
+    data: Buffer
+
+
+class ReadResult(NamedTuple):
+    """What a read returns: ``chunks`` hold whole batches one after the other, untouched.
+
+    ``size`` counts their bytes. ``next_offset`` is where the next read goes on; it is the offset asked for when
+    there is nothing to read yet.
+    """
+
+    chunks: list[memoryview]
+    size: int
+    next_offset: int
+
+
+class EpochEntry(NamedTuple):
+    """One reign in the history of a log: its number, its 16-byte id, and where its first batch stands.
+
+    ``reign_id`` is 16 zero bytes when the epoch batch itself is gone (trimmed, and the sidecar lost).
+    """
+
+    number: int
+    reign_id: bytes
+    start_position: int
+    start_offset: int
+
+
+class Damage(NamedTuple):
+    """A range of a log whose bytes are not batches any more: positions, and the offsets that it takes with it."""
+
+    position: int
+    end_position: int
+    first_offset: int
+    next_offset: int
+    text: str
+
+
+class RetentionFacts(NamedTuple):
+    """What retention needs to know of a log's oldest part.
+
+    ``first_appended_ms`` is the append time of the oldest batch kept, 0 when the log is empty; ``bytes_total`` what the
+    log holds.
+    """
+
+    start_offset: int
+    first_appended_ms: int
+    bytes_total: int
+
+
+class DamagedRangeError(CorruptionError):
+    """Offsets ``first_offset`` up to, not including, ``next_offset`` cannot be read (clause G12).
+
+    A reader can go on at ``next_offset``. ``position`` and ``end_position`` say where in the log the damage lies.
+    """
+
+    def __init__(self, log_name: str, damage: Damage) -> None:
+        super().__init__(
+            f"offsets {damage.first_offset} to {damage.next_offset - 1} are damaged ({damage.text}); "
+            f"reading can go on at {damage.next_offset}",
+            where=f"log {log_name}, bytes {damage.position} to {damage.end_position}",
+        )
+        self.log_name = log_name
+        self.first_offset = damage.first_offset
+        self.next_offset = damage.next_offset
+        self.position = damage.position
+        self.end_position = damage.end_position
+
+
+class BelowStartError(MqcoreError):
+    """An offset below the log's start: retention has taken it. ``start_offset`` is the first that is left."""
+
+    def __init__(self, log_name: str, offset: int, start_offset: int) -> None:
+        super().__init__(f"log {log_name}: offset {offset} is gone, the first one kept is {start_offset}")
+        self.offset = offset
+        self.start_offset = start_offset

@@ -1,5 +1,8 @@
 """The batch: what producers build, brokers store and consumers split."""
 
+from mqcore.batch._columns import HeaderPairs, MessageHeaders
+from mqcore.batch._decode import CodecLookup, DecodedBatch, decode_batch
+from mqcore.batch._encode import control_batch, encode_batch
 from mqcore.batch._header import (
     ATTRIBUTE_CONTROL,
     ATTRIBUTE_HEADERS,
@@ -15,10 +18,13 @@ from mqcore.batch._header import (
     BatchHeader,
     body_checksum_of,
     pack_header,
+    seal_body,
     stamp,
     unpack_header,
+    verify_body,
     verify_header,
 )
+from mqcore.batch._validate import control_payload, validate_batch
 
 __all__ = [
     "ATTRIBUTES_KNOWN",
@@ -33,9 +39,20 @@ __all__ = [
     "PRODUCER_BYTES",
     "VERSION",
     "BatchHeader",
+    "CodecLookup",
+    "DecodedBatch",
+    "HeaderPairs",
+    "MessageHeaders",
     "body_checksum_of",
+    "control_batch",
+    "control_payload",
+    "decode_batch",
+    "encode_batch",
     "pack_header",
+    "seal_body",
     "stamp",
     "unpack_header",
+    "validate_batch",
+    "verify_body",
     "verify_header",
 ]

@@ -2,7 +2,15 @@
 
 from mqcore.abc._codec import Codec
 from mqcore.abc._command import Command
-from mqcore.abc._storage import CONTRACT_VERSION, Capabilities, Log, Notice, StorageBackend, StorageContext
+from mqcore.abc._storage import (
+    CONTRACT_VERSION,
+    Capabilities,
+    Log,
+    Notice,
+    StorageBackend,
+    StorageContext,
+    check_log_name,
+)
 from mqcore.abc._transport import ByteStream, Link, Listener, Peer, Transport, TransportCapabilities
 from mqcore.ports import Buffer
 from mqcore.url import Url
@@ -24,4 +32,5 @@ __all__ = [
     "Transport",
     "TransportCapabilities",
     "Url",
+    "check_log_name",
 ]

@@ -6,6 +6,7 @@ Small on purpose. Batches, checksums, indexes, epochs, recovery scans and retent
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,12 +14,21 @@ from typing import Any, ClassVar
 import attrs
 import trio
 
+from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.ports import Buffer, Ports
 from mqcore.url import Url
 
-__all__ = ["CONTRACT_VERSION", "Capabilities", "Log", "Notice", "StorageBackend", "StorageContext"]
+__all__ = [
+    "CONTRACT_VERSION",
+    "Capabilities",
+    "Log",
+    "Notice",
+    "StorageBackend",
+    "StorageContext",
+    "check_log_name",
+]
 
 CONTRACT_VERSION = 1
 
@@ -52,6 +62,21 @@ class Notice:
     kind: str
     text: str
     facts: Mapping[str, object] = attrs.field(factory=dict)
+
+
+_LOG_NAME = re.compile(r"[a-z0-9_-][a-z0-9._-]*\Z")
+
+
+def check_log_name(name: str, bytes_max: int) -> None:
+    """Refuse a name that a backend could not store: ``StorageError`` (kind ``limit``) that says what is allowed.
+
+    Names are lower-case letters, digits, ``.``, ``_`` and ``-``, do not begin with a dot, and have at most
+    ``bytes_max`` bytes.
+    """
+    if not _LOG_NAME.match(name):
+        raise StorageError(f"log name {name!r}: use a-z, 0-9, '.', '_' and '-', not beginning with '.'", kind="limit")
+    if len(name) > bytes_max:
+        raise StorageError(f"log name {name[:40]!r}... has {len(name)} bytes; at most {bytes_max}", kind="limit")
 
 
 def _ignore(_: Notice) -> None:

@@ -12,6 +12,7 @@ from mqcore.ports._abc import (
     Ports,
     Threads,
 )
+from mqcore.ports._system import system_ports
 
 __all__ = [
     "Buffer",
@@ -24,4 +25,5 @@ __all__ = [
     "Mapping",
     "Ports",
     "Threads",
+    "system_ports",
 ]

@@ -7,6 +7,7 @@ thread, or inline where they are known to be short. They raise ``OSError`` as th
 
 from __future__ import annotations
 
+import contextlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -45,6 +46,10 @@ class Mapping(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the mapping up; its memory goes when the last view does. Idempotent."""
+
+    def held(self) -> bool:
+        """Whether a view may still be held, so that the file must not be used for other bytes. True if not known."""
+        return True
 
 
 class File(ABC):
@@ -169,6 +174,14 @@ class DeviceThread(ABC):
         A checkpoint. If cancelled before the call began it has no effect; a call that began goes on, its result is
         dropped, and ``aclose`` waits for it.
         """
+
+    def submit(self, function: Callable[..., object], *args: object) -> None:
+        """Ask for ``function(*args)`` and do not wait: its result and its error are dropped.
+
+        It runs before what is asked later. A port without a thread may run it at once.
+        """
+        with contextlib.suppress(Exception):
+            function(*args)
 
     @abstractmethod
     async def aclose(self) -> None:

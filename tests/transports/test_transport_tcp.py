@@ -1,0 +1,120 @@
+"""What only TCP has: addresses, ports, descriptors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import trio
+
+from mqcore.errors import ConfigurationError, TransportError
+from mqcore.registry import create_transport
+
+
+@contextmanager
+def no_more_descriptors(leave: int) -> Iterator[None]:
+    """Leave the process ``leave`` free descriptors."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        lowest_free = os.open(os.devnull, os.O_RDONLY)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 20, limits[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        held: list[int] = []
+        try:
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            for _ in range(leave):
+                os.close(held.pop())
+        for descriptor in held:
+            stack.callback(os.close, descriptor)
+        yield
+
+
+def test_the_listeners_url_has_the_port_that_was_bound_and_connects() -> None:
+    async def main() -> None:
+        async with await create_transport("tcp://127.0.0.1:0?backlog=5").listen() as listener:
+            assert listener.url.address[1] != 0
+            assert not listener.url.query
+            async with await create_transport(listener.url).connect() as client, await listener.accept() as broker:
+                assert client.peer.address == listener.url.rest
+                assert broker.peer.address.startswith("127.0.0.1:")
+
+    trio.run(main)
+
+
+@pytest.mark.needs("ipv6")
+def test_ipv6_addresses_are_in_brackets() -> None:
+    async def main() -> None:
+        async with await create_transport("tcp://[::1]:0").listen() as listener:
+            assert str(listener.url).startswith("tcp://[::1]:")
+            client = create_transport(str(listener.url))
+            async with await client.connect(), await listener.accept() as broker:
+                assert broker.peer.address.startswith("[::1]:")
+
+    trio.run(main)
+
+
+def test_out_of_descriptors_is_logged_once_waited_out_and_survived(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with await create_transport("tcp://127.0.0.1:0").listen() as listener:
+            client = create_transport(f"{listener.url}?socket_buffer_bytes=0")
+            with no_more_descriptors(leave=1):
+                link = await client.connect()  # takes the last one: the accepted socket has none left
+                with trio.move_on_after(0.25) as scope:
+                    await listener.accept()
+                assert scope.cancelled_caught
+                assert len(caplog.records) == 1
+                assert "ulimit -n" in caplog.text
+                assert str(listener.url) in caplog.text
+            with trio.fail_after(5):
+                await (await listener.accept()).aclose()
+            await link.aclose()
+
+    with caplog.at_level(logging.ERROR, "mqcore.transport"):
+        trio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("tcp://192.0.2.1:0", "no such address"),
+        ("tcp://host.invalid:0", "is not known"),
+    ],
+)
+def test_an_address_that_cannot_be_bound_names_the_url_and_the_remedy(url: str, words: str) -> None:
+    async def main() -> None:
+        with pytest.raises(TransportError, match=words) as caught:
+            await create_transport(url).listen()
+        assert url in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    trio.run(main)
+
+
+def test_nobody_listening_names_the_url_and_the_remedy() -> None:
+    async def main() -> None:
+        async with await create_transport("tcp://127.0.0.1:0").listen() as listener:
+            url = listener.url
+        with pytest.raises(TransportError, match=r"nobody listens there: start the broker") as caught:
+            await create_transport(url).connect()
+        assert str(url) in str(caught.value)
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1", "tcp://:7400", "tcp://host:70000", "tcp://::1:7400"])
+def test_an_impossible_address_is_refused_when_composed(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOST:PORT"):
+        create_transport(url)
+
+
+@pytest.mark.parametrize("query", ["backlog=0", "backlog=many", "socket_buffer_bytes=-1", "no_delay=1"])
+def test_an_impossible_option_is_refused_by_name(query: str) -> None:
+    with pytest.raises(ConfigurationError, match=query.partition("=")[0]):
+        create_transport(f"tcp://127.0.0.1:0?{query}")

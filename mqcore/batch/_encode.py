@@ -5,7 +5,7 @@ Must not know of plug-ins (a codec is handed in), logs or sockets. Layout: docs/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mqcore.abc import Codec
 from mqcore.batch._columns import ABSENT, U32_MAX, MessageHeaders, column_of, pack_headers
@@ -51,52 +51,42 @@ def encode_batch(
     ``message-too-large``, ``malformed-batch``) for what breaks ``limits`` or does not fit the format, ``ValueError``
     for columns of different lengths.
     """
-    count = len(values)
-    for name, column in (("keys", keys), ("headers", headers), ("timestamps_ms", timestamps_ms)):
-        if column is not None and len(column) != count:
-            raise ValueError(f"{name} has {len(column)} items for {count} values")
-    if not 0 < count <= limits.batch_messages_max:
-        name = "batch-too-large" if count else "malformed-batch"
-        raise _rejected(name, f"batch of {count} messages", 1, limits.batch_messages_max)
+    _check_counts(len(values), {"keys": keys, "headers": headers, "timestamps_ms": timestamps_ms}, limits)
     lengths = list(map(len, values))
     uncompressed = sum(lengths)
     if uncompressed > limits.message_bytes_max:
         _check_each(lengths, limits.message_bytes_max, "message")
     if uncompressed > limits.batch_uncompressed_bytes_max:
-        raise _rejected("batch-too-large", f"payload of {uncompressed} bytes", 0, limits.batch_uncompressed_bytes_max)
+        raise _too_large(f"payload of {uncompressed} bytes", limits.batch_uncompressed_bytes_max)
     attributes = 0
-    columns: list[Buffer] = [_HEADER_SPACE, column_of(lengths)]
+    parts: list[Buffer] = [_HEADER_SPACE, column_of(lengths)]
     variable: list[Buffer] = []
     if keys is not None and any(key is not None for key in keys):
         attributes |= ATTRIBUTE_KEYS
-        columns.append(_add_keys(keys, variable, limits))
+        parts.append(_add_keys(keys, variable, limits))
     if headers is not None and any(headers):
         attributes |= ATTRIBUTE_HEADERS
-        columns.append(_add_headers(headers, variable, limits))
+        parts.append(_add_headers(headers, variable, limits))
     created_last_ms = created_ms
     if timestamps_ms is not None:
         attributes |= ATTRIBUTE_TIMESTAMPS
         created_ms, created_last_ms = min(timestamps_ms), max(timestamps_ms)
-        columns.append(_delta_column(timestamps_ms, created_ms, created_last_ms))
-    columns += variable
-    tag, stored = 0, uncompressed
-    compressed = codec.compress(b"".join(values)) if codec is not None and uncompressed else None
-    if codec is not None and compressed is not None and len(compressed) < uncompressed:
-        tag, stored = codec.tag, len(compressed)
-        columns.append(compressed)
-    else:
-        columns += values
-    batch = bytearray().join(columns)
-    size = len(batch)
-    if size > min(limits.batch_bytes_max, U32_MAX):
-        raise _rejected("batch-too-large", f"batch of {size} bytes", 0, min(limits.batch_bytes_max, U32_MAX))
-    header = BatchHeader(
-        BODY_COLUMNAR, tag, attributes, size, count, producer_id, producer_epoch, first_sequence,
-        created_ms, created_last_ms, stored, uncompressed, 0, 0, 0, 0, 0,
+        parts.append(_delta_column(timestamps_ms, created_ms, created_last_ms))
+    parts += variable
+    columns_bytes = sum(map(len, parts))
+    tag, stored = _add_payload(parts, values, uncompressed, codec)
+    batch = bytearray().join(parts)
+    if len(batch) != columns_bytes + stored:
+        raise ValueError("values and keys must be bytes; a memoryview of wider items has to be cast to bytes first")
+    if len(batch) > min(limits.batch_bytes_max, U32_MAX):
+        raise _too_large(f"batch of {len(batch)} bytes", min(limits.batch_bytes_max, U32_MAX))
+    return _seal(
+        batch,
+        BatchHeader(
+            BODY_COLUMNAR, tag, attributes, len(batch), len(values), producer_id, producer_epoch, first_sequence,
+            created_ms, created_last_ms, stored, uncompressed, 0, 0, 0, 0, 0,
+        ),
     )  # fmt: skip
-    batch[:HEADER_BYTES] = pack_header(header)
-    seal_body(batch)
-    return batch
 
 
 def control_batch(payload: Buffer, *, created_ms: int, count: int = 0) -> bytearray:
@@ -106,13 +96,42 @@ def control_batch(payload: Buffer, *, created_ms: int, count: int = 0) -> bytear
     """
     batch = bytearray().join((_HEADER_SPACE, payload))
     stored = len(batch) - HEADER_BYTES
-    header = BatchHeader(
-        BODY_CONTROL, 0, ATTRIBUTE_CONTROL, len(batch), count, 0, 0, 0,
-        created_ms, created_ms, stored, stored, 0, 0, 0, 0, 0,
+    return _seal(
+        batch,
+        BatchHeader(
+            BODY_CONTROL, 0, ATTRIBUTE_CONTROL, len(batch), count, 0, 0, 0,
+            created_ms, created_ms, stored, stored, 0, 0, 0, 0, 0,
+        ),
     )  # fmt: skip
+
+
+def _seal(batch: bytearray, header: BatchHeader) -> bytearray:
     batch[:HEADER_BYTES] = pack_header(header)
     seal_body(batch)
     return batch
+
+
+def _check_counts(count: int, columns: Mapping[str, Sequence[object] | None], limits: Limits) -> None:
+    for name, column in columns.items():
+        if column is not None and len(column) != count:
+            raise ValueError(f"{name} has {len(column)} items for {count} values")
+    if count == 0:
+        raise RejectedError("batch without a message; a batch holds at least 1", name="malformed-batch")
+    if count > limits.batch_messages_max:
+        raise _too_large(f"batch of {count} messages", limits.batch_messages_max)
+
+
+def _add_payload(
+    parts: list[Buffer], values: Sequence[Buffer], uncompressed: int, codec: Codec | None
+) -> tuple[int, int]:
+    """Append the payload to ``parts``; return the codec's tag and the stored size."""
+    if codec is not None and uncompressed:
+        compressed = codec.compress(b"".join(values))
+        if len(compressed) < uncompressed:
+            parts.append(compressed)
+            return codec.tag, len(compressed)
+    parts += values
+    return 0, uncompressed
 
 
 def _add_keys(keys: Sequence[Buffer | None], variable: list[Buffer], limits: Limits) -> bytes:
@@ -145,8 +164,11 @@ def _delta_column(timestamps_ms: Sequence[int], first_ms: int, last_ms: int) -> 
 def _check_each(lengths: Sequence[int], bytes_max: int, what: str) -> None:
     largest = max(lengths)
     if largest > bytes_max:
-        raise _rejected("message-too-large", f"{what} {lengths.index(largest)} has {largest} bytes", 0, bytes_max)
+        raise RejectedError(
+            f"{what} {lengths.index(largest)} has {largest} bytes; allowed are at most {bytes_max}",
+            name="message-too-large",
+        )
 
 
-def _rejected(name: str, found: str, minimum: int, maximum: int) -> RejectedError:
-    return RejectedError(f"{found}; allowed are {minimum} to {maximum}", name=name)
+def _too_large(found: str, maximum: int) -> RejectedError:
+    return RejectedError(f"{found}; allowed are at most {maximum}", name="batch-too-large")

@@ -109,10 +109,16 @@ _new_tuple = tuple.__new__
 
 
 def pack_header(header: BatchHeader) -> bytearray:
-    """Return the 104 bytes of ``header`` as they are given: checksums are not computed here."""
+    """Return the 104 bytes of ``header`` as they are given: checksums are not computed here.
+
+    Raises ``ValueError`` for a field that does not fit its width.
+    """
     encoding, codec, *rest = header[:_FIELDS_BEFORE_RESERVED]
     broker = header[_FIELDS_BEFORE_RESERVED:]
-    return bytearray(_LAYOUT.pack(MAGIC, VERSION, encoding, codec, 0, *rest, 0, *broker))
+    try:
+        return bytearray(_LAYOUT.pack(MAGIC, VERSION, encoding, codec, 0, *rest, 0, *broker))
+    except struct.error as error:
+        raise ValueError(f"a field does not fit the batch header ({error}): {header}") from error
 
 
 def unpack_header(data: Buffer, where: str = "batch") -> BatchHeader:

@@ -48,8 +48,8 @@ def validate_batch(batch: Buffer, limits: Limits, where: str = "batch") -> Batch
     """Return the header of a producer's ``batch`` after every check that needs no decompression.
 
     Checked: the header's form, sizes and count against ``limits`` and against each other, the body checksum, the sums
-    of the lengths columns, the stated uncompressed size. A private codec (tag 128 and up) or private body encoding passes:
-    whether the topic names it is the caller's to decide; a private body is opaque. Raises ``RejectedError``
+    of the lengths columns, the stated uncompressed size. A private codec or body encoding (128 and up)
+    passes: whether the topic names it is the caller's to decide; a private body is opaque. Raises ``RejectedError``
     (``batch-too-large``, ``message-too-large``, ``unknown-codec``, ``malformed-batch``) for what is well formed and
     not taken, ``CorruptionError`` for bytes that contradict themselves; both name the number that is wrong.
     """
@@ -147,32 +147,43 @@ def layout_of(batch: Buffer, header: BatchHeader, limits: Limits, where: str) ->
         deltas_at, fixed_end = fixed_end, fixed_end + width
     if fixed_end > payload_at:
         raise _wrong("batch too small for its columns", where, fixed_end + header.payload_bytes, header.size)
-    lengths = view[HEADER_BYTES : HEADER_BYTES + width]
-    total = column_sum(lengths)
-    if total != header.payload_uncompressed_bytes:
-        raise _wrong("lengths do not add up to the payload", where, header.payload_uncompressed_bytes, total)
-    if total > limits.message_bytes_max:
-        _check_largest("message", read_column(lengths), limits.message_bytes_max)
-    headers_at = variable_end = fixed_end
+    _check_lengths(view[HEADER_BYTES : HEADER_BYTES + width], header, limits, where)
+    headers_at = fixed_end
     if key_lengths_at:
-        key_lengths = view[key_lengths_at : key_lengths_at + width]
-        key_bytes = key_column_sum(key_lengths)
-        headers_at = variable_end = fixed_end + key_bytes
-        if key_bytes > limits.key_bytes_max:
-            present = [0 if length == ABSENT else length for length in read_column(key_lengths)]
-            _check_largest("key", present, limits.key_bytes_max)
+        headers_at += _key_bytes(view[key_lengths_at : key_lengths_at + width], limits)
+    variable_end = headers_at
     if header_lengths_at:
-        header_lengths = view[header_lengths_at : header_lengths_at + width]
-        headers_bytes = column_sum(header_lengths)
-        variable_end += headers_bytes
-        if headers_bytes > limits.headers_bytes_max:
-            _check_largest("headers", read_column(header_lengths), limits.headers_bytes_max)
+        variable_end += _headers_bytes(view[header_lengths_at : header_lengths_at + width], limits)
     if variable_end != payload_at:
         stated = payload_at - fixed_end
         raise _wrong("keys and headers do not add up to the body", where, stated, variable_end - fixed_end)
     if deltas_at:
         _check_deltas(view[deltas_at : deltas_at + width], header, where)
     return Layout(HEADER_BYTES, key_lengths_at, header_lengths_at, deltas_at, fixed_end, headers_at, payload_at)
+
+
+def _check_lengths(column: memoryview, header: BatchHeader, limits: Limits, where: str) -> None:
+    total = column_sum(column)
+    if total != header.payload_uncompressed_bytes:
+        raise _wrong("lengths do not add up to the payload", where, header.payload_uncompressed_bytes, total)
+    # a message can only be too long where all of them together are: the usual batch needs no search for the longest
+    if total > limits.message_bytes_max:
+        _check_largest("message", read_column(column), limits.message_bytes_max)
+
+
+def _key_bytes(column: memoryview, limits: Limits) -> int:
+    total = key_column_sum(column)
+    if total > limits.key_bytes_max:
+        present = [0 if length == ABSENT else length for length in read_column(column)]
+        _check_largest("key", present, limits.key_bytes_max)
+    return total
+
+
+def _headers_bytes(column: memoryview, limits: Limits) -> int:
+    total = column_sum(column)
+    if total > limits.headers_bytes_max:
+        _check_largest("headers", read_column(column), limits.headers_bytes_max)
+    return total
 
 
 def _check_deltas(column: memoryview, header: BatchHeader, where: str) -> None:

@@ -1,0 +1,28 @@
+"""The command ``mqcore``. This module imports next to nothing, so that ``mqcore --version`` answers at once.
+
+One file per verb; ``_root`` lists them, ``shell`` holds what they share. A plug-in's verb may use ``mqcore.cli.shell``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit status.
+
+    0 done, 1 failed, 2 wrong usage or configuration, 3 refused by a promise, 4 not reached in time, 5 damage found,
+    130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments == ["--version"]:
+        from importlib.metadata import version
+
+        print(f"mqcore {version('mqcore')}")
+        sys.exit(0)
+    from mqcore.cli._run import run
+
+    sys.exit(run(arguments))

@@ -1,0 +1,105 @@
+"""The list of verbs. A verb's module is loaded when the verb is typed; a plug-in's class when it is typed or listed."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+import click
+
+from mqcore.cli.shell import Group, connection_options, output_options
+
+if TYPE_CHECKING:
+    from mqcore.abc import Command
+
+__all__ = ["VERBS", "root"]
+
+VERBS = {
+    "serve": ("mqcore.cli.serve", "Run a broker in the foreground."),
+    "topic": ("mqcore.cli.topic", "Create, list, describe, alter and delete topics."),
+    "produce": ("mqcore.cli.produce", "Publish the lines of a file or of standard input."),
+    "consume": ("mqcore.cli.consume", "Print the messages of a topic."),
+    "explain": ("mqcore.cli.explain", "Print what an acknowledgement means in a build."),
+    "plugins": ("mqcore.cli.plugins", "List and check the installed parts."),
+    "storage": ("mqcore.cli.storage", "Inspect and verify what a broker has stored."),
+    "config": ("mqcore.cli.config", "Write a commented configuration file."),
+    "new": ("mqcore.cli.new", "Write the package of a new storage or transport."),
+    "demo": ("mqcore.cli.demo", "Kill a broker in the middle of a stream; count what is lost."),
+    "completion": ("mqcore.cli.completion", "Print the completion script of a shell."),
+}
+"""Verb: module that defines ``command``, and the line for the list."""
+
+
+class _Root(Group):
+    """Finds a verb by name: our own first, then an installed part's."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [*VERBS, *sorted(_plugin_verbs() - VERBS.keys())]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in VERBS:
+            command = importlib.import_module(VERBS[name][0]).command
+            assert isinstance(command, click.Command)
+            return command
+        if name in _plugin_verbs():
+            return _plugin_command(name).build()
+        return None
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = arguments[0]
+        if self.get_command(context, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.list_commands(context), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(self.list_commands(context))}"
+            raise click.UsageError(f"no verb {name!r}; {hint}", context)
+        return super().resolve_command(context, arguments)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, summary) for name, (_, summary) in VERBS.items()]
+        rows += [(name, _plugin_summary(name)) for name in sorted(_plugin_verbs() - VERBS.keys())]
+        with formatter.section("Verbs"):
+            formatter.write_dl(rows)
+
+
+def _plugin_verbs() -> set[str]:
+    from mqcore.registry import installed
+
+    return {item.name for item in installed("commands")}
+
+
+def _plugin_command(name: str) -> Command:
+    from mqcore.registry import find
+
+    part = find("commands", name)()
+    assert part is not None
+    return part  # type: ignore[no-any-return]
+
+
+def _plugin_summary(name: str) -> str:
+    try:
+        return _plugin_command(name).summary
+    except Exception as error:  # a broken plug-in must not take the help away
+        return f"(cannot be loaded: {error})"
+
+
+@click.group(
+    cls=_Root,
+    context_settings={"max_content_width": 110},
+    examples=[
+        "mqcore serve --storage mmap:///tmp/mq --flush sync",
+        "mqcore topic create lines --partitions 4",
+        "mqcore produce lines /usr/share/common-licenses/GPL-3",
+        "mqcore consume lines --from start --exit-at-end | head",
+    ],
+    epilog=(
+        "Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by a promise, 4 not reached in time, "
+        "5 damage found, 130 interrupted."
+    ),
+)
+@click.version_option(package_name="mqcore", message="%(prog)s %(version)s")
+@connection_options
+@output_options
+def root() -> None:
+    """Compose a message broker out of parts, and see what its acknowledgement means."""

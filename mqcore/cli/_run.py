@@ -1,0 +1,103 @@
+"""From arguments to an exit status: every way in which a verb can end, rendered in one or two lines.
+
+Must not know any verb.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from mqcore.cli._root import root
+from mqcore.cli.shell import Ended, ReaderGone, Settings
+from mqcore.errors import MqcoreError, exit_code
+
+__all__ = ["TRACEBACK_VARIABLE", "run"]
+
+TRACEBACK_VARIABLE = "MQCORE_TRACEBACK"
+"""Environment variable: when set, a failure that nobody foresaw shows its traceback."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status; prints the error, if there is one, to standard error."""
+    settings = Settings()
+    try:
+        root.main(list(arguments), prog_name="mqcore", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+        return 0
+    except BaseException as error:
+        return _end(settings, _most_telling(error))
+
+
+def _most_telling(error: BaseException) -> BaseException:
+    """Of the errors in a group, the one to report: ours before others, an interrupt before all."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_most_telling(inner) for inner in error.exceptions]
+    for kind in (KeyboardInterrupt, ReaderGone, BrokenPipeError, MqcoreError):
+        for leaf in leaves:
+            if isinstance(leaf, kind):
+                return leaf
+    return leaves[0]
+
+
+def _end(settings: Settings, error: BaseException) -> int:
+    if isinstance(error, (ReaderGone, BrokenPipeError)):
+        _give_up_stdout()
+        return 0
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        _finish_stdout()
+        return 130
+    if isinstance(error, (Ended, click.exceptions.Exit)):
+        _finish_stdout()
+        return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    _finish_stdout()
+    text, status = _describe(error)
+    if settings.output == "json":
+        print(json.dumps({"error": type(error).__name__, "message": text, "exit": status}), file=sys.stderr)
+    else:
+        print(f"mqcore: {text}", file=sys.stderr)
+    if status == 1 and _traceback_wanted():
+        traceback.print_exception(error)
+    return status
+
+
+def _traceback_wanted() -> bool:
+    return bool(os.environ.get(TRACEBACK_VARIABLE))
+
+
+def _describe(error: BaseException) -> tuple[str, int]:
+    """Return what to print, one or two lines, and the exit status."""
+    if isinstance(error, click.UsageError):
+        help_path = f"\nTry '{error.ctx.command_path} --help'." if error.ctx else ""
+        return error.format_message() + help_path, 2
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, MqcoreError):
+        return str(error), exit_code(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 1
+    first = (str(error).splitlines() or [""])[0]
+    hint = f"\nThis should not happen; {TRACEBACK_VARIABLE}=1 shows where." if not _traceback_wanted() else ""
+    return f"{type(error).__name__}: {first}{hint}", 1
+
+
+def _finish_stdout() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _give_up_stdout()
+
+
+def _give_up_stdout() -> None:
+    """Nobody reads any more: keep the interpreter from complaining about it at exit."""
+    with contextlib.suppress(OSError, ValueError):  # standard output is no file: nothing will be flushed into it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

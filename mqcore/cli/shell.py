@@ -1,0 +1,290 @@
+"""What the verbs share: command classes with examples, the common options, output as text or JSON, running on Trio.
+
+A common option is accepted before and after the verb; the one that stands later wins. Must not know any verb.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar
+
+import attrs
+import click
+
+from mqcore.errors import ConfigurationError
+
+__all__ = [
+    "DEFAULT_SERVER",
+    "SERVER_VARIABLE",
+    "Duration",
+    "Ended",
+    "Group",
+    "Progress",
+    "ReaderGone",
+    "Settings",
+    "Size",
+    "Verb",
+    "connection_options",
+    "current",
+    "end",
+    "output_options",
+    "progress",
+    "refuse",
+    "run_async",
+    "write_bytes",
+    "write_json",
+    "write_line",
+    "write_table",
+]
+
+SERVER_VARIABLE = "MQCORE_SERVER"
+DEFAULT_SERVER = "tcp://127.0.0.1:7400"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ReaderGone(Exception):
+    """Whoever read standard output is gone (``| head``): nothing is left to do, and nothing went wrong."""
+
+
+class Ended(Exception):
+    """The verb has said what it had to say and ends with ``exit_code``."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def end(exit_code: int) -> NoReturn:
+    """End the command with this status, without another word."""
+    raise Ended(exit_code)
+
+
+@attrs.define
+class Settings:
+    """Values of the common options, filled as the command line is read from left to right."""
+
+    servers: tuple[str, ...] = ()
+    timeout_ms: int = 10_000
+    output: Literal["text", "json"] = "text"
+
+    @property
+    def server_urls(self) -> tuple[str, ...]:
+        """The servers to try, in order: ``--server``, else ``MQCORE_SERVER`` (comma-separated), else the default."""
+        if self.servers:
+            return self.servers
+        named = tuple(part.strip() for part in os.environ.get(SERVER_VARIABLE, "").split(",") if part.strip())
+        return named or (DEFAULT_SERVER,)
+
+    @property
+    def json(self) -> bool:
+        """Whether output is JSON."""
+        return self.output == "json"
+
+
+def current() -> Settings:
+    """Return the settings of the command that runs."""
+    settings = click.get_current_context().find_object(Settings)
+    return settings if settings is not None else Settings()
+
+
+class _Examples(click.Command):
+    """A command whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.examples = tuple(examples)
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, one a line, unwrapped, then the epilog."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
+        super().format_epilog(context, formatter)
+
+
+class Verb(_Examples):
+    """A verb: ``@click.command(cls=Verb, examples=[...])``."""
+
+
+class Group(_Examples, click.Group):
+    """A verb with verbs of its own; shows its help when called without one."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        named.setdefault("no_args_is_help", False)
+        super().__init__(*args, **named)
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Show the help for an empty command line (status 0): nobody asked for anything wrong."""
+        if not arguments and not context.resilient_parsing:
+            click.echo(context.get_help(), color=context.color)
+            context.exit()
+        return super().parse_args(context, arguments)
+
+
+class _Unit(click.ParamType):  # type: ignore[type-arg]
+    """A quantity with a unit, read by a function of ``mqcore.units``."""
+
+    def __init__(self, name: str, parser: str) -> None:
+        self.name = name
+        self._parser = parser
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        """Return the number, or fail naming the text."""
+        from mqcore import units
+
+        try:
+            return int(getattr(units, self._parser)(value))
+        except ValueError as error:
+            self.fail(str(error), parameter, context)
+
+
+Duration = _Unit("duration", "parse_duration_ms")
+"""Parameter type: "500 ms", "2 s"; a number of ms."""
+Size = _Unit("size", "parse_bytes")
+"""Parameter type: "2 MB", "64 KiB"; a number of bytes."""
+
+
+def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return a callback that keeps an option's value in the settings when it was given."""
+
+    def keep(context: click.Context, _: click.Parameter, value: Any) -> None:
+        if value is not None and value != ():
+            setattr(context.ensure_object(Settings), name, value)
+
+    return keep
+
+
+def connection_options(function: F) -> F:
+    """Decorator: ``--server`` and ``--timeout``; read them with ``current()``."""
+    function = click.option(
+        "--timeout",
+        metavar="DURATION",
+        type=Duration,
+        expose_value=False,
+        callback=_keep("timeout_ms"),
+        help="How long a server may take to answer (10 s); exit status 4 after that.",
+    )(function)
+    return click.option(
+        "--server",
+        metavar="URL",
+        multiple=True,
+        expose_value=False,
+        callback=_keep("servers"),
+        help=f"A server; may be repeated, the first that answers is used. [{SERVER_VARIABLE}, else {DEFAULT_SERVER}]",
+    )(function)
+
+
+def output_options(function: F) -> F:
+    """Decorator: ``--output text|json``; read it with ``current().output``."""
+    return click.option(
+        "--output",
+        type=click.Choice(["text", "json"]),
+        expose_value=False,
+        callback=_keep("output"),
+        help="Text for people (the default), or JSON: one object, on streams one per line.",
+    )(function)
+
+
+def write_bytes(data: bytes) -> None:
+    """Write to standard output, behind whatever was written as text; raises ``ReaderGone`` when nobody reads."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
+def write_line(text: str = "") -> None:
+    """Write one line; raises ``ReaderGone`` when nobody reads."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
+def write_json(value: object) -> None:
+    """Write one JSON object on one line. attrs values become objects, bytes text or ``{"base64": ...}``."""
+    write_line(json.dumps(value, default=_plain, ensure_ascii=False))
+
+
+def _plain(value: object) -> object:
+    if attrs.has(type(value)):
+        return attrs.asdict(value, recurse=False)  # type: ignore[arg-type]
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset, tuple)):
+        return sorted(value) if isinstance(value, (set, frozenset)) else list(value)
+    return str(value)
+
+
+def write_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> None:
+    """Write rows under headings, columns aligned: numbers to the right, the last column as it is."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(line[index]) for line in [list(headings), *texts]) for index in range(len(headings))]
+    numeric = [
+        bool(rows) and all(isinstance(row[index], (int, float)) for row in rows) for index in range(len(headings))
+    ]
+    for line in [list(headings), *texts]:
+        cells = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, numeric, strict=True)
+        ]
+        write_line("  ".join(cells).rstrip())
+
+
+class Progress(Protocol):
+    """Tells how far long work has come."""
+
+    def advance(self, amount: int) -> None:
+        """Say that ``amount`` more is done."""
+
+
+class _Silent:
+    def advance(self, amount: int) -> None:
+        """Show nothing."""
+
+
+class _Bar:
+    def __init__(self, bar: Any, task: Any) -> None:
+        self._bar, self._task = bar, task
+
+    def advance(self, amount: int) -> None:
+        """Move the bar."""
+        self._bar.advance(self._task, amount)
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Progress]:
+    """Show a progress bar on standard error while a terminal watches it, else nothing. ``total`` None: unknown."""
+    settings = current()
+    if settings.json or not sys.stderr.isatty() or not sys.stdout.isatty():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield _Bar(bar, bar.add_task(label, total=total))
+
+
+def run_async(function: Callable[..., Awaitable[R]], *args: object) -> R:
+    """Run ``function(*args)`` on Trio and return its result; errors come out as they are, groups included."""
+    import trio
+
+    return trio.run(function, *args)
+
+
+def refuse(message: str) -> NoReturn:
+    """Fail with status 2: an option that cannot be used, said in one line."""
+    raise ConfigurationError(message)

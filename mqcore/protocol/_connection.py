@@ -47,7 +47,7 @@ _BUFFER_BYTES_FIRST = 16 * 1024
 _BUFFER_BYTES_BUSY = 256 * 1024
 
 _KIND_OF: dict[type, Kind] = {
-    message_type: Kind[message_type.__name__.upper()] for message_type in Message.__args__  # type: ignore[attr-defined]
+    message_type: Kind[message_type.__name__.upper()] for message_type in Message.__args__
 }
 _REQUESTS = frozenset({Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING})
 _REPLIES = frozenset({Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG})
@@ -127,6 +127,11 @@ class Connection:
             self._needed = FRAME_BYTES
 
     @property
+    def buffer_bytes(self) -> int:
+        """Size of the receive buffer now."""
+        return len(self._buffer)
+
+    @property
     def bytes_pending(self) -> int:
         """Bytes received that are not part of a whole message yet."""
         return self._filled - self._parsed
@@ -151,7 +156,8 @@ class Connection:
         pending = self._filled - self._parsed
         if pending < FRAME_BYTES:
             self._needed = FRAME_BYTES
-            return self._need_more(pending)
+            self._check_not_cut(pending)
+            return None
         length, kind_number, flags, code, request_id = FRAME.unpack_from(self._buffer, self._parsed)
         peer_is_new = self.peer_state is State.START
         if peer_is_new and self.role is Role.BROKER and kind_number != Kind.HELLO:
@@ -162,7 +168,8 @@ class Connection:
         size = FRAME_BYTES + length
         if pending < size:
             self._needed = size
-            return self._need_more(pending)
+            self._check_not_cut(pending)
+            return None
         begin = self._parsed + FRAME_BYTES
         self._parsed += size
         self._needed = FRAME_BYTES
@@ -171,7 +178,7 @@ class Connection:
         self._take_in(Kind(kind_number), request_id, size, message)
         return message
 
-    def _need_more(self, pending: int) -> None:
+    def _check_not_cut(self, pending: int) -> None:
         if self._at_end and pending:
             raise RemoteProtocolError(f"the stream ended {pending} bytes into a frame", code=Code.MALFORMED_FRAME)
 

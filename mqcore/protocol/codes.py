@@ -52,6 +52,7 @@ class Code(enum.IntEnum):
     UNKNOWN_OPERATION = 119
     LIMIT_REACHED = 120
     NOT_AVAILABLE_YET = 121
+    SEQUENCE_CONFLICT = 122
     # 200 to 299: outcome unknown
     FLUSH_FAILED = 200
     APPEND_FAILED = 201

@@ -1,0 +1,6 @@
+"""The broker: partitions with their policies, connections, topics, group commit."""
+
+from mqcore.broker._broker import Broker
+from mqcore.broker._embedding import open_broker, serve_broker
+
+__all__ = ["Broker", "open_broker", "serve_broker"]

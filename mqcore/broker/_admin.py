@@ -1,0 +1,149 @@
+"""Administrative operations: what a ``call`` may ask of a broker, by name (table in docs/protocol.md).
+
+Every handler checks its arguments itself: they come from a peer. A part's own operations go through ``operate``; the
+core never names a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mqcore.broker._topics import Topic, config_from_json, config_to_json
+from mqcore.errors import RejectedError
+from mqcore.protocol import Code
+
+if TYPE_CHECKING:
+    from mqcore.broker._broker import Broker
+
+__all__ = ["Operation", "OPERATIONS"]
+
+Operation = Callable[["Broker", Mapping[str, Any]], Awaitable[object]]
+
+
+def _invalid(text: str, code: Code = Code.INVALID_REQUEST) -> RejectedError:
+    return RejectedError(text, code=code, name=code.label, retryable=code.retryable)
+
+
+def _argument(arguments: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
+    value = arguments.get(name, default)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise _invalid(f"argument {name!r} must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _only(arguments: Mapping[str, Any], *names: str) -> None:
+    for name in arguments:
+        if name not in names:
+            raise _invalid(f"unknown argument {name!r}; known: {', '.join(names) or 'none'}")
+
+
+def _brief(topic: Topic) -> dict[str, object]:
+    return {"name": topic.name, "id": topic.id.hex(), "partitions": topic.partitions}
+
+
+async def _describe(broker: Broker, topic: Topic) -> dict[str, object]:
+    logs = []
+    for index in range(topic.partitions):
+        partition = await broker.open_partition(topic.id, index)
+        log = partition.log
+        logs.append(
+            {
+                "partition": index,
+                "start_offset": log.start_offset,
+                "committed_offset": partition.committed_offset,
+                "durable_offset": log.durable_offset,
+                "end_offset": log.end_offset,
+                "bytes": log.bytes_total,
+                "epoch": log.epoch_at(log.end_offset),
+                "failure": str(partition.failure) if partition.failure else None,
+                "damaged": [[damage.first_offset, damage.next_offset] for damage in log.damages],
+            }
+        )
+    return {**_brief(topic), "config": config_to_json(topic.config), "logs": logs}
+
+
+async def _topic_create(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments, "name", "partitions", "config")
+    plain = dict(_argument(arguments, "config", dict, {}))
+    plain.setdefault("partitions", _argument(arguments, "partitions", int, 1))
+    config = config_from_json(plain)
+    broker.check_topic_config(config)
+    topic = await broker.topics.create(_argument(arguments, "name", str), config)
+    return {**_brief(topic), "config": config_to_json(topic.config)}
+
+
+async def _topic_list(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments)
+    return [_brief(topic) for _, topic in sorted(broker.topics.by_name.items())]
+
+
+async def _topic_describe(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments, "name")
+    return await _describe(broker, broker.topics.get(_argument(arguments, "name", str)))
+
+
+async def _topic_resolve(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments, "name")
+    topic = broker.topics.get(_argument(arguments, "name", str))
+    return {**_brief(topic), "config": config_to_json(topic.config)}
+
+
+async def _topic_alter(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments, "name", "partitions", "config")
+    changes = dict(_argument(arguments, "config", dict, {}))
+    if "partitions" in arguments:
+        changes["partitions"] = _argument(arguments, "partitions", int)
+    name = _argument(arguments, "name", str)
+    broker.check_topic_config(broker.topics.altered_config(name, changes))
+    topic = await broker.topics.alter(name, changes)
+    broker.topic_altered(topic)
+    return {**_brief(topic), "config": config_to_json(topic.config)}
+
+
+async def _topic_delete(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments, "name")
+    topic = await broker.topics.delete(_argument(arguments, "name", str))
+    await broker.remove_logs(topic.id)
+    return {"name": topic.name, "id": topic.id.hex()}
+
+
+async def _offsets_lookup(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments, "topic", "partition", "at")
+    topic = broker.topics.get(_argument(arguments, "topic", str))
+    partition = await broker.open_partition(topic.id, _argument(arguments, "partition", int))
+    at = arguments.get("at")
+    if at == "start":
+        offset = partition.log.start_offset
+    elif at == "end":
+        offset = partition.committed_offset
+    elif isinstance(at, int) and not isinstance(at, bool):
+        offset = min(await partition.log.offset_at_time(at), partition.committed_offset)
+    else:
+        raise _invalid(f"argument 'at' must be \"start\", \"end\" or a time in ms since 1970, not {at!r}")
+    return {"offset": offset, "epoch": partition.log.epoch_at(offset)}
+
+
+async def _broker_status(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments)
+    return broker.status()
+
+
+async def _operate(broker: Broker, arguments: Mapping[str, Any]) -> object:
+    _only(arguments, "part", "operation", "arguments")
+    part = _argument(arguments, "part", str)
+    operation = _argument(arguments, "operation", str)
+    return await broker.operate(part, operation, _argument(arguments, "arguments", dict, {}))
+
+
+OPERATIONS: dict[str, Operation] = {
+    "broker.status": _broker_status,
+    "offsets.lookup": _offsets_lookup,
+    "operate": _operate,
+    "topic.alter": _topic_alter,
+    "topic.create": _topic_create,
+    "topic.delete": _topic_delete,
+    "topic.describe": _topic_describe,
+    "topic.list": _topic_list,
+    "topic.resolve": _topic_resolve,
+}

@@ -1,0 +1,263 @@
+"""One client stream on the broker: reads frames, groups produced batches by partition, hands fetches to the outbox.
+
+The shell around ``mqcore.protocol.Connection``. Everything that arrived with one read is taken in together: batches for
+one partition make one append, and their replies one write. Time limits are watched by the broker's one watchdog, not by
+a timer per read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from mqcore.abc import ByteStream, Peer
+from mqcore.batch import validate_batch
+from mqcore.broker._outbox import Outbox
+from mqcore.broker._partition import Partition, Send
+from mqcore.errors import (
+    ConfigurationError,
+    CorruptionError,
+    MqcoreError,
+    OutcomeUnknown,
+    RejectedError,
+    RemoteProtocolError,
+)
+from mqcore.protocol import (
+    Call,
+    Code,
+    Connection,
+    End,
+    Fatal,
+    Fetch,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Produce,
+    Result,
+    Role,
+    State,
+)
+
+if TYPE_CHECKING:
+    from mqcore.broker._broker import Broker
+
+__all__ = ["ClientConnection"]
+
+
+class ClientConnection:
+    """Serves one stream of one client."""
+
+    def __init__(self, broker: Broker, stream: ByteStream, peer: Peer) -> None:
+        limits = broker.limits
+        self.peer = peer
+        self.client = ""
+        self.session = b""
+        self.cancel_scope = trio.CancelScope()
+        self.opened_at = self.active_at = broker.now()
+        self.buffer_bytes = 0
+        self._broker = broker
+        self._stream = stream
+        self._connection = Connection(
+            Role.BROKER,
+            frame_bytes_max=limits.frame_bytes_max,
+            requests_in_flight_max=limits.requests_in_flight_max,
+            bytes_in_flight_max=limits.bytes_in_flight_max,
+            buffer_bytes_max=1024 * 1024,
+        )
+        self.outbox = Outbox(stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=broker.now)
+        self._sends: dict[Partition, list[Send]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the handshake is done."""
+        return self._connection.own_state is not State.START
+
+    async def serve(self) -> None:
+        """Serve the stream until it ends, breaks a rule, or ``cancel_scope`` is cancelled; always closes it."""
+        try:
+            with self.cancel_scope:
+                async with trio.open_nursery() as nursery:
+                    self._nursery = nursery
+                    nursery.start_soon(self.outbox.run)
+                    await self._receive()
+                    nursery.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self.outbox.close()
+            self._broker.receive_buffer_bytes -= self.buffer_bytes
+            if self.session:
+                self._broker.sessions.leave(self.session)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await trio.aclose_forcefully(self._stream)
+
+    async def _receive(self) -> None:
+        connection, stream, broker = self._connection, self._stream, self._broker
+        partitions = broker.partitions
+        try:
+            while True:
+                buffer = connection.receive_buffer()
+                if connection.buffer_bytes != self.buffer_bytes:
+                    self._account_for_buffer()
+                size = await stream.receive_into(buffer)
+                self.active_at = broker.now()
+                connection.received(size)
+                while (message := connection.next_message()) is not None:
+                    if isinstance(message, Produce | Fetch):
+                        partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
+                        if partition is None:
+                            continue
+                        if isinstance(message, Produce):
+                            self._take_produce(partition, message)
+                        else:
+                            self._take_fetch(partition, message)
+                    elif not await self._take_other(message):
+                        return
+                if self._sends:
+                    await self._append_sends()
+                await self.outbox.flush()
+                if size == 0:
+                    return
+                connection.rest()
+        except RemoteProtocolError as error:
+            await self._append_sends()
+            await self.refuse(error.code, str(error))
+
+    def _account_for_buffer(self) -> None:
+        """Keep the sum of all receive buffers within its limit: who would exceed it is turned away."""
+        broker, size = self._broker, self._connection.buffer_bytes
+        broker.receive_buffer_bytes += size - self.buffer_bytes
+        self.buffer_bytes = size
+        limit = broker.limits.receive_buffer_bytes_total_max
+        if broker.receive_buffer_bytes > limit:
+            raise RemoteProtocolError(
+                f"receive buffers of all connections exceed {limit} bytes (limit receive_buffer_bytes_total_max)",
+                code=Code.TOO_MANY_CONNECTIONS,
+            )
+
+    async def _open(self, message: Produce | Fetch) -> Partition | None:
+        """Open the partition that ``message`` names, at its first use; None when it was answered with a failure."""
+        try:
+            return await self._broker.open_partition(message.topic_id, message.partition)
+        except RejectedError as error:
+            code, text = error.code, str(error)
+        except MqcoreError as error:
+            code, text = Code.STORAGE_STOPPED, str(error)
+        if not (isinstance(message, Produce) and message.one_way):
+            self.outbox.failed(message.request_id, code, text)
+        return None
+
+    def _take_produce(self, partition: Partition, message: Produce) -> None:
+        """Check one batch and keep it for the append of everything that arrived together; refused: answered at once."""
+        sink = None if message.one_way else self.outbox
+        refusal: tuple[int, str] | None = self._broker.refusal or partition.refusal(message.policy)
+        if refusal is None:
+            try:
+                header = validate_batch(message.batch, self._broker.limits)
+            except RejectedError as error:
+                refusal = (error.code or Code.MALFORMED_BATCH, str(error))
+            except CorruptionError as error:
+                refusal = (Code.CHECKSUM, str(error))
+            else:
+                send = Send(header, message.batch, message.policy, message.request_id, sink)
+                sends = self._sends.get(partition)
+                if sends is None:
+                    self._sends[partition] = [send]
+                else:
+                    sends.append(send)
+                return
+        if sink is not None:
+            code, text = refusal
+            sink.failed(message.request_id, code, text)
+
+    async def _append_sends(self) -> None:
+        sends_of, self._sends = self._sends, {}
+        for partition, sends in sends_of.items():
+            await partition.append(sends)
+
+    def _take_fetch(self, partition: Partition, message: Fetch) -> None:
+        limits = self._broker.limits
+        if message.wait_ms > limits.fetch_wait_ms_max:
+            message = message._replace(wait_ms=limits.fetch_wait_ms_max)
+        if message.wait_ms and self.outbox.parked >= limits.fetches_parked_max:
+            text = f"more than {limits.fetches_parked_max} fetches wait on this connection (limit fetches_parked_max)"
+            self.outbox.failed(message.request_id, Code.LIMIT_REACHED, text)
+            return
+        self.outbox.fetch(partition, message)
+
+    async def _take_other(self, message: Message) -> bool:
+        """Handle what is not on the hot path; False when nothing more is to be read."""
+        if isinstance(message, Call):
+            await self._append_sends()
+            assert self._nursery is not None
+            self._nursery.start_soon(self._call, message)
+        elif isinstance(message, Ping):
+            self.outbox.push(Pong(message.request_id))
+        elif isinstance(message, Hello):
+            self._greet(message)
+        elif isinstance(message, End):
+            await self._append_sends()
+            await self._finish()
+            return False
+        else:
+            assert isinstance(message, Fatal)
+            return False
+        return True
+
+    def _greet(self, hello: Hello) -> None:
+        self.client = hello.client
+        self.session = self._broker.sessions.join(hello.session)
+        self.outbox.push(self._broker.welcome(self.session))
+
+    async def _call(self, call: Call) -> None:
+        try:
+            value = await self._broker.call(call.operation, call.arguments)
+        except RejectedError as error:
+            self.outbox.failed(call.request_id, error.code or Code.INVALID_REQUEST, str(error))
+        except OutcomeUnknown as error:
+            self.outbox.failed(call.request_id, Code.APPEND_FAILED, str(error))
+        except ConfigurationError as error:
+            self.outbox.failed(call.request_id, Code.INVALID_REQUEST, str(error))
+        except MqcoreError as error:
+            self.outbox.failed(call.request_id, Code.READ_FAILED, str(error))
+        else:
+            self.outbox.push(Result(call.request_id, value))
+        await self.outbox.flush()
+
+    async def _finish(self) -> None:
+        """Answer what is in flight, as far as it can be within the grace period, then end this direction too."""
+        with trio.move_on_after(self._broker.limits.drain_grace_ms / 1000):
+            await self.outbox.drained()
+        self.outbox.push(End())
+        await self.outbox.flush()
+
+    async def drain(self) -> None:
+        """Answer what is in flight, tell the client that the broker stops, and end."""
+        await self.outbox.drained()
+        await self.refuse(Code.SHUTTING_DOWN, "the broker is stopping")
+        self.cancel_scope.cancel()
+
+    async def refuse(self, code: int, text: str) -> None:
+        """Tell the peer why the connection is over, if it listens, and leave."""
+        if self._connection.own_state is not State.CLOSED:
+            self.outbox.push(Fatal(code, text))
+            with trio.move_on_after(1):
+                await self.outbox.flush()
+
+    def stalled(self, now: float) -> str | None:
+        """Why the watchdog should end this connection at time ``now``, or None."""
+        limits = self._broker.limits
+        if not self.is_greeted and now - self.opened_at > limits.handshake_timeout_ms / 1000:
+            return "no handshake in time"
+        silent = now - self.active_at
+        if self._connection.bytes_pending and silent > limits.frame_timeout_ms / 1000:
+            return "a frame that stopped arriving"
+        since = self.outbox.sending_since
+        if since is not None and now - since > limits.send_stall_timeout_ms / 1000:
+            return "replies left unread"
+        if silent > limits.idle_timeout_ms / 1000 and not self._connection.requests_in_flight:
+            return "silence"
+        return None

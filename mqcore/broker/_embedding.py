@@ -1,0 +1,59 @@
+"""A broker inside any Trio program: ``async with mqcore.open_broker(storage="memory://") as broker: ...``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from mqcore.abc import Notice
+from mqcore.broker._broker import Broker
+from mqcore.config import BrokerConfig, make_config
+from mqcore.ports import Ports, system_ports
+
+__all__ = ["open_broker", "serve_broker"]
+
+
+def _ignore(_: Notice) -> None:
+    pass
+
+
+@asynccontextmanager
+async def open_broker(
+    config: BrokerConfig | None = None,
+    *,
+    ports: Ports | None = None,
+    report: Callable[[Notice], None] = _ignore,
+    **arguments: Any,
+) -> AsyncIterator[Broker]:
+    """Run a broker for the length of the block; ``broker.urls`` are what clients connect to.
+
+    ``arguments`` are those of ``mqcore.config.make_config`` (``storage``, ``listen``, ``flush``, ...), instead of a
+    ``config``. Leaving the block stops in order; an exception in the block cancels. Raises ``ConfigurationError``,
+    ``RefusedError``, ``PluginError``, ``StorageError``, ``CorruptionError``, ``TransportError``.
+    """
+    if config is None:
+        config = make_config(**arguments)
+    elif arguments:
+        raise TypeError("give either a config or keyword arguments")
+    broker = Broker(config, ports=ports or system_ports(), report=report)
+    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        await nursery.start(broker.serve)
+        yield broker
+        broker.stop()
+
+
+async def serve_broker(
+    config: BrokerConfig,
+    *,
+    ports: Ports | None = None,
+    report: Callable[[Notice], None] = _ignore,
+    task_status: trio.TaskStatus[Broker] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a broker until its ``stop`` is called; ``task_status`` gets the running one. Raises as ``open_broker``."""
+    broker = Broker(config, ports=ports or system_ports(), report=report)
+    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        await nursery.start(broker.serve)
+        task_status.started(broker)

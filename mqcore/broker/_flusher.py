@@ -1,0 +1,112 @@
+"""Group commit: one task per broker, one flush for everything that was appended while the last one ran.
+
+Must not know of connections. Logs that only have a time bound wait in order of their due time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from sortedcontainers import SortedDict
+
+from mqcore.broker._partition import Partition
+from mqcore.errors import FlushFailedError, MqcoreError
+from mqcore.log import LogStore
+
+__all__ = ["Flusher"]
+
+
+class Flusher:
+    """Runs the flushes of one storage. ``now_us``: monotonic microseconds, the clock of the asynchronous windows."""
+
+    def __init__(self, store: LogStore, now_us: Callable[[], int]) -> None:
+        self._store = store
+        self._now_us = now_us
+        self._soon: dict[Partition, None] = {}
+        self._due_of: dict[Partition, int] = {}
+        self._due: SortedDict[tuple[int, int], Partition] = SortedDict()
+        self._wake = trio.Event()
+        self._done = trio.Event()
+        self.flushes = 0
+        self.logs_flushed = 0
+
+    def flush_soon(self, partition: Partition) -> None:
+        """Flush the partition's log with the next group commit."""
+        if partition not in self._soon:
+            self._soon[partition] = None
+            self._wake.set()
+
+    def flush_by(self, partition: Partition, due_us: int) -> None:
+        """Flush it at monotonic time ``due_us`` at the latest; an earlier wish stands."""
+        known = self._due_of.get(partition)
+        if known is not None and known <= due_us:
+            return
+        if known is not None:
+            del self._due[(known, id(partition))]
+        is_first = not self._due or due_us < self._due.peekitem(0)[0][0]
+        self._due_of[partition] = due_us
+        self._due[(due_us, id(partition))] = partition
+        if is_first:
+            self._wake.set()
+
+    def forget(self, partition: Partition) -> None:
+        """Drop the wishes of a partition that is going away."""
+        self._soon.pop(partition, None)
+        due_us = self._due_of.pop(partition, None)
+        if due_us is not None:
+            del self._due[(due_us, id(partition))]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Flush until cancelled."""
+        task_status.started()
+        while True:
+            await self._wait_for_work()
+            partitions = self._take()
+            if partitions:
+                await self._flush(partitions)
+
+    async def _wait_for_work(self) -> None:
+        while not self._soon:
+            if self._due:
+                delay_us = self._due.peekitem(0)[0][0] - self._now_us()
+                if delay_us <= 0:
+                    return
+                with trio.move_on_after(delay_us / 1e6):
+                    await self._wake.wait()
+            else:
+                await self._wake.wait()
+            self._wake = trio.Event()
+
+    def _take(self) -> list[Partition]:
+        """Return the partitions to flush now: those asked for, and those that are due within this flush's stride."""
+        now_us = self._now_us()
+        while self._due and self._due.peekitem(0)[0][0] <= now_us:
+            _, partition = self._due.popitem(0)
+            del self._due_of[partition]
+            self._soon[partition] = None
+        partitions = list(self._soon)
+        self._soon.clear()
+        if self._wake.is_set():
+            self._wake = trio.Event()
+        for partition in partitions:
+            due_us = self._due_of.pop(partition, None)
+            if due_us is not None:
+                del self._due[(due_us, id(partition))]
+        return [partition for partition in partitions if partition.failure is None]
+
+    async def _flush(self, partitions: list[Partition]) -> None:
+        self.flushes += 1
+        self.logs_flushed += len(partitions)
+        try:
+            await self._store.flush([partition.log for partition in partitions])
+        except FlushFailedError as error:
+            self._stop_failed(partitions, error)
+            return
+        for partition in partitions:
+            if partition.failure is None:
+                partition.flushed()
+
+    def _stop_failed(self, partitions: list[Partition], error: MqcoreError) -> None:
+        for partition in partitions:
+            partition.stop(partition.log.failed or error)

@@ -1,0 +1,40 @@
+"""Sessions: what ties the streams of one client together. A stream that presents an unknown one is refused."""
+
+from __future__ import annotations
+
+import random
+
+from mqcore.errors import RemoteProtocolError
+from mqcore.protocol import Code
+
+__all__ = ["Sessions"]
+
+
+class Sessions:
+    """Session ids (16 random bytes) with the number of streams that present each."""
+
+    def __init__(self, source: random.Random) -> None:
+        self._random = source
+        self._streams: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def join(self, session: bytes) -> bytes:
+        """Count a stream in: into a new session when ``session`` is empty, else into that one."""
+        if not session:
+            session = self._random.randbytes(16)
+            self._streams[session] = 1
+        elif session in self._streams:
+            self._streams[session] += 1
+        else:
+            raise RemoteProtocolError("the session is not known here: connect again", code=Code.UNKNOWN_SESSION)
+        return session
+
+    def leave(self, session: bytes) -> None:
+        """Count a stream out; the session ends with its last stream."""
+        left = self._streams.get(session, 0) - 1
+        if left > 0:
+            self._streams[session] = left
+        else:
+            self._streams.pop(session, None)

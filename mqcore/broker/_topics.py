@@ -1,0 +1,218 @@
+"""The catalogue of topics: what the metadata log says (rule R13). No partition is opened here.
+
+Creation is acknowledged when its record is durable, before the first partition log exists; deletion is a durable record
+first, files later. A topic has a random id, and its logs are named by id, so that a name used again meets no old bytes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import cattrs
+import trio
+from crc32c import crc32c
+
+from mqcore.config import TopicConfig, check_topic_name
+from mqcore.errors import CorruptionError, RejectedError
+from mqcore.guarantees import FlushPolicy
+from mqcore.guarantees.policy_text import format_flush, parse_flush
+from mqcore.limits import Limits
+from mqcore.log import MetadataLog
+from mqcore.protocol import Code
+
+__all__ = ["Topic", "Topics", "log_name", "log_salt"]
+
+_COMPACT_RECORDS_MIN = 4096
+
+
+@attrs.frozen
+class Topic:
+    """A topic: its random 16-byte id, its name and its configuration."""
+
+    id: bytes
+    name: str
+    config: TopicConfig
+
+    @property
+    def partitions(self) -> int:
+        """Number of partitions."""
+        return self.config.partitions
+
+
+def log_name(topic_id: bytes, partition: int) -> str:
+    """Name of the log of one partition."""
+    return f"{topic_id.hex()}-{partition}"
+
+
+def log_salt(topic_id: bytes, partition: int) -> int:
+    """The 32 bits that seed the header checksums of one partition's log."""
+    return crc32c(topic_id + partition.to_bytes(4, "little"))
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
+_converter.register_unstructure_hook_func(
+    lambda hint: hint == FlushPolicy or hint == FlushPolicy | None,
+    lambda policy: None if policy is None else format_flush(policy),
+)
+_converter.register_structure_hook_func(
+    lambda hint: hint == FlushPolicy or hint == FlushPolicy | None,
+    lambda text, _: None if text is None else parse_flush(str(text)),
+)
+
+
+def config_to_json(config: TopicConfig) -> dict[str, Any]:
+    """The keys of ``config`` that differ from their defaults, as JSON values."""
+    plain: dict[str, Any] = _converter.unstructure(config, TopicConfig)
+    return plain
+
+
+def config_from_json(plain: Mapping[str, Any]) -> TopicConfig:
+    """The inverse of ``config_to_json``; ``RejectedError`` names an unknown key or a value that cannot be."""
+    known = {field.name for field in attrs.fields(TopicConfig)}
+    for key in plain:
+        if key not in known:
+            raise _refused(Code.INVALID_REQUEST, f"unknown topic key {key!r}; known: {', '.join(sorted(known))}")
+    try:
+        return _converter.structure(plain, TopicConfig)
+    except Exception as error:
+        raise _refused(Code.INVALID_REQUEST, f"topic configuration {dict(plain)!r}: {_root_cause(error)}") from None
+
+
+def _root_cause(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
+def _refused(code: Code, text: str) -> RejectedError:
+    return RejectedError(text, code=code, name=code.label, retryable=code.retryable)
+
+
+class Topics:
+    """The topics of one broker, in memory and in the metadata log. One change at a time."""
+
+    def __init__(self, metadata: MetadataLog, limits: Limits, source: random.Random) -> None:
+        self._metadata = metadata
+        self._limits = limits
+        self._random = source
+        self._records = 0
+        self._changing = trio.Lock()
+        self.by_name: dict[str, Topic] = {}
+        self.by_id: dict[bytes, Topic] = {}
+        self.deleted: set[bytes] = set()
+
+    async def replay(self) -> None:
+        """Read the metadata log to its end. Raises ``CorruptionError`` on a record that means nothing."""
+        for record in await self._metadata.replay():
+            self._records += 1
+            try:
+                self._apply(record)
+            except (KeyError, TypeError, ValueError, RejectedError) as error:
+                text = f"record {record!r} cannot be applied: {error!r}"
+                raise CorruptionError(text, where="metadata log") from error
+
+    def _apply(self, record: Mapping[str, Any]) -> None:
+        kind, topic_id = record["type"], bytes.fromhex(record["id"])
+        if kind in ("topic-created", "topic-altered"):
+            topic = Topic(topic_id, record["name"], config_from_json(record["config"]))
+            self.by_name[topic.name] = topic
+            self.by_id[topic_id] = topic
+        elif kind == "topic-deleted":
+            topic = self.by_id.pop(topic_id)
+            del self.by_name[topic.name]
+            self.deleted.add(topic_id)
+        elif kind == "topic-removed":
+            self.deleted.discard(topic_id)
+        else:
+            raise ValueError(f"unknown record type {kind!r}")
+
+    def get(self, name: str) -> Topic:
+        """Return the topic called ``name``; ``RejectedError`` (unknown-topic) says how to make it."""
+        topic = self.by_name.get(name)
+        if topic is None:
+            raise _refused(Code.UNKNOWN_TOPIC, f"no topic {name!r} here: make it with 'mqcore topic create {name}'")
+        return topic
+
+    async def create(self, name: str, config: TopicConfig) -> Topic:
+        """Create a topic; durable when it returns. If cancelled, it may exist."""
+        check_topic_name(name, self._limits)
+        async with self._changing:
+            if name in self.by_name:
+                raise _refused(Code.TOPIC_EXISTS, f"topic {name!r} exists already")
+            self._check_room(config.partitions, topics=1)
+            topic_id = self._random.randbytes(16)
+            await self._write("topic-created", topic_id, name=name, config=config_to_json(config))
+            return self.by_name[name]
+
+    async def alter(self, name: str, changes: Mapping[str, Any]) -> Topic:
+        """Change keys of a topic's configuration (``None`` sets one back to its default); partitions only grow."""
+        async with self._changing:
+            topic, config = self.get(name), self.altered_config(name, changes)
+            self._check_room(config.partitions - topic.partitions)
+            await self._write("topic-altered", topic.id, name=name, config=config_to_json(config))
+            return self.by_id[topic.id]
+
+    def altered_config(self, name: str, changes: Mapping[str, Any]) -> TopicConfig:
+        """What ``alter`` would make of the configuration; ``RejectedError`` where that cannot be."""
+        topic = self.get(name)
+        plain = {**config_to_json(topic.config), **changes}
+        config = config_from_json({key: value for key, value in plain.items() if value is not None})
+        if config.partitions < topic.partitions:
+            raise _refused(
+                Code.INVALID_REQUEST,
+                f"topic {name!r} has {topic.partitions} partitions; they can be raised, never lowered "
+                f"(asked: {config.partitions})",
+            )
+        return config
+
+    async def delete(self, name: str) -> Topic:
+        """Delete a topic from the catalogue, durably; its logs are the caller's to remove, then ``removed``."""
+        async with self._changing:
+            topic = self.get(name)
+            await self._write("topic-deleted", topic.id)
+            return topic
+
+    async def removed(self, topic_id: bytes) -> None:
+        """Note that the logs of a deleted topic are gone."""
+        async with self._changing:
+            await self._write("topic-removed", topic_id)
+
+    def _check_room(self, partitions: int, topics: int = 0) -> None:
+        limits = self._limits
+        if len(self.by_name) + topics > limits.topics_max:
+            raise _refused(Code.LIMIT_REACHED, f"{limits.topics_max} topics exist already (limit topics_max)")
+        in_all = sum(topic.partitions for topic in self.by_name.values()) + partitions
+        if partitions > limits.partitions_per_topic_max or in_all > limits.partitions_max:
+            raise _refused(
+                Code.LIMIT_REACHED,
+                f"{partitions} more partitions: at most {limits.partitions_per_topic_max} a topic and "
+                f"{limits.partitions_max} in all (limits partitions_per_topic_max, partitions_max)",
+            )
+
+    async def _write(self, kind: str, topic_id: bytes, **facts: Any) -> None:
+        record = {"type": kind, "id": topic_id.hex(), **facts}
+        await self._metadata.append([record])
+        self._apply(record)
+        self._records += 1
+        if self._records > max(_COMPACT_RECORDS_MIN, 4 * len(self.by_id)):
+            await self._metadata.compact(self._state())
+            self._records = len(self.by_id)
+
+    def _state(self) -> list[dict[str, Any]]:
+        created = [
+            {"type": "topic-created", "id": topic.id.hex(), "name": topic.name, "config": config_to_json(topic.config)}
+            for topic in self.by_id.values()
+        ]
+        # A deleted topic whose files are not gone yet has to be remembered: created without a place, then deleted.
+        deleted = [
+            record
+            for topic_id in self.deleted
+            for record in (
+                {"type": "topic-created", "id": topic_id.hex(), "name": f".{topic_id.hex()}", "config": {}},
+                {"type": "topic-deleted", "id": topic_id.hex()},
+            )
+        ]
+        return created + deleted

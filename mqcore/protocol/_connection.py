@@ -51,6 +51,7 @@ _KIND_OF: dict[type, Kind] = {
 }
 _REQUESTS = frozenset({Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING})
 _REPLIES = frozenset({Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG})
+_PRODUCE = int(Kind.PRODUCE)
 
 
 class Connection:
@@ -85,6 +86,7 @@ class Connection:
         self._filled = 0
         self._needed = FRAME_BYTES
         self._at_end = False
+        self._hot_kinds = _REQUESTS if role is Role.BROKER else _REPLIES
 
     # receiving
 
@@ -175,8 +177,19 @@ class Connection:
         self._needed = FRAME_BYTES
         head = FrameHead(length, kind_number, flags, code, request_id)
         message = decode(head, self._view[begin : begin + length])
-        self._take_in(Kind(kind_number), request_id, size, message)
+        if kind_number in self._hot_kinds and self.peer_state is State.OPEN and self.own_state is State.OPEN:
+            self._take_in_hot(kind_number, request_id, size, message)
+        else:
+            self._take_in(Kind(kind_number), request_id, size, message)
         return message
+
+    def _take_in_hot(self, kind_number: int, request_id: int, size: int, message: Message) -> None:
+        """What ``_take_in`` does for requests and replies of an open connection, which move no state."""
+        if self.role is Role.BROKER:
+            if not (kind_number == _PRODUCE and message.one_way):  # type: ignore[union-attr]
+                self._spend(request_id, size)
+        elif self._return(request_id) is None:
+            raise RemoteProtocolError(f"a reply to request {request_id}, which nobody made", Code.UNEXPECTED_FRAME)
 
     def _check_not_cut(self, pending: int) -> None:
         if self._at_end and pending:
@@ -258,6 +271,11 @@ class Connection:
 
         Raises ``LocalProtocolError`` when it is not allowed now; then nothing changed.
         """
+        if self.own_state is State.OPEN and type(message) is Produce and self.role is Role.CLIENT:
+            buffers = encode(message)
+            if not message.one_way:
+                self._spend_own(message.request_id, len(buffers[0]) + len(buffers[1]))
+            return buffers
         kind = _KIND_OF[type(message)]
         states = next_states(self.role, self.own_state, self.peer_state, kind)
         if states is None:

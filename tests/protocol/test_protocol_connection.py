@@ -1,0 +1,302 @@
+"""The protocol's state machine: any cut of the bytes, credit, limits, what is allowed when."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mqcore.errors import LocalProtocolError, RemoteProtocolError
+from mqcore.protocol import (
+    TRANSITIONS,
+    Call,
+    Code,
+    Connection,
+    End,
+    Failed,
+    Fatal,
+    Fetch,
+    Fetched,
+    Hello,
+    Kind,
+    Ping,
+    Pong,
+    Produce,
+    Produced,
+    Result,
+    Role,
+    State,
+    Welcome,
+)
+
+pytestmark = pytest.mark.quick
+
+TOPIC = bytes(range(16))
+WELCOME = Welcome(1, b"s" * 16, b"n" * 16, "node", 3, 4, 8, 100_000, 1 << 20, 1 << 19, 1 << 18)
+
+
+def pair(frame_bytes_max: int = 1 << 20) -> tuple[Connection, Connection]:
+    client = Connection(Role.CLIENT, frame_bytes_max=frame_bytes_max)
+    broker = Connection(
+        Role.BROKER, frame_bytes_max=frame_bytes_max, requests_in_flight_max=8, bytes_in_flight_max=100_000
+    )
+    return client, broker
+
+
+def feed(target: Connection, data: bytes, pieces: list[int] | None = None) -> list[object]:
+    """Deliver ``data`` in pieces; messages are copied out of the views before the next piece."""
+    messages: list[object] = []
+    at = 0
+    sizes = iter(pieces or [])
+    while at < len(data):
+        buffer = target.receive_buffer()
+        assert len(buffer) > 0
+        size = min(len(buffer), len(data) - at, next(sizes, 1 << 30))
+        buffer[:size] = data[at : at + size]
+        target.received(size)
+        at += size
+        while (message := target.next_message()) is not None:
+            if isinstance(message, Produce):
+                message = message._replace(batch=bytes(message.batch))
+            elif isinstance(message, Fetched):
+                message = message._replace(batches=tuple(bytes(each) for each in message.batches))
+            messages.append(message)
+    return messages
+
+
+def opened() -> tuple[Connection, Connection]:
+    client, broker = pair()
+    feed(broker, b"".join(client.send(Hello(1, 1, "test"))))
+    feed(client, b"".join(broker.send(WELCOME)))
+    return client, broker
+
+
+REQUESTS = [
+    Produce(1, TOPIC, 7, 0, False, b"x" * 300),
+    Produce(0, TOPIC, 7, 3, True, b""),
+    Fetch(2, TOPIC, 1, 2**63, 9, 4096, 500),
+    Call(3, "topic.list", {"a": [1, None, "é"]}),
+    Ping(4),
+    End(),
+]
+REPLIES = [
+    Produced(1, 2**40, 5, 3, True),
+    Fetched(2, 10, 0, 12, (b"batches",)),
+    Result(3, {"any": ["json"]}),
+    Pong(4),
+    End(),
+]
+
+
+@settings(deadline=None, max_examples=60)
+@given(pieces=st.lists(st.integers(1, 400), max_size=40))
+def test_every_message_arrives_unchanged_however_the_bytes_are_cut(pieces: list[int]) -> None:
+    client, broker = opened()
+    data = b"".join(bytes(part) for message in REQUESTS for part in client.send(message))
+    assert feed(broker, data, pieces) == REQUESTS
+    data = b"".join(bytes(part) for message in REPLIES for part in broker.send(message))
+    assert feed(client, data, pieces) == REPLIES
+
+
+def test_handshake_tells_the_client_its_credit() -> None:
+    client, _ = opened()
+    assert (client.requests_in_flight_max, client.bytes_in_flight_max) == (8, 100_000)
+    assert client.peer_frame_bytes_max == 1 << 20
+
+
+@pytest.mark.parametrize("versions", [(2, 9), (0, 0)])
+def test_another_version_is_told_both_ranges(versions: tuple[int, int]) -> None:
+    client, broker = pair()
+    with pytest.raises(RemoteProtocolError, match="versions .* use a client of the broker's release") as caught:
+        feed(broker, b"".join(client.send(Hello(*versions, "old"))))
+    assert caught.value.code == Code.VERSION
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03AAAA", b"\xff" * 64])
+def test_garbage_is_not_this_protocol(garbage: bytes) -> None:
+    _, broker = pair()
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(broker, garbage)
+    assert caught.value.code == Code.NOT_THIS_PROTOCOL
+
+
+def test_a_request_before_the_handshake_is_refused() -> None:
+    client, _ = pair()
+    with pytest.raises(LocalProtocolError):
+        client.send(Ping(1))
+    _, broker = pair()
+    other, _ = opened()
+    with pytest.raises(RemoteProtocolError):
+        feed(broker, b"".join(other.send(Ping(1))))
+
+
+@pytest.mark.parametrize(("size", "fits"), [(65535, True), (65536, True), (65537, False)])
+def test_frame_limit_at_its_edge(size: int, fits: bool) -> None:
+    client, broker = pair(65536)
+    feed(broker, b"".join(client.send(Hello(1, 1, "test"))))
+    feed(client, b"".join(broker.send(WELCOME)))
+    data = b"".join(bytes(part) for part in client.send(Produce(1, TOPIC, 0, 0, False, b"x" * (size - 24))))
+    if fits:
+        assert len(feed(broker, data)) == 1
+    else:
+        with pytest.raises(RemoteProtocolError) as caught:
+            feed(broker, data)
+        assert caught.value.code == Code.FRAME_TOO_LARGE
+
+
+def test_credit_counts_requests_and_comes_back_with_replies() -> None:
+    client, broker = opened()
+    for number in range(8):
+        assert client.may_send(0)
+        feed(broker, b"".join(client.send(Ping(number))))
+    assert not client.may_send(0)
+    with pytest.raises(LocalProtocolError):
+        client.send(Ping(8))
+    feed(client, b"".join(broker.send(Pong(3))))
+    assert client.may_send(0)
+    feed(broker, b"".join(client.send(Ping(8))))
+    assert client.requests_in_flight == broker.requests_in_flight == 8
+
+
+def test_credit_overdrawn_by_bytes_is_refused_by_the_broker() -> None:
+    client, broker = opened()
+    client.bytes_in_flight_max = 1 << 30
+    feed(broker, b"".join(bytes(p) for p in client.send(Produce(1, TOPIC, 0, 0, False, b"x" * 60_000))))
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(broker, b"".join(bytes(p) for p in client.send(Produce(2, TOPIC, 0, 0, False, b"x" * 60_000))))
+    assert caught.value.code == Code.CREDIT_EXCEEDED
+
+
+def test_one_request_larger_than_the_byte_credit_passes_alone() -> None:
+    client, broker = opened()
+    assert client.may_send(500_000)
+    assert len(feed(broker, b"".join(bytes(p) for p in client.send(Produce(1, TOPIC, 0, 0, False, b"x" * 500_000))))) == 1
+    assert not client.may_send(1)
+
+
+def test_a_one_way_send_costs_no_credit() -> None:
+    client, broker = opened()
+    for _ in range(50):
+        feed(broker, b"".join(bytes(p) for p in client.send(Produce(0, TOPIC, 0, 0, True, b"x"))))
+    assert broker.requests_in_flight == client.requests_in_flight == 0
+
+
+def test_a_reply_to_nothing_and_a_request_id_used_twice_are_refused() -> None:
+    client, broker = opened()
+    with pytest.raises(LocalProtocolError):
+        broker.send(Pong(1))
+    feed(broker, b"".join(client.send(Ping(1))))
+    pong = b"".join(broker.send(Pong(1)))
+    feed(client, pong)
+    with pytest.raises(RemoteProtocolError):
+        feed(client, pong)
+    first, second = opened()[0], opened()[0]
+    feed(broker, b"".join(first.send(Ping(5))))
+    with pytest.raises(RemoteProtocolError):
+        feed(broker, b"".join(second.send(Ping(5))))
+
+
+def test_a_stream_that_ends_inside_a_frame_is_an_error_and_between_frames_is_not() -> None:
+    client, broker = opened()
+    data = b"".join(client.send(Ping(1)))
+    feed(broker, data[:-3])
+    broker.received(0)
+    with pytest.raises(RemoteProtocolError, match="bytes into a frame"):
+        broker.next_message()
+    _, broker = opened()
+    broker.received(0)
+    assert broker.next_message() is None
+    assert broker.at_end
+
+
+def test_an_announced_size_allocates_nothing() -> None:
+    """G20: a frame header that promises 16 MiB costs the buffer that its bytes need, not 16 MiB."""
+    client = Connection(Role.CLIENT, frame_bytes_max=1 << 24)
+    broker = Connection(
+        Role.BROKER, frame_bytes_max=1 << 24, requests_in_flight_max=8, bytes_in_flight_max=1 << 26
+    )
+    feed(broker, b"".join(client.send(Hello(1, 1, "test"))))
+    broker.send(WELCOME)
+    head = (16_000_000).to_bytes(4, "little") + bytes([Kind.PRODUCE]) + bytes(7)
+    feed(broker, head)
+    broker.receive_buffer()
+    assert broker.buffer_bytes <= 256 * 1024
+
+
+def test_a_connection_at_rest_goes_back_to_a_small_buffer() -> None:
+    client, broker = opened()
+    feed(broker, b"".join(bytes(p) for p in client.send(Produce(1, TOPIC, 0, 0, False, b"x" * 90_000))))
+    assert broker.buffer_bytes > 16 * 1024
+    broker.rest()
+    assert broker.buffer_bytes == 16 * 1024
+    assert feed(broker, b"".join(client.send(Ping(2)))) == [Ping(2)]
+
+
+def test_views_stay_valid_after_the_buffer_is_given_up() -> None:
+    client, broker = opened()
+    data = b"".join(bytes(p) for p in client.send(Produce(1, TOPIC, 0, 0, False, b"first")))
+    buffer = broker.receive_buffer()
+    buffer[: len(data)] = data
+    broker.received(len(data))
+    message = broker.next_message()
+    assert isinstance(message, Produce)
+    broker.give_up_buffer()
+    feed(broker, b"".join(bytes(p) for p in client.send(Produce(2, TOPIC, 0, 0, False, b"other"))))
+    assert bytes(message.batch) == b"first"
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_mutated_frames_raise_a_protocol_error_or_parse_and_nothing_else(data: st.DataObject) -> None:
+    client, broker = opened()
+    raw = bytearray(b"".join(bytes(part) for message in REQUESTS for part in client.send(message)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        feed(broker, bytes(raw))
+    except RemoteProtocolError as error:
+        assert 1 <= error.code < 100
+
+
+@settings(deadline=None, max_examples=200)
+@given(raw=st.binary(max_size=200))
+def test_any_bytes_after_the_handshake_raise_a_protocol_error_or_wait(raw: bytes) -> None:
+    _, broker = opened()
+    try:
+        feed(broker, raw)
+    except RemoteProtocolError as error:
+        assert 1 <= error.code < 100
+
+
+def test_deep_json_is_refused_and_does_not_end_the_process() -> None:
+    _, broker = opened()
+    name = b"topic.list"
+    payload = len(name).to_bytes(2, "little") + name + b"[" * 200_000
+    head = len(payload).to_bytes(4, "little") + bytes([Kind.CALL, 0, 0, 0, 1, 0, 0, 0])
+    with pytest.raises(RemoteProtocolError):
+        feed(broker, head + payload)
+
+
+def test_after_its_end_a_client_sends_nothing_more_but_is_still_answered() -> None:
+    client, broker = opened()
+    feed(broker, b"".join(bytes(p) for m in (Ping(1), End()) for p in client.send(m)))
+    with pytest.raises(LocalProtocolError):
+        client.send(Ping(2))
+    assert feed(client, b"".join(broker.send(Pong(1)))) == [Pong(1)]
+
+
+def test_fatal_closes_this_side_for_good() -> None:
+    _, broker = opened()
+    broker.send(Fatal(Code.STALLED, "too slow"))
+    assert broker.own_state is State.CLOSED
+    with pytest.raises(LocalProtocolError):
+        broker.send(Failed(1, 100, "", {}))
+
+
+def test_the_state_table_lets_nobody_speak_for_the_other_side() -> None:
+    for role, state, kind in TRANSITIONS:
+        assert state is not State.CLOSED
+        if kind in (Kind.HELLO, Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING):
+            assert role is Role.CLIENT
+        if kind in (Kind.WELCOME, Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG):
+            assert role is Role.BROKER

@@ -25,7 +25,7 @@ class Codec(ABC):
 
     @abstractmethod
     def decompress(self, payload: Buffer, size: int) -> bytes:
-        """Return exactly ``size`` bytes or raise ``CorruptionError``; never holds more than twice ``size`` and a constant.
+        """Return exactly ``size`` bytes or raise ``CorruptionError``; holds at most twice ``size`` plus a constant.
 
         ``payload`` is hostile; bytes that are left over after it are damage too.
         """

@@ -30,6 +30,7 @@ __all__ = [
     "PRODUCER_BYTES",
     "BatchHeader",
     "body_checksum_of",
+    "is_newer",
     "pack_header",
     "seal_body",
     "stamp",
@@ -175,6 +176,20 @@ def verify_header(data: Buffer, salt: int) -> bool:
     view = memoryview(data)
     (stored,) = _U32.unpack_from(view, _HEADER_CHECKSUM_AT)
     return bool(stored == crc32c(view[:_HEADER_CHECKSUM_AT], salt))
+
+
+def is_newer(batch: Buffer) -> bool:
+    """Whether a whole ``batch`` is intact and uses what this version does not know (version, attribute, reserved bits).
+
+    Later versions keep magic, version, size and body checksum where they are, so that this can be told from damage.
+    """
+    if len(batch) < HEADER_BYTES:
+        return False
+    form = _CONSTANT.unpack_from(batch)
+    header = _new_tuple(BatchHeader, _VARIABLE.unpack_from(batch))
+    if form[0] != MAGIC or header.size != len(batch) or (form == _FORM and header.attributes <= ATTRIBUTES_KNOWN):
+        return False
+    return body_checksum_of(batch) == header.body_checksum
 
 
 def seal_body(batch: bytearray | memoryview) -> None:

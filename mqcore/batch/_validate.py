@@ -18,6 +18,7 @@ from mqcore.batch._header import (
     BODY_CONTROL,
     HEADER_BYTES,
     BatchHeader,
+    is_newer,
     unpack_header,
     verify_body,
 )
@@ -86,7 +87,12 @@ def check_batch(batch: Buffer, limits: Limits, where: str) -> BatchHeader:
     size = len(batch)
     if size > limits.batch_bytes_max:
         raise _too_large(f"batch of {size} bytes", limits.batch_bytes_max)
-    header = unpack_header(batch, where)
+    try:
+        header = unpack_header(batch, where)
+    except CorruptionError as error:
+        if is_newer(batch):
+            raise RejectedError(f"{error}; it is intact and made by a newer version", name="malformed-batch") from error
+        raise
     if header.size != size:
         raise _wrong("batch of another size than its header says", where, header.size, size)
     if header.attributes & ATTRIBUTE_CONTROL or header.body_encoding == BODY_CONTROL:

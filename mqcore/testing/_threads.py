@@ -1,0 +1,142 @@
+"""Model device threads: functions run in the event loop, in the order asked, and take the disk's virtual time.
+
+A function runs all at once; what it began to flush reaches the device only when its time is over, so that a power cut
+in between may still take it. Must not know what the functions do.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import trio
+
+from mqcore.ports import DeviceThread, Threads
+from mqcore.testing._disk import ModelDisk
+from mqcore.testing._machine import Job, Machine
+
+__all__ = ["ModelThread", "ModelThreads"]
+
+T = TypeVar("T")
+
+
+class _Work:
+    """A function that was asked for, and what became of it."""
+
+    __slots__ = ("args", "begun", "done", "error", "finished", "function", "result")
+
+    def __init__(self, function: Callable[..., object], args: tuple[object, ...]) -> None:
+        self.function = function
+        self.args = args
+        self.begun = False
+        self.done = False
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.finished: trio.Event | None = None
+
+    def finish(self) -> None:
+        self.done = True
+        if self.finished is not None:
+            self.finished.set()
+
+
+class ModelThread(DeviceThread):
+    """A device thread without a thread; see the module."""
+
+    def __init__(self, machine: Machine, name: str) -> None:
+        self.name = name
+        self._machine = machine
+        self._queue: deque[_Work] = deque()
+        self._busy = False
+        self._closed = False
+        self._idle = trio.Event()
+
+    async def run(self, function: Callable[..., T], *args: object) -> T:
+        """See ``DeviceThread``. A function that takes no virtual time is done after one checkpoint."""
+        if self._closed:
+            raise RuntimeError(f"the device thread {self.name} was closed")
+        work = _Work(function, args)
+        self._queue.append(work)
+        try:
+            await trio.lowlevel.checkpoint()
+            if not self._busy:
+                self._run_until(work)
+            if not work.done:
+                work.finished = trio.Event()
+                await work.finished.wait()
+        except trio.Cancelled:
+            if not work.begun:
+                self._queue.remove(work)
+            raise
+        if work.error is not None:
+            try:
+                raise work.error
+            finally:
+                del work  # a traceback that holds its own error is freed late, at a time that no seed decides
+        return cast(T, work.result)
+
+    async def aclose(self) -> None:
+        """See ``DeviceThread``."""
+        self._closed = True
+        with trio.CancelScope(shield=True):
+            while self._busy or self._queue:
+                self._idle = trio.Event()
+                await self._idle.wait()
+            await trio.lowlevel.checkpoint()
+
+    def _run_until(self, last: _Work) -> None:
+        """Run what was asked, up to ``last``, or up to what takes time."""
+        while not last.begun and not self._busy:
+            work = self._queue.popleft()
+            job = self._run_one(work)
+            if job.latency_us:
+                self._busy = True
+                trio.lowlevel.spawn_system_task(self._spend, work, job, name=f"model thread {self.name}")
+            else:
+                work.finish()
+        self._announce_idle()
+
+    def _run_one(self, work: _Work) -> Job:
+        job = Job()
+        work.begun = True
+        self._machine.job = job
+        try:
+            work.result = work.function(*work.args)
+        except BaseException as error:
+            work.error = error
+        finally:
+            self._machine.job = None
+        return job
+
+    async def _spend(self, work: _Work, job: Job) -> None:
+        """Let the time of ``work`` pass, then go on with what was asked meanwhile."""
+        while True:
+            await trio.sleep(job.latency_us / 1_000_000)
+            job.complete()
+            work.finish()
+            job = Job()
+            while self._queue and not job.latency_us:
+                work = self._queue.popleft()
+                job = self._run_one(work)
+                if not job.latency_us:
+                    work.finish()
+            if not job.latency_us:
+                break
+        self._busy = False
+        self._announce_idle()
+
+    def _announce_idle(self) -> None:
+        if not self._busy and not self._queue:
+            self._idle.set()
+
+
+class ModelThreads(Threads):
+    """Makes model device threads over one model disk, whose latencies they take."""
+
+    def __init__(self, disk: ModelDisk) -> None:
+        self._machine = disk.machine
+
+    def start(self, name: str) -> ModelThread:
+        """See ``Threads``."""
+        return ModelThread(self._machine, name)

@@ -1,0 +1,49 @@
+"""docs/protocol.md says what the code does: the state table, the codes and the operations are compared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mqcore.broker._admin import OPERATIONS
+from mqcore.protocol import TRANSITIONS, Code, Kind, Role, State
+
+PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+pytestmark = pytest.mark.needs("source-tree")
+
+
+def rows(after: str) -> list[list[str]]:
+    text = PAGE.read_text().split(after, 1)[1]
+    found = []
+    for line in text.splitlines():
+        if line.startswith("|"):
+            found.append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
+        elif found:
+            break
+    return found[2:]
+
+
+def test_the_state_table_on_the_page_is_the_one_in_the_code() -> None:
+    told = set()
+    for roles, states, kinds, target in rows("What each side may send"):
+        for role in Role if roles == "both" else [Role(roles)]:
+            for state in [s for s in State if s is not State.CLOSED] if states.startswith("any") else [State(states)]:
+                told |= {(role, state, Kind[kind.strip().upper()], State(target)) for kind in kinds.split(",")}
+    assert told == {(*key, target) for key, target in TRANSITIONS.items()}
+
+
+def test_every_code_is_on_the_page() -> None:
+    told = {(int(number), name, bool(retry)) for number, name, retry in rows("<!-- codes -->")}
+    assert told == {(code.value, code.label, code.retryable) for code in Code}
+
+
+def test_every_kind_is_on_the_page_with_its_number() -> None:
+    told = {(int(row[0]), row[1].upper()) for row in rows("refused with\n`frame-too-large`")}
+    assert told == {(kind.value, kind.name) for kind in Kind}
+
+
+def test_every_operation_is_on_the_page() -> None:
+    told = set(re.findall(r"^\| `([a-z.]+)`", PAGE.read_text().split("## Administrative operations")[1], re.M))
+    assert told == set(OPERATIONS)

@@ -1,6 +1,11 @@
-"""What an acknowledgement means: levels, policies, clauses and the oracle. Pure: no I/O, no clock, no trio."""
+"""What an acknowledgement means: levels, policies, clauses, the oracle, promises. Pure: no I/O, no clock, no trio."""
 
+from mqcore.guarantees.build import Build, TopicBuild, at_least_as_strong, level_for, resolve_flush
+from mqcore.guarantees.clauses import CLAUSES, Clause, clauses_as_markdown
+from mqcore.guarantees.explain import Explanation, explain
+from mqcore.guarantees.faults import SURVIVED, Fault, survives
 from mqcore.guarantees.levels import Level
+from mqcore.guarantees.oracle import Copy, FaultEvent, Outcome, Promotion, Receipt, Sent, may_survive, must_survive
 from mqcore.guarantees.policies import (
     AsyncFlush,
     AsyncReplication,
@@ -11,15 +16,65 @@ from mqcore.guarantees.policies import (
     SyncFlush,
     SyncReplication,
 )
+from mqcore.guarantees.policy_text import format_flush, format_replication, parse_flush, parse_replication
+from mqcore.guarantees.promises import (
+    Bound,
+    Loss,
+    Promise,
+    PromiseTable,
+    placements,
+    promise_table,
+    promise_tables,
+    weakest_receipt,
+)
+from mqcore.guarantees.refusals import Refusal, check_available, check_build, check_send, raise_refusals
 
 __all__ = [
+    "CLAUSES",
+    "SURVIVED",
     "AsyncFlush",
     "AsyncReplication",
+    "Bound",
+    "Build",
+    "Clause",
+    "Copy",
+    "Explanation",
+    "Fault",
+    "FaultEvent",
     "FlushPolicy",
     "Level",
+    "Loss",
     "NoFlush",
     "NoReplication",
+    "Outcome",
+    "Promise",
+    "PromiseTable",
+    "Promotion",
+    "Receipt",
+    "Refusal",
     "ReplicationPolicy",
+    "Sent",
     "SyncFlush",
     "SyncReplication",
+    "TopicBuild",
+    "at_least_as_strong",
+    "check_available",
+    "check_build",
+    "check_send",
+    "clauses_as_markdown",
+    "explain",
+    "format_flush",
+    "format_replication",
+    "level_for",
+    "may_survive",
+    "must_survive",
+    "parse_flush",
+    "parse_replication",
+    "placements",
+    "promise_table",
+    "promise_tables",
+    "raise_refusals",
+    "resolve_flush",
+    "survives",
+    "weakest_receipt",
 ]

@@ -18,6 +18,7 @@ from mqcore.registry._entry_points import GROUPS, Installed, find, installed, re
 from mqcore.registry._options import (
     OptionField,
     Source,
+    canonical_keys,
     format_value,
     merge_options,
     option_fields,
@@ -30,6 +31,7 @@ __all__ = [
     "OptionField",
     "PluginReport",
     "Source",
+    "canonical_keys",
     "check",
     "codec_of_tag",
     "create_storage",

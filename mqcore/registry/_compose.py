@@ -105,8 +105,8 @@ def find_codec(name: str) -> Codec:
         assert isinstance(codec, Codec)
         if not isinstance(codec.tag, int) or not 1 <= codec.tag <= 255 or codec.name != name:
             raise PluginInvalidError(
-                f"codec {name!r} declares name {codec.name!r} and tag {codec.tag!r}; the name must be its entry point's, "
-                "the tag 1 to 255"
+                f"codec {name!r} declares name {codec.name!r} and tag {codec.tag!r}; "
+                "the name must be its entry point's, the tag 1 to 255"
             )
         _codecs[name] = codec
     return codec

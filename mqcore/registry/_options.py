@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import attrs
 import cattrs
 
-from mqcore.errors import ConfigurationError
+from mqcore.errors import ConfigurationError, RefusedError
 from mqcore.guarantees.levels import Level
 from mqcore.guarantees.policies import (
     AsyncFlush,
@@ -47,7 +47,15 @@ from mqcore.units import (
     parse_duration_us,
 )
 
-__all__ = ["OptionField", "Source", "format_value", "merge_options", "option_fields", "structure_options"]
+__all__ = [
+    "OptionField",
+    "Source",
+    "canonical_keys",
+    "format_value",
+    "merge_options",
+    "option_fields",
+    "structure_options",
+]
 
 T = TypeVar("T")
 Source = tuple[str, Mapping[str, object]]
@@ -83,12 +91,17 @@ class OptionField:
     help: str
 
 
-def structure_options(cls: type[T], mapping: Mapping[str, object], where: str) -> T:
-    """Return ``cls`` (an attrs class) filled from ``mapping``; ``where`` names the source in errors.
+def structure_options(cls: type[T], mapping: Mapping[str, object], where: str | Callable[[str], str]) -> T:
+    """Return ``cls`` (an attrs class) filled from ``mapping``.
 
-    Raises ``ConfigurationError`` naming the source, the key, the value and what is allowed.
+    ``where`` names the source in errors, or is asked with the dotted path of the key at fault. Raises
+    ``ConfigurationError`` naming the source, the key, the value and what is allowed.
     """
-    return merge_options(cls, [(where, mapping)])
+    try:
+        result: T = _structure_class(mapping, cls)
+    except _Problem as problem:
+        raise _error(where if isinstance(where, str) else where(problem.path), problem) from None
+    return result
 
 
 def merge_options(cls: type[T], sources: Sequence[Source]) -> T:
@@ -160,10 +173,22 @@ def format_value(name: str, value: object) -> object:
         return {key: format_value(str(key), item) for key, item in value.items()}
     if attrs.has(type(value)):
         cls: Any = type(value)
-        return {
-            field.name: format_value(field.name, getattr(value, field.name)) for field in attrs.fields(cls)
-        }
+        return {field.name: format_value(field.name, getattr(value, field.name)) for field in attrs.fields(cls)}
     return value
+
+
+def canonical_keys(cls: type[Any], mapping: Mapping[str, object]) -> dict[str, object]:
+    """Return ``mapping`` with keys that leave out their unit under the field's own name, where the value states it."""
+    keys = _key_names(cls)
+    result: dict[str, object] = {}
+    for key, raw in mapping.items():
+        field, bare_allowed = keys.get(key, (None, True))
+        states_unit = isinstance(raw, str) and raw.strip()[-1:].isalpha()
+        name = field.name if field is not None and not bare_allowed and states_unit else key
+        if name in result:
+            raise ConfigurationError(f"{name} is given twice, with and without its unit in the key")
+        result[name] = raw
+    return result
 
 
 def _error(where: str, problem: _Problem) -> ConfigurationError:
@@ -249,9 +274,9 @@ def _construct(cls: Any, values: Mapping[str, object]) -> Any:
         raise _Problem(f"{', '.join(missing)} must be given")
     try:
         return cls(**{_argument_of(cls, name): value for name, value in values.items()})
-    except ConfigurationError:
+    except RefusedError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ConfigurationError, ValueError, TypeError) as error:
         raise _Problem(str(error.args[0]) if error.args else str(error)) from None
 
 
@@ -277,7 +302,9 @@ def _is_union_of(policy: Any) -> Callable[[Any], bool]:
     return lambda hint: typing.get_origin(hint) in (typing.Union, types.UnionType) and _arms(hint) == wanted
 
 
-def _structure_class(raw: object, cls: type[Any]) -> object:
+def _structure_class(raw: object, cls: Any) -> Any:
+    if isinstance(raw, cls):
+        return raw
     return _construct(cls, dict(_structure_fields(cls, raw).values()))
 
 

@@ -1,0 +1,29 @@
+"""Configuration of a broker: the keys, where they are read from, and the one commented example file."""
+
+from mqcore.config._build import build_of
+from mqcore.config._load import load_config, make_config, read_toml
+from mqcore.config._model import (
+    DEFAULT_LISTEN,
+    BrokerConfig,
+    FlushTable,
+    ListenTable,
+    ReplicationTable,
+    StorageTable,
+    TopicConfig,
+)
+from mqcore.config._names import check_topic_name
+
+__all__ = [
+    "DEFAULT_LISTEN",
+    "BrokerConfig",
+    "FlushTable",
+    "ListenTable",
+    "ReplicationTable",
+    "StorageTable",
+    "TopicConfig",
+    "build_of",
+    "check_topic_name",
+    "load_config",
+    "make_config",
+    "read_toml",
+]

@@ -1,0 +1,41 @@
+"""The build that a configuration states, as ``mqcore.guarantees`` computes promises from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mqcore.abc import Capabilities
+from mqcore.config._model import BrokerConfig, TopicConfig
+from mqcore.guarantees import Build, TopicBuild
+
+__all__ = ["build_of"]
+
+
+def build_of(
+    config: BrokerConfig, capabilities: Capabilities, topics: Mapping[str, TopicConfig] | None = None
+) -> Build:
+    """Return the build of ``config`` on a storage with ``capabilities``.
+
+    ``topics``: those that the broker really has (None: those of the configuration).
+    """
+    return Build(
+        storage=config.storage.url,
+        append_level=capabilities.append_level,
+        flush_level=capabilities.flush_level,
+        member_losses_survived=capabilities.member_losses_survived,
+        flush=config.flush.value,
+        replication=config.replication.value,
+        topics=tuple(_topic(name, topic) for name, topic in (config.topics if topics is None else topics).items()),
+        survive=config.survive,
+        total_bytes_max=config.flush.total_bytes_max,
+    )
+
+
+def _topic(name: str, topic: TopicConfig) -> TopicBuild:
+    return TopicBuild(
+        name=name,
+        partitions=topic.partitions,
+        flush=topic.flush,
+        weakest_send=topic.weakest_send,
+        visible=topic.visible,
+    )

@@ -1,0 +1,122 @@
+"""Configuration keys as environment variables: ``MQCORE_`` and the key's path in capitals, joined by ``_``.
+
+``MQCORE_FLUSH_MAX_BYTES`` is ``flush.max_bytes``; ``MQCORE_STORAGE_SEGMENT_BYTES`` an option of the storage;
+``MQCORE_LISTEN_0_MODE`` one of the first listener; ``MQCORE_TOPICS_ORDERS_FLUSH`` a key of topic ``orders``, whatever
+its case and punctuation. Short forms work: ``MQCORE_STORAGE`` (a URL), ``MQCORE_LISTEN`` (URLs, by comma),
+``MQCORE_FLUSH``. Must not know the values' meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from mqcore.config._model import BrokerConfig, FlushTable, ReplicationTable, TopicConfig
+from mqcore.errors import ConfigurationError
+from mqcore.limits import Limits
+
+__all__ = ["PREFIX", "read_environment", "variable_of"]
+
+PREFIX = "MQCORE_"
+FOREIGN = ("SERVER", "CONFIG", "OUTPUT", "TEST_", "BENCH_", "CONFORMANCE_")
+"""Variables after the prefix that other parts of the project read; an ending ``_`` stands for all that begin so."""
+
+_TIME_SUFFIXES = ("_ms", "_us")
+_TABLES: Mapping[str, type[Any]] = {"flush": FlushTable, "replication": ReplicationTable, "limits": Limits}
+_PLAIN = ("name", "log_level", "survive", "flush", "replication")
+
+
+def variable_of(path: Sequence[str]) -> str:
+    """Return the variable that overrides the key at ``path``."""
+    return PREFIX + "_".join(re.sub(r"[^A-Z0-9]", "_", part.upper()) for part in path)
+
+
+def read_environment(
+    environment: Mapping[str, str], topics: Sequence[str], listeners: Sequence[object]
+) -> dict[str, object]:
+    """Return the keys that variables called ``MQCORE_...`` set; ``topics`` are the names that may be meant,
+    ``listeners`` the tables that an earlier source has.
+
+    Raises ``ConfigurationError`` for a variable that is no key, and one that could mean two topics.
+    """
+    known = _known(topics)
+    result: dict[str, Any] = {}
+    for variable in sorted(environment):
+        if not variable.startswith(PREFIX) or _is_foreign(variable.removeprefix(PREFIX)):
+            continue
+        path = known.get(variable) or _part_option(variable)
+        if path is None:
+            raise ConfigurationError(
+                f"environment: {variable} is no key of the configuration; the keys are listed in docs/composing.md "
+                f"({variable_of(['limits', 'frame_bytes_max'])} is limits.frame_bytes_max)"
+            )
+        _set(result, path, environment[variable])
+    return _listen_as_list(result, listeners)
+
+
+def _is_foreign(name: str) -> bool:
+    return any(name.startswith(word) if word.endswith("_") else name == word for word in FOREIGN)
+
+
+def _known(topics: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    paths: list[tuple[str, ...]] = [(name,) for name in _PLAIN]
+    paths += [("storage", "url"), ("listen",)]
+    paths += [(table, key) for table, cls in _TABLES.items() for key in _keys(cls)]
+    paths += [("topics", topic, key) for topic in topics for key in _keys(TopicConfig)]
+    known: dict[str, tuple[str, ...]] = {"MQCORE_STORAGE": ("storage", "url")}
+    for path in paths:
+        variable = variable_of(path)
+        if known.setdefault(variable, path) != path:
+            raise ConfigurationError(
+                f"environment: {variable} could mean {'.'.join(known[variable])} and {'.'.join(path)}; rename a topic"
+            )
+    return known
+
+
+def _keys(cls: type[Any]) -> list[str]:
+    names = [field.name for field in attrs.fields(cls)]
+    bare = [name.removesuffix(suffix) for name in names for suffix in _TIME_SUFFIXES if name.endswith(suffix)]
+    return names + [name for name in bare if name not in names]
+
+
+def _part_option(variable: str) -> tuple[str, ...] | None:
+    """Return the path of an option of the storage or of one listener: their names are the parts' own."""
+    if match := re.fullmatch(r"MQCORE_STORAGE_([A-Z0-9_]+)", variable):
+        return ("storage", match[1].lower())
+    if match := re.fullmatch(r"MQCORE_LISTEN_([0-9]{1,3})_([A-Z0-9_]+)", variable):
+        return ("listen_options", match[1], match[2].lower())
+    return None
+
+
+def _set(result: dict[str, Any], path: tuple[str, ...], text: str) -> None:
+    if path == ("listen",):
+        result["listen"] = [url.strip() for url in text.split(",") if url.strip()]
+        return
+    if path[0] in ("flush", "replication"):
+        path = (path[0], "policy") if len(path) == 1 else path
+    table = result
+    for name in path[:-1]:
+        table = table.setdefault(name, {})
+    table[path[-1]] = text
+
+
+def _listen_as_list(result: dict[str, Any], listeners: Sequence[object]) -> dict[str, object]:
+    """Lay the options of single listeners over those that ``MQCORE_LISTEN``, else an earlier source, names."""
+    options = result.pop("listen_options", {})
+    if not options:
+        return result
+    tables: list[Any] = [{"url": url} for url in result["listen"]] if "listen" in result else list(listeners)
+    for index, given in options.items():
+        if int(index) >= len(tables):
+            variable = variable_of(["listen", index, next(iter(given))])
+            raise ConfigurationError(f"environment: {variable}: there are {len(tables)} listeners, counted from 0")
+        table = dict(tables[int(index)])
+        tables[int(index)] = {"url": table.pop("url"), **table.pop("options", table), **given}
+    result["listen"] = tables
+    return result
+
+
+assert {*_PLAIN, *_TABLES, "storage", "listen", "topics"} == {field.name for field in attrs.fields(BrokerConfig)}

@@ -1,0 +1,121 @@
+"""A build as far as promises go: what its storage declares, its policies, its topics, what it has to survive.
+
+Computes what follows from these alone: the default flush policy, the level that an acknowledgement states, which of two
+policies is the stronger. Must not know of URLs, files or running brokers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+from attrs import validators
+
+from mqcore.guarantees.faults import Fault
+from mqcore.guarantees.levels import Level
+from mqcore.guarantees.policies import (
+    AsyncFlush,
+    FlushPolicy,
+    NoFlush,
+    NoReplication,
+    ReplicationPolicy,
+    SyncFlush,
+    SyncReplication,
+)
+
+__all__ = ["Build", "TopicBuild", "at_least_as_strong", "level_for", "resolve_flush"]
+
+
+@attrs.frozen(kw_only=True)
+class TopicBuild:
+    """One topic of a build; ``flush`` None follows the broker, ``weakest_send`` None is the topic's own policy."""
+
+    name: str
+    partitions: int = attrs.field(default=1, validator=validators.ge(1))
+    flush: FlushPolicy | None = None
+    weakest_send: FlushPolicy | None = None
+    visible: Literal["committed", "stable"] = "committed"
+
+
+@attrs.frozen(kw_only=True)
+class Build:
+    """What promises are computed from.
+
+    ``storage`` is the backend's URL, for messages; levels and ``member_losses_survived`` are its declared capabilities.
+    ``flush`` None takes the default (see ``resolve_flush``). ``nodes`` None is as many as the replication policy
+    needs at least. ``coordinator``: an outside authority that settles who is primary.
+    ``total_bytes_max`` bounds what all logs together have acknowledged and not flushed.
+    """
+
+    storage: str
+    append_level: Level
+    flush_level: Level
+    member_losses_survived: int = attrs.field(default=0, validator=validators.ge(0))
+    flush: FlushPolicy | None = None
+    replication: ReplicationPolicy = attrs.field(factory=NoReplication)
+    topics: tuple[TopicBuild, ...] = ()
+    survive: tuple[Fault, ...] = ()
+    total_bytes_max: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
+    nodes: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
+    coordinator: bool = False
+    failover: Literal["manual", "automatic"] = "manual"
+
+    @property
+    def node_count(self) -> int:
+        """Number of nodes of the replica set."""
+        if self.nodes is not None:
+            return self.nodes
+        if isinstance(self.replication, SyncReplication):
+            return self.replication.copies
+        return 1 if isinstance(self.replication, NoReplication) else 2
+
+    @property
+    def flush_policy(self) -> FlushPolicy:
+        """The broker's flush policy: the one given, else the default."""
+        return resolve_flush(self.flush, self.flush_level)[0]
+
+    def flush_of(self, topic: TopicBuild) -> FlushPolicy:
+        """Return the flush policy of ``topic``: its own, else the broker's."""
+        return topic.flush if topic.flush is not None else self.flush_policy
+
+
+def resolve_flush(flush: FlushPolicy | None, flush_level: Level) -> tuple[FlushPolicy, str]:
+    """Return the policy in force and one sentence for the start of the broker.
+
+    Default: ``sync`` where a flush of the backend reaches disk, else ``none``.
+    """
+    if flush is not None:
+        return flush, "flush policy as configured"
+    if flush_level >= Level.DISK:
+        return SyncFlush(), f"flush policy sync, by default: a flush of this storage reaches {flush_level.label}"
+    return NoFlush(), f"flush policy none, by default: a flush of this storage reaches {flush_level.label}, not disk"
+
+
+def level_for(
+    flush: FlushPolicy,
+    append_level: Level,
+    flush_level: Level,
+    replication: ReplicationPolicy = NoReplication(),  # noqa: B008 - a frozen value without fields
+) -> Level:
+    """Return the level that each copy counted by a receipt has reached when the reply goes out.
+
+    Where the flush policy and synchronous replication ask for different levels, the stronger applies.
+    """
+    level = max(append_level, flush_level) if isinstance(flush, SyncFlush) else append_level
+    return max(level, replication.level) if isinstance(replication, SyncReplication) else level
+
+
+def at_least_as_strong(policy: FlushPolicy, other: FlushPolicy) -> bool:
+    """Whether ``policy`` promises all that ``other`` does: no bound of it is wider. Sync is strongest, none weakest."""
+    if isinstance(policy, SyncFlush) or isinstance(other, NoFlush):
+        return True
+    if isinstance(policy, NoFlush) or isinstance(other, SyncFlush):
+        return False
+    return all(
+        wide is None or (narrow is not None and narrow <= wide)
+        for narrow, wide in zip(_bounds(policy), _bounds(other), strict=True)
+    )
+
+
+def _bounds(policy: AsyncFlush) -> tuple[int | None, int | None, int | None]:
+    return policy.max_messages, policy.max_bytes, policy.max_interval_ms

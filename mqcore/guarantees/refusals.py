@@ -1,0 +1,230 @@
+"""What a build or a send is refused for, by name, with the remedy (clause G18).
+
+A policy does what its name says or is refused; nothing is silently weakened. Must not know who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from mqcore.errors import RefusedError
+from mqcore.guarantees.build import Build, TopicBuild, at_least_as_strong
+from mqcore.guarantees.faults import Fault
+from mqcore.guarantees.levels import Level
+from mqcore.guarantees.policies import (
+    AsyncReplication,
+    FlushPolicy,
+    NoFlush,
+    NoReplication,
+    SyncReplication,
+)
+from mqcore.guarantees.policy_text import format_flush, format_replication
+from mqcore.guarantees.promises import Loss, Promise, promise_tables
+
+__all__ = ["Refusal", "check_available", "check_build", "check_send", "raise_refusals"]
+
+
+@attrs.frozen(kw_only=True)
+class Refusal:
+    """Why a build is refused: a stable ``name``, a sentence with the values, and the ``remedy``."""
+
+    name: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}"
+
+    def as_json(self) -> dict[str, object]:
+        """Return the refusal as plain values."""
+        return attrs.asdict(self)
+
+
+def check_build(build: Build) -> list[Refusal]:
+    """Return everything for which ``build`` cannot keep what it states; empty when it can.
+
+    What it states but this version does not offer yet is ``check_available``'s subject, so that it can be explained.
+    """
+    refusals = [
+        *_check_flush(build, "flush", build.flush),
+        *(refusal for topic in build.topics for refusal in _check_topic(build, topic)),
+        *_check_replication(build),
+    ]
+    # an impossible policy has no promises to hold `survive` against
+    return refusals or _check_survive(build)
+
+
+def check_available(build: Build) -> list[Refusal]:
+    """Return what ``build`` asks for that is modelled and not available yet."""
+    if isinstance(build.replication, NoReplication):
+        return []
+    return [
+        Refusal(
+            name="replication-not-available",
+            message=f"replication = {format_replication(build.replication)!r} is not available yet",
+            remedy='use replication = "none", or `mqcore explain` to see what it would promise',
+        )
+    ]
+
+
+def check_send(
+    asked: FlushPolicy, topic: FlushPolicy, weakest_send: FlushPolicy | None, flush_level: Level
+) -> Refusal | None:
+    """Return why a send that asks for ``asked`` is refused by a topic under ``topic``, or None.
+
+    Weaker than the topic needs ``weakest_send``; stronger than the storage can give is refused before the append.
+    """
+    if not isinstance(asked, NoFlush) and flush_level < Level.DISK:
+        return Refusal(
+            name="flush-does-not-reach-disk",
+            message=f"a send asks for flush {format_flush(asked)}; a flush of this storage reaches {flush_level.label}",
+            remedy="send without a policy of its own",
+        )
+    if at_least_as_strong(asked, topic) or (weakest_send is not None and at_least_as_strong(asked, weakest_send)):
+        return None
+    floor = topic if weakest_send is None else weakest_send
+    return Refusal(
+        name="send-too-weak",
+        message=f"a send asks for flush {format_flush(asked)}, weaker than the topic's {format_flush(floor)}",
+        remedy="ask for no less, or name the weakest that the topic allows as weakest_send",
+    )
+
+
+def raise_refusals(refusals: Iterable[Refusal]) -> None:
+    """Raise ``RefusedError`` with one line per refusal; nothing when there is none."""
+    lines = [str(refusal) for refusal in refusals]
+    if lines:
+        raise RefusedError("\n".join(lines))
+
+
+def _check_flush(build: Build, key: str, flush: FlushPolicy | None) -> list[Refusal]:
+    if flush is None or isinstance(flush, NoFlush) or build.flush_level >= Level.DISK:
+        return []
+    return [
+        Refusal(
+            name="flush-does-not-reach-disk",
+            message=f"{key} = {format_flush(flush)!r}: a flush of {build.storage} reaches "
+            f"{build.flush_level.label}, not disk",
+            remedy='write flush = "none", or use a storage whose flush reaches disk',
+        )
+    ]
+
+
+def _check_topic(build: Build, topic: TopicBuild) -> list[Refusal]:
+    key = f"topics.{topic.name}"
+    refusals = _check_flush(build, f"{key}.flush", topic.flush)
+    refusals += _check_flush(build, f"{key}.weakest_send", topic.weakest_send)
+    policy = build.flush_of(topic)
+    if topic.weakest_send is not None and not at_least_as_strong(policy, topic.weakest_send):
+        refusals.append(
+            Refusal(
+                name="weakest-send-is-stronger",
+                message=f"{key}.weakest_send = {format_flush(topic.weakest_send)!r} is not weaker than the topic's "
+                f"flush, {format_flush(policy)}",
+                remedy="leave weakest_send out, or name a weaker policy",
+            )
+        )
+    if topic.visible == "stable" and (isinstance(policy, NoFlush) or build.flush_level < Level.DISK):
+        refusals.append(
+            Refusal(
+                name="never-stable",
+                message=f'{key}.visible = "stable" shows what is flushed, and flush {format_flush(policy)} on '
+                f"{build.storage} flushes nothing to disk",
+                remedy='write visible = "committed", or flush = "sync" on a storage whose flush reaches disk',
+            )
+        )
+    return refusals
+
+
+def _check_replication(build: Build) -> list[Refusal]:
+    replication = build.replication
+    if isinstance(replication, NoReplication):
+        return []
+    text, nodes = format_replication(replication), build.node_count
+    refusals = []
+    if isinstance(replication, SyncReplication):
+        reached = max(build.append_level, build.flush_level)
+        if replication.level > reached:
+            refusals.append(
+                Refusal(
+                    name="level-not-reached",
+                    message=f"replication = {text!r}: {build.storage} reaches {reached.label} at best",
+                    remedy=f"ask for level {reached.label} or less, or use another storage",
+                )
+            )
+        if replication.level is Level.NONE:
+            refusals.append(
+                Refusal(
+                    name="level-none",
+                    message=f"replication = {text!r}: level none keeps nothing and cannot be promised",
+                    remedy="ask for memory, page-cache, disk or mirror",
+                )
+            )
+        if replication.copies > nodes:
+            refusals.append(
+                Refusal(
+                    name="too-few-nodes",
+                    message=f"replication = {text!r}: {nodes} nodes cannot hold {replication.copies} copies",
+                    remedy=f"add nodes, or ask for at most {nodes} copies",
+                )
+            )
+    if isinstance(replication, AsyncReplication) and replication.on_exceeded == "throttle" and nodes < 2:
+        refusals.append(
+            Refusal(
+                name="throttle-alone",
+                message=f"replication = {text!r}: with one node, acknowledgements would wait for ever",
+                remedy='add a node, or write replication = "none"',
+            )
+        )
+    return refusals + _check_failover(build)
+
+
+def _check_failover(build: Build) -> list[Refusal]:
+    if build.failover == "manual" or build.coordinator:
+        return []
+    return [
+        Refusal(
+            name="no-arbiter",
+            message=f"automatic failover of {build.node_count} nodes without a coordinator: two that lose sight of "
+            "each other would both reign",
+            remedy='name a coordinator, or write failover = "manual"',
+        )
+    ]
+
+
+def _check_survive(build: Build) -> list[Refusal]:
+    """Hold each fault of ``survive`` against the worst table of the build."""
+    refusals = []
+    for fault in dict.fromkeys(build.survive):
+        worst = max(
+            (table.promise(fault) for table in promise_tables(build)), key=lambda row: list(Loss).index(row.loss)
+        )
+        if worst.loss is not Loss.NOTHING:
+            refusals.append(
+                Refusal(
+                    name="survive-not-met",
+                    message=f"survive = {fault.label!r} is not met: {_may_lose(worst)}: {worst.reason}",
+                    remedy=_remedy(build, fault),
+                )
+            )
+    return refusals
+
+
+def _may_lose(row: Promise) -> str:
+    if row.loss is Loss.BOUNDED:
+        return f"may lose {row.text.replace('at most', 'up to', 1)}"
+    if row.loss is Loss.UNBOUNDED:
+        return "may lose what was acknowledged, without bound"
+    return "may lose everything"
+
+
+def _remedy(build: Build, fault: Fault) -> str:
+    if fault is Fault.HOST_LOSS:
+        return "it takes synchronous replication to another node"
+    if fault is Fault.DISK_LOSS:
+        return 'it takes a mirrored storage with flush = "sync", or synchronous replication to another node'
+    if build.flush_level >= Level.DISK:
+        return 'write flush = "sync" for every topic and send'
+    return 'it takes a storage whose flush reaches disk, such as mmap, with flush = "sync"'

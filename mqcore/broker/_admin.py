@@ -67,9 +67,9 @@ async def _topic_create(broker: Broker, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name", "partitions", "config")
     plain = dict(_argument(arguments, "config", dict, {}))
     plain.setdefault("partitions", _argument(arguments, "partitions", int, 1))
-    config = config_from_json(plain)
-    broker.check_topic_config(config)
-    topic = await broker.topics.create(_argument(arguments, "name", str), config)
+    name, config = _argument(arguments, "name", str), config_from_json(plain)
+    broker.check_topic_config(name, config)
+    topic = await broker.topics.create(name, config)
     return {**_brief(topic), "config": config_to_json(topic.config)}
 
 
@@ -95,7 +95,7 @@ async def _topic_alter(broker: Broker, arguments: Mapping[str, Any]) -> object:
     if "partitions" in arguments:
         changes["partitions"] = _argument(arguments, "partitions", int)
     name = _argument(arguments, "name", str)
-    broker.check_topic_config(broker.topics.altered_config(name, changes))
+    broker.check_topic_config(name, broker.topics.altered_config(name, changes))
     topic = await broker.topics.alter(name, changes)
     broker.topic_altered(topic)
     return {**_brief(topic), "config": config_to_json(topic.config)}

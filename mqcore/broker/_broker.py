@@ -20,9 +20,9 @@ from mqcore.broker._partition import Partition
 from mqcore.broker._sessions import Sessions
 from mqcore.broker._topics import Topic, Topics, log_name, log_salt
 from mqcore.broker._window import UnflushedTotal
-from mqcore.config import BrokerConfig, TopicConfig
+from mqcore.config import BrokerConfig, TopicConfig, build_of
 from mqcore.errors import CommandNotPossible, RejectedError
-from mqcore.guarantees import FlushPolicy, Level, NoFlush, SyncFlush
+from mqcore.guarantees import check_available, check_build, raise_refusals
 from mqcore.log import LogStore, MetadataLog
 from mqcore.ports import Ports
 from mqcore.protocol import VERSION_MAX, Code, Welcome
@@ -57,7 +57,9 @@ class Broker:
         context = StorageContext(ports=ports, limits=config.limits, report=report)
         self._backend = create_storage(config.storage.url, context, config.storage.options)
         self._transports = [create_transport(listen.url, listen.options) for listen in config.listen]
-        self.flush_policy = config.flush.value or self._default_flush()
+        build = build_of(config, self._backend.capabilities)
+        raise_refusals([*check_build(build), *check_available(build)])
+        self.flush_policy = build.flush_policy
         self.store = LogStore(
             self._backend, ports=ports, limits=config.limits, node_name=config.name, report=report
         )
@@ -65,9 +67,6 @@ class Broker:
         self.topics = Topics(MetadataLog(self.store), config.limits, ports.random)
         self._stop = trio.Event()
         self._accepting = trio.CancelScope()
-
-    def _default_flush(self) -> FlushPolicy:
-        return SyncFlush() if self._backend.capabilities.flush_level >= Level.DISK else NoFlush()
 
     # running
 
@@ -105,13 +104,15 @@ class Broker:
     async def _open_storage(self) -> None:
         await self.store.open()
         await self.topics.replay()
+        stored = {topic.name: topic.config for topic in self.topics.by_id.values()}
+        raise_refusals(check_build(build_of(self.config, self._backend.capabilities, {**self.config.topics, **stored})))
 
     async def _prepare_topics(self) -> None:
         for topic_id in list(self.topics.deleted):
             await self.remove_logs(topic_id)
         for name, config in self.config.topics.items():
             if name not in self.topics.by_name:
-                self.check_topic_config(config)
+                self.check_topic_config(name, config)
                 await self.topics.create(name, config)
         await self._report_unknown_logs()
 
@@ -254,18 +255,9 @@ class Broker:
                 await self.store.delete_log(name)
         await self.topics.removed(topic_id)
 
-    def check_topic_config(self, config: TopicConfig) -> None:
-        """Refuse a topic policy that the storage cannot keep."""
-        for policy in (config.flush, config.weakest_send):
-            if policy is not None and not isinstance(policy, NoFlush):
-                level = self._backend.capabilities.flush_level
-                if level < Level.DISK:
-                    raise RejectedError(
-                        f"flush {type(policy).__name__} needs a storage that flushes to disk; "
-                        f"{self._backend.url.scheme} reaches {level.label}: use flush = \"none\"",
-                        code=Code.POLICY_TOO_STRONG,
-                        name=Code.POLICY_TOO_STRONG.label,
-                    )
+    def check_topic_config(self, name: str, config: TopicConfig) -> None:
+        """Raise ``RefusedError`` for a topic that the build cannot keep, its stated ``survive`` included."""
+        raise_refusals(check_build(build_of(self.config, self._backend.capabilities, {name: config})))
 
     # what connections ask
 

@@ -17,8 +17,7 @@ from crc32c import crc32c
 
 from mqcore.config import TopicConfig, check_topic_name
 from mqcore.errors import CorruptionError, RejectedError
-from mqcore.guarantees import FlushPolicy
-from mqcore.guarantees.policy_text import format_flush, parse_flush
+from mqcore.guarantees import FlushPolicy, format_flush, parse_flush
 from mqcore.limits import Limits
 from mqcore.log import MetadataLog
 from mqcore.protocol import Code

@@ -1,0 +1,111 @@
+"""The committed bytes: every version decodes them to the same meaning, and encodes that meaning to the same bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqcore.abc import Buffer, Codec
+from mqcore.batch import (
+    HEADER_BYTES,
+    BatchHeader,
+    control_batch,
+    control_payload,
+    decode_batch,
+    encode_batch,
+    stamp,
+    unpack_header,
+    validate_batch,
+    verify_header,
+)
+from mqcore.limits import Limits
+
+FOLDER = Path(__file__).with_name("vectors")
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+MESSAGES = [name for name in NAMES if name != "control"]
+LIBRARY_OF = {2: "zstandard", 3: "lz4"}
+
+
+class RecordedBlock(Codec):
+    """Gives back the block that the vector holds: from version to version a library compresses differently."""
+
+    name = "recorded"
+
+    def __init__(self, tag: int, block: bytes) -> None:
+        self.tag = tag  # type: ignore[misc]
+        self.block = block
+
+    def compress(self, payload: Buffer) -> bytes:
+        return self.block
+
+    def decompress(self, payload: Buffer, size: int) -> bytes:
+        raise NotImplementedError
+
+
+def load(name: str) -> tuple[bytes, dict[str, Any]]:
+    return (FOLDER / f"{name}.bin").read_bytes(), json.loads((FOLDER / f"{name}.json").read_text())
+
+
+def test_there_are_vectors_for_every_column_and_codec():
+    expected = {"one-message", "keys", "headers", "timestamps", "everything", "control", "zlib", "zstandard", "lz4"}
+    assert expected <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_fields_are_where_they_were(name: str):
+    batch, meaning = load(name)
+    assert unpack_header(batch) == BatchHeader(**meaning["header"])
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_vector_decodes_to_its_meaning(name: str, needs):
+    batch, meaning = load(name)
+    if meaning["header"]["codec"] in LIBRARY_OF:
+        needs(LIBRARY_OF[meaning["header"]["codec"]])
+    decoded = decode_batch(memoryview(batch), Limits())
+    assert [value.hex() for value in decoded.values] == meaning["values"]
+    keys = decoded.keys
+    assert (keys and [None if key is None else key.hex() for key in keys]) == meaning["keys"]
+    headers = decoded.headers
+    assert (headers and [[[key, value.hex()] for key, value in pairs] for pairs in headers]) == meaning["headers"]
+    assert decoded.timestamps_ms == (meaning["timestamps_ms"] or [meaning["created_ms"]] * len(meaning["values"]))
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_meaning_encodes_to_the_vector(name: str):
+    batch, meaning = load(name)
+    header = validate_batch(batch, Limits())
+    keys, headers = meaning["keys"], meaning["headers"]
+    block = batch[header.size - header.payload_bytes :]
+    encoded = encode_batch(
+        [bytes.fromhex(value) for value in meaning["values"]],
+        keys=keys and [None if key is None else bytes.fromhex(key) for key in keys],
+        headers=headers and [[(key, bytes.fromhex(value)) for key, value in pairs] for pairs in headers],
+        timestamps_ms=meaning["timestamps_ms"],
+        created_ms=meaning["created_ms"],
+        producer_id=header.producer_id,
+        producer_epoch=header.producer_epoch,
+        first_sequence=header.first_sequence,
+        codec=RecordedBlock(header.codec, block) if header.codec else None,
+        limits=Limits(),
+    )
+    if meaning["stamped"]:
+        stamp(encoded, **meaning["stamped"])
+    assert encoded == batch
+
+
+def test_stamped_vector_belongs_to_its_log_only():
+    batch, meaning = load("everything")
+    salt = meaning["stamped"]["salt"]
+    assert verify_header(batch, salt)
+    assert not verify_header(batch, salt ^ 1)
+
+
+def test_control_vector_is_the_opaque_payload_and_nothing_else():
+    batch, meaning = load("control")
+    payload = control_payload(batch)
+    assert payload == batch[HEADER_BYTES:] == b"opaque to everybody but the broker"
+    assert control_batch(payload, created_ms=meaning["header"]["created_first_ms"]) == batch

@@ -1,0 +1,22 @@
+"""How long to wait before the next attempt. Pure: chance comes in as an argument."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+
+__all__ = ["Backoff"]
+
+
+@attrs.frozen
+class Backoff:
+    """Pauses that double from ``first_ms`` to ``most_ms``, each shortened by up to a half so that clients part ways."""
+
+    first_ms: int
+    most_ms: int
+
+    def pause(self, attempt: int, source: random.Random) -> float:
+        """Seconds to wait after ``attempt`` failures in a row (1 or more)."""
+        full_ms = min(self.most_ms, self.first_ms << min(attempt - 1, 20))
+        return full_ms / 1000 * (1 - source.random() / 2)

@@ -1,0 +1,374 @@
+"""The producer's state machine against a model of the log: order, retries, outcomes (guarantees section 1, R12, G15)."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from crc32c import crc32c
+from hypothesis import given, settings
+
+from mqcore.batch import BatchHeader, decode_batch, unpack_header
+from mqcore.client._accumulator import Accumulator
+from mqcore.client._backoff import Backoff
+from mqcore.client._options import ProducerOptions
+from mqcore.client._sequencer import Loss
+from mqcore.client._shipment import Shipment
+from mqcore.errors import ConfigurationError, OutcomeUnknown, RejectedError
+from mqcore.limits import Limits
+from mqcore.log import ACCEPT, Duplicate, Gap, ProducerTable
+from mqcore.protocol import Code
+
+LIMITS = Limits()
+
+
+class Wire:
+    """An accumulator with a hand-cranked clock, and the batches that it sent."""
+
+    def __init__(self, partitions: int = 1, **options: Any) -> None:
+        self.now = 0.0
+        self.sent: list[Shipment] = []
+        self.losses: list[Loss] = []
+        self.credit = 1_000
+        self.accumulator = Accumulator(
+            "t",
+            partitions,
+            ProducerOptions(**options),
+            producer_id=7,
+            limits=LIMITS,
+            backoff=Backoff(100, 1_000),
+            source=random.Random(1),
+            lost=self.losses.append,
+        )
+
+    def add(self, value: bytes, key: bytes | None = None, **arguments: Any) -> Shipment:
+        part = self.accumulator.add(value, key, None, arguments.pop("partition", None), self.now, 0, **arguments)
+        return part[0]
+
+    def pump(self) -> list[Shipment]:
+        before = len(self.sent)
+        self.again = self.accumulator.pump(self.now, lambda size: len(self.sent) - before < self.credit, self.sent.append)
+        return self.sent[before:]
+
+    def acknowledge(self, shipment: Shipment, offset: int = 0) -> None:
+        self.accumulator.produced(shipment, offset, 1, 2, False, "node")
+
+    def fail(self, shipment: Shipment, code: Code, **facts: object) -> None:
+        self.accumulator.failed(shipment, code, "refused", facts, self.now)
+
+
+def header_of(shipment: Shipment) -> BatchHeader:
+    assert shipment.data is not None
+    return unpack_header(shipment.data)
+
+
+def values_of(shipment: Shipment) -> list[bytes]:
+    assert shipment.data is not None
+    return decode_batch(shipment.data, LIMITS).values
+
+
+def test_what_was_added_since_the_last_pump_is_one_batch_and_receipts_count_from_its_offset() -> None:
+    wire = Wire()
+    shipments = {wire.add(b"%d" % number) for number in range(64)}
+    (shipment,) = shipments
+    assert wire.pump() == [shipment]
+    assert values_of(shipment) == [b"%d" % number for number in range(64)]
+    wire.acknowledge(shipment, offset=100)
+    assert shipment.receipt_of(63).offset == 163
+    assert shipment.receipt_of(0).nodes == ("node",)
+    assert wire.accumulator.bytes_held == 0
+    assert wire.pump() == []
+
+
+def test_a_batch_is_full_at_its_bytes_and_at_its_messages() -> None:
+    wire = Wire(batch_bytes=10, batch_messages=3)
+    for value in (b"12345", b"12345", b"1", b"2", b"3", b"4", b"a message larger than a batch", b"5"):
+        wire.add(value)
+    assert [len(shipment.values) for shipment in wire.pump()] == [2, 3, 1, 1, 1]
+
+
+def test_add_many_cuts_at_the_same_limits_and_keeps_the_order() -> None:
+    wire = Wire(batch_bytes=100, batch_messages=7)
+    values = [bytes([number % 250]) * (number % 40) for number in range(200)]
+    parts = wire.accumulator.add_many(values, None, None, 0.0, 0)
+    assert [value for shipment, _, _ in parts for value in shipment.values] == values
+    assert all(len(shipment.values) <= 7 for shipment, _, _ in parts)
+    assert all(sum(map(len, shipment.values)) <= 100 for shipment, _, _ in parts)
+    assert [count for _, _, count in parts] == [len(shipment.values) for shipment, _, _ in parts]
+
+
+def test_linger_holds_a_batch_back_until_its_time_or_until_it_is_full() -> None:
+    wire = Wire(linger_ms=5, batch_messages=2)
+    wire.add(b"1")
+    assert wire.pump() == []
+    assert wire.again == pytest.approx(0.005)
+    wire.now = 0.005
+    assert len(wire.pump()) == 1
+    wire.add(b"2")
+    wire.add(b"3")
+    wire.add(b"4")
+    assert [values_of(shipment) for shipment in wire.pump()] == [[b"2", b"3"]]
+    wire.accumulator.flush()
+    assert [values_of(shipment) for shipment in wire.pump()] == [[b"4"]]
+
+
+def test_a_key_goes_to_crc32c_mod_partitions_others_change_partition_by_batch() -> None:
+    wire = Wire(partitions=5)
+    for key in (b"a", b"b", b"c", b"a"):
+        assert wire.add(b"x", key).queue.partition == crc32c(key) % 5
+    wire.pump()
+    partitions = []
+    for _ in range(10):
+        first, second = wire.add(b"x"), wire.add(b"y")
+        assert first is second
+        partitions.append(first.queue.partition)
+        wire.pump()
+    assert sorted(partitions) == sorted([*range(5), *range(5)])
+    assert wire.add(b"x", partition=3).queue.partition == 3
+    with pytest.raises(ConfigurationError, match="partitions 0 to 4, not 5"):
+        wire.add(b"x", partition=5)
+
+
+def test_a_message_above_a_limit_is_rejected_alone() -> None:
+    wire = Wire()
+    wire.add(b"before")
+    for value, key, headers, word in (
+        (bytes(LIMITS.message_bytes_max + 1), None, None, "message of"),
+        (b"", bytes(LIMITS.key_bytes_max + 1), None, "key of"),
+        (b"", None, {"h": bytes(LIMITS.headers_bytes_max)}, "headers of"),
+    ):
+        with pytest.raises(RejectedError, match=word):
+            wire.accumulator.add(value, key, headers, None, 0.0, 0)
+    with pytest.raises(TypeError, match="encode it first"):
+        wire.accumulator.add("text", None, None, None, 0.0, 0)  # type: ignore[arg-type]
+    wire.add(bytes(LIMITS.message_bytes_max))
+    assert [len(shipment.values) for shipment in wire.pump()] == [1, 1]
+
+
+def test_keys_and_headers_stay_with_their_message() -> None:
+    wire = Wire()
+    wire.add(b"1")
+    wire.add(b"2", b"key", partition=0)
+    wire.accumulator.add(b"3", None, {"name": b"value"}, 0, 0.0, 0)
+    wire.add(b"4")
+    (shipment,) = wire.pump()
+    assert shipment.data is not None
+    batch = decode_batch(shipment.data, LIMITS)
+    assert batch.keys == [None, b"key", None, None]
+    assert batch.headers == [(), (), (("name", b"value"),), ()]
+
+
+def test_the_window_and_the_credit_hold_batches_back() -> None:
+    wire = Wire(batches_in_flight_max=2, batch_messages=1)
+    shipments = [wire.add(b"%d" % number) for number in range(4)]
+    assert wire.pump() == shipments[:2]
+    wire.acknowledge(shipments[0])
+    wire.credit = 0
+    assert wire.pump() == []
+    wire.credit = 5
+    assert wire.pump() == shipments[2:3]
+
+
+def test_a_broken_connection_repeats_the_same_bytes_in_order_and_later_ones_after_them() -> None:
+    wire = Wire(batch_messages=1)
+    first, second = wire.add(b"1"), wire.add(b"2")
+    before = [bytes(shipment.data or b"") for shipment in wire.pump()]
+    wire.accumulator.broken()
+    third = wire.add(b"3")
+    assert wire.pump() == [first, second, third]
+    assert [bytes(first.data or b""), bytes(second.data or b"")] == before
+
+
+def test_a_refusal_that_passes_is_retried_after_a_pause_and_what_followed_it_after_it() -> None:
+    wire = Wire(batch_messages=1)
+    first, second, third = (wire.add(b"%d" % number) for number in range(3))
+    wire.pump()
+    wire.fail(first, Code.BUSY)
+    wire.now = 10.0
+    assert wire.pump() == []  # the answers to the others are still to come
+    wire.fail(second, Code.SEQUENCE_GAP, expected_sequence=0)
+    wire.fail(third, Code.SEQUENCE_GAP, expected_sequence=0)
+    assert wire.pump() == [first, second, third]
+    wire.fail(first, Code.STORAGE_FULL)
+    wire.fail(second, Code.SEQUENCE_GAP, expected_sequence=0)
+    wire.fail(third, Code.SEQUENCE_GAP, expected_sequence=0)
+    assert wire.pump() == []
+    assert 10.0 < wire.again <= 10.2
+    wire.now = 10.2
+    assert wire.pump() == [first, second, third]
+    assert not wire.losses
+
+
+def test_a_final_refusal_is_told_at_once_and_the_rest_goes_on_under_a_new_epoch() -> None:
+    wire = Wire(batch_messages=1)
+    first, second, third = (wire.add(b"%d" % number) for number in range(3))
+    wire.pump()
+    wire.acknowledge(first)
+    wire.fail(second, Code.BATCH_TOO_LARGE)
+    with pytest.raises(RejectedError) as caught:
+        second.receipt_of(0)
+    assert caught.value.name == "batch-too-large"
+    wire.fail(third, Code.SEQUENCE_GAP, expected_sequence=1)
+    assert wire.pump() == [third]
+    assert (header_of(third).producer_epoch, header_of(third).first_sequence) == (1, 0)
+    fourth = wire.add(b"4")
+    assert wire.pump() == [fourth]
+    assert (header_of(fourth).producer_epoch, header_of(fourth).first_sequence) == (1, 1)
+    assert not wire.losses
+
+
+def test_a_gap_before_the_first_in_line_is_a_loss_that_is_told() -> None:
+    wire = Wire(batch_messages=5)
+    for _ in range(5):
+        first = wire.add(b"x")
+    wire.pump()
+    wire.acknowledge(first)
+    second = wire.add(b"y")
+    wire.pump()
+    wire.fail(second, Code.SEQUENCE_GAP, expected_sequence=2)
+    assert wire.losses == [Loss("t", 0, 3)]
+    assert wire.pump() == [second]
+    assert (header_of(second).producer_epoch, header_of(second).first_sequence) == (1, 0)
+
+
+def test_a_gap_that_asks_for_later_sequences_is_no_loss() -> None:
+    wire = Wire()
+    shipment = wire.add(b"x")
+    wire.pump()
+    wire.accumulator.broken()
+    wire.pump()
+    wire.fail(shipment, Code.SEQUENCE_GAP, expected_sequence=1)
+    wire.now = 1.0
+    assert wire.pump() == [shipment]
+    assert header_of(shipment).producer_epoch == 0
+    assert not wire.losses
+
+
+def test_time_over_what_never_left_is_rejected_and_what_may_have_arrived_is_unknown() -> None:
+    wire = Wire(batches_in_flight_max=1, batch_messages=1, delivery_timeout_ms=1_000)
+    first, second = wire.add(b"1"), wire.add(b"2")
+    wire.pump()
+    wire.now = 1.0
+    assert wire.accumulator.deadline == 1.0
+    wire.accumulator.expire(1.0)
+    with pytest.raises(OutcomeUnknown):
+        first.receipt_of(0)
+    with pytest.raises(RejectedError, match="never sent"):
+        second.receipt_of(0)
+    third = wire.add(b"3")
+    wire.accumulator.broken()
+    assert wire.pump() == [first]  # still repeated: the log may wait for its sequence
+    wire.acknowledge(first)
+    assert wire.pump() == [third]
+    assert header_of(third).first_sequence == 1
+    with pytest.raises(OutcomeUnknown):
+        first.receipt_of(0)
+
+
+def test_a_refusal_after_an_attempt_in_doubt_is_unknown_and_not_rejected() -> None:
+    wire = Wire()
+    shipment = wire.add(b"x")
+    wire.pump()
+    wire.accumulator.broken()
+    wire.pump()
+    wire.fail(shipment, Code.UNKNOWN_TOPIC)
+    with pytest.raises(OutcomeUnknown):
+        shipment.receipt_of(0)
+
+
+def test_one_way_has_no_sequence_no_answer_and_holds_no_memory_once_sent() -> None:
+    wire = Wire()
+    wire.add(b"1")
+    shipment = wire.add(b"2", one_way=True)
+    assert wire.pump() == [wire.sent[0], shipment]
+    assert header_of(wire.sent[0]).producer_id == 7
+    assert shipment.state.value == "finished"
+    wire.acknowledge(wire.sent[0])
+    assert wire.accumulator.bytes_held == 0
+    third = wire.add(b"3")
+    wire.pump()
+    assert header_of(third).first_sequence == 1
+
+
+def test_sends_of_different_policies_do_not_share_a_batch() -> None:
+    wire = Wire()
+    assert wire.add(b"1", policy=3) is not wire.add(b"2", policy=1)
+    assert [shipment.policy for shipment in wire.pump()] == [3, 1]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.DataObject) -> None:
+    """A log with the broker's producer table; connections break and requests are refused at any moment."""
+    wire = Wire(batch_messages=2, batches_in_flight_max=3, delivery_timeout_ms=1_000_000)
+    table = ProducerTable(LIMITS)
+    log: list[bytes] = []
+    refused: set[bytes] = set()
+    on_the_way: list[tuple[Shipment, bytes]] = []
+    replies: list[tuple[Shipment, Code | None, object]] = []
+    shipments: list[Shipment] = []
+    numbers = iter(range(1_000_000))
+
+    def arrive(shipment: Shipment, batch: bytes) -> None:
+        header = unpack_header(batch)
+        verdict = table.check(header)
+        if isinstance(verdict, Duplicate):
+            replies.append((shipment, None, verdict.base_offset))
+        elif isinstance(verdict, Gap):
+            replies.append((shipment, Code.SEQUENCE_GAP, verdict.expected_sequence))
+        else:
+            assert verdict is ACCEPT, verdict
+            code = data.draw(st.sampled_from([None, None, None, Code.BUSY, Code.MESSAGE_TOO_LARGE]))
+            if code is None:
+                table.record(
+                    header.producer_id, header.producer_epoch, header.first_sequence, header.count,
+                    header.body_checksum, len(log), 0,
+                )  # fmt: skip
+                replies.append((shipment, None, len(log)))
+                log.extend(decode_batch(batch, LIMITS).values)
+            else:
+                replies.append((shipment, code, None))
+
+    def answer() -> None:
+        shipment, code, fact = replies.pop(0)
+        if code is None:
+            assert isinstance(fact, int)
+            wire.acknowledge(shipment, fact)
+        else:
+            wire.fail(shipment, code, **({} if fact is None else {"expected_sequence": fact}))
+
+    def step(action: str) -> None:
+        if action == "add":
+            shipments.append(wire.add(b"%d" % next(numbers)))
+        elif action == "pump":
+            on_the_way.extend((shipment, bytes(shipment.data or b"")) for shipment in wire.pump())
+        elif action == "arrive" and on_the_way:
+            arrive(*on_the_way.pop(0))
+        elif action == "answer" and replies:
+            answer()
+        elif action == "break":
+            on_the_way.clear()
+            replies.clear()
+            wire.accumulator.broken()
+        wire.now += 0.5
+
+    actions = ["add", "add", "pump", "arrive", "arrive", "answer", "answer", "break"]
+    for action in data.draw(st.lists(st.sampled_from(actions), max_size=60)):
+        step(action)
+    for _ in range(400):
+        for action in ("pump", "arrive", "answer"):
+            step(action)
+    assert all(shipment.is_settled for shipment in shipments)
+    assert not wire.losses
+    assert wire.accumulator.bytes_held == 0
+    assert len(set(log)) == len(log), "doubled"
+    assert [int(value) for value in log] == sorted(map(int, log)), "out of order"
+    for shipment in shipments:
+        if isinstance(shipment.error, RejectedError):
+            refused.update(bytes(value) for value in shipment.values)
+        elif shipment.receipt is not None:
+            offset = shipment.receipt.offset
+            assert log[offset : offset + len(shipment.values)] == shipment.values
+    assert refused.isdisjoint(log), "rejected is invisible (G07)"

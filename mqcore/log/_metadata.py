@@ -8,25 +8,80 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import trio
+
+from mqcore.batch import HEADER_BYTES, unpack_header
+from mqcore.errors import CorruptionError
+from mqcore.log._control import (
+    RECORDS,
+    SNAPSHOT,
+    control_kind,
+    pack_records_batch,
+    unpack_records_batch,
+)
 from mqcore.log._store import LogStore
+from mqcore.log._types import IncomingBatch
 
 __all__ = ["MetadataLog"]
 
+READ_BYTES = 4 * 1024 * 1024
+
 
 class MetadataLog:
-    """Append-only JSON records; replayed to the end before anybody serves."""
+    """Append-only JSON records on ``store``'s metadata log; replayed to the end before anybody serves."""
 
     def __init__(self, store: LogStore) -> None:
-        raise NotImplementedError
+        self._store = store
+        self._lock = trio.Lock()
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes that the log holds: what says when to ``compact``."""
+        return self._store.metadata.bytes_total
 
     async def replay(self) -> list[dict[str, Any]]:
-        """Every record since the last ``compact``, in order."""
-        raise NotImplementedError
+        """Every record since the last ``compact``, in order.
+
+        Raises ``CorruptionError`` when any of it is damaged: metadata with a hole is not served.
+        """
+        log = self._store.metadata
+        if log.damages:
+            raise CorruptionError(f"the metadata log is damaged: {log.damages[0].text}", where=f"log {log.name}")
+        records: list[dict[str, Any]] = []
+        offset = log.start_offset
+        while offset < log.end_offset:
+            chunks, _, offset = await log.read_own(offset, READ_BYTES)
+            for chunk in chunks:
+                at = 0
+                while at < len(chunk):
+                    size = unpack_header(chunk[at : at + HEADER_BYTES], log.name).size
+                    self._take(chunk[at : at + size], records)
+                    at += size
+        return records
+
+    def _take(self, batch: memoryview, records: list[dict[str, Any]]) -> None:
+        kind = control_kind(batch)
+        if kind == SNAPSHOT:
+            records.clear()
+        if kind in (RECORDS, SNAPSHOT):
+            records += unpack_records_batch(batch, f"log {self._store.metadata.name}")
 
     async def append(self, records: Sequence[Mapping[str, Any]]) -> int:
-        """Append records as one batch and flush; durable when it returns. Returns the offset of the first."""
-        raise NotImplementedError
+        """Append ``records`` (JSON objects, at least one) as one batch and flush it; return the offset of the first.
+
+        Durable when it returns. Calls queue up. Raises as ``PartitionLog.append`` and ``LogStore.flush``.
+        """
+        return await self._append(pack_records_batch(records))
 
     async def compact(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Replace everything before by ``records`` (the whole present state) and trim what is below."""
-        raise NotImplementedError
+        """Replace everything before by ``records``, the whole present state, and give up what lies below. Durable."""
+        offset = await self._append(pack_records_batch(records, snapshot=True))
+        async with self._lock:
+            await self._store.metadata.trim(offset)
+
+    async def _append(self, batch: bytearray) -> int:
+        log = self._store.metadata
+        async with self._lock:
+            base_offsets = await log.append_own([IncomingBatch(unpack_header(batch), batch)])
+            await self._store.flush([log])
+        return base_offsets[0]

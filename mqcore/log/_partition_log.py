@@ -5,88 +5,336 @@ Knows nothing of topics, requests or flush policies. One task appends, truncates
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, NoReturn
 
-from mqcore.batch import BatchHeader
-from mqcore.errors import StorageError
-from mqcore.log._producers import ProducerTable, Verdict
-from mqcore.log._types import Damage, EpochEntry, IncomingBatch, ReadResult, RetentionFacts
+import trio
 
-__all__ = ["PartitionLog"]
+from mqcore.abc import Log, Notice
+from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, stamp, unpack_header
+from mqcore.errors import OutcomeUnknown, StorageError
+from mqcore.limits import Limits
+from mqcore.log._control import EpochFacts, pack_epoch_batch
+from mqcore.log._producers import Verdict
+from mqcore.log._readable import ReadableLog
+from mqcore.log._recovery import rebuild
+from mqcore.log._scan import header_at
+from mqcore.log._sidecar import Sidecar
+from mqcore.log._state import LogState
+from mqcore.log._types import IncomingBatch
+
+__all__ = ["LogContext", "PartitionLog"]
+
+CHECKPOINT_FIRST_BYTES = 1024 * 1024
+"""A log has no sidecar before it holds more than this."""
+
+CHECKPOINT_SPACING_BYTES = 16 * 1024 * 1024
+"""Growth between checkpoints; more if they are large."""
+
+CHECKPOINT_SHARE = 16
+"""The log grows by so many times the size of a checkpoint before the next."""
+
+HISTORY_KEPT_MAX = 256
+"""Reigns kept that lie wholly below the log's start."""
 
 
-class PartitionLog:
-    """Batches in order, with offsets. Made by ``LogStore.open_log``."""
+class LogContext(NamedTuple):
+    """What the logs of one store share: the reign, the clock (ms since 1970 UTC), limits, where notices go."""
 
-    name: str
-    salt: int
-    start_offset: int
-    """First offset kept; never goes back."""
-    end_offset: int
-    """Offset that the next message gets."""
-    durable_offset: int
-    """Offset below which everything is at the backend's flush level."""
-    end_position: int
-    durable_position: int
-    failed: StorageError | None
-    """Why the log takes no more appends, for good; None while it works."""
-    producers: ProducerTable
+    reign: EpochFacts
+    wall_ms: Callable[[], int]
+    limits: Limits
+    report: Callable[[Notice], None]
+    flush_bytes: Callable[[Sequence[Log]], Awaitable[None]]
 
-    @property
-    def bytes_total(self) -> int:
-        """Bytes that the log holds."""
-        raise NotImplementedError
 
-    @property
-    def dirty(self) -> bool:
-        """Whether a flush would move ``durable_offset``."""
-        raise NotImplementedError
+class PartitionLog(ReadableLog):
+    """Batches in order, with offsets. Made by ``LogStore.open_log``.
+
+    ``append``, ``truncate``, ``trim`` and ``checkpoint`` exclude each other: a second one raises
+    ``trio.BusyResourceError``. Once ``failed`` is set nothing is appended, and nothing beyond ``durable_offset`` is
+    served.
+    """
+
+    __slots__ = ("_busy", "_checkpoint_at", "_context", "_make_sidecar", "_reign_open", "_sidecar")
+
+    def __init__(
+        self,
+        log: Log,
+        state: LogState,
+        *,
+        salt: int,
+        context: LogContext,
+        sidecar: Sidecar | None,
+        make_sidecar: Callable[[], Awaitable[Sidecar]],
+    ) -> None:
+        super().__init__(log, state, salt=salt, report=context.report)
+        self._context = context
+        self._sidecar = sidecar
+        self._make_sidecar = make_sidecar
+        self._busy = False
+        self._reign_open = False
+        self._plan_checkpoint(0)
+
+    # appending
 
     def check(self, headers: Sequence[BatchHeader]) -> list[Verdict]:
         """Verdicts of the producer table for batches about to be appended in this order.
 
         They hold if ``append`` follows without a checkpoint. Raises ``trio.BusyResourceError`` during an append.
         """
-        raise NotImplementedError
+        if self._busy:
+            self._refuse_busy()
+        producers = self._state.producers
+        return [producers.check(headers[0])] if len(headers) == 1 else producers.check_many(headers)
 
     async def append(self, batches: Sequence[IncomingBatch]) -> list[int]:
-        """Stamp and append ``batches`` in one go; return their base offsets. See the class for who may call it."""
-        raise NotImplementedError
+        """Append ``batches`` with one append of the backend; return their base offsets.
 
-    async def read(self, offset: int, bytes_max: int, end_offset: int) -> ReadResult:
-        """Return whole batches from the one that contains ``offset``, below ``end_offset``."""
-        raise NotImplementedError
+        Headers are stamped in a copy; bodies go down as they are. The first append of a reign is preceded by its
+        epoch batch. Bodies, sizes and sequences have been checked by the caller (``check``).
 
-    @property
-    def history(self) -> list[EpochEntry]:
-        """The reigns of this log, oldest first."""
-        raise NotImplementedError
+        Raises ``StorageError`` with ``appended`` False when nothing is in the log: before any byte, or after a durable
+        truncation to where it began; the log and its producers are as before. Raises ``OutcomeUnknown`` when even that
+        failed, and sets ``failed``. Not cancelled once begun: it ends when the backend has answered.
+        """
+        for header, data in batches:
+            if header.attributes & ATTRIBUTE_CONTROL or header.size != len(data) or header.count < 1:
+                raise ValueError(f"log {self.name}: not a batch of a producer, or not all of it: {header}")
+        return await self.append_own(batches)
 
-    @property
-    def damages(self) -> list[Damage]:
-        """Damaged ranges met so far."""
-        raise NotImplementedError
+    async def append_own(self, batches: Sequence[IncomingBatch]) -> list[int]:
+        """``append`` for the broker's own batches too: control batches, which nobody is served."""
+        if self._busy:
+            self._refuse_busy()
+        if self.failed is not None:
+            raise StorageError(f"log {self.name} takes no appends since a failure: {self.failed}", kind="closed")
+        state = self._state
+        context = self._context
+        epoch, salt, now_ms = context.reign.number, self.salt, context.wall_ms()
+        chunks: list[bytearray | memoryview] = []
+        opening: BatchHeader | None = None
+        if not self._reign_open:
+            batch = pack_epoch_batch(context.reign)
+            opening = unpack_header(batch)
+            stamp(
+                memoryview(batch)[:HEADER_BYTES],
+                base_offset=state.end_offset,
+                epoch=epoch,
+                appended_ms=now_ms,
+                salt=salt,
+            )
+            chunks.append(batch)
+        base_offset = state.end_offset
+        base_offsets: list[int] = []
+        for header, data in batches:
+            view = memoryview(data)
+            head = bytearray(view[:HEADER_BYTES])
+            stamp(head, base_offset=base_offset, epoch=epoch, appended_ms=now_ms, salt=salt)
+            chunks.append(head)
+            chunks.append(view[HEADER_BYTES:])
+            base_offsets.append(base_offset)
+            base_offset += header.count
+        self._busy = True
+        try:
+            await self._append_bytes(chunks)
+            if opening is not None:
+                self._enter_reign(opening, now_ms)
+            position = state.end_position
+            for (header, _), base_offset in zip(batches, base_offsets, strict=True):
+                state.take(position, header, base_offset, now_ms)
+                position += header.size
+            if position >= self._checkpoint_at:
+                await self._checkpoint()
+        finally:
+            self._busy = False
+        return base_offsets
 
-    def epoch_at(self, offset: int) -> int:
-        """Epoch number of the batch that contains ``offset``; at the end, of the last batch; 0 in an empty log."""
-        raise NotImplementedError
+    async def open_reign(self) -> None:
+        """Append the epoch batch of this reign if it is not in the log yet. Raises as ``append``."""
+        if not self._reign_open:
+            await self.append_own(())
 
-    def divergence(self, offset: int, epoch: int) -> int | None:
-        """Where a reader's history leaves this log's, None if it does not."""
-        raise NotImplementedError
+    def _enter_reign(self, opening: BatchHeader, now_ms: int) -> None:
+        state = self._state
+        reign = self._context.reign
+        state.open_epoch(reign.number, reign.reign_id, state.end_position, state.end_offset)
+        state.take(state.end_position, opening, state.end_offset, now_ms)
+        self._reign_open = True
 
-    async def offset_at_time(self, time_ms: int) -> int:
-        """First offset of the first batch whose append time is at least ``time_ms``; ``end_offset`` if none."""
-        raise NotImplementedError
+    async def _append_bytes(self, chunks: Sequence[bytearray | memoryview]) -> None:
+        expected = self._state.end_position
+        try:
+            with trio.CancelScope(shield=True):
+                position = await self._log.append(chunks)
+        except StorageError as error:
+            if not error.appended:
+                raise
+            await self._undo(error)
+        except BaseException as error:
+            self.failed = StorageError(f"log {self.name}: an append was broken off: {error!r}", kind="io")
+            raise
+        else:
+            if position != expected:
+                self.failed = StorageError(
+                    f"log {self.name}: the storage appended at {position}, not at {expected}; it breaks its contract",
+                    kind="io",
+                    position=position,
+                )
+                raise OutcomeUnknown(str(self.failed))
+
+    async def _undo(self, error: StorageError) -> NoReturn:
+        """Cut off what a failed append may have left, so that it may be called rejected; else the log stops."""
+        try:
+            with trio.CancelScope(shield=True):
+                await self._log.truncate(self._state.end_position)
+        except BaseException as second:
+            self.failed = StorageError(
+                f"log {self.name}: an append failed ({error}) and could not be undone ({second}); restart the broker",
+                kind=error.kind,
+                path=error.path,
+                position=self._state.end_position,
+                appended=True,
+            )
+            raise OutcomeUnknown(str(self.failed)) from second
+        raise StorageError(
+            f"log {self.name}: append failed and was undone: {error}",
+            kind=error.kind,
+            retryable=error.retryable,
+            path=error.path,
+            position=error.position,
+        ) from error
+
+    def _refuse_busy(self) -> NoReturn:
+        raise trio.BusyResourceError(f"log {self.name} is being appended to, truncated or trimmed by another task")
+
+    # retention, truncation, checkpoints
 
     async def trim(self, offset: int) -> int:
-        """Give up whole segments below ``offset``, durably; return the new ``start_offset`` (at most ``offset``)."""
-        raise NotImplementedError
+        """Give up what lies below the batch that contains ``offset``, durably; return the new ``start_offset``.
 
-    async def retention_facts(self) -> RetentionFacts:
-        """What retention needs to know of the oldest part."""
-        raise NotImplementedError
+        The storage behind it is freed by whole segments. The last batch always stays. Reigns and producers are
+        remembered. Raises ``StorageError``.
+        """
+        if self._busy:
+            self._refuse_busy()
+        self._busy = True
+        try:
+            return await self._trim(min(offset, self._state.end_offset))
+        finally:
+            self._busy = False
+
+    async def _trim(self, offset: int) -> int:
+        state = self._state
+        if offset <= state.start_offset:
+            await trio.lowlevel.checkpoint()
+            return state.start_offset
+        found = await self._walk(state.index.floor(offset), lambda header: header.end_offset > offset, None)
+        position, start_offset = (found[0], found[1].base_offset) if found else (state.last_position, -1)
+        if position >= state.last_position:
+            position = state.last_position
+            last = await header_at(self._log, position, state.end_position, self.salt)
+            if last is None:
+                return state.start_offset
+            start_offset = last.base_offset
+        old = state.start_position, state.start_offset
+        state.start_position, state.start_offset = position, start_offset
+        state.history.trim(position, HISTORY_KEPT_MAX)
+        sidecar = await self._checkpoint()
+        if sidecar is None:
+            state.start_position, state.start_offset = old
+            return state.start_offset
+        await self._context.flush_bytes([sidecar.log])
+        sidecar.dirty = False
+        state.index.trim(position)
+        await self._log.trim(position)
+        return start_offset
 
     async def truncate(self, offset: int) -> None:
-        """Cut every batch from the one that contains ``offset`` on, durably; producer state rolls back with it."""
-        raise NotImplementedError
+        """Cut every batch from the one that contains ``offset`` on, durably; producers and epochs roll back with it.
+
+        Raises ``ValueError`` below ``start_offset``, ``StorageError`` (then the log has failed).
+        """
+        if self._busy:
+            self._refuse_busy()
+        state = self._state
+        if offset < state.start_offset:
+            raise ValueError(f"log {self.name}: cannot truncate at {offset}, it begins at {state.start_offset}")
+        self._busy = True
+        try:
+            found = await self._walk(state.index.floor(offset - 1), lambda header: header.end_offset > offset or
+                                     header.base_offset >= offset, None)
+            if found is not None:
+                await self._truncate_bytes(found[0])
+        finally:
+            self._busy = False
+
+    async def _truncate_bytes(self, position: int) -> None:
+        context = self._context
+        sidecar = self._sidecar
+        try:
+            await self._log.truncate(position)
+            state, _ = await rebuild(
+                self._log, sidecar, salt=self.salt, limits=context.limits, durable_end=position, report=context.report
+            )
+        except StorageError as error:
+            self.failed = error
+            raise
+        self._state = state
+        self._generation += 1
+        self._cursors = None
+        self._reign_open = state.epoch == context.reign.number
+        self.durable_offset = min(self.durable_offset, state.end_offset)
+        self.durable_position = min(self.durable_position, state.end_position)
+        self._plan_checkpoint(0)
+
+    async def checkpoint(self) -> None:
+        """Write a checkpoint if the log is large enough for one and has grown since the last. Reports, never raises."""
+        if self._busy:
+            self._refuse_busy()
+        if self._state.end_position >= CHECKPOINT_FIRST_BYTES and self.failed is None:
+            self._busy = True
+            try:
+                await self._checkpoint()
+            finally:
+                self._busy = False
+
+    async def _checkpoint(self) -> Sidecar | None:
+        if self._sidecar is None:
+            self._sidecar = await self._make_sidecar()
+        size = await self._sidecar.write(self._state)
+        self._plan_checkpoint(size)
+        return self._sidecar if size else None
+
+    def _plan_checkpoint(self, size: int) -> None:
+        spacing = max(CHECKPOINT_SPACING_BYTES, CHECKPOINT_SHARE * size)
+        if size == 0 and self._sidecar is None:
+            spacing = CHECKPOINT_FIRST_BYTES
+        self._checkpoint_at = self._state.end_position + spacing
+
+    # what the store does with it
+
+    def flush_targets(self) -> list[Log]:
+        """Logs of bytes that a flush of this log takes in."""
+        if self._sidecar is not None and self._sidecar.dirty:
+            return [self._log, self._sidecar.log]
+        return [self._log]
+
+    def flushed(self, offset: int, position: int) -> None:
+        """Take in that everything below was flushed."""
+        if position > self.durable_position:
+            self.durable_position = position
+            self.durable_offset = max(offset, self.durable_offset)
+
+    def sidecar_flushed(self) -> None:
+        """Take in that the checkpoints were flushed."""
+        if self._sidecar is not None:
+            self._sidecar.dirty = False
+
+    def flush_failed(self, error: StorageError, names: frozenset[str]) -> None:
+        """Stop if a failed flush covered this log; stop writing checkpoints if it covered the sidecar only."""
+        if self.name in names and self.failed is None:
+            self.failed = error
+        if self._sidecar is not None and self._sidecar.log.name in names:
+            self._sidecar.stop()
+

@@ -79,7 +79,7 @@ class Fenced(NamedTuple):
 
 
 class Conflict(NamedTuple):
-    """The sequences were used by a batch of other content or other bounds, at ``base_offset``: a defect of the client."""
+    """The sequences belong to another batch, at ``base_offset``: other content or bounds, a defect of the client."""
 
     base_offset: int
 
@@ -125,7 +125,7 @@ class _Producer:
 
 
 class ProducerTable:
-    """Producers of one log. Empty it costs next to nothing; bounded by ``producers_max`` and ``producer_batches_kept``."""
+    """Producers of one log; costs nothing while empty, bounded by ``producers_max`` and ``producer_batches_kept``."""
 
     __slots__ = ("_clock_ms", "_forgot", "_kept", "_newest_ms", "_producers", "_producers_max", "_retention_ms")
 

@@ -1,0 +1,107 @@
+"""Control batches: the broker's own, in the same format as everybody's. Body: kind, version, then what the kind says.
+
+An *epoch batch* opens a reign in a log (rule R3) and takes no offset. A *records* batch holds JSON records of the
+metadata log, one offset each; a *snapshot* is a records batch that replaces everything before it. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mqcore.batch import HEADER_BYTES, control_batch
+from mqcore.errors import CorruptionError
+from mqcore.ports import Buffer
+
+__all__ = [
+    "EPOCH",
+    "EPOCH_BATCH_BYTES",
+    "RECORDS",
+    "SNAPSHOT",
+    "EpochFacts",
+    "control_kind",
+    "pack_epoch_batch",
+    "pack_records_batch",
+    "unpack_epoch_batch",
+    "unpack_records_batch",
+]
+
+EPOCH = 1
+RECORDS = 2
+SNAPSHOT = 3
+
+CONTROL_VERSION = 1
+
+_KIND = struct.Struct("<HH")
+_EPOCH = struct.Struct("<Q16s16sQ")
+EPOCH_BATCH_BYTES = HEADER_BYTES + _KIND.size + _EPOCH.size
+
+
+class EpochFacts(NamedTuple):
+    """What an epoch batch says: whose reign begins here. Ids are 16 bytes."""
+
+    number: int
+    reign_id: bytes
+    node_id: bytes
+    incarnation: int
+
+
+def pack_epoch_batch(facts: EpochFacts) -> bytearray:
+    """The whole batch that opens a reign, not yet stamped."""
+    return _pack(EPOCH, _EPOCH.pack(*facts), 0)
+
+
+def pack_records_batch(records: Sequence[Mapping[str, Any]], *, snapshot: bool = False) -> bytearray:
+    """The whole batch that holds ``records`` (JSON-able), not yet stamped. At least one record takes an offset."""
+    text = json.dumps(list(records), ensure_ascii=False, separators=(",", ":")).encode()
+    return _pack(SNAPSHOT if snapshot else RECORDS, text, max(1, len(records)))
+
+
+def control_kind(batch: Buffer) -> int:
+    """Kind of a control batch; 0 when its body is too short to have one."""
+    if len(batch) < HEADER_BYTES + _KIND.size:
+        return 0
+    kind: int = _KIND.unpack_from(batch, HEADER_BYTES)[0]
+    return kind
+
+
+def unpack_epoch_batch(batch: Buffer, where: str) -> EpochFacts:
+    """Facts of an epoch batch. Raises ``CorruptionError`` when it is not one of this version."""
+    kind, version = _kind_and_version(batch, where)
+    if kind != EPOCH or version != CONTROL_VERSION or len(batch) != EPOCH_BATCH_BYTES:
+        raise CorruptionError(
+            "not an epoch batch of this version",
+            where=where,
+            expected=f"kind {EPOCH} version {CONTROL_VERSION}, {EPOCH_BATCH_BYTES} bytes",
+            found=f"kind {kind} version {version}, {len(batch)} bytes",
+        )
+    return EpochFacts(*_EPOCH.unpack_from(batch, HEADER_BYTES + _KIND.size))
+
+
+def unpack_records_batch(batch: Buffer, where: str) -> list[dict[str, Any]]:
+    """Records of a records or snapshot batch. Raises ``CorruptionError``."""
+    kind, version = _kind_and_version(batch, where)
+    if kind not in (RECORDS, SNAPSHOT) or version != CONTROL_VERSION:
+        raise CorruptionError(
+            "not a records batch of this version", where=where, found=f"kind {kind} version {version}"
+        )
+    try:
+        records = json.loads(bytes(memoryview(batch)[HEADER_BYTES + _KIND.size :]))
+    except ValueError as error:
+        raise CorruptionError(f"records are not JSON: {error}", where=where) from None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise CorruptionError("records are not a list of objects", where=where)
+    return records
+
+
+def _kind_and_version(batch: Buffer, where: str) -> tuple[int, int]:
+    if len(batch) < HEADER_BYTES + _KIND.size:
+        raise CorruptionError("control batch without a kind", where=where, found=f"{len(batch)} bytes")
+    kind, version = _KIND.unpack_from(batch, HEADER_BYTES)
+    return kind, version
+
+
+def _pack(kind: int, payload: bytes, count: int) -> bytearray:
+    return control_batch(_KIND.pack(kind, CONTROL_VERSION) + payload, created_ms=0, count=count)

@@ -1,0 +1,235 @@
+"""Checks stored batches one after the other, and finds the next whole one after damage.
+
+``BatchScanner`` is sans-IO: it is fed bytes and feeds a ``LogState``. The functions below it read a ``Log`` of bytes. A
+batch counts only if its form, its header checksum (seeded with the log's salt), its offset, its epoch and its body
+checksum are all right; its size is believed only after its header checksum.
+"""
+
+from __future__ import annotations
+
+import re
+
+from crc32c import crc32c
+
+from mqcore.abc import Log
+from mqcore.batch import HEADER_BYTES, MAGIC, PRODUCER_BYTES, VERSION, BatchHeader, unpack_header
+from mqcore.errors import CorruptionError, StorageError
+from mqcore.log._control import EPOCH, control_kind, unpack_epoch_batch
+from mqcore.log._state import LogState
+from mqcore.log._types import Damage
+
+__all__ = [
+    "WINDOW_BYTES",
+    "BatchScanner",
+    "find_batch",
+    "header_at",
+    "intact_header",
+    "locate_damage",
+    "read_exactly",
+    "read_whole",
+    "scan_to",
+]
+
+WINDOW_BYTES = 1024 * 1024
+SEALED_BYTES = HEADER_BYTES - 4
+_MAGIC = re.compile(re.escape(MAGIC.to_bytes(4, "little")))
+
+
+def intact_header(view: memoryview, salt: int, where: str) -> BatchHeader:
+    """The header at the beginning of ``view`` if it was sealed for the log of ``salt``.
+
+    Raises ``CorruptionError`` if not; ``StorageError`` (kind ``foreign``) for a whole header of another format version.
+    """
+    try:
+        header = unpack_header(view, where)
+    except CorruptionError:
+        _refuse_other_version(view, salt, where)
+        raise
+    if header.header_checksum != crc32c(view[:SEALED_BYTES], salt):
+        raise CorruptionError("header checksum does not match", where=where)
+    return header
+
+
+def _refuse_other_version(view: memoryview, salt: int, where: str) -> None:
+    if len(view) < HEADER_BYTES or int.from_bytes(view[:4], "little") != MAGIC or view[4] == VERSION:
+        return
+    if int.from_bytes(view[SEALED_BYTES:HEADER_BYTES], "little") == crc32c(view[:SEALED_BYTES], salt):
+        raise StorageError(
+            f"{where}: batches of format version {view[4]}, this mqcore reads {VERSION}; use the one that wrote them",
+            kind="foreign",
+        )
+
+
+class BatchScanner:
+    """Feeds a ``LogState`` with every batch that follows it. ``invalid`` says why it stopped."""
+
+    __slots__ = ("_salt", "_where", "batches", "invalid", "state")
+
+    def __init__(self, state: LogState, salt: int, where: str) -> None:
+        self.state = state
+        self._salt = salt
+        self._where = where
+        self.invalid = ""
+        self.batches = 0
+
+    def feed(self, view: memoryview) -> int:
+        """Take the batches in ``view``, which begins at ``state.end_position``.
+
+        Returns how many bytes at the new end position are needed to go on: 0 when what is there is no batch.
+        """
+        state = self.state
+        at = 0
+        size = len(view)
+        while size - at >= HEADER_BYTES:
+            position = state.end_position
+            head = view[at : at + HEADER_BYTES]
+            try:
+                header = intact_header(head, self._salt, self._where)
+                if header.base_offset != state.end_offset:
+                    raise CorruptionError(
+                        "batch of another offset",
+                        where=self._where,
+                        expected=str(state.end_offset),
+                        found=str(header.base_offset),
+                    )
+                if size - at < header.size:
+                    return header.size
+                batch = view[at : at + header.size]
+                if crc32c(batch[HEADER_BYTES:], crc32c(head[:PRODUCER_BYTES])) != header.body_checksum:
+                    raise CorruptionError("body checksum does not match", where=self._where)
+                if header.epoch != state.epoch or state.epoch_free:
+                    self._enter_epoch(header, batch, position)
+            except CorruptionError as error:
+                self.invalid = str(error)
+                return 0
+            state.take(position, header, header.base_offset, header.appended_ms)
+            self.batches += 1
+            at += header.size
+        return HEADER_BYTES
+
+    def _enter_epoch(self, header: BatchHeader, batch: memoryview, position: int) -> None:
+        state = self.state
+        if header.epoch < state.epoch:
+            raise CorruptionError(
+                "epoch goes back", where=self._where, expected=f"at least {state.epoch}", found=str(header.epoch)
+            )
+        if header.is_control and header.epoch > state.epoch and control_kind(batch) == EPOCH:
+            facts = unpack_epoch_batch(batch, self._where)
+            if facts.number != header.epoch:
+                raise CorruptionError(
+                    "epoch batch of another epoch",
+                    where=self._where,
+                    expected=str(header.epoch),
+                    found=str(facts.number),
+                )
+            state.open_epoch(facts.number, facts.reign_id, position, header.base_offset)
+        elif state.epoch_free:
+            state.meet_epoch(header.epoch, position, header.base_offset)
+        else:
+            raise CorruptionError(f"epoch {header.epoch} was not opened", where=self._where)
+
+
+async def read_exactly(log: Log, position: int, size: int) -> memoryview:
+    """Return ``size`` bytes at ``position``, joined from pieces where a segment ends; all of them are below ``end``."""
+    view = await log.read(position, size)
+    if len(view) >= size:
+        return view
+    pieces = [view]
+    got = len(view)
+    while got < size:
+        view = await log.read(position + got, size - got)
+        if not len(view):
+            raise StorageError(
+                f"log {log.name}: nothing to read at {position + got}", kind="io", position=position + got
+            )
+        pieces.append(view)
+        got += len(view)
+    return memoryview(b"".join(pieces))
+
+
+async def read_whole(log: Log, position: int, size: int, wanted: int) -> memoryview:
+    """Return up to ``size`` bytes at ``position``, at least ``wanted`` of them; all are below ``end``."""
+    view = await log.read(position, size)
+    return view if len(view) >= wanted else await read_exactly(log, position, wanted)
+
+
+async def scan_to(log: Log, scanner: BatchScanner, end: int) -> None:
+    """Scan from the state's end up to ``end`` or to the first byte that is no batch (then ``scanner.invalid``)."""
+    state = scanner.state
+    wanted = HEADER_BYTES
+    scanner.invalid = ""
+    while (left := end - state.end_position) > 0:
+        if wanted > left:
+            scanner.invalid = f"batch of {wanted} bytes cut short after {left}"
+            return
+        window = await read_whole(log, state.end_position, min(max(wanted, WINDOW_BYTES), left), wanted)
+        wanted = scanner.feed(window)
+        if wanted == 0:
+            return
+
+
+async def find_batch(
+    log: Log, position: int, end: int, *, salt: int, offset_min: int, epoch_min: int
+) -> tuple[int, BatchHeader] | None:
+    """Find the first whole batch of this log at or after ``position``, ending at or before ``end``.
+
+    It must be sealed for this log, begin at ``offset_min`` or later, in epoch ``epoch_min`` or later, and be whole:
+    copies of older batches inside a payload are no match.
+    """
+    while end - position >= HEADER_BYTES:
+        window = await read_whole(log, position, min(WINDOW_BYTES, end - position), HEADER_BYTES)
+        last = len(window) == end - position
+        for match in _MAGIC.finditer(window):
+            at = position + match.start()
+            header = await _candidate(log, at, end, salt)
+            if header is not None and header.base_offset >= offset_min and header.epoch >= epoch_min:
+                return at, header
+        if last:
+            return None
+        position += len(window) - 3
+    return None
+
+
+async def _candidate(log: Log, at: int, end: int, salt: int) -> BatchHeader | None:
+    header = await header_at(log, at, end, salt)
+    if header is None:
+        return None
+    batch = await read_exactly(log, at, header.size)
+    checksum = crc32c(batch[HEADER_BYTES:], crc32c(batch[:PRODUCER_BYTES]))
+    return header if checksum == header.body_checksum else None
+
+
+async def locate_damage(
+    log: Log,
+    position: int,
+    *,
+    salt: int,
+    offset: int,
+    epoch: int,
+    text: str,
+    search_end: int,
+    boundary: tuple[int, int],
+) -> Damage:
+    """Return the damaged range that begins at ``position``, where a batch at ``offset`` should be.
+
+    If only the body is bad, the header says what is lost. Else the range ends at the next whole batch before
+    ``search_end``; else at ``boundary``, the (offset, position) from which the log goes on in any case.
+    """
+    header = await header_at(log, position, search_end, salt)
+    if header is not None and header.base_offset == offset:
+        return Damage(position, position + header.size, offset, offset + header.count, text)
+    found = await find_batch(log, position + 1, search_end, salt=salt, offset_min=offset, epoch_min=epoch)
+    if found is not None:
+        return Damage(position, found[0], offset, found[1].base_offset, text)
+    return Damage(position, boundary[1], offset, boundary[0], text)
+
+
+async def header_at(log: Log, position: int, end: int, salt: int) -> BatchHeader | None:
+    """The header at ``position`` if one of this log is there, and its whole batch lies below ``end``."""
+    if end - position < HEADER_BYTES:
+        return None
+    try:
+        header = intact_header(await read_exactly(log, position, HEADER_BYTES), salt, log.name)
+    except CorruptionError:
+        return None
+    return header if header.size <= end - position else None

@@ -1,0 +1,114 @@
+"""What is known of one log: its ends, index, epochs, producers. A function of the log's prefix, fed batch by batch.
+
+Pure. Appending, recovery and truncation all go through ``take``, so that a recovered log knows what a running one did.
+"""
+
+from __future__ import annotations
+
+from mqcore.batch import BatchHeader
+from mqcore.limits import Limits
+from mqcore.log._history import UNKNOWN_REIGN, EpochHistory
+from mqcore.log._index import OffsetIndex
+from mqcore.log._producers import ProducerTable
+from mqcore.log._types import Damage
+
+__all__ = ["DAMAGES_KEPT_MAX", "LogState"]
+
+DAMAGES_KEPT_MAX = 64
+"""Damaged ranges remembered; further ones are found again when they are read."""
+
+NO_TIME = -(1 << 62)
+"""Before every append time."""
+
+
+class LogState:
+    """State of a log up to ``end_position``. Offsets, positions: as in ``PartitionLog``; times: ms since 1970 UTC."""
+
+    __slots__ = (
+        "damages",
+        "end_offset",
+        "end_position",
+        "epoch",
+        "epoch_free",
+        "history",
+        "index",
+        "last_position",
+        "newest_ms",
+        "producers",
+        "start_offset",
+        "start_position",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self.start_position = 0
+        self.start_offset = 0
+        self.end_position = 0
+        self.end_offset = 0
+        self.last_position = -1
+        """Position of the last batch; -1 before the first."""
+        self.epoch = 0
+        """Epoch number of the last batch."""
+        self.epoch_free = False
+        """Whether the next batch may be of a new epoch without opening it: what opened it is gone."""
+        self.newest_ms = NO_TIME
+        """Greatest append time so far."""
+        self.index = OffsetIndex()
+        self.history = EpochHistory()
+        self.producers = ProducerTable(limits)
+        self.damages: dict[int, Damage] = {}
+
+    def take(self, position: int, header: BatchHeader, base_offset: int, appended_ms: int) -> None:
+        """Take in the batch at ``position``: the next one, appended or met."""
+        index = self.index
+        if position >= index.fine_at:
+            index.note(base_offset, position, self.newest_ms)
+        if appended_ms > self.newest_ms:
+            self.newest_ms = appended_ms
+        if header.producer_id:
+            self.producers.record(
+                header.producer_id,
+                header.producer_epoch,
+                header.first_sequence,
+                header.count,
+                header.body_checksum,
+                base_offset,
+                appended_ms,
+            )
+        self.last_position = position
+        self.end_position = position + header.size
+        self.end_offset = base_offset + header.count
+
+    def open_epoch(self, number: int, reign_id: bytes, position: int, offset: int) -> None:
+        """Take in that reign ``number`` begins at ``position``."""
+        self.epoch = number
+        self.epoch_free = False
+        self.history.note(number, reign_id, position, offset)
+
+    def meet_epoch(self, number: int, position: int, offset: int) -> None:
+        """Take in a batch of an epoch whose opening is gone."""
+        if number > self.epoch:
+            self.open_epoch(number, UNKNOWN_REIGN, position, offset)
+        self.epoch_free = False
+
+    def begin_at(self, position: int, offset: int) -> None:
+        """Begin at the first batch that a trimmed log still has, nothing else being known of what was before."""
+        self.start_position = self.end_position = position
+        self.start_offset = self.end_offset = offset
+        self.epoch_free = True
+        self.producers.forgot()
+
+    def skip(self, damage: Damage) -> None:
+        """Go on after a damaged range."""
+        self.note_damage(damage)
+        self.end_position = damage.end_position
+        self.end_offset = damage.next_offset
+        self.epoch_free = True
+        self.producers.forgot()
+
+    def note_damage(self, damage: Damage) -> bool:
+        """Remember a damaged range; False when it was known."""
+        if damage.position in self.damages:
+            return False
+        if len(self.damages) < DAMAGES_KEPT_MAX:
+            self.damages[damage.position] = damage
+        return True

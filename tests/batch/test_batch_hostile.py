@@ -27,7 +27,7 @@ from mqcore.batch import (
     unpack_header,
     validate_batch,
 )
-from mqcore.errors import CorruptionError, MqcoreError, RejectedError
+from mqcore.errors import CorruptionError, MqcoreError, PluginNotFoundError, RejectedError
 from mqcore.limits import Limits
 from mqcore.registry import find_codec
 
@@ -97,7 +97,7 @@ def test_mutations_with_a_valid_checksum_are_refused_or_read_within_the_limits(d
     seal_body(batch)
     try:
         values, keys, headers, timestamps = read_all(batch, SMALL)
-    except (CorruptionError, RejectedError):
+    except (CorruptionError, RejectedError, PluginNotFoundError):
         return
     header = unpack_header(batch)
     for column in (values, keys, headers, timestamps):

@@ -37,7 +37,7 @@ def of_compressed_message_bytes(size: int) -> dict[str, Any]:
 
 
 def of_key_bytes(size: int) -> dict[str, Any]:
-    return {"values": [b"a", b"b", b"c"], "keys": [b"short", None, bytes(size)]}
+    return {"values": [b"a", b"b", b"c"], "keys": [b"", None, bytes(size)]}
 
 
 def of_headers_bytes(size: int) -> dict[str, Any]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mqcore.ports import Buffer, File, Lock, Mapping
+from mqcore.testing._sectors import Window
 from mqcore.testing._tree import FileNode, os_error
 
 if TYPE_CHECKING:
     from mqcore.testing._disk import ModelDisk
 
 __all__ = ["ModelFile", "ModelLock", "ModelMapping"]
+
+WINDOWS_KEPT = 64
+"""Views that a mapping remembers before it looks which of them are held."""
 
 
 class ModelFile(File):
@@ -113,7 +118,10 @@ def check_readable(disk: ModelDisk, path: str, node: FileNode, position: int, si
 
 
 class ModelMapping(Mapping):
-    """A mapping of a model file. A view is a copy: it shows the bytes of the moment at which it was taken."""
+    """A mapping of a model file. A view that is held shows what is written to the file later, as shared pages do.
+
+    What a real process would be killed for (the file was cut under a view) shows as zeros.
+    """
 
     def __init__(self, disk: ModelDisk, path: str, node: FileNode, size: int) -> None:
         self.path = path
@@ -121,6 +129,7 @@ class ModelMapping(Mapping):
         self._node = node
         self._size = size
         self._open = True
+        self._windows: list[weakref.ref[Window]] = []
 
     def view(self, position: int, size: int) -> memoryview:
         """See ``Mapping``."""
@@ -132,7 +141,15 @@ class ModelMapping(Mapping):
         if position + size > len(self._node.cached):
             raise os_error(errno.EIO, self.path)
         check_readable(self._disk, self.path, self._node, position, size)
-        return memoryview(self._node.read(position, size))
+        window = self._node.window(position, size)
+        if len(self._windows) > WINDOWS_KEPT:
+            self._windows = [known for known in self._windows if known() is not None]
+        self._windows.append(weakref.ref(window))
+        return memoryview(window).toreadonly()
+
+    def held(self) -> bool:
+        """See ``Mapping``: whether the mapping is open or one of its views is held."""
+        return self._open or any(known() is not None for known in self._windows)
 
     def close(self) -> None:
         """See ``Mapping``."""

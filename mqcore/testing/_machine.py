@@ -210,6 +210,7 @@ class Machine:
         other.used_bytes = 0
         for node in other.tree.files():
             node.handles = 0
+            node.windows = []
             other.used_bytes += node.allocated_bytes()
         return other
 

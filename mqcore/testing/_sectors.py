@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 import re
+import weakref
 from collections.abc import Sequence
 
 import attrs
 
 from mqcore.testing._choices import Choices
 
-__all__ = ["PAGE_BYTES", "SECTOR_BYTES", "FlushInFlight", "SectorFile"]
+__all__ = ["PAGE_BYTES", "SECTOR_BYTES", "FlushInFlight", "SectorFile", "Window"]
 
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
@@ -23,6 +24,9 @@ VERSIONS_MAX = 4
 """Most superseded versions of a dirty sector that a power cut may bring back."""
 SIZES_MAX = 32
 """Most superseded sizes of a file that a power cut may bring back."""
+
+WINDOWS_KEPT = 64
+"""Windows that a file remembers before it looks which of them are held."""
 
 CLEAN, DIRTY, STALE, IN_FLIGHT = 0, 1, 2, 3
 """State of a sector. ``STALE``: marked clean by a failed flush although the device holds older bytes."""
@@ -46,6 +50,14 @@ class FlushInFlight:
         self.file.complete_flush(self)
 
 
+class Window(bytearray):
+    """What a mapped view shows: it follows later writes to the file, as shared pages do."""
+
+    __slots__ = ("__weakref__", "position")
+
+    position: int
+
+
 def _resize(content: bytearray, size: int) -> None:
     if size < len(content):
         del content[size:]
@@ -65,6 +77,7 @@ class SectorFile:
         self.durable = bytearray()
         self.allocated = bytearray()
         self.error_sequence = 0
+        self.windows: list[weakref.ref[Window]] = []
         self._state = bytearray()
         self._older: dict[int, list[bytes]] = {}
         self._sizes: list[int] = []
@@ -98,11 +111,22 @@ class SectorFile:
             _resize(self.allocated, end_sector)
         self.allocated[first:end_sector] = b"\1" * (end_sector - first)
         self.cached[position:end] = data
+        if self.windows:
+            self._show(position, end)
 
     def read(self, position: int, size: int) -> bytes:
         """Return up to ``size`` cached bytes at ``position``."""
         with memoryview(self.cached) as content:
             return bytes(content[position : position + size])
+
+    def window(self, position: int, size: int) -> Window:
+        """Return the cached bytes of the range; they follow later writes for as long as somebody holds them."""
+        window = Window(self.read(position, size))
+        window.position = position
+        if len(self.windows) > WINDOWS_KEPT:
+            self.windows = [known for known in self.windows if known() is not None]
+        self.windows.append(weakref.ref(window))
+        return window
 
     def truncate(self, size: int) -> None:
         """Set the cached size; what is cut is zeros if the file grows again."""
@@ -114,6 +138,7 @@ class SectorFile:
             del self.allocated[_sectors_of(size) :]
         _resize(self.cached, size)
         self._note_size(size)
+        self._show(size, old)
 
     def flush(self) -> None:
         """Make everything cached durable at once, except what an earlier failed flush has marked clean."""
@@ -222,6 +247,7 @@ class SectorFile:
         lost += size < len(self.cached)
         self.durable = content
         self.cached = bytearray(content)
+        self.windows = []
         self._state = bytearray(_sectors_of(size))
         self.allocated = bytearray(b"\1") * _sectors_of(size)
         self._settled()
@@ -238,6 +264,18 @@ class SectorFile:
     def _unflushed_runs(self) -> list[tuple[int, int]]:
         runs = UNFLUSHED_RUN.finditer(self._state, self._first_unflushed, self._end_unflushed)
         return [run.span() for run in runs]
+
+    def _show(self, position: int, end: int) -> None:
+        """Let the windows on the range show what is there now: zeros beyond the end."""
+        for known in self.windows:
+            window = known()
+            if window is None:
+                continue
+            start = max(position, window.position)
+            stop = min(end, window.position + len(window))
+            if start < stop:
+                shown = self.read(start, stop - start).ljust(stop - start, b"\0")
+                window[start - window.position : stop - window.position] = shown
 
     def _note_size(self, size: int) -> None:
         self._sizes.append(size)

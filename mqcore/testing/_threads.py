@@ -60,14 +60,14 @@ class ModelThread(DeviceThread):
         self._queue.append(work)
         try:
             await trio.lowlevel.checkpoint()
-            if not self._busy:
-                self._run_until(work)
+            self._drain()
             if not work.done:
                 work.finished = trio.Event()
                 await work.finished.wait()
         except trio.Cancelled:
             if not work.begun:
                 self._queue.remove(work)
+            self._drain()
             raise
         if work.error is not None:
             try:
@@ -75,6 +75,15 @@ class ModelThread(DeviceThread):
             finally:
                 del work  # a traceback that holds its own error is freed late, at a time that no seed decides
         return cast(T, work.result)
+
+    def submit(self, function: Callable[..., object], *args: object) -> None:
+        """See ``DeviceThread``. Runs at once unless something is asked for already."""
+        if self._closed:
+            raise RuntimeError(f"the device thread {self.name} was closed")
+        waiting = bool(self._queue)
+        self._queue.append(_Work(function, args))
+        if not waiting:
+            self._drain()
 
     async def aclose(self) -> None:
         """See ``DeviceThread``."""
@@ -85,9 +94,9 @@ class ModelThread(DeviceThread):
                 await self._idle.wait()
             await trio.lowlevel.checkpoint()
 
-    def _run_until(self, last: _Work) -> None:
-        """Run what was asked, up to ``last``, or up to what takes time."""
-        while not last.begun and not self._busy:
+    def _drain(self) -> None:
+        """Run what was asked, up to the first function that takes time; a task then waits out that time."""
+        while self._queue and not self._busy:
             work = self._queue.popleft()
             job = self._run_one(work)
             if job.latency_us:
@@ -111,20 +120,11 @@ class ModelThread(DeviceThread):
 
     async def _spend(self, work: _Work, job: Job) -> None:
         """Let the time of ``work`` pass, then go on with what was asked meanwhile."""
-        while True:
-            await trio.sleep(job.latency_us / 1_000_000)
-            job.complete()
-            work.finish()
-            job = Job()
-            while self._queue and not job.latency_us:
-                work = self._queue.popleft()
-                job = self._run_one(work)
-                if not job.latency_us:
-                    work.finish()
-            if not job.latency_us:
-                break
+        await trio.sleep(job.latency_us / 1_000_000)
+        job.complete()
+        work.finish()
         self._busy = False
-        self._announce_idle()
+        self._drain()
 
     def _announce_idle(self) -> None:
         if not self._busy and not self._queue:

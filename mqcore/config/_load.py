@@ -51,6 +51,7 @@ _POLICY_NAMES = {
 }
 # whoever names one of these in a source says the others of the group too: a new URL does not inherit foreign options
 _LEADERS = {"storage": "url", "flush": "policy", "replication": "policy"}
+_SAMPLE = "mmap:///var/lib/mqcore"
 _KEPT = {"flush": ("total_bytes_max",)}
 
 
@@ -115,16 +116,20 @@ def _compose(sources: Sequence[tuple[str, Mapping[str, object]]], listen_default
         _merge(merged, _normal(where, mapping), where, origins)
     names = " and ".join(where for where, _ in sources) or "configuration"
     merged.setdefault("listen", [{"url": url, "options": {}} for url in listen_default])
-    if not merged.get("storage", {}).get("url"):
-        raise ConfigurationError(
-            f"{names}: no storage is named; write storage.url or --storage, such as mmap:///var/lib/mqcore"
-        )
+    storage = merged.get("storage")
+    nameless = storage is None or (isinstance(storage, dict) and not storage.get("url"))
+    if nameless:
+        # whatever else is wrong is told first: it may be the misspelt key of the storage
+        merged["storage"] = {"url": "", "options": {}}
 
     def origin(path: str) -> str:
         best = max((known for known in origins if _covers(known, path)), key=len, default="")
         return origins.get(best, names)
 
-    return structure_options(BrokerConfig, merged, origin)
+    config = structure_options(BrokerConfig, merged, origin)
+    if nameless:
+        raise ConfigurationError(f"{names}: no storage is named; write storage.url or --storage, as in {_SAMPLE}")
+    return config
 
 
 def _covers(known: str, path: str) -> bool:

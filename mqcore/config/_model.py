@@ -78,7 +78,8 @@ class FlushTable:
 
     policy: Literal["sync", "async", "none"] | None = _key(
         None,
-        "acknowledge after a flush, within the bounds below, or never flush; unset: sync where a flush reaches disk",
+        "sync: acknowledge after a flush; async: before it, within bounds; none: never flush; "
+        "unset: sync where a flush reaches disk",
     )
     max_messages: int | None = _key(None, "async: messages acknowledged and not yet flushed", _at_least_one)
     max_bytes: int | None = _key(None, "async: bytes acknowledged and not yet flushed", _at_least_one)
@@ -149,10 +150,8 @@ class TopicConfig:
     partitions: int = _key(1, "partitions; can be raised later, never lowered", validators.ge(1))
     retention_ms: int | None = _key(None, "keep messages at least so long; none: for ever", _at_least_one)
     retention_bytes: int | None = _key(None, "keep at least so many bytes per partition; none: all", _at_least_one)
-    flush: FlushPolicy | None = _key(None, "flush policy of this topic; unset: the broker's")
-    weakest_send: FlushPolicy | None = _key(
-        None, "weakest flush policy that one send may ask for; unset: the topic's"
-    )
+    flush: FlushPolicy | None = _key(None, "flush policy of this topic; else the broker's")
+    weakest_send: FlushPolicy | None = _key(None, "weakest flush policy that one send may ask for; else the topic's")
     visible: Literal["committed", "stable"] = _key(
         "committed", "consumers see what meets the topic's policy, or only what is flushed and held by the whole set"
     )

@@ -82,13 +82,17 @@ class _Problem(Exception):
 
 @attrs.frozen(kw_only=True)
 class OptionField:
-    """One option, for tables in the documentation and for the commented example."""
+    """One option, for tables in the documentation and for the commented example.
+
+    ``none_writable``: the word "none" unsets it (a number that may be left out).
+    """
 
     name: str
     default: object
     required: bool
     allowed: str
     help: str
+    none_writable: bool = False
 
 
 def structure_options(cls: type[T], mapping: Mapping[str, object], where: str | Callable[[str], str]) -> T:
@@ -149,6 +153,7 @@ def option_fields(cls: Any) -> list[OptionField]:
                 required=field.default is attrs.NOTHING,
                 allowed=_allowed(field.name, hints[field.name]),
                 help=str(field.metadata.get("help", "")),
+                none_writable=_is_optional_number(hints[field.name]),
             )
         )
     return fields
@@ -243,7 +248,7 @@ def _unknown_key(key: str, allowed: Sequence[str]) -> _Problem:
 def _structure_field(field: attrs.Attribute[Any], hint: Any, raw: object) -> object:
     bare = _without_none(hint)
     if bare is int:
-        if bare is not hint and (raw is None or (isinstance(raw, str) and raw.strip() == "none")):
+        if _is_optional_number(hint) and (raw is None or (isinstance(raw, str) and raw.strip() == "none")):
             return None
         read: Callable[[Any], int] = {"bytes": parse_bytes, "ms": parse_duration_ms, "us": parse_duration_us}.get(
             _unit_of(field.name) or "", parse_count
@@ -291,6 +296,11 @@ def _without_none(hint: Any) -> Any:
         if len(rest) == 1:
             return rest[0]
     return hint
+
+
+def _is_optional_number(hint: Any) -> bool:
+    bare = _without_none(hint)
+    return bare is int and bare is not hint
 
 
 def _arms(hint: Any) -> set[Any]:
@@ -431,6 +441,8 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(int, lambda raw, _: _reading(parse_count, raw))
     converter.register_structure_hook(float, _structure_float)
     converter.register_structure_hook(str, _structure_str)
+    # options of a part travel through a configuration as they were written
+    converter.register_structure_hook_func(lambda hint: hint is object, lambda raw, _: raw)
     return converter
 
 
@@ -455,7 +467,7 @@ def _allowed(name: str, hint: Any) -> str:
         words = f"a list: {_allowed('', typing.get_args(bare)[0])}"
     elif attrs.has(bare) or typing.get_origin(bare) in (dict, Mapping):
         words = "a table"
-    return f"{words or 'text'}{', none' if bare is not hint and bare is int else ''}"
+    return f"{words or 'text'}{', none' if _is_optional_number(hint) else ''}"
 
 
 _converter = _make_converter()

@@ -1,0 +1,83 @@
+"""The commented example of `mqcore config init` and the pages that repeat the keys: both made from the classes."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mqcore.config import (
+    DEFAULT_LISTEN,
+    BrokerConfig,
+    ListenTable,
+    StorageTable,
+    TopicConfig,
+    commented_example,
+    keys_as_markdown,
+    limits_as_markdown,
+    load_config,
+    parts_as_markdown,
+)
+from mqcore.guarantees import clauses_as_markdown
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXPECTED = BrokerConfig(storage=StorageTable(url="mmap:///var/lib/mqcore"), listen=(ListenTable(url=DEFAULT_LISTEN),))
+
+
+def test_the_example_as_written_is_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "broker.toml"
+    path.write_text(commented_example())
+    assert load_config(path) == EXPECTED
+
+
+def test_the_example_with_every_key_uncommented_is_the_defaults_too(tmp_path: Path) -> None:
+    path = tmp_path / "broker.toml"
+    text = re.sub(r"(?m)^#(?=[\[a-z])", "", commented_example("memory://"))
+    path.write_text(text)
+    config = load_config(path)
+    assert config.topics == {"example": TopicConfig()}
+    assert config.limits == EXPECTED.limits
+    assert (config.flush, config.replication, config.survive) == (EXPECTED.flush, EXPECTED.replication, ())
+    assert config.storage == StorageTable(url="memory://")
+    assert set(tomllib.loads(text)) == {
+        "name", "survive", "log_level", "storage", "listen", "flush", "replication", "limits", "topics",
+    }  # fmt: skip
+
+
+def test_every_key_stands_in_the_example_with_words_about_it() -> None:
+    example = commented_example()
+    for line in keys_as_markdown().splitlines():
+        if match := re.match(r"\| `(\w+)` \| .* \| (.*) \| `MQCORE_\w+` \|$", line):
+            assert match[2], f"{match[1]} has no explanation"
+            assert re.search(rf"(?m)^#?(# )?{match[1]} (=|\(unset\))", example), f"{match[1]} is missing"
+    assert max(map(len, example.splitlines())) <= 102
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("composing.md", "keys"),
+        ("composing.md", "parts"),
+        ("design/limits.md", "limits"),
+        ("design/guarantees.md", "clauses"),
+    ],
+)
+def test_pages_repeat_what_the_code_says(page: str, name: str) -> None:
+    """With MQCORE_TEST_UPDATE set, the page is rewritten instead."""
+    makers = {
+        "keys": keys_as_markdown,
+        "parts": parts_as_markdown,
+        "limits": limits_as_markdown,
+        "clauses": clauses_as_markdown,
+    }
+    path = DOCS / page
+    text = path.read_text()
+    pattern = re.compile(rf"(<!-- generated: {name} -->\n\n)(.*?)(\n\n<!-- end -->)", re.DOTALL)
+    match = pattern.search(text)
+    assert match, f"{page} has no block {name}"
+    expected = makers[name]()
+    if "MQCORE_TEST_UPDATE" in os.environ:
+        path.write_text(text[: match.start(2)] + expected + text[match.end(2) :])
+        return
+    assert match[2] == expected, f"write {page} anew: MQCORE_TEST_UPDATE=1 pytest tests/config/test_example_file.py"

@@ -39,13 +39,18 @@ HISTORY_KEPT_MAX = 256
 
 
 class LogContext(NamedTuple):
-    """What the logs of one store share: the reign, the clock (ms since 1970 UTC), limits, where notices go."""
+    """What the logs of one store share: the reign, the clock (ms since 1970 UTC), limits, where notices go.
+
+    ``flush_bytes`` and ``truncate_bytes`` take turns with the store's flushes.
+    """
+
 
     reign: EpochFacts
     wall_ms: Callable[[], int]
     limits: Limits
     report: Callable[[Notice], None]
     flush_bytes: Callable[[Sequence[Log]], Awaitable[None]]
+    truncate_bytes: Callable[[Log, int], Awaitable[None]]
 
 
 class PartitionLog(ReadableLog):
@@ -96,7 +101,7 @@ class PartitionLog(ReadableLog):
 
         Raises ``StorageError`` with ``appended`` False when nothing is in the log: before any byte, or after a durable
         truncation to where it began; the log and its producers are as before. Raises ``OutcomeUnknown`` when even that
-        failed, and sets ``failed``. Not cancelled once begun: it ends when the backend has answered.
+        failed, and sets ``failed``. If cancelled, nothing is in the log either (it was cut off again).
         """
         for header, data in batches:
             if header.attributes & ATTRIBUTE_CONTROL or header.size != len(data) or header.count < 1:
@@ -112,19 +117,8 @@ class PartitionLog(ReadableLog):
         state = self._state
         context = self._context
         epoch, salt, now_ms = context.reign.number, self.salt, context.wall_ms()
-        chunks: list[bytearray | memoryview] = []
-        opening: BatchHeader | None = None
-        if not self._reign_open:
-            batch = pack_epoch_batch(context.reign)
-            opening = unpack_header(batch)
-            stamp(
-                memoryview(batch)[:HEADER_BYTES],
-                base_offset=state.end_offset,
-                epoch=epoch,
-                appended_ms=now_ms,
-                salt=salt,
-            )
-            chunks.append(batch)
+        opening = None if self._reign_open else self._epoch_batch(now_ms)
+        chunks: list[bytearray | memoryview] = [] if opening is None else [opening]
         base_offset = state.end_offset
         base_offsets: list[int] = []
         for header, data in batches:
@@ -155,55 +149,66 @@ class PartitionLog(ReadableLog):
         if not self._reign_open:
             await self.append_own(())
 
-    def _enter_reign(self, opening: BatchHeader, now_ms: int) -> None:
+    def _epoch_batch(self, now_ms: int) -> bytearray:
+        """The batch that opens this reign at the log's end."""
+        reign = self._context.reign
+        batch = pack_epoch_batch(reign)
+        head = memoryview(batch)[:HEADER_BYTES]
+        stamp(
+            head, base_offset=self._state.end_offset, epoch=reign.number, appended_ms=now_ms, salt=self.salt
+        )
+        return batch
+
+    def _enter_reign(self, opening: bytearray, now_ms: int) -> None:
         state = self._state
         reign = self._context.reign
         state.open_epoch(reign.number, reign.reign_id, state.end_position, state.end_offset)
-        state.take(state.end_position, opening, state.end_offset, now_ms)
+        state.take(state.end_position, unpack_header(opening), state.end_offset, now_ms)
         self._reign_open = True
 
     async def _append_bytes(self, chunks: Sequence[bytearray | memoryview]) -> None:
         expected = self._state.end_position
         try:
-            with trio.CancelScope(shield=True):
-                position = await self._log.append(chunks)
+            position = await self._log.append(chunks)
         except StorageError as error:
-            if not error.appended:
-                raise
-            await self._undo(error)
-        except BaseException as error:
-            self.failed = StorageError(f"log {self.name}: an append was broken off: {error!r}", kind="io")
+            if error.appended:
+                await self._undo(error)
+                raise StorageError(
+                    f"log {self.name}: append failed and was undone: {error}",
+                    kind=error.kind,
+                    retryable=error.retryable,
+                    path=error.path,
+                    position=error.position,
+                ) from error
             raise
-        else:
-            if position != expected:
-                self.failed = StorageError(
-                    f"log {self.name}: the storage appended at {position}, not at {expected}; it breaks its contract",
-                    kind="io",
-                    position=position,
-                )
-                raise OutcomeUnknown(str(self.failed))
+        except BaseException as error:  # cancelled, which is cheaper to undo than to shield every append from
+            await self._undo(error)
+            raise
+        if position != expected:
+            self.failed = StorageError(
+                f"log {self.name}: the storage appended at {position}, not at {expected}; it breaks its contract",
+                kind="io",
+                position=position,
+            )
+            raise OutcomeUnknown(str(self.failed))
 
-    async def _undo(self, error: StorageError) -> NoReturn:
-        """Cut off what a failed append may have left, so that it may be called rejected; else the log stops."""
+    async def _undo(self, error: BaseException) -> None:
+        """Cut off what an append may have left, so that it may be called rejected; else the log stops."""
+        position = self._state.end_position
         try:
             with trio.CancelScope(shield=True):
-                await self._log.truncate(self._state.end_position)
+                await self._context.truncate_bytes(self._log, position)
         except BaseException as second:
+            storage = error if isinstance(error, StorageError) else None
             self.failed = StorageError(
-                f"log {self.name}: an append failed ({error}) and could not be undone ({second}); restart the broker",
-                kind=error.kind,
-                path=error.path,
-                position=self._state.end_position,
+                f"log {self.name}: an append failed ({error!r}) and could not be undone ({second!r}); "
+                "restart the broker",
+                kind=storage.kind if storage else "io",
+                path=storage.path if storage else None,
+                position=position,
                 appended=True,
             )
             raise OutcomeUnknown(str(self.failed)) from second
-        raise StorageError(
-            f"log {self.name}: append failed and was undone: {error}",
-            kind=error.kind,
-            retryable=error.retryable,
-            path=error.path,
-            position=error.position,
-        ) from error
 
     def _refuse_busy(self) -> NoReturn:
         raise trio.BusyResourceError(f"log {self.name} is being appended to, truncated or trimmed by another task")
@@ -273,7 +278,7 @@ class PartitionLog(ReadableLog):
         context = self._context
         sidecar = self._sidecar
         try:
-            await self._log.truncate(position)
+            await context.truncate_bytes(self._log, position)
             state, _ = await rebuild(
                 self._log, sidecar, salt=self.salt, limits=context.limits, durable_end=position, report=context.report
             )
@@ -300,9 +305,10 @@ class PartitionLog(ReadableLog):
                 self._busy = False
 
     async def _checkpoint(self) -> Sidecar | None:
-        if self._sidecar is None:
-            self._sidecar = await self._make_sidecar()
-        size = await self._sidecar.write(self._state)
+        with trio.CancelScope(shield=True):
+            if self._sidecar is None:
+                self._sidecar = await self._make_sidecar()
+            size = await self._sidecar.write(self._state)
         self._plan_checkpoint(size)
         return self._sidecar if size else None
 

@@ -130,6 +130,7 @@ class LogStore:
             self._limits,
             self._report,
             self._flush_bytes,
+            self._truncate_bytes,
         )
         self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.node_id))
         self._check_metadata()
@@ -309,6 +310,14 @@ class LogStore:
         except FlushFailedError as error:
             self._stop(error)
             raise
+        finally:
+            self._flush_lock.release()
+
+    async def _truncate_bytes(self, log: Log, position: int) -> None:
+        """Truncate a log of bytes while no flush runs."""
+        await self._lock_flush()
+        try:
+            await log.truncate(position)
         finally:
             self._flush_lock.release()
 

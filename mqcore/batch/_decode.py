@@ -14,8 +14,9 @@ from typing import TypeAlias
 from mqcore.abc import Codec
 from mqcore.batch._columns import ABSENT, U32_BYTES, HeaderPairs, read_column, unpack_headers
 from mqcore.batch._header import BODY_COLUMNAR, BatchHeader
+from mqcore.batch._refusals import malformed
 from mqcore.batch._validate import Layout, check_batch, layout_of
-from mqcore.errors import CorruptionError, RejectedError
+from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 
@@ -121,10 +122,9 @@ def decode_batch(
     """
     header = check_batch(batch, limits, where)
     if header.body_encoding != BODY_COLUMNAR:
-        raise RejectedError(
+        raise malformed(
             f"{where}: private body encoding {header.body_encoding} cannot be split into messages here; "
-            "read the batch as it is",
-            name="malformed-batch",
+            "read the batch as it is"
         )
     return DecodedBatch(memoryview(batch), header, layout_of(batch, header, limits, where), codec_of, where)
 

@@ -21,7 +21,7 @@ from mqcore.batch._header import (
     pack_header,
     seal_body,
 )
-from mqcore.errors import RejectedError
+from mqcore.batch._refusals import batch_too_large, check_each, malformed
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 
@@ -55,9 +55,9 @@ def encode_batch(
     lengths = list(map(len, values))
     uncompressed = sum(lengths)
     if uncompressed > limits.message_bytes_max:
-        _check_each(lengths, limits.message_bytes_max, "message")
+        check_each("message", lengths, limits.message_bytes_max)
     if uncompressed > limits.batch_uncompressed_bytes_max:
-        raise _too_large(f"payload of {uncompressed} bytes", limits.batch_uncompressed_bytes_max)
+        raise batch_too_large(f"payload of {uncompressed} bytes", limits.batch_uncompressed_bytes_max)
     attributes = 0
     parts: list[Buffer] = [_HEADER_SPACE, column_of(lengths)]
     variable: list[Buffer] = []
@@ -79,7 +79,7 @@ def encode_batch(
     if len(batch) != columns_bytes + stored:
         raise ValueError("values and keys must be bytes; a memoryview of wider items has to be cast to bytes first")
     if len(batch) > min(limits.batch_bytes_max, U32_MAX):
-        raise _too_large(f"batch of {len(batch)} bytes", min(limits.batch_bytes_max, U32_MAX))
+        raise batch_too_large(f"batch of {len(batch)} bytes", min(limits.batch_bytes_max, U32_MAX))
     return _seal(
         batch,
         BatchHeader(
@@ -116,9 +116,9 @@ def _check_counts(count: int, columns: Mapping[str, Sequence[object] | None], li
         if column is not None and len(column) != count:
             raise ValueError(f"{name} has {len(column)} items for {count} values")
     if count == 0:
-        raise RejectedError("batch without a message; a batch holds at least 1", name="malformed-batch")
+        raise malformed("batch without a message; a batch holds at least 1")
     if count > limits.batch_messages_max:
-        raise _too_large(f"batch of {count} messages", limits.batch_messages_max)
+        raise batch_too_large(f"batch of {count} messages", limits.batch_messages_max)
 
 
 def _add_payload(
@@ -138,7 +138,7 @@ def _add_keys(keys: Sequence[Buffer | None], variable: list[Buffer], limits: Lim
     lengths = [ABSENT if key is None else len(key) for key in keys]
     present = [key for key in keys if key is not None]
     if sum(map(len, present)) > limits.key_bytes_max:
-        _check_each([0 if length == ABSENT else length for length in lengths], limits.key_bytes_max, "key of message")
+        check_each("key", [0 if length == ABSENT else length for length in lengths], limits.key_bytes_max)
     variable += present
     return column_of(lengths)
 
@@ -147,28 +147,14 @@ def _add_headers(headers: Sequence[MessageHeaders], variable: list[Buffer], limi
     encoded = list(map(pack_headers, headers))
     lengths = list(map(len, encoded))
     if sum(lengths) > limits.headers_bytes_max:
-        _check_each(lengths, limits.headers_bytes_max, "headers of message")
+        check_each("headers", lengths, limits.headers_bytes_max)
     variable += encoded
     return column_of(lengths)
 
 
 def _delta_column(timestamps_ms: Sequence[int], first_ms: int, last_ms: int) -> bytes:
     if last_ms - first_ms > U32_MAX:
-        raise RejectedError(
-            f"timestamps {first_ms} and {last_ms} are more than {U32_MAX} ms apart; send them in different batches",
-            name="malformed-batch",
+        raise malformed(
+            f"timestamps {first_ms} and {last_ms} are more than {U32_MAX} ms apart; send them in different batches"
         )
     return column_of([timestamp - first_ms for timestamp in timestamps_ms])
-
-
-def _check_each(lengths: Sequence[int], bytes_max: int, what: str) -> None:
-    largest = max(lengths)
-    if largest > bytes_max:
-        raise RejectedError(
-            f"{what} {lengths.index(largest)} has {largest} bytes; allowed are at most {bytes_max}",
-            name="message-too-large",
-        )
-
-
-def _too_large(found: str, maximum: int) -> RejectedError:
-    return RejectedError(f"{found}; allowed are at most {maximum}", name="batch-too-large")

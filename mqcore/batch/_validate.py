@@ -22,7 +22,8 @@ from mqcore.batch._header import (
     unpack_header,
     verify_body,
 )
-from mqcore.errors import CorruptionError, RejectedError
+from mqcore.batch._refusals import batch_too_large, check_each, malformed, unknown_codec
+from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 
@@ -86,32 +87,30 @@ def check_batch(batch: Buffer, limits: Limits, where: str) -> BatchHeader:
     """
     size = len(batch)
     if size > limits.batch_bytes_max:
-        raise _too_large(f"batch of {size} bytes", limits.batch_bytes_max)
+        raise batch_too_large(f"batch of {size} bytes", limits.batch_bytes_max)
     try:
         header = unpack_header(batch, where)
     except CorruptionError as error:
         if is_newer(batch):
-            raise RejectedError(f"{error}; it is intact and made by a newer version", name="malformed-batch") from error
+            raise malformed(f"{error}; it is intact and made by a newer version") from error
         raise
     if header.size != size:
         raise _wrong("batch of another size than its header says", where, header.size, size)
     if header.attributes & ATTRIBUTE_CONTROL or header.body_encoding == BODY_CONTROL:
-        raise RejectedError("control batches are the broker's own; a producer cannot send one", name="malformed-batch")
+        raise malformed("control batches are the broker's own; a producer cannot send one")
     if BODY_COLUMNAR < header.body_encoding < PRIVATE_TAG_MIN:
-        raise RejectedError(
-            f"body encoding {header.body_encoding} is not known to this version; send encoding {BODY_COLUMNAR}",
-            name="malformed-batch",
+        raise malformed(
+            f"body encoding {header.body_encoding} is not known to this version; send encoding {BODY_COLUMNAR}"
         )
     if CODEC_TAG_KNOWN_MAX < header.codec < PRIVATE_TAG_MIN:
-        raise RejectedError(
+        raise unknown_codec(
             f"codec tag {header.codec} is not known to this version; known are 0 none, 1 zlib, 2 zstandard, 3 lz4, "
-            f"and {PRIVATE_TAG_MIN} to 255 for private ones",
-            name="unknown-codec",
+            f"and {PRIVATE_TAG_MIN} to 255 for private ones"
         )
     if not 0 < header.count <= limits.batch_messages_max:
         if header.count:
-            raise _too_large(f"batch of {header.count} messages", limits.batch_messages_max)
-        raise RejectedError("batch without a message; a batch holds at least 1", name="malformed-batch")
+            raise batch_too_large(f"batch of {header.count} messages", limits.batch_messages_max)
+        raise malformed("batch without a message; a batch holds at least 1")
     if header.first_sequence + header.count > _SEQUENCE_MAX:
         raise _wrong("sequence numbers run past 64 bits", where, _SEQUENCE_MAX, header.first_sequence + header.count)
     if header.created_last_ms < header.created_first_ms:
@@ -124,7 +123,7 @@ def check_batch(batch: Buffer, limits: Limits, where: str) -> BatchHeader:
 def _check_payload_sizes(header: BatchHeader, limits: Limits, where: str) -> None:
     stored, uncompressed = header.payload_bytes, header.payload_uncompressed_bytes
     if uncompressed > limits.batch_uncompressed_bytes_max:
-        raise _too_large(f"payload of {uncompressed} bytes uncompressed", limits.batch_uncompressed_bytes_max)
+        raise batch_too_large(f"payload of {uncompressed} bytes uncompressed", limits.batch_uncompressed_bytes_max)
     if header.codec == 0 and stored != uncompressed:
         raise _wrong("payload sizes differ without a codec", where, uncompressed, stored)
     if header.codec != 0 and not (stored and uncompressed):
@@ -174,21 +173,21 @@ def _check_lengths(column: memoryview, header: BatchHeader, limits: Limits, wher
         raise _wrong("lengths do not add up to the payload", where, header.payload_uncompressed_bytes, total)
     # a message can only be too long where all of them together are: the usual batch needs no search for the longest
     if total > limits.message_bytes_max:
-        _check_largest("message", read_column(column), limits.message_bytes_max)
+        check_each("message", read_column(column), limits.message_bytes_max)
 
 
 def _key_bytes(column: memoryview, limits: Limits) -> int:
     total = key_column_sum(column)
     if total > limits.key_bytes_max:
         present = [0 if length == ABSENT else length for length in read_column(column)]
-        _check_largest("key", present, limits.key_bytes_max)
+        check_each("key", present, limits.key_bytes_max)
     return total
 
 
 def _headers_bytes(column: memoryview, limits: Limits) -> int:
     total = column_sum(column)
     if total > limits.headers_bytes_max:
-        _check_largest("headers", read_column(column), limits.headers_bytes_max)
+        check_each("headers", read_column(column), limits.headers_bytes_max)
     return total
 
 
@@ -197,19 +196,6 @@ def _check_deltas(column: memoryview, header: BatchHeader, where: str) -> None:
     largest = max(read_column(column))
     if largest != span:
         raise _wrong("timestamps do not end at the last create time", where, span, largest)
-
-
-def _check_largest(what: str, lengths: list[int], bytes_max: int) -> None:
-    largest = max(lengths)
-    if largest > bytes_max:
-        raise RejectedError(
-            f"{what} {lengths.index(largest)} of the batch has {largest} bytes; allowed are at most {bytes_max}",
-            name="message-too-large",
-        )
-
-
-def _too_large(found: str, maximum: int) -> RejectedError:
-    return RejectedError(f"{found}; allowed are at most {maximum}", name="batch-too-large")
 
 
 def _wrong(message: str, where: str, expected: int, found: int) -> CorruptionError:

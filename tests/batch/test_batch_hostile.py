@@ -29,6 +29,7 @@ from mqcore.batch import (
 )
 from mqcore.errors import CorruptionError, MqcoreError, PluginNotFoundError, RejectedError
 from mqcore.limits import Limits
+from mqcore.protocol.codes import Code
 from mqcore.registry import find_codec
 
 LIMITS = Limits()
@@ -155,8 +156,10 @@ HOSTILE_FIELDS = [
 
 @pytest.mark.parametrize(("fields", "error", "words"), HOSTILE_FIELDS, ids=[str(row[0]) for row in HOSTILE_FIELDS])
 def test_a_header_that_lies_is_refused_with_the_number(fields: dict[str, int], error: type[MqcoreError], words: str):
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=words) as caught:
         validate_batch(resealed(small_batch(), **fields), LIMITS)
+    if isinstance(caught.value, RejectedError):
+        assert Code(caught.value.code).label == caught.value.name
 
 
 def test_payload_larger_than_the_batch_is_refused():

@@ -11,6 +11,7 @@ import pytest
 from mqcore.batch import decode_batch, encode_batch, unpack_header, validate_batch
 from mqcore.errors import MqcoreError, RejectedError
 from mqcore.limits import Limits
+from mqcore.protocol.codes import Code
 from mqcore.registry import find_codec
 
 WIDE = Limits()
@@ -76,6 +77,7 @@ def test_limit_holds_for_producer_broker_and_consumer(
         with pytest.raises(RejectedError, match=f"{MAXIMUM + above} .*at most {MAXIMUM}") as caught:
             take()
         assert caught.value.name == name
+        assert caught.value.code == Code[name.upper().replace("-", "_")]
         assert not caught.value.retryable
 
 

@@ -44,7 +44,7 @@ class _Flusher(threading.Thread):
 
 
 def probe(segments: Segments, *, batch: int, window: int, delay_s: float, seconds: float) -> dict[str, object]:
-    """Append batches of ``batch`` messages for ``seconds`` or until the segments are full; return messages and seconds."""
+    """Append batches of ``batch`` messages for ``seconds``, or until the segments are full."""
     data = bytes(batch * MESSAGE_BYTES)
     flusher = _Flusher(delay_s)
     flusher.start()

@@ -1,14 +1,15 @@
 """The toy: the least that could be called a broker, one connection, one file after the other. Its rate is the limit.
 
-No topics, no index, no checksums, no recovery. A frame is four bytes of length and a batch; frames go to disk as they came,
-each is answered with eight bytes, after the append (``async``) or after a flush that covers it (``sync``), the flush being
-shared by all that arrived while the one before it ran. The frame of length ``CONSUME`` asks for everything from the start.
+No topics, no index, no checksums, no recovery. A frame is four bytes of length and a batch; frames go to disk as they
+came, each is answered with eight bytes, after the append (``async``) or after a flush that covers it (``sync``), the
+flush being shared by all that arrived while the one before it ran. The length ``CONSUME`` asks for everything stored.
 
 Run as ``python -m mqcore_bench._toy DIRECTORY async|sync DELAY_MS AHEAD [TOTAL]``; prints its port.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import socket
@@ -108,7 +109,9 @@ class Toy:
                 while filled - whole >= LENGTH.size:
                     (size,) = LENGTH.unpack_from(buffer, whole)
                     if size == CONSUME:
-                        return await self.send_everything(connection)
+                        await self.send_everything(connection)
+                        nursery.cancel_scope.cancel()
+                        return
                     if whole + LENGTH.size + size > filled:
                         break
                     whole += LENGTH.size + size
@@ -149,4 +152,4 @@ async def main(directory: str, flush: str, delay_ms: str, ahead: str, total: str
 
 
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    trio.run(functools.partial(main, *sys.argv[1:]))

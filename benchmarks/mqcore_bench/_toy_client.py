@@ -2,12 +2,14 @@
 
 The frames are built once, before the clock starts: what is measured is the way to the disk and back.
 
-Run as ``python -m mqcore_bench._toy_client publish PORT BATCH WINDOW SECONDS [TOTAL_BYTES]`` or ``... consume PORT BATCH raw|messages``;
-prints one JSON object: ``messages``, ``seconds``, for one in flight ``latency_us`` (median and 99th percentile).
+Run as ``python -m mqcore_bench._toy_client publish PORT BATCH WINDOW SECONDS [TOTAL_BYTES]`` or
+``... consume PORT BATCH raw|messages MESSAGES``; prints one JSON object: ``messages``, ``seconds``, and for one in
+flight ``latency_us`` (median and 99th percentile).
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import struct
@@ -32,10 +34,10 @@ async def _connect(port: str) -> trio.socket.SocketType:
 
 
 async def publish(port: str, batch: str, window: str, seconds: str, total_bytes: str = "0") -> dict[str, object]:
-    """Keep ``window`` frames of ``batch`` messages in flight for ``seconds``, or until ``total_bytes`` are acknowledged."""
+    """Keep ``window`` frames of ``batch`` messages in flight for ``seconds``, or for ``total_bytes`` in all."""
     count, in_flight_max = int(batch), int(window)
     frame = LENGTH.pack(count * MESSAGE_BYTES) + bytes(count * MESSAGE_BYTES)
-    frames_max = int(total_bytes) // len(frame) if int(total_bytes) else sys.maxsize
+    frames_max = int(total_bytes) // (count * MESSAGE_BYTES) or sys.maxsize
     frames = memoryview(frame * in_flight_max)
     sent = acknowledged = received_bytes = 0
     latencies: list[float] = []
@@ -80,7 +82,10 @@ async def consume(port: str, batch: str, form: str, messages: str) -> dict[str, 
     started = time.perf_counter()
     await connection.send(LENGTH.pack(CONSUME))
     while taken < wanted:
-        filled += await connection.recv_into(view[filled:])
+        received = await connection.recv_into(view[filled:])
+        if not received:
+            raise EOFError(f"the toy has only {taken} of {wanted} batches")
+        filled += received
         whole = 0
         while filled - whole >= frame_bytes:
             if form == "messages":
@@ -95,4 +100,5 @@ async def consume(port: str, batch: str, form: str, messages: str) -> dict[str, 
 
 
 if __name__ == "__main__":
-    print(json.dumps(trio.run({"publish": publish, "consume": consume}[sys.argv[1]], *sys.argv[2:])))
+    action = {"publish": publish, "consume": consume}[sys.argv[1]]
+    print(json.dumps(trio.run(functools.partial(action, *sys.argv[2:]))))

@@ -1,0 +1,176 @@
+"""The backend of ``mmap://``: opening, listing and deleting logs. The work is done by ``_engine`` and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import trio
+
+from mqcore.abc import Capabilities, Log, StorageBackend, StorageContext, check_log_name
+from mqcore.errors import ConfigurationError, FlushFailedError, StorageError
+from mqcore.guarantees import Level
+from mqcore.url import Url
+from mqcore_mmap._config import MmapOptions
+from mqcore_mmap._engine import DESCRIPTORS_BESIDE, Engine
+from mqcore_mmap._errors import storage_error
+from mqcore_mmap._layout import open_layout
+from mqcore_mmap._log import MmapLog
+from mqcore_mmap._recovery import load_log, recover
+
+__all__ = ["MmapStorage"]
+
+CAPABILITIES = Capabilities(
+    append_level=Level.PAGE_CACHE, flush_level=Level.DISK, simulable=True, proves_durable_end=True
+)
+OPEN_FILES_LEAST = 8
+
+
+class MmapStorage(StorageBackend):
+    """``mmap:///directory?segment_bytes=...``; see ``MmapOptions`` and the package."""
+
+    options_class: ClassVar[type[MmapOptions]] = MmapOptions
+
+    def __init__(self, url: Url, options: MmapOptions, context: StorageContext) -> None:
+        super().__init__(url, options, context)
+        root = url.path.rstrip("/")
+        if not root:
+            raise ConfigurationError(f"{url}: the root directory cannot be a storage; name a directory below it")
+        self._root = root
+        self._options: MmapOptions = options
+        self._engine: Engine | None = None
+        self._open_files_max = 0
+        self._opening: dict[str, trio.Lock] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Append reaches ``page-cache``, flush reaches ``disk``."""
+        return CAPABILITIES
+
+    def facts(self) -> dict[str, object]:
+        """What is in force: ``open_files_max`` counts descriptors of segments and of their mappings."""
+        facts: dict[str, object] = {
+            "directory": self._root,
+            "open_files_max": self._open_files_max,
+            "segment_bytes": self._options.segment_bytes,
+            "journal_bytes": self._options.journal_bytes,
+        }
+        if self._engine is not None:
+            facts["open_files"] = self._engine.handles.used
+            facts["storage_id"] = self._engine.storage_id.hex()
+        return facts
+
+    async def open(self) -> None:
+        """Lock the directory, make or check its layout, finish removals, replay the journal."""
+        if self._engine is not None:
+            raise StorageError(f"storage {self._root} is open already", kind="busy", path=self._root)
+        thread = self.context.ports.threads.start("open")
+        try:
+            with trio.CancelScope(shield=True):
+                self._engine = await thread.run(self._open_blocking)
+        finally:
+            await thread.aclose()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def _open_blocking(self) -> Engine:
+        files = self.context.ports.files
+        self._open_files_max = self._derive_open_files_max()
+        layout = open_layout(self.context.ports, self._root)
+        try:
+            recovered = recover(files, layout, self._options, self.context.report)
+        except OSError as error:
+            layout.lock.release()
+            raise storage_error(error, "recover", self._root) from error
+        except BaseException:
+            layout.lock.release()
+            raise
+        return Engine(self.context, self._options, layout, recovered, self._open_files_max)
+
+    def _derive_open_files_max(self) -> int:
+        """Leave a reserve for connections: one descriptor for each, at most half of what the process may have."""
+        process_max = self.context.ports.files.open_files_max()
+        reserve = min(self.context.limits.connections_max + 64, process_max // 2)
+        derived = process_max - reserve - DESCRIPTORS_BESIDE
+        return max(OPEN_FILES_LEAST, self._options.open_files_max or derived)
+
+    async def aclose(self) -> None:
+        """Flush and close every log, empty the journal, end the threads, release the lock."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.aclose()
+        await trio.lowlevel.checkpoint()
+
+    async def list_logs(self) -> list[str]:
+        """Names of the logs that have a segment, sorted."""
+        engine = self._opened()
+        await trio.lowlevel.checkpoint()
+        return sorted(engine.found)
+
+    async def open_log(self, name: str) -> Log:
+        """Open the log called ``name``; see ``StorageBackend.open_log``. Raises ``CorruptionError`` too."""
+        engine = self._opened()
+        check_log_name(name, CAPABILITIES.log_name_bytes_max)
+        async with self._opening.setdefault(name, trio.Lock()):
+            log = engine.logs.get(name)
+            if log is None:
+                log = await self._load(engine, name)
+        self._opening.pop(name, None)
+        return log
+
+    async def _load(self, engine: Engine, name: str) -> MmapLog:
+        if engine.failure is not None:
+            raise StorageError(f"storage {self._root} has stopped: {engine.failure}", kind="flush", path=self._root)
+        found = engine.found.get(name)
+        log = MmapLog(name, engine, None)
+        if found:
+            try:
+                segments, end, durable_end, clean = await engine.flush_thread.run(
+                    load_log, self.context.ports.files, engine.files, engine.layout, self._options, name, found
+                )
+            except OSError as error:
+                raise storage_error(error, f"open log {name} in", self._root) from error
+            if segments:
+                log.load(segments, end, durable_end, clean=clean)
+        else:
+            await trio.lowlevel.checkpoint()
+        engine.logs[name] = log
+        return log
+
+    async def delete_log(self, name: str) -> None:
+        """Delete a log, durably; an open handle becomes closed first."""
+        engine = self._opened()
+        check_log_name(name, CAPABILITIES.log_name_bytes_max)
+        if name not in engine.found and name not in engine.logs:
+            await trio.lowlevel.checkpoint()
+            return
+        log = await self.open_log(name)
+        assert isinstance(log, MmapLog)
+        log.close()
+        engine.logs.pop(name, None)
+        await engine.removal.delete(log)
+        engine.found.pop(name, None)
+
+    async def flush(self, logs: Sequence[Log]) -> list[int]:
+        """Make everything appended to ``logs`` durable by about one flush; see ``StorageBackend.flush``."""
+        engine = self._opened()
+        own: list[MmapLog] = []
+        for log in logs:
+            if not isinstance(log, MmapLog):
+                raise TypeError(f"{log!r} is not a log of this storage")
+            log.check_open()
+            own.append(log)
+        stopped = [log.name for log in own if log.failure is not None]
+        if stopped:
+            raise FlushFailedError(
+                f"log {stopped[0]} has stopped after a failed flush; restart, so that the device is read again",
+                logs=stopped,
+                path=self._root,
+            )
+        await engine.flush(own)
+        await trio.lowlevel.checkpoint()
+        return [log.durable_end for log in own]
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise StorageError(f"storage {self._root} is not open", kind="closed", path=self._root)
+        return self._engine

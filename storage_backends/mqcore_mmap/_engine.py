@@ -1,0 +1,308 @@
+"""What all logs of one open storage share: threads, the cache of descriptors, the flusher, the journal, free files.
+
+It orders the work: which thread does what, and what has to wait for what. It decides nothing about bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from mqcore.abc import StorageContext
+from mqcore.errors import StorageError
+from mqcore.ports import File, Mapping
+from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
+from mqcore_mmap._config import MmapOptions
+from mqcore_mmap._errors import is_full, storage_error
+from mqcore_mmap._files import SegmentFiles
+from mqcore_mmap._flusher import Flusher, Job, Plan
+from mqcore_mmap._handles import Handles
+from mqcore_mmap._header import Identity
+from mqcore_mmap._layout import Layout
+from mqcore_mmap._log import MmapLog
+from mqcore_mmap._recovery import Found, Recovered
+from mqcore_mmap._removal import Removal
+from mqcore_mmap._segment import Segment
+
+__all__ = ["Engine"]
+
+DESCRIPTORS_BESIDE = BATCH_FILES + 8
+"""Descriptors outside the cache: lock, journals, and what a checkpoint or a directory flush opens for a moment."""
+
+
+class Engine:
+    """See the module. ``logs`` are the open ones by name; ``found`` the files of the others."""
+
+    def __init__(
+        self, context: StorageContext, options: MmapOptions, layout: Layout, recovered: Recovered, open_files_max: int
+    ) -> None:
+        ports = context.ports
+        self.clock = ports.clock
+        self.storage_id = layout.storage_id
+        self.append_inline_us_max = context.limits.append_inline_us_max
+        self.append_inline = True
+        self.kept_bytes = 0
+        self.logs: dict[str, MmapLog] = {}
+        self.found: dict[str, list[Found]] = recovered.logs
+        self.failure: str | None = None
+        self.append_thread = ports.threads.start("append")
+        self.flush_thread = ports.threads.start("flush")
+        self.filler = ports.threads.start("fill")
+        self.reader = ports.threads.start("read")
+        self.checkpointer = ports.threads.start("checkpoint")
+        self._random = ports.random
+        self._filesystem = ports.files
+        self._options = options
+        self.layout = layout
+        self.files = recovered.files
+        self.handles = Handles(self.files, open_files_max)
+        self._journal = Journal(
+            ports.files, self.files, self.handles, layout.storage_id, recovered.journals, options.journal_bytes
+        )
+        self._flusher = Flusher(
+            ports.files,
+            self.files,
+            self.handles,
+            layout,
+            self._journal,
+            self.logs.values,
+            options.journal_range_bytes_max,
+        )
+        self.removal = Removal(ports.files, self.files, layout.names, self)
+        self._flushing = trio.Lock()
+        self._abandoned = False
+        for path in recovered.free:
+            self.filler.submit(self.files.recycle, path)
+
+    # Room for appends
+
+    def new_uid(self) -> bytes:
+        """A random identity for a new log."""
+        return self._random.getrandbits(128).to_bytes(16, "little")
+
+    def bear(self, identity: Identity, needed: int, busy: bool, durable_end: int) -> Segment:
+        """Make a segment; see ``SegmentFiles.bear``. The filler's thread."""
+        segment = self.files.bear(identity, needed, busy=busy)
+        if busy and segment.file is not None:
+            segment.write_mark(segment.file, durable_end)
+        return segment
+
+    async def allocate(self, segment: Segment, needed: int) -> None:
+        """Wait until ``needed`` bytes of the segment are allocated. Raises ``StorageError`` (kind ``full``)."""
+        file = await self.open(segment)
+        self.handles.pin(segment)
+        target = self._next_extent(segment, needed)
+        try:
+            with trio.CancelScope(shield=True):
+                await self.filler.run(segment.fill, file, target, needed)
+        except OSError as error:
+            raise storage_error(error, "allocate space in", segment.path, position=segment.base + needed) from error
+        finally:
+            segment.pins -= 1
+
+    def fill_ahead(self, segment: Segment, used: int) -> None:
+        """Have more zeros written, or the next segment prepared, when the log nears the end of what is allocated."""
+        if segment.allocated >= segment.capacity:
+            if segment.capacity - used < self._options.extent_bytes_max and not self.files.ready:
+                self.prepare_file()
+            return
+        file = segment.file
+        if file is None or segment.allocated - used > self._options.extent_bytes_max // 2:
+            return
+        segment.filling = True
+        self.handles.pin(segment)
+        self.filler.submit(self._fill_submitted, segment, file, self._next_extent(segment, segment.allocated + 1))
+
+    def prepare_file(self) -> None:
+        """Have a ready file made, once."""
+        if not self.files.preparing:
+            self.files.preparing = True
+            self.filler.submit(self.files.prepare)
+
+    def _fill_submitted(self, segment: Segment, file: File, target: int) -> None:
+        try:
+            segment.fill(file, target, 0)
+        finally:
+            segment.filling = False
+            self.handles.release(segment)
+
+    def _next_extent(self, segment: Segment, needed: int) -> int:
+        return segment.next_extent(needed, self._options.first_extent_bytes, self._options.extent_bytes_max)
+
+    def may_keep(self, log: MmapLog, size: int) -> bool:
+        """Whether ``size`` more bytes of ``log`` are kept in memory for the journal; counts them if so."""
+        if log.pending_bytes + size > self._options.journal_range_bytes_max:
+            return False
+        if self.kept_bytes + size > self._options.journal_bytes:
+            return False
+        self.kept_bytes += size
+        return True
+
+    # Descriptors
+
+    async def open(self, segment: Segment) -> File:
+        """Return the open file of ``segment``. Waits only when descriptors are short. Raises ``StorageError``."""
+        if segment.file is None:
+            await self.make_room()
+        return self.handles.file(segment)
+
+    async def mapping(self, segment: Segment, size: int) -> Mapping:
+        """Return a mapping of at least ``size`` bytes of the segment's positions. Raises ``StorageError``."""
+        if segment.mapping is None or segment.mapped < size:
+            await self.make_room()
+        return self.handles.mapping(segment, size)
+
+    async def make_room(self) -> None:
+        """Have room for two descriptors; when unflushed bytes hold all, flush those. Raises ``StorageError``."""
+        if self.handles.can_make_room(2):
+            return
+        await self.flush([log for log in self.logs.values() if log.failure is None])
+
+    # Flush
+
+    async def flush(self, logs: Sequence[MmapLog]) -> None:
+        """Flush what is dirty of ``logs``. If cancelled, a flush that began goes on. Raises ``FlushFailedError``."""
+        async with self._flushing:
+            if self._abandoned:
+                await self.flush_thread.run(_nothing)
+                self._abandoned = False
+            jobs = [job for log in logs if (job := log.take_job()) is not None]
+            if not jobs:
+                return
+            try:
+                plan = await self._prepare(jobs)
+            except BaseException:
+                self._give_back(jobs)
+                raise
+            self._abandoned = True  # until this call knows that it has ended
+            self.flush_thread.submit(self._flusher.execute, plan)
+            await self.flush_thread.run(plan.check)
+            self._abandoned = False
+            self.handles.settle()
+            if plan.journaled and self._journal.wants_fill():
+                self.filler.submit(self._journal.fill, 0)
+
+    async def _prepare(self, jobs: list[Job]) -> Plan:
+        """Decide where the jobs go and have the journal ready for them."""
+        plan = self._flusher.plan(jobs)
+        if not plan.journaled:
+            return plan
+        size = self._flusher.bytes_needed(plan)
+        if not self._journal.fits(size):
+            await self._checkpoint()
+        if not self._journal.is_filled(size):
+            try:
+                await self.filler.run(self._journal.fill, size)
+            except OSError as error:
+                if not is_full(error):
+                    raise storage_error(error, "extend the journal in", self.layout.names.root) from error
+                return Plan(jobs, [])
+        self._journal.cover([(job.segments[0], job.end) for job in plan.journaled])
+        return plan
+
+    def _give_back(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.log.take_back(job)
+
+    async def _checkpoint(self) -> None:
+        """Switch the journals; the one before the full one has been set free when this returns."""
+        await self.flush_thread.run(_nothing)
+        await self.checkpointer.run(_nothing)
+        if self._journal.broken is None:
+            checkpoint = self._journal.switch()
+            self.checkpointer.submit(self._run_checkpoint, checkpoint)
+
+    def _run_checkpoint(self, checkpoint: Checkpoint) -> None:
+        try:
+            self._journal.run(checkpoint)
+        except Exception as error:
+            self.fail_all(f"the checkpoint of the journal failed: {error}")
+
+    def fail_all(self, reason: str) -> None:
+        """Stop every log: what failed may have covered all of them. Any thread."""
+        self.failure = self.failure or reason
+        for log in list(self.logs.values()):
+            log.fail(reason)
+
+    async def settle(self, segments: Sequence[Segment]) -> None:
+        """See to it that no replay would write to ``segments``. Raises ``StorageError`` when that cannot be."""
+        async with self._flushing:
+            for _ in range(2):
+                await self.flush_thread.run(_nothing)
+                if not any(self._journal.is_live(segment) for segment in segments):
+                    break
+                await self._checkpoint()
+                await self.checkpointer.run(_nothing)
+            self.handles.settle()
+        if any(self._journal.is_live(segment) for segment in segments):
+            raise StorageError(
+                f"the journal cannot be checkpointed: {self._journal.broken}; restart, so that it is replayed",
+                kind="flush",
+                path=self.layout.names.root,
+            )
+
+    # Logs
+
+    def log_has_segments(self, log: MmapLog) -> None:
+        """Count ``log`` among those that exist."""
+        self.found.setdefault(log.name, [])
+
+    async def close_log(self, log: MmapLog) -> None:
+        """Flush ``log``, state its exact end durably, close it."""
+        try:
+            with trio.CancelScope(shield=True):
+                if log.failure is None:
+                    await self.flush([log])
+                    await self._write_clean_end(log)
+        finally:
+            self.found[log.name] = [Found(item.path, item.base, item.is_born) for item in log.segments]
+            if not log.segments:
+                del self.found[log.name]
+            log.close()
+            self.logs.pop(log.name, None)
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def _write_clean_end(self, log: MmapLog) -> None:
+        if not log.segments or log.is_clean:
+            return
+        last = log.segments[-1]
+        await self.settle([last])
+        file = await self.open(last)
+        self.handles.pin(last)
+        try:
+            await self.flush_thread.run(_close_segment, last, file, log.end, self.files)
+        except OSError as error:
+            raise storage_error(error, "close", last.path) from error
+        finally:
+            last.pins -= 1
+
+    async def aclose(self) -> None:
+        """Close every log, then the threads, the journal and the lock. Raises the first error; all is closed anyway."""
+        first_error: Exception | None = None
+        with trio.CancelScope(shield=True):
+            for log in list(self.logs.values()):
+                try:
+                    await self.close_log(log)
+                except Exception as error:
+                    first_error = first_error or error
+            if self._journal.broken is None and not self._journal.is_empty:
+                await self._checkpoint()
+            for thread in (self.append_thread, self.flush_thread, self.checkpointer, self.filler, self.reader):
+                await thread.aclose()
+            self._journal.close()
+            self.layout.lock.release()
+        if first_error is not None:
+            raise first_error
+
+
+def _nothing() -> None:
+    """Waited for, it says that what was asked of a thread before has ended."""
+
+
+def _close_segment(segment: Segment, file: File, end: int, files: SegmentFiles) -> None:
+    segment.write_all_marks(file, end, closed_end=end)
+    file.flush()
+    if segment.is_born:
+        files.give_name(segment)
+        files.flush_directory()

@@ -1,0 +1,47 @@
+"""What an error of the operating system means to a caller of the storage."""
+
+from __future__ import annotations
+
+import errno
+
+from mqcore.errors import StorageError
+
+__all__ = ["is_full", "storage_error"]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_KINDS = {
+    errno.EMFILE: ("too-many-files", True),
+    errno.ENFILE: ("too-many-files", True),
+    errno.EACCES: ("permission", False),
+    errno.EPERM: ("permission", False),
+    errno.EROFS: ("permission", False),
+    errno.ENOENT: ("missing", False),
+}
+_REMEDIES = {
+    "full": "free space, or trim logs",
+    "too-many-files": "raise the limit on open files (ulimit -n), or lower open_files_max",
+    "permission": "give this user write permission, or choose another directory",
+    "missing": "restore the file from a copy",
+    "io": "look at the device",
+}
+
+
+def is_full(error: OSError) -> bool:
+    """Whether ``error`` says that there is no space."""
+    return error.errno in _FULL
+
+
+def storage_error(
+    error: OSError, doing: str, path: str, *, position: int | None = None, appended: bool = False
+) -> StorageError:
+    """Return the ``StorageError`` that says what failed while ``doing``, where, and what would help."""
+    kind, retryable = ("full", True) if is_full(error) else _KINDS.get(error.errno or 0, ("io", False))
+    where = path if position is None else f"{path} at position {position}"
+    return StorageError(
+        f"cannot {doing} {where}: {error.strerror or error}; {_REMEDIES[kind]}",
+        kind=kind,
+        retryable=retryable,
+        path=path,
+        position=position,
+        appended=appended,
+    )

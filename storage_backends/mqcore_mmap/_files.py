@@ -1,0 +1,166 @@
+"""Making, naming and freeing segment files, and the few free ones that are kept ready.
+
+Calls block and run in device threads; ``take_ready`` and ``count`` in any. It knows nothing of logs and flushes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+
+from mqcore.ports import File, FileSystem
+from mqcore_mmap._config import MmapOptions
+from mqcore_mmap._errors import storage_error
+from mqcore_mmap._header import HEADER_BYTES, Identity, encode_static
+from mqcore_mmap._layout import Layout
+from mqcore_mmap._segment import Segment, write_zeros
+
+__all__ = ["SegmentFiles"]
+
+
+class SegmentFiles:
+    """The files in ``segments/`` of one storage."""
+
+    def __init__(self, files: FileSystem, layout: Layout, options: MmapOptions, first_number: int) -> None:
+        self._files = files
+        self._names = layout.names
+        self._storage_id = layout.storage_id
+        self._options = options
+        self._numbers = itertools.count(first_number)
+        self._ready: deque[tuple[str, int]] = deque()
+        self.preparing = False
+
+    def bear(self, identity: Identity, needed: int, *, busy: bool) -> Segment:
+        """Make a segment with room for ``needed`` bytes and return it, open. Not durable; it has no name yet.
+
+        A ``busy`` log, one that has filled a segment before, gets a ready file if there is one.
+        Raises ``StorageError``; then nothing is left behind.
+        """
+        if busy:
+            segment = self._bear_from_ready(identity, needed)
+            if segment is not None:
+                return segment
+        path = self._names.born(next(self._numbers))
+        capacity = max(self._options.segment_bytes, needed)
+        segment = Segment(identity, path, is_born=True, allocated=0, capacity=capacity)
+        first = min(self._options.first_extent_bytes, capacity)
+        size = segment.next_extent(needed, first, self._options.extent_bytes_max)
+        try:
+            segment.file = self._files.open(path, create=True, exclusive=True)
+            segment.file.pwritev([encode_static(identity, self._storage_id)], 0)
+            segment.fill(segment.file, size, needed)
+        except OSError as error:
+            self._abandon(segment)
+            raise storage_error(error, "make segment", path, position=identity.base) from error
+        return segment
+
+    def _bear_from_ready(self, identity: Identity, needed: int) -> Segment | None:
+        try:
+            old_path, allocated = self._ready.popleft()
+        except IndexError:
+            return None
+        if allocated > self._options.segment_bytes or needed > self._options.segment_bytes:
+            self._ready.append((old_path, allocated))
+            return None
+        path = self._names.born(next(self._numbers))
+        segment = Segment(
+            identity, path, is_born=True, allocated=allocated, capacity=self._options.segment_bytes
+        )
+        try:
+            segment.file = self._files.open(old_path)
+            segment.file.pwritev([encode_static(identity, self._storage_id)], 0)
+            self._files.rename(old_path, path)
+            segment.fill(segment.file, max(allocated, needed), needed)
+        except OSError as error:
+            self._abandon(segment)
+            with contextlib.suppress(OSError):
+                self._files.unlink(old_path)
+            raise storage_error(error, "make segment", path, position=identity.base) from error
+        return segment
+
+    def _abandon(self, segment: Segment) -> None:
+        if segment.file is not None:
+            segment.file.close()
+            segment.file = None
+        with contextlib.suppress(OSError):
+            self._files.unlink(segment.path)
+
+    def give_name(self, segment: Segment) -> None:
+        """Rename a born segment, whose header is durable, to its log's name. The caller flushes the directory."""
+        path = self._names.segment(segment.name, segment.base)
+        self._files.rename(segment.path, path)
+        segment.path = path
+        segment.is_born = False
+
+    def open(self, segment: Segment) -> File:
+        """Open a segment's file, also while another thread gives it its name."""
+        try:
+            return self._files.open(segment.path)
+        except FileNotFoundError:
+            return self._files.open(self._names.segment(segment.name, segment.base))
+
+    def flush_directory(self) -> None:
+        """Make the names durable."""
+        self._files.flush_directory(self._names.segments)
+
+    def retire(self, path: str) -> str:
+        """Take the name from a file whose bytes are no longer wanted; return its new path. Not durable by itself."""
+        free = self._names.free(next(self._numbers))
+        self._files.rename(path, free)
+        return free
+
+    def recycle(self, path: str) -> None:
+        """Keep a retired file ready to be used again, or remove it. Never raises ``OSError``.
+
+        It is ready once its old header is durably gone: one that survived a crash would bring its log's bytes back.
+        """
+        try:
+            if len(self._ready) >= self._options.ready_segments_max:
+                self._files.unlink(path)
+                return
+            file = self._files.open(path)
+            try:
+                size = file.size() - HEADER_BYTES
+                if size <= 0 or size > self._options.segment_bytes:
+                    self._files.unlink(path)
+                    return
+                file.pwritev([encode_static(None, self._storage_id)], 0)
+                file.flush()
+            finally:
+                file.close()
+            self._ready.append((path, size))
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._files.unlink(path)
+
+    def discard(self, path: str) -> None:
+        """Remove a retired file, whose bytes somebody may still look at."""
+        with contextlib.suppress(OSError):
+            self._files.unlink(path)
+
+    def prepare(self) -> None:
+        """Have one ready file, filled with zeros: a busy log will need it soon. Never raises ``OSError``."""
+        try:
+            if self._ready or self._options.ready_segments_max == 0:
+                return
+            path = self._names.free(next(self._numbers))
+            size = min(self._options.extent_bytes_max, self._options.segment_bytes)
+            try:
+                file = self._files.open(path, create=True, exclusive=True)
+                try:
+                    file.pwritev([encode_static(None, self._storage_id)], 0)
+                    write_zeros(file, HEADER_BYTES, HEADER_BYTES + size)
+                finally:
+                    file.close()
+            except OSError:
+                self.discard(path)
+                return
+            self._ready.append((path, size))
+        finally:
+            self.preparing = False
+
+    @property
+    def ready(self) -> int:
+        """Number of ready files."""
+        return len(self._ready)

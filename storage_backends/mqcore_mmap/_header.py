@@ -1,0 +1,143 @@
+"""The first 4 KiB of a segment file: who it is, and the durable mark. Pure bytes, no I/O.
+
+=======  =====================================================================================================
+sector   content (little-endian; each begins with its magic and ends with the CRC-32C of what stands before)
+=======  =====================================================================================================
+0        static: version u16, state u8 (0 free, 1 of a log), storage id 16 B, log uid 16 B, base u64, name length u8, name
+1, 2     mark of the flusher, alternating: log uid 16 B, base u64, durable end u64, exact end u64, closed u8
+3        mark of the checkpoint, same fields
+=======  =====================================================================================================
+
+The mark of a segment is the greatest of its valid slots: each is written only after what it states is true. It is
+closed when both slots of the flusher say so: then ``exact end`` is the end of the log.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import attrs
+from crc32c import crc32c
+
+from mqcore.errors import CorruptionError
+
+__all__ = [
+    "CHECKPOINT_SLOT",
+    "HEADER_BYTES",
+    "SECTOR_BYTES",
+    "Header",
+    "Identity",
+    "decode_header",
+    "encode_mark",
+    "encode_static",
+    "is_unwritten",
+]
+
+HEADER_BYTES = 4096
+SECTOR_BYTES = 512
+CHECKPOINT_SLOT = 2
+VERSION = 1
+
+_STATIC_MAGIC = b"MQSEGMNT"
+_MARK_MAGIC = b"MQMK"
+_STATIC = struct.Struct("<8sHB16s16sQB")
+_MARK = struct.Struct("<4s16sQQQB")
+_CRC = struct.Struct("<I")
+
+
+@attrs.frozen
+class Identity:
+    """What a segment belongs to: ``uid`` (16 bytes) is drawn when a log is made; ``base`` is its first position."""
+
+    storage_id: bytes
+    uid: bytes
+    name: str
+    base: int
+
+
+@attrs.frozen
+class Header:
+    """A decoded header. ``identity`` is None for a free file; ``closed_end`` is the exact end after a clean stop."""
+
+    identity: Identity | None
+    mark: int
+    closed_end: int | None
+
+
+def encode_static(identity: Identity | None, storage_id: bytes) -> bytes:
+    """Return the whole header block of a new segment (of a free file when ``identity`` is None); no mark yet."""
+    if identity is None:
+        body = _STATIC.pack(_STATIC_MAGIC, VERSION, 0, storage_id, bytes(16), 0, 0)
+    else:
+        name = identity.name.encode()
+        body = _STATIC.pack(_STATIC_MAGIC, VERSION, 1, storage_id, identity.uid, identity.base, len(name)) + name
+    return (body + _CRC.pack(crc32c(body))).ljust(HEADER_BYTES, b"\0")
+
+
+def encode_mark(uid: bytes, base: int, durable_end: int, closed_end: int | None = None) -> bytes:
+    """Return the bytes of one mark slot."""
+    body = _MARK.pack(_MARK_MAGIC, uid, base, durable_end, closed_end or 0, closed_end is not None)
+    return body + _CRC.pack(crc32c(body))
+
+
+def is_unwritten(block: bytes, storage_id: bytes) -> bool:
+    """Whether a born file's header was never completed: not a valid static sector of this storage."""
+    try:
+        identity = _decode_static(block, "")
+    except CorruptionError:
+        return True
+    return identity is None or identity.storage_id != storage_id
+
+
+def decode_header(block: bytes, where: str) -> Header:
+    """Return what ``block`` (4 KiB) says; raises ``CorruptionError`` naming ``where``."""
+    identity = _decode_static(block, where)
+    if identity is None:
+        return Header(None, 0, None)
+    slots = [_decode_mark(block, index, identity) for index in range(3)]
+    broken = [index for index in range(2) if slots[index] is None and not _is_empty(block, index)]
+    if len(broken) == 2:
+        raise CorruptionError("both durable marks are damaged", where=where, expected="a checksum that fits")
+    mark = max((slot[0] for slot in slots if slot is not None), default=identity.base)
+    first, second = slots[0], slots[1]
+    closed = first is not None and second is not None and first[1] is not None and first == second
+    return Header(identity, max(mark, identity.base), first[1] if closed and first is not None else None)
+
+
+def _decode_static(block: bytes, where: str) -> Identity | None:
+    if len(block) < SECTOR_BYTES:
+        raise CorruptionError("segment header is cut off", where=where, expected=f"{HEADER_BYTES} bytes", found=f"{len(block)}")
+    magic, version, state, storage_id, uid, base, name_bytes = _STATIC.unpack_from(block)
+    end = _STATIC.size + name_bytes
+    (found,) = _CRC.unpack_from(block, end)
+    expected = crc32c(block[:end])
+    if magic != _STATIC_MAGIC or found != expected:
+        raise CorruptionError(
+            "damaged segment header; restore the file from a copy",
+            where=where,
+            expected=f"magic {_STATIC_MAGIC!r} and checksum {expected:08x}",
+            found=f"{magic!r} and {found:08x}",
+        )
+    if version != VERSION:
+        raise CorruptionError("segment of another version", where=where, expected=str(VERSION), found=str(version))
+    if state == 0:
+        return None
+    return Identity(storage_id, uid, block[_STATIC.size : end].decode("ascii", "replace"), base)
+
+
+def _decode_mark(block: bytes, index: int, identity: Identity) -> tuple[int, int | None] | None:
+    start = (index + 1) * SECTOR_BYTES
+    if len(block) < start + _MARK.size + _CRC.size:
+        return None
+    magic, uid, base, durable_end, end, closed = _MARK.unpack_from(block, start)
+    (found,) = _CRC.unpack_from(block, start + _MARK.size)
+    if magic != _MARK_MAGIC or found != crc32c(block[start : start + _MARK.size]):
+        return None
+    if uid != identity.uid or base != identity.base:
+        return None
+    return durable_end, (end if closed else None)
+
+
+def _is_empty(block: bytes, index: int) -> bool:
+    start = (index + 1) * SECTOR_BYTES
+    return not any(block[start : start + _MARK.size])

@@ -1,0 +1,354 @@
+"""One log: appends, reads, and what a flush has to know of it. Runs in Trio's thread but for ``flushed_to`` and ``fail``.
+
+It knows nothing of how a flush is shared, and leaves removals to ``_removal``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from mqcore.abc import Log
+from mqcore.errors import StorageError
+from mqcore.ports import Buffer, File
+from mqcore_mmap._errors import storage_error
+from mqcore_mmap._flusher import Job
+from mqcore_mmap._header import Identity
+from mqcore_mmap._segment import Segment
+
+if TYPE_CHECKING:
+    from mqcore_mmap._engine import Engine
+
+__all__ = ["MmapLog"]
+
+JOIN_BYTES_MAX = 64 * 1024
+"""Appends up to this size are joined: one copy costs less than a long list of buffers."""
+
+READ_INLINE_BYTES = 8 * 1024 * 1024
+"""Bytes before the end, appended by this process, that are read in Trio's thread: they are in the page cache."""
+
+
+class MmapLog(Log):
+    """See ``Log``. ``segments`` in order; the last one takes the appends."""
+
+    def __init__(self, name: str, engine: Engine, uid: bytes | None) -> None:
+        self.name = name
+        self._engine = engine
+        self._uid = uid
+        self.segments: list[Segment] = []
+        self._bases: list[int] = []
+        self._start = 0
+        self._end = 0
+        self._durable_end = 0
+        self._appended_from = 0
+        self._must_unclose = False
+        self._flush_start = 0
+        self._pending: list[bytes] | None = []
+        self._pending_bytes = 0
+        self._dirty: list[Segment] = []
+        self._failure: str | None = None
+        self._closed = False
+
+    # What it is
+
+    @property
+    def start(self) -> int:
+        """Position of the first byte kept."""
+        return self._start
+
+    @property
+    def end(self) -> int:
+        """Position after the last byte; after a failed flush, after the last byte that was durable before."""
+        return self._end if self._failure is None else self._durable_end
+
+    @property
+    def durable_end(self) -> int:
+        """Position below which everything is on the disk."""
+        return self._durable_end
+
+    @property
+    def closed(self) -> bool:
+        """Whether this handle can no longer be used."""
+        return self._closed
+
+    @property
+    def failure(self) -> str | None:
+        """Why the log has stopped, None while it has not."""
+        return self._failure
+
+    @property
+    def uid(self) -> bytes | None:
+        """The log's random identity, None before its first append."""
+        return self._uid
+
+    def load(self, segments: list[Segment], end: int, durable_end: int, *, clean: bool) -> None:
+        """Take over what was found on the disk."""
+        self.segments = segments
+        self._bases = [segment.base for segment in segments]
+        self._start = segments[0].base
+        self._end = self._appended_from = end
+        self._durable_end = self._flush_start = durable_end
+        self._must_unclose = clean
+        if not clean:
+            self._pending = None
+            self._dirty = [segment for segment in segments if segment.end is None or segment.end > durable_end]
+            for segment in self._dirty:
+                segment.dirty = True
+
+    # Append
+
+    async def append(self, chunks: Sequence[Buffer]) -> int:
+        """Append ``chunks``; see ``Log.append``. If cancelled, it has appended or not begun."""
+        self.check_usable()
+        total = 0
+        for chunk in chunks:
+            total += len(chunk) if type(chunk) is bytes else memoryview(chunk).nbytes
+        position = self._end
+        if total == 0:
+            await trio.lowlevel.checkpoint()
+            return position
+        engine = self._engine
+        after = position + total
+        segment = self.segments[-1] if self.segments else None
+        if segment is None or after - segment.base > segment.capacity:
+            segment = await self._add_segment(total)
+        while after - segment.base > segment.allocated:
+            await engine.allocate(segment, after - segment.base)
+        file = segment.file
+        while file is None:
+            file = await engine.open(segment)
+        joined = b"".join(chunks) if total <= JOIN_BYTES_MAX else None
+        if self._must_unclose or segment.rewrite_pending:
+            self._prepare_segment(segment, file)
+        await self._write(segment, file, chunks if joined is None else (joined,), position)
+        self._note_appended(segment, joined, position, after)
+        await trio.lowlevel.checkpoint()
+        return position
+
+    async def _write(self, segment: Segment, file: File, buffers: Sequence[Buffer], position: int) -> None:
+        engine = self._engine
+        clock = engine.clock
+        try:
+            begun = clock.monotonic_us()
+            if engine.append_inline:
+                segment.write(file, buffers, position)
+                taken = clock.monotonic_us() - begun
+            else:
+                engine.handles.pin(segment)
+                try:
+                    with trio.CancelScope(shield=True):
+                        taken = await engine.append_thread.run(_timed_write, clock.monotonic_us, segment, file, buffers, position)
+                finally:
+                    segment.pins -= 1
+        except OSError as error:
+            raise storage_error(error, "append to", segment.path, position=position, appended=True) from error
+        engine.append_inline = taken <= engine.append_inline_us_max
+
+    def _note_appended(self, segment: Segment, joined: bytes | None, position: int, after: int) -> None:
+        if not segment.dirty:
+            segment.dirty = True
+            self._dirty.append(segment)
+        pending = self._pending
+        if pending is not None:
+            if joined is not None and self._engine.may_keep(self, after - position):
+                self._pending_bytes += after - position
+                pending.append(joined)
+            else:
+                self._drop_pending()
+        else:
+            segment.keep_open = True
+        self._end = after
+        if self._growth is not None:
+            self._grown()
+        if after - segment.base > segment.allocated // 2 and not segment.filling:
+            self._engine.fill_ahead(segment, after - segment.base)
+
+    async def _add_segment(self, needed: int) -> Segment:
+        """Begin a new segment at the end."""
+        engine = self._engine
+        if self._uid is None:
+            self._uid = engine.new_uid()
+        identity = Identity(engine.storage_id, self._uid, self.name, self._end)
+        await engine.make_room()
+        with trio.CancelScope(shield=True):
+            segment = await engine.filler.run(engine.bear, identity, needed, bool(self.segments), self._durable_end)
+        engine.handles.adopt(segment)
+        if self.segments:
+            self.segments[-1].end = self._end
+        else:
+            self._start = self._end
+        self.segments.append(segment)
+        self._bases.append(segment.base)
+        engine.log_has_segments(self)
+        return segment
+
+    def _prepare_segment(self, segment: Segment, file: File) -> None:
+        """Take back the statement of a clean end, and write what a closed descriptor can no longer prove."""
+        try:
+            if self._must_unclose:
+                segment.write_all_marks(file, self._durable_end)
+                self._must_unclose = False
+            if segment.rewrite_pending:
+                if self._pending:
+                    segment.write(file, self._pending, self._flush_start)
+                segment.rewrite_pending = False
+        except OSError as error:
+            raise storage_error(error, "append to", segment.path, position=self._end) from error
+
+    # Read
+
+    async def read(self, position: int, size: int) -> memoryview:
+        """Return up to ``size`` bytes as a view of the file; see ``Log.read``."""
+        self.check_open()
+        if not self._start <= position <= self.end:
+            raise ValueError(f"{self.name}: position {position} is outside the log ({self._start} to {self.end})")
+        size = min(size, self.end - position)
+        if size <= 0:
+            await trio.lowlevel.checkpoint()
+            return memoryview(b"")
+        segment = self.segments[bisect_right(self._bases, position) - 1]
+        if segment.end is not None:
+            size = min(size, segment.end - position)
+        try:
+            if position >= max(self._appended_from, self._end - READ_INLINE_BYTES):
+                mapping = await self._engine.mapping(segment, position + size - segment.base)
+                view = mapping.view(segment.at(position), size)
+                await trio.lowlevel.checkpoint()
+                return view
+            return await self._read_cold(segment, position, size)
+        except OSError as error:
+            raise storage_error(error, "read", segment.path, position=position) from error
+
+    async def _read_cold(self, segment: Segment, position: int, size: int) -> memoryview:
+        """Read through a thread. The mapping may be closed to make room meanwhile: then it is made again."""
+        while True:
+            mapping = await self._engine.mapping(segment, position + size - segment.base)
+            try:
+                return await self._engine.reader.run(mapping.view, segment.at(position), size)
+            except OSError:
+                if segment.mapping is mapping:
+                    raise
+
+    # Flush
+
+    def take_job(self) -> Job | None:
+        """Return what a flush has to cover now, None when nothing is dirty."""
+        if not self._dirty:
+            return None
+        handles = self._engine.handles
+        pinned = [segment for segment in self._dirty if segment.file is not None]
+        for segment in pinned:
+            handles.pin(segment)
+        job = Job(self, self._flush_start, self._end, self._dirty, pinned, self._pending)
+        for segment in self._dirty:
+            segment.dirty = segment.keep_open = False
+        self._dirty = []
+        self._drop_pending()
+        self._pending = []
+        self._flush_start = self._end
+        return job
+
+    def take_back(self, job: Job) -> None:
+        """Undo ``take_job`` of a flush that did not begin."""
+        for segment in job.pinned:
+            segment.pins -= 1
+        self._dirty = job.segments + [segment for segment in self._dirty if segment not in job.segments]
+        for segment in job.segments:
+            segment.dirty = True
+        self._drop_pending()
+        self._flush_start = job.start
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the disk states the exact end already."""
+        return self._must_unclose
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes kept in memory for the next flush."""
+        return self._pending_bytes
+
+    def _drop_pending(self) -> None:
+        """Keep no bytes in memory: from now on the descriptors prove what they wrote, so they stay open."""
+        self._engine.kept_bytes -= self._pending_bytes
+        self._pending_bytes = 0
+        self._pending = None
+        for segment in self._dirty:
+            segment.keep_open = True
+
+    def flushed_to(self, position: int) -> None:
+        """Note a successful flush. The flusher's thread."""
+        self._durable_end = max(self._durable_end, position)
+
+    def fail(self, reason: str) -> None:
+        """Stop: what is not durable now is never served again. Any thread."""
+        if self._failure is None:
+            self._failure = reason
+
+    def check_not_failed(self) -> None:
+        """Raise ``StorageError`` (kind ``flush``) when the log has stopped."""
+        if self._failure is not None:
+            raise StorageError(f"log {self.name} has stopped: {self._failure}", kind="flush")
+
+    def check_open(self) -> None:
+        """Raise ``StorageError`` (kind ``closed``) when the handle is closed."""
+        if self._closed:
+            raise StorageError(f"log {self.name} is closed; open it again", kind="closed")
+
+    def check_usable(self) -> None:
+        """Both checks."""
+        if self._closed:
+            self.check_open()
+        if self._failure is not None:
+            self.check_not_failed()
+
+    # Removal and end
+
+    async def truncate(self, position: int) -> None:
+        """Cut everything from ``position`` on; see ``Log.truncate``."""
+        self.check_usable()
+        await self._engine.removal.truncate(self, position)
+
+    async def trim(self, position: int) -> int:
+        """Give up whole segments below ``position``; see ``Log.trim``."""
+        self.check_usable()
+        return await self._engine.removal.trim(self, position)
+
+    async def aclose(self) -> None:
+        """Flush, state the exact end, close. Raises ``FlushFailedError``; the handle is closed in any case."""
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._engine.close_log(self)
+
+    def close(self) -> None:
+        """Close descriptors and mappings; every later call is an error."""
+        self._closed = True
+        for segment in self.segments:
+            self._engine.handles.close(segment)
+
+    def cut(self, kept: list[Segment], start: int, end: int, durable_end: int) -> None:
+        """Take over the state after a removal."""
+        self.segments = kept
+        self._bases = [segment.base for segment in kept]
+        self._start = start
+        self._end = end
+        self._durable_end = durable_end
+        self._appended_from = min(self._appended_from, end)
+        self._dirty = [segment for segment in self._dirty if segment in kept]
+
+    def forget_pending(self) -> None:
+        """Have the next flush go to the files: the pending bytes may no longer be those of the log."""
+        self._drop_pending()
+        self._flush_start = self._durable_end
+
+
+def _timed_write(
+    clock_us: Callable[[], int], segment: Segment, file: File, buffers: Sequence[Buffer], position: int
+) -> int:
+    begun = clock_us()
+    segment.write(file, buffers, position)
+    return clock_us() - begun

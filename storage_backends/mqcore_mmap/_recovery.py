@@ -1,0 +1,339 @@
+"""What happens to a storage before it is used: removals are finished, the journal is replayed, born segments named.
+
+Every step may be repeated: a crash inside it, then another run, leaves what one run leaves. All calls block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from mqcore.abc import Notice
+from mqcore.errors import CorruptionError
+from mqcore.ports import File, FileSystem
+from mqcore_mmap._config import MmapOptions
+from mqcore_mmap._files import SegmentFiles
+from mqcore_mmap._header import HEADER_BYTES, Header, Identity, decode_header, is_unwritten
+from mqcore_mmap._journal import JournalFile, Range
+from mqcore_mmap._layout import Gone, Layout, Names
+from mqcore_mmap._segment import Segment
+
+__all__ = ["Found", "Recovered", "load_log", "recover"]
+
+
+@attrs.define
+class Found:
+    """A segment file: its path, base, and whether it still has no name."""
+
+    path: str
+    base: int
+    is_born: bool
+
+
+@attrs.define
+class Recovered:
+    """The files of each log in order of their bases, the journal files, and the files that are free."""
+
+    logs: dict[str, list[Found]]
+    journals: list[JournalFile]
+    free: list[str]
+    files: SegmentFiles
+
+
+def recover(
+    filesystem: FileSystem, layout: Layout, options: MmapOptions, report: Callable[[Notice], None]
+) -> Recovered:
+    """Bring the storage to a state in which every flushed byte is in its segment. Raises ``CorruptionError``."""
+    names = layout.names
+    file_names = filesystem.list(names.segments)
+    numbers = [found[1] for name in file_names if (found := Names.parse_numbered(name))]
+    files = SegmentFiles(filesystem, layout, options, max(numbers, default=0) + 1)
+    run = _Run(filesystem, layout, files, options, report)
+    logs, free = run.sort_files(file_names)
+    journals = run.open_journals()
+    try:
+        run.replay(journals, logs)
+    except BaseException:
+        for journal in journals:
+            journal.file.close()
+        raise
+    return Recovered(logs, journals, free + run.freed, files)
+
+
+@attrs.define
+class _Run:
+    filesystem: FileSystem
+    layout: Layout
+    files: SegmentFiles
+    options: MmapOptions
+    report: Callable[[Notice], None]
+    freed: list[str] = attrs.field(factory=list)
+
+    def sort_files(self, file_names: list[str]) -> tuple[dict[str, list[Found]], list[str]]:
+        """Sort the names into segments of logs and free files; finish removals that were begun."""
+        names = self.layout.names
+        logs: dict[str, list[Found]] = {}
+        free: list[str] = []
+        gone: list[Gone] = []
+        for file_name in file_names:
+            path = f"{names.segments}/{file_name}"
+            if (segment := Names.parse_segment(file_name)) is not None:
+                logs.setdefault(segment[0], []).append(Found(path, segment[1], False))
+            elif (numbered := Names.parse_numbered(file_name)) is not None:
+                if numbered[0] == "free":
+                    free.append(path)
+                    continue
+                identity = self._identity_of_born(path)
+                if identity is None:
+                    self.filesystem.unlink(path)
+                else:
+                    logs.setdefault(identity.name, []).append(Found(path, identity.base, True))
+            elif (tombstone := Names.parse_gone(file_name)) is not None:
+                gone.append(tombstone)
+            else:
+                raise CorruptionError("a file that is no segment; move it elsewhere", where=path)
+        for tombstone in gone:
+            self._finish_removal(tombstone, logs)
+        for found in logs.values():
+            found.sort(key=lambda item: item.base)
+        return {name: found for name, found in logs.items() if found}, free
+
+    def _identity_of_born(self, path: str) -> Identity | None:
+        block = _read_block(self.filesystem, path)
+        if is_unwritten(block, self.layout.storage_id):
+            return None
+        return decode_header(block, path).identity
+
+    def _finish_removal(self, gone: Gone, logs: dict[str, list[Found]]) -> None:
+        names = self.layout.names
+        for found in logs.values():
+            for item in [item for item in found if gone.low <= item.base < gone.high]:
+                identity = decode_header(_read_block(self.filesystem, item.path), item.path).identity
+                if identity is not None and identity.uid == gone.uid:
+                    self.freed.append(self.files.retire(item.path))
+                    found.remove(item)
+        self.files.flush_directory()
+        self.filesystem.unlink(names.gone(gone))
+        self.files.flush_directory()
+
+    def open_journals(self) -> list[JournalFile]:
+        """Open both journal files, the older generation first."""
+        opened: list[JournalFile] = []
+        try:
+            for path in self.layout.names.journals:
+                try:
+                    file = self.filesystem.open(path)
+                except FileNotFoundError:
+                    raise CorruptionError("the journal is missing; restore it from a copy", where=path) from None
+                try:
+                    opened.append(JournalFile(file, self.layout.storage_id))
+                except BaseException:
+                    file.close()
+                    raise
+        except BaseException:
+            for journal in opened:
+                journal.file.close()
+            raise
+        return sorted(opened, key=lambda journal: journal.generation)
+
+    def replay(self, journals: list[JournalFile], logs: dict[str, list[Found]]) -> None:
+        """Write what the journal holds into the segments, flush them, and let the sets count no longer."""
+        older, newer = journals
+        changed: dict[tuple[bytes, int], _Target] = {}
+        for ranges in older.sets():
+            self._apply(ranges, logs, changed)
+        for ranges in newer.sets():
+            self._apply(ranges, logs, changed)
+        before = newer.sets_before
+        if before is not None and older.generation == newer.generation - 1 and before != older.sets_written:
+            raise CorruptionError(
+                "damaged journal: sets at its end are missing; restore the storage from a copy",
+                where=older.file.path,
+                expected=f"{before} sets",
+                found=str(older.sets_written),
+            )
+        if not changed:
+            return
+        self._make_durable(changed)
+        generation = newer.generation
+        for journal in journals:
+            generation += 1
+            journal.begin(generation)
+        self.report(
+            Notice(
+                "journal-replayed",
+                f"after an unclean stop the journal was written into {len(changed)} segments",
+                {"segments": len(changed)},
+            )
+        )
+
+    def _apply(
+        self, ranges: list[Range], logs: dict[str, list[Found]], changed: dict[tuple[bytes, int], _Target]
+    ) -> None:
+        for item in ranges:
+            key = (item.uid, item.base)
+            target = changed.get(key)
+            if target is None:
+                target = changed[key] = self._target(item, logs)
+            file = self.filesystem.open(target.found.path)
+            try:
+                target.apply(file, item)
+            finally:
+                file.close()
+
+    def _target(self, item: Range, logs: dict[str, list[Found]]) -> _Target:
+        """Return the segment that a range belongs to; make it anew when it never reached the disk."""
+        for found in logs.get(item.name, ()):
+            if found.base == item.base:
+                identity = decode_header(_read_block(self.filesystem, found.path), found.path).identity
+                if identity is not None and identity.uid == item.uid:
+                    return _Target(found, identity)
+        if item.position != item.base:
+            raise CorruptionError(
+                f"log {item.name}: the segment at {item.base} is missing; restore it from a copy",
+                where=self.layout.names.segment(item.name, item.base),
+            )
+        identity = Identity(self.layout.storage_id, item.uid, item.name, item.base)
+        segment = self.files.bear(identity, item.size, busy=False)
+        if segment.file is not None:
+            segment.file.close()
+        found = Found(segment.path, item.base, True)
+        of_log = logs.setdefault(item.name, [])
+        of_log.append(found)
+        of_log.sort(key=lambda other: other.base)
+        return _Target(found, identity)
+
+    def _make_durable(self, changed: dict[tuple[bytes, int], _Target]) -> None:
+        for target in changed.values():
+            file = self.filesystem.open(target.found.path)
+            try:
+                target.write_mark(file)
+                file.flush()
+            finally:
+                file.close()
+            if target.found.is_born:
+                segment = target.segment()
+                self.files.give_name(segment)
+                target.found.path, target.found.is_born = segment.path, False
+        self.files.flush_directory()
+
+
+@attrs.define
+class _Target:
+    """A segment that the replay writes to."""
+
+    found: Found
+    identity: Identity
+    end: int = 0
+
+    def segment(self) -> Segment:
+        return Segment(self.identity, self.found.path, is_born=self.found.is_born, allocated=0, capacity=0)
+
+    def apply(self, file: File, item: Range) -> None:
+        self.segment().write(file, item.data, item.position)
+        self.end = max(self.end, item.position + item.size)
+
+    def write_mark(self, file: File) -> None:
+        """State what the sets prove; a greater mark, or the exact end of a stop that came later, stays."""
+        header = decode_header(file.pread(HEADER_BYTES, 0), self.found.path)
+        self.segment().write_all_marks(file, max(header.mark, self.end))
+
+
+def _read_block(filesystem: FileSystem, path: str) -> bytes:
+    file = filesystem.open(path, write=False)
+    try:
+        return file.pread(HEADER_BYTES, 0)
+    finally:
+        file.close()
+
+
+def load_log(
+    filesystem: FileSystem, files: SegmentFiles, layout: Layout, options: MmapOptions, name: str, found: list[Found]
+) -> tuple[list[Segment], int, int, bool]:
+    """Return the segments of a log, its end (an upper bound unless it was closed), its durable end, and if it was closed.
+
+    After an unclean stop what lies above the durable mark is flushed and dropped from the page cache first, so that
+    later reads see what the device holds. Raises ``CorruptionError`` for what is damaged, missing or doubled.
+    """
+    segments: list[Segment] = []
+    header: Header | None = None
+    mark = 0
+    for item in found:
+        file = filesystem.open(item.path)
+        try:
+            header = decode_header(file.pread(HEADER_BYTES, 0), item.path)
+            size = file.size()
+        finally:
+            file.close()
+        if item.is_born and not _continues(item, segments):
+            files.discard(item.path)  # nothing in it was ever flushed, and what it continued is not there
+            continue
+        segment = _checked_segment(layout, options, name, item, header, size, segments)
+        segments.append(segment)
+        mark = max(mark, header.mark)
+    if not segments:
+        return [], 0, 0, True
+    last = segments[-1]
+    if header is not None and header.closed_end is not None:
+        return segments, header.closed_end, header.closed_end, True
+    end = last.base + last.allocated
+    mark = min(mark, end)
+    for segment in segments:
+        if segment.end is None or segment.end > mark:
+            file = filesystem.open(segment.path)
+            try:
+                file.flush()
+                file.drop_cache(segment.at(max(mark, segment.base)) // HEADER_BYTES * HEADER_BYTES, 0)
+            finally:
+                file.close()
+            if segment.is_born:
+                files.give_name(segment)
+                files.flush_directory()
+    return segments, end, mark, False
+
+
+def _continues(item: Found, before: list[Segment]) -> bool:
+    """Whether a born segment begins where its log does, or not beyond the end of the segment before it."""
+    return before[-1].base < item.base <= before[-1].base + before[-1].allocated if before else item.base == 0
+
+
+def _checked_segment(
+    layout: Layout,
+    options: MmapOptions,
+    name: str,
+    item: Found,
+    header: Header,
+    size: int,
+    before: list[Segment],
+) -> Segment:
+    identity = header.identity
+    if identity is None or (identity.name, identity.base, identity.storage_id) != (name, item.base, layout.storage_id):
+        raise CorruptionError(
+            "this file is not the segment that its name says; put the right one back",
+            where=item.path,
+            expected=f"log {name}, base {item.base}",
+            found="a free file" if identity is None else f"log {identity.name}, base {identity.base}",
+        )
+    segment = Segment(
+        identity,
+        item.path,
+        is_born=item.is_born,
+        allocated=max(0, size - HEADER_BYTES),
+        capacity=options.segment_bytes,
+    )
+    if before:
+        previous = before[-1]
+        if previous.uid != identity.uid:
+            raise CorruptionError(f"a segment of another log called {name}", where=item.path)
+        if previous.base == item.base:
+            raise CorruptionError(f"two segments of log {name} begin at {item.base}", where=item.path)
+        if previous.base + previous.allocated < item.base:
+            raise CorruptionError(
+                f"a segment of log {name} is missing before this one; restore it from a copy",
+                where=item.path,
+                expected=f"a segment from {previous.base + previous.allocated} on",
+                found=f"the next begins at {item.base}",
+            )
+        previous.end = item.base
+    return segment

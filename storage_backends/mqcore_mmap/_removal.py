@@ -1,0 +1,142 @@
+"""Truncate, trim and delete: durable, whole after any crash, and never undone by a later replay of the journal.
+
+Several segments are removed under a tombstone whose name says which; one by its rename alone. What the journal would
+write again is checkpointed first. All of it happens in the flusher's thread, between flushes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from mqcore.ports import File, FileSystem
+from mqcore_mmap._errors import storage_error
+from mqcore_mmap._files import SegmentFiles
+from mqcore_mmap._layout import Gone, Names
+from mqcore_mmap._segment import Segment, write_zeros
+
+if TYPE_CHECKING:
+    from mqcore_mmap._engine import Engine
+    from mqcore_mmap._log import MmapLog
+
+__all__ = ["Removal", "remove_files"]
+
+POSITION_MAX = 2**64 - 1
+
+
+class Removal:
+    """See the module."""
+
+    def __init__(self, filesystem: FileSystem, files: SegmentFiles, names: Names, engine: Engine) -> None:
+        self._filesystem = filesystem
+        self._files = files
+        self._names = names
+        self._engine = engine
+
+    async def truncate(self, log: MmapLog, position: int) -> None:
+        """Cut ``log`` at ``position``. If cancelled or failed, the end is unknown until the log is opened again."""
+        if not log.start <= position <= log.end:
+            raise ValueError(f"{log.name}: position {position} is outside the log ({log.start} to {log.end})")
+        if not log.segments:
+            await trio.lowlevel.checkpoint()
+            return
+        kept = [segment for segment in log.segments if segment.base < position] or log.segments[:1]
+        removed = log.segments[len(kept) :]
+        durable_end = min(log.durable_end, position)
+        await self._engine.settle([*removed, kept[-1]])
+        log.forget_pending()
+        await self._remove(log, removed, position, POSITION_MAX)
+        last = kept[-1]
+        file = await self._engine.open(last)
+        self._engine.handles.pin(last)
+        try:
+            with trio.CancelScope(shield=True):
+                await self._engine.flush_thread.run(self._zero, last, file, position, durable_end)
+        except OSError as error:
+            log.fail(f"its truncation failed: {error}")
+            raise storage_error(error, "truncate", last.path, position=position) from error
+        finally:
+            last.pins -= 1
+        last.end = None
+        log.cut(kept, log.start, position, durable_end)
+        await trio.lowlevel.checkpoint()
+
+    def _zero(self, segment: Segment, file: File, position: int, durable_end: int) -> None:
+        """Lower the mark, durably, then write zeros over what is not zero and make that durable."""
+        segment.write_all_marks(file, durable_end)
+        file.flush()
+        zero_stale(segment, file, position)
+        file.flush()
+
+    async def trim(self, log: MmapLog, position: int) -> int:
+        """Give up the whole segments of ``log`` below ``position``; return its start."""
+        count = 0
+        limit = min(position, log.durable_end)
+        for segment in log.segments[1:]:
+            if segment.base > limit or segment.is_born:  # what would be left has to be on the disk under its name
+                break
+            count += 1
+        if count == 0:
+            await trio.lowlevel.checkpoint()
+            return log.start
+        removed, kept = log.segments[:count], log.segments[count:]
+        await self._engine.settle(removed)
+        await self._remove(log, removed, 0, kept[0].base)
+        log.cut(log.segments[count:], kept[0].base, log.end, log.durable_end)
+        return log.start
+
+    async def delete(self, log: MmapLog) -> None:
+        """Remove every segment of ``log``, whose handle is closed already to others."""
+        await self._engine.settle(log.segments)
+        await self._remove(log, log.segments, 0, POSITION_MAX)
+
+    async def _remove(self, log: MmapLog, removed: Sequence[Segment], low: int, high: int) -> None:
+        if not removed:
+            return
+        for segment in removed:
+            self._engine.handles.close(segment)
+        paths = [segment.path for segment in removed]
+        gone = Gone(removed[0].uid, low, high)
+        try:
+            with trio.CancelScope(shield=True):
+                freed = await self._engine.flush_thread.run(
+                    remove_files, self._filesystem, self._files, self._names, paths, gone
+                )
+        except OSError as error:
+            log.fail(f"a removal failed: {error}")
+            raise storage_error(error, "remove", paths[0], position=low) from error
+        for segment, path in zip(removed, freed, strict=True):
+            if segment.views_held():
+                self._engine.filler.submit(self._files.discard, path)
+            else:
+                self._engine.filler.submit(self._files.recycle, path)
+
+
+def remove_files(
+    filesystem: FileSystem, files: SegmentFiles, names: Names, paths: Sequence[str], gone: Gone
+) -> list[str]:
+    """Take the names from ``paths``, durably and all or none after a crash; return their new paths. Blocks."""
+    tombstone = names.gone(gone) if len(paths) > 1 else None
+    if tombstone is not None:
+        filesystem.open(tombstone, create=True).close()
+        files.flush_directory()
+    freed = [files.retire(path) for path in paths]
+    files.flush_directory()
+    if tombstone is not None:
+        filesystem.unlink(tombstone)
+        files.flush_directory()
+    return freed
+
+
+def zero_stale(segment: Segment, file: File, position: int) -> None:
+    """Write zeros over every byte from ``position`` to the end of the file that may not be zero."""
+    at, end = segment.at(position), file.size()
+    piece_bytes = 256 * 1024
+    while at < end:
+        size = min(piece_bytes - at % piece_bytes, end - at)
+        data = file.pread(size, at)
+        if data.count(0) != len(data):
+            write_zeros(file, at, at + size)
+        at += size

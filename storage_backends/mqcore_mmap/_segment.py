@@ -1,0 +1,143 @@
+"""One segment: a file that holds a range of positions of one log. Its extents, marks and state; all calls block.
+
+It knows nothing of logs as a whole, of the journal or of who decides what. Fields are set in Trio's thread except
+where a comment says otherwise; a plain assignment is all that another thread ever does to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mqcore.ports import Buffer, File, Mapping
+from mqcore_mmap._errors import is_full
+from mqcore_mmap._header import (
+    CHECKPOINT_SLOT,
+    HEADER_BYTES,
+    SECTOR_BYTES,
+    Identity,
+    encode_mark,
+)
+
+__all__ = ["ZERO_PIECE_BYTES", "Segment", "write_zeros"]
+
+ZERO_PIECE_BYTES = 256 * 1024
+"""Zeros are written in pieces, because an append to the same file waits for the piece that is being written."""
+
+_ZEROS = bytes(ZERO_PIECE_BYTES)
+
+
+def write_zeros(file: File, start: int, end: int) -> None:
+    """Write zeros from file position ``start`` to ``end``."""
+    while start < end:
+        size = min(ZERO_PIECE_BYTES, end - start)
+        file.pwritev([_ZEROS if size == ZERO_PIECE_BYTES else _ZEROS[:size]], start)
+        start += size
+
+
+class Segment:
+    """State of one segment file.
+
+    ``base``: first position. ``capacity``: positions it may hold. ``allocated``: how many of them are on the disk
+    (set by the thread that fills). ``end``: position where the next segment begins, None while this is the last.
+    ``is_born``: has no name yet (cleared by the thread that names it). ``pins``: calls that need the descriptor now.
+    ``keep_open``: holds bytes that are nowhere else, so that only this descriptor can prove them flushed.
+    ``dirty``: appended to since the last flush began. ``generation``: the last journal generation that has bytes of
+    this segment. ``rewrite_pending``: the descriptor that appended the unflushed bytes was closed, so they are written
+    again before another one flushes; ``rewrite_generation``: the same of bytes in journal generations up to this one.
+    """
+
+    __slots__ = (
+        "_slot",
+        "allocated",
+        "base",
+        "capacity",
+        "dirty",
+        "end",
+        "file",
+        "filling",
+        "generation",
+        "is_born",
+        "keep_open",
+        "mapped",
+        "mapping",
+        "name",
+        "path",
+        "pins",
+        "retired",
+        "rewrite_generation",
+        "rewrite_pending",
+        "uid",
+    )
+
+    def __init__(self, identity: Identity, path: str, *, is_born: bool, allocated: int, capacity: int) -> None:
+        self.name = identity.name
+        self.uid = identity.uid
+        self.base = identity.base
+        self.path = path
+        self.is_born = is_born
+        self.allocated = allocated
+        self.capacity = max(capacity, allocated)
+        self.end: int | None = None
+        self.file: File | None = None
+        self.mapping: Mapping | None = None
+        self.mapped = 0
+        self.retired: list[Mapping] = []
+        self.pins = 0
+        self.filling = False
+        self.keep_open = False
+        self.dirty = False
+        self.rewrite_pending = False
+        self.rewrite_generation = 0
+        self.generation = 0
+        self._slot = 0
+
+    def at(self, position: int) -> int:
+        """Position in the file of log position ``position``."""
+        return position - self.base + HEADER_BYTES
+
+    def next_extent(self, needed: int, first_bytes: int, extent_bytes_max: int) -> int:
+        """How much to have allocated so that ``needed`` bytes fit: doubling, never beyond the capacity."""
+        target = max(self.allocated, first_bytes)
+        while target < needed:
+            target += min(target, extent_bytes_max)
+        return max(needed, min(target, self.capacity))
+
+    def fill(self, file: File, target: int, needed: int) -> None:
+        """Allocate zeros up to ``target`` bytes; a full disk is an error only if ``needed`` bytes do not fit."""
+        while self.allocated < target:
+            size = min(ZERO_PIECE_BYTES, target - self.allocated)
+            try:
+                write_zeros(file, HEADER_BYTES + self.allocated, HEADER_BYTES + self.allocated + size)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                if self.allocated >= needed:
+                    return
+                if self.allocated + size <= needed:
+                    raise
+                target = needed
+                continue
+            self.allocated += size
+
+    def write_mark(self, file: File, durable_end: int) -> None:
+        """State that everything below ``durable_end`` was flushed. Called by the flusher, after a flush."""
+        self._slot ^= 1
+        file.pwritev([encode_mark(self.uid, self.base, durable_end)], (1 + self._slot) * SECTOR_BYTES)
+
+    def write_checkpoint_mark(self, file: File, durable_end: int) -> None:
+        """State the same from the journal's proof, before the flush that makes this file prove it itself."""
+        file.pwritev([encode_mark(self.uid, self.base, durable_end)], (1 + CHECKPOINT_SLOT) * SECTOR_BYTES)
+
+    def write_all_marks(self, file: File, durable_end: int, closed_end: int | None = None) -> None:
+        """Replace every mark, which also lowers it or states the exact end."""
+        slot = encode_mark(self.uid, self.base, durable_end, closed_end).ljust(SECTOR_BYTES, b"\0")
+        file.pwritev([slot * 3], SECTOR_BYTES)
+
+    def write(self, file: File, buffers: Sequence[Buffer], position: int) -> None:
+        """Write ``buffers`` at log position ``position``."""
+        file.pwritev(buffers, position - self.base + HEADER_BYTES)
+
+    def views_held(self) -> bool:
+        """Whether somebody may still look at bytes of this file; only meaningful once the mapping is closed."""
+        self.retired = [mapping for mapping in self.retired if mapping.held()]
+        return self.mapping is not None or bool(self.retired)

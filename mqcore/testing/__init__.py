@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mqcore.testing._broker import run_beside_broker
     from mqcore.testing._choices import AllChoices, Choices, RandomChoices
     from mqcore.testing._clock import ModelClock
     from mqcore.testing._disk import ModelDisk
@@ -32,6 +33,7 @@ _MODULES = {
     "NetworkEvent": "_network",
     "RandomChoices": "_choices",
     "model_ports": "_simulation",
+    "run_beside_broker": "_broker",
     "run_simulation": "_simulation",
     "seeded": "_simulation",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "NetworkEvent",
     "RandomChoices",
     "model_ports",
+    "run_beside_broker",
     "run_simulation",
     "seeded",
 ]

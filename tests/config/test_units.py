@@ -78,7 +78,7 @@ def test_counts_have_decimal_prefixes_and_durations_may_count_microseconds() -> 
         "1,5",
         ".5",
         "1 M B",
-        "١",
+        "\u0661",
         True,
         None,
         1.5,

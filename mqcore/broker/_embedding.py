@@ -11,6 +11,7 @@ import trio
 from mqcore.abc import Notice
 from mqcore.broker._broker import Broker
 from mqcore.config import BrokerConfig, make_config
+from mqcore.nurseries import one_error
 from mqcore.ports import Ports, system_ports
 
 __all__ = ["open_broker", "serve_broker"]
@@ -39,10 +40,11 @@ async def open_broker(
     elif arguments:
         raise TypeError("give either a config or keyword arguments")
     broker = Broker(config, ports=ports or system_ports(), report=report)
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
-        await nursery.start(broker.serve)
-        yield broker
-        broker.stop()
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(broker.serve)
+            yield broker
+            broker.stop()
 
 
 async def serve_broker(
@@ -54,6 +56,7 @@ async def serve_broker(
 ) -> None:
     """Run a broker until its ``stop`` is called; ``task_status`` gets the running one. Raises as ``open_broker``."""
     broker = Broker(config, ports=ports or system_ports(), report=report)
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
-        await nursery.start(broker.serve)
-        task_status.started(broker)
+    with one_error():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(broker.serve)
+            task_status.started(broker)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import attrs
 import trio
 
-from mqcore.errors import StorageError
+from mqcore.errors import CommandNotPossible, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.ports import Buffer, Ports
@@ -195,6 +195,15 @@ class StorageBackend(ABC):
         Raises ``StorageError`` (``busy`` when another broker has it, ``foreign`` when it is something else,
         ``permission``) or ``CorruptionError``; never starts empty on what it cannot read.
         """
+
+    async def open_readonly(self) -> bool:
+        """Open for reading only, beside a running broker too: nothing is locked, replayed, repaired or changed.
+
+        Return whether a broker has the storage now. ``list_logs``, ``open_log`` and ``Log.read`` work then, everything
+        else raises; below ``durable_end`` a log stands still, above it belongs to the broker. Optional: unless a backend
+        has it, ``CommandNotPossible``.
+        """
+        raise CommandNotPossible(f"storage {self.url} cannot be read beside its broker: stop the broker first")
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -1,6 +1,8 @@
 """Batches on a storage backend's logs of bytes, once for every backend: offsets, epochs, recovery, identity."""
 
+from mqcore.log._inspect import LogFinding, StorageInspection, verify_storage
 from mqcore.log._metadata import MetadataLog
+from mqcore.log._names import partition_log_name, partition_salt
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._producers import (
     ACCEPT,
@@ -39,13 +41,18 @@ __all__ = [
     "Forgotten",
     "Gap",
     "IncomingBatch",
+    "LogFinding",
     "LogStore",
     "MetadataLog",
     "PartitionLog",
     "ProducerTable",
     "ReadResult",
     "RetentionFacts",
+    "StorageInspection",
     "TableFull",
     "TooOld",
     "Verdict",
+    "partition_log_name",
+    "partition_salt",
+    "verify_storage",
 ]

@@ -17,9 +17,8 @@ from mqcore.abc import Log, Notice
 from mqcore.errors import ConfigurationError, CorruptionError, StorageError
 from mqcore.log._scan import WINDOW_BYTES, read_exactly
 
-__all__ = ["IDENTITY_NAME", "Identity", "IdentityLog", "pack_identity", "unpack_identity"]
+__all__ = ["Identity", "IdentityLog", "pack_identity", "unpack_identity"]
 
-IDENTITY_NAME = "identity"
 RECORD_BYTES = 512
 TRIM_BYTES = 64 * 1024
 NODE_NAME_BYTES_MAX = 128

@@ -305,6 +305,7 @@ class PartitionLog(ReadableLog):
                 self._busy = False
 
     async def _checkpoint(self) -> Sidecar | None:
+        size = 0
         with trio.CancelScope(shield=True):
             if self._sidecar is None:
                 self._sidecar = await self._make_sidecar()

@@ -12,15 +12,13 @@ from collections.abc import Awaitable, Callable
 from mqcore.abc import Log, Notice
 from mqcore.batch import HEADER_BYTES
 from mqcore.limits import Limits
+from mqcore.log._names import QUARANTINE_MARK
 from mqcore.log._scan import BatchScanner, find_batch, header_at, locate_damage, read_exactly, scan_to
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._types import Damage
 
-__all__ = ["QUARANTINE_BYTES_MAX", "QUARANTINE_MARK", "damage_notice", "rebuild", "recover"]
-
-QUARANTINE_MARK = ".quarantine-"
-"""Between the log's name and the epoch of the recovery that set bytes aside."""
+__all__ = ["QUARANTINE_BYTES_MAX", "damage_notice", "from_start", "rebuild", "recover", "scan_past_damage"]
 
 QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of one torn tail that are kept aside."""
@@ -43,17 +41,32 @@ async def rebuild(
     """
     state = await sidecar.newest(durable_end) if sidecar is not None else None
     if state is None or state.start_position < log.start:
-        state = await _from_start(log, salt, limits, report)
+        state = await from_start(log, salt, limits, report)
     scanner = BatchScanner(state, salt, f"log {log.name}")
+    await scan_past_damage(log, scanner, salt=salt, limits=limits, durable_end=durable_end, report=report)
+    return state, scanner.invalid
+
+
+async def scan_past_damage(
+    log: Log,
+    scanner: BatchScanner,
+    *,
+    salt: int,
+    limits: Limits,
+    durable_end: int,
+    report: Callable[[Notice], None],
+) -> None:
+    """Scan to the true end of ``log``; damage below ``durable_end`` is passed over, noted in the state and reported."""
+    state = scanner.state
     while True:
         await scan_to(log, scanner, log.end)
         position = state.end_position
         if position >= log.end or position >= durable_end:
-            return state, scanner.invalid
+            return
         header = await header_at(log, position, log.end, salt)
         whole = header.size if header is not None and header.base_offset == state.end_offset else HEADER_BYTES
         if position + whole > durable_end:
-            return state, scanner.invalid  # the mark does not cover this batch: torn, not damaged
+            return  # the mark does not cover this batch: torn, not damaged
         # no offset that may have been used is used again (clause G05)
         lost_max = ((durable_end - position) // HEADER_BYTES + 1) * limits.batch_messages_max
         damage = await locate_damage(
@@ -113,7 +126,8 @@ def damage_notice(name: str, damage: Damage) -> Notice:
     )
 
 
-async def _from_start(log: Log, salt: int, limits: Limits, report: Callable[[Notice], None]) -> LogState:
+async def from_start(log: Log, salt: int, limits: Limits, report: Callable[[Notice], None]) -> LogState:
+    """The state from which a log without a checkpoint is scanned; reported if it was trimmed."""
     state = LogState(limits)
     if log.start == 0:
         return state

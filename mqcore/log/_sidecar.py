@@ -23,9 +23,7 @@ from mqcore.log._checkpoint import (
 from mqcore.log._scan import intact_header, read_exactly
 from mqcore.log._state import LogState
 
-__all__ = ["SIDECAR_SUFFIX", "Sidecar"]
-
-SIDECAR_SUFFIX = ".state"
+__all__ = ["Sidecar"]
 
 CHECKPOINT_BYTES_MAX = 48 * 1024 * 1024
 """A larger one (very many producers) is not written; the next start scans more of the log."""

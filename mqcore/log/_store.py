@@ -11,35 +11,30 @@ from functools import partial
 
 import attrs
 import trio
-from crc32c import crc32c
 
 from mqcore.abc import Log, Notice, StorageBackend
 from mqcore.errors import CorruptionError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts
-from mqcore.log._identity import IDENTITY_NAME, Identity, IdentityLog
+from mqcore.log._identity import Identity, IdentityLog
+from mqcore.log._names import (
+    IDENTITY_NAME,
+    METADATA_NAME,
+    QUARANTINE_MARK,
+    SIDECAR_SUFFIX,
+    is_partition_name,
+    metadata_salt,
+)
 from mqcore.log._partition_log import LogContext, PartitionLog
-from mqcore.log._recovery import QUARANTINE_MARK, recover
-from mqcore.log._sidecar import SIDECAR_SUFFIX, Sidecar
+from mqcore.log._recovery import recover
+from mqcore.log._sidecar import Sidecar
 from mqcore.ports import Ports
 
-__all__ = ["METADATA_NAME", "LogStore", "is_partition_name", "metadata_salt"]
-
-METADATA_NAME = "metadata"
+__all__ = ["LogStore"]
 
 QUARANTINES_MAX = 16
 """Torn tails kept per log; an operator removes them."""
-
-
-def is_partition_name(name: str) -> bool:
-    """Whether ``name`` is that of a partition log, not of one that the store keeps for itself."""
-    return "." not in name and name not in (IDENTITY_NAME, METADATA_NAME)
-
-
-def metadata_salt(node_id: bytes) -> int:
-    """Salt of the metadata log of the storage of ``node_id``."""
-    return crc32c(node_id)
 
 
 class LogStore:

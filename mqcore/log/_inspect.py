@@ -1,0 +1,249 @@
+"""Verifies what a storage holds, without changing it: every header, offset, epoch and checksum of every log.
+
+Works on a stopped storage, and beside a running broker where the backend can be opened for reading only: then on all
+but the active tails, which it says. Knows nothing of topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import attrs
+
+from mqcore.abc import Log, Notice, StorageBackend
+from mqcore.errors import CommandNotPossible, CorruptionError, MqcoreError, StorageError
+from mqcore.limits import Limits
+from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_state
+from mqcore.log._identity import Identity, IdentityLog
+from mqcore.log._names import (
+    IDENTITY_NAME,
+    METADATA_NAME,
+    QUARANTINE_MARK,
+    SIDECAR_SUFFIX,
+    metadata_salt,
+    salt_of_name,
+)
+from mqcore.log._recovery import from_start, scan_past_damage
+from mqcore.log._scan import WINDOW_BYTES, BatchScanner, read_exactly
+from mqcore.log._types import Damage
+
+__all__ = ["LogFinding", "StorageInspection", "verify_storage"]
+
+
+@attrs.frozen(kw_only=True)
+class LogFinding:
+    """What verifying one log found. Sizes in bytes; offsets as in ``PartitionLog``.
+
+    ``kind``: ``identity``, ``metadata``, ``partition``, ``sidecar``, ``quarantine`` or ``unknown``. ``state``:
+    ``whole``; ``damaged`` (below the durable mark, ``damages`` has the ranges); ``torn`` (bytes above it are no batches: the next
+    start cuts them); ``unreadable``. ``unverified_bytes``: the active tail of a running broker. ``reigns``: number, id,
+    start position and start offset of each. ``text``: one sentence for a person, may be empty.
+    """
+
+    name: str
+    kind: str
+    state: str = "whole"
+    text: str = ""
+    start_position: int = 0
+    end_position: int = 0
+    durable_position: int = 0
+    bytes_total: int = 0
+    unverified_bytes: int = 0
+    batches: int = 0
+    messages: int = 0
+    start_offset: int = 0
+    end_offset: int = 0
+    producers: int = 0
+    reigns: tuple[tuple[int, str, int, int], ...] = ()
+    damages: tuple[Damage, ...] = ()
+    facts: dict[str, Any] = attrs.field(factory=dict)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing that was made durable is lost."""
+        return self.state in ("whole", "torn")
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        fields = attrs.asdict(self, recurse=False)
+        return fields | {
+            "reigns": [list(reign) for reign in self.reigns],
+            "damages": [damage._asdict() for damage in self.damages],
+        }
+
+
+class StorageInspection:
+    """A storage opened for looking. Use as an async context manager around ``findings``."""
+
+    def __init__(self, backend: StorageBackend, limits: Limits) -> None:
+        self._backend = backend
+        self._limits = limits
+        self._identity: Identity | None = None
+        self.beside_broker = False
+        """Whether a broker runs on the storage now."""
+
+    async def __aenter__(self) -> StorageInspection:
+        """Open the storage, read-only if the backend can. Raises ``StorageError``, ``CorruptionError``."""
+        try:
+            self.beside_broker = await self._backend.open_readonly()
+        except CommandNotPossible:
+            await self._backend.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self._backend.aclose()
+
+    async def findings(self, name: str | None = None) -> AsyncIterator[LogFinding]:
+        """Verify every log (or the one called ``name``) and yield a finding for each, the identity first.
+
+        A log that cannot be read yields a finding too; nothing is raised for damage.
+        """
+        names = await self._backend.list_logs()
+        for each in sorted(names, key=lambda each: (each != IDENTITY_NAME, each)):
+            if name is None or each in (name, IDENTITY_NAME) or each.startswith(f"{name}."):
+                finding = await self._verify(each)
+                if name is None or each == name or each.startswith(f"{name}."):
+                    yield finding
+
+    async def _verify(self, name: str) -> LogFinding:
+        kind = _kind_of(name)
+        try:
+            log = await self._backend.open_log(name)
+            if kind == "identity":
+                return await self._verify_identity(log)
+            if kind == "sidecar":
+                return await self._verify_sidecar(log)
+            salt = self._salt_of(name, kind)
+            if salt is None:
+                return LogFinding(name=name, kind=kind, bytes_total=log.end - log.start)
+            return await self._verify_batches(log, kind, salt)
+        except CorruptionError as error:
+            return LogFinding(name=name, kind=kind, state="damaged", text=str(error))
+        except MqcoreError as error:
+            return LogFinding(name=name, kind=kind, state="unreadable", text=str(error))
+
+    def _salt_of(self, name: str, kind: str) -> int | None:
+        if kind == "metadata":
+            if self._identity is None:
+                raise StorageError("the metadata log cannot be verified without the identity", kind="missing")
+            return metadata_salt(self._identity.node_id)
+        return salt_of_name(name) if kind == "partition" else None
+
+    async def _verify_identity(self, log: Log) -> LogFinding:
+        notices: list[Notice] = []
+        identity = await IdentityLog(log, flush=_no_flush, report=notices.append).read()
+        if identity is None:
+            return LogFinding(name=log.name, kind="identity", state="torn", text="no identity was ever completed")
+        self._identity = identity
+        facts = attrs.asdict(identity) | {"node_id": identity.node_id.hex(), "reign_id": identity.reign_id.hex()}
+        return LogFinding(
+            name=log.name,
+            kind="identity",
+            text="; ".join(notice.text for notice in notices),
+            bytes_total=log.end - log.start,
+            facts=facts,
+        )
+
+    async def _verify_sidecar(self, log: Log) -> LogFinding:
+        salt = self._salt_of(log.name.removesuffix(SIDECAR_SUFFIX), _kind_of(log.name.removesuffix(SIDECAR_SUFFIX)))
+        good = bad = 0
+        position = log.start + -log.start % PAGE_BYTES
+        while salt is not None and log.end - position >= PAGE_BYTES:
+            head = unpack_head(await read_exactly(log, position, HEAD_BYTES), position, salt)
+            if head is not None and head.own_end <= log.end:
+                payload = await read_exactly(log, position + HEAD_BYTES, head.payload_bytes)
+                try:
+                    unpack_state(head, payload, self._limits, log.name)
+                    good += 1
+                except CorruptionError:
+                    bad += head.own_end <= log.durable_end
+            position = head.own_end if head is not None else position + PAGE_BYTES
+        return LogFinding(
+            name=log.name,
+            kind="sidecar",
+            state="damaged" if bad else "whole",
+            text=f"{bad} checkpoints are damaged; they are made again from the log" if bad else "",
+            bytes_total=log.end - log.start,
+            facts={"checkpoints": good, "checkpoints_damaged": bad},
+        )
+
+    async def _verify_batches(self, log: Log, kind: str, salt: int) -> LogFinding:
+        state = await from_start(log, salt, self._limits, _ignore)
+        scanner = BatchScanner(state, salt, f"log {log.name}")
+        durable_end = log.durable_end
+        await scan_past_damage(
+            log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=_ignore
+        )
+        damages = tuple(sorted(state.damages.values()))
+        lost = sum(damage.next_offset - damage.first_offset for damage in damages)
+        rest = log.end - state.end_position
+        torn = rest > 0 and not self.beside_broker and await _holds_bytes(log, state.end_position)
+        return LogFinding(
+            name=log.name,
+            kind=kind,
+            state="damaged" if damages else "torn" if torn else "whole",
+            text=_text_of(damages, torn, rest, self.beside_broker),
+            start_position=state.start_position,
+            end_position=state.end_position,
+            durable_position=durable_end,
+            bytes_total=state.end_position - state.start_position,
+            unverified_bytes=rest if self.beside_broker else 0,
+            batches=scanner.batches,
+            messages=state.end_offset - state.start_offset - lost,
+            start_offset=state.start_offset,
+            end_offset=state.end_offset,
+            producers=len(state.producers),
+            reigns=tuple((entry[0], entry[1].hex(), entry[2], entry[3]) for entry in state.history.entries()),
+            damages=damages,
+        )
+
+
+async def verify_storage(
+    backend: StorageBackend, *, limits: Limits | None = None, name: str | None = None
+) -> AsyncIterator[LogFinding]:
+    """Open ``backend``, verify its logs (or the one called ``name``), yield a finding for each, close it."""
+    async with StorageInspection(backend, limits or Limits()) as inspection:
+        async for finding in inspection.findings(name):
+            yield finding
+
+
+def _kind_of(name: str) -> str:
+    if name in (IDENTITY_NAME, METADATA_NAME):
+        return name
+    if QUARANTINE_MARK in name:
+        return "quarantine"
+    if name.endswith(SIDECAR_SUFFIX):
+        return "sidecar"
+    return "partition" if salt_of_name(name) is not None else "unknown"
+
+
+def _text_of(damages: tuple[Damage, ...], torn: bool, rest: int, beside_broker: bool) -> str:
+    parts = [
+        f"bytes {damage.position} to {damage.end_position}, offsets {damage.first_offset} to before "
+        f"{damage.next_offset}, are damaged: {damage.text}"
+        for damage in damages
+    ]
+    if torn:
+        parts.append(f"{rest} bytes at the end are torn; the next start sets them aside")
+    elif rest and beside_broker:
+        parts.append(f"the active tail ({rest} bytes) belongs to the running broker and was not verified")
+    return "; ".join(parts)
+
+
+async def _holds_bytes(log: Log, position: int) -> bool:
+    while position < log.end:
+        window = await log.read(position, min(WINDOW_BYTES, log.end - position))
+        if bytes(window).strip(b"\0"):
+            return True
+        position += len(window)
+    return False
+
+
+async def _no_flush(_: object) -> None:
+    raise AssertionError("an inspection writes nothing")
+
+
+def _ignore(_: Notice) -> None:
+    pass

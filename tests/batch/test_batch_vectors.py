@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from mqcore.batch import (
 )
 from mqcore.limits import Limits
 
+FORMAT_PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 FOLDER = Path(__file__).with_name("vectors")
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 MESSAGES = [name for name in NAMES if name != "control"]
@@ -95,6 +98,59 @@ def test_meaning_encodes_to_the_vector(name: str):
     if meaning["stamped"]:
         stamp(encoded, **meaning["stamped"])
     assert encoded == batch
+
+
+def header_rows() -> list[tuple[int, int, str, str]]:
+    """Return offset, size, type and name of each header field, as the page on the format has them."""
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([ui]\d+) \| `(\w+)` \|", FORMAT_PAGE.read_text(), re.MULTILINE)
+    return [(int(offset), int(size), kind, name) for offset, size, kind, name in rows]
+
+
+@pytest.mark.needs("source-tree")
+def test_the_page_on_the_format_accounts_for_every_byte_of_the_header():
+    position = 0
+    for offset, size, kind, _ in header_rows():
+        assert (offset, size * 8) == (position, int(kind[1:]))
+        position += size
+    assert position == HEADER_BYTES
+
+
+@pytest.mark.needs("source-tree")
+@pytest.mark.parametrize("name", NAMES)
+def test_header_read_by_the_page_on_the_format_is_the_header(name: str):
+    batch, meaning = load(name)
+    constants = {"magic": 0x31514D, "version": 1, "reserved_byte": 0, "reserved_word": 0}
+    for offset, size, kind, field in header_rows():
+        number = int.from_bytes(batch[offset : offset + size], "little", signed=kind[0] == "i")
+        assert number == (constants | meaning["header"])[field], field
+
+
+@pytest.mark.parametrize("name", [name for name in MESSAGES if name not in ("zlib", "zstandard", "lz4")])
+def test_body_read_message_by_message_as_the_page_on_the_format_says(name: str):
+    batch, meaning = load(name)
+    header, count, position = meaning["header"], meaning["header"]["count"], HEADER_BYTES
+
+    def numbers(kind: str, there: int) -> list[int]:
+        nonlocal position
+        if not there:
+            return []
+        position += 4 * count
+        return list(struct.unpack(f"<{count}{kind}", batch[position - 4 * count : position]))
+
+    def piece(length: int) -> str:
+        nonlocal position
+        position += length
+        return batch[position - length : position].hex()
+
+    lengths = numbers("I", True)
+    key_lengths = numbers("i", header["attributes"] & 1)
+    header_lengths = numbers("I", header["attributes"] & 2)
+    deltas = numbers("I", header["attributes"] & 4)
+    assert [None if length < 0 else piece(length) for length in key_lengths] == (meaning["keys"] or [])
+    assert [bool(piece(length)) for length in header_lengths] == [bool(pairs) for pairs in meaning["headers"] or []]
+    assert [header["created_first_ms"] + delta for delta in deltas] == (meaning["timestamps_ms"] or [])
+    assert [piece(length) for length in lengths] == meaning["values"]
+    assert position == len(batch)
 
 
 def test_stamped_vector_belongs_to_its_log_only():

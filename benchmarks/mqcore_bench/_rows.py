@@ -156,7 +156,7 @@ ROWS: tuple[Row, ...] = (
     _cost("memory-idle", "memory of an idle broker", Memory(of="idle"), "MB", 60),
     _cost("memory-connection", "memory of an idle connection", Memory(of="connection"), "KB", 40),
     _cost("memory-partition", "memory of a partition", Memory(of="partition"), "KB", 20),
-    _cost("spread-1000-0ms", "sync publish over 1 000 partitions, not one", Spread(partitions=1000, delay_ms=0), "x", 2),
+    _cost("spread-1000-0ms", "sync publish, 1 000 partitions, not one", Spread(partitions=1000, delay_ms=0), "x", 2),
     _cost("spread-1000-5ms", "the same, 5 ms more per flush", Spread(partitions=1000, delay_ms=5), "x", 1.3),
     _cost(
         "scale",

@@ -100,5 +100,5 @@ async def consume(port: str, batch: str, form: str, messages: str) -> dict[str, 
 
 
 if __name__ == "__main__":
-    action = {"publish": publish, "consume": consume}[sys.argv[1]]
-    print(json.dumps(trio.run(functools.partial(action, *sys.argv[2:]))))
+    work = publish if sys.argv[1] == "publish" else consume
+    print(json.dumps(trio.run(functools.partial(work, *sys.argv[2:]))))

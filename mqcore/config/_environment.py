@@ -21,7 +21,7 @@ from mqcore.limits import Limits
 __all__ = ["PREFIX", "read_environment", "variable_of"]
 
 PREFIX = "MQCORE_"
-FOREIGN = ("SERVER", "CONFIG", "OUTPUT", "TEST_", "BENCH_", "CONFORMANCE_")
+FOREIGN = ("SERVER", "CONFIG", "OUTPUT", "TRACEBACK", "TEST_", "BENCH_", "CONFORMANCE_")
 """Variables after the prefix that other parts of the project read; an ending ``_`` stands for all that begin so."""
 
 _TIME_SUFFIXES = ("_ms", "_us")

@@ -1,0 +1,79 @@
+"""The options that compose a broker, one set for ``serve`` and ``explain``, and the configuration they make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from mqcore.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mqcore.config import BrokerConfig
+    from mqcore.guarantees import Explanation
+
+__all__ = ["build_options", "compose", "explanation_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def build_options(function: F) -> F:
+    """Decorator: the flags that stand for keys of the configuration file, and go before file and environment."""
+    options = (
+        click.option("--storage", metavar="URL", help="Where to store, as in mmap:///var/lib/mq or memory://."),
+        click.option(
+            "--listen", metavar="URL", multiple=True, help="Where to listen; may be repeated. [tcp://127.0.0.1:7400]"
+        ),
+        click.option(
+            "--flush", metavar="POLICY", help="sync, async, async(max_messages=N, max_bytes=N, max_interval=TIME), none."
+        ),
+        click.option("--replication", metavar="POLICY", help="none; sync(...) and async(...) can be explained only."),
+        click.option(
+            "--survive", metavar="FAULT", multiple=True, help="A fault that must lose nothing acknowledged; repeatable."
+        ),
+        click.option("--limit", metavar="NAME=VALUE", multiple=True, help="One limit, as in frame_bytes_max='8 MB'."),
+        click.option("--name", help="Name of the broker in logs and replies."),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def compose(file: str | None, flags: Mapping[str, Any]) -> BrokerConfig:
+    """Return the configuration of a file (if any), the environment and the flags of ``build_options``."""
+    from mqcore.config import load_config
+
+    overrides: dict[str, object] = {
+        key: flags[key] for key in ("storage", "flush", "replication", "name") if flags.get(key) is not None
+    }
+    if flags.get("listen"):
+        overrides["listen"] = list(flags["listen"])
+    if flags.get("survive"):
+        overrides["survive"] = [fault.strip() for text in flags["survive"] for fault in text.split(",")]
+    if flags.get("limit"):
+        overrides["limits"] = dict(_pair(text) for text in flags["limit"])
+    return load_config(file, overrides=overrides, environment=os.environ)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigurationError(f"--limit {text!r}: write NAME=VALUE, as in connections_max=100")
+    return name.strip(), value.strip()
+
+
+def explanation_of(config: BrokerConfig) -> Explanation:
+    """Return what a broker of ``config`` promises; its parts are composed and checked, nothing is opened."""
+    from mqcore.abc import StorageContext
+    from mqcore.config import build_of
+    from mqcore.guarantees import explain
+    from mqcore.ports import system_ports
+    from mqcore.registry import create_storage, create_transport
+
+    for listen in config.listen:
+        create_transport(listen.url, listen.options)
+    context = StorageContext(ports=system_ports(), limits=config.limits)
+    backend = create_storage(config.storage.url, context, config.storage.options)
+    return explain(build_of(config, backend.capabilities))

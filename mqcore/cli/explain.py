@@ -1,0 +1,42 @@
+"""``mqcore explain``: what an acknowledgement means in a build, before there is a broker."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import click
+
+from mqcore.cli._build_options import build_options, compose, explanation_of
+from mqcore.cli.shell import Verb, current, end, output_options, write_json, write_line
+
+__all__ = ["command"]
+
+_WIDTH_MAX = 120
+
+
+@click.command(
+    "explain",
+    cls=Verb,
+    examples=[
+        "mqcore explain broker.toml",
+        "mqcore explain --storage mmap:///tmp/a --flush sync",
+        "mqcore explain --storage mmap:///tmp/a --flush async --survive power-cut",
+    ],
+)
+@click.argument("file", required=False, type=click.Path(dir_okay=False))
+@build_options
+@output_options
+def command(file: str | None, **flags: Any) -> None:
+    """Print which faults an acknowledged message survives in a build: a configuration FILE, flags, or both.
+
+    A build that cannot keep what it promises is refused with the reason, and status 3.
+    """
+    explanation = explanation_of(compose(file, flags))
+    if current().json:
+        write_json(explanation.as_json())
+    else:
+        for line in explanation.lines(min(shutil.get_terminal_size((100, 24)).columns, _WIDTH_MAX)):
+            write_line(line)
+    if not explanation.starts:
+        end(3)

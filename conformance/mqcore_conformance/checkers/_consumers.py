@@ -1,0 +1,124 @@
+"""G06, G08: order and stability of what consumers see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mqcore.guarantees import Level
+from mqcore_conformance.checkers._facts import Facts
+from mqcore_conformance.histories import Fetched, FetchFailed, Seeked
+from mqcore_conformance.verdicts import Anomaly, Violation
+
+__all__ = ["check_g06", "check_g08"]
+
+def check_g06(facts: Facts) -> Iterator[Violation]:
+    """No consumer goes back or skips, except by seek, by retention, or over a loss that is reported to it."""
+    for process, partition, events in facts.readers():
+        yield from _check_order(process, partition, events)
+        yield from _check_reported_loss(facts, process, partition, events)
+
+
+def _check_order(
+    process: str, partition: str, events: list[tuple[int, Fetched | FetchFailed | Seeked]]
+) -> Iterator[Violation]:
+    position: int | None = None
+    for index, event in events:
+        if isinstance(event, Seeked):
+            position = event.offset
+        elif isinstance(event, Fetched):
+            for batch in event.batches:
+                end = batch.base_offset + len(batch.messages)
+                if position is None:
+                    position = max(event.offset, batch.base_offset)
+                if end <= position:
+                    yield _order(Anomaly.NONMONOTONIC_POLL, process, partition, index, position, batch.base_offset)
+                elif batch.base_offset > position:
+                    yield _order(Anomaly.SKIPPED_POLL, process, partition, index, position, batch.base_offset)
+                position = end
+            if position is not None and event.batches and event.next_offset < position:
+                yield _order(Anomaly.NONMONOTONIC_POLL, process, partition, index, position, event.next_offset)
+
+
+def _order(anomaly: Anomaly, process: str, partition: str, index: int, position: int, found: int) -> Violation:
+    return Violation(
+        clause="G06",
+        anomaly=anomaly,
+        partition=partition,
+        text=f"{process} stood at offset {position} and was given offset {found} at event {index}, without a seek",
+        events=(index,),
+    )
+
+
+def _check_reported_loss(
+    facts: Facts, process: str, partition: str, events: list[tuple[int, Fetched | FetchFailed | Seeked]]
+) -> Iterator[Violation]:
+    """What a consumer has read and went on from is in the final log, or the loss was reported to it.
+
+    Only a fetch in a later life can be asked to say so: before the fault the message was there.
+    """
+    log = facts.log(partition)
+    if not log.complete:
+        return
+    consumed: list[tuple[int, int, str]] = []
+    for index, event in events:
+        if isinstance(event, Seeked):
+            while consumed and consumed[-1][0] >= event.offset:
+                consumed.pop()
+        elif isinstance(event, Fetched) and event.batches:
+            offset, life, digest = consumed[-1] if consumed else (-1, event.life, "")
+            lost = offset >= log.start_offset and not log.has(offset, digest) and not log.is_damaged(offset)
+            if lost and event.life > life:
+                yield Violation(
+                    clause="G06",
+                    anomaly=Anomaly.SKIPPED_POLL,
+                    partition=partition,
+                    text=f"{process} had read offset {offset} in life {life}, which is lost; its fetch from offset "
+                    f"{event.offset} of epoch {event.epoch} was answered with messages (event {index}) instead of the "
+                    "divergence point",
+                    events=(index,),
+                )
+                return
+            for batch in event.batches:
+                consumed += [
+                    (at, event.life, found) for at, found in enumerate(batch.messages, batch.base_offset)
+                ]
+
+
+def check_g08(facts: Facts) -> Iterator[Violation]:
+    """What a consumer has read satisfies its topic's policy, and exists after any fault that the policy survives."""
+    for process, partition, events in facts.readers():
+        level = facts.visible_level(partition)
+        log = facts.log(partition)
+        for index, event in events:
+            if not isinstance(event, Fetched) or not event.batches:
+                continue
+            if facts.records_storage and level >= Level.DISK:
+                yield from _check_flushed(facts, process, partition, index, event)
+            if log.complete and facts.must_survive(level, event.life):
+                for batch in event.batches:
+                    for offset, digest in enumerate(batch.messages, batch.base_offset):
+                        if offset >= log.start_offset and not log.has(offset, digest) and not log.is_damaged(offset):
+                            yield Violation(
+                                clause="G08",
+                                anomaly=Anomaly.UNSTABLE_READ,
+                                partition=partition,
+                                text=f"{process} read offset {offset} of epoch {batch.epoch} at event {index}, visible at "
+                                f"level {level.label}; it is not in the final log",
+                                events=(index,),
+                            )
+                            return
+
+
+def _check_flushed(facts: Facts, process: str, partition: str, index: int, event: Fetched) -> Iterator[Violation]:
+    last = event.batches[-1]
+    end = last.base_offset + len(last.messages)
+    durable = facts.durable_before(partition, index)
+    if end > durable and not facts.recovered(partition, event.life, end - 1):
+        yield Violation(
+            clause="G08",
+            anomaly=Anomaly.UNSTABLE_READ,
+            partition=partition,
+            text=f"{process} read up to offset {end - 1} at event {index}; the topic shows flushed messages only, and no "
+            f"flush covered more than offset {durable - 1}",
+            events=(index,),
+        )

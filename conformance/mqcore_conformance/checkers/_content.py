@@ -1,0 +1,122 @@
+"""G04, G05, G07, G15: is what was read what was sent, once, and never what was rejected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from mqcore_conformance.checkers._facts import Facts, SendFacts
+from mqcore_conformance.histories import Fetched
+from mqcore_conformance.verdicts import Anomaly, Violation
+
+__all__ = ["check_g04", "check_g05", "check_g07", "check_g15"]
+
+
+def _reads(facts: Facts) -> Iterator[tuple[str, str, int, int, int, str]]:
+    """Every message read: process, partition, event index, epoch, offset, digest."""
+    for (process, partition), events in facts.reads.items():
+        for index, event in events:
+            for batch in event.batches if isinstance(event, Fetched) else ():
+                for offset, digest in enumerate(batch.messages, batch.base_offset):
+                    yield process, partition, index, batch.epoch, offset, digest
+
+
+def _senders(facts: Facts) -> dict[str, SendFacts]:
+    return {digest: send for send in facts.sends.values() for digest in send.invoked.messages}
+
+
+def check_g04(facts: Facts) -> Iterator[Violation]:
+    """Every message read was sent to this partition, byte for byte."""
+    senders = _senders(facts)
+    seen: set[tuple[str, str]] = set()
+    for process, partition, index, epoch, offset, digest in _reads(facts):
+        if (partition, digest) in seen:
+            continue
+        seen.add((partition, digest))
+        send = senders.get(digest)
+        if send is None or send.invoked.partition != partition:
+            origin = "nobody sent it" if send is None else f"it was sent to {send.invoked.partition}"
+            yield Violation(
+                clause="G04",
+                anomaly=Anomaly.PHANTOM,
+                partition=partition,
+                text=f"{process} read a message at offset {offset} of epoch {epoch} (event {index}): {origin}",
+                events=(index,),
+            )
+        elif send.attempts[0].invoked_at > index:
+            yield Violation(
+                clause="G04",
+                anomaly=Anomaly.PHANTOM,
+                partition=partition,
+                text=f"{process} read {send.name} at event {index}, before it was sent",
+                events=(index,),
+            )
+
+
+def check_g05(facts: Facts) -> Iterator[Violation]:
+    """One (partition, epoch, offset) has one content, for readers and in receipts."""
+    content: dict[tuple[str, int, int], tuple[str, int]] = {}
+
+    def meet(partition: str, epoch: int, offset: int, digest: str, index: int) -> Iterator[Violation]:
+        first = content.setdefault((partition, epoch, offset), (digest, index))
+        if first[0] != digest:
+            yield Violation(
+                clause="G05",
+                anomaly=Anomaly.INCONSISTENT_OFFSET,
+                partition=partition,
+                text=f"offset {offset} of epoch {epoch} holds one message at event {first[1]} and another at {index}",
+                events=(first[1], index),
+            )
+
+    for _, partition, index, epoch, offset, digest in _reads(facts):
+        yield from meet(partition, epoch, offset, digest, index)
+    for send, index, receipt in facts.acknowledged():
+        if not receipt.duplicate:
+            for offset, digest in enumerate(send.invoked.messages, receipt.offset):
+                yield from meet(send.invoked.partition, receipt.epoch, offset, digest, index)
+
+
+def check_g07(facts: Facts) -> Iterator[Violation]:
+    """A rejected message is never read."""
+    rejected = {
+        digest: send for send in facts.sends.values() if send.rejected for digest in send.invoked.messages
+    }
+    for process, partition, index, epoch, offset, digest in _reads(facts):
+        send = rejected.get(digest)
+        if send is not None:
+            last = send.attempts[-1].completed
+            assert last is not None
+            yield Violation(
+                clause="G07",
+                anomaly=Anomaly.ABORTED_READ,
+                partition=partition,
+                text=f"{process} read {send.name} at offset {offset} of epoch {epoch} (event {index}); it was rejected "
+                f"as {last.code} at event {send.attempts[-1].completed_at}",
+                events=(send.attempts[-1].completed_at, index),
+            )
+
+
+def check_g15(facts: Facts) -> Iterator[Violation]:
+    """Duplicates come from retries of unknown outcomes only, and never from an idempotent producer."""
+    for partition, log in facts.drain.items():
+        counts = Counter(digest for _, _, digest in log.order)
+        if len(counts) == len(log.order):
+            continue
+        senders = _senders(facts)
+        for digest, count in counts.items():
+            send = senders.get(digest)
+            if count < 2 or send is None:
+                continue
+            tries = sum(1 for one in send.attempts if one.completed is None or one.completed.outcome != "rejected")
+            allowed = 1 if send.invoked.idempotent else max(tries, 1)
+            if count > allowed:
+                offsets = [offset for offset, _, found in log.order if found == digest]
+                kind = "an idempotent producer" if send.invoked.idempotent else f"{tries} attempts"
+                yield Violation(
+                    clause="G15",
+                    anomaly=Anomaly.DUPLICATE,
+                    partition=partition,
+                    text=f"{send.name} of {kind} is in the log {count} times, at offsets {offsets[:5]}",
+                    events=tuple(one.invoked_at for one in send.attempts),
+                )
+                break

@@ -1,0 +1,335 @@
+"""What the checkers share: one linear pass over a history that sorts its events by what they are about.
+
+Judges nothing. Faults that ended lives, sends with their attempts, reads by process, the final drain, and how far each
+log was known to be durable at each event.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import attrs
+
+from mqcore.guarantees import (
+    AsyncFlush,
+    Copy,
+    Fault,
+    FaultEvent,
+    FlushPolicy,
+    Level,
+    NoFlush,
+    Outcome,
+    Receipt,
+    Sent,
+    SyncFlush,
+    must_survive,
+    parse_flush,
+)
+from mqcore_conformance.histories import (
+    DRAIN,
+    Appended,
+    Completed,
+    Drained,
+    Event,
+    FaultInjected,
+    Fetched,
+    FetchFailed,
+    Flushed,
+    Invoked,
+    LivenessObserved,
+    Probed,
+    Recovered,
+    Seeked,
+    Setting,
+    Started,
+)
+
+__all__ = ["Attempt", "DrainedLog", "Facts", "FailedFlush", "SendFacts"]
+
+NODE = "node"
+ENDINGS = {
+    "process-kill": Fault.PROCESS_KILL,
+    "stop": Fault.PROCESS_KILL,
+    "exit": Fault.PROCESS_KILL,
+    "power-cut": Fault.NODE_POWER_CUT,
+}
+"""Faults that end a life. An orderly stop takes what a kill takes: the heap."""
+
+
+@attrs.define
+class Attempt:
+    """One attempt of a send: index and event of its beginning and, if any, of its end."""
+
+    invoked_at: int
+    invoked: Invoked
+    completed_at: int = -1
+    completed: Completed | None = None
+
+
+@attrs.define
+class SendFacts:
+    """One send over all its attempts."""
+
+    name: str
+    invoked: Invoked
+    attempts: list[Attempt] = attrs.field(factory=list)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether every attempt was rejected, so that nobody may ever read it."""
+        return all(one.completed is not None and one.completed.outcome == "rejected" for one in self.attempts)
+
+    @property
+    def acknowledgements(self) -> list[tuple[int, Completed]]:
+        """Index and receipt of each acknowledgement."""
+        return [
+            (one.completed_at, one.completed)
+            for one in self.attempts
+            if one.completed is not None and one.completed.outcome == "acknowledged"
+        ]
+
+
+@attrs.define
+class DrainedLog:
+    """What the final drain found in a partition: message and epoch by offset, and the ranges reported as damaged."""
+
+    partition: str
+    start_offset: int = 0
+    end_offset: int = 0
+    complete: bool = False
+    messages: dict[int, tuple[int, str]] = attrs.field(factory=dict)
+    order: list[tuple[int, int, str]] = attrs.field(factory=list)
+    damaged: list[tuple[int, int]] = attrs.field(factory=list)
+
+    def is_damaged(self, offset: int) -> bool:
+        """Whether ``offset`` lies in a range that was reported as damaged."""
+        return any(first <= offset < until for first, until in self.damaged)
+
+    def has(self, offset: int, digest: str) -> bool:
+        """Whether the message is there with this content."""
+        found = self.messages.get(offset)
+        return found is not None and found[1] == digest
+
+
+@attrs.frozen
+class FailedFlush:
+    """A flush that failed for a partition: event index, life, and the offset that was durable before it."""
+
+    index: int
+    life: int
+    partition: str
+    durable_offset: int
+
+
+class _DurableOffsets:
+    """How far one log is durable, event by event. What a life finds at its first append was recovered and flushed."""
+
+    def __init__(self) -> None:
+        self.at: list[int] = [-1]
+        self.offsets: list[int] = [0]
+        self.first_of_life: dict[int, int] = {}
+        self._appends: list[tuple[int, int]] = []
+        self._life = 0
+
+    def appended(self, index: int, event: Appended) -> None:
+        if event.life != self._life:
+            self._life = event.life
+            self._appends.clear()
+            self.first_of_life.setdefault(event.life, event.base_offset)
+            self._set(index, event.base_offset)
+        while self._appends and self._appends[-1][0] > event.position:
+            self._appends.pop()  # truncated away
+        self._appends.append((event.end_position, event.next_offset))
+
+    def flushed(self, index: int, life: int, durable_end: int) -> None:
+        if life != self._life:
+            return
+        covered = bisect_right(self._appends, durable_end, key=lambda entry: entry[0])
+        if covered:
+            self._set(index, max(self._appends[covered - 1][1], self.offsets[-1]))
+            del self._appends[:covered]
+
+    def _set(self, index: int, offset: int) -> None:
+        self.at.append(index)
+        self.offsets.append(offset)
+
+    def before(self, index: int) -> int:
+        """Offset below which everything was durable before event ``index``."""
+        return self.offsets[bisect_right(self.at, index - 1) - 1]
+
+
+class Facts:
+    """A history, sorted. ``setting`` is its first event."""
+
+    def __init__(self, history: Sequence[Event]) -> None:
+        if not history or not isinstance(history[0], Setting):
+            raise ValueError("a history begins with its Setting: without it nobody knows what was promised")
+        self.history = history
+        self.setting: Setting = history[0]
+        self.append_level = Level.parse(self.setting.append_level)
+        self.flush_level = Level.parse(self.setting.flush_level)
+        self.topics = {topic.name: topic for topic in self.setting.topics}
+        self.sends: dict[str, SendFacts] = {}
+        self.reads: dict[tuple[str, str], list[tuple[int, Fetched | FetchFailed | Seeked]]] = defaultdict(list)
+        self.drain: dict[str, DrainedLog] = {}
+        self.failed_flushes: list[FailedFlush] = []
+        self.liveness: list[tuple[int, LivenessObserved]] = []
+        self.recoveries: list[tuple[int, Recovered]] = []
+        self.probes: list[tuple[int, Probed]] = []
+        self.epochs: dict[int, int] = {}
+        self.injected: list[tuple[int, FaultInjected]] = []
+        self.records_storage = False
+        self._appended_until: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+        self._durable: dict[str, _DurableOffsets] = defaultdict(_DurableOffsets)
+        self._endings: list[tuple[int, Fault]] = []
+        for index, event in enumerate(history):
+            self._take(index, event)
+        self._survival = cache(self._must_survive)
+
+    # ---- questions -------------------------------------------------------------------------------------------
+
+    def log(self, partition: str) -> DrainedLog:
+        """What the drain found; an empty log when nobody could drain it."""
+        return self.drain.get(partition) or DrainedLog(partition)
+
+    def policies(self, partition: str) -> list[FlushPolicy]:
+        """The flush policies that the partition's topic had during the run."""
+        topic = self.topics[partition.partition("@")[0]]
+        return [_policy(text) for text in topic.flush]
+
+    def visible_level(self, partition: str) -> Level:
+        """The least level of what a consumer may see of the partition."""
+        topic = self.topics[partition.partition("@")[0]]
+        if topic.visible == "stable" or all(isinstance(policy, SyncFlush) for policy in self.policies(partition)):
+            return max(self.append_level, self.flush_level)
+        return self.append_level
+
+    def bounds(self, partition: str) -> AsyncFlush | None:
+        """The widest bounds in force; None where there are none (``sync``), or where loss is unbounded (``none``)."""
+        policies = self.policies(partition)
+        bounded = [policy for policy in policies if isinstance(policy, AsyncFlush)]
+        if not bounded or any(isinstance(policy, NoFlush) for policy in policies):
+            return None
+        return AsyncFlush(
+            max_messages=_widest([policy.max_messages for policy in bounded]),
+            max_bytes=_widest([policy.max_bytes for policy in bounded]),
+            max_interval_ms=_widest([policy.max_interval_ms for policy in bounded]),
+        )
+
+    def must_survive(self, level: Level, life: int) -> bool:
+        """Whether a copy that ``life`` stated at ``level`` has to be in the final drain, by the oracle."""
+        return self._survival(level, life)
+
+    def faults_since(self, life: int) -> list[Fault]:
+        """What ended ``life`` and the lives after it."""
+        return [fault for ended, fault in self._endings if ended >= life]
+
+    def durable_before(self, partition: str, index: int) -> int:
+        """Offset below which ``partition`` was flushed, as far as events before ``index`` tell."""
+        return self._durable[partition].before(index)
+
+    def appended_before(self, partition: str, epoch: int, offset: int, index: int) -> bool:
+        """Whether an append of ``epoch`` that holds ``offset`` was recorded before event ``index``."""
+        appends = self._appended_until[partition, epoch]
+        first = bisect_right(appends, offset, key=lambda entry: entry[1])
+        return first < len(appends) and appends[first][0] < index
+
+    def recovered(self, partition: str, life: int, offset: int) -> bool:
+        """Whether ``offset`` was there before the first append of ``life``: found, and flushed, by its recovery."""
+        first = self._durable[partition].first_of_life.get(life)
+        return first is None or offset < first
+
+    def acknowledged(self) -> Iterator[tuple[SendFacts, int, Completed]]:
+        """Every acknowledgement: the send, the index and the receipt."""
+        for send in self.sends.values():
+            for index, receipt in send.acknowledgements:
+                yield send, index, receipt
+
+    def readers(self) -> Iterator[tuple[str, str, list[tuple[int, Fetched | FetchFailed | Seeked]]]]:
+        """Every consumer (the drain is none) with its partition and what it did there."""
+        for (process, partition), events in self.reads.items():
+            if process != DRAIN:
+                yield process, partition, events
+
+    # ---- the pass --------------------------------------------------------------------------------------------
+
+    def _take(self, index: int, event: Event) -> None:
+        match event:
+            case Invoked():
+                send = self.sends.setdefault(event.send, SendFacts(event.send, event))
+                send.attempts.append(Attempt(index, event))
+            case Completed():
+                attempt = self._attempt(event)
+                attempt.completed_at, attempt.completed = index, event
+            case Appended():
+                self.records_storage = True
+                self._durable[event.partition].appended(index, event)
+                appends = self._appended_until[event.partition, event.epoch]
+                if not appends or appends[-1][1] < event.next_offset:
+                    appends.append((index, event.next_offset))
+            case Flushed():
+                self._take_flush(index, event)
+            case Fetched() | FetchFailed() | Seeked():
+                self.reads[event.process, event.partition].append((index, event))
+                if event.process == DRAIN:
+                    self._take_drain(event)
+            case Drained():
+                log = self.drain.setdefault(event.partition, DrainedLog(event.partition))
+                log.start_offset, log.end_offset, log.complete = event.start_offset, event.end_offset, True
+            case FaultInjected():
+                self.injected.append((index, event))
+                if event.kind in ENDINGS:
+                    self._endings.append((event.life, ENDINGS[event.kind]))
+            case Started():
+                self.epochs[event.life] = event.epoch
+            case LivenessObserved():
+                self.liveness.append((index, event))
+            case Recovered():
+                self.recoveries.append((index, event))
+            case Probed():
+                self.probes.append((index, event))
+            case _:
+                pass
+
+    def _attempt(self, event: Completed) -> Attempt:
+        send = self.sends.get(event.send)
+        for attempt in send.attempts if send else ():
+            if attempt.invoked.attempt == event.attempt:
+                return attempt
+        raise ValueError(f"send {event.send} attempt {event.attempt} completes and was never invoked")
+
+    def _take_flush(self, index: int, event: Flushed) -> None:
+        for partition, durable_end in event.ends:
+            if event.failed:
+                durable = self._durable[partition].before(index)
+                self.failed_flushes.append(FailedFlush(index, event.life, partition, durable))
+            else:
+                self._durable[partition].flushed(index, event.life, durable_end)
+
+    def _take_drain(self, event: Fetched | FetchFailed | Seeked) -> None:
+        log = self.drain.setdefault(event.partition, DrainedLog(event.partition))
+        if isinstance(event, FetchFailed) and event.code == "damaged":
+            log.damaged.append((event.point, event.until))
+        elif isinstance(event, Fetched):
+            for batch in event.batches:
+                for position, digest in enumerate(batch.messages):
+                    offset = batch.base_offset + position
+                    log.order.append((offset, batch.epoch, digest))
+                    log.messages[offset] = (batch.epoch, digest)
+
+    def _must_survive(self, level: Level, life: int) -> bool:
+        sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=Receipt(copies=(Copy(node=NODE, level=level),)))
+        return must_survive(sent, [FaultEvent(fault, NODE) for fault in self.faults_since(life)])
+
+
+@cache
+def _policy(text: str) -> FlushPolicy:
+    return parse_flush(text)
+
+
+def _widest(bounds: list[int | None]) -> int | None:
+    known = [bound for bound in bounds if bound is not None]
+    return max(known) if len(known) == len(bounds) else None

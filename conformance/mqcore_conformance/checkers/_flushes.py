@@ -1,0 +1,106 @@
+"""G11, G12, G14: what flushes, damage and receipts have to do with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mqcore.guarantees import Level
+from mqcore_conformance.checkers._facts import FailedFlush, Facts
+from mqcore_conformance.histories import Fetched
+from mqcore_conformance.verdicts import Anomaly, Violation
+
+__all__ = ["check_g11", "check_g12", "check_g14"]
+
+
+def check_g11(facts: Facts) -> Iterator[Violation]:
+    """After a flush error what that flush was to cover is not acknowledged and not served by this life."""
+    first: dict[tuple[str, int], FailedFlush] = {}
+    for failed in facts.failed_flushes:
+        first.setdefault((failed.partition, failed.life), failed)
+    if not first:
+        return
+    for send, index, receipt in facts.acknowledged():
+        failure = first.get((send.invoked.partition, receipt.life))
+        if failure is None or index < failure.index:
+            continue
+        end = receipt.offset + len(send.invoked.messages)
+        attempt = next(one for one in send.attempts if one.completed is receipt)
+        if attempt.invoked_at > failure.index and end > failure.durable_offset:
+            why = "it was sent after the failure, to a log that had to stop"
+        elif Level.parse(receipt.level) >= Level.DISK and end > failure.durable_offset:
+            why = f"at level {receipt.level}, although only offsets below {failure.durable_offset} were flushed"
+        else:
+            continue
+        yield Violation(
+            clause="G11",
+            anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
+            partition=send.invoked.partition,
+            text=f"{send.name} (offset {receipt.offset}) was acknowledged at event {index} after the flush failed at "
+            f"event {failure.index}: {why}",
+            events=(failure.index, index),
+        )
+    for process, partition, events in facts.readers():
+        for index, event in events:
+            if not isinstance(event, Fetched) or not event.batches:
+                continue
+            failure = first.get((partition, event.life))
+            last = event.batches[-1]
+            end = last.base_offset + len(last.messages)
+            if failure is not None and event.asked_at > failure.index and end > failure.durable_offset:
+                yield Violation(
+                    clause="G11",
+                    anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
+                    partition=partition,
+                    text=f"{process} asked after the flush failed at event {failure.index} and was given offset {end - 1} at "
+                    f"event {index}; only offsets below {failure.durable_offset} were flushed",
+                    events=(failure.index, index),
+                )
+
+
+def check_g12(facts: Facts) -> Iterator[Violation]:
+    """Damaged bytes are reported for their range: what had to survive is there, or in a range that is reported."""
+    if not any(fault.kind == "rot" for _, fault in facts.injected):
+        return
+    for send, index, receipt in facts.acknowledged():
+        if not facts.must_survive(Level.parse(receipt.level), receipt.life):
+            continue
+        log = facts.log(send.invoked.partition)
+        for offset, digest in enumerate(send.invoked.messages, receipt.offset):
+            if offset < log.start_offset or log.has(offset, digest) or log.is_damaged(offset):
+                continue
+            yield Violation(
+                clause="G12",
+                anomaly=Anomaly.SILENT_DAMAGE,
+                partition=send.invoked.partition,
+                text=f"offset {offset} ({send.name}), acknowledged at level {receipt.level} at event {index}, is neither in "
+                f"the drain ({log.start_offset} to {log.end_offset}) nor in a range reported as damaged "
+                f"({log.damaged or 'none was reported'})",
+                events=(index,),
+            )
+            break
+
+
+def check_g14(facts: Facts) -> Iterator[Violation]:
+    """The append and flush events that justify a receipt come before it, and no level is stated that cannot be."""
+    for send, index, receipt in facts.acknowledged():
+        level, partition = Level.parse(receipt.level), send.invoked.partition
+        end = receipt.offset + len(send.invoked.messages)
+        if level > max(facts.append_level, facts.flush_level):
+            reason = f"the storage reaches {facts.flush_level.label} at best"
+        elif receipt.epoch != facts.epochs.get(receipt.life, receipt.epoch):
+            reason = f"its epoch is {receipt.epoch}, the reign's is {facts.epochs[receipt.life]}"
+        elif not facts.records_storage or facts.recovered(partition, receipt.life, end - 1):
+            continue
+        elif not receipt.duplicate and not facts.appended_before(partition, receipt.epoch, end - 1, index):
+            reason = "nothing was appended for it before"
+        elif level > facts.append_level and end > facts.durable_before(partition, index):
+            reason = f"no flush before it covers more than offset {facts.durable_before(partition, index) - 1}"
+        else:
+            continue
+        yield Violation(
+            clause="G14",
+            anomaly=Anomaly.UNJUSTIFIED_RECEIPT,
+            partition=partition,
+            text=f"the receipt of {send.name} at event {index} states level {level.label} for offset {end - 1}: {reason}",
+            events=(index,),
+        )

@@ -1,0 +1,159 @@
+"""G01, G02, G03: what was acknowledged and is not there, and whether it may be missing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from mqcore.guarantees import AsyncFlush, Level
+from mqcore_conformance.checkers._facts import DrainedLog, Facts, SendFacts
+from mqcore_conformance.histories import Completed, Fetched
+from mqcore_conformance.verdicts import Anomaly, Violation
+
+__all__ = ["check_g01", "check_g02", "check_g03"]
+
+
+def _missing(log: DrainedLog, send: SendFacts, receipt: Completed) -> list[int]:
+    """Offsets of an acknowledged send that the drain does not have, retention and reported damage apart."""
+    if log.complete and log.end_offset >= receipt.offset + len(send.invoked.messages) and not log.damaged:
+        messages = log.messages
+        return [
+            offset
+            for offset, digest in enumerate(send.invoked.messages, receipt.offset)
+            if offset >= log.start_offset and (offset not in messages or messages[offset][1] != digest)
+        ]
+    return [
+        offset
+        for offset, digest in enumerate(send.invoked.messages, receipt.offset)
+        if offset >= log.start_offset and not log.has(offset, digest) and not log.is_damaged(offset)
+    ]
+
+
+def check_g01(facts: Facts) -> Iterator[Violation]:
+    """Every batch of ``must_survive`` is in the final drain, byte for byte. Where bits rotted, G12 judges."""
+    if any(fault.kind == "rot" for _, fault in facts.injected):
+        return
+    for send, index, receipt in facts.acknowledged():
+        level = Level.parse(receipt.level)
+        if not facts.must_survive(level, receipt.life):
+            continue
+        log = facts.log(send.invoked.partition)
+        missing = _missing(log, send, receipt)
+        if not missing:
+            continue
+        found = log.messages.get(missing[0])
+        faults = ", ".join(fault.label for fault in facts.faults_since(receipt.life)) or "no fault"
+        yield Violation(
+            clause="G01",
+            anomaly=Anomaly.LOST_WRITE,
+            partition=send.invoked.partition,
+            text=f"offset {missing[0]} ({send.name}, {len(missing)} of {len(send.invoked.messages)} messages) was "
+            f"acknowledged at level {level.label} at event {index} by life {receipt.life}; after {faults} it "
+            + ("is absent" if found is None else f"holds another message (epoch {found[0]})")
+            + f"; the log is drained from {log.start_offset} to {log.end_offset}",
+            events=(index,),
+        )
+
+
+def check_g02(facts: Facts) -> Iterator[Violation]:
+    """Where loss is allowed, what is lost is a suffix of its epoch's log, and the drain has no hole."""
+    lost: dict[tuple[str, int], tuple[int, int]] = {}
+    for partition, epoch, offset, digest, index in _known(facts):
+        log = facts.log(partition)
+        if offset < log.start_offset or log.has(offset, digest) or log.is_damaged(offset):
+            continue
+        key = (partition, epoch)
+        if key not in lost or offset < lost[key][0]:
+            lost[key] = (offset, index)
+    for partition, log in facts.drain.items():
+        newest: dict[int, int] = {}
+        expected = None
+        for offset, epoch, _ in log.order:
+            newest[epoch] = offset
+            if expected is not None and offset > expected and not log.is_damaged(expected):
+                yield Violation(
+                    clause="G02",
+                    anomaly=Anomaly.HOLE,
+                    partition=partition,
+                    text=f"the drain goes from offset {expected - 1} to {offset} (epoch {epoch}): "
+                    f"{offset - expected} offsets between surviving messages are missing and nothing reports them",
+                )
+            expected = offset + 1
+        for epoch, last in newest.items():
+            first_lost = lost.get((partition, epoch))
+            if first_lost is not None and first_lost[0] < last:
+                yield Violation(
+                    clause="G02",
+                    anomaly=Anomaly.HOLE,
+                    partition=partition,
+                    text=f"offset {first_lost[0]} of epoch {epoch}, known at event {first_lost[1]}, is lost although "
+                    f"offset {last} of the same epoch survives: what is lost is no suffix",
+                    events=(first_lost[1],),
+                )
+
+
+def _known(facts: Facts) -> Iterator[tuple[str, int, int, str, int]]:
+    """Every message known to have been in a log: partition, epoch, offset, digest, event index."""
+    for send, index, receipt in facts.acknowledged():
+        if not receipt.duplicate:
+            for offset, digest in enumerate(send.invoked.messages, receipt.offset):
+                yield send.invoked.partition, receipt.epoch, offset, digest, index
+    for _, partition, events in facts.readers():
+        for index, event in events:
+            for batch in event.batches if isinstance(event, Fetched) else ():
+                for offset, digest in enumerate(batch.messages, batch.base_offset):
+                    yield partition, batch.epoch, offset, digest, index
+
+
+def check_g03(facts: Facts) -> Iterator[Violation]:
+    """What is lost of the acknowledged stays within the bounds of the asynchronous policy, for each loss."""
+    lost: dict[tuple[str, int], list[tuple[SendFacts, int, Completed]]] = defaultdict(list)
+    for send, index, receipt in facts.acknowledged():
+        level = Level.parse(receipt.level)
+        if send.invoked.policy == "none" or facts.must_survive(level, receipt.life) or level <= Level.MEMORY:
+            continue
+        if _missing(facts.log(send.invoked.partition), send, receipt):
+            lost[send.invoked.partition, receipt.life].append((send, index, receipt))
+    total = 0
+    for (partition, life), batches in lost.items():
+        total += sum(send.invoked.size_bytes for send, _, _ in batches)
+        bounds = facts.bounds(partition)
+        if bounds is not None:
+            for text in _excesses(bounds, batches):
+                yield Violation(
+                    clause="G03",
+                    anomaly=Anomaly.UNBOUNDED_LOSS,
+                    partition=partition,
+                    text=f"life {life} lost {text}",
+                    events=tuple(index for _, index, _ in batches[:20]),
+                )
+    bytes_max = facts.setting.total_bytes_max
+    lives = {life for _, life in lost}
+    if bytes_max is not None and total > bytes_max * len(lives):
+        yield Violation(
+            clause="G03",
+            anomaly=Anomaly.UNBOUNDED_LOSS,
+            text=f"{total} acknowledged bytes are lost over {len(lives)} lives; total_bytes_max is {bytes_max}",
+        )
+
+
+def _excesses(bounds: AsyncFlush, batches: list[tuple[SendFacts, int, Completed]]) -> Iterator[str]:
+    messages = sum(len(send.invoked.messages) for send, _, _ in batches)
+    size = sum(send.invoked.size_bytes for send, _, _ in batches)
+    if bounds.max_messages is not None and messages > bounds.max_messages:
+        yield f"{messages} acknowledged messages; max_messages is {bounds.max_messages}"
+    if bounds.max_bytes is not None and size > bounds.max_bytes:
+        yield f"{size} acknowledged bytes; max_bytes is {bounds.max_bytes}"
+    if bounds.max_interval_ms is not None:
+        # Certainly acknowledged by the first receipt seen, certainly not before the last request was made.
+        first_us = min(receipt.time_us for _, _, receipt in batches)
+        last_us = max(_invoked_us(send, receipt) for send, _, receipt in batches)
+        if last_us - first_us > bounds.max_interval_ms * 1000:
+            yield (
+                f"messages acknowledged over a span of {(last_us - first_us) / 1000:.1f} ms at least; "
+                f"max_interval is {bounds.max_interval_ms} ms"
+            )
+
+
+def _invoked_us(send: SendFacts, receipt: Completed) -> int:
+    return next(one.invoked.time_us for one in send.attempts if one.completed is receipt)

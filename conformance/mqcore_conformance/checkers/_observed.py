@@ -1,0 +1,59 @@
+"""G13, G17, G18, G20: what the recorder itself measured or asked; the checker holds it against the bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mqcore_conformance.checkers._facts import Facts
+from mqcore_conformance.histories import Recovered
+from mqcore_conformance.verdicts import Anomaly, Violation
+
+__all__ = ["check_g13", "check_g17", "check_g18", "check_g20"]
+
+
+def check_g13(facts: Facts) -> Iterator[Violation]:
+    """After healing, send and drain succeed within the bound."""
+    for index, seen in facts.liveness:
+        if 0 <= seen.took_us <= seen.bound_us:
+            continue
+        took = "never happened" if seen.took_us < 0 else f"took {seen.took_us / 1e6:.3f} s"
+        yield Violation(
+            clause="G13",
+            anomaly=Anomaly.NO_PROGRESS,
+            text=f"{seen.what} {took} after healing; the bound is {seen.bound_us / 1e6:.3f} s"
+            + (f" ({seen.reason})" if seen.reason else ""),
+            events=(index,),
+        )
+
+
+def check_g17(facts: Facts) -> Iterator[Violation]:
+    """However often recovery runs, and wherever a crash cuts it short, the same content comes out."""
+    first: dict[tuple[str, str], tuple[int, Recovered]] = {}
+    for index, event in facts.recoveries:
+        before, other = first.setdefault((event.group, event.partition), (index, event))
+        if other.content != event.content:
+            yield Violation(
+                clause="G17",
+                anomaly=Anomaly.UNREPEATABLE_RECOVERY,
+                partition=event.partition,
+                text=f"{event.way} gives {event.content}, {other.way} gave {other.content} from the same disk",
+                events=(before, index),
+            )
+
+
+def check_g18(facts: Facts) -> Iterator[Violation]:
+    """What is unknown or cannot be promised is refused by name."""
+    yield from _check_probes(facts, "G18", Anomaly.NOT_REFUSED)
+
+
+def check_g20(facts: Facts) -> Iterator[Violation]:
+    """A slow or malicious peer costs bounded memory; a full broker rejects before it stores."""
+    yield from _check_probes(facts, "G20", Anomaly.UNBOUNDED_RESOURCE)
+
+
+def _check_probes(facts: Facts, clause: str, anomaly: Anomaly) -> Iterator[Violation]:
+    for index, probe in facts.probes:
+        if probe.clause == clause and not probe.holds:
+            yield Violation(
+                clause=clause, anomaly=anomaly, text=f"{probe.question}: {probe.observed}", events=(index,)
+            )

@@ -1,0 +1,344 @@
+"""Histories: what was asked, what came of it, what was injected, what was read, as values and as JSON lines.
+
+A history is a list of events in the order in which the recorder saw them; checkers are pure functions of it. Must not
+know who recorded it (a simulation, a process of its own, a person) or what a checker makes of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import attrs
+import cattrs
+
+from mqcore.errors import ConfigurationError
+
+__all__ = [
+    "DRAIN",
+    "Appended",
+    "Completed",
+    "Drained",
+    "Event",
+    "FaultInjected",
+    "FetchFailed",
+    "Fetched",
+    "Flushed",
+    "Invoked",
+    "LivenessObserved",
+    "Phase",
+    "Probed",
+    "ReadBatch",
+    "Recovered",
+    "Seeked",
+    "Setting",
+    "Started",
+    "TopicSetting",
+    "Witnessed",
+    "digest_of",
+    "history_digest",
+    "read_history",
+    "to_json",
+    "write_history",
+]
+
+DRAIN = "drain"
+"""Name of the process whose reads are the final drain."""
+
+LINE_BYTES_MAX = 64 * 1024 * 1024
+
+
+def digest_of(key: bytes | None, value: bytes) -> str:
+    """Return the identity of a message by its bytes: 16 hexadecimal digits of a checksum that is not the broker's."""
+    hasher = hashlib.blake2b(b"\0" if key is None else b"\1%d:%b" % (len(key), key), digest_size=8)
+    hasher.update(value)
+    return hasher.hexdigest()
+
+
+@attrs.frozen(kw_only=True)
+class TopicSetting:
+    """What one topic promises: its flush policies in force during the run (as text), and what consumers see."""
+
+    name: str
+    partitions: int
+    flush: tuple[str, ...]
+    visible: str = "committed"
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """The build under test, as far as promises go; levels by their labels. The first event of a history."""
+
+    time_us: int
+    storage: str
+    transport: str
+    append_level: str
+    flush_level: str
+    topics: tuple[TopicSetting, ...]
+    total_bytes_max: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Started:
+    """A broker serves: its ``life`` counts from 1, ``node`` is its storage's identity, ``epoch`` its reign."""
+
+    time_us: int
+    life: int
+    node: str
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class FaultInjected:
+    """Something was done to the system. ``kind`` such as ``process-kill``, ``power-cut``, ``stop``, ``flush-error``.
+
+    ``life``: the life that it ended or hit. ``hit``: how much it found to bite (unflushed sectors, for a power cut).
+    """
+
+    time_us: int
+    kind: str
+    life: int
+    detail: str = ""
+    hit: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class Invoked:
+    """A send begins. ``send`` names it over all its attempts; ``messages`` are digests in order.
+
+    ``policy`` is the send's own (``topic``, ``none``, ``async``, ``sync``). ``idempotent``: under a producer id.
+    ``one_way``: no reply is wanted. ``size_bytes``: the batch as it is stored.
+    """
+
+    time_us: int
+    process: str
+    send: str
+    attempt: int
+    partition: str
+    messages: tuple[str, ...]
+    size_bytes: int
+    policy: str = "topic"
+    idempotent: bool = False
+    one_way: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Completed:
+    """What became of an attempt. For an acknowledgement: the receipt, and the ``life`` that gave it."""
+
+    time_us: int
+    process: str
+    send: str
+    attempt: int
+    outcome: Literal["acknowledged", "rejected", "unknown"]
+    life: int = 0
+    offset: int = -1
+    epoch: int = 0
+    level: str = ""
+    duplicate: bool = False
+    code: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Appended:
+    """The storage took bytes: positions in a log, the offsets and the epoch of the batches in them."""
+
+    time_us: int
+    life: int
+    partition: str
+    position: int
+    end_position: int
+    base_offset: int
+    next_offset: int
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class Flushed:
+    """A flush ended: the durable end of each log that it covered, or its failure (``ends`` as before it)."""
+
+    time_us: int
+    life: int
+    ends: tuple[tuple[str, int], ...]
+    failed: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ReadBatch:
+    """A batch as a reader got it; ``messages`` are digests, ``base_offset`` the offset of the first one."""
+
+    base_offset: int
+    epoch: int
+    messages: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Fetched:
+    """A fetch was answered. ``asked_at``: number of events when it was asked; ``offset`` and ``epoch``: its position."""
+
+    time_us: int
+    process: str
+    partition: str
+    asked_at: int
+    life: int
+    offset: int
+    epoch: int
+    next_offset: int
+    start_offset: int
+    committed_offset: int
+    batches: tuple[ReadBatch, ...]
+
+
+@attrs.frozen(kw_only=True)
+class FetchFailed:
+    """A fetch was refused with a code: ``below-start``, ``diverged`` (``point``), ``damaged`` (``point`` to ``until``)."""
+
+    time_us: int
+    process: str
+    partition: str
+    asked_at: int
+    life: int
+    offset: int
+    epoch: int
+    code: str
+    point: int = -1
+    until: int = -1
+
+
+@attrs.frozen(kw_only=True)
+class Seeked:
+    """A reader set its position itself. ``why``: ``diverged``, ``below-start``, ``damaged``, ``asked``."""
+
+    time_us: int
+    process: str
+    partition: str
+    offset: int
+    why: str
+
+
+@attrs.frozen(kw_only=True)
+class Phase:
+    """The run enters a phase: ``safety``, ``healing``, ``drain``."""
+
+    time_us: int
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class Drained:
+    """The final drain of a partition is complete: everything from ``start_offset`` below ``end_offset`` was read."""
+
+    time_us: int
+    partition: str
+    start_offset: int
+    end_offset: int
+
+
+@attrs.frozen(kw_only=True)
+class LivenessObserved:
+    """Something that must succeed after healing: how long it took (-1: never), and the bound."""
+
+    time_us: int
+    what: str
+    took_us: int
+    bound_us: int
+    reason: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Recovered:
+    """Content of a log after a recovery. All of one ``group`` must be equal; ``way`` says how it was recovered."""
+
+    time_us: int
+    group: str
+    way: str
+    partition: str
+    content: str
+
+
+@attrs.frozen(kw_only=True)
+class Probed:
+    """A direct question about one clause, asked and answered: refusals (G18), bounds (G20)."""
+
+    time_us: int
+    clause: str
+    question: str
+    holds: bool
+    observed: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Witnessed:
+    """How often each fault bit, and what else shows that the run was not empty."""
+
+    time_us: int
+    counts: dict[str, int]
+
+
+Event: TypeAlias = (
+    Setting
+    | Started
+    | FaultInjected
+    | Invoked
+    | Completed
+    | Appended
+    | Flushed
+    | Fetched
+    | FetchFailed
+    | Seeked
+    | Phase
+    | Drained
+    | LivenessObserved
+    | Recovered
+    | Probed
+    | Witnessed
+)
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
+
+_converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
+_unstructure: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
+    kind: _converter.gen_unstructure_attrs_fromdict(kind) for kind in KINDS.values()
+}
+
+
+def to_json(event: Event) -> str:
+    """Return an event as one line of JSON."""
+    plain = {"event": type(event).__name__, **_unstructure[type(event)](event)}
+    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_history(path: Path, events: Iterable[Event]) -> None:
+    """Write events as JSON lines."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(to_json(event) + "\n" for event in events)
+
+
+def read_history(path: Path) -> list[Event]:
+    """Return the events of a file; ``ConfigurationError`` names the file, the line and what is wrong there."""
+    return list(_events(path))
+
+
+def _events(path: Path) -> Iterator[Event]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                plain = json.loads(line[:LINE_BYTES_MAX])
+                kind = KINDS[plain.pop("event")]
+                yield _converter.structure(plain, kind)
+            except Exception as error:
+                raise ConfigurationError(
+                    f"{path}, line {number}: not an event of a history ({type(error).__name__}: {error}); "
+                    "one JSON object with the key 'event' is expected"
+                ) from error
+
+
+def history_digest(events: Iterable[Event]) -> str:
+    """Return a checksum of a history, the same for two runs exactly when every event is the same."""
+    hasher = hashlib.blake2b(digest_size=16)
+    for event in events:
+        hasher.update(to_json(event).encode())
+        hasher.update(b"\n")
+    return hasher.hexdigest()

@@ -27,7 +27,7 @@ def build_options(function: F) -> F:
             "--listen", metavar="URL", multiple=True, help="Where to listen; may be repeated. [tcp://127.0.0.1:7400]"
         ),
         click.option(
-            "--flush", metavar="POLICY", help="sync, async, async(max_messages=N, max_bytes=N, max_interval=TIME), none."
+            "--flush", metavar="POLICY", help="sync, async, async(max_messages=N, max_bytes=N, max_interval=T), none."
         ),
         click.option("--replication", metavar="POLICY", help="none; sync(...) and async(...) can be explained only."),
         click.option(

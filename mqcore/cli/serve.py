@@ -33,7 +33,7 @@ __all__ = ["command"]
         "mqcore serve --config broker.toml --survive power-cut",
     ],
 )
-@click.option("--config", "file", metavar="FILE", type=click.Path(dir_okay=False), help="A TOML file; flags override it.")
+@click.option("--config", "file", metavar="FILE", type=click.Path(dir_okay=False), help="TOML file; flags override it.")
 @build_options
 @output_options
 def command(file: str | None, **flags: Any) -> None:

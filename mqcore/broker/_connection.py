@@ -95,7 +95,7 @@ class ClientConnection:
                 await trio.aclose_forcefully(self._stream)
 
     async def _receive(self) -> None:
-        connection, stream, broker = self._connection, self._stream, self._broker
+        connection, stream, broker, outbox = self._connection, self._stream, self._broker, self.outbox
         partitions = broker.partitions
         try:
             while True:
@@ -105,6 +105,7 @@ class ClientConnection:
                 size = await stream.receive_into(buffer)
                 self.active_at = broker.now()
                 connection.received(size)
+                outbox.corked = True
                 while (message := connection.next_message()) is not None:
                     if isinstance(message, Produce | Fetch):
                         partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
@@ -115,14 +116,17 @@ class ClientConnection:
                         else:
                             self._take_fetch(partition, message)
                     elif not await self._take_other(message):
+                        outbox.corked = False
                         return
                 if self._sends:
                     await self._append_sends()
-                await self.outbox.flush()
+                outbox.corked = False
+                await outbox.flush()
                 if size == 0:
                     return
                 connection.rest()
         except RemoteProtocolError as error:
+            outbox.corked = False
             await self._append_sends()
             await self.refuse(error.code, str(error))
 
@@ -200,6 +204,7 @@ class ClientConnection:
             self._greet(message)
         elif isinstance(message, End):
             await self._append_sends()
+            self.outbox.corked = False
             await self._finish()
             return False
         else:

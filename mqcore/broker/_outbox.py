@@ -47,6 +47,8 @@ class Outbox:
         self._drained: trio.Event | None = None
         self.sending_since: float | None = None
         self.closed = False
+        self.corked = False
+        """Set while the connection's reader takes in what arrived: it calls ``flush`` itself when it is done."""
 
     # ReplySink
 
@@ -54,7 +56,8 @@ class Outbox:
         """Queue the acknowledgement of one batch."""
         if not self.closed:
             self._buffers.append(self._connection.send_produced(request_id, base_offset, epoch, level, duplicate))
-            self._wake.set()
+            if not self.corked:
+                self._wake.set()
 
     def failed(self, request_id: int, code: int, text: str, facts: Mapping[str, object] | None = None) -> None:
         """Queue a failure."""
@@ -73,7 +76,8 @@ class Outbox:
         """Queue any message."""
         if not self.closed:
             self._buffers.extend(self._connection.send(message))
-            self._wake.set()
+            if not self.corked:
+                self._wake.set()
 
     def fetch(self, partition: Partition, fetch: Fetch) -> None:
         """Answer ``fetch`` when its turn comes, or park it until there is something to read or its wait is over."""
@@ -82,7 +86,10 @@ class Outbox:
         else:
             self._parked[fetch.request_id] = (partition, fetch, self._now() + fetch.wait_ms / 1000)
             partition.park(fetch.offset, self, fetch.request_id)
-        self._wake.set()
+            self._wake.set()  # there is a new deadline to wait for
+            return
+        if not self.corked:
+            self._wake.set()
 
     @property
     def parked(self) -> int:

@@ -22,7 +22,6 @@ def build_of(
         storage=config.storage.url,
         append_level=capabilities.append_level,
         flush_level=capabilities.flush_level,
-        member_losses_survived=capabilities.member_losses_survived,
         flush=config.flush.value,
         replication=config.replication.value,
         topics=tuple(_topic(name, topic) for name, topic in (config.topics if topics is None else topics).items()),

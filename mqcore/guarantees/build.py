@@ -41,7 +41,7 @@ class TopicBuild:
 class Build:
     """What promises are computed from.
 
-    ``storage`` is the backend's URL, for messages; levels and ``member_losses_survived`` are its declared capabilities.
+    ``storage`` is the backend's URL, for messages; the levels are its declared capabilities.
     ``flush`` None takes the default (see ``resolve_flush``). ``nodes`` None is as many as the replication policy
     needs at least. ``coordinator``: an outside authority that settles who is primary.
     ``total_bytes_max`` bounds what all logs together have acknowledged and not flushed.
@@ -50,7 +50,6 @@ class Build:
     storage: str
     append_level: Level
     flush_level: Level
-    member_losses_survived: int = attrs.field(default=0, validator=validators.ge(0))
     flush: FlushPolicy | None = None
     replication: ReplicationPolicy = attrs.field(factory=NoReplication)
     topics: tuple[TopicBuild, ...] = ()

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.quick
 
 FILE = Build(storage="mmap:///a", append_level=Level.PAGE_CACHE, flush_level=Level.DISK)
 HEAP = Build(storage="memory://", append_level=Level.MEMORY, flush_level=Level.MEMORY)
-ARRAY = attrs.evolve(FILE, storage="raid:///a,/b", flush_level=Level.MIRROR, member_losses_survived=1)
+ARRAY = attrs.evolve(FILE, storage="raid:///a,/b", flush_level=Level.MIRROR)
 BOUNDS = AsyncFlush(max_messages=1000, max_bytes=10**6, max_interval_ms=200)
 
 

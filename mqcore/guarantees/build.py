@@ -22,6 +22,7 @@ from mqcore.guarantees.policies import (
     SyncFlush,
     SyncReplication,
 )
+from mqcore.guarantees.policy_text import format_flush
 
 __all__ = ["Build", "TopicBuild", "at_least_as_strong", "level_for", "resolve_flush"]
 
@@ -84,7 +85,7 @@ def resolve_flush(flush: FlushPolicy | None, flush_level: Level) -> tuple[FlushP
     Default: ``sync`` where a flush of the backend reaches disk, else ``none``.
     """
     if flush is not None:
-        return flush, "flush policy as configured"
+        return flush, f"flush policy {format_flush(flush)}, as configured"
     if flush_level >= Level.DISK:
         return SyncFlush(), f"flush policy sync, by default: a flush of this storage reaches {flush_level.label}"
     return NoFlush(), f"flush policy none, by default: a flush of this storage reaches {flush_level.label}, not disk"

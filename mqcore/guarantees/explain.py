@@ -57,7 +57,7 @@ class Explanation:
     def lines(self, width: int = 100) -> list[str]:
         """Return the explanation as lines of at most ``width`` characters (60 at least)."""
         width = max(width, 60)
-        lines = [f"storage {self.storage}; {self.flush_sentence}"]
+        lines = _wrap(f"storage {self.storage}; {self.flush_sentence}", width)
         for table in self.tables:
             lines += ["", *_wrap(table.title, width), *table_lines(table, width)]
         lines += ["", *_wrap("Assumed: " + "; ".join(self.assumptions) + ".", width)]

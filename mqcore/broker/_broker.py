@@ -45,7 +45,7 @@ class Broker:
         self.limits = config.limits
         self.urls: list[str] = []
         self.partitions: dict[tuple[bytes, int], Partition] = {}
-        self.connections: set[ClientConnection] = set()
+        self.connections: dict[ClientConnection, None] = {}  # in order of arrival, so that a seed replays
         self.receive_buffer_bytes = 0
         self.refusal: tuple[Code, str] | None = None
         self.now = trio.current_time
@@ -151,7 +151,7 @@ class Broker:
             await connection.refuse(Code.TOO_MANY_CONNECTIONS, text)
             await trio.aclose_forcefully(stream)
             return
-        self.connections.add(connection)
+        self.connections[connection] = None
         try:
             await connection.serve()
         except* Exception as group:
@@ -163,7 +163,7 @@ class Broker:
             if sys.flags.dev_mode:
                 raise
         finally:
-            self.connections.discard(connection)
+            del self.connections[connection]
 
     async def _watchdog(self) -> None:
         """End connections that stalled; one task for all, so that a read needs no timer of its own."""

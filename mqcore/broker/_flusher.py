@@ -24,8 +24,9 @@ class Flusher:
         self._store = store
         self._now_us = now_us
         self._soon: dict[Partition, None] = {}
-        self._due_of: dict[Partition, int] = {}
-        self._due: SortedDict[tuple[int, int], Partition] = SortedDict()
+        self._due_of: dict[Partition, tuple[int, int]] = {}
+        self._due: SortedDict[tuple[int, int], Partition] = SortedDict()  # by due time, then order of asking
+        self._asked = 0
         self._wake = trio.Event()
         self._done = trio.Event()
         self.flushes = 0
@@ -40,22 +41,27 @@ class Flusher:
     def flush_by(self, partition: Partition, due_us: int) -> None:
         """Flush it at monotonic time ``due_us`` at the latest; an earlier wish stands."""
         known = self._due_of.get(partition)
-        if known is not None and known <= due_us:
-            return
         if known is not None:
-            del self._due[(known, id(partition))]
+            if known[0] <= due_us:
+                return
+            del self._due[known]
         is_first = not self._due or due_us < self._due.peekitem(0)[0][0]
-        self._due_of[partition] = due_us
-        self._due[(due_us, id(partition))] = partition
+        self._asked += 1
+        key = (due_us, self._asked)
+        self._due_of[partition] = key
+        self._due[key] = partition
         if is_first:
             self._wake.set()
 
     def forget(self, partition: Partition) -> None:
         """Drop the wishes of a partition that is going away."""
         self._soon.pop(partition, None)
-        due_us = self._due_of.pop(partition, None)
-        if due_us is not None:
-            del self._due[(due_us, id(partition))]
+        self._forget_due(partition)
+
+    def _forget_due(self, partition: Partition) -> None:
+        key = self._due_of.pop(partition, None)
+        if key is not None:
+            del self._due[key]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Flush until cancelled."""
@@ -90,9 +96,7 @@ class Flusher:
         if self._wake.is_set():
             self._wake = trio.Event()
         for partition in partitions:
-            due_us = self._due_of.pop(partition, None)
-            if due_us is not None:
-                del self._due[(due_us, id(partition))]
+            self._forget_due(partition)
         return [partition for partition in partitions if partition.failure is None]
 
     async def _flush(self, partitions: list[Partition]) -> None:

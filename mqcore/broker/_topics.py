@@ -101,7 +101,7 @@ class Topics:
         self._changing = trio.Lock()
         self.by_name: dict[str, Topic] = {}
         self.by_id: dict[bytes, Topic] = {}
-        self.deleted: set[bytes] = set()
+        self.deleted: dict[bytes, None] = {}  # deleted topics whose logs are not known to be gone
 
     async def replay(self) -> None:
         """Read the metadata log to its end. Raises ``CorruptionError`` on a record that means nothing."""
@@ -122,9 +122,9 @@ class Topics:
         elif kind == "topic-deleted":
             topic = self.by_id.pop(topic_id)
             del self.by_name[topic.name]
-            self.deleted.add(topic_id)
+            self.deleted[topic_id] = None
         elif kind == "topic-removed":
-            self.deleted.discard(topic_id)
+            self.deleted.pop(topic_id, None)
         else:
             raise ValueError(f"unknown record type {kind!r}")
 

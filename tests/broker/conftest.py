@@ -1,4 +1,4 @@
-"""A client that speaks the protocol and nothing more: no retries, no batching, no shared code with ``mqcore.client``."""
+"""A client that speaks the protocol and nothing more: no retries, no batching, no code of ``mqcore.client``."""
 
 from __future__ import annotations
 
@@ -65,15 +65,22 @@ class RawClient:
         return await self.receive()
 
     def produce_message(
-        self, topic: bytes, values: Sequence[bytes], *, partition: int = 0, policy: int = 0, one_way: bool = False, **keys: Any
+        self,
+        topic: bytes,
+        values: Sequence[bytes],
+        *,
+        partition: int = 0,
+        policy: int = 0,
+        one_way: bool = False,
+        **keys: Any,
     ) -> Produce:
         batch = encode_batch(values, created_ms=0, limits=LIMITS, **keys)
         return Produce(0 if one_way else self.id(), topic, partition, policy, one_way, batch)
 
     async def fetch(
-        self, topic: bytes, offset: int, *, partition: int = 0, epoch: int = 0, bytes_max: int = 1 << 20, wait_ms: int = 0
+        self, topic: bytes, offset: int, *, partition: int = 0, epoch: int = 0, wait_ms: int = 0
     ) -> Any:
-        await self.send(Fetch(self.id(), topic, partition, offset, epoch, bytes_max, wait_ms))
+        await self.send(Fetch(self.id(), topic, partition, offset, epoch, 1 << 20, wait_ms))
         return await self.receive()
 
     async def read_all(self, topic: bytes, *, partition: int = 0, offset: int = 0) -> list[tuple[int, bytes]]:
@@ -116,7 +123,9 @@ class Setup:
 
 
 @asynccontextmanager
-async def _broker(storage: str = "memory://", *, listen: Sequence[str] = ("inproc://broker",), **keys: Any) -> AsyncIterator[Setup]:
+async def _broker(
+    storage: str = "memory://", *, listen: Sequence[str] = ("inproc://broker",), **keys: Any
+) -> AsyncIterator[Setup]:
     async with mqcore.broker.open_broker(storage=storage, listen=list(listen), **keys) as broker:
         yield Setup(broker)
 

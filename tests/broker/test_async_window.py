@@ -53,7 +53,7 @@ def test_g03_no_bound_is_ever_exceeded_except_by_a_batch_that_its_flush_covers(
             now_us += amount * 1000
         frontier = window.advance(now_us)
         assert frontier >= before
-        for end, end_position in ends:
+        for end, _ in ends:
             if before < end <= frontier:
                 acknowledged_at[end] = now_us
         before = frontier

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "BatchUndecodableError",
     "BrokenLinkError",
     "CommandNotPossible",
     "ConfigurationError",
     "CorruptionError",
     "FlushFailedError",
     "LocalProtocolError",
+    "MessagesMissingError",
     "MqcoreError",
     "NotReachedError",
     "OutcomeUnknown",
@@ -148,6 +150,37 @@ class CorruptionError(MqcoreError):
         self.where = where
         self.expected = expected
         self.found = found
+
+
+class BatchUndecodableError(CorruptionError):
+    """A consumer met a batch that it cannot read; going on starts after it.
+
+    The messages from ``first_offset`` to before ``next_offset`` of ``topic`` and ``partition`` are passed over.
+    """
+
+    def __init__(self, message: str, *, topic: str, partition: int, first_offset: int, next_offset: int) -> None:
+        super().__init__(
+            message, where=f"topic {topic!r} partition {partition} offsets {first_offset} to {next_offset - 1}"
+        )
+        self.topic = topic
+        self.partition = partition
+        self.first_offset = first_offset
+        self.next_offset = next_offset
+
+
+class MessagesMissingError(MqcoreError):
+    """Messages that a consumer was to read, or has read, are not in the log any more; going on starts at ``position``.
+
+    ``reason`` is ``"retention"`` (they were trimmed: reading goes on after them) or ``"loss"`` (a permitted loss took
+    them, from ``position`` on; other messages may have their offsets now).
+    """
+
+    def __init__(self, message: str, *, topic: str, partition: int, reason: str, position: int) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.partition = partition
+        self.reason = reason
+        self.position = position
 
 
 class RejectedError(MqcoreError):

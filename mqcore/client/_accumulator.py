@@ -333,8 +333,13 @@ class Accumulator:
         """End every shipment whose time is over at ``now``."""
         while self.deadline <= now:
             shipment = self._by_age.popleft()
-            shipment.queue.expire(shipment, self._delivery_timeout)
+            shipment.queue.end(shipment, f"not acknowledged within {self._delivery_timeout:g} s")
             self._answered(shipment.queue)
+
+    def drop(self, why: str) -> None:
+        """End everything now, whatever its time."""
+        for shipment in self.pending:
+            shipment.queue.end(shipment, why)
 
     # callbacks of the queues
 

@@ -230,9 +230,9 @@ class PartitionQueue:
         self.in_flight = 0
         self.must_rewind = False
 
-    def expire(self, shipment: Shipment, seconds: float) -> None:
-        """End ``shipment``, whose time (of ``seconds``) is over: unknown when it may be in the log, else rejected."""
-        text = f"topic {self.settings.topic!r} partition {self.partition}: not acknowledged within {seconds:g} s"
+    def end(self, shipment: Shipment, why: str) -> None:
+        """End ``shipment``, which nobody waits for any longer: unknown when it may be in the log, else rejected."""
+        text = f"topic {self.settings.topic!r} partition {self.partition}: {why}"
         if shipment.state is ShipmentState.GATHERING:
             self.gathered.remove(shipment)
             if shipment is self.open:

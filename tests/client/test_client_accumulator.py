@@ -18,7 +18,7 @@ from mqcore.client._sequencer import Loss
 from mqcore.client._shipment import Shipment
 from mqcore.errors import ConfigurationError, OutcomeUnknown, RejectedError
 from mqcore.limits import Limits
-from mqcore.log import ACCEPT, Duplicate, Gap, ProducerTable
+from mqcore.log import ACCEPT, Duplicate, Fenced, Gap, ProducerTable
 from mqcore.protocol import Code
 
 LIMITS = Limits()
@@ -298,7 +298,7 @@ def test_sends_of_different_policies_do_not_share_a_batch() -> None:
     assert [shipment.policy for shipment in wire.pump()] == [3, 1]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.DataObject) -> None:
     """A log with the broker's producer table; connections break and requests are refused at any moment."""
@@ -307,6 +307,7 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
     log: list[bytes] = []
     refused: set[bytes] = set()
     on_the_way: list[tuple[Shipment, bytes]] = []
+    late: list[tuple[Shipment, bytes]] = []  # still arrives, although the connection that carried it is gone
     replies: list[tuple[Shipment, Code | None, object]] = []
     shipments: list[Shipment] = []
     numbers = iter(range(1_000_000))
@@ -318,6 +319,8 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
             replies.append((shipment, None, verdict.base_offset))
         elif isinstance(verdict, Gap):
             replies.append((shipment, Code.SEQUENCE_GAP, verdict.expected_sequence))
+        elif isinstance(verdict, Fenced):
+            replies.append((shipment, Code.SEQUENCE_FENCED, None))
         else:
             assert verdict is ACCEPT, verdict
             code = data.draw(st.sampled_from([None, None, None, Code.BUSY, Code.MESSAGE_TOO_LARGE]))
@@ -348,17 +351,22 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
             arrive(*on_the_way.pop(0))
         elif action == "answer" and replies:
             answer()
+        elif action == "late" and late:
+            answers = len(replies)
+            arrive(*late.pop(0))
+            del replies[answers:]
         elif action == "break":
+            late.extend(on_the_way)
             on_the_way.clear()
             replies.clear()
             wire.accumulator.broken()
         wire.now += 0.5
 
-    actions = ["add", "add", "pump", "arrive", "arrive", "answer", "answer", "break"]
+    actions = ["add", "add", "pump", "arrive", "arrive", "answer", "answer", "break", "late"]
     for action in data.draw(st.lists(st.sampled_from(actions), max_size=60)):
         step(action)
     for _ in range(400):
-        for action in ("pump", "arrive", "answer"):
+        for action in ("pump", "arrive", "answer", "late"):
             step(action)
     assert all(shipment.is_settled for shipment in shipments)
     assert not wire.losses

@@ -1,0 +1,110 @@
+"""``mqcore.connect`` and the client that it gives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, Literal
+
+import trio
+
+from mqcore.client._admin import Admin
+from mqcore.client._consumer import Consumer
+from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptions
+from mqcore.client._producer import Producer
+from mqcore.client._session import Session
+from mqcore.errors import ConfigurationError
+from mqcore.limits import Limits
+from mqcore.registry import create_transport, find_codec, structure_options
+
+__all__ = ["Client", "connect"]
+
+
+@asynccontextmanager
+async def connect(
+    *urls: str, limits: Limits | None = None, source: random.Random | None = None, **options: Any
+) -> AsyncIterator[Client]:
+    """Connect to the first of ``urls`` that answers, for the length of the block; stays connected by itself.
+
+    ``options`` are those of ``ClientOptions`` (``connect_timeout_ms``, ``request_timeout_ms``, ``keepalive_ms``, ...).
+    ``source`` gives the randomness (producer ids, pauses); by default the operating system's. Raises
+    ``NotReachedError`` when nobody answers in time, ``ConfigurationError`` and ``PluginError`` for a URL or option that
+    cannot be used, ``RemoteProtocolError`` when what answers is no broker of this protocol's version.
+    """
+    if not urls:
+        raise ConfigurationError("connect: give the URL of at least one server, such as tcp://127.0.0.1:7400")
+    session = Session(
+        [create_transport(url) for url in urls],
+        structure_options(ClientOptions, options, "connect"),
+        limits or Limits(),
+        source or random.SystemRandom(),
+    )
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            await nursery.start(session.run)
+            yield Client(session)
+        except (trio.Cancelled, BaseExceptionGroup):
+            raise
+        except BaseException as error:
+            # Raised again outside: the block's own error reaches the caller as it is, not in a group.
+            failure = error
+        finally:
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+class Client:
+    """A connection to a broker. ``admin`` asks for everything that is not about messages."""
+
+    def __init__(self, session: Session) -> None:
+        self.admin = Admin(session)
+        self._session = session
+
+    @property
+    def node(self) -> str | None:
+        """Name of the broker's node; None while the connection is being made again."""
+        stream = self._session.stream
+        return None if stream is None else stream.welcome.node_name
+
+    @asynccontextmanager
+    async def producer(self, topic: str, **options: Any) -> AsyncIterator[Producer]:
+        """A producer for ``topic``, for the length of the block; ``options`` are those of ``ProducerOptions``.
+
+        Leaving the block waits until everything has its outcome (when it raised, what is on its way is dropped). Raises
+        ``RejectedError`` for an unknown topic, ``ConfigurationError``, ``PluginError`` for a codec not installed.
+        """
+        settings = structure_options(ProducerOptions, options, "producer")
+        codec = None if settings.codec == "none" else find_codec(settings.codec)
+        found = await self.admin.resolve_topic(topic)
+        async with Producer(
+            self._session, topic, bytes.fromhex(found["id"]), int(found["partitions"]), settings, codec
+        ) as producer:
+            yield producer
+
+    @asynccontextmanager
+    async def consumer(
+        self,
+        topic: str,
+        partitions: list[int] | None = None,
+        start: Literal["start", "end"] | int | datetime | dict[int, tuple[int, int]] = "end",
+        **options: Any,
+    ) -> AsyncIterator[Consumer]:
+        """A consumer of ``topic`` (of all its partitions unless some are named), for the length of the block.
+
+        ``start``: ``"start"``, ``"end"``, an offset, a time (``datetime`` with a zone), or positions (offset, epoch) by
+        partition, as ``Consumer.positions`` gave them; epoch 0 if unknown. ``options`` are those of
+        ``ConsumerOptions``. Raises ``RejectedError`` for an unknown topic or partition, ``ConfigurationError``.
+        """
+        settings = structure_options(ConsumerOptions, options, "consumer")
+        found = await self.admin.resolve_topic(topic)
+        numbers = list(range(int(found["partitions"]))) if partitions is None else partitions
+        consumer = Consumer(self._session, topic, bytes.fromhex(found["id"]), numbers, settings)
+        try:
+            await consumer.seek(start)
+            yield consumer
+        finally:
+            await consumer.aclose()

@@ -1,0 +1,213 @@
+"""What a consumer asks for, and what it makes of the answers: positions, order, gaps (clause G06). No I/O, no trio.
+
+A position is (offset, epoch): the next message's offset, and the epoch of the one before (0 if unknown). Nothing is
+passed over in silence: what cannot be delivered becomes an error that names it, once, and reading goes on past it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mqcore.batch import BatchHeader, unpack_header
+from mqcore.client._options import ConsumerOptions
+from mqcore.errors import BatchUndecodableError, CorruptionError, MessagesMissingError, MqcoreError
+from mqcore.protocol import Code, Failed, Fetch, Fetched, error_for
+
+__all__ = ["Chunk", "Cursor", "FetchPlan"]
+
+FETCHES_IN_FLIGHT_MAX = 1_000
+FETCH_BYTES_MIN = 64 * 1024
+CROWDED_WAIT_MS = 200
+"""How long a fetch waits where there are more partitions than fetches in flight: each has to get its turn."""
+STALE_MAX = 64
+
+
+class Cursor:
+    """Where one partition is read: ``offset`` and ``epoch`` of the next message to deliver, and the fetch under way.
+
+    ``ask_offset`` runs ahead of ``offset`` by what was received and not yet delivered. ``is_loose``: the position is
+    wherever the log starts, so that a start which moved on is no gap.
+    """
+
+    __slots__ = ("ask_epoch", "ask_offset", "epoch", "is_loose", "offset", "partition", "request_id")
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.request_id: int | None = None
+        self.place(0, 0)
+
+    def place(self, offset: int, epoch: int, *, is_loose: bool = False) -> None:
+        """Go on from a position; an answer that is on its way for another one will be dropped."""
+        self.offset = self.ask_offset = offset
+        self.epoch = self.ask_epoch = epoch
+        self.is_loose = is_loose
+        self.request_id = None
+
+
+class Chunk(NamedTuple):
+    """One batch of an answer, not yet decoded, or the error that stands in its place."""
+
+    cursor: Cursor
+    header: BatchHeader | None
+    data: memoryview
+    error: MqcoreError | None = None
+
+
+class FetchPlan:
+    """The cursors of one consumer. ``chunks`` are received and not yet delivered; they hold views of the answer."""
+
+    def __init__(self, topic: str, topic_id: bytes, partitions: list[int], options: ConsumerOptions) -> None:
+        self.topic = topic
+        self.cursors = {partition: Cursor(partition) for partition in partitions}
+        self.chunks: deque[Chunk] = deque()
+        self.must_pause = False
+        self._topic_id = topic_id
+        self._asked: dict[int, Cursor] = {}
+        self._idle: deque[Cursor] = deque(self.cursors.values())
+        share = options.prefetch_bytes // max(1, len(partitions))
+        self._bytes_max = min(options.fetch_bytes, max(share, FETCH_BYTES_MIN))
+        is_crowded = len(partitions) > FETCHES_IN_FLIGHT_MAX
+        self._wait_ms = min(options.wait_ms, CROWDED_WAIT_MS) if is_crowded else options.wait_ms
+
+    # asking
+
+    def next_fetch(self, request_id: int) -> Fetch | None:
+        """Return the next request to make, under ``request_id``; None when there is none to make now."""
+        while self._idle and len(self._asked) < FETCHES_IN_FLIGHT_MAX:
+            cursor = self._idle.popleft()
+            if cursor.request_id is None:
+                cursor.request_id = request_id
+                self._asked[request_id] = cursor
+                return Fetch(
+                    request_id, self._topic_id, cursor.partition, cursor.ask_offset, cursor.ask_epoch,
+                    self._bytes_max, self._wait_ms,
+                )  # fmt: skip
+        return None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether so many answers on their way are wanted no more that a new stream is cheaper."""
+        return len(self._asked) > len(self.cursors) + STALE_MAX
+
+    def broken(self) -> None:
+        """Take note that the stream broke: no answer will come, everything not delivered is asked for again."""
+        self._asked.clear()
+        self.chunks.clear()
+        for cursor in self.cursors.values():
+            cursor.place(cursor.offset, cursor.epoch, is_loose=cursor.is_loose)
+        self._idle = deque(self.cursors.values())
+
+    def seek(self, partition: int, offset: int, epoch: int, *, is_loose: bool = False) -> None:
+        """Go on from a position; what was received for the partition is dropped."""
+        cursor = self.cursors[partition]
+        cursor.place(offset, epoch, is_loose=is_loose)
+        self.chunks = deque(chunk for chunk in self.chunks if chunk.cursor is not cursor)
+        self._idle.append(cursor)
+
+    # answers
+
+    def fetched(self, message: Fetched) -> None:
+        """Take in an answer; its batches are in ``chunks`` and hold as long as the message's views."""
+        cursor = self._answered(message.request_id)
+        if cursor is None:
+            return
+        begin = cursor.ask_offset
+        cursor.ask_offset = max(message.next_offset, begin)
+        for batches in message.batches:
+            for chunk in self._split(cursor, memoryview(batches), message.next_offset):
+                self.chunks.append(chunk)
+                if chunk.header is not None:
+                    cursor.ask_epoch = chunk.header.epoch
+        if not message.batches:
+            cursor.offset = cursor.ask_offset
+        cursor.is_loose = False
+
+    def failed(self, message: Failed) -> None:
+        """Take in a refusal: an error in ``chunks`` and the position after it, or another try after a pause."""
+        cursor = self._answered(message.request_id)
+        if cursor is None:
+            return
+        code, facts = message.code, message.facts
+        if code in Code._value2member_map_ and (Code(code).retryable or code == Code.LIMIT_REACHED):
+            self.must_pause = True
+            return
+        error: MqcoreError = error_for(code, message.text, dict(facts))
+        target = facts.get({Code.BELOW_START: "start_offset", Code.DAMAGED: "next_offset"}.get(Code(code), "offset"))
+        if isinstance(target, int) and code == Code.BELOW_START:
+            if cursor.is_loose:
+                cursor.place(target, 0, is_loose=True)
+                return
+            error = self._missing(cursor, "retention", target, f"offsets {cursor.offset} to {target - 1} were trimmed")
+        elif isinstance(target, int) and code == Code.DIVERGED:
+            text = f"offsets from {target} on (of epoch {cursor.epoch}) are not in the log any more"
+            error = self._missing(cursor, "loss", target, text)
+        elif isinstance(target, int) and code == Code.DAMAGED:
+            first = facts.get("offset")
+            error = BatchUndecodableError(
+                f"damaged on the broker: {message.text}", topic=self.topic, partition=cursor.partition,
+                first_offset=max(cursor.offset, first) if isinstance(first, int) else cursor.offset, next_offset=target,
+            )  # fmt: skip
+        else:
+            target = cursor.offset
+        cursor.place(target, 0)
+        self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
+
+    def _answered(self, request_id: int) -> Cursor | None:
+        """The cursor that waits for the answer, free to ask again; None when nobody wants it any more."""
+        cursor = self._asked.pop(request_id, None)
+        if cursor is None or cursor.request_id != request_id:
+            return None
+        cursor.request_id = None
+        self._idle.append(cursor)
+        return cursor
+
+    def _missing(self, cursor: Cursor, reason: str, position: int, text: str) -> MessagesMissingError:
+        where = f"topic {self.topic!r} partition {cursor.partition}"
+        return MessagesMissingError(
+            f"{where}: {text}; reading goes on at {position}", topic=self.topic, partition=cursor.partition,
+            reason=reason, position=position,
+        )  # fmt: skip
+
+    def _split(self, cursor: Cursor, view: memoryview, next_offset: int) -> Iterator[Chunk]:
+        """Cut the batches of one answer apart by their headers."""
+        position = cursor.offset
+        while view:
+            try:
+                header = unpack_header(view)
+                if header.size > len(view):
+                    raise CorruptionError(f"batch of {header.size} bytes, {len(view)} are left", where="answer")
+            except CorruptionError as error:
+                resume = max(next_offset, position + 1)
+                yield Chunk(cursor, None, view, self.undecodable(cursor, position, resume, error))
+                cursor.ask_offset, cursor.ask_epoch = resume, 0
+                return
+            if not header.is_control and header.end_offset > position:
+                if header.base_offset > position:
+                    text = f"the broker passed over offsets {position} to {header.base_offset - 1}"
+                    yield Chunk(cursor, None, view, self._missing(cursor, "loss", header.base_offset, text))
+                position = header.end_offset
+                yield Chunk(cursor, header, view[: header.size])
+            view = view[header.size :]
+
+    def undecodable(
+        self, cursor: Cursor, first_offset: int, next_offset: int, error: Exception
+    ) -> BatchUndecodableError:
+        """The error that stands for a batch which cannot be read."""
+        return BatchUndecodableError(
+            f"the batch cannot be read: {error}", topic=self.topic, partition=cursor.partition,
+            first_offset=first_offset, next_offset=next_offset,
+        )  # fmt: skip
+
+    # delivering
+
+    def deliver(self, chunk: Chunk) -> None:
+        """Take note that ``chunk`` was delivered, as batch or as error."""
+        cursor = chunk.cursor
+        if chunk.header is not None:
+            cursor.offset, cursor.epoch = chunk.header.end_offset, chunk.header.epoch
+        elif isinstance(chunk.error, BatchUndecodableError):
+            cursor.offset, cursor.epoch = max(cursor.offset, chunk.error.next_offset), 0
+        elif isinstance(chunk.error, MessagesMissingError):
+            cursor.offset, cursor.epoch = chunk.error.position, 0

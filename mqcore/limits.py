@@ -17,7 +17,7 @@ MIB = 1024 * KIB
 
 
 def _limit(default: int, minimum: int = 1, *, help: str) -> int:
-    return attrs.field(default=default, validator=validators.ge(minimum), metadata={"help": help})  # type: ignore[no-any-return]
+    return attrs.field(default=default, validator=validators.ge(minimum), metadata={"help": help})
 
 
 @attrs.frozen(kw_only=True)

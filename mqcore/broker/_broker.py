@@ -50,7 +50,7 @@ class Broker:
         self.refusal: tuple[Code, str] | None = None
         self.now = trio.current_time
         self.report = report
-        self.sessions = Sessions(ports.random)
+        self.sessions = Sessions(ports)
         self._ports = ports
         self._opening: dict[tuple[bytes, int], trio.Event] = {}
         self._unflushed = UnflushedTotal(config.flush.total_bytes_max)
@@ -64,7 +64,7 @@ class Broker:
             self._backend, ports=ports, limits=config.limits, node_name=config.name, report=report
         )
         self.flusher = Flusher(self.store, ports.clock.monotonic_us)
-        self.topics = Topics(MetadataLog(self.store), config.limits, ports.random)
+        self.topics = Topics(MetadataLog(self.store), config.limits, ports)
         self._stop = trio.Event()
         self._accepting = trio.CancelScope()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
-
 from mqcore.errors import RemoteProtocolError
+from mqcore.ports import Ports
 from mqcore.protocol import Code
 
 __all__ = ["Sessions"]
@@ -13,8 +12,8 @@ __all__ = ["Sessions"]
 class Sessions:
     """Session ids (16 random bytes) with the number of streams that present each."""
 
-    def __init__(self, source: random.Random) -> None:
-        self._random = source
+    def __init__(self, ports: Ports) -> None:
+        self._random = ports.random
         self._streams: dict[bytes, int] = {}
 
     def __len__(self) -> int:

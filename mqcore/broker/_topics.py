@@ -6,7 +6,6 @@ first, files later. A topic has a random id, and its logs are named by id, so th
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from mqcore.errors import CorruptionError, RejectedError
 from mqcore.guarantees import FlushPolicy, format_flush, parse_flush
 from mqcore.limits import Limits
 from mqcore.log import MetadataLog
+from mqcore.ports import Ports
 from mqcore.protocol import Code
 
 __all__ = ["Topic", "Topics", "log_name", "log_salt"]
@@ -93,10 +93,10 @@ def _refused(code: Code, text: str) -> RejectedError:
 class Topics:
     """The topics of one broker, in memory and in the metadata log. One change at a time."""
 
-    def __init__(self, metadata: MetadataLog, limits: Limits, source: random.Random) -> None:
+    def __init__(self, metadata: MetadataLog, limits: Limits, ports: Ports) -> None:
         self._metadata = metadata
         self._limits = limits
-        self._random = source
+        self._random = ports.random
         self._records = 0
         self._changing = trio.Lock()
         self.by_name: dict[str, Topic] = {}

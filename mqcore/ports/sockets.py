@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from mqcore.abc._transport import ByteStream, Link, Listener, Peer
+from mqcore.abc import ByteStream, Link, Listener, Peer
 from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore.url import Url

@@ -208,6 +208,8 @@ class PartitionLog(ReadableLog):
                 position=position,
                 appended=True,
             )
+            if not isinstance(second, Exception):
+                raise
             raise OutcomeUnknown(str(self.failed)) from second
 
     def _refuse_busy(self) -> NoReturn:

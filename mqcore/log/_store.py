@@ -198,12 +198,12 @@ class LogStore:
         ``salt``: 32 bits that belong to the log and to no other, the same for its whole life. Raises ``StorageError``,
         and ``ValueError`` for a name that the store keeps for itself.
         """
+        if not is_partition_name(name):
+            raise ValueError(f"log name {name!r} is kept for the store itself; partition names have no dot")
         log = self._logs.get(name)
         if log is not None:
             await trio.lowlevel.checkpoint()
             return log
-        if not is_partition_name(name):
-            raise ValueError(f"log name {name!r} is kept for the store itself; partition names have no dot")
         return await self._open_log(name, salt)
 
     async def _open_log(self, name: str, salt: int) -> PartitionLog:

@@ -1,0 +1,344 @@
+"""Identity, incarnation and reign (R2, R3), flushes that fail (G11), clean stops."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from shelf_storage import NAME, Crashed, Shelf, batch, read_all, sent, start
+
+from mqcore.errors import CorruptionError, FlushFailedError, StorageError
+from mqcore.guarantees import Level
+from mqcore.log import LogStore
+
+
+async def stop(shelf: Shelf, **options: object) -> LogStore:
+    """Start and stop cleanly."""
+    broker = await start(shelf, **options)  # type: ignore[arg-type]
+    await broker.store.aclose()
+    return broker.store
+
+
+async def kill(shelf: Shelf, **options: object) -> LogStore:
+    """Start and be killed."""
+    return (await start(shelf, **options)).store  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "raised"),
+    [
+        (("stop", "boot-1", False), "boot-2", False),
+        (("kill", "boot-1", False), "boot-1", False),
+        (("kill", "boot-1", False), "boot-2", True),
+        (("kill", "boot-1", True), "boot-2", False),
+        (("kill", "", False), "", True),
+    ],
+    ids=["clean", "process-died", "power-cut", "flushed-only", "unknown-boot"],
+)
+def test_r2_the_incarnation_is_raised_unless_nothing_reported_can_be_missing(
+    first: tuple[str, str, bool], second: str, raised: bool
+) -> None:
+    how, boot_id, flushed_only = first
+
+    async def main() -> None:
+        shelf = Shelf()
+        store = await (stop if how == "stop" else kill)(shelf, boot_id=boot_id, flushed_only=flushed_only)
+        shelf.crash()
+        again = await kill(shelf, boot_id=second)
+        assert again.incarnation == store.incarnation + raised
+        assert again.node_id == store.node_id
+        assert again.was_clean == (how == "stop")
+
+    trio.run(main)
+
+
+def test_r2_memory_always_raises_it() -> None:
+    async def main() -> None:
+        shelf = Shelf(append_level=Level.MEMORY)
+        store = await stop(shelf)
+        assert (await stop(shelf)).incarnation == store.incarnation + 1
+
+    trio.run(main)
+
+
+def test_r2_the_clean_mark_is_gone_durably_before_anything_else_happens() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await stop(shelf)
+        await kill(shelf)
+        shelf.crash()
+        third = await kill(shelf, boot_id="other")
+        assert not third.was_clean
+
+    trio.run(main)
+
+
+def test_r2_a_stop_that_was_told_not_to_flush_is_not_clean() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        store = await kill(shelf)
+        await store.aclose(flush=False)
+        assert not (await kill(shelf)).was_clean
+
+    trio.run(main)
+
+
+def test_r3_every_start_opens_a_new_reign_flushed_before_its_first_batch() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        epochs = []
+        for how in (stop, kill, stop, kill):
+            store = await how(shelf)
+            epochs.append((store.epoch, store.reign_id))
+            shelf.crash()
+        assert [number for number, _ in epochs] == [1, 2, 3, 4]
+        assert len({reign_id for _, reign_id in epochs}) == 4
+
+    trio.run(main)
+
+
+def test_r3_a_crash_at_every_step_of_a_start_never_gives_a_number_twice() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await stop(shelf)
+        whole = shelf.copy()
+        await kill(whole)
+        for crash_after in range(len(whole.operations)):
+            attempt = shelf.copy()
+            attempt.crash_after = crash_after
+            with pytest.raises(Crashed):
+                await kill(attempt)
+            attempt.crash_after = None
+            for stored in attempt.logs.values():
+                stored.durable = min(stored.durable, stored.end)
+            store = await kill(attempt)
+            numbers = [entry.number for entry in store.metadata.history]
+            assert numbers == sorted(set(numbers))
+            assert numbers[-1] == store.epoch
+
+    trio.run(main)
+
+
+def test_r3_the_epoch_batch_opens_the_metadata_log_at_once_and_others_before_their_first_batch() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        log = await broker.log()
+        assert [entry.number for entry in broker.store.metadata.history] == [1]
+        assert log.history == []
+        await log.append([batch(b"a")])
+        await kill(shelf)
+        broker = await start(shelf)
+        log = await broker.log()
+        assert [entry.number for entry in log.history] == [1]
+        await log.append([batch(b"b")])
+        assert [(entry.number, entry.start_offset) for entry in log.history] == [(1, 0), (3, 1)]
+        assert log.history[-1].reign_id == broker.store.reign_id
+        assert (log.epoch_at(0), log.epoch_at(1), log.epoch_at(2)) == (1, 3, 3)
+
+    trio.run(main)
+
+
+def test_g06_divergence_is_the_end_of_the_last_reign_that_both_know() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        for count in (3, 2, 4):  # reigns 1, 2, 3: offsets 0-2, 3-4, 5-8
+            log = await (await start(shelf)).log()
+            await log.append([batch(b"x")] * count)
+        for offset, epoch, expected in [
+            (0, 1, None), (3, 1, None), (4, 1, 3), (5, 2, None), (9, 2, 5), (7, 3, None), (9, 3, None), (12, 3, None),
+            (9, 7, 9), (12, 7, 9), (2, 0, 0),
+        ]:  # fmt: skip
+            assert log.divergence(offset, epoch) == expected, (offset, epoch)
+
+    trio.run(main)
+
+
+def test_g12_each_flipped_byte_of_the_identity_is_survived_by_the_other_copy_and_told() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        store = await stop(shelf)
+        for at in range(len(shelf.logs["identity"].data)):
+            hurt = shelf.copy()
+            hurt.logs["identity"].data[at] ^= 0x20
+            broker = await start(hurt)
+            assert broker.store.node_id == store.node_id
+            assert broker.store.epoch > store.epoch
+            assert broker.kinds == ["identity-torn-or-damaged"]
+
+    trio.run(main)
+
+
+def test_g12_a_damaged_identity_is_its_own_clear_error() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await stop(shelf)
+        data = shelf.logs["identity"].data
+        data[-100] ^= 1
+        data[-612] ^= 1
+        with pytest.raises(CorruptionError, match="identity of this storage is damaged"):
+            await start(shelf)
+
+    trio.run(main)
+
+
+def test_r14_logs_without_an_identity_are_refused_loudly() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        log = await (await start(shelf)).log()
+        await log.append([batch(b"a")])
+        del shelf.logs["identity"]
+        with pytest.raises(CorruptionError, match="no identity"):
+            await start(shelf)
+
+    trio.run(main)
+
+
+def test_r14_an_identity_that_has_gone_back_is_refused() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await stop(shelf)
+        old = bytes(shelf.logs["identity"].data)
+        await stop(shelf)
+        await stop(shelf)
+        shelf.logs["identity"].data[:] = old
+        with pytest.raises(CorruptionError, match="gone back"):
+            await start(shelf)
+
+    trio.run(main)
+
+
+def test_a_storage_of_another_broker_is_refused_by_name() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await stop(shelf, node_name="berlin")
+        with pytest.raises(StorageError, match="belongs to the broker 'berlin', this one is called 'paris'") as caught:
+            await start(shelf, node_name="paris")
+        assert caught.value.kind == "foreign"
+
+    trio.run(main)
+
+
+def test_a_storage_of_another_version_is_refused_by_version() -> None:
+    from crc32c import crc32c
+
+    async def main() -> None:
+        shelf = Shelf()
+        await stop(shelf)
+        data = shelf.logs["identity"].data
+        for at in range(0, len(data), 512):
+            data[at + 4] = 9
+            data[at + 508 : at + 512] = crc32c(bytes(data[at : at + 508])).to_bytes(4, "little")
+        with pytest.raises(StorageError, match="format version 9, this mqcore reads version 1"):
+            await start(shelf)
+
+    trio.run(main)
+
+
+def test_the_identity_log_is_bounded() -> None:
+    async def main() -> None:
+        shelf = Shelf(segment_bytes=4096)
+        for _ in range(80):
+            await stop(shelf)
+        assert shelf.logs["identity"].end > 100_000
+        assert len(shelf.logs["identity"].data) < 75_000
+        assert (await kill(shelf)).epoch == 81
+
+    trio.run(main)
+
+
+def test_one_flush_serves_many_logs_and_moves_their_durable_offsets() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        logs = [await broker.log(f"{number:032x}-0") for number in range(50)]
+        for log in logs:
+            await log.append([batch(b"a")])
+        shelf.operations.clear()
+        await broker.store.flush(logs)
+        assert len(shelf.operations) == 1
+        assert all(log.durable_offset == 1 and not log.dirty for log in logs)
+        await broker.store.flush(logs)
+        assert len(shelf.operations) == 1, "nothing is dirty, nothing is flushed"
+
+    trio.run(main)
+
+
+def test_g11_after_a_failed_flush_the_unflushed_is_not_served_and_the_log_takes_no_more() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        log, other = await broker.log(), await broker.log("f" * 32 + "-0")
+        await log.append([batch(b"flushed")])
+        await broker.store.flush([log])
+        await log.append([batch(b"not flushed")])
+        await other.append([batch(b"x")])
+        shelf.fail_flush = True
+        with pytest.raises(FlushFailedError):
+            await broker.store.flush([log])
+        shelf.fail_flush = False
+        assert log.failed is not None
+        assert other.failed is None
+        with pytest.raises(StorageError):
+            await log.append([batch(b"more")])
+        await broker.store.flush([log, other])
+        assert log.durable_offset == 1
+        assert await log.read(1, 1 << 20, 2) == ([], 0, 1)
+        assert (await log.read(0, 1 << 20, 2)).next_offset == 1
+        await broker.store.aclose()
+        assert not (await kill(shelf)).was_clean
+
+    trio.run(main)
+
+
+def test_an_append_during_a_flush_is_not_taken_for_flushed() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        log = await broker.log()
+        await log.append([batch(b"a")])
+        shelf.hold_flushes = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(broker.store.flush, [log])
+            await trio.testing.wait_all_tasks_blocked()
+            await log.append([batch(b"b")])
+            shelf.hold_flushes.set()
+        assert (log.durable_offset, log.end_offset, log.dirty) == (1, 2, True)
+        assert shelf.logs[NAME].durable == log.durable_position
+
+    trio.run(main)
+
+
+def test_the_same_name_gives_the_same_log_and_reserved_names_are_refused() -> None:
+    async def main() -> None:
+        broker = await start(Shelf())
+        logs: list[object] = []
+
+        async def opened() -> None:
+            logs.append(await broker.log())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(opened)
+        assert len(set(map(id, logs))) == 1
+        for name in ("identity", "metadata", f"{NAME}.state"):
+            with pytest.raises(ValueError, match="kept for the store itself"):
+                await broker.log(name)
+
+    trio.run(main)
+
+
+def test_everything_is_there_after_a_clean_stop() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        log = await broker.log()
+        await log.append([batch(b"a"), batch(b"b")])
+        await broker.store.aclose()
+        await broker.store.aclose()
+        shelf.crash()
+        broker = await start(shelf)
+        assert await read_all(await broker.log()) == sent([batch(b"a"), batch(b"b")])
+        assert broker.notices == []
+
+    trio.run(main)

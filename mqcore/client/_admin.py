@@ -25,7 +25,7 @@ class Admin:
     async def create_topic(
         self, name: str, partitions: int = 1, config: Mapping[str, object] | None = None
     ) -> dict[str, Any]:
-        """Create a topic and return it; ``config`` as in docs/composing.md (``flush``, ``retention``, ...)."""
+        """Create a topic and return it; ``config`` as in docs/composing.md (``flush``, ``visible``, ...)."""
         arguments: dict[str, object] = {"name": name, "partitions": partitions, "config": dict(config or {})}
         return await self._ask("topic.create", arguments, is_repeatable=False)
 

@@ -148,8 +148,6 @@ class TopicConfig:
     """Table ``[topics.NAME]``: one topic. What is not set follows the broker."""
 
     partitions: int = _key(1, "partitions; can be raised later, never lowered", validators.ge(1))
-    retention_ms: int | None = _key(None, "keep messages at least so long; none: for ever", _at_least_one)
-    retention_bytes: int | None = _key(None, "keep at least so many bytes per partition; none: all", _at_least_one)
     flush: FlushPolicy | None = _key(None, "flush policy of this topic; else the broker's")
     weakest_send: FlushPolicy | None = _key(None, "weakest flush policy that one send may ask for; else the topic's")
     visible: Literal["committed", "stable"] = _key(

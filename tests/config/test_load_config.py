@@ -59,8 +59,6 @@ idle_timeout = "1 m"
 
 [topics.orders]
 partitions = 8
-retention = "7 d"
-retention_bytes = "10 GB"
 flush = "sync"
 weakest_send = "async(max_bytes=1 MB)"
 visible = "stable"
@@ -92,8 +90,6 @@ def test_every_table_is_read(tmp_path: Path) -> None:
     assert config.topics == {
         "orders": TopicConfig(
             partitions=8,
-            retention_ms=7 * 24 * 3600 * 1000,
-            retention_bytes=10**10,
             flush=SyncFlush(),
             weakest_send=AsyncFlush(max_bytes=10**6),
             visible="stable",
@@ -201,6 +197,7 @@ def test_who_names_a_storage_or_a_policy_replaces_the_whole_of_it(tmp_path: Path
         ('storage = "memory://"\n[topics.a]\npartitions = 100000', ["topics.a.partitions", "10000"]),
         ('storage = "memory://"\n[topics.a]\nflush = "later"', ["topics.a.flush", "'later'"]),
         ('storage = "memory://"\n[topics]\na = 3', ["topics.a", "3 is not a table"]),
+        ('storage = "memory://"\n[topics.a]\nretention = "7 d"', ["topics.a", "unknown key", "retention", "visible"]),
         ('storage = "memory://"\nlisten = ["tcp://a:1", "tcp://a:1"]', ["tcp://a:1 is given twice"]),
         ('storage = "memory://"\nlisten = 3', ["listen", "3 is not a list"]),
         ('storage = "memory://"\nname = "a b"', ["name", "'a b'"]),

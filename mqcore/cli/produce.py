@@ -1,0 +1,243 @@
+"""``mqcore produce``: a line of a file, or of standard input, is a message."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import click
+
+from mqcore.cli.shell import (
+    Progress,
+    Settings,
+    Verb,
+    connection_options,
+    current,
+    end,
+    output_options,
+    progress,
+    run_async,
+    write_json,
+    write_line,
+)
+from mqcore.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mqcore.client import Delivery, Producer
+
+__all__ = ["command"]
+
+_Outcomes: TypeAlias = "deque[tuple[Delivery, int]]"
+"""What was sent and is not known to be acknowledged: the delivery, and the bytes that it stands for."""
+
+_PACES_PER_SECOND = 20
+
+
+@attrs.frozen(kw_only=True)
+class _Input:
+    """What is read and how it is cut into messages."""
+
+    descriptor: int
+    separator: bytes
+    key_separator: bytes | None
+    partition: int | None
+    rate: float | None
+
+
+@attrs.define
+class _Tally:
+    """What was acknowledged so far; offsets by partition, first and last."""
+
+    messages: int = 0
+    size: int = 0
+    level: str = ""
+    partitions: dict[int, list[int]] = attrs.field(factory=dict)
+
+    def add(self, delivery: Delivery, size: int) -> None:
+        """Count a delivery that has its receipt."""
+        receipt = delivery.result()
+        self.messages += receipt.count
+        self.size += size
+        self.level = receipt.level.label
+        span = self.partitions.setdefault(receipt.partition, [receipt.offset, receipt.offset])
+        span[0] = min(span[0], receipt.offset)
+        span[1] = max(span[1], receipt.offset + receipt.count - 1)
+
+
+@click.command(
+    "produce",
+    cls=Verb,
+    examples=[
+        "mqcore produce lines /usr/share/common-licenses/GPL-3",
+        "find . -print0 | mqcore produce names --null-separated",
+        "mqcore produce prices prices.txt --key-separator : --rate 1000",
+    ],
+)
+@click.argument("topic")
+@click.argument("file", default="-", metavar="[FILE|-]")
+@click.option("--null-separated", is_flag=True, help="A zero byte ends a message, not a line feed.")
+@click.option("--key-separator", metavar="TEXT", help="What stands before the first TEXT is the message's key.")
+@click.option("--partition", type=click.IntRange(0), help="Send all to this partition.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="At most N messages per second.")
+@click.option(
+    "--policy",
+    type=click.Choice(["topic", "none", "async", "sync"]),
+    default="topic",
+    help="When a message is acknowledged: as the topic says (the default), or otherwise.",
+)
+@click.option("--codec", default="none", metavar="NAME", help="Compress with zlib, zstandard or lz4.")
+@connection_options
+@output_options
+def command(
+    topic: str,
+    file: str,
+    null_separated: bool,
+    key_separator: str | None,
+    partition: int | None,
+    rate: float | None,
+    policy: str,
+    codec: str,
+) -> None:
+    """Publish every line of FILE, or of standard input, to TOPIC, and wait for every acknowledgement.
+
+    Ctrl-C stops reading; what was read is still acknowledged, and status is 130. A second one does not wait.
+    """
+    if key_separator == "":
+        raise ConfigurationError("--key-separator '': needs at least one character")
+    descriptor = _open(file)
+    source = _Input(
+        descriptor=descriptor,
+        separator=b"\0" if null_separated else b"\n",
+        key_separator=key_separator.encode() if key_separator is not None else None,
+        partition=partition,
+        rate=rate,
+    )
+    size = os.fstat(descriptor).st_size or None
+    tally, started = _Tally(), time.perf_counter()
+    try:
+        with progress(f"publishing to {topic}, bytes", size) as bar:
+            interrupted = run_async(_produce, current(), topic, {"policy": policy, "codec": codec}, source, tally, bar)
+    except BaseException:
+        if tally.messages:
+            print(f"mqcore: {tally.messages} messages were acknowledged before this failed", file=sys.stderr)
+        raise
+    finally:
+        if descriptor != 0:
+            os.close(descriptor)
+    _report(topic, tally, time.perf_counter() - started)
+    if interrupted:
+        end(130)
+
+
+def _open(file: str) -> int:
+    return 0 if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _report(topic: str, tally: _Tally, seconds: float) -> None:
+    if current().json:
+        spans = {str(partition): span for partition, span in sorted(tally.partitions.items())}
+        write_json(
+            {
+                "topic": topic,
+                "messages": tally.messages,
+                "bytes": tally.size,
+                "seconds": round(seconds, 6),
+                "level": tally.level,
+                "offsets": spans,
+            }
+        )
+        return
+    write_line(
+        f"published {tally.messages} messages ({tally.size} bytes) to {topic} in {seconds:.2f} s"
+        + (f", acknowledged at level {tally.level}" if tally.level else "")
+    )
+
+
+async def _produce(
+    settings: Settings, topic: str, options: dict[str, Any], source: _Input, tally: _Tally, bar: Progress
+) -> bool:
+    """Read, send, and wait for every outcome; return whether an interrupt ended the reading."""
+    import trio
+
+    from mqcore.cli._client import connected
+
+    interrupted = False
+    reading = trio.CancelScope()
+
+    async def obey(*, task_status: trio.TaskStatus[None]) -> None:
+        nonlocal interrupted
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                if interrupted:
+                    raise KeyboardInterrupt
+                interrupted = True
+                reading.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(obey)
+        async with connected(settings) as client, client.producer(topic, **options) as producer:
+            outcomes: _Outcomes = deque()
+            with reading:
+                await _send_all(producer, source, outcomes, tally, bar)
+            while outcomes:
+                await outcomes[0][0].wait()
+                _collect(outcomes, tally, bar)
+        nursery.cancel_scope.cancel()
+    return interrupted
+
+
+async def _send_all(producer: Producer, source: _Input, outcomes: _Outcomes, tally: _Tally, bar: Progress) -> None:
+    import trio
+
+    from mqcore.cli._lines import blocks
+    from mqcore.limits import Limits
+
+    number, due = 0, trio.current_time()
+    async for values in blocks(source.descriptor, source.separator, Limits().message_bytes_max):
+        for part in _paced(values, source.rate):
+            if source.rate is not None:
+                await trio.sleep_until(due)
+                due = max(due, trio.current_time() - 1) + len(part) / source.rate
+            keys = None
+            if source.key_separator is not None:
+                keys, part = _split_keys(part, source.key_separator, number)
+            number += len(part)
+            size = sum(map(len, part))
+            await producer.wait_for_room(size)
+            posted = producer.post_many(part, keys, source.partition)
+            outcomes.extend((delivery, size if index == 0 else 0) for index, delivery in enumerate(posted))
+            _collect(outcomes, tally, bar)
+
+
+def _paced(values: list[bytes], rate: float | None) -> Sequence[list[bytes]]:
+    """Cut what one read brought into what may go at once."""
+    step = len(values) if rate is None else max(1, int(rate / _PACES_PER_SECOND))
+    return [values[start : start + step] for start in range(0, len(values), step)]
+
+
+def _split_keys(lines: list[bytes], separator: bytes, before: int) -> tuple[list[bytes | None], list[bytes]]:
+    keys: list[bytes | None] = []
+    values = []
+    for number, line in enumerate(lines, before + 1):
+        key, found, value = line.partition(separator)
+        if not found:
+            text = f"message {number} of the input has no key separator {separator.decode()!r}"
+            raise ConfigurationError(f"{text}; messages before it were sent")
+        keys.append(key)
+        values.append(value)
+    return keys, values
+
+
+def _collect(outcomes: _Outcomes, tally: _Tally, bar: Progress) -> None:
+    """Count the outcomes that are known, in order; raises the error of one that failed."""
+    while outcomes and outcomes[0][0].is_done:
+        delivery, size = outcomes.popleft()
+        tally.add(delivery, size)
+        bar.advance(size)

@@ -2,7 +2,7 @@
 
 A record begins at a multiple of 4 KiB: 64 bytes of head, then the payload, then zeros. The head is sealed with the
 log's salt, names its own place, and is bound to the batch that ends where the checkpoint does, by position and by
-header checksum: it is believed only if the log holds that batch. Pure. Layout: docs/format.md.
+header checksum: it is believed only if the log holds that batch. Pure. Layout: docs/log.md.
 """
 
 from __future__ import annotations

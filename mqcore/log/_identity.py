@@ -2,7 +2,7 @@
 
 A log called ``identity`` of 512-byte records; each is written twice, with a flush after each copy, and counts once its
 second copy is flushed. So a torn write (nothing follows it) and later damage (something does) are told apart: the
-first is what was before, the second is told loudly and never answered by a new identity. Layout: docs/format.md.
+first is what was before, the second is told loudly and never answered by a new identity. Layout: docs/log.md.
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ class LogFinding:
     """What verifying one log found. Sizes in bytes; offsets as in ``PartitionLog``.
 
     ``kind``: ``identity``, ``metadata``, ``partition``, ``sidecar``, ``quarantine`` or ``unknown``. ``state``:
-    ``whole``; ``damaged`` (below the durable mark; ``damages`` has the ranges); ``torn`` (bytes above it are no batches, the next
-    start cuts them); ``unreadable``. ``unverified_bytes``: the active tail of a running broker. ``reigns``: number,
-    id, start position and start offset of each. ``text``: one sentence for a person, may be empty.
+    ``whole``; ``damaged`` (below the durable mark; ``damages`` has the ranges); ``torn`` (bytes above it are no
+    batches, the next start cuts them); ``unreadable``. ``unverified_bytes``: the active tail of a running broker.
+    ``reigns``: number, id, start position and start offset of each. ``text``: a sentence for a person, or empty.
     """
 
     name: str

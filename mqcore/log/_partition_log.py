@@ -221,28 +221,30 @@ class PartitionLog(ReadableLog):
         """Give up what lies below the batch that contains ``offset``, durably; return the new ``start_offset``.
 
         The storage behind it is freed by whole segments. The last batch always stays. Reigns and producers are
-        remembered. Raises ``StorageError``.
+        remembered. Raises ``StorageError``. Not cancelled once begun.
         """
         if self._busy:
             self._refuse_busy()
         self._busy = True
         try:
-            return await self._trim(min(offset, self._state.end_offset))
+            with trio.CancelScope(shield=True):
+                await self._trim(min(offset, self._state.end_offset))
         finally:
             self._busy = False
+        return self._state.start_offset
 
-    async def _trim(self, offset: int) -> int:
+    async def _trim(self, offset: int) -> None:
         state = self._state
         if offset <= state.start_offset:
             await trio.lowlevel.checkpoint()
-            return state.start_offset
+            return
         found = await self._walk(state.index.floor(offset), lambda header: header.end_offset > offset, None)
         position, start_offset = (found[0], found[1].base_offset) if found else (state.last_position, -1)
         if position >= state.last_position:
             position = state.last_position
             last = await header_at(self._log, position, state.end_position, self.salt)
             if last is None:
-                return state.start_offset
+                return
             start_offset = last.base_offset
         old = state.start_position, state.start_offset
         state.start_position, state.start_offset = position, start_offset
@@ -250,17 +252,17 @@ class PartitionLog(ReadableLog):
         sidecar = await self._checkpoint()
         if sidecar is None:
             state.start_position, state.start_offset = old
-            return state.start_offset
+            return
         await self._context.flush_bytes([sidecar.log])
         sidecar.dirty = False
         state.index.trim(position)
         await self._log.trim(position)
-        return start_offset
 
     async def truncate(self, offset: int) -> None:
         """Cut every batch from the one that contains ``offset`` on, durably; producers and epochs roll back with it.
 
-        Raises ``ValueError`` below ``start_offset``, ``StorageError`` (then the log has failed).
+        Raises ``ValueError`` below ``start_offset``, ``StorageError`` (then the log has failed). Not cancelled once
+        begun.
         """
         if self._busy:
             self._refuse_busy()
@@ -269,10 +271,13 @@ class PartitionLog(ReadableLog):
             raise ValueError(f"log {self.name}: cannot truncate at {offset}, it begins at {state.start_offset}")
         self._busy = True
         try:
-            found = await self._walk(state.index.floor(offset - 1), lambda header: header.end_offset > offset or
-                                     header.base_offset >= offset, None)
-            if found is not None:
-                await self._truncate_bytes(found[0])
+            with trio.CancelScope(shield=True):
+                begin = state.index.floor(offset - 1)
+                found = await self._walk(
+                    begin, lambda header: header.end_offset > offset or header.base_offset >= offset, None
+                )
+                if found is not None:
+                    await self._truncate_bytes(found[0])
         finally:
             self._busy = False
 

@@ -28,8 +28,9 @@ from mqcore.log._types import (
 
 __all__ = ["ReadableLog"]
 
-WALK_BYTES = 256 * 1024
-"""Window of a walk over headers."""
+WALK_BYTES_MIN = 4 * 1024
+WALK_BYTES_MAX = 256 * 1024
+"""Windows of a walk over headers: small while batches are large, large while they are small."""
 
 CURSORS_MAX = 16
 """Sequential readers whose place is remembered."""
@@ -195,8 +196,9 @@ class ReadableLog:
         expected, position = begin or (0, 0)
         if position < state.start_position:
             expected, position = state.start_offset, state.start_position
+        window_bytes = WALK_BYTES_MIN
         while (left := state.end_position - position) >= HEADER_BYTES:
-            window = await read_whole(self._log, position, min(WALK_BYTES, left), HEADER_BYTES)
+            window = await read_whole(self._log, position, min(window_bytes, left), HEADER_BYTES)
             at = 0
             try:
                 while len(window) - at >= HEADER_BYTES:
@@ -208,6 +210,7 @@ class ReadableLog:
                     expected += header.count
                     at += header.size
                 position += at
+                window_bytes = WALK_BYTES_MIN if at > len(window) else min(4 * window_bytes, WALK_BYTES_MAX)
             except CorruptionError as error:
                 damage = await self._damage(position + at, expected, str(error))
                 if offset is not None and damage.next_offset > offset:

@@ -6,7 +6,8 @@ Knows nothing of topics and requests. Names: ``identity``, ``metadata``, one log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 import attrs
@@ -74,7 +75,7 @@ class LogStore:
         self._report = report
         self._flushed_only = flushed_only
         self._flush_lock = trio.Lock()
-        self._open_lock = trio.Lock()
+        self._opening: dict[str, trio.Lock] = {}
         self._logs: dict[str, PartitionLog] = {}
         self._names: set[str] = set()
         self._context: LogContext | None = None
@@ -207,7 +208,7 @@ class LogStore:
         return await self._open_log(name, salt)
 
     async def _open_log(self, name: str, salt: int) -> PartitionLog:
-        async with self._open_lock:
+        async with self._alone(name):
             known = self._logs.get(name)
             if known is not None:
                 return known
@@ -235,6 +236,17 @@ class LogStore:
             self._logs[name] = opened
             return opened
 
+    @asynccontextmanager
+    async def _alone(self, name: str) -> AsyncIterator[None]:
+        """Open or delete one log by one task at a time."""
+        lock = self._opening.setdefault(name, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked():
+                self._opening.pop(name, None)
+
     async def _make_sidecar(self, main: Log, salt: int) -> Sidecar:
         name = main.name + SIDECAR_SUFFIX
         log = await self.backend.open_log(name)
@@ -258,7 +270,7 @@ class LogStore:
         """Delete a partition log with its sidecar and its torn tails, durably. No error when there is none."""
         if not is_partition_name(name):
             raise ValueError(f"log {name!r} cannot be deleted")
-        async with self._open_lock:
+        async with self._alone(name):
             log = self._logs.pop(name, None)
             if log is not None:
                 log.failed = StorageError(f"log {name} is deleted", kind="closed")

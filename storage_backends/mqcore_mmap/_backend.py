@@ -15,13 +15,17 @@ from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._engine import DESCRIPTORS_BESIDE, Engine
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._layout import open_layout
-from mqcore_mmap._log import MmapLog
+from mqcore_mmap._log import APPEND_BYTES_MAX, MmapLog
 from mqcore_mmap._recovery import load_log, recover
 
 __all__ = ["MmapStorage"]
 
 CAPABILITIES = Capabilities(
-    append_level=Level.PAGE_CACHE, flush_level=Level.DISK, simulable=True, proves_durable_end=True
+    append_level=Level.PAGE_CACHE,
+    flush_level=Level.DISK,
+    simulable=True,
+    proves_durable_end=True,
+    append_bytes_max=APPEND_BYTES_MAX,
 )
 OPEN_FILES_LEAST = 8
 

@@ -70,7 +70,8 @@ class Engine:
             options.journal_range_bytes_max,
         )
         self.removal = Removal(ports.files, self.files, layout.names, self)
-        self._flushing = trio.Lock()
+        self.flushing = trio.Lock()
+        """Held by what flushes and by what removes: the one must not see the other half done."""
         self._abandoned = False
         for path in recovered.free:
             self.filler.submit(self.files.recycle, path)
@@ -157,13 +158,13 @@ class Engine:
         """Have room for two descriptors; when unflushed bytes hold all, flush those. Raises ``StorageError``."""
         if self.handles.can_make_room(2):
             return
-        await self.flush([log for log in self.logs.values() if log.failure is None])
+        await self.flush([log for log in self.logs.values() if log.failure is None and not log.end_is_unsure])
 
     # Flush
 
     async def flush(self, logs: Sequence[MmapLog]) -> None:
         """Flush what is dirty of ``logs``. If cancelled, a flush that began goes on. Raises ``FlushFailedError``."""
-        async with self._flushing:
+        async with self.flushing:
             if self._abandoned:
                 await self.flush_thread.run(_nothing)
                 self._abandoned = False
@@ -177,6 +178,7 @@ class Engine:
                 raise
             self._abandoned = True  # until this call knows that it has ended
             self.flush_thread.submit(self._flusher.execute, plan)
+            self.flush_thread.submit(plan.finish)
             await self.flush_thread.run(plan.check)
             self._abandoned = False
             self.handles.settle()
@@ -226,15 +228,18 @@ class Engine:
             log.fail(reason)
 
     async def settle(self, segments: Sequence[Segment]) -> None:
-        """See to it that no replay would write to ``segments``. Raises ``StorageError`` when that cannot be."""
-        async with self._flushing:
-            for _ in range(2):
-                await self.flush_thread.run(_nothing)
-                if not any(self._journal.is_live(segment) for segment in segments):
-                    break
-                await self._checkpoint()
-                await self.checkpointer.run(_nothing)
-            self.handles.settle()
+        """See to it that no replay would write to ``segments``. ``flushing`` is held by the caller.
+
+        Raises ``StorageError`` when that cannot be.
+        """
+        for _ in range(2):
+            await self.flush_thread.run(_nothing)
+            await self.checkpointer.run(_nothing)
+            if not any(self._journal.is_live(segment) for segment in segments):
+                break
+            await self._checkpoint()
+        await self.checkpointer.run(_nothing)
+        self.handles.settle()
         if any(self._journal.is_live(segment) for segment in segments):
             raise StorageError(
                 f"the journal cannot be checkpointed: {self._journal.broken}; restart, so that it is replayed",
@@ -252,7 +257,7 @@ class Engine:
         """Flush ``log``, state its exact end durably, close it."""
         try:
             with trio.CancelScope(shield=True):
-                if log.failure is None:
+                if log.failure is None and not log.end_is_unsure:
                     await self.flush([log])
                     await self._write_clean_end(log)
         finally:
@@ -267,11 +272,12 @@ class Engine:
         if not log.segments or log.is_clean:
             return
         last = log.segments[-1]
-        await self.settle([last])
         file = await self.open(last)
         self.handles.pin(last)
         try:
-            await self.flush_thread.run(_close_segment, last, file, log.end, self.files)
+            async with self.flushing:
+                await self.settle(log.segments)
+                await self.flush_thread.run(_close_segment, last, file, log.end, self.files)
         except OSError as error:
             raise storage_error(error, "close", last.path) from error
         finally:

@@ -56,6 +56,12 @@ class Plan:
         """All of them."""
         return self.direct + self.journaled
 
+    def finish(self) -> None:
+        """Note in every log what is durable now. The flusher's thread, after ``Flusher.execute``."""
+        if self.failure is None:
+            for job in self.jobs:
+                job.log.flushed_to(job.end)
+
     def check(self) -> None:
         """Raise what carrying the plan out raised."""
         if self.failure is not None:
@@ -118,13 +124,10 @@ class Flusher:
                 self._write_mark(job)
         except BaseException as error:
             plan.failure = self._fail(plan, error)
-            return
         finally:
             for job in plan.jobs:
                 for segment in job.pinned:
                     self._handles.release(segment)
-        for job in plan.jobs:
-            job.log.flushed_to(job.end)
 
     def _fail(self, plan: Plan, error: BaseException) -> FlushFailedError:
         """Stop what the failed flush covered: a flush of many files may have covered everything on the device."""

@@ -100,7 +100,8 @@ class Handles:
         if self.used + count <= self._open_files_max:
             return True
         self.settle()
-        return any(self._may_close(segment) for segment in self._open)
+        idle = sum(1 + (segment.mapping is not None) for segment in self._open if self._may_close(segment))
+        return self.used + count - idle <= self._open_files_max
 
     def make_room(self, count: int) -> None:
         """Close what is not needed until ``count`` more fit. Raises ``StorageError`` (kind ``too-many-files``)."""

@@ -57,7 +57,10 @@ class Identity:
 
 @attrs.frozen
 class Header:
-    """A decoded header. ``identity`` is None for a free file; ``closed_end`` is the exact end after a clean stop."""
+    """A decoded header. ``identity`` is None for a free file; ``mark`` is 0 when there is none.
+
+    ``closed_end`` is the exact end after a clean stop.
+    """
 
     identity: Identity | None
     mark: int
@@ -98,10 +101,10 @@ def decode_header(block: bytes, where: str) -> Header:
     broken = [index for index in range(2) if slots[index] is None and not _is_empty(block, index)]
     if len(broken) == 2:
         raise CorruptionError("both durable marks are damaged", where=where, expected="a checksum that fits")
-    mark = max((slot[0] for slot in slots if slot is not None), default=identity.base)
+    mark = max((slot[0] for slot in slots if slot is not None), default=0)
     first, second = slots[0], slots[1]
     closed = first is not None and second is not None and first[1] is not None and first == second
-    return Header(identity, max(mark, identity.base), first[1] if closed and first is not None else None)
+    return Header(identity, mark, first[1] if closed and first is not None else None)
 
 
 def _decode_static(block: bytes, where: str) -> Identity | None:

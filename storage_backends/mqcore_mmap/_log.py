@@ -22,7 +22,10 @@ from mqcore_mmap._segment import Segment
 if TYPE_CHECKING:
     from mqcore_mmap._engine import Engine
 
-__all__ = ["MmapLog"]
+__all__ = ["APPEND_BYTES_MAX", "MmapLog"]
+
+APPEND_BYTES_MAX = 64 * 1024 * 1024
+"""Largest single append."""
 
 JOIN_BYTES_MAX = 64 * 1024
 """Appends up to this size are joined: one copy costs less than a long list of buffers."""
@@ -49,6 +52,8 @@ class MmapLog(Log):
         self._pending: list[bytes] | None = []
         self._pending_bytes = 0
         self._dirty: list[Segment] = []
+        self.end_is_unsure = False
+        """Found after an unclean stop and not touched since: only the caller knows if what is below ``end`` is valid."""
         self._failure: str | None = None
         self._closed = False
 
@@ -88,11 +93,13 @@ class MmapLog(Log):
         """Take over what was found on the disk."""
         self.segments = segments
         self._bases = [segment.base for segment in segments]
+        self._uid = segments[0].uid
         self._start = segments[0].base
         self._end = self._appended_from = end
         self._durable_end = self._flush_start = durable_end
         self._must_unclose = clean
         if not clean:
+            self.end_is_unsure = True
             self._pending = None
             self._dirty = [segment for segment in segments if segment.end is None or segment.end > durable_end]
             for segment in self._dirty:
@@ -110,11 +117,16 @@ class MmapLog(Log):
         if total == 0:
             await trio.lowlevel.checkpoint()
             return position
+        if total > APPEND_BYTES_MAX:
+            raise StorageError(f"an append of {total} bytes; at most {APPEND_BYTES_MAX}", kind="limit")
         engine = self._engine
         after = position + total
         segment = self.segments[-1] if self.segments else None
         if segment is None or after - segment.base > segment.capacity:
-            segment = await self._add_segment(total)
+            if segment is not None and segment.base == position:
+                segment.capacity = total  # an empty one: another of the same base must not be
+            else:
+                segment = await self._add_segment(total)
         while after - segment.base > segment.allocated:
             await engine.allocate(segment, after - segment.base)
         file = segment.file
@@ -161,6 +173,7 @@ class MmapLog(Log):
         else:
             segment.keep_open = True
         self._end = after
+        self.end_is_unsure = False
         if self._growth is not None:
             self._grown()
         if after - segment.base > segment.allocated // 2 and not segment.filling:
@@ -238,6 +251,7 @@ class MmapLog(Log):
         """Return what a flush has to cover now, None when nothing is dirty."""
         if not self._dirty:
             return None
+        self.end_is_unsure = False
         handles = self._engine.handles
         pinned = [segment for segment in self._dirty if segment.file is not None]
         for segment in pinned:
@@ -338,11 +352,15 @@ class MmapLog(Log):
         self._end = end
         self._durable_end = durable_end
         self._appended_from = min(self._appended_from, end)
-        self._dirty = [segment for segment in self._dirty if segment in kept]
+        self._dirty = [item for item in kept if item.dirty or durable_end < (end if item.end is None else item.end)]
+        for segment in self._dirty:
+            segment.dirty = True
 
-    def forget_pending(self) -> None:
-        """Have the next flush go to the files: the pending bytes may no longer be those of the log."""
+    def begin_truncation(self) -> None:
+        """Have the next flush go to the files, and no longer rely on a stated end: the bytes are about to change."""
         self._drop_pending()
+        self._must_unclose = False
+        self.end_is_unsure = False
         self._flush_start = self._durable_end
 
 

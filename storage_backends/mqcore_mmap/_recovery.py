@@ -5,6 +5,7 @@ Every step may be repeated: a crash inside it, then another run, leaves what one
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import attrs
@@ -46,6 +47,8 @@ def recover(
 ) -> Recovered:
     """Bring the storage to a state in which every flushed byte is in its segment. Raises ``CorruptionError``."""
     names = layout.names
+    filesystem.flush_directory(names.root)  # what a killed process named and did not flush counts from now on
+    filesystem.flush_directory(names.segments)
     file_names = filesystem.list(names.segments)
     numbers = [found[1] for name in file_names if (found := Names.parse_numbered(name))]
     files = SegmentFiles(filesystem, layout, options, max(numbers, default=0) + 1)
@@ -69,6 +72,7 @@ class _Run:
     options: MmapOptions
     report: Callable[[Notice], None]
     freed: list[str] = attrs.field(factory=list)
+    unlinked: bool = False
 
     def sort_files(self, file_names: list[str]) -> tuple[dict[str, list[Found]], list[str]]:
         """Sort the names into segments of logs and free files; finish removals that were begun."""
@@ -86,7 +90,7 @@ class _Run:
                     continue
                 identity = self._identity_of_born(path)
                 if identity is None:
-                    self.filesystem.unlink(path)
+                    self._unlink(path)
                 else:
                     logs.setdefault(identity.name, []).append(Found(path, identity.base, True))
             elif (tombstone := Names.parse_gone(file_name)) is not None:
@@ -96,8 +100,23 @@ class _Run:
         for tombstone in gone:
             self._finish_removal(tombstone, logs)
         for found in logs.values():
-            found.sort(key=lambda item: item.base)
+            self._drop_doubles(found)
+        if self.unlinked:
+            self.files.flush_directory()  # or one of them might come back beside a segment of the same base
         return {name: found for name, found in logs.items() if found}, free
+
+    def _drop_doubles(self, found: list[Found]) -> None:
+        """Sort by base; of two files for one base keep the one with a name, else the younger: the other never counted."""
+        found.sort(key=lambda item: (item.base, item.is_born, item.path))
+        for earlier, later in list(itertools.pairwise(found)):
+            if earlier.base == later.base:
+                dropped = earlier if earlier.is_born else later
+                self._unlink(dropped.path)
+                found.remove(dropped)
+
+    def _unlink(self, path: str) -> None:
+        self.filesystem.unlink(path)
+        self.unlinked = True
 
     def _identity_of_born(self, path: str) -> Identity | None:
         block = _read_block(self.filesystem, path)
@@ -127,6 +146,8 @@ class _Run:
                 except FileNotFoundError:
                     raise CorruptionError("the journal is missing; restore it from a copy", where=path) from None
                 try:
+                    file.flush()  # the device decides, not what a killed process left in the page cache
+                    file.drop_cache(0, 0)
                     opened.append(JournalFile(file, self.layout.storage_id))
                 except BaseException:
                     file.close()
@@ -268,6 +289,7 @@ def load_log(
             file.close()
         if item.is_born and not _continues(item, segments):
             files.discard(item.path)  # nothing in it was ever flushed, and what it continued is not there
+            files.flush_directory()
             continue
         segment = _checked_segment(layout, options, name, item, header, size, segments)
         segments.append(segment)
@@ -278,7 +300,7 @@ def load_log(
     if header is not None and header.closed_end is not None:
         return segments, header.closed_end, header.closed_end, True
     end = last.base + last.allocated
-    mark = min(mark, end)
+    mark = max(segments[0].base, min(mark, end))
     for segment in segments:
         if segment.end is None or segment.end > mark:
             file = filesystem.open(segment.path)

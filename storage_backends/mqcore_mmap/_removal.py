@@ -6,6 +6,7 @@ write again is checkpointed first. All of it happens in the flusher's thread, be
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,54 +44,49 @@ class Removal:
             await trio.lowlevel.checkpoint()
             return
         kept = [segment for segment in log.segments if segment.base < position] or log.segments[:1]
-        removed = log.segments[len(kept) :]
-        durable_end = min(log.durable_end, position)
-        await self._engine.settle([*removed, kept[-1]])
-        log.forget_pending()
-        await self._remove(log, removed, position, POSITION_MAX)
         last = kept[-1]
         file = await self._engine.open(last)
         self._engine.handles.pin(last)
         try:
-            with trio.CancelScope(shield=True):
-                await self._engine.flush_thread.run(self._zero, last, file, position, durable_end)
+            async with self._engine.flushing:
+                await self._truncate(log, kept, file, position)
         except OSError as error:
             log.fail(f"its truncation failed: {error}")
             raise storage_error(error, "truncate", last.path, position=position) from error
         finally:
             last.pins -= 1
-        last.end = None
-        log.cut(kept, log.start, position, durable_end)
         await trio.lowlevel.checkpoint()
 
-    def _zero(self, segment: Segment, file: File, position: int, durable_end: int) -> None:
-        """Lower the mark, durably, then write zeros over what is not zero and make that durable."""
-        segment.write_all_marks(file, durable_end)
-        file.flush()
-        zero_stale(segment, file, position)
-        file.flush()
+    async def _truncate(self, log: MmapLog, kept: list[Segment], file: File, position: int) -> None:
+        removed, last = log.segments[len(kept) :], kept[-1]
+        await self._engine.settle([*removed, last])
+        durable_end = min(log.durable_end, position)
+        log.begin_truncation()
+        run = self._engine.flush_thread.run
+        with trio.CancelScope(shield=True):
+            if removed:
+                await run(_keep_mark, last, file, durable_end)
+                await self._remove(log, removed, position, POSITION_MAX)
+            await run(_zero, last, file, position, durable_end)
+        last.end = None
+        log.cut(kept, log.start, position, durable_end)
 
     async def trim(self, log: MmapLog, position: int) -> int:
         """Give up the whole segments of ``log`` below ``position``; return its start."""
-        count = 0
-        limit = min(position, log.durable_end)
-        for segment in log.segments[1:]:
-            if segment.base > limit or segment.is_born:  # what would be left has to be on the disk under its name
-                break
-            count += 1
-        if count == 0:
-            await trio.lowlevel.checkpoint()
-            return log.start
-        removed, kept = log.segments[:count], log.segments[count:]
-        await self._engine.settle(removed)
-        await self._remove(log, removed, 0, kept[0].base)
-        log.cut(log.segments[count:], kept[0].base, log.end, log.durable_end)
+        async with self._engine.flushing:
+            removed = _trimmed(log, min(position, log.durable_end))
+            if removed:
+                await self._engine.settle(removed)
+                kept = log.segments[len(removed) :]
+                await self._remove(log, removed, 0, kept[0].base)
+                log.cut(log.segments[len(removed) :], kept[0].base, log.end, log.durable_end)
         return log.start
 
     async def delete(self, log: MmapLog) -> None:
         """Remove every segment of ``log``, whose handle is closed already to others."""
-        await self._engine.settle(log.segments)
-        await self._remove(log, log.segments, 0, POSITION_MAX)
+        async with self._engine.flushing:
+            await self._engine.settle(log.segments)
+            await self._remove(log, log.segments, 0, POSITION_MAX)
 
     async def _remove(self, log: MmapLog, removed: Sequence[Segment], low: int, high: int) -> None:
         if not removed:
@@ -128,6 +124,30 @@ def remove_files(
         filesystem.unlink(tombstone)
         files.flush_directory()
     return freed
+
+
+def _trimmed(log: MmapLog, limit: int) -> list[Segment]:
+    """Segments that lie whole below ``limit``; the first one left has to be on the disk under its name."""
+    removed: list[Segment] = []
+    for segment, following in itertools.pairwise(log.segments):
+        if following.base > limit or following.is_born:
+            break
+        removed.append(segment)
+    return removed
+
+
+def _keep_mark(segment: Segment, file: File, durable_end: int) -> None:
+    """Have the segment prove what those after it, about to be removed, have proved so far."""
+    segment.write_mark(file, durable_end)
+    file.flush()
+
+
+def _zero(segment: Segment, file: File, position: int, durable_end: int) -> None:
+    """Lower the mark, durably, then write zeros over what is not zero and make that durable."""
+    segment.write_all_marks(file, durable_end)
+    file.flush()
+    zero_stale(segment, file, position)
+    file.flush()
 
 
 def zero_stale(segment: Segment, file: File, position: int) -> None:

@@ -63,7 +63,7 @@ class Broker:
         self.store = LogStore(
             self._backend, ports=ports, limits=config.limits, node_name=config.name, report=report
         )
-        self.flusher = Flusher(self.store, ports.clock.monotonic_us)
+        self.flusher = Flusher(self.store, ports.clock.monotonic_us, self._stop_failed)
         self.topics = Topics(MetadataLog(self.store), config.limits, ports)
         self._stop = trio.Event()
         self._accepting = trio.CancelScope()
@@ -233,6 +233,13 @@ class Broker:
             epoch=self.store.epoch,
         )
 
+    def _stop_failed(self) -> None:
+        """Stop every partition whose log has failed, whoever's flush it was (G11)."""
+        for partition in self.partitions.values():
+            if partition.log.failed is not None:
+                partition.stop(partition.log.failed)
+                self.report(Notice("log-stopped", f"log {partition.log.name} stopped: {partition.log.failed}"))
+
     def topic_altered(self, topic: Topic) -> None:
         """Give the open partitions of ``topic`` its new policy."""
         for index in range(topic.partitions):
@@ -248,7 +255,7 @@ class Broker:
         prefix = f"{topic_id.hex()}-"
         for key in [key for key in self.partitions if key[0] == topic_id]:
             partition = self.partitions.pop(key)
-            partition.stop(CommandNotPossible("the topic was deleted"))
+            await partition.retire(CommandNotPossible("the topic was deleted"))
             self.flusher.forget(partition)
         for name in await self.store.list_logs():
             if name.startswith(prefix):

@@ -18,10 +18,12 @@ from mqcore.broker._partition import Partition, Send
 from mqcore.errors import (
     ConfigurationError,
     CorruptionError,
+    FlushFailedError,
     MqcoreError,
     OutcomeUnknown,
     RejectedError,
     RemoteProtocolError,
+    StorageError,
 )
 from mqcore.protocol import (
     Call,
@@ -97,6 +99,7 @@ class ClientConnection:
     async def _receive(self) -> None:
         connection, stream, broker, outbox = self._connection, self._stream, self._broker, self.outbox
         partitions = broker.partitions
+        outbox.reader = trio.lowlevel.current_task()
         try:
             while True:
                 buffer = connection.receive_buffer()
@@ -105,7 +108,6 @@ class ClientConnection:
                 size = await stream.receive_into(buffer)
                 self.active_at = broker.now()
                 connection.received(size)
-                outbox.corked = True
                 while (message := connection.next_message()) is not None:
                     if isinstance(message, Produce | Fetch):
                         partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
@@ -116,17 +118,14 @@ class ClientConnection:
                         else:
                             self._take_fetch(partition, message)
                     elif not await self._take_other(message):
-                        outbox.corked = False
-                        return
+                                return
                 if self._sends:
                     await self._append_sends()
-                outbox.corked = False
                 await outbox.flush()
                 if size == 0:
                     return
                 connection.rest()
         except RemoteProtocolError as error:
-            outbox.corked = False
             await self._append_sends()
             await self.refuse(error.code, str(error))
 
@@ -204,7 +203,6 @@ class ClientConnection:
             self._greet(message)
         elif isinstance(message, End):
             await self._append_sends()
-            self.outbox.corked = False
             await self._finish()
             return False
         else:
@@ -220,14 +218,8 @@ class ClientConnection:
     async def _call(self, call: Call) -> None:
         try:
             value = await self._broker.call(call.operation, call.arguments)
-        except RejectedError as error:
-            self.outbox.failed(call.request_id, error.code or Code.INVALID_REQUEST, str(error))
-        except OutcomeUnknown as error:
-            self.outbox.failed(call.request_id, Code.APPEND_FAILED, str(error))
-        except ConfigurationError as error:
-            self.outbox.failed(call.request_id, Code.INVALID_REQUEST, str(error))
         except MqcoreError as error:
-            self.outbox.failed(call.request_id, Code.READ_FAILED, str(error))
+            self.outbox.failed(call.request_id, _code_of(error), str(error))
         else:
             self.outbox.push(Result(call.request_id, value))
         await self.outbox.flush()
@@ -266,3 +258,16 @@ class ClientConnection:
         if silent > limits.idle_timeout_ms / 1000 and not self._connection.requests_in_flight:
             return "silence"
         return None
+
+
+def _code_of(error: MqcoreError) -> int:
+    """The wire code of an error that answers a call."""
+    if isinstance(error, RejectedError):
+        return error.code or Code.INVALID_REQUEST
+    if isinstance(error, ConfigurationError):
+        return Code.INVALID_REQUEST
+    if isinstance(error, OutcomeUnknown | FlushFailedError):
+        return Code.APPEND_FAILED
+    if isinstance(error, StorageError):
+        return {"full": Code.STORAGE_FULL, "too-many-files": Code.TOO_MANY_FILES}.get(error.kind, Code.STORAGE_STOPPED)
+    return Code.READ_FAILED

@@ -11,18 +11,23 @@ import trio
 from sortedcontainers import SortedDict
 
 from mqcore.broker._partition import Partition
-from mqcore.errors import FlushFailedError, MqcoreError
+from mqcore.errors import FlushFailedError
 from mqcore.log import LogStore
 
 __all__ = ["Flusher"]
 
 
 class Flusher:
-    """Runs the flushes of one storage. ``now_us``: monotonic microseconds, the clock of the asynchronous windows."""
+    """Runs the flushes of one storage.
 
-    def __init__(self, store: LogStore, now_us: Callable[[], int]) -> None:
+    ``now_us``: monotonic microseconds, the clock of the asynchronous windows. ``stop_failed`` is called after a failed
+    flush, which may have covered more logs than were asked for (G11).
+    """
+
+    def __init__(self, store: LogStore, now_us: Callable[[], int], stop_failed: Callable[[], None]) -> None:
         self._store = store
         self._now_us = now_us
+        self._stop_failed = stop_failed
         self._soon: dict[Partition, None] = {}
         self._due_of: dict[Partition, tuple[int, int]] = {}
         self._due: SortedDict[tuple[int, int], Partition] = SortedDict()  # by due time, then order of asking
@@ -105,12 +110,10 @@ class Flusher:
         try:
             await self._store.flush([partition.log for partition in partitions])
         except FlushFailedError as error:
-            self._stop_failed(partitions, error)
+            for partition in partitions:
+                partition.stop(error)
+            self._stop_failed()
             return
         for partition in partitions:
             if partition.failure is None:
                 partition.flushed()
-
-    def _stop_failed(self, partitions: list[Partition], error: MqcoreError) -> None:
-        for partition in partitions:
-            partition.stop(partition.log.failed or error)

@@ -47,8 +47,8 @@ class Outbox:
         self._drained: trio.Event | None = None
         self.sending_since: float | None = None
         self.closed = False
-        self.corked = False
-        """Set while the connection's reader takes in what arrived: it calls ``flush`` itself when it is done."""
+        self.reader: trio.lowlevel.Task | None = None
+        """The task that reads the connection: what it queues it sends itself, by ``flush``, when it is done."""
 
     # ReplySink
 
@@ -56,8 +56,7 @@ class Outbox:
         """Queue the acknowledgement of one batch."""
         if not self.closed:
             self._buffers.append(self._connection.send_produced(request_id, base_offset, epoch, level, duplicate))
-            if not self.corked:
-                self._wake.set()
+            self._queued()
 
     def failed(self, request_id: int, code: int, text: str, facts: Mapping[str, object] | None = None) -> None:
         """Queue a failure."""
@@ -76,8 +75,7 @@ class Outbox:
         """Queue any message."""
         if not self.closed:
             self._buffers.extend(self._connection.send(message))
-            if not self.corked:
-                self._wake.set()
+            self._queued()
 
     def fetch(self, partition: Partition, fetch: Fetch) -> None:
         """Answer ``fetch`` when its turn comes, or park it until there is something to read or its wait is over."""
@@ -88,7 +86,10 @@ class Outbox:
             partition.park(fetch.offset, self, fetch.request_id)
             self._wake.set()  # there is a new deadline to wait for
             return
-        if not self.corked:
+        self._queued()
+
+    def _queued(self) -> None:
+        if trio.lowlevel.current_task() is not self.reader:
             self._wake.set()
 
     @property

@@ -124,7 +124,10 @@ class Partition:
         if bounds is None:
             self._window = None
         elif self._window is None:
-            self._window = AsyncWindow(bounds, self._total, offset=self.log.end_offset, position=self.log.end_position)
+            log = self.log
+            self._window = AsyncWindow(bounds, self._total, offset=log.durable_offset, position=log.durable_position)
+            if log.end_offset > log.durable_offset:
+                self._window.appended(log.end_offset, log.end_position)
         else:
             self._window.policy = bounds
 
@@ -245,8 +248,8 @@ class Partition:
                 self._flusher.flush_soon(self)
             elif (due := window.flush_due_us) is not None:
                 self._flusher.flush_by(self, due)
-            while self._waiting_async and self._waiting_async[0].end_offset <= frontier:
-                self._reply(self._waiting_async.popleft())
+        while self._waiting_async and self._waiting_async[0].end_offset <= frontier:
+            self._reply(self._waiting_async.popleft())
         durable = self.log.durable_offset
         while self._waiting_sync and self._waiting_sync[0].end_offset <= durable:
             self._reply(self._waiting_sync.popleft())
@@ -278,6 +281,11 @@ class Partition:
             waiting.sink.failed(waiting.request_id, Code.FLUSH_FAILED, f"the outcome is unknown: {error}")
         self._waiting_async.clear()
         self._waiting_sync.clear()
+
+    async def retire(self, error: MqcoreError) -> None:
+        """Stop after the append that is under way, for a log that is about to be deleted."""
+        async with self._lock:
+            self.stop(error)
 
     def _reply(self, waiting: _Waiting) -> None:
         level = self._flush_level if waiting.end_offset <= self.log.durable_offset else self._append_level

@@ -1,5 +1,21 @@
 """A whole broker in one process, on virtual time, from one seed: model disk, threads, clock and network.
 
+- ``run_simulation(async_function, *args, seed=...)`` runs on virtual time; the same seed gives the same run anywhere.
+- ``model_ports(seed, disk)`` gives ``Ports`` on a ``ModelDisk``, with ``ModelThreads`` and a ``ModelClock``.
+- ``ModelNetwork.installed()`` puts model sockets under Trio's, and so under every transport that asks Trio for its own.
+- ``run_beside_broker(test, seed=...)`` opens a broker on all of these and runs ``await test(broker)`` beside it.
+
+The pytest plug-in (``mqcore_pytest``, loaded by itself) has two fixtures. ``mqcore_run`` is ``run_simulation``.
+``mqcore_broker`` is an open broker on memory storage, on virtual time and without a port, for tests that are
+``async def``; ``broker.urls[0]`` is what a client connects to::
+
+    async def test_mine(mqcore_broker):
+        async with mqcore.connect(mqcore_broker.urls[0]) as client:
+            ...
+
+    @pytest.mark.mqcore_broker(seed=7, flush="none")        # seed, and arguments of mqcore.open_broker
+    async def test_other(mqcore_broker): ...
+
 Importing this package is cheap: names load their modules when they are first used.
 """
 

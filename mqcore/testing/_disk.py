@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mqcore.ports import File, FileFacts, FileSystem
 from mqcore.testing._choices import AllChoices, Choices, RandomChoices
+from mqcore.testing._faults import Faults
 from mqcore.testing._files import ModelFile, ModelLock
 from mqcore.testing._machine import Call, Machine
 from mqcore.testing._sectors import PAGE_BYTES
@@ -232,8 +233,12 @@ class ModelDisk(FileSystem):
         self._machine.power_cut(source if isinstance(source, Choices) else RandomChoices(source))
 
     def restart(self) -> ModelDisk:
-        """Return the file system as the next process sees it, killing this one if it lives."""
+        """Return the file system as the next process sees it, killing this one if it lives.
+
+        Kills that were planned for this one are dropped.
+        """
         self.process_kill()
+        self._machine.kills.clear()
         return ModelDisk._on(self._machine)
 
     def kill_at(self, call_number: int, *, power_cut: bool = False) -> None:
@@ -293,12 +298,12 @@ class ModelDisk(FileSystem):
         self._machine.fail_write_back(self._file_node(path))
 
     def fail_reads(self, path: str, position: int = 0, size: int | None = None) -> None:
-        """Let reads that touch the range (None: to the end) of the file raise ``EIO`` until ``heal_reads``."""
+        """Let reads that touch the range (None: to the end) of the file raise ``EIO`` until ``heal``."""
         self._machine.faults.add_bad_range(self._file_node(path).number, position, size)
 
-    def heal_reads(self) -> None:
-        """End every ``fail_reads``."""
-        self._machine.faults.bad_ranges.clear()
+    def heal(self) -> None:
+        """End everything that was planned and has not bitten yet: errors, stalls, failing flushes, bad ranges."""
+        self._machine.faults = Faults()
 
     def stall_next(self, operation: str, seconds: float, *, path: str = "*", times: int = 1) -> None:
         """Let the next ``times`` calls of ``operation`` on paths like ``path`` take ``seconds`` (virtual) longer."""
@@ -313,6 +318,18 @@ class ModelDisk(FileSystem):
         """Return a file's bytes without being a port call: as cached, or as on the device."""
         node = self._file_node(path)
         return bytes(node.durable if durable else node.cached)
+
+    def paths(self) -> Sequence[str]:
+        """Return the paths of all files, sorted, without being a port call."""
+        found: list[str] = []
+        folders: list[tuple[str, DirectoryNode]] = [("", self._machine.tree.root)]
+        for prefix, folder in folders:
+            for name, node in folder.entries.items():
+                if isinstance(node, DirectoryNode):
+                    folders.append((f"{prefix}/{name}", node))
+                else:
+                    found.append(f"{prefix}/{name}")
+        return sorted(found)
 
     def unflushed_sectors(self) -> int:
         """Return how many sectors of named files a power cut could take now."""

@@ -423,6 +423,16 @@ def test_a_hook_sees_every_call_before_its_effect_and_calls_are_counted() -> Non
     assert seen[-1][0].number == disk.call_count
 
 
+def test_all_paths_are_told_without_a_call() -> None:
+    disk, _ = disk_with_file()
+    disk.make_directory("/d/e")
+    disk.open("/d/e/g", create=True)
+    disk.open("/a", create=True)
+    before = disk.call_count
+    assert disk.paths() == ["/a", "/d/e/g", "/d/f"]
+    assert disk.call_count == before
+
+
 def test_a_fork_goes_its_own_way() -> None:
     disk, file = disk_with_file(A)
     fork = disk.fork()
@@ -522,7 +532,7 @@ def test_reads_of_a_bad_range_fail_through_descriptor_and_mapping() -> None:
         with pytest.raises(OSError, match=r"\[Errno 5\]"):
             read()
     assert mapping.view(1024, 512) == C
-    disk.heal_reads()
+    disk.heal()
     assert file.pread(512, 512) == B
     assert disk.witnesses["read-error"] == 2
 

@@ -54,9 +54,15 @@ def test_mqcore_run_runs_on_virtual_time_from_a_seed(tmp_path: Path) -> None:
 def test_mqcore_broker_gives_an_open_broker_on_virtual_time_without_a_port(tmp_path: Path) -> None:
     status, output = run_pytest(
         tmp_path,
-        "import pytest, trio\n"
+        "import mqcore, pytest, trio\n"
         "async def test_open(mqcore_broker, tmp_path):\n"
         "    assert [url.partition(':')[0] for url in mqcore_broker.urls] == ['inproc']\n"
+        "    async with mqcore.connect(mqcore_broker.urls[0]) as client:\n"
+        "        await client.admin.create_topic('lines')\n"
+        "        async with client.producer('lines') as producer:\n"
+        "            await producer.send(b'hello')\n"
+        "        async with client.consumer('lines', start='start') as consumer:\n"
+        "            assert (await consumer.__anext__()).value == b'hello'\n"
         "    await trio.sleep(10 * 3600)\n"
         "    assert trio.current_time() >= 36000\n"
         "@pytest.mark.mqcore_broker(seed=5, name='other')\n"

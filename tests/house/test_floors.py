@@ -28,6 +28,7 @@ FLOOR = {
     "sync": 4,
     "aio": 4,
     "cli": 5,
+    "__main__": 6,
 }
 """Number of each room's floor; a room may import rooms of its own floor (no circles) and of those below."""
 

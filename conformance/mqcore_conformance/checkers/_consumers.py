@@ -97,7 +97,9 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
             if log.complete and facts.must_survive(level, event.life):
                 for batch in event.batches:
                     for offset, digest in enumerate(batch.messages, batch.base_offset):
-                        if offset >= log.start_offset and not log.has(offset, digest) and not log.is_damaged(offset):
+                        gone = not log.has(offset, digest) and not log.is_damaged(offset)
+                        voided = gone and facts.voided(partition, event.life, level, offset + 1)
+                        if gone and offset >= log.start_offset and not voided:
                             yield Violation(
                                 clause="G08",
                                 anomaly=Anomaly.UNSTABLE_READ,

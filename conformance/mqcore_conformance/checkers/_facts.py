@@ -131,6 +131,7 @@ class _DurableOffsets:
         self.at: list[int] = [-1]
         self.offsets: list[int] = [0]
         self.first_of_life: dict[int, int] = {}
+        self.by_life: dict[int, int] = {}
         self._appends: list[tuple[int, int]] = []
         self._life = 0
 
@@ -155,6 +156,7 @@ class _DurableOffsets:
     def _set(self, index: int, offset: int) -> None:
         self.at.append(index)
         self.offsets.append(offset)
+        self.by_life[self._life] = offset
 
     def before(self, index: int) -> int:
         """Offset below which everything was durable before event ``index``."""
@@ -226,6 +228,12 @@ class Facts:
     def faults_since(self, life: int) -> list[Fault]:
         """What ended ``life`` and the lives after it."""
         return [fault for ended, fault in self._endings if ended >= life]
+
+    def voided(self, partition: str, life: int, level: Level, end_offset: int) -> bool:
+        """Whether a failed flush may have taken a copy that was not flushed when ``life`` ended (G11)."""
+        if level >= Level.DISK or not any(fault.kind == "flush-error" for _, fault in self.injected):
+            return False
+        return end_offset > self._durable[partition].by_life.get(life, 0)
 
     def durable_before(self, partition: str, index: int) -> int:
         """Offset below which ``partition`` was flushed, as far as events before ``index`` tell."""

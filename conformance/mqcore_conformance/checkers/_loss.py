@@ -35,7 +35,8 @@ def check_g01(facts: Facts) -> Iterator[Violation]:
         return
     for send, index, receipt in facts.acknowledged():
         level = Level.parse(receipt.level)
-        if not facts.must_survive(level, receipt.life):
+        end = receipt.offset + len(send.invoked.messages)
+        if not facts.must_survive(level, receipt.life) or facts.voided(send.invoked.partition, receipt.life, level, end):
             continue
         log = facts.log(send.invoked.partition)
         missing = _missing(log, send, receipt)
@@ -110,7 +111,11 @@ def check_g03(facts: Facts) -> Iterator[Violation]:
     lost: dict[tuple[str, int], list[tuple[SendFacts, int, Completed]]] = defaultdict(list)
     for send, index, receipt in facts.acknowledged():
         level = Level.parse(receipt.level)
-        if send.invoked.policy == "none" or facts.must_survive(level, receipt.life) or level <= Level.MEMORY:
+        if send.invoked.policy == "none" or level <= Level.MEMORY:
+            continue
+        end = receipt.offset + len(send.invoked.messages)
+        voided = facts.voided(send.invoked.partition, receipt.life, level, end)
+        if facts.must_survive(level, receipt.life) and not voided:
             continue
         if _missing(facts.log(send.invoked.partition), send, receipt):
             lost[send.invoked.partition, receipt.life].append((send, index, receipt))

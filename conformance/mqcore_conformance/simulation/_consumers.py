@@ -1,0 +1,204 @@
+"""Readers of a simulation: consumers that follow their log as it is reported to them, and the final drain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from mqcore.batch import HEADER_BYTES, decode_batch, unpack_header
+from mqcore.errors import MqcoreError
+from mqcore.limits import Limits
+from mqcore.ports import Buffer
+from mqcore.protocol import Code, Failed, Fetch, Fetched
+from mqcore_conformance import histories
+from mqcore_conformance.histories import DRAIN, Drained, FetchFailed, Probed, ReadBatch, Seeked, digest_of
+from mqcore_conformance.plans import ConsumerPlan
+from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost, code_name
+
+if TYPE_CHECKING:
+    from mqcore_conformance.simulation._world import World
+
+__all__ = ["Consumer", "drain_partition"]
+
+LIMITS = Limits()
+WAIT_MS = 200
+RETRY_S = 0.02
+
+
+class Reader:
+    """A position in one partition, and the fetches from it."""
+
+    def __init__(self, world: World, process: str, partition: int) -> None:
+        self.world = world
+        self.process = process
+        self.index = partition
+        self.partition = ""
+        self.topic_id = b""
+        self.offset = 0
+        self.epoch = 0
+
+    def set_topic(self, topic_id: bytes, name: str) -> None:
+        """Go on in the topic, from its start when it is another one of the same name."""
+        if topic_id != self.topic_id:
+            self.topic_id, self.partition = topic_id, f"{name}/{self.index}"
+            self.offset = self.epoch = 0
+
+    async def fetch(self, session: Session, bytes_max: int, wait_ms: int) -> Fetched | Failed:
+        """Fetch once and tell it; move on, or seek where the answer says so."""
+        asked_at = len(self.world.history)
+        request = Fetch(
+            session.next_id(), self.topic_id, self.index, self.offset, self.epoch, bytes_max, wait_ms
+        )
+        await session.send(request)
+        reply = await session.receive()
+        if isinstance(reply, Fetched):
+            self._take(session, asked_at, reply)
+        elif isinstance(reply, Failed):
+            self._take_failure(session, asked_at, reply)
+        else:
+            raise SessionLost(f"a fetch was answered with {reply!r}")
+        return reply
+
+    def _take(self, session: Session, asked_at: int, reply: Fetched) -> None:
+        batches = []
+        position, epoch = self.offset, self.epoch
+        for data in reply.batches:
+            for read in self._split(data):
+                skipped = max(0, position - read.base_offset)
+                if skipped < len(read.messages):
+                    batches.append(
+                        ReadBatch(
+                            base_offset=read.base_offset + skipped, epoch=read.epoch, messages=read.messages[skipped:]
+                        )
+                    )
+                    position, epoch = read.base_offset + len(read.messages), read.epoch
+        self.world.record(
+            histories.Fetched(
+                time_us=self.world.now_us(),
+                process=self.process,
+                partition=self.partition,
+                asked_at=asked_at,
+                life=session.life,
+                offset=self.offset,
+                epoch=self.epoch,
+                next_offset=reply.next_offset,
+                start_offset=reply.start_offset,
+                committed_offset=reply.committed_offset,
+                batches=tuple(batches),
+            )
+        )
+        self.offset, self.epoch = max(position, reply.next_offset), epoch
+
+    def _split(self, data: Buffer) -> list[ReadBatch]:
+        view = memoryview(data)
+        found = []
+        try:
+            while len(view) >= HEADER_BYTES:
+                header = unpack_header(view)
+                if not header.is_control:
+                    decoded = decode_batch(view[: header.size], LIMITS)
+                    keys = decoded.keys or [None] * header.count
+                    messages = tuple(map(digest_of, keys, decoded.values))
+                    found.append(ReadBatch(base_offset=header.base_offset, epoch=header.epoch, messages=messages))
+                view = view[header.size :]
+        except MqcoreError as error:
+            self.world.record(
+                Probed(
+                    time_us=self.world.now_us(),
+                    clause="G12",
+                    question=f"{self.process} checks what it was served from offset {self.offset} of {self.partition}",
+                    holds=False,
+                    observed=str(error),
+                )
+            )
+        return found
+
+    def _take_failure(self, session: Session, asked_at: int, reply: Failed) -> None:
+        facts = reply.facts
+        point = {Code.BELOW_START: "start_offset", Code.DIVERGED: "offset", Code.DAMAGED: "offset"}.get(
+            Code(reply.code), ""
+        )
+        until = facts.get("next_offset", -1)
+        target = facts.get(point, -1)
+        assert isinstance(target, int)
+        assert isinstance(until, int)
+        name = code_name(reply.code)
+        now_us = self.world.now_us()
+        self.world.record(
+            FetchFailed(
+                time_us=now_us, process=self.process, partition=self.partition, asked_at=asked_at, life=session.life,
+                offset=self.offset, epoch=self.epoch, code=name, point=target, until=until,
+            )  # fmt: skip
+        )
+        if reply.code in (Code.BELOW_START, Code.DIVERGED, Code.DAMAGED):
+            self.offset = until if reply.code == Code.DAMAGED else target
+            self.epoch = 0
+            self.world.record(
+                Seeked(time_us=now_us, process=self.process, partition=self.partition, offset=self.offset, why=name)
+            )
+
+
+class Consumer:
+    """One consumer of the plan: reads until the drain begins."""
+
+    def __init__(self, world: World, plan: ConsumerPlan, topic: str) -> None:
+        self.world = world
+        self.plan = plan
+        self.topic = topic
+        self._reader = Reader(world, plan.name, plan.partition)
+
+    async def run(self) -> None:
+        """Read until cancelled, over as many sessions as it takes."""
+        with self.world.network.host(self.plan.name):
+            await trio.sleep(self.plan.begins_us / 1e6)
+            while True:
+                try:
+                    session = await self.world.connect()
+                except SessionLost:
+                    await trio.sleep(RETRY_S)
+                    continue
+                try:
+                    self._reader.set_topic(*await session.resolve(self.topic))
+                    await self._read(session)
+                except (SessionLost, CallFailed):
+                    pass
+                finally:
+                    await session.aclose()
+                await trio.sleep(RETRY_S)
+
+    async def _read(self, session: Session) -> None:
+        while True:
+            reply = await self._reader.fetch(session, self.plan.bytes_max, WAIT_MS)
+            if isinstance(reply, Failed) and reply.code not in (Code.BELOW_START, Code.DIVERGED, Code.DAMAGED):
+                await trio.sleep(RETRY_S)
+                if reply.code == Code.UNKNOWN_TOPIC:
+                    return
+            if self.plan.pause_us:
+                await trio.sleep(self.plan.pause_us / 1e6)
+
+
+async def drain_partition(world: World, session: Session, topic: tuple[bytes, str], partition: int) -> None:
+    """Read a partition from its start to its end, as the process ``drain``. Raises ``SessionLost``."""
+    reader = Reader(world, DRAIN, partition)
+    reader.set_topic(*topic)
+    start: int | None = None
+    while True:
+        before = reader.offset
+        reply = await reader.fetch(session, 1_000_000, 0)
+        if isinstance(reply, Fetched):
+            start = reply.start_offset if start is None else start
+            if reader.offset >= reply.committed_offset:
+                break
+            if reader.offset == before:
+                raise SessionLost(f"a fetch below the committed offset {reply.committed_offset} gave nothing")
+        elif reader.offset == before:
+            raise SessionLost(f"the drain of {reader.partition} at {before}: {code_name(reply.code)}: {reply.text}")
+    world.record(
+        Drained(
+            time_us=world.now_us(),
+            partition=reader.partition,
+            start_offset=start if start is not None else 0,
+            end_offset=reader.offset,
+        )
+    )

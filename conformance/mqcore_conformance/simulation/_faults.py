@@ -1,0 +1,194 @@
+"""The injector: strikes when the plan says so, and tells what it found to bite.
+
+Must not know what is promised. A fault that is bounded in time is over when its duration is; ``heal`` ends the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import trio
+
+from mqcore.testing import Call
+from mqcore_conformance.histories import FaultInjected
+from mqcore_conformance.plans import FaultPlan
+from mqcore_conformance.simulation._damage import find_durable_message
+
+if TYPE_CHECKING:
+    from mqcore_conformance.simulation._world import World
+
+__all__ = ["Injector", "StepCounter"]
+
+DEATHS = ("process-kill", "power-cut")
+ROT_WAIT_S = 5.0
+
+
+class StepCounter(trio.abc.Instrument):
+    """Counts the steps of all tasks and strikes before a chosen one."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.injector: Injector | None = None
+        self._next = 0
+
+    def aim(self, injector: Injector, step: int) -> None:
+        """Tell ``injector`` before ``step``; 0: never."""
+        self.injector, self._next = injector, step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """See ``trio.abc.Instrument``."""
+        self.steps += 1
+        if self.steps == self._next and self.injector is not None:
+            self.injector.at_step(self.steps)
+
+
+class Injector:
+    """Carries out the faults of a plan in ``world``. ``nursery`` runs what waits."""
+
+    def __init__(self, world: World, nursery: trio.Nursery, counter: StepCounter) -> None:
+        self._world = world
+        self._nursery = nursery
+        self._counter = counter
+        self._healed = False
+        self._stalled_until = 0.0
+        self._by_call: dict[int, list[FaultPlan]] = {}
+        self._by_step: dict[int, list[FaultPlan]] = {}
+        self._by_acks: dict[int, list[FaultPlan]] = {}
+
+    def arm(self) -> None:
+        """Let the faults of the plan come."""
+        tables = {"call": self._by_call, "step": self._by_step, "acks": self._by_acks}
+        for fault in self._world.plan.faults:
+            if fault.trigger == "time":
+                self._nursery.start_soon(self._later, fault)
+            else:
+                tables[fault.trigger].setdefault(fault.when, []).append(fault)
+        if self._by_call:
+            self._world.disk.on_call = self._at_call
+        self._world.on_ack = self._at_ack
+        self._aim()
+
+    async def _later(self, fault: FaultPlan) -> None:
+        await trio.sleep(fault.when / 1e6)
+        self._strike(fault)
+
+    def _at_call(self, call: Call) -> None:
+        for fault in self._by_call.pop(call.number, ()):
+            self._strike(fault, call)
+
+    def _at_ack(self, count: int) -> None:
+        for fault in self._by_acks.pop(count, ()):
+            self._strike(fault)
+
+    def at_step(self, step: int) -> None:
+        """Strike with what is due at ``step``."""
+        for fault in self._by_step.pop(step, ()):
+            self._strike(fault)
+        self._aim()
+
+    def _aim(self) -> None:
+        self._counter.aim(self, min((step for step in self._by_step if step > self._counter.steps), default=0))
+
+    # ---- striking --------------------------------------------------------------------------------------------
+
+    def _strike(self, fault: FaultPlan, call: Call | None = None) -> None:
+        if self._healed:
+            return
+        world = self._world
+        if fault.kind in DEATHS:
+            world.kill(fault.kind, call)
+            return
+        hit = 1
+        match fault.kind:
+            case "flush-error":
+                partly = world.random if fault.amount else None
+                world.disk.fail_next_flush(times=1, partly=partly)
+            case "full":
+                world.disk.bytes_max = world.disk.used_bytes + fault.amount
+                self._nursery.start_soon(self._end_full, fault.duration_us)
+            case "io-error":
+                error = errno.EMFILE if fault.target == "open" else errno.EIO
+                world.disk.fail_next(fault.target, error, times=fault.amount)
+            case "stall":
+                world.disk.stall_next(fault.target, fault.duration_us / 1e6)
+                self._stalled_until = trio.current_time() + fault.duration_us / 1e6
+            case "wall-jump":
+                world.clock.jump_wall(fault.amount)
+                world.witnesses["wall-jump"] += 1
+            case "rot":
+                self._nursery.start_soon(self._rot, fault.amount)
+                return
+            case _:
+                self._strike_network(fault)
+        world.record(
+            FaultInjected(
+                time_us=world.now_us(), kind=fault.kind, life=world.life, detail=fault.target, hit=hit
+            )
+        )
+
+    def _strike_network(self, fault: FaultPlan) -> None:
+        network = self._world.network
+        match fault.kind:
+            case "cut":
+                network.cut("*", "broker")
+            case "cut-to-broker":
+                network.cut("*", "broker", both_ways=False)
+            case "cut-from-broker":
+                network.cut("broker", "*", both_ways=False)
+            case "reset":
+                network.reset("*", "broker")
+            case "break":
+                ways = {"source": "broker"} if fault.amount % 2 else {"destination": "broker"}
+                network.break_next(fault.amount, then=fault.target, **ways)  # type: ignore[arg-type]
+            case "refuse":
+                network.refuse("broker")
+            case _:
+                raise ValueError(f"unknown fault {fault.kind!r}")
+        if fault.kind.startswith("cut") or fault.kind == "refuse":
+            self._nursery.start_soon(self._end_network, fault.duration_us)
+
+    async def _end_full(self, duration_us: int) -> None:
+        await trio.sleep(duration_us / 1e6)
+        self._world.disk.bytes_max = None
+
+    async def _end_network(self, duration_us: int) -> None:
+        await trio.sleep(duration_us / 1e6)
+        self._world.network.heal()
+        self._world.network.accept_again()
+
+    async def _rot(self, size: int) -> None:
+        """Flip bits in a batch that two flushes of its log have covered, so that its damage has to be known."""
+        world = self._world
+        with trio.move_on_after(ROT_WAIT_S):
+            while (place := find_durable_message(world)) is None:
+                await trio.sleep(0.05)
+            if self._healed:
+                return
+            path, position = place
+            world.disk.rot(path, position, size, world.random)
+            world.record(
+                FaultInjected(
+                    time_us=world.now_us(), kind="rot", life=world.life, detail=f"{path} at {position}", hit=size
+                )
+            )
+
+    # ---- healing ---------------------------------------------------------------------------------------------
+
+    async def heal(self) -> None:
+        """End every fault, and wait for what cannot be ended (a stall that began)."""
+        self._healed = True
+        world = self._world
+        world.network.heal()
+        world.network.accept_again()
+        world.disk.bytes_max = None
+        world.disk.latency_us.clear()
+        faults = world.disk.machine.faults
+        faults.errors.clear()
+        faults.stalls.clear()
+        faults.flushes.clear()
+        faults.bad_ranges.clear()
+        faults.active = False
+        world.disk.on_call = None
+        if self._stalled_until > trio.current_time():
+            await trio.sleep_until(self._stalled_until + 0.1)

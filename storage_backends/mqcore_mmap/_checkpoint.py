@@ -157,14 +157,7 @@ class Journal:
             finally:
                 for _, file in opened:
                     file.close()
-        if any([self._give_name(segment) for segment in checkpoint.covered]):
-            self._files.flush_directory()
-
-    def _give_name(self, segment: Segment) -> bool:
-        if segment.is_born:
-            self._files.give_name(segment)
-            return True
-        return False
+        self._files.give_names(checkpoint.covered)
 
     def _flush_batch(self, batch: Sequence[tuple[Segment, File]], checkpoint: Checkpoint) -> None:
         generation = checkpoint.journal.generation

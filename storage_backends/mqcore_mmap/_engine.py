@@ -309,6 +309,4 @@ def _nothing() -> None:
 def _close_segment(segment: Segment, file: File, end: int, files: SegmentFiles) -> None:
     segment.write_all_marks(file, end, closed_end=end)
     file.flush()
-    if segment.is_born:
-        files.give_name(segment)
-        files.flush_directory()
+    files.give_names([segment])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
+from collections.abc import Iterable
 
 from mqcore.ports import File, FileSystem
 from mqcore_mmap._config import MmapOptions
@@ -92,6 +93,21 @@ class SegmentFiles:
         self._files.rename(segment.path, path)
         segment.path = path
         segment.is_born = False
+
+    def give_names(self, segments: Iterable[Segment]) -> None:
+        """Rename what is born of ``segments``, in order, durably.
+
+        Of two segments of one log the second must never be there without the first: both are made to last under the
+        names that they have before either is renamed.
+        """
+        born = [segment for segment in segments if segment.is_born]
+        if not born:
+            return
+        if len({segment.uid for segment in born}) < len(born):
+            self.flush_directory()
+        for segment in born:
+            self.give_name(segment)
+        self.flush_directory()
 
     def open(self, segment: Segment) -> File:
         """Open a segment's file, also while another thread gives it its name."""

@@ -143,7 +143,6 @@ class Flusher:
         opened: list[File] = []
         try:
             files: list[File] = []
-            born: list[Segment] = []
             for job in jobs:
                 for segment in job.segments:
                     file = segment.file
@@ -153,13 +152,8 @@ class Flusher:
                         rewrite_pending(segment, file, job)
                     _check_linked(file)
                     files.append(file)
-                    if segment.is_born:
-                        born.append(segment)
             self._filesystem.flush_many(files) if len(files) > 1 else files[0].flush()
-            for segment in born:
-                self._files.give_name(segment)
-            if born:
-                self._files.flush_directory()
+            self._files.give_names(segment for job in jobs for segment in job.segments)
         finally:
             for file in opened:
                 file.close()

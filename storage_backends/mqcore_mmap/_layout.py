@@ -15,6 +15,7 @@ It knows nothing of what segments and journals hold.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 
@@ -166,7 +167,6 @@ def _ensure_directory(files: FileSystem, root: str) -> None:
             raise StorageError(
                 f"cannot make storage {root}: {parent} does not exist; make it first", kind="missing", path=root
             ) from None
-        files.flush_directory(parent)
         return
     if not facts.is_directory:
         raise StorageError(f"{root} is not a directory; name another path", kind="foreign", path=root)
@@ -201,6 +201,8 @@ def _lock(files: FileSystem, names: Names) -> Lock:
 
 def _initialise(ports: Ports, names: Names) -> None:
     storage_id = ports.random.getrandbits(128).to_bytes(16, "little")
+    with contextlib.suppress(PermissionError):  # a parent that we may not read was not made by us
+        ports.files.flush_directory(names.root.rpartition("/")[0] or "/")
     ports.files.make_directory(names.segments)
     for generation, path in enumerate(names.journals, start=1):
         write_new(ports.files, path, encode_journal_header(storage_id, generation))

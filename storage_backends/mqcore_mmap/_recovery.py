@@ -119,7 +119,13 @@ class _Run:
         self.unlinked = True
 
     def _identity_of_born(self, path: str) -> Identity | None:
-        block = _read_block(self.filesystem, path)
+        file = self.filesystem.open(path)
+        try:
+            file.flush()  # the device decides: a flush that failed leaves a header that only the page cache has
+            file.drop_cache(0, 0)
+            block = file.pread(HEADER_BYTES, 0)
+        finally:
+            file.close()
         if is_unwritten(block, self.layout.storage_id):
             return None
         return decode_header(block, path).identity
@@ -233,11 +239,10 @@ class _Run:
                 file.flush()
             finally:
                 file.close()
-            if target.found.is_born:
-                segment = target.segment()
-                self.files.give_name(segment)
-                target.found.path, target.found.is_born = segment.path, False
-        self.files.flush_directory()
+        born = [(target.found, target.segment()) for target in changed.values() if target.found.is_born]
+        self.files.give_names(segment for _, segment in born)
+        for found, segment in born:
+            found.path, found.is_born = segment.path, False
 
 
 @attrs.define

@@ -96,6 +96,7 @@ class LogStore:
             await self.backend.open()
             await self._open()
         except BaseException:
+            self._context = None  # or a later ``aclose`` would take this for a store that was open
             with trio.CancelScope(shield=True):
                 await self.backend.aclose()
             raise

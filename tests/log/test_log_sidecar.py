@@ -137,19 +137,52 @@ def test_a_checkpoint_of_what_a_crash_took_is_not_believed() -> None:
             stored.durable = stored.end
 
     async def main() -> None:
-        for _ in range(3):
-            broker = await start(shelf)
-            log = await broker.log()
-            found = await read_all(log)
-            assert found == sent(BATCHES)[: len(found)]
-            for number in range(8):  # the log goes another way over the same positions
-                await log.append([batch(bytes([97 + number]) * 900)])
-            await broker.store.flush([log])
-            end = log.end_offset
-            again = await (await start(shelf.copy())).log()
-            assert again.end_offset == end
-            assert await read_all(again) == await read_all(log)
-            break
+        broker = await start(shelf)
+        log = await broker.log()
+        found = await read_all(log)
+        assert found == sent(BATCHES)[: len(found)]
+        for number in range(8):  # the log goes another way over the same positions
+            await log.append([batch(bytes([97 + number]) * 900)])
+        await broker.store.flush([log])
+        again = await (await start(shelf.copy())).log()
+        assert again.end_offset == log.end_offset
+        assert await read_all(again) == await read_all(log)
+
+    trio.run(main)
+
+
+def test_g02_a_checkpoint_above_the_durable_mark_does_not_hide_a_torn_batch_below_it() -> None:
+    shelf = written(flush_every=100)  # nothing is flushed, the checkpoints lie about in the page cache
+    shelf.logs[NAME].data[4_000] ^= 1
+
+    async def main() -> None:
+        broker = await start(shelf)
+        log = await broker.log()
+        found = await read_all(log)
+        assert found == sent(BATCHES)[: len(found)]
+        assert len(found) < 5
+        assert broker.kinds == ["log-torn"]
+        assert log.check([BATCHES[39].header]) != [Duplicate(39, 40)]
+
+    trio.run(main)
+
+
+def test_a_checkpoint_of_another_course_of_the_same_log_is_not_believed() -> None:
+    shelf = written(clean=True)
+    other = Shelf()
+
+    async def main() -> None:
+        broker = await start(other)
+        log = await broker.log()
+        for number in range(40):  # the same sizes and offsets, other content
+            await log.append([batch(bytes([97 + number]) * 900, producer_id=5, first_sequence=number)])
+        await broker.store.aclose()
+        other.logs[SIDECAR] = shelf.logs[SIDECAR]
+        broker = await start(other)
+        log = await broker.log()
+        assert broker.kinds == ["sidecar-damaged"]
+        last = batch(bytes([97 + 39]) * 900, producer_id=5, first_sequence=39)
+        assert log.check([last.header]) == [Duplicate(39, 40)]
 
     trio.run(main)
 
@@ -187,6 +220,7 @@ def test_r15_epochs_and_producers_survive_trimming() -> None:
         assert [entry.number for entry in history] == [1, 2]
         assert log.check([BATCHES[3].header]) == [Duplicate(3, 4)]
 
+        shelf.crash()
         again = await (await start(shelf)).log()
         assert again.start_offset == 35
         assert again.history == history

@@ -15,9 +15,10 @@ import click
 
 from mqcore.cli.shell import Group, Size, Verb, current, end, output_options, write_json, write_line, write_table
 from mqcore_bench._children import ChildFailed, machine
+from mqcore_bench._mqcore import mqcore_for
 from mqcore_bench._report import HEADINGS, Line, line_of, table
 from mqcore_bench._rows import BEST_PEER_RATE, ROWS, Row, select
-from mqcore_bench._subjects import Settings, Subject, mqcore_for, probe_for, toy_for
+from mqcore_bench._subjects import Settings, Subject, probe_for, toy_for
 
 __all__ = ["bench"]
 

@@ -11,7 +11,7 @@ from mqcore_bench._children import data_directory, measure, serving
 from mqcore_bench._rows import Consume, Publish, Work
 from mqcore_bench._segments import SEGMENT_BYTES
 
-__all__ = ["Settings", "Subject", "probe_for", "toy_for"]
+__all__ = ["BURST_SEGMENTS", "MESSAGE_BYTES", "Settings", "Subject", "probe_for", "toy_for", "value_of"]
 
 MESSAGE_BYTES = 1024
 BURST_SEGMENTS = 8
@@ -32,7 +32,8 @@ class Settings:
 Subject = Callable[[Settings], float]
 
 
-def _value(result: Mapping[str, Any], work: Publish) -> float:
+def value_of(result: Mapping[str, Any], work: Publish) -> float:
+    """Return the value that a load generator's result stands for, in the row's unit."""
     if not work.latency:
         return float(result["messages"] / result["seconds"])
     if "latency_us" in result:
@@ -58,17 +59,16 @@ def _toy_publish(work: Publish, settings: Settings) -> float:
     with data_directory(settings.data) as directory:
         with serving("_toy", directory, work.flush, work.delay_ms, *_space(work)) as (port, _):
             result = measure("_toy_client", "publish", port, work.batch, work.window, settings.seconds, total)
-    return _value(result, work)
+    return value_of(result, work)
 
 
 def _toy_consume(work: Consume, settings: Settings) -> float:
     batch = 256
     messages = settings.size_bytes // MESSAGE_BYTES // batch * batch
-    form = {"batches": "raw", "messages": "messages"}[work.form]
     with data_directory(settings.data) as directory:
         with serving("_toy", directory, "async", 0, 2) as (port, _):
             measure("_toy_client", "publish", port, batch, 16, 1, messages * MESSAGE_BYTES)
-            result = measure("_toy_client", "consume", port, batch, form, messages)
+            result = measure("_toy_client", "consume", port, batch, "messages", messages)
     return float(result["messages"] / result["seconds"])
 
 
@@ -85,9 +85,4 @@ def _probe(work: Publish, settings: Settings) -> float:
         window = max(1, ASYNC_WINDOW_BYTES // (work.batch * MESSAGE_BYTES))
     with data_directory(settings.data) as directory:
         result = measure("_probe", directory, work.batch, window, work.delay_ms, settings.seconds, *_space(work))
-    return _value(result, work)
-
-
-def mqcore_for(work: Work) -> Subject | None:
-    """Return how mqcore does ``work``."""
-    return None
+    return value_of(result, work)

@@ -43,7 +43,8 @@ Part = tuple[Shipment, int, int]
 class Accumulator:
     """The messages of one producer, from the call that brought them to their outcome.
 
-    ``owner`` is put into every shipment for the shell. ``completed`` lists what was settled; the shell empties it.
+    ``now`` gives the seconds of the clock that times everything, ``now_ms`` the ms since 1970 UTC. ``owner`` is put
+    into every shipment for the shell. ``completed`` lists what was settled; the shell empties it.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Accumulator:
         limits: Limits,
         backoff: Backoff,
         source: random.Random,
+        now: Callable[[], float],
+        now_ms: Callable[[], int],
         codec: Codec | None = None,
         owner: Any = None,
         lost: Callable[[Loss], None] = lambda loss: None,
@@ -67,6 +70,8 @@ class Accumulator:
         self.completed: list[Shipment] = []
         self.bytes_held = 0
         self._owner = owner
+        self._now = now
+        self._now_ms = now_ms
         self._limits = limits
         self._codec = codec
         self._policy = SendPolicy[options.policy.upper()]
@@ -100,12 +105,10 @@ class Accumulator:
         key: Buffer | None,
         headers: MessageHeaders,
         partition: int | None,
-        now: float,
-        now_ms: int,
         policy: int | None = None,
         one_way: bool = False,
     ) -> Part:
-        """Take in one message. ``now``: seconds of the clock that times everything; ``now_ms``: ms since 1970 UTC.
+        """Take in one message.
 
         Raises ``RejectedError`` for what breaks the limits, ``ConfigurationError`` for an unknown partition,
         ``TypeError`` for what is not bytes.
@@ -130,7 +133,7 @@ class Accumulator:
             or shipment.one_way is not one_way
             or (policy is not None and shipment.policy != policy)
         ):
-            shipment = self._open(queue, now, now_ms, policy, one_way)
+            shipment = self._open(queue, policy, one_way)
         index = len(shipment.values)
         shipment.values.append(value)
         if key is not None or headers or shipment.keys is not None or shipment.headers is not None:
@@ -144,13 +147,11 @@ class Accumulator:
         values: Sequence[Buffer],
         keys: Sequence[Buffer | None] | None,
         partition: int | None,
-        now: float,
-        now_ms: int,
         policy: int | None = None,
     ) -> list[Part]:
         """Take in ``values`` in their order, in as few batches as possible; one part per batch. Raises as ``add``."""
         if keys is not None:
-            return self._add_keyed(values, keys, partition, now, now_ms, policy)
+            return self._add_keyed(values, keys, partition, policy)
         if set(map(type, values)) - {bytes}:
             values = [_frozen(value, "value") for value in values]
         sizes = list(map(len, values))
@@ -161,7 +162,7 @@ class Accumulator:
         begin, begin_bytes = 0, 0
         while begin < len(values):
             queue = self._queue(partition) if partition is not None else self._turn()
-            shipment = self._open(queue, now, now_ms, policy, False)
+            shipment = self._open(queue, policy, False)
             most = min(len(ends), begin + self.options.batch_messages)
             end = max(bisect_right(ends, begin_bytes + self.options.batch_bytes, begin, most), begin + 1)
             shipment.values = list(values[begin:end])
@@ -176,8 +177,6 @@ class Accumulator:
         values: Sequence[Buffer],
         keys: Sequence[Buffer | None],
         partition: int | None,
-        now: float,
-        now_ms: int,
         policy: int | None,
     ) -> list[Part]:
         if len(keys) != len(values):
@@ -186,7 +185,7 @@ class Accumulator:
             self._check(value, key, None)
         parts: dict[Shipment, Part] = {}
         for value, key in zip(values, keys, strict=True):
-            shipment, index, _ = self.add(value, key, None, partition, now, now_ms, policy)
+            shipment, index, _ = self.add(value, key, None, partition, policy)
             _, first, count = parts.get(shipment, (shipment, index, 0))
             parts[shipment] = (shipment, first, count + 1)
         return list(parts.values())
@@ -207,16 +206,15 @@ class Accumulator:
         self._sticky = self._queue(self._next_partition)
         return self._sticky
 
-    def _open(
-        self, queue: PartitionQueue, now: float, now_ms: int, policy: int | None, one_way: bool
-    ) -> Shipment:
+    def _open(self, queue: PartitionQueue, policy: int | None, one_way: bool) -> Shipment:
+        now = self._now()
         shipment = queue.open = Shipment(
             queue,
             owner=self._owner,
             policy=self._policy if policy is None else policy,
             one_way=one_way,
             opened_at=now,
-            created_ms=now_ms,
+            created_ms=self._now_ms(),
             deadline=now + self._delivery_timeout,
         )
         queue.gathered.append(shipment)
@@ -266,8 +264,8 @@ class Accumulator:
                 assert shipment.data is not None
                 if not may_send(len(shipment.data)):
                     return again
-                queue.sent(shipment)
                 send(shipment)
+                queue.sent(shipment)
             active.popleft()
             due = queue.due
             if due < math.inf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -17,19 +18,24 @@ from mqcore.client._producer import Producer
 from mqcore.client._session import Session
 from mqcore.errors import ConfigurationError
 from mqcore.limits import Limits
+from mqcore.ports import Ports
 from mqcore.registry import create_transport, find_codec, structure_options
 
 __all__ = ["Client", "connect"]
 
 
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 @asynccontextmanager
 async def connect(
-    *urls: str, limits: Limits | None = None, source: random.Random | None = None, **options: Any
+    *urls: str, limits: Limits | None = None, ports: Ports | None = None, **options: Any
 ) -> AsyncIterator[Client]:
     """Connect to the first of ``urls`` that answers, for the length of the block; stays connected by itself.
 
     ``options`` are those of ``ClientOptions`` (``connect_timeout_ms``, ``request_timeout_ms``, ``keepalive_ms``, ...).
-    ``source`` gives the randomness (producer ids, pauses); by default the operating system's. Raises
+    ``ports`` give randomness (producer ids, pauses) and wall clock (create times), by default the machine's. Raises
     ``NotReachedError`` when nobody answers in time, ``ConfigurationError`` and ``PluginError`` for a URL or option that
     cannot be used, ``RemoteProtocolError`` when what answers is no broker of this protocol's version.
     """
@@ -39,7 +45,8 @@ async def connect(
         [create_transport(url) for url in urls],
         structure_options(ClientOptions, options, "connect"),
         limits or Limits(),
-        source or random.SystemRandom(),
+        random.SystemRandom() if ports is None else ports.random,
+        _wall_ms if ports is None else ports.clock.wall_ms,
     )
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:

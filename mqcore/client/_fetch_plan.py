@@ -23,6 +23,9 @@ CROWDED_WAIT_MS = 200
 """How long a fetch waits where there are more partitions than fetches in flight: each has to get its turn."""
 STALE_MAX = 64
 
+_RESUME_FACTS: dict[int, str] = {Code.BELOW_START: "start_offset", Code.DAMAGED: "next_offset"}
+"""Name of the fact that says where reading can go on."""
+
 
 class Cursor:
     """Where one partition is read: ``offset`` and ``epoch`` of the next message to deliver, and the fetch under way.
@@ -134,7 +137,7 @@ class FetchPlan:
             self.must_pause = True
             return
         error: MqcoreError = error_for(code, message.text, dict(facts))
-        target = facts.get({Code.BELOW_START: "start_offset", Code.DAMAGED: "next_offset"}.get(Code(code), "offset"))
+        target = facts.get(_RESUME_FACTS.get(code, "offset"))
         if isinstance(target, int) and code == Code.BELOW_START:
             if cursor.is_loose:
                 cursor.place(target, 0, is_loose=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -93,6 +92,8 @@ class Producer:
             limits=session.limits,
             backoff=session.backoff,
             source=session.random,
+            now=trio.current_time,
+            now_ms=session.wall_ms,
             codec=codec,
             owner=self,
             lost=self.told_of_loss,
@@ -139,7 +140,11 @@ class Producer:
         accumulator = self._accumulator
         while not accumulator.has_room(len(value)):
             await wait_in(self._room_waiters)
-        shipment, index, _ = self._add(value, key, headers, partition, policy)
+        if self._is_closed:
+            self._check_open()
+        shipment, index, _ = accumulator.add(
+            value, key, headers, partition, None if policy is None else SendPolicy[policy.upper()]
+        )
         session = self._session
         stream = session.stream
         if self._is_lonely and not self._lingers and stream is not None and stream.is_idle:
@@ -166,11 +171,16 @@ class Producer:
         Raises ``RejectedError`` for a message above a limit, ``trio.WouldBlock`` when ``buffer_bytes_max`` are on their
         way (see ``wait_for_room``).
         """
-        if not self._accumulator.has_room(len(value)):
+        accumulator = self._accumulator
+        if not accumulator.has_room(len(value)):
             raise trio.WouldBlock("the producer's buffer is full: await wait_for_room() first")
-        part = self._add(value, key, headers, partition, policy)
+        if self._is_closed:
+            self._check_open()
+        shipment, index, _ = accumulator.add(
+            value, key, headers, partition, None if policy is None else SendPolicy[policy.upper()]
+        )
         self._session.ring()
-        return Delivery(*part)
+        return Delivery(shipment, index, 1)
 
     async def wait_for_room(self, size: int = 0) -> None:
         """Wait until ``post`` takes ``size`` more bytes. A checkpoint only when it waits."""
@@ -228,9 +238,7 @@ class Producer:
         """
         await self.wait_for_room(len(value))
         self._check_open()
-        self._accumulator.add(
-            value, key, headers, partition, trio.current_time(), time.time_ns() // 1_000_000, None, True
-        )
+        self._accumulator.add(value, key, headers, partition, None, True)
         self._session.ring()
         await trio.lowlevel.checkpoint()
 
@@ -246,26 +254,6 @@ class Producer:
                 await wait_in(shipment.waiters)
         await trio.lowlevel.checkpoint()
 
-    def _add(
-        self,
-        value: Buffer,
-        key: Buffer | None,
-        headers: MessageHeaders,
-        partition: int | None,
-        policy: Policy | None,
-    ) -> Part:
-        if self._is_closed:
-            self._check_open()
-        return self._accumulator.add(
-            value,
-            key,
-            headers,
-            partition,
-            trio.current_time(),
-            time.time_ns() // 1_000_000,
-            None if policy is None else SendPolicy[policy.upper()],
-        )
-
     def _add_many(
         self,
         values: Sequence[Buffer],
@@ -278,8 +266,6 @@ class Producer:
             values,
             keys,
             partition,
-            trio.current_time(),
-            time.time_ns() // 1_000_000,
             None if policy is None else SendPolicy[policy.upper()],
         )
         self._session.ring()

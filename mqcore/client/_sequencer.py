@@ -254,7 +254,7 @@ class PartitionQueue:
         if self.must_renumber or self.unacked[0] is not shipment:
             return
         missing = (shipment.first_sequence - expected) % SEQUENCES if isinstance(expected, int) else 0
-        if isinstance(expected, int) and (missing == 0 or missing >= SEQUENCES // 2):
+        if shipment.in_doubt and (missing == 0 or missing >= SEQUENCES // 2):
             # The log is not behind: an earlier attempt was being appended meanwhile. It will be told as a duplicate.
             self._back_off(now)
             return

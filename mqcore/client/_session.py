@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -65,9 +65,15 @@ class Session:
     """One client's main stream: calls and batches. Bulk reads open streams of their own through ``open_stream``."""
 
     def __init__(
-        self, transports: Sequence[Transport], options: ClientOptions, limits: Limits, source: random.Random
+        self,
+        transports: Sequence[Transport],
+        options: ClientOptions,
+        limits: Limits,
+        source: random.Random,
+        wall_ms: Callable[[], int],
     ) -> None:
         self.options = options
+        self.wall_ms = wall_ms
         self.limits = limits
         self.random = source
         self.backoff = Backoff(options.retry_ms_min, options.retry_ms_max)
@@ -97,10 +103,10 @@ class Session:
                     await self._reconnect()
         finally:
             self._is_closed = True
-            await self._disconnect()
             for source in list(self.sources):
                 source.close("the client was closed")
             wake(self._waiting_for_stream)
+            await self._disconnect()
 
     async def _connect_first(self) -> None:
         timeout = self.options.connect_timeout_ms / 1000
@@ -173,10 +179,9 @@ class Session:
                     asker.broken()
             stream.requests.clear()
             wake(self._waiting_for_credit)
-            with trio.CancelScope(shield=True):
-                await stream.aclose()
         if link is not None:
-            await trio.aclose_forcefully(link)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(link)
 
     async def connected(self) -> RequestStream:
         """Return the stream, waiting until there is one. A checkpoint only when it waits. No effect if cancelled."""

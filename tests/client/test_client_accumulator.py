@@ -1,4 +1,4 @@
-"""The producer's state machine against a model of the log: order, retries, outcomes (guarantees section 1, R12, G15)."""
+"""The producer's state machine against a model of the log: order, retries, outcomes (section 1, R12, G15)."""
 
 from __future__ import annotations
 
@@ -40,16 +40,19 @@ class Wire:
             limits=LIMITS,
             backoff=Backoff(100, 1_000),
             source=random.Random(1),
+            now=lambda: self.now,
+            now_ms=lambda: 0,
             lost=self.losses.append,
         )
 
     def add(self, value: bytes, key: bytes | None = None, **arguments: Any) -> Shipment:
-        part = self.accumulator.add(value, key, None, arguments.pop("partition", None), self.now, 0, **arguments)
+        part = self.accumulator.add(value, key, None, arguments.pop("partition", None), **arguments)
         return part[0]
 
     def pump(self) -> list[Shipment]:
         before = len(self.sent)
-        self.again = self.accumulator.pump(self.now, lambda size: len(self.sent) - before < self.credit, self.sent.append)
+        room = lambda size: len(self.sent) - before < self.credit  # noqa: E731
+        self.again = self.accumulator.pump(self.now, room, self.sent.append)
         return self.sent[before:]
 
     def acknowledge(self, shipment: Shipment, offset: int = 0) -> None:
@@ -92,7 +95,7 @@ def test_a_batch_is_full_at_its_bytes_and_at_its_messages() -> None:
 def test_add_many_cuts_at_the_same_limits_and_keeps_the_order() -> None:
     wire = Wire(batch_bytes=100, batch_messages=7)
     values = [bytes([number % 250]) * (number % 40) for number in range(200)]
-    parts = wire.accumulator.add_many(values, None, None, 0.0, 0)
+    parts = wire.accumulator.add_many(values, None, None)
     assert [value for shipment, _, _ in parts for value in shipment.values] == values
     assert all(len(shipment.values) <= 7 for shipment, _, _ in parts)
     assert all(sum(map(len, shipment.values)) <= 100 for shipment, _, _ in parts)
@@ -140,9 +143,9 @@ def test_a_message_above_a_limit_is_rejected_alone() -> None:
         (b"", None, {"h": bytes(LIMITS.headers_bytes_max)}, "headers of"),
     ):
         with pytest.raises(RejectedError, match=word):
-            wire.accumulator.add(value, key, headers, None, 0.0, 0)
+            wire.accumulator.add(value, key, headers, None)
     with pytest.raises(TypeError, match="encode it first"):
-        wire.accumulator.add("text", None, None, None, 0.0, 0)  # type: ignore[arg-type]
+        wire.accumulator.add("text", None, None, None)  # type: ignore[arg-type]
     wire.add(bytes(LIMITS.message_bytes_max))
     assert [len(shipment.values) for shipment in wire.pump()] == [1, 1]
 
@@ -151,7 +154,7 @@ def test_keys_and_headers_stay_with_their_message() -> None:
     wire = Wire()
     wire.add(b"1")
     wire.add(b"2", b"key", partition=0)
-    wire.accumulator.add(b"3", None, {"name": b"value"}, 0, 0.0, 0)
+    wire.accumulator.add(b"3", None, {"name": b"value"}, 0)
     wire.add(b"4")
     (shipment,) = wire.pump()
     assert shipment.data is not None

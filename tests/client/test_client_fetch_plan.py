@@ -1,0 +1,214 @@
+"""What a consumer asks for and what it makes of the answers (clauses G06, G12), without a broker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mqcore.batch import control_batch, encode_batch, stamp
+from mqcore.client._fetch_plan import Chunk, FetchPlan
+from mqcore.client._options import ConsumerOptions
+from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
+from mqcore.limits import Limits
+from mqcore.protocol import Code, Failed, Fetch, Fetched
+
+LIMITS = Limits()
+TOPIC = b"t" * 16
+
+
+def batch(base_offset: int, count: int, epoch: int = 1) -> bytes:
+    data = encode_batch([b"%d" % (base_offset + index) for index in range(count)], created_ms=0, limits=LIMITS)
+    stamp(data, base_offset=base_offset, epoch=epoch, appended_ms=0, salt=0)
+    return bytes(data)
+
+
+class Reader:
+    """A plan of one partition, and the requests that it makes."""
+
+    def __init__(self, partitions: list[int] | None = None, **options: Any) -> None:
+        self.plan = FetchPlan("t", TOPIC, partitions or [0], ConsumerOptions(**options))
+        self.ids = iter(range(1, 1_000_000))
+
+    def ask(self) -> list[Fetch]:
+        fetches = []
+        while (fetch := self.plan.next_fetch(next(self.ids))) is not None:
+            fetches.append(fetch)
+        return fetches
+
+    def answer(self, fetch: Fetch, *batches: bytes, next_offset: int) -> list[tuple[int, int]]:
+        """Take the batches in and deliver them; (first, next) offset of each."""
+        self.plan.fetched(Fetched(fetch.request_id, next_offset, 0, next_offset, (b"".join(batches),)))
+        return self.deliver()
+
+    def deliver(self) -> list[tuple[int, int]]:
+        delivered = []
+        while self.plan.chunks:
+            chunk = self.chunk()
+            assert chunk.header is not None
+            delivered.append((chunk.header.base_offset, chunk.header.end_offset))
+        return delivered
+
+    def chunk(self) -> Chunk:
+        chunk = self.plan.chunks.popleft()
+        self.plan.deliver(chunk)
+        return chunk
+
+    def position(self, partition: int = 0) -> tuple[int, int]:
+        cursor = self.plan.cursors[partition]
+        return cursor.offset, cursor.epoch
+
+
+def test_it_goes_on_behind_the_last_batch_under_its_epoch() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    assert (fetch.topic_id, fetch.offset, fetch.epoch) == (TOPIC, 0, 0)
+    assert reader.ask() == []
+    assert reader.answer(fetch, batch(0, 3, 1), batch(3, 2, 2), next_offset=5) == [(0, 3), (3, 5)]
+    (fetch,) = reader.ask()
+    assert (fetch.offset, fetch.epoch) == (5, 2)
+
+
+def test_the_next_request_goes_out_before_what_was_received_is_delivered() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.plan.fetched(Fetched(fetch.request_id, 3, 0, 3, (batch(0, 3),)))
+    assert [fetch.offset for fetch in reader.ask()] == [3]
+    assert reader.position() == (0, 0)
+    reader.deliver()
+    assert reader.position() == (3, 1)
+
+
+def test_what_was_not_delivered_when_the_stream_broke_is_asked_for_again() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.plan.fetched(Fetched(fetch.request_id, 5, 0, 5, (batch(0, 3) + batch(3, 2),)))
+    reader.chunk()
+    reader.ask()
+    reader.plan.broken()
+    assert not reader.plan.chunks
+    assert [(fetch.offset, fetch.epoch) for fetch in reader.ask()] == [(3, 1)]
+
+
+def test_control_batches_and_what_is_below_the_position_are_not_delivered() -> None:
+    reader = Reader()
+    reader.plan.seek(0, 4, 1)
+    (fetch,) = reader.ask()
+    control = control_batch(b"epoch", created_ms=0)
+    assert reader.answer(fetch, batch(0, 3), bytes(control), batch(3, 3), next_offset=6) == [(3, 6)]
+
+
+def test_an_answer_to_a_position_that_was_left_is_dropped() -> None:
+    reader = Reader()
+    (old,) = reader.ask()
+    reader.plan.seek(0, 10, 1)
+    (new,) = reader.ask()
+    assert new.offset == 10
+    assert reader.answer(old, batch(0, 3), next_offset=3) == []
+    assert reader.answer(new, batch(10, 1), next_offset=11) == [(10, 11)]
+
+
+def test_seek_drops_what_was_received_for_that_partition_only() -> None:
+    reader = Reader([0, 1])
+    first, second = reader.ask()
+    reader.plan.fetched(Fetched(first.request_id, 3, 0, 3, (batch(0, 3),)))
+    reader.plan.fetched(Fetched(second.request_id, 2, 0, 2, (batch(0, 2),)))
+    reader.plan.seek(0, 1, 0)
+    assert reader.deliver() == [(0, 2)]
+    assert reader.position(1) == (2, 1)
+
+
+def test_g06_a_trimmed_position_is_told_once_and_reading_goes_on_at_the_start() -> None:
+    reader = Reader()
+    reader.plan.seek(0, 5, 0)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.BELOW_START, "below", {"start_offset": 9}))
+    error = reader.chunk().error
+    assert isinstance(error, MessagesMissingError)
+    assert (error.reason, error.position) == ("retention", 9)
+    assert "5 to 8" in str(error)
+    assert [fetch.offset for fetch in reader.ask()] == [9]
+
+
+def test_a_start_that_moved_on_is_no_gap_for_who_begins_at_the_start() -> None:
+    reader = Reader()
+    reader.plan.seek(0, 0, 0, is_loose=True)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.BELOW_START, "below", {"start_offset": 9}))
+    assert not reader.plan.chunks
+    assert [fetch.offset for fetch in reader.ask()] == [9]
+
+
+def test_g06_a_permitted_loss_is_told_once_and_reading_goes_on_at_the_divergence_point() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.answer(fetch, batch(0, 5), next_offset=5)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.DIVERGED, "diverged", {"offset": 3}))
+    error = reader.chunk().error
+    assert isinstance(error, MessagesMissingError)
+    assert (error.reason, error.position) == ("loss", 3)
+    assert [(fetch.offset, fetch.epoch) for fetch in reader.ask()] == [(3, 0)]
+
+
+def test_g06_offsets_that_the_broker_passed_over_are_told() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.plan.fetched(Fetched(fetch.request_id, 7, 0, 7, (batch(5, 2),)))
+    error = reader.chunk().error
+    assert isinstance(error, MessagesMissingError)
+    assert "0 to 4" in str(error)
+    assert reader.deliver() == [(5, 7)]
+
+
+def test_g12_damage_that_the_broker_tells_of_is_one_error_that_names_its_offsets() -> None:
+    reader = Reader()
+    reader.plan.seek(0, 2, 0)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.DAMAGED, "bad sector", {"offset": 2, "next_offset": 6}))
+    error = reader.chunk().error
+    assert isinstance(error, BatchUndecodableError)
+    assert (error.topic, error.partition, error.first_offset, error.next_offset) == ("t", 0, 2, 6)
+    assert [fetch.offset for fetch in reader.ask()] == [6]
+
+
+@pytest.mark.parametrize("damage", ["magic", "size", "short"])
+def test_an_answer_that_cannot_be_cut_apart_is_one_error_up_to_its_end(damage: str) -> None:
+    broken = bytearray(batch(3, 2))
+    if damage == "magic":
+        broken[0] ^= 1
+    elif damage == "size":
+        broken[15] = 0x7F
+    else:
+        del broken[50:]
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.plan.fetched(Fetched(fetch.request_id, 9, 0, 9, (batch(0, 3) + bytes(broken),)))
+    assert reader.chunk().header is not None
+    error = reader.chunk().error
+    assert isinstance(error, BatchUndecodableError)
+    assert (error.first_offset, error.next_offset) == (3, 9)
+    assert [fetch.offset for fetch in reader.ask()] == [9]
+
+
+def test_a_refusal_that_passes_is_asked_again_after_a_pause_and_others_are_raised() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.BUSY, "busy", {}))
+    assert reader.plan.must_pause
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.UNKNOWN_TOPIC, "deleted", {}))
+    assert isinstance(reader.chunk().error, RejectedError)
+
+
+def test_many_partitions_share_the_prefetch_and_all_get_their_turn() -> None:
+    reader = Reader(list(range(3_000)), prefetch_bytes=16 * 1024 * 1024)
+    asked = set()
+    for _ in range(3):
+        fetches = reader.ask()
+        assert len(fetches) <= 1_000
+        assert all(fetch.wait_ms <= 200 for fetch in fetches)
+        for fetch in fetches:
+            asked.add(fetch.partition)
+            reader.plan.fetched(Fetched(fetch.request_id, fetch.offset, 0, 0, ()))
+    assert asked == set(range(3_000))

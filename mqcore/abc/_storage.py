@@ -1,7 +1,7 @@
 """Contract of a storage backend: named logs of bytes, made durable many at once.
 
 Small on purpose. Batches, checksums, indexes, epochs, recovery scans and retention are built on this once, in
-``mqcore.log``, for every backend. ``docs/storage-backend.md`` shows a complete backend in about 60 lines.
+``mqcore.log``, for every backend. ``docs/storage-backend.md`` shows a complete backend in about a hundred lines.
 """
 
 from __future__ import annotations

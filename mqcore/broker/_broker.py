@@ -18,12 +18,12 @@ from mqcore.broker._connection import ClientConnection
 from mqcore.broker._flusher import Flusher
 from mqcore.broker._partition import Partition
 from mqcore.broker._sessions import Sessions
-from mqcore.broker._topics import Topic, Topics, log_name, log_salt
+from mqcore.broker._topics import Topic, Topics
 from mqcore.broker._window import UnflushedTotal
 from mqcore.config import BrokerConfig, TopicConfig, build_of
 from mqcore.errors import CommandNotPossible, RejectedError
 from mqcore.guarantees import check_available, check_build, raise_refusals
-from mqcore.log import LogStore, MetadataLog
+from mqcore.log import LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
 from mqcore.ports import Ports
 from mqcore.protocol import VERSION_MAX, Code, Welcome
 from mqcore.registry import create_storage, create_transport
@@ -117,7 +117,8 @@ class Broker:
         await self._report_unknown_logs()
 
     async def _report_unknown_logs(self) -> None:
-        known = {log_name(topic.id, index) for topic in self.topics.by_id.values() for index in range(topic.partitions)}
+        topics = self.topics.by_id.values()
+        known = {partition_log_name(topic.id, index) for topic in topics for index in range(topic.partitions)}
         unknown = [name for name in await self.store.list_logs() if name not in known]
         if unknown:
             shown = unknown[: self.limits.unknown_log_names_max]
@@ -202,7 +203,8 @@ class Broker:
             topic = self._topic_of(topic_id, index)
             self._opening[key] = trio.Event()
             try:
-                log = await self.store.open_log(log_name(topic_id, index), salt=log_salt(topic_id, index))
+                name, salt = partition_log_name(topic_id, index), partition_salt(topic_id, index)
+                log = await self.store.open_log(name, salt=salt)
                 self.partitions[key] = self._partition_of(topic, log)
             finally:
                 self._opening.pop(key).set()
@@ -218,7 +220,7 @@ class Broker:
             raise RejectedError(text, code=Code.UNKNOWN_PARTITION, name=Code.UNKNOWN_PARTITION.label)
         return topic
 
-    def _partition_of(self, topic: Topic, log: Any) -> Partition:
+    def _partition_of(self, topic: Topic, log: PartitionLog) -> Partition:
         capabilities = self._backend.capabilities
         return Partition(
             log,

@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import cattrs
 import trio
-from crc32c import crc32c
 
 from mqcore.config import TopicConfig, check_topic_name
 from mqcore.errors import CorruptionError, RejectedError
@@ -22,7 +21,7 @@ from mqcore.log import MetadataLog
 from mqcore.ports import Ports
 from mqcore.protocol import Code
 
-__all__ = ["Topic", "Topics", "log_name", "log_salt"]
+__all__ = ["Topic", "Topics", "config_from_json", "config_to_json"]
 
 _COMPACT_RECORDS_MIN = 4096
 
@@ -39,16 +38,6 @@ class Topic:
     def partitions(self) -> int:
         """Number of partitions."""
         return self.config.partitions
-
-
-def log_name(topic_id: bytes, partition: int) -> str:
-    """Name of the log of one partition."""
-    return f"{topic_id.hex()}-{partition}"
-
-
-def log_salt(topic_id: bytes, partition: int) -> int:
-    """The 32 bits that seed the header checksums of one partition's log."""
-    return crc32c(topic_id + partition.to_bytes(4, "little"))
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)

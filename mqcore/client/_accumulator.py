@@ -250,10 +250,11 @@ class Accumulator:
     # sending
 
     def pump(
-        self, now: float, may_send: Callable[[int], bool], send: Callable[[Shipment], None]
+        self, now: float, may_send: Callable[[int], bool], send: Callable[[Shipment], None], batch_bytes_max: int
     ) -> float:
         """Hand every batch whose turn it is to ``send``, as far as ``may_send`` (of its size) allows.
 
+        ``batch_bytes_max``: what the broker takes; a larger batch is rejected here.
         Return when to call again if nothing else happens; infinity when only an answer or a message changes anything.
         """
         active = self._active
@@ -262,6 +263,10 @@ class Accumulator:
             queue = active[0]
             while (shipment := queue.next_to_send(now)) is not None:
                 assert shipment.data is not None
+                if len(shipment.data) > batch_bytes_max:
+                    error = _too_large("batch", len(shipment.data), batch_bytes_max, Code.BATCH_TOO_LARGE)
+                    queue.refuse(shipment, error)
+                    continue
                 if not may_send(len(shipment.data)):
                     return again
                 send(shipment)
@@ -382,7 +387,5 @@ def _add_columns(shipment: Shipment, key: Buffer | None, headers: MessageHeaders
         shipment.headers.append(headers)
 
 
-def _too_large(what: str, size: int, most: int) -> RejectedError:
-    return RejectedError(
-        f"{what} of {size} bytes; at most {most} are allowed", code=Code.MESSAGE_TOO_LARGE, name="message-too-large"
-    )
+def _too_large(what: str, size: int, most: int, code: Code = Code.MESSAGE_TOO_LARGE) -> RejectedError:
+    return RejectedError(f"{what} of {size} bytes; at most {most} are allowed", code=code, name=code.label)

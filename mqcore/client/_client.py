@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Literal
 
+import attrs
 import trio
 
 from mqcore.client._admin import Admin
@@ -87,6 +88,8 @@ class Client:
         settings = structure_options(ProducerOptions, options, "producer")
         codec = None if settings.codec == "none" else find_codec(settings.codec)
         found = await self.admin.resolve_topic(topic)
+        taken = (await self._session.connected()).welcome.batch_bytes_max
+        settings = attrs.evolve(settings, batch_bytes=min(settings.batch_bytes, taken // 2))
         async with Producer(
             self._session, topic, bytes.fromhex(found["id"]), int(found["partitions"]), settings, codec
         ) as producer:

@@ -303,7 +303,7 @@ class Producer:
                     shipment,
                 )
 
-        again = accumulator.pump(now, stream.may_send, send)
+        again = accumulator.pump(now, stream.may_send, send, stream.welcome.batch_bytes_max)
         if accumulator.completed or self._room_waiters:
             self._wake()
         return min(again, accumulator.deadline)

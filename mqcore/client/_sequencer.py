@@ -144,8 +144,24 @@ class PartitionQueue:
             self.settings.release(shipment)
             return
         shipment.state = _IN_FLIGHT
+        shipment.was_sent = True
         self.in_flight += 1
         self.waiting -= 1
+
+    def refuse(self, shipment: Shipment, error: RejectedError) -> None:
+        """Give ``shipment`` up, which ``next_to_send`` returned and which cannot be sent at all."""
+        is_newest = not shipment.one_way and self.unacked[-1] is shipment and not shipment.was_sent
+        if shipment.one_way or is_newest:
+            if is_newest:  # nobody saw its sequences: the next batch takes them
+                self.unacked.pop()
+                self.waiting -= 1
+                self.next_sequence = shipment.first_sequence
+            shipment.state = ShipmentState.DEAD
+            self._settle(shipment, error=error)
+            self.settings.release(shipment)
+        else:
+            self._give_up(shipment, error)
+            self._trim()
 
     def _seal(self, shipment: Shipment) -> bool:
         """Give ``shipment`` its sequence and bytes; False when it cannot be encoded, which rejects it."""

@@ -77,6 +77,7 @@ class Shipment:
         "state",
         "values",
         "waiters",
+        "was_sent",
     )
 
     def __init__(
@@ -104,6 +105,7 @@ class Shipment:
         self.data: bytearray | None = None
         self.first_sequence = 0
         self.state = ShipmentState.GATHERING
+        self.was_sent = False
         self.in_doubt = False
         self.abandoned = False
         self.last_refusal: MqcoreError | None = None

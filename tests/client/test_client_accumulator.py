@@ -52,7 +52,7 @@ class Wire:
     def pump(self) -> list[Shipment]:
         before = len(self.sent)
         room = lambda size: len(self.sent) - before < self.credit  # noqa: E731
-        self.again = self.accumulator.pump(self.now, room, self.sent.append)
+        self.again = self.accumulator.pump(self.now, room, self.sent.append, 1_000_000)
         return self.sent[before:]
 
     def acknowledge(self, shipment: Shipment, offset: int = 0) -> None:
@@ -146,8 +146,20 @@ def test_a_message_above_a_limit_is_rejected_alone() -> None:
             wire.accumulator.add(value, key, headers, None)
     with pytest.raises(TypeError, match="encode it first"):
         wire.accumulator.add("text", None, None, None)  # type: ignore[arg-type]
-    wire.add(bytes(LIMITS.message_bytes_max))
-    assert [len(shipment.values) for shipment in wire.pump()] == [1, 1]
+    assert wire.add(bytes(LIMITS.message_bytes_max)).values
+
+
+def test_a_batch_that_the_broker_does_not_take_is_rejected_alone() -> None:
+    wire = Wire(batch_messages=1)
+    small, large, last = wire.add(b"1"), wire.add(bytes(1_000_000)), wire.add(b"3")
+    assert wire.pump() == [small, last]
+    assert header_of(last).first_sequence == 1
+    with pytest.raises(RejectedError) as caught:
+        large.receipt_of(0)
+    assert caught.value.name == "batch-too-large"
+    wire.acknowledge(small)
+    wire.acknowledge(last)
+    assert wire.accumulator.bytes_held == 0
 
 
 def test_keys_and_headers_stay_with_their_message() -> None:

@@ -1,0 +1,90 @@
+"""``mqcore new``: the package of a plug-in that installs and runs as it is, for its author to go on from."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from mqcore.cli.shell import Group, Verb, current, output_options, refuse, write_json, write_line
+
+__all__ = ["command"]
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,29}\Z")
+_COMMON = {
+    "pyproject.toml": "pyproject.toml.txt",
+    "README.md": "README.md.txt",
+    "src/@module@/__init__.py": "__init__.py.txt",
+    "src/@module@/_config.py": "_config.py.txt",
+    "tests/test_@module@.py": "test.py.txt",
+}
+_LAYOUTS = {
+    "storage": {**_COMMON, "src/@module@/_storage.py": "_storage.py.txt"},
+    "transport": {**_COMMON, "src/@module@/_transport.py": "_transport.py.txt"},
+}
+"""For each kind: path in the new package, name of the template."""
+_GROUPS = {"storage": "storage", "transport": "transports"}
+_NEXT = {
+    "storage": "mqcore serve --storage {name}:///tmp/{name}",
+    "transport": "mqcore serve --storage memory:// --listen {name}://mqcore",
+}
+
+
+@click.group("new", cls=Group, examples=["mqcore new storage shelf", "mqcore new transport pigeon --to ~/src"])
+@output_options
+def command() -> None:
+    """Write the package of a new storage or transport: it installs, runs and has a test."""
+
+
+def _verb(kind: str, thing: str) -> None:
+    @command.command(kind, cls=Verb, help=f"Write a package with {thing}.", examples=[f"mqcore new {kind} shelf"])
+    @click.argument("name")
+    @click.option("--to", metavar="DIR", default=".", show_default=True, help="Folder in which mqcore-NAME is made.")
+    @output_options
+    def write(name: str, to: str) -> None:
+        _write_package(kind, name, Path(to))
+
+
+_verb("storage", "a storage backend NAME:///PATH, one plain file per log, to go on from")
+_verb("transport", "a transport NAME://ADDRESS over local stream sockets, to go on from")
+
+
+def _write_package(kind: str, name: str, to: Path) -> None:
+    from mqcore.registry import installed
+
+    if not _NAME.match(name) or name.endswith("-"):
+        refuse(f"{name!r}: it becomes a URL's scheme; use 1 to 30 of a-z, 0-9 and '-', beginning with a letter")
+    taken = installed(_GROUPS[kind], name)
+    if taken:
+        refuse(f"{name!r} is taken by {taken[0].origin}; a URL's scheme picks one part, so choose another name")
+    folder = to / f"mqcore-{name}"
+    if folder.exists():
+        refuse(f"{folder} is there already; remove it, or name another folder with --to")
+    words = {
+        "@name@": name,
+        "@module@": f"mqcore_{name.replace('-', '_')}",
+        "@Class@": "".join(part.capitalize() for part in name.split("-")),
+    }
+    written = []
+    for path, template in _LAYOUTS[kind].items():
+        target = folder / _filled(path, words)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = files("mqcore.cli").joinpath("templates", kind, template).read_text(encoding="utf-8")
+        target.write_text(_filled(text, words), encoding="utf-8")
+        written.append(str(target))
+    (folder / "src" / words["@module@"] / "py.typed").touch()
+    if current().json:
+        write_json({"package": str(folder), "files": written})
+        return
+    for path in written:
+        write_line(path)
+    shown = folder if folder.is_absolute() else f"./{folder}"  # pip would take a bare name for one of an index
+    write_line(f"next: pip install {shown} && {_NEXT[kind].format(name=name)}")
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text

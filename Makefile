@@ -44,7 +44,7 @@ wheel-test: wheel
 	@$(BIN)/python tests/wheel/run.py dist/*.whl
 
 docs: $(STAMP)
-	@$(BIN)/python docs/reference.py
+	@$(BIN)/python docs/make_reference.py
 
 clean:
 	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .hypothesis

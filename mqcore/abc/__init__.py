@@ -1,4 +1,4 @@
-"""Contracts of the parts. A plug-in imports these, ``mqcore.errors`` and the other public modules of the ground floor."""
+"""Contracts of the parts. A plug-in imports these and the other public modules of the ground floor."""
 
 from mqcore.abc._codec import Codec
 from mqcore.abc._command import Command

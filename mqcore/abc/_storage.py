@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 CONTRACT_VERSION = 1
+"""Version of the contracts in this package; a part that declares another one is refused by name at composition."""
 
 
 @attrs.frozen(kw_only=True)
@@ -134,7 +135,8 @@ class Log(ABC):
         """Return up to ``size`` bytes at ``position``; at least one byte unless ``position`` is ``end``.
 
         Fewer where a segment ends. The view stays valid as long as it is held. Raises ``StorageError`` (kind ``io``)
-        with the position when the device fails, ``ValueError`` below ``start`` or beyond ``end``. No effect if cancelled.
+        with the position when the device fails, ``ValueError`` below ``start`` or beyond ``end``. No effect if
+        cancelled.
         """
 
     @abstractmethod
@@ -200,8 +202,8 @@ class StorageBackend(ABC):
         """Open for reading only, beside a running broker too: nothing is locked, replayed, repaired or changed.
 
         Return whether a broker has the storage now. ``list_logs``, ``open_log`` and ``Log.read`` work then, everything
-        else raises; below ``durable_end`` a log stands still, above it belongs to the broker. Optional: unless a backend
-        has it, ``CommandNotPossible``.
+        else raises; below ``durable_end`` a log stands still, above it belongs to the broker. Optional: a backend
+        without it raises ``CommandNotPossible``.
         """
         raise CommandNotPossible(f"storage {self.url} cannot be read beside its broker: stop the broker first")
 

@@ -42,8 +42,8 @@ class TransportCapabilities:
 class Peer:
     """Who is at the other end, as far as the transport knows: typed, never parsed from text.
 
-    ``address`` is for people. ``user_id``, ``group_id``, ``process_id`` come from Unix credentials, ``tls_subject`` from a
-    verified certificate.
+    ``address`` is for people. ``user_id``, ``group_id`` and ``process_id`` come from Unix credentials, ``tls_subject``
+    from a verified certificate.
     """
 
     address: str

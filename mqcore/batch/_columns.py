@@ -30,7 +30,9 @@ __all__ = [
 ]
 
 HeaderPairs: TypeAlias = tuple[tuple[str, bytes], ...]
+"""Headers of one message as they are read: names and values in order, a name possibly more than once."""
 MessageHeaders: TypeAlias = Mapping[str, bytes] | Sequence[tuple[str, bytes]] | None
+"""Headers of one message as they are given: a mapping, pairs, or none."""
 
 U32_BYTES = 4
 U32_MAX = 0xFFFFFFFF

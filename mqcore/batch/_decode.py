@@ -23,6 +23,7 @@ from mqcore.ports import Buffer
 __all__ = ["CodecLookup", "DecodedBatch", "decode_batch"]
 
 CodecLookup: TypeAlias = Callable[[int], Codec]
+"""Finds the codec of a tag; raises ``PluginNotFoundError``."""
 
 # struct keeps 32 bytes per message: 64 entries of 1 024 messages are 2 MiB, whatever peers send
 _CACHED_COUNT_MAX = 1024

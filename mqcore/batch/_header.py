@@ -39,18 +39,28 @@ __all__ = [
     "verify_header",
 ]
 
-MAGIC = 0x31514D  # "MQ1" and a zero byte, read as one little-endian number
+MAGIC = 0x31514D
+"""``MQ1`` and a zero byte, read as one little-endian number."""
 VERSION = 1
+"""The version of the format that is written, and the only one that is read."""
 HEADER_BYTES = 104
+"""Size of a header."""
 
 BODY_CONTROL = 0
+"""Body encoding of the broker's own batches."""
 BODY_COLUMNAR = 1
+"""Body encoding of messages in columns."""
 
 ATTRIBUTE_KEYS = 1 << 0
+"""Attribute bit: the body has a key column."""
 ATTRIBUTE_HEADERS = 1 << 1
+"""Attribute bit: the body has a headers column."""
 ATTRIBUTE_TIMESTAMPS = 1 << 2
+"""Attribute bit: the body has a timestamps column."""
 ATTRIBUTE_CONTROL = 1 << 3
+"""Attribute bit: the batch is the broker's own."""
 ATTRIBUTES_KNOWN = 0b1111
+"""The bits that have a meaning; a batch with another one is refused."""
 
 # the producer's part (72 bytes): magic, version, body encoding, codec, reserved byte, attributes, size, count, producer
 # id, producer epoch, first sequence, first and last create time, payload size stored and uncompressed, reserved word
@@ -63,6 +73,7 @@ _U32 = struct.Struct("<I")
 _CONSTANT = struct.Struct("<IB2xB56xQ")
 _VARIABLE = struct.Struct("<5xBBxIIIQIQqqII8x" "QQqII")
 PRODUCER_BYTES = _PRODUCER.size
+"""Size of the part of a header that is the producer's and never changes."""
 _BODY_CHECKSUM_AT = PRODUCER_BYTES + _STAMP.size
 _HEADER_CHECKSUM_AT = _BODY_CHECKSUM_AT + 4
 assert _LAYOUT.size == _VARIABLE.size == HEADER_BYTES == _HEADER_CHECKSUM_AT + 4

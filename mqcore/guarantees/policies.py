@@ -84,4 +84,6 @@ class SyncReplication:
 
 
 FlushPolicy: TypeAlias = SyncFlush | AsyncFlush | NoFlush
+"""When an acknowledgement waits for the disk."""
 ReplicationPolicy: TypeAlias = NoReplication | AsyncReplication | SyncReplication
+"""When an acknowledgement waits for other nodes."""

@@ -18,12 +18,13 @@ import attrs
 __all__ = ["Buffer", "Clock", "DeviceThread", "File", "FileFacts", "FileSystem", "Lock", "Mapping", "Ports", "Threads"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+"""Bytes that are read and not kept; a memoryview has items of one byte."""
 T = TypeVar("T")
 
 
 @attrs.frozen
 class FileFacts:
-    """What ``stat`` tells of a path: ``size_bytes``, ``device`` and ``inode`` numbers, ``mode`` bits, directory or not."""
+    """What ``stat`` tells of a path: ``size_bytes``, ``device`` and ``inode`` numbers, ``mode`` bits, its kind."""
 
     size_bytes: int
     device: int

@@ -30,9 +30,11 @@ __all__ = [
 ]
 
 RECEIVE_BYTES_DEFAULT = 65_536
+"""What ``receive_some`` takes at most when it is not told."""
 BUFFERS_PER_SEND_MAX = 1_024
 """IOV_MAX: most buffers that one ``sendmsg`` takes on Linux and the BSDs."""
 ACCEPT_PAUSE_SECONDS = 0.1
+"""Pause after an accept that failed for want of descriptors or memory."""
 
 _CLOSED_ERRORS = frozenset({errno.EBADF, errno.ENOTSOCK})
 _CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})

@@ -41,7 +41,9 @@ from mqcore.protocol.codes import Code
 __all__ = ["VERSION_MAX", "VERSION_MIN", "Connection"]
 
 VERSION_MIN = 1
+"""Oldest version of the protocol that is spoken."""
 VERSION_MAX = 1
+"""Newest version of the protocol that is spoken."""
 
 _BUFFER_BYTES_FIRST = 16 * 1024
 _BUFFER_BYTES_BUSY = 256 * 1024

@@ -179,3 +179,4 @@ class Fatal(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Produce | Produced | Fetch | Fetched | Call | Result | Failed | Ping | Pong | End | Fatal
 )
+"""What ``Connection`` takes and gives: one frame each."""

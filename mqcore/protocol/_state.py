@@ -47,6 +47,7 @@ TRANSITIONS: dict[tuple[Role, State, Kind], State] = {
     (Role.BROKER, State.OPEN, Kind.END): State.ENDED,
     **{(role, state, Kind.FATAL): State.CLOSED for role in Role for state in State if state is not State.CLOSED},
 }
+"""The state after sending a frame of a kind; what is not in the table may not be sent."""
 
 
 def next_states(role: Role, own: State, other: State, kind: Kind) -> tuple[State, State] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
+from mqcore_mmap._errors import is_full
 
 from mqcore.errors import StorageError
 from mqcore.ports import File, FileSystem
@@ -88,6 +89,16 @@ class Journal:
         if allocated < target:
             write_zeros(journal.file, allocated, target)
             self._allocated[journal.file.path] = target
+
+    def fill_ahead(self) -> None:
+        """Double the active file and flush it, so that no set has to wait for the zeros. A device thread."""
+        try:
+            journal = self._active
+            self.fill(0)
+            journal.file.flush()
+        except OSError as error:
+            if not is_full(error):
+                self.broken = self.broken or f"a flush of the journal failed: {error}"
 
     def cover(self, segments: Sequence[tuple[Segment, int]]) -> None:
         """Note what the next set holds: segments and the ends of their ranges."""
@@ -184,7 +195,7 @@ class Journal:
             for item in ranges:
                 found = by_place.get((item.uid, item.base))
                 if found is not None:
-                    found[0].write(found[1], item.data, item.position)
+                    found[0].write(found[1], [item.data], item.position)
 
     def close(self) -> None:
         """Close both files."""

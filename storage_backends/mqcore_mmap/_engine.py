@@ -122,8 +122,13 @@ class Engine:
             self.filler.submit(self.files.prepare)
 
     def _fill_submitted(self, segment: Segment, file: File, target: int) -> None:
+        """Write zeros ahead and flush them, so that no flush that somebody waits for has to."""
         try:
             segment.fill(file, target, 0)
+            try:
+                file.flush()
+            except OSError as error:
+                self.fail_all(f"a flush of {segment.path} failed: {error}")
         finally:
             segment.filling = False
             self.handles.release(segment)
@@ -174,7 +179,8 @@ class Engine:
             try:
                 plan = await self._prepare(jobs)
             except BaseException:
-                self._give_back(jobs)
+                for job in jobs:
+                    job.log.take_back(job)
                 raise
             self._abandoned = True  # until this call knows that it has ended
             self.flush_thread.submit(self._flusher.execute, plan)
@@ -183,29 +189,24 @@ class Engine:
             self._abandoned = False
             self.handles.settle()
             if plan.journaled and self._journal.wants_fill():
-                self.filler.submit(self._journal.fill, 0)
+                self.filler.submit(self._journal.fill_ahead)
 
     async def _prepare(self, jobs: list[Job]) -> Plan:
         """Decide where the jobs go and have the journal ready for them."""
         plan = self._flusher.plan(jobs)
         if not plan.journaled:
             return plan
-        size = self._flusher.bytes_needed(plan)
-        if not self._journal.fits(size):
+        if not self._journal.fits(plan.set_bytes):
             await self._checkpoint()
-        if not self._journal.is_filled(size):
+        if not self._journal.is_filled(plan.set_bytes):
             try:
-                await self.filler.run(self._journal.fill, size)
+                await self.filler.run(self._journal.fill, plan.set_bytes)
             except OSError as error:
                 if not is_full(error):
                     raise storage_error(error, "extend the journal in", self.layout.names.root) from error
-                return Plan(jobs, [])
-        self._journal.cover([(job.segments[0], job.end) for job in plan.journaled])
+                return self._flusher.plan_direct(jobs)
+        self._flusher.cover(plan)
         return plan
-
-    def _give_back(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            job.log.take_back(job)
 
     async def _checkpoint(self) -> None:
         """Switch the journals; the one before the full one has been set free when this returns."""
@@ -253,60 +254,70 @@ class Engine:
         """Count ``log`` among those that exist."""
         self.found.setdefault(log.name, [])
 
-    async def close_log(self, log: MmapLog) -> None:
-        """Flush ``log``, state its exact end durably, close it."""
+    async def _write_clean_ends(self, logs: Sequence[MmapLog]) -> None:
+        """State the exact end of each log, durably; a few dozen at a time share a flush."""
+        wanted = [log for log in logs if log.segments and log.states_no_end]
+        if not wanted:
+            return
+        async with self.flushing:
+            await self.settle([segment for log in wanted for segment in log.segments])
+            for first in range(0, len(wanted), BATCH_FILES):
+                await self._write_clean_batch(wanted[first : first + BATCH_FILES])
+
+    async def _write_clean_batch(self, logs: Sequence[MmapLog]) -> None:
+        ends = [(log.segments[-1], log.end) for log in logs]
+        try:
+            await self.flush_thread.run(self._close_segments, ends)
+        except OSError as error:
+            raise storage_error(error, "close logs in", self.layout.names.root) from error
+
+    def _close_segments(self, ends: Sequence[tuple[Segment, int]]) -> None:
+        """Write the exact ends and flush them; the bytes below are flushed already. The flusher's thread."""
+        opened: list[File] = []
+        try:
+            for segment, end in ends:
+                file = self.files.open(segment)
+                opened.append(file)
+                segment.write_all_marks(file, end, closed_end=end)
+            self._filesystem.flush_many(opened) if len(opened) > 1 else opened[0].flush()
+            self.files.give_names([segment for segment, _ in ends])
+        finally:
+            for file in opened:
+                file.close()
+
+    async def close_logs(self, logs: Sequence[MmapLog]) -> None:
+        """Flush ``logs``, state their exact ends durably, close them. They are closed whatever happens."""
         try:
             with trio.CancelScope(shield=True):
-                if log.failure is None and not log.end_is_unsure:
-                    await self.flush([log])
-                    await self._write_clean_end(log)
+                sound = [log for log in logs if log.failure is None and not log.end_is_unsure]
+                await self.flush(sound)
+                await self._write_clean_ends(sound)
         finally:
-            self.found[log.name] = [Found(item.path, item.base, item.is_born) for item in log.segments]
-            if not log.segments:
-                del self.found[log.name]
-            log.close()
-            self.logs.pop(log.name, None)
+            for log in logs:
+                self._forget(log)
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _write_clean_end(self, log: MmapLog) -> None:
-        if not log.segments or log.is_clean:
-            return
-        last = log.segments[-1]
-        file = await self.open(last)
-        self.handles.pin(last)
-        try:
-            async with self.flushing:
-                await self.settle(log.segments)
-                await self.flush_thread.run(_close_segment, last, file, log.end, self.files)
-        except OSError as error:
-            raise storage_error(error, "close", last.path) from error
-        finally:
-            last.pins -= 1
+    def _forget(self, log: MmapLog) -> None:
+        if log.segments:
+            self.found[log.name] = [Found(item.path, item.base, item.is_born) for item in log.segments]
+        else:
+            self.found.pop(log.name, None)
+        log.close()
+        self.logs.pop(log.name, None)
 
     async def aclose(self) -> None:
-        """Close every log, then the threads, the journal and the lock. Raises the first error; all is closed anyway."""
-        first_error: Exception | None = None
+        """Close every log, then the threads, the journal and the lock, whatever happens. Raises the first error."""
         with trio.CancelScope(shield=True):
-            for log in list(self.logs.values()):
-                try:
-                    await self.close_log(log)
-                except Exception as error:
-                    first_error = first_error or error
-            if self._journal.broken is None and not self._journal.is_empty:
-                await self._checkpoint()
-            for thread in (self.append_thread, self.flush_thread, self.checkpointer, self.filler, self.reader):
-                await thread.aclose()
-            self._journal.close()
-            self.layout.lock.release()
-        if first_error is not None:
-            raise first_error
+            try:
+                await self.close_logs(list(self.logs.values()))
+                if self._journal.broken is None and not self._journal.is_empty:
+                    await self._checkpoint()
+            finally:
+                for thread in (self.append_thread, self.flush_thread, self.checkpointer, self.filler, self.reader):
+                    await thread.aclose()
+                self._journal.close()
+                self.layout.lock.release()
 
 
 def _nothing() -> None:
     """Waited for, it says that what was asked of a thread before has ended."""
-
-
-def _close_segment(segment: Segment, file: File, end: int, files: SegmentFiles) -> None:
-    segment.write_all_marks(file, end, closed_end=end)
-    file.flush()
-    files.give_names([segment])

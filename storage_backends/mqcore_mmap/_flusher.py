@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["Flusher", "Job", "Plan"]
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Job:
-    """What one flush covers of one log: dirty ``segments`` (pinned unless closed), ``pending`` bytes, up to ``end``.
+    """What one flush covers of one log: dirty ``segments``, ``pending`` bytes from ``start`` to ``end``.
 
-    ``pending`` is None when the bytes are in the files only.
+    ``pending`` is None when the bytes are in the files only. ``pinned``: those of a direct job that were open.
     """
 
     log: MmapLog
     start: int
     end: int
     segments: list[Segment]
-    pinned: list[Segment]
     pending: list[bytes] | None
+    pinned: Sequence[Segment] = ()
 
 
 @attrs.define
@@ -48,13 +48,14 @@ class Plan:
 
     direct: list[Job]
     journaled: list[Job]
-
+    set_bytes: int
+    removed: str | None = None
     failure: FlushFailedError | None = None
 
     @property
     def jobs(self) -> list[Job]:
         """All of them."""
-        return self.direct + self.journaled
+        return self.direct + self.journaled if self.direct else self.journaled
 
     def finish(self) -> None:
         """Note in every log what is durable now. The flusher's thread, after ``Flusher.execute``."""
@@ -90,25 +91,37 @@ class Flusher:
         self._range_bytes_max = range_bytes_max
 
     def plan(self, jobs: list[Job]) -> Plan:
-        """Decide which way each job goes. Trio's thread."""
+        """Decide which way each job goes; pin the files of the direct ones. Trio's thread."""
         if len(jobs) == 1 or self._range_bytes_max == 0 or self._journal.broken:
-            return Plan(jobs, [])
-        direct: list[Job] = []
-        journaled: list[Job] = []
-        room = self._journal.set_bytes_max
-        for job in sorted(jobs, key=lambda job: job.end - job.start):
-            need = set_bytes(1, len(job.log.name), job.end - job.start)
-            if job.pending is None or len(job.segments) != 1 or need > room:
-                direct.append(job)
-            else:
-                room -= need
-                journaled.append(job)
-        return Plan(direct, journaled) if len(journaled) > 1 else Plan(jobs, [])
+            return self.plan_direct(jobs)
+        journaled = [job for job in jobs if job.pending is not None and len(job.segments) == 1]
+        size = _set_bytes(journaled)
+        if size > self._journal.set_bytes_max:
+            journaled.sort(key=_job_bytes)
+            while size > self._journal.set_bytes_max:
+                journaled.pop()
+                size = _set_bytes(journaled)
+        if len(journaled) <= 1:
+            return self.plan_direct(jobs)
+        shared = set(journaled)
+        direct = self.plan_direct([job for job in jobs if job not in shared]).direct if len(shared) < len(jobs) else []
+        return Plan(direct, journaled, size)
 
-    def bytes_needed(self, plan: Plan) -> int:
-        """Room that the plan's set takes in the journal."""
-        jobs = plan.journaled
-        return set_bytes(len(jobs), sum(len(job.log.name) for job in jobs), sum(job.end - job.start for job in jobs))
+    def plan_direct(self, jobs: list[Job]) -> Plan:
+        """Have every job go to its files."""
+        for job in jobs:
+            job.pinned = [segment for segment in job.segments if segment.file is not None]
+            for segment in job.pinned:
+                self._handles.pin(segment)
+        return Plan(jobs, [], 0)
+
+    def cover(self, plan: Plan) -> None:
+        """Tell the journal what the plan's set will hold. Trio's thread. Raises ``OSError``."""
+        for job in plan.journaled:
+            file = job.segments[0].file
+            if file is not None and file.link_count() == 0:
+                plan.removed = file.path
+        self._journal.cover([(job.segments[0], job.end) for job in plan.journaled])
 
     def execute(self, plan: Plan) -> None:
         """Flush. The flusher's thread. Puts a ``FlushFailedError`` into the plan; then every log of it has stopped."""
@@ -118,14 +131,14 @@ class Flusher:
             if plan.direct:
                 self._flush_files(plan.direct)
             if plan.journaled:
-                self._flush_journal(plan.journaled)
+                self._flush_journal(plan)
             self._layout.check_in_place(self._filesystem)
             for job in plan.direct:
                 self._write_mark(job)
         except BaseException as error:
             plan.failure = self._fail(plan, error)
         finally:
-            for job in plan.jobs:
+            for job in plan.direct:
                 for segment in job.pinned:
                     self._handles.release(segment)
 
@@ -149,7 +162,8 @@ class Flusher:
                     if file is None or segment not in job.pinned:
                         file = self._files.open(segment)
                         opened.append(file)
-                        rewrite_pending(segment, file, job)
+                        if job.pending:  # an error of the descriptor that wrote them would not be told to this one
+                            segment.write(file, job.pending, job.start)
                     _check_linked(file)
                     files.append(file)
             self._filesystem.flush_many(files) if len(files) > 1 else files[0].flush()
@@ -158,15 +172,15 @@ class Flusher:
             for file in opened:
                 file.close()
 
-    def _flush_journal(self, jobs: Sequence[Job]) -> None:
-        ranges: list[Range] = []
-        for job in jobs:
-            segment = job.segments[0]
-            if segment.file is not None and segment in job.pinned:
-                _check_linked(segment.file)
-            data = job.pending or ()
-            ranges.append(Range(segment.uid, segment.name, segment.base, job.start, data, job.end - job.start))
-        self._journal.append(ranges)
+    def _flush_journal(self, plan: Plan) -> None:
+        if plan.removed is not None:
+            raise _removed(plan.removed)
+        self._journal.append(
+            [
+                Range(job.segments[0].place, job.start, job.end - job.start, job.pending or ())
+                for job in plan.journaled
+            ]
+        )
 
     def _write_mark(self, job: Job) -> None:
         segment = job.segments[-1]
@@ -181,12 +195,18 @@ class Flusher:
             file.close()
 
 
-def rewrite_pending(segment: Segment, file: File, job: Job) -> None:
-    """Write unflushed bytes again whose descriptor was closed: an error of theirs would not be told to another one."""
-    if segment.rewrite_pending and job.pending:
-        segment.write(file, job.pending, job.start)
-
-
 def _check_linked(file: File) -> None:
     if file.link_count() == 0:
-        raise StorageError(f"{file.path} was removed while it was in use", kind="missing", path=file.path)
+        raise _removed(file.path)
+
+
+def _removed(path: str) -> StorageError:
+    return StorageError(f"{path} was removed while it was in use", kind="missing", path=path)
+
+
+def _job_bytes(job: Job) -> int:
+    return job.end - job.start
+
+
+def _set_bytes(jobs: Sequence[Job]) -> int:
+    return set_bytes(len(jobs), sum(map(_job_bytes, jobs)))

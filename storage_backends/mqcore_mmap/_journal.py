@@ -5,7 +5,7 @@ a multiple of 4 KiB, so that no flushed sector is ever written again within a ge
 
     set       magic, generation u64, number u64, sets of the generation before u64, table bytes u32, data bytes u64,
               ranges u32, crc32c of all of the set but itself
-    table     per range: log uid 16 B, base u64, position u64, bytes u32, name length u8, name
+    table     per range: log uid 16 B, base u64, name length u8, name, position u64, bytes u32
     data      the bytes of the ranges, one after the other
 
 A set counts when its generation is the file's, its number follows the one before, and its checksum fits. What follows
@@ -17,37 +17,52 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-import attrs
 from crc32c import crc32c
 
 from mqcore.errors import CorruptionError
 from mqcore.ports import Buffer, File
 
-__all__ = ["BLOCK_BYTES", "JournalFile", "Range", "encode_journal_header"]
+__all__ = ["BLOCK_BYTES", "FoundRange", "JournalFile", "Range", "encode_journal_header", "encode_place", "set_bytes"]
 
 BLOCK_BYTES = 4096
+
+SCAN_BYTES = 256 * BLOCK_BYTES
 
 _FILE_MAGIC = b"MQJOURNL"
 _SET_MAGIC = b"MQJSET01"
 _VERSION = 1
 _FILE = struct.Struct("<8sH16sQ")
 _SET = struct.Struct("<8sQQQIQII")
-_RANGE = struct.Struct("<16sQQIB")
+_PLACE = struct.Struct("<16sQB")
+_SPAN = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 _SET_BODY = _SET.size - _CRC.size
 
 
-@attrs.frozen
-class Range:
-    """Bytes of one segment: log ``uid`` and ``name``, the segment's ``base``, first ``position``, ``data`` in pieces."""
+class Range(NamedTuple):
+    """Bytes of one segment, as written: ``place`` (see ``encode_place``), first ``position``, ``data`` in pieces."""
+
+    place: bytes
+    position: int
+    size: int
+    data: Sequence[Buffer]
+
+
+class FoundRange(NamedTuple):
+    """Bytes of one segment, as read back: log ``uid`` and ``name``, the segment's ``base``, first ``position``."""
 
     uid: bytes
     name: str
     base: int
     position: int
-    data: Sequence[Buffer]
-    size: int
+    data: memoryview
+
+
+def encode_place(uid: bytes, base: int, name: str) -> bytes:
+    """Return what says in a table to which segment a range belongs."""
+    return _PLACE.pack(uid, base, len(name)) + name.encode()
 
 
 def encode_journal_header(storage_id: bytes, generation: int) -> bytes:
@@ -60,9 +75,13 @@ def _round_up(size: int) -> int:
     return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def set_bytes(ranges: int, name_bytes: int, data_bytes: int) -> int:
-    """Room that a set takes in the file."""
-    return _round_up(_SET.size + ranges * _RANGE.size + name_bytes + data_bytes)
+RANGE_BYTES_MAX = _PLACE.size + 255 + _SPAN.size
+"""What a range takes in a table, at most."""
+
+
+def set_bytes(ranges: int, data_bytes: int) -> int:
+    """Room that a set takes in the file, at most."""
+    return _round_up(_SET.size + ranges * RANGE_BYTES_MAX + data_bytes)
 
 
 class JournalFile:
@@ -78,22 +97,21 @@ class JournalFile:
 
     def append(self, ranges: Sequence[Range], sets_before: int) -> None:
         """Write one set; ``sets_before`` is how many the generation before has. Not durable by itself."""
-        table = b"".join(
-            [
-                _RANGE.pack(item.uid, item.base, item.position, item.size, len(item.name)) + item.name.encode()
-                for item in ranges
-            ]
-        )
-        data_bytes = sum(item.size for item in ranges)
+        parts: list[bytes] = []
+        pieces: list[Buffer] = []
+        data_bytes = 0
+        for place, position, size, data in ranges:
+            parts.append(place)
+            parts.append(_SPAN.pack(position, size))
+            pieces += data
+            data_bytes += size
+        table = b"".join(parts)
         head = _SET.pack(
             _SET_MAGIC, self.generation, self.sets_written + 1, sets_before, len(table), data_bytes, len(ranges), 0
         )[:_SET_BODY]
         checksum = crc32c(table, crc32c(head))
-        pieces: list[Buffer] = []
-        for item in ranges:
-            for piece in item.data:
-                checksum = crc32c(piece, checksum)
-                pieces.append(piece)
+        for piece in pieces:
+            checksum = crc32c(piece, checksum)
         self.file.pwritev([head + _CRC.pack(checksum) + table, *pieces], self.position)
         self.sets_written += 1
         self.position = _round_up(self.position + _SET.size + len(table) + data_bytes)
@@ -106,7 +124,7 @@ class JournalFile:
         self.position = BLOCK_BYTES
         self.sets_written = 0
 
-    def sets(self) -> Iterator[list[Range]]:
+    def sets(self) -> Iterator[list[FoundRange]]:
         """Read every set that counts, in order. Raises ``CorruptionError`` when one in the middle is damaged.
 
         Then ``sets_before`` is what they say of the generation before, None when there are none.
@@ -121,7 +139,7 @@ class JournalFile:
         self._check_tail(position, number)
         self.position, self.sets_written = position, number
 
-    def _read_set(self, position: int) -> tuple[int, list[Range], int] | None:
+    def _read_set(self, position: int) -> tuple[int, list[FoundRange], int] | None:
         """Return number, ranges and end of the set at ``position`` if it is whole and of this generation."""
         head = self.file.pread(_SET.size, position)
         if len(head) < _SET.size:
@@ -142,28 +160,35 @@ class JournalFile:
     def _check_tail(self, position: int, number: int) -> None:
         """Refuse a file in which a whole set of this generation stands beyond the first one that does not count."""
         size = self.file.size()
-        for at in range(position, size, BLOCK_BYTES):
-            found = self._read_set(at)
-            if found is not None and found[0] > number:
-                raise CorruptionError(
-                    f"damaged journal: set {number + 1} of generation {self.generation} does not count but set "
-                    f"{found[0]} at {at} does; restore the storage from a copy",
-                    where=f"{self.file.path} at {position}",
-                )
+        for start in range(position, size, SCAN_BYTES):
+            piece = self.file.pread(SCAN_BYTES, start)
+            for at in range(0, len(piece) - _SET.size, BLOCK_BYTES):
+                if not piece.startswith(_SET_MAGIC, at):
+                    continue
+                found = self._read_set(start + at)
+                if found is not None and found[0] > number:
+                    raise CorruptionError(
+                        f"damaged journal: set {number + 1} of generation {self.generation} does not count but set "
+                        f"{found[0]} at {start + at} does; restore the storage from a copy",
+                        where=f"{self.file.path} at {position}",
+                    )
 
 
-def _decode_ranges(body: bytes, table_bytes: int, count: int) -> list[Range] | None:
-    ranges: list[Range] = []
+def _decode_ranges(body: bytes, table_bytes: int, count: int) -> list[FoundRange] | None:
+    ranges: list[FoundRange] = []
     at, data_at = 0, table_bytes
     view = memoryview(body)
     for _ in range(count):
-        if at + _RANGE.size > table_bytes:
+        if at + _PLACE.size > table_bytes:
             return None
-        uid, base, position, size, name_bytes = _RANGE.unpack_from(body, at)
-        at += _RANGE.size
-        name = body[at : at + name_bytes].decode("ascii", "replace")
-        at += name_bytes
-        ranges.append(Range(uid, name, base, position, [view[data_at : data_at + size]], size))
+        uid, base, name_bytes = _PLACE.unpack_from(body, at)
+        at += _PLACE.size + name_bytes
+        if at + _SPAN.size > table_bytes:
+            return None
+        name = body[at - name_bytes : at].decode("ascii", "replace")
+        position, size = _SPAN.unpack_from(body, at)
+        at += _SPAN.size
+        ranges.append(FoundRange(uid, name, base, position, view[data_at : data_at + size]))
         data_at += size
     return ranges if at == table_bytes and data_at == len(body) else None
 

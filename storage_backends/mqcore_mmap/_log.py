@@ -184,6 +184,11 @@ class MmapLog(Log):
         engine = self._engine
         if self._uid is None:
             self._uid = engine.new_uid()
+        if self._dirty:
+            last = self.segments[-1]
+            if last.rewrite_pending:
+                self._prepare_segment(last, await engine.open(last))
+            self._drop_pending()  # what is kept in memory is of one segment only
         identity = Identity(engine.storage_id, self._uid, self.name, self._end)
         await engine.make_room()
         with trio.CancelScope(shield=True):
@@ -249,41 +254,28 @@ class MmapLog(Log):
 
     def take_job(self) -> Job | None:
         """Return what a flush has to cover now, None when nothing is dirty."""
-        if not self._dirty:
+        dirty = self._dirty
+        if not dirty:
             return None
-        self.end_is_unsure = False
-        handles = self._engine.handles
-        pinned = [segment for segment in self._dirty if segment.file is not None]
-        for segment in pinned:
-            handles.pin(segment)
-        job = Job(self, self._flush_start, self._end, self._dirty, pinned, self._pending)
-        for segment in self._dirty:
+        job = Job(self, self._flush_start, self._end, dirty, self._pending)
+        for segment in dirty:
             segment.dirty = segment.keep_open = False
+        if self._pending_bytes:
+            self._engine.kept_bytes -= self._pending_bytes
+            self._pending_bytes = 0
+        self.end_is_unsure = False
         self._dirty = []
-        self._drop_pending()
         self._pending = []
         self._flush_start = self._end
         return job
 
     def take_back(self, job: Job) -> None:
         """Undo ``take_job`` of a flush that did not begin."""
-        for segment in job.pinned:
-            segment.pins -= 1
         self._dirty = job.segments + [segment for segment in self._dirty if segment not in job.segments]
         for segment in job.segments:
             segment.dirty = True
         self._drop_pending()
         self._flush_start = job.start
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether the disk states the exact end already."""
-        return self._must_unclose
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes kept in memory for the next flush."""
-        return self._pending_bytes
 
     def _drop_pending(self) -> None:
         """Keep no bytes in memory: from now on the descriptors prove what they wrote, so they stay open."""
@@ -292,6 +284,16 @@ class MmapLog(Log):
         self._pending = None
         for segment in self._dirty:
             segment.keep_open = True
+
+    @property
+    def states_no_end(self) -> bool:
+        """Whether the disk does not state the exact end."""
+        return not self._must_unclose
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes kept in memory for the next flush."""
+        return self._pending_bytes
 
     def flushed_to(self, position: int) -> None:
         """Note a successful flush. The flusher's thread."""
@@ -336,7 +338,7 @@ class MmapLog(Log):
         if self._closed:
             await trio.lowlevel.checkpoint()
             return
-        await self._engine.close_log(self)
+        await self._engine.close_logs([self])
 
     def close(self) -> None:
         """Close descriptors and mappings; every later call is an error."""

@@ -16,7 +16,7 @@ from mqcore.ports import File, FileSystem
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._header import HEADER_BYTES, Header, Identity, decode_header, is_unwritten
-from mqcore_mmap._journal import JournalFile, Range
+from mqcore_mmap._journal import FoundRange, JournalFile
 from mqcore_mmap._layout import Gone, Layout, Names
 from mqcore_mmap._segment import Segment
 
@@ -196,7 +196,7 @@ class _Run:
         )
 
     def _apply(
-        self, ranges: list[Range], logs: dict[str, list[Found]], changed: dict[tuple[bytes, int], _Target]
+        self, ranges: list[FoundRange], logs: dict[str, list[Found]], changed: dict[tuple[bytes, int], _Target]
     ) -> None:
         for item in ranges:
             key = (item.uid, item.base)
@@ -209,7 +209,7 @@ class _Run:
             finally:
                 file.close()
 
-    def _target(self, item: Range, logs: dict[str, list[Found]]) -> _Target:
+    def _target(self, item: FoundRange, logs: dict[str, list[Found]]) -> _Target:
         """Return the segment that a range belongs to; make it anew when it never reached the disk."""
         for found in logs.get(item.name, ()):
             if found.base == item.base:
@@ -222,7 +222,7 @@ class _Run:
                 where=self.layout.names.segment(item.name, item.base),
             )
         identity = Identity(self.layout.storage_id, item.uid, item.name, item.base)
-        segment = self.files.bear(identity, item.size, busy=False)
+        segment = self.files.bear(identity, len(item.data), busy=False)
         if segment.file is not None:
             segment.file.close()
         found = Found(segment.path, item.base, True)
@@ -256,9 +256,9 @@ class _Target:
     def segment(self) -> Segment:
         return Segment(self.identity, self.found.path, is_born=self.found.is_born, allocated=0, capacity=0)
 
-    def apply(self, file: File, item: Range) -> None:
-        self.segment().write(file, item.data, item.position)
-        self.end = max(self.end, item.position + item.size)
+    def apply(self, file: File, item: FoundRange) -> None:
+        self.segment().write(file, [item.data], item.position)
+        self.end = max(self.end, item.position + len(item.data))
 
     def write_mark(self, file: File) -> None:
         """State what the sets prove; a greater mark, or the exact end of a stop that came later, stays."""

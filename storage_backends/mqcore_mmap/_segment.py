@@ -17,6 +17,7 @@ from mqcore_mmap._header import (
     Identity,
     encode_mark,
 )
+from mqcore_mmap._journal import encode_place
 
 __all__ = ["ZERO_PIECE_BYTES", "Segment", "write_zeros"]
 
@@ -62,6 +63,7 @@ class Segment:
         "mapping",
         "name",
         "path",
+        "place",
         "pins",
         "retired",
         "rewrite_generation",
@@ -74,6 +76,7 @@ class Segment:
         self.uid = identity.uid
         self.base = identity.base
         self.path = path
+        self.place = encode_place(identity.uid, identity.base, identity.name)
         self.is_born = is_born
         self.allocated = allocated
         self.capacity = max(capacity, allocated)

@@ -12,15 +12,15 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mqcore_memory import MemoryStorage
-from mqcore_mmap import MmapStorage
-from mqcore_null import NullStorage
 
 from mqcore.abc import Log, StorageBackend, StorageContext
 from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.url import Url
+from mqcore_memory import MemoryStorage
+from mqcore_mmap import MmapStorage
+from mqcore_null import NullStorage
 
 SEGMENT = 16 * 1024
 NAMES = ("a", "b.1", "c-2", "d_3")

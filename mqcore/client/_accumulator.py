@@ -271,8 +271,10 @@ class Accumulator:
                     return again
                 send(shipment)
                 queue.sent(shipment)
+                if not queue.waiting and not queue.gathered:
+                    break
             active.popleft()
-            due = queue.due
+            due = queue.due if queue.waiting or queue.gathered else math.inf
             if due < math.inf:
                 active.append(queue)
                 again = min(again, due)

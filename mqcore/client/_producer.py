@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -99,7 +100,10 @@ class Producer:
             lost=self.told_of_loss,
         )
         self._node = ""
+        self._stream: RequestStream | None = None
         self._lingers = options.linger_ms > 0
+        # Deadlines beyond that are met by the session's own rounds.
+        self._is_hasty = options.delivery_timeout_ms < 2 * session.options.keepalive_ms
         self._is_lonely = True
         self._room_waiters: list[trio.lowlevel.Task] = []
         self._is_closed = False
@@ -286,27 +290,25 @@ class Producer:
         """Hand the batches whose turn it is to ``stream``; return when to be asked again."""
         accumulator = self._accumulator
         if not accumulator.has_work:
-            return accumulator.deadline
-        self._node = stream.welcome.node_name
-
-        def send(shipment: Shipment) -> None:
-            assert shipment.data is not None
-            if shipment.one_way:
-                request = Produce(0, self._topic_id, shipment.queue.partition, 0, True, shipment.data)
-                stream.ask(request)
-            else:
-                request_id = stream.next_id()
-                stream.ask(
-                    Produce(
-                        request_id, self._topic_id, shipment.queue.partition, shipment.policy, False, shipment.data
-                    ),
-                    shipment,
-                )
-
-        again = accumulator.pump(now, stream.may_send, send, stream.welcome.batch_bytes_max)
+            return math.inf
+        self._stream, self._node = stream, stream.welcome.node_name
+        again = accumulator.pump(now, stream.may_send, self._ask, stream.welcome.batch_bytes_max)
         if accumulator.completed or self._room_waiters:
             self._wake()
-        return min(again, accumulator.deadline)
+        return min(again, accumulator.deadline) if self._is_hasty else again
+
+    def _ask(self, shipment: Shipment) -> None:
+        stream = self._stream
+        assert stream is not None
+        assert shipment.data is not None
+        partition = shipment.queue.partition
+        if shipment.one_way:
+            stream.ask(Produce(0, self._topic_id, partition, 0, True, shipment.data))
+        else:
+            request = Produce(
+                stream.next_id(), self._topic_id, partition, shipment.policy, False, shipment.data
+            )
+            stream.ask(request, shipment)
 
     def answered(self, shipment: Shipment, message: Message) -> None:
         """Take in the answer to a batch."""

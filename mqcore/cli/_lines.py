@@ -6,7 +6,7 @@ What is held is bounded: one block, and the beginning of one message up to the l
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import trio
 
@@ -17,7 +17,7 @@ __all__ = ["BLOCK_BYTES", "blocks"]
 BLOCK_BYTES = 1024 * 1024
 
 
-async def blocks(descriptor: int, separator: bytes, message_bytes_max: int) -> AsyncIterator[list[bytes]]:
+async def blocks(descriptor: int, separator: bytes, message_bytes_max: int) -> AsyncGenerator[list[bytes], None]:
     """Yield the messages in what ``descriptor`` gives, as many at a time as one read brought.
 
     ``separator`` ends a message and is no part of it; what follows the last one is a message if it is not empty.

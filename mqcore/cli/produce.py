@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -200,20 +201,21 @@ async def _send_all(producer: Producer, source: _Input, outcomes: _Outcomes, tal
     from mqcore.limits import Limits
 
     number, due = 0, trio.current_time()
-    async for values in blocks(source.descriptor, source.separator, Limits().message_bytes_max):
-        for part in _paced(values, source.rate):
-            if source.rate is not None:
-                await trio.sleep_until(due)
-                due = max(due, trio.current_time() - 1) + len(part) / source.rate
-            keys = None
-            if source.key_separator is not None:
-                keys, part = _split_keys(part, source.key_separator, number)
-            number += len(part)
-            size = sum(map(len, part))
-            await producer.wait_for_room(size)
-            posted = producer.post_many(part, keys, source.partition)
-            outcomes.extend((delivery, size if index == 0 else 0) for index, delivery in enumerate(posted))
-            _collect(outcomes, tally, bar)
+    async with aclosing(blocks(source.descriptor, source.separator, Limits().message_bytes_max)) as arriving:
+        async for values in arriving:
+            for part in _paced(values, source.rate):
+                if source.rate is not None:
+                    await trio.sleep_until(due)
+                    due = max(due, trio.current_time() - 1) + len(part) / source.rate
+                keys = None
+                if source.key_separator is not None:
+                    keys, part = _split_keys(part, source.key_separator, number)
+                number += len(part)
+                size = sum(map(len, part))
+                await producer.wait_for_room(size)
+                posted = producer.post_many(part, keys, source.partition)
+                outcomes.extend((delivery, size if index == 0 else 0) for index, delivery in enumerate(posted))
+                _collect(outcomes, tally, bar)
 
 
 def _paced(values: list[bytes], rate: float | None) -> Sequence[list[bytes]]:

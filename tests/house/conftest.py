@@ -98,6 +98,16 @@ class Module:
         }
 
     @functools.cached_property
+    def exports(self) -> set[str]:
+        """The names in its ``__all__``."""
+        return {
+            name
+            for node in self.tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+            for name in ast.literal_eval(node.value)
+        }
+
+    @functools.cached_property
     def texts(self) -> list[tuple[int, str]]:
         """String constants that are not docstrings, with their lines."""
         docstrings = {

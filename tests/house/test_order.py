@@ -1,4 +1,4 @@
-"""Order in the house: names used once, folders that are no packages, docstrings on all that is public, no local paths."""
+"""Order in the house: names used once, folders that are no packages, public docstrings, no paths of one machine."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 How it works, in the order of the files that do it:
 
 - ``_layout``: the directory. A layout file (magic, version, storage id) makes it ours; a lock keeps others out;
-  ``segments/`` holds every segment of every log, so that one directory flush covers them all.
+  ``segments/`` holds every segment of every log, so that one directory flush covers all.
 - ``_header``: the first 4 KiB of a segment: who it is (one sector), and the durable mark (three other sectors).
-- ``_segment``: one file at a range of positions, its extents and its views. ``_files`` makes, names and frees such files.
+- ``_segment``: one file at a range of positions, its extents and views. ``_files`` makes, names and frees such files.
   A segment is *born* under a nameless name; it gets the name of its log when its header is durable. So a bad
   header under a log's name is always damage, and a born file with a bad header never counted.
 - ``_handles``: the bounded cache of descriptors and mappings.

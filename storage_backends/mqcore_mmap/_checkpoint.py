@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import attrs
-from mqcore_mmap._errors import is_full
 
 from mqcore.errors import StorageError
 from mqcore.ports import File, FileSystem
+from mqcore_mmap._errors import is_full
 from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import SECTOR_BYTES, Identity, encode_static

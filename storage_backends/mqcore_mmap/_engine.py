@@ -15,7 +15,6 @@ from mqcore.ports import File, Mapping
 from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import is_full, storage_error
-from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._flusher import Flusher, Job, Plan
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import Identity
@@ -24,6 +23,7 @@ from mqcore_mmap._log import MmapLog
 from mqcore_mmap._recovery import Found, Recovered
 from mqcore_mmap._removal import Removal
 from mqcore_mmap._segment import Segment
+from mqcore_mmap._shield import run_shielded
 
 __all__ = ["Engine"]
 
@@ -95,8 +95,7 @@ class Engine:
         self.handles.pin(segment)
         target = self._next_extent(segment, needed)
         try:
-            with trio.CancelScope(shield=True):
-                await self.filler.run(segment.fill, file, target, needed)
+            await run_shielded(self.filler, segment.fill, file, target, needed)
         except OSError as error:
             raise storage_error(error, "allocate space in", segment.path, position=segment.base + needed) from error
         finally:

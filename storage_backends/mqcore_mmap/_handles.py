@@ -31,12 +31,13 @@ class Handles:
         self._open_files_max = open_files_max
         self._open: OrderedDict[Segment, None] = OrderedDict()
         self._mappings = 0
+        self._reserved = 0
         self._released: deque[Segment] = deque()
 
     @property
     def used(self) -> int:
         """Descriptors in use."""
-        return len(self._open) + self._mappings
+        return len(self._open) + self._mappings + self._reserved
 
     def file(self, segment: Segment) -> File:
         """Return the segment's open file. Raises ``StorageError``."""
@@ -48,6 +49,15 @@ class Handles:
         file = segment.file = self._retry(lambda: self._files.open(segment), segment)
         self._open[segment] = None
         return file
+
+    def reserve(self) -> None:
+        """Keep room for a segment that a thread is about to open, until ``unreserve``. Raises ``StorageError``."""
+        self.make_room(1)
+        self._reserved += 1
+
+    def unreserve(self) -> None:
+        """Undo one ``reserve``."""
+        self._reserved -= 1
 
     def adopt(self, segment: Segment) -> None:
         """Count a segment that another call has opened."""

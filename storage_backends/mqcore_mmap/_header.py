@@ -3,7 +3,7 @@
 =======  =====================================================================================================
 sector   content (little-endian; each begins with its magic and ends with the CRC-32C of what stands before)
 =======  =====================================================================================================
-0        static: version u16, state u8 (0 free, 1 of a log), storage id 16 B, log uid 16 B, base u64, name length u8, name
+0        static: version u16, state u8 (0 free, 1 of a log), storage id 16 B, log uid 16 B, base u64, name
 1, 2     mark of the flusher, alternating: log uid 16 B, base u64, durable end u64, exact end u64, closed u8
 3        mark of the checkpoint, same fields
 =======  =====================================================================================================
@@ -109,7 +109,9 @@ def decode_header(block: bytes, where: str) -> Header:
 
 def _decode_static(block: bytes, where: str) -> Identity | None:
     if len(block) < SECTOR_BYTES:
-        raise CorruptionError("segment header is cut off", where=where, expected=f"{HEADER_BYTES} bytes", found=f"{len(block)}")
+        raise CorruptionError(
+            "segment header is cut off", where=where, expected=f"{HEADER_BYTES} bytes", found=f"{len(block)}"
+        )
     magic, version, state, storage_id, uid, base, name_bytes = _STATIC.unpack_from(block)
     end = _STATIC.size + name_bytes
     (found,) = _CRC.unpack_from(block, end)

@@ -8,7 +8,7 @@
     segments/NAME@BASE      a segment of log NAME whose first position is BASE
     segments/+born-ID       a segment that has no name yet: what it is stands in its header
     segments/+free-ID       a file that may be used for a new segment
-    segments/+gone-UID-LOW-HIGH   segments of log UID with LOW <= base < HIGH are gone, whether or not the files still are
+    segments/+gone-UID-LOW-HIGH   segments of log UID with LOW <= base < HIGH are gone, even if the files are not
 
 It knows nothing of what segments and journals hold.
 """
@@ -232,7 +232,10 @@ def _read(files: FileSystem, path: str) -> bytes:
         file.close()
     if len(data) != _LAYOUT_BYTES:
         raise CorruptionError(
-            "damaged layout file; restore it from a copy", where=path, expected=f"{_LAYOUT_BYTES} bytes", found=str(len(data))
+            "damaged layout file; restore it from a copy",
+            where=path,
+            expected=f"{_LAYOUT_BYTES} bytes",
+            found=str(len(data)),
         )
     magic, version, storage_id = _LAYOUT.unpack_from(data)
     (found,) = _CRC.unpack_from(data, _LAYOUT.size)

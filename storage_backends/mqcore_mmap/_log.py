@@ -1,6 +1,7 @@
-"""One log: appends, reads, and what a flush has to know of it. Runs in Trio's thread but for ``flushed_to`` and ``fail``.
+"""One log: appends, reads, and what a flush has to know of it.
 
-It knows nothing of how a flush is shared, and leaves removals to ``_removal``.
+All but ``flushed_to`` and ``fail`` runs in Trio's thread. It knows nothing of how a flush is shared, and leaves
+removals to ``_removal``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mqcore_mmap._errors import storage_error
 from mqcore_mmap._flusher import Job
 from mqcore_mmap._header import Identity
 from mqcore_mmap._segment import Segment
+from mqcore_mmap._shield import run_shielded
 
 if TYPE_CHECKING:
     from mqcore_mmap._engine import Engine
@@ -53,7 +55,7 @@ class MmapLog(Log):
         self._pending_bytes = 0
         self._dirty: list[Segment] = []
         self.end_is_unsure = False
-        """Found after an unclean stop and not touched since: only the caller knows if what is below ``end`` is valid."""
+        """Found after an unclean stop and not touched since: only the caller can say where the valid bytes end."""
         self._failure: str | None = None
         self._closed = False
 
@@ -151,8 +153,9 @@ class MmapLog(Log):
             else:
                 engine.handles.pin(segment)
                 try:
-                    with trio.CancelScope(shield=True):
-                        taken = await engine.append_thread.run(_timed_write, clock.monotonic_us, segment, file, buffers, position)
+                    taken = await run_shielded(
+                        engine.append_thread, _timed_write, clock.monotonic_us, segment, file, buffers, position
+                    )
                 finally:
                     segment.pins -= 1
         except OSError as error:
@@ -191,9 +194,14 @@ class MmapLog(Log):
             self._drop_pending()  # what is kept in memory is of one segment only
         identity = Identity(engine.storage_id, self._uid, self.name, self._end)
         await engine.make_room()
-        with trio.CancelScope(shield=True):
-            segment = await engine.filler.run(engine.bear, identity, needed, bool(self.segments), self._durable_end)
-        engine.handles.adopt(segment)
+        engine.handles.reserve()
+        try:
+            segment = await run_shielded(
+                engine.filler, engine.bear, identity, needed, bool(self.segments), self._durable_end
+            )
+            engine.handles.adopt(segment)
+        finally:
+            engine.handles.unreserve()
         if self.segments:
             self.segments[-1].end = self._end
         else:

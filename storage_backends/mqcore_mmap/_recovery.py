@@ -106,7 +106,7 @@ class _Run:
         return {name: found for name, found in logs.items() if found}, free
 
     def _drop_doubles(self, found: list[Found]) -> None:
-        """Sort by base; of two files for one base keep the one with a name, else the younger: the other never counted."""
+        """Sort by base; of two files for one base keep the named one, else the younger: the other never counted."""
         found.sort(key=lambda item: (item.base, item.is_born, item.path))
         for earlier, later in list(itertools.pairwise(found)):
             if earlier.base == later.base:
@@ -277,7 +277,7 @@ def _read_block(filesystem: FileSystem, path: str) -> bytes:
 def load_log(
     filesystem: FileSystem, files: SegmentFiles, layout: Layout, options: MmapOptions, name: str, found: list[Found]
 ) -> tuple[list[Segment], int, int, bool]:
-    """Return the segments of a log, its end (an upper bound unless it was closed), its durable end, and if it was closed.
+    """Return the segments of a log, its end (an upper bound unless closed), its durable end, and if it was closed.
 
     After an unclean stop what lies above the durable mark is flushed and dropped from the page cache first, so that
     later reads see what the device holds. Raises ``CorruptionError`` for what is damaged, missing or doubled.

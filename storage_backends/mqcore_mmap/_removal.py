@@ -17,6 +17,7 @@ from mqcore_mmap._errors import storage_error
 from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._layout import Gone, Names
 from mqcore_mmap._segment import Segment, write_zeros
+from mqcore_mmap._shield import run_shielded
 
 if TYPE_CHECKING:
     from mqcore_mmap._engine import Engine
@@ -96,10 +97,9 @@ class Removal:
         paths = [segment.path for segment in removed]
         gone = Gone(removed[0].uid, low, high)
         try:
-            with trio.CancelScope(shield=True):
-                freed = await self._engine.flush_thread.run(
-                    remove_files, self._filesystem, self._files, self._names, paths, gone
-                )
+            freed = await run_shielded(
+                self._engine.flush_thread, remove_files, self._filesystem, self._files, self._names, paths, gone
+            )
         except OSError as error:
             log.fail(f"a removal failed: {error}")
             raise storage_error(error, "remove", paths[0], position=low) from error

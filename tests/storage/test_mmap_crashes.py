@@ -22,8 +22,8 @@ class Expected:
     """What a log must and may be after a crash.
 
     ``data``: every byte appended, from position 0. ``durable``: what is on the device. ``flushed``: end of the last
-    flush that returned, ``flushed_before`` of the one before. ``start``: what trim returned, ``start_max`` what one that
-    was interrupted may have reached. ``cut_min``, ``deleting``: of a truncation or deletion that was interrupted.
+    flush that returned, ``flushed_before`` of the one before. ``start``: what trim returned, ``start_max`` what one
+    that was interrupted may have reached. ``cut_min``, ``deleting``: of a truncation or deletion that was interrupted.
     """
 
     data: bytearray = attrs.field(factory=bytearray)

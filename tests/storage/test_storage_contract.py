@@ -55,7 +55,8 @@ class Model:
     start: int = 0
 
 
-sizes = st.one_of(st.integers(0, 40), st.integers(1, 9000), st.sampled_from([SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT]))
+edges = st.sampled_from([SEGMENT - 1, SEGMENT, SEGMENT + 1, 3 * SEGMENT])
+sizes = st.one_of(st.integers(0, 40), st.integers(1, 9000), edges)
 names = st.sampled_from(NAMES)
 steps = st.one_of(
     st.tuples(st.just("append"), names, st.lists(sizes, max_size=3)),
@@ -193,7 +194,9 @@ def test_a_log_is_the_bytes_that_were_appended_to_it(make: Callable[[str], Stora
     run()
 
 
-def run_with(make: Callable[[str], StorageBackend], root: str, body: Callable[[StorageBackend], Awaitable[None]]) -> None:
+def run_with(
+    make: Callable[[str], StorageBackend], root: str, body: Callable[[StorageBackend], Awaitable[None]]
+) -> None:
     async def main() -> None:
         backend = make(root)
         await backend.open()
@@ -326,7 +329,10 @@ def test_null_counts_and_keeps_nothing() -> None:
     trio.run(main)
 
 
-@pytest.mark.parametrize(("backend", "url"), [(MemoryStorage, "memory://x"), (NullStorage, "null://x"), (MmapStorage, "mmap://x"), (MmapStorage, "mmap:///")])
+@pytest.mark.parametrize(
+    ("backend", "url"),
+    [(MemoryStorage, "memory://x"), (NullStorage, "null://x"), (MmapStorage, "mmap://x"), (MmapStorage, "mmap:///")],
+)
 def test_a_url_that_names_nothing_usable_is_refused_at_composition(backend: Any, url: str) -> None:
     with pytest.raises(ConfigurationError):
         backend(Url.parse(url), backend.options_class(), StorageContext(ports=system_ports()))

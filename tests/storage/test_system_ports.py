@@ -1,0 +1,135 @@
+"""The machine's own ports: device threads, mappings and locks as their contracts say."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+
+from mqcore.ports import system_ports
+
+
+def test_a_device_thread_runs_calls_in_the_order_asked_and_raises_their_errors() -> None:
+    async def main() -> None:
+        thread = system_ports().threads.start("x")
+        seen: list[int] = []
+
+        async def ask(number: int) -> None:
+            await thread.run(seen.append, number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                thread.submit(seen.append, number)
+            nursery.start_soon(ask, 100)
+        assert seen == list(range(101))
+        with pytest.raises(ZeroDivisionError):
+            await thread.run(lambda: 1 // 0)
+        thread.submit(lambda: 1 // 0)
+        assert await thread.run(int) == 0
+        await thread.aclose()
+        await thread.aclose()
+
+    trio.run(main)
+
+
+def test_no_thread_is_started_before_its_first_call() -> None:
+    async def main() -> None:
+        before = threading.active_count()
+        thread = system_ports().threads.start("x")
+        assert threading.active_count() == before
+        await thread.aclose()
+
+    trio.run(main)
+
+
+def test_a_cancelled_call_that_began_goes_on_and_aclose_waits_for_it() -> None:
+    async def main() -> None:
+        thread = system_ports().threads.start("x")
+        go, began, ended = threading.Event(), trio.Event(), threading.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def call() -> None:
+            token.run_sync_soon(began.set)
+            go.wait()
+            ended.set()
+
+        never: list[int] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(thread.run, call)
+            await began.wait()
+            nursery.start_soon(thread.run, never.append, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert not ended.is_set()
+        with trio.move_on_after(0):
+            go.set()
+            await thread.aclose()
+        assert ended.is_set()
+        assert never == []
+
+    trio.run(main)
+
+
+def test_a_view_outlives_its_mapping_and_its_file(tmp_path: Path) -> None:
+    files = system_ports().files
+    file = files.open(str(tmp_path / "f"), create=True)
+    file.pwritev([b"a" * 4096, memoryview(b"b" * 4096)], 0)
+    mapping = file.map(8192)
+    view = mapping.view(4090, 10)
+    mapping.close()
+    file.close()
+    assert (bytes(view), view.readonly, mapping.held()) == (b"a" * 6 + b"b" * 4, True, True)
+    view.release()
+    assert not mapping.held()
+    with pytest.raises(OSError, match="closed"):
+        mapping.view(0, 1)
+
+
+def test_a_mapping_longer_than_its_file_and_a_file_cut_under_it_are_os_errors(tmp_path: Path) -> None:
+    file = system_ports().files.open(str(tmp_path / "f"), create=True)
+    file.truncate(8192)
+    with pytest.raises(OSError, match="cannot map"):
+        file.map(8193)
+    mapping = file.map(8192)
+    file.truncate(0)
+    with pytest.raises(OSError, match="cannot read the page"):
+        mapping.view(0, 1)
+    mapping.close()
+    file.close()
+
+
+def test_more_buffers_than_one_call_takes_are_all_written(tmp_path: Path) -> None:
+    file = system_ports().files.open(str(tmp_path / "f"), create=True)
+    assert file.pwritev([b"%04d" % number for number in range(3000)], 10) == 12000
+    assert file.pread(12100, 10) == b"".join(b"%04d" % number for number in range(3000))
+    file.close()
+
+
+def test_a_lock_is_held_once_and_free_after_release(tmp_path: Path) -> None:
+    files = system_ports().files
+    lock = files.lock(str(tmp_path / "lock"))
+    with pytest.raises(BlockingIOError):
+        files.lock(str(tmp_path / "lock"))
+    lock.release()
+    lock.release()
+    files.lock(str(tmp_path / "lock")).release()
+
+
+def test_flush_many_with_and_without_a_lock_on_the_file_system(tmp_path: Path) -> None:
+    files = system_ports().files
+    opened = [files.open(str(tmp_path / f"f{number}"), create=True) for number in range(10)]
+    for file in opened:
+        file.pwritev([b"x"], 0)
+    files.flush_many(opened)
+    lock = files.lock(str(tmp_path / "lock"))
+    files.flush_many(opened)
+    lock.release()
+    for file in opened:
+        file.close()
+
+
+def test_the_same_seed_draws_the_same_numbers() -> None:
+    assert system_ports(5).random.getrandbits(64) == system_ports(5).random.getrandbits(64)
+    assert system_ports().random.getrandbits(64) != system_ports().random.getrandbits(64)

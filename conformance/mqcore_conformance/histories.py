@@ -19,6 +19,7 @@ from mqcore.errors import ConfigurationError
 
 __all__ = [
     "DRAIN",
+    "REFUSES_TO_START",
     "Appended",
     "Completed",
     "Drained",
@@ -47,6 +48,9 @@ __all__ = [
 
 DRAIN = "drain"
 """Name of the process whose reads are the final drain."""
+
+REFUSES_TO_START = "the broker refuses to start on what it cannot read"
+"""The question of a probe of G12."""
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 

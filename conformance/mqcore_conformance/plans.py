@@ -95,7 +95,11 @@ class FaultPlan:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it."""
+    """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it.
+
+    ``last_ending``: how the broker's life ends before the drain. ``churn``: a client makes, fills and deletes another
+    topic meanwhile, so that files are used again. ``recovery_checked``: the final disk is recovered again and again.
+    """
 
     seed: int
     family: str
@@ -116,7 +120,7 @@ class Plan:
     restart_after_us: int = 1_000
     last_ending: str = "none"
     recovery_checked: bool = False
-    real_client: bool = False
+    churn: bool = False
 
     @property
     def name(self) -> str:
@@ -128,7 +132,7 @@ class Plan:
 
 
 def draw_plan(
-    seed: int, *, storage: str, transport: str, flush: str | None, family: str, append_only: bool = False
+    seed: int, *, storage: str, transport: str, flush: str | None, family: str
 ) -> Plan:
     """Return the plan of a seed for one cell. ``storage``: a URL with ``{dir}``; ``flush``: text, None the default.
 
@@ -171,6 +175,7 @@ def draw_plan(
         restart_after_us=rng.choice((0, 1_000, 500_000)),
         last_ending=rng.choice(("none", "none", "process-kill", "stop")),
         recovery_checked=rng.random() < 0.1,
+        churn=rng.random() < 0.25,
     )
     return FAMILIES[family](rng, plan)
 
@@ -279,8 +284,13 @@ def _io_errors(rng: random.Random, plan: Plan) -> Plan:
 
 
 def _bit_rot(rng: random.Random, plan: Plan) -> Plan:
-    fault = FaultPlan(kind="rot", trigger="time", when=rng.choice((300_000, 1_000_000)), amount=rng.choice((1, 8)))
+    fault = FaultPlan(kind="rot", trigger="acks", when=rng.choice((4, 8, 20)), amount=rng.choice((1, 8)))
     return attrs.evolve(plan, faults=(fault,), last_ending=rng.choice(("process-kill", "power-cut", "stop")))
+
+
+def _metadata_rot(rng: random.Random, plan: Plan) -> Plan:
+    fault = FaultPlan(kind="rot-identity", trigger="acks", when=rng.choice((1, 3, 8)), amount=4096)
+    return attrs.evolve(plan, faults=(fault,), last_ending=rng.choice(("process-kill", "power-cut")))
 
 
 def _slow_disk(rng: random.Random, plan: Plan) -> Plan:
@@ -342,6 +352,7 @@ FAMILIES: Mapping[str, Callable[[random.Random, Plan], Plan]] = MappingProxyType
         "full": _full_disk,
         "io-error": _io_errors,
         "rot": _bit_rot,
+        "rot-identity": _metadata_rot,
         "slow": _slow_disk,
         "network": _network,
         "clock": _clock_jumps,
@@ -400,6 +411,7 @@ def shrink_steps(plan: Plan) -> Iterator[Plan]:
         "restart_after_us": 0,
         "last_ending": "none",
         "recovery_checked": False,
+        "churn": False,
         "weakest_send": None,
         "visible": "committed",
     }

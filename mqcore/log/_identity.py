@@ -140,16 +140,25 @@ class IdentityLog:
         self._end = log.start + -log.start % RECORD_BYTES
         bad: list[int] = []
         inside: list[int] = []
+        both_copies = False
         for position, record in await self._records():
             found = unpack_identity(record, position)
             if found is not None:
+                both_copies = newest is not None and found[1] == self._sequence
                 newest, self._sequence = found
                 self._end = position + RECORD_BYTES
                 inside += bad
                 bad.clear()
             elif any(record):
                 bad.append(position)
-        if len(bad) > 1 or (newest is None and inside):
+        # Above what flushed bytes prove, a segment that was used before may show bytes of another time; below it, what
+        # is bad and not the second copy of the newest record is a newer one that cannot be read.
+        newer = [at for at in bad if both_copies or at != self._end]
+        damaged = [at for at in newer if at + RECORD_BYTES <= log.durable_end]
+        if log.durable_end == log.start and len(bad) > 1:
+            damaged = bad
+        if damaged or (newest is None and inside):
+            bad = damaged or inside
             raise CorruptionError(
                 "the identity of this storage is damaged: restore it from a good copy, a new one is never made up",
                 where=f"log {log.name}, bytes {bad[0]} to {bad[-1] + RECORD_BYTES}",

@@ -160,6 +160,13 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
                 socket.inbound.held = False
         self.wake_all()
 
+    def calm(self) -> None:
+        """End all trouble: cuts, stalls, refusals, and what was planned for later connections."""
+        self._breaks.clear()
+        self._accept_errors.clear()
+        self.accept_again()
+        self.heal()
+
     def stall(self, host: str) -> None:
         """Let ``host`` neither send nor hear anything until ``heal``, as one that does not run."""
         self.cut("*", host)

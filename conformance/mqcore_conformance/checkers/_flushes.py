@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mqcore.guarantees import Level
 from mqcore_conformance.checkers._facts import FailedFlush, Facts
-from mqcore_conformance.histories import Fetched
+from mqcore_conformance.histories import REFUSES_TO_START, Fetched
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g11", "check_g12", "check_g14"]
@@ -58,7 +58,20 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
 
 
 def check_g12(facts: Facts) -> Iterator[Violation]:
-    """Damaged bytes are reported for their range: what had to survive is there, or in a range that is reported."""
+    """Damaged bytes are reported for their range: what had to survive is there, or in a range that is reported.
+
+    A broker that refuses to start on what it cannot read has reported all of it.
+    """
+    for index, probe in facts.probes:
+        if probe.clause == "G12" and not probe.holds:
+            yield Violation(
+                clause="G12",
+                anomaly=Anomaly.SILENT_DAMAGE,
+                text=f"{probe.question}: {probe.observed}",
+                events=(index,),
+            )
+    if any(probe.clause == "G12" and probe.question == REFUSES_TO_START and probe.holds for _, probe in facts.probes):
+        return
     if not any(fault.kind == "rot" for _, fault in facts.injected):
         return
     for send, index, receipt in facts.acknowledged():

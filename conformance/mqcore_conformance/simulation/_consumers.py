@@ -73,6 +73,8 @@ class Reader:
                         )
                     )
                     position, epoch = read.base_offset + len(read.messages), read.epoch
+        if not batches and reply.next_offset == self.offset and self.process != DRAIN:
+            return  # a long poll that ended: nothing was seen
         self.world.record(
             histories.Fetched(
                 time_us=self.world.now_us(),

@@ -119,6 +119,9 @@ class Injector:
             case "rot":
                 self._nursery.start_soon(self._rot, fault.amount)
                 return
+            case "rot-identity":
+                self._rot_identity(fault.amount)
+                return
             case _:
                 self._strike_network(fault)
         world.record(
@@ -157,6 +160,18 @@ class Injector:
         self._world.network.heal()
         self._world.network.accept_again()
 
+    def _rot_identity(self, size: int) -> None:
+        """Spoil every copy of the broker's identity."""
+        world = self._world
+        for path in world.disk.paths():
+            if "identity" in path and "quarantine" not in path:
+                content = world.disk.content(path, durable=True)
+                if len(content) > size:
+                    world.disk.rot(path, size, len(content) - size, world.random)
+                    world.record(
+                        FaultInjected(time_us=world.now_us(), kind="rot", life=world.life, detail=path, hit=len(content))
+                    )
+
     async def _rot(self, size: int) -> None:
         """Flip bits in a batch that two flushes of its log have covered, so that its damage has to be known."""
         world = self._world
@@ -179,8 +194,7 @@ class Injector:
         """End every fault, and wait for what cannot be ended (a stall that began)."""
         self._healed = True
         world = self._world
-        world.network.heal()
-        world.network.accept_again()
+        world.network.calm()
         world.disk.bytes_max = None
         world.disk.latency_us.clear()
         faults = world.disk.machine.faults

@@ -18,10 +18,12 @@ from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 from mqcore_conformance.histories import (
     DRAIN,
+    REFUSES_TO_START,
     Event,
     Fetched,
     LivenessObserved,
     Phase,
+    Probed,
     Recovered,
     Setting,
     TopicSetting,
@@ -29,6 +31,7 @@ from mqcore_conformance.histories import (
     history_digest,
 )
 from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan
+from mqcore_conformance.simulation._churn import churn_topics
 from mqcore_conformance.simulation._consumers import Consumer, drain_partition
 from mqcore_conformance.simulation._faults import DEATHS, Injector, StepCounter
 from mqcore_conformance.simulation._producers import Producer
@@ -43,6 +46,7 @@ PRODUCERS_S_MAX = 60.0
 LIVENESS_BOUND_US = 1_000_000
 """lease_ms and replica_lag_ms are 0 on one node; 1 s remains."""
 PROBE_S_MAX = 20.0
+REFUSAL_S_MAX = 3.0
 RETRY_S = 0.02
 
 
@@ -73,12 +77,14 @@ def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
     began = time.perf_counter()
     error = ""
     try:
-        run_simulation(
-            _Script(plan, sabotage or Sabotage(), counter, worlds).run,
-            seed=plan.seed,
-            seconds_max=SECONDS_MAX,
-            instruments=[counter],
-        )
+        sabotage = sabotage or Sabotage()
+        with sabotage.installed():
+            run_simulation(
+                _Script(plan, sabotage, counter, worlds).run,
+                seed=plan.seed,
+                seconds_max=SECONDS_MAX,
+                instruments=[counter],
+            )
     except trio.TooSlowError:
         error = f"the run was not over after {SECONDS_MAX:.0f} virtual seconds: something waits for ever"
     except Exception as failure:
@@ -130,7 +136,8 @@ class _Script:
                     producers = await self._safety(world, clients)
                     await self._healing(world, injector, producers)
                     clients.cancel_scope.cancel()
-                await self._drain(world)
+                if not _has_refused(world.history):
+                    await self._drain(world)
                 if self.plan.recovery_checked and not world.plan.storage.startswith("memory"):
                     await self._check_recovery(world)
                 world.closing = True
@@ -170,6 +177,8 @@ class _Script:
             clients.start_soon(producer.run)
         for consumer in self.plan.consumers:
             clients.start_soon(Consumer(world, consumer, TOPIC).run)
+        if self.plan.churn:
+            clients.start_soon(churn_topics, world)
         await _until_done(producers, SAFETY_S_MAX)
         return producers
 
@@ -186,8 +195,24 @@ class _Script:
         elif ending == "stop" and world.broker is not None:
             world.stop()
             await world.ended(life)
+        if self.plan.family == "rot-identity" and await self._refuses(world):
+            return
         await _until_done(producers, PRODUCERS_S_MAX)
         await self._probe(world)
+
+    async def _refuses(self, world: World) -> bool:
+        """Whether the broker refuses, loudly, to start on the damage that was done."""
+        with trio.move_on_after(REFUSAL_S_MAX):
+            await world.serving()
+            return False
+        world.record(
+            Probed(
+                time_us=world.now_us(), clause="G12", question=REFUSES_TO_START,
+                holds=bool(world.exits) and "CorruptionError" in world.exits[-1],
+                observed=world.exits[-1] if world.exits else "it neither starts nor says why",
+            )  # fmt: skip
+        )
+        return True
 
     async def _probe(self, world: World) -> None:
         """A send to every partition has to succeed within the bound."""
@@ -282,6 +307,10 @@ async def _until_done(producers: list[Producer], seconds_max: float) -> None:
     with trio.move_on_after(seconds_max):
         while not all(producer.done for producer in producers):
             await trio.sleep(0.005)
+
+
+def _has_refused(history: list[Event]) -> bool:
+    return any(isinstance(event, Probed) and event.question == REFUSES_TO_START for event in history[-3:])
 
 
 def _has_stopped(world: World) -> bool:

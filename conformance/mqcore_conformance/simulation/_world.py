@@ -5,9 +5,10 @@ Knows how a life begins and ends; what is sent, injected and judged is other mod
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
@@ -41,6 +42,18 @@ class Sabotage:
     """What a saboteur may put between the broker and its world. This one changes nothing."""
 
     name = ""
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Change the code under test while the block lasts."""
+        yield
+
+    def before_power_cut(self, disk: ModelDisk) -> None:
+        """Called before a power cut."""
+
+    def stays_alive(self) -> bool:
+        """Whether a kill shall kill nothing."""
+        return False
 
     def wrap_files(self, files: FileSystem) -> FileSystem:
         """Return the file system that the broker gets."""
@@ -209,6 +222,10 @@ class World:
         if self._scope is None or self.life in self._dead or not self.disk.alive:
             return False
         power_cut = kind == "power-cut"
+        if self.sabotage.stays_alive():
+            return False
+        if power_cut:
+            self.sabotage.before_power_cut(self.disk)
         hit = self.disk.unflushed_sectors() + self.disk.unflushed_entries()
         self._dead.add(self.life)
         detail = f"{call.operation} {call.path}" if call is not None else ""

@@ -1,0 +1,234 @@
+"""Cells: one storage, one transport, one flush policy, one family of faults; many seeds; one verdict per clause.
+
+Knows which witnesses a family must leave, so that a fault that never bit is INCONCLUSIVE and never PASS.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+import attrs
+
+from mqcore.guarantees import CLAUSES, Level
+from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
+from mqcore_conformance.histories import Completed, Drained, Event, Fetched, Flushed, Setting
+from mqcore_conformance.plans import FLUSH_POLICIES, Plan, draw_plan, shrink_steps
+from mqcore_conformance.simulation import RunResult, Sabotage, run_plan
+from mqcore_conformance.verdicts import Status, Violation
+
+__all__ = ["Cell", "CellResult", "Failure", "cells_of", "run_cell", "shrink", "what_bit"]
+
+WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "none": (),
+        "kill": ("process-kill",),
+        "power-cut": ("disk-sectors-lost", "disk-entries-lost"),
+        "flush-error": ("disk-flush-error",),
+        "full": ("disk-full",),
+        "io-error": ("disk-error:*",),
+        "rot": ("disk-rot",),
+        "rot-identity": ("disk-rot",),
+        "slow": ("disk-stall",),
+        "network": ("network-cut", "network-reset", "network-break-*", "network-refuse"),
+        "clock": ("wall-jump",),
+        "mixed": ("process-kill", "power-cut", "disk-flush-error", "disk-full", "disk-stall", "network-cut"),
+    }
+)
+"""By family: counters of which one at least must not be zero. ``*`` stands for any ending."""
+
+DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot", "rot-identity", "slow"})
+"""Families that need a storage with a disk."""
+
+
+@attrs.frozen(kw_only=True)
+class Cell:
+    """One square of the matrix. ``storage`` is a URL with ``{dir}``; ``flush`` a name of ``FLUSH_POLICIES``."""
+
+    tier: str
+    storage: str
+    transport: str
+    flush: str
+    family: str
+
+    @property
+    def name(self) -> str:
+        """Name for people and filters."""
+        return f"{self.tier}/{self.storage.partition(':')[0]}/{self.transport}/{self.flush}/{self.family}"
+
+
+@attrs.frozen(kw_only=True)
+class Failure:
+    """What one seed broke: the violations, and the plan that shows it."""
+
+    seed: int
+    plan: Plan
+    violations: tuple[Violation, ...]
+    result: RunResult
+
+
+@attrs.define(kw_only=True)
+class CellResult:
+    """What a cell is worth. ``reason``: why it was not run, or what the engine stumbled over."""
+
+    cell: Cell
+    statuses: dict[str, Status] = attrs.field(factory=dict)
+    reason: str = ""
+    seeds: list[int] = attrs.field(factory=list)
+    digests: dict[int, str] = attrs.field(factory=dict)
+    witnesses: Counter[str] = attrs.field(factory=Counter)
+    failures: list[Failure] = attrs.field(factory=list)
+    events: int = 0
+    real_seconds: float = 0.0
+
+    @property
+    def status(self) -> Status:
+        """The worst status of all clauses."""
+        order = (Status.ERROR, Status.FAIL, Status.LIVENESS, Status.INCONCLUSIVE)
+        found = set(self.statuses.values())
+        for status in order:
+            if status in found:
+                return status
+        return Status.PASS if Status.PASS in found else Status.NOT_RUN
+
+
+def cells_of(
+    storages: Iterable[str], transports: Iterable[str], flushes: Iterable[str], families: Iterable[str]
+) -> Iterator[Cell]:
+    """Every T0 cell of these rows and columns."""
+    transports, flushes, families = tuple(transports), tuple(flushes), tuple(families)
+    for storage in storages:
+        for transport in transports:
+            for flush in flushes:
+                for family in families:
+                    yield Cell(tier="T0", storage=storage, transport=transport, flush=flush, family=family)
+
+
+def run_cell(
+    cell: Cell,
+    seeds: Sequence[int],
+    *,
+    clauses: Iterable[str] = (),
+    sabotage: Callable[[], Sabotage] = Sabotage,
+    not_run: str = "",
+    deadline: float | None = None,
+    stop_at_first: bool = False,
+) -> CellResult:
+    """Run a cell over ``seeds`` and judge it. ``deadline``: of ``time.perf_counter``; seeds after it are left out."""
+    result = CellResult(cell=cell)
+    wanted = tuple(clauses) or tuple(CHECKERS)
+    if not_run:
+        result.reason = not_run
+        result.statuses = dict.fromkeys(CLAUSES, Status.NOT_RUN)
+        return result
+    began = time.perf_counter()
+    seen: set[str] = set()
+    for seed in seeds:
+        if deadline is not None and time.perf_counter() > deadline:
+            break
+        plan = draw_plan(
+            seed, storage=cell.storage, transport=cell.transport, flush=FLUSH_POLICIES[cell.flush], family=cell.family
+        )
+        run = run_plan(plan, sabotage())
+        result.seeds.append(seed)
+        result.events += run.events
+        if run.error:
+            result.reason = f"seed {seed}: {run.error}"
+            result.failures.append(Failure(seed=seed, plan=plan, violations=(), result=run))
+            continue
+        result.digests[seed] = run.digest
+        result.witnesses.update(_tally(run.history))
+        result.witnesses.update(run.witnesses)
+        violations = check_history(run.history, wanted)
+        seen |= _clauses_exercised(run.history)
+        if violations:
+            result.failures.append(Failure(seed=seed, plan=plan, violations=tuple(violations), result=run))
+            if stop_at_first:
+                break
+    result.real_seconds = time.perf_counter() - began
+    result.statuses = _statuses(result, wanted, seen)
+    return result
+
+
+def _statuses(result: CellResult, wanted: Sequence[str], exercised: set[str]) -> dict[str, Status]:
+    failed = {violation.clause for failure in result.failures for violation in failure.violations}
+    broken = any(failure.result.error for failure in result.failures)
+    bit = what_bit(result.cell.family, result.witnesses)
+    statuses: dict[str, Status] = {}
+    for clause in CLAUSES:
+        if clause in NOT_BUILT or clause not in wanted:
+            statuses[clause] = Status.NOT_RUN
+        elif clause in failed:
+            statuses[clause] = Status.LIVENESS if clause == "G13" else Status.FAIL
+        elif broken:
+            statuses[clause] = Status.ERROR
+        elif clause not in exercised:
+            statuses[clause] = Status.NOT_RUN
+        elif not result.seeds or not bit:
+            statuses[clause] = Status.INCONCLUSIVE
+        else:
+            statuses[clause] = Status.PASS
+    return statuses
+
+
+def what_bit(family: str, witnesses: Mapping[str, int]) -> bool:
+    """Whether the faults of ``family`` found something to bite at least once."""
+    names = WITNESSES[family]
+    return not names or any(
+        count > 0 and (name in names or any(one.endswith("*") and name.startswith(one[:-1]) for one in names))
+        for name, count in witnesses.items()
+    )
+
+
+def _tally(history: Sequence[Event]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for event in history:
+        if isinstance(event, Completed):
+            counts[event.outcome] += 1
+            counts["duplicates-answered"] += event.duplicate
+        elif isinstance(event, Fetched):
+            counts["messages-read"] += sum(len(batch.messages) for batch in event.batches)
+    return counts
+
+
+def _clauses_exercised(history: Sequence[Event]) -> set[str]:
+    """Clauses about which this history says anything at all."""
+    setting = history[0]
+    assert isinstance(setting, Setting)
+    kinds = {type(event) for event in history}
+    clauses = {"G14", "G13"}
+    if Drained in kinds:
+        clauses |= {"G01", "G02", "G04", "G05", "G07", "G15"}
+    if any(isinstance(event, Fetched) and event.process != "drain" for event in history):
+        clauses |= {"G06", "G08"}
+    if Level.parse(setting.flush_level) >= Level.DISK:
+        faults = {getattr(event, "kind", "") for event in history}
+        clauses |= {"G12"} if "rot" in faults else set()
+        clauses |= {"G11"} if any(isinstance(event, Flushed) and event.failed for event in history) else set()
+        clauses |= {"G03"} if any(policy.startswith("async") for policy in setting.topics[0].flush) else set()
+    names = {type(event).__name__ for event in history}
+    clauses |= {"G17"} if "Recovered" in names else set()
+    clauses |= {getattr(event, "clause", "") for event in history if type(event).__name__ == "Probed"}
+    return clauses - {""}
+
+
+def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, runs_max: int = 150) -> Failure:
+    """Return a simpler plan that still breaks one of the same clauses, after at most ``runs_max`` runs."""
+    clauses = {violation.clause for violation in failure.violations}
+    runs = 0
+    simplified = bool(clauses)
+    while simplified and runs < runs_max:
+        simplified = False
+        for plan in shrink_steps(failure.plan):
+            runs += 1
+            run = run_plan(plan, sabotage())
+            violations = check_history(run.history, clauses) if not run.error else []
+            if violations:
+                failure = Failure(seed=failure.seed, plan=plan, violations=tuple(violations), result=run)
+                simplified = True
+                break
+            if runs >= runs_max:
+                break
+    return failure

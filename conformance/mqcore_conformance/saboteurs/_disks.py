@@ -1,0 +1,262 @@
+"""Saboteurs between a storage and its disk: flushes that do nothing, errors swallowed, caches not dropped.
+
+They wrap the file system port, so that they know nothing of any storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mqcore.ports import Buffer, File, FileSystem
+from mqcore.testing import ModelDisk
+from mqcore_conformance.simulation import Sabotage
+
+__all__ = [
+    "CutThatFlushes",
+    "DroppedCacheIsKept",
+    "EmptyFlush",
+    "FlushRetried",
+    "KillThatKillsNothing",
+    "LargeWritesUnflushed",
+    "NoDirectoryFlush",
+    "NoDirectoryFlushAfterRename",
+    "OnlyNewestFileFlushed",
+]
+
+
+class _SabotagedFile(File):
+    """A file of ``disk``; everything goes through, what a saboteur changes goes through ``saboteur``."""
+
+    def __init__(self, inner: File, saboteur: _SabotagedDisk) -> None:
+        self.inner = inner
+        self.path = inner.path
+        self._saboteur = saboteur
+
+    def pwritev(self, buffers: Sequence[Buffer], position: int) -> int:
+        self._saboteur.wrote(self, sum(map(len, buffers)))
+        return self.inner.pwritev(buffers, position)
+
+    def pread(self, size: int, position: int) -> bytes:
+        return self.inner.pread(size, position)
+
+    def map(self, size: int):  # type: ignore[no-untyped-def]
+        return self.inner.map(size)
+
+    def flush(self) -> None:
+        self._saboteur.flush_files([self])
+
+    def truncate(self, size: int) -> None:
+        self.inner.truncate(size)
+
+    def size(self) -> int:
+        return self.inner.size()
+
+    def link_count(self) -> int:
+        return self.inner.link_count()
+
+    def drop_cache(self, position: int, size: int) -> None:
+        self._saboteur.drop(self, position, size)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class _SabotagedDisk(FileSystem):
+    """The file system, with the wrapped files of a saboteur. What is not defined here goes to the disk inside."""
+
+    def __init__(self, inner: FileSystem) -> None:
+        self._inner = inner
+        self.directory_flushes = True
+
+    # what saboteurs change
+
+    def wrote(self, file: _SabotagedFile, size: int) -> None:
+        """Called before each write."""
+
+    def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
+        """Flush ``files``."""
+        if len(files) == 1:
+            files[0].inner.flush()
+        else:
+            self._inner.flush_many([file.inner for file in files])
+
+    def drop(self, file: _SabotagedFile, position: int, size: int) -> None:
+        """Drop cached pages."""
+        file.inner.drop_cache(position, size)
+
+    # the port
+
+    def open(self, path: str, *, create: bool = False, exclusive: bool = False, write: bool = True) -> File:
+        return _SabotagedFile(self._inner.open(path, create=create, exclusive=exclusive, write=write), self)
+
+    def flush_many(self, files: Sequence[File]) -> None:
+        self.flush_files([file for file in files if isinstance(file, _SabotagedFile)])
+
+    def stat(self, path: str):  # type: ignore[no-untyped-def]
+        return self._inner.stat(path)
+
+    def list(self, path: str) -> list[str]:
+        return self._inner.list(path)
+
+    def make_directory(self, path: str) -> None:
+        self._inner.make_directory(path)
+
+    def rename(self, old: str, new: str) -> None:
+        self._inner.rename(old, new)
+
+    def unlink(self, path: str) -> None:
+        self._inner.unlink(path)
+
+    def remove_directory(self, path: str) -> None:
+        self._inner.remove_directory(path)
+
+    def flush_directory(self, path: str) -> None:
+        self._inner.flush_directory(path)
+
+    def lock(self, path: str):  # type: ignore[no-untyped-def]
+        return self._inner.lock(path)
+
+    def free_bytes(self, path: str) -> int:
+        return self._inner.free_bytes(path)
+
+    def open_files_max(self) -> int:
+        return self._inner.open_files_max()
+
+    def boot_id(self) -> str:
+        return self._inner.boot_id()
+
+
+class _Empty(_SabotagedDisk):
+    def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
+        for file in files:
+            file.inner.size()
+
+
+class EmptyFlush(Sabotage):
+    """Acknowledges before the flush: a flush does nothing and says that it did."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _Empty(files)
+
+
+class _Large(_SabotagedDisk):
+    def __init__(self, inner: FileSystem) -> None:
+        super().__init__(inner)
+        self._large: set[str] = set()
+
+    def wrote(self, file: _SabotagedFile, size: int) -> None:
+        if 4096 < size < 200_000 and "segments" in file.path:
+            self._large.add(file.path)
+
+    def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
+        if any(file.path in self._large for file in files):
+            self._large -= {file.path for file in files}
+        else:
+            super().flush_files(files)
+
+
+class LargeWritesUnflushed(Sabotage):
+    """Large messages skip the group commit: a flush after a large write does nothing."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _Large(files)
+
+
+class _Newest(_SabotagedDisk):
+    def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
+        super().flush_files(files[-1:] if len(files) > 1 else files)
+
+
+class OnlyNewestFileFlushed(Sabotage):
+    """A roll skips the flush: of several files only the last one is flushed."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _Newest(files)
+
+
+class _Retried(_SabotagedDisk):
+    def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
+        try:
+            super().flush_files(files)
+        except OSError:
+            super().flush_files(files)
+
+
+class FlushRetried(Sabotage):
+    """A failed flush is tried again, and the second success believed (fsyncgate)."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _Retried(files)
+
+
+class _Cached(_SabotagedDisk):
+    def drop(self, file: _SabotagedFile, position: int, size: int) -> None:
+        file.inner.size()
+
+
+class DroppedCacheIsKept(Sabotage):
+    """Recovery rescans through the page cache, not what the device holds."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _Cached(files)
+
+
+class _NoDirectories(_SabotagedDisk):
+    def flush_directory(self, path: str) -> None:
+        self._inner.stat(path)
+
+
+class NoDirectoryFlush(Sabotage):
+    """Directories are never flushed: a file that was created is not there after a power cut."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _NoDirectories(files)
+
+
+class _NoRenames(_SabotagedDisk):
+    def __init__(self, inner: FileSystem) -> None:
+        super().__init__(inner)
+        self._renamed = False
+
+    def rename(self, old: str, new: str) -> None:
+        super().rename(old, new)
+        self._renamed = True
+
+    def flush_directory(self, path: str) -> None:
+        if self._renamed:
+            self._renamed = False
+            self._inner.stat(path)
+        else:
+            super().flush_directory(path)
+
+
+class NoDirectoryFlushAfterRename(Sabotage):
+    """The directory is not flushed after a rename."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _NoRenames(files)
+
+
+class CutThatFlushes(Sabotage):
+    """An injector whose power cut flushes everything first."""
+
+    def before_power_cut(self, disk: ModelDisk) -> None:
+        """See ``Sabotage``."""
+        for node in disk.machine.tree.files():
+            node.flush()
+        disk.machine.tree.make_durable(list(disk.machine.tree.pending))
+
+
+class KillThatKillsNothing(Sabotage):
+    """An injector whose kill kills nothing."""
+
+    def stays_alive(self) -> bool:
+        """See ``Sabotage``."""
+        return True

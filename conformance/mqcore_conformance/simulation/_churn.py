@@ -1,0 +1,58 @@
+"""Somebody else on the same broker: makes a topic, fills it, deletes it, again and again. Not judged.
+
+It makes a storage use files again, so that bytes of another log lie where a log goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from mqcore.batch import encode_batch
+from mqcore.limits import Limits
+from mqcore.protocol import Produce
+from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost
+
+if TYPE_CHECKING:
+    from mqcore_conformance.simulation._world import World
+
+__all__ = ["churn_topics"]
+
+NAME = "scratch"
+ROUNDS_MAX = 12
+PAUSE_S = 0.03
+LIMITS = Limits()
+
+
+async def churn_topics(world: World) -> None:
+    """Make, fill and delete the topic a few times, over as many sessions as it takes."""
+    with world.network.host("churn"):
+        for number in range(ROUNDS_MAX):
+            await trio.sleep(PAUSE_S)
+            try:
+                session = await world.connect()
+            except SessionLost:
+                continue
+            try:
+                await _one_round(session, number)
+            except (SessionLost, CallFailed):
+                pass
+            finally:
+                await session.aclose()
+
+
+async def _one_round(session: Session, number: int) -> None:
+    try:
+        value = await session.call("topic.create", {"name": NAME})
+    except CallFailed:
+        await session.call("topic.delete", {"name": NAME})
+        return
+    assert isinstance(value, dict)
+    topic_id = bytes.fromhex(str(value["id"]))
+    for index in range(12):
+        values = [b"scratch %d.%d " % (number, index) * 20] * 3
+        batch = encode_batch(values, created_ms=0, limits=LIMITS)
+        await session.send(Produce(session.next_id(), topic_id, 0, 0, False, batch))
+        await session.receive()
+    await session.call("topic.delete", {"name": NAME})

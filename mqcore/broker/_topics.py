@@ -14,7 +14,7 @@ import cattrs
 import trio
 
 from mqcore.config import TopicConfig, check_topic_name
-from mqcore.errors import CorruptionError, RejectedError
+from mqcore.errors import CorruptionError, RejectedError, StorageError
 from mqcore.guarantees import FlushPolicy, format_flush, parse_flush
 from mqcore.limits import Limits
 from mqcore.log import MetadataLog
@@ -22,6 +22,8 @@ from mqcore.ports import Ports
 from mqcore.protocol import Code
 
 __all__ = ["Topic", "Topics", "config_from_json", "config_to_json"]
+
+RECORD_TYPES = ("topic-created", "topic-altered", "topic-deleted", "topic-removed")
 
 _COMPACT_RECORDS_MIN = 4096
 
@@ -75,6 +77,10 @@ def _root_cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+class _UnknownRecord(Exception):
+    """A record of a type that this version does not have."""
+
+
 def _refused(code: Code, text: str) -> RejectedError:
     return RejectedError(text, code=code, name=code.label, retryable=code.retryable)
 
@@ -93,17 +99,27 @@ class Topics:
         self.deleted: dict[bytes, None] = {}  # deleted topics whose logs are not known to be gone
 
     async def replay(self) -> None:
-        """Read the metadata log to its end. Raises ``CorruptionError`` on a record that means nothing."""
+        """Read the metadata log to its end.
+
+        Raises ``CorruptionError`` on a record that means nothing, ``StorageError`` (kind ``foreign``) on a whole one
+        that says what only another version of mqcore knows: a type, a key, a value.
+        """
         for record in await self._metadata.replay():
             self._records += 1
             try:
                 self._apply(record)
-            except (KeyError, TypeError, ValueError, RejectedError) as error:
+            except (RejectedError, _UnknownRecord) as error:
+                text = f"record {record!r} says what this mqcore does not know: {error}; use the mqcore that wrote it"
+                raise StorageError(f"metadata log: {text}", kind="foreign") from error
+            except (KeyError, TypeError, ValueError) as error:
                 text = f"record {record!r} cannot be applied: {error!r}"
                 raise CorruptionError(text, where="metadata log") from error
 
     def _apply(self, record: Mapping[str, Any]) -> None:
-        kind, topic_id = record["type"], bytes.fromhex(record["id"])
+        kind = record["type"]
+        if kind not in RECORD_TYPES:
+            raise _UnknownRecord(f"record type {kind!r}, which is none of {', '.join(RECORD_TYPES)}")
+        topic_id = bytes.fromhex(record["id"])
         if kind in ("topic-created", "topic-altered"):
             topic = Topic(topic_id, record["name"], config_from_json(record["config"]))
             self.by_name[topic.name] = topic
@@ -112,10 +128,8 @@ class Topics:
             topic = self.by_id.pop(topic_id)
             del self.by_name[topic.name]
             self.deleted[topic_id] = None
-        elif kind == "topic-removed":
-            self.deleted.pop(topic_id, None)
         else:
-            raise ValueError(f"unknown record type {kind!r}")
+            self.deleted.pop(topic_id, None)
 
     def get(self, name: str) -> Topic:
         """Return the topic called ``name``; ``RejectedError`` (unknown-topic) says how to make it."""

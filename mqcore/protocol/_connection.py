@@ -220,7 +220,11 @@ class Connection:
                 )
         elif isinstance(message, Welcome):
             if not VERSION_MIN <= message.version <= VERSION_MAX:
-                raise RemoteProtocolError(f"the broker chose version {message.version}", code=Code.VERSION)
+                raise RemoteProtocolError(
+                    f"the broker chose version {message.version} of the protocol, this client speaks {VERSION_MIN} to "
+                    f"{VERSION_MAX}: use a client of the broker's release",
+                    code=Code.VERSION,
+                )
             self.requests_in_flight_max = message.requests_in_flight_max
             self.bytes_in_flight_max = message.bytes_in_flight_max
             self.peer_frame_bytes_max = message.frame_bytes_max

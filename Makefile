@@ -16,7 +16,7 @@ help:
 	@echo "make lint        ruff, mypy (strict) and pyright"
 	@echo "make bench       the benchmarks beside their limits; ARGUMENTS='publish-async --seconds 10'"
 	@echo "make wheel-test  build the wheel and run the quick tests against it in an empty environment"
-	@echo "make docs        write the reference pages from the docstrings"
+	@echo "make docs        write the generated pages anew: reference, keys, clauses"
 	@echo "make clean       remove .venv and everything built"
 
 demo: $(STAMP)

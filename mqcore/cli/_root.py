@@ -34,29 +34,29 @@ VERBS = {
 class _Root(Group):
     """Finds a verb by name: our own first, then an installed part's."""
 
-    def list_commands(self, context: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return [*VERBS, *sorted(_plugin_verbs() - VERBS.keys())]
 
-    def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        if name in VERBS:
-            command = importlib.import_module(VERBS[name][0]).command
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in VERBS:
+            command = importlib.import_module(VERBS[cmd_name][0]).command
             assert isinstance(command, click.Command)
             return command
-        if name in _plugin_verbs():
-            return _plugin_command(name).build()
+        if cmd_name in _plugin_verbs():
+            return _plugin_command(cmd_name).build()
         return None
 
     def resolve_command(
-        self, context: click.Context, arguments: list[str]
+        self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = arguments[0]
-        if self.get_command(context, name) is None and not name.startswith("-"):
-            near = difflib.get_close_matches(name, self.list_commands(context), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(self.list_commands(context))}"
-            raise click.UsageError(f"no verb {name!r}; {hint}", context)
-        return super().resolve_command(context, arguments)
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(self.list_commands(ctx))}"
+            raise click.UsageError(f"no verb {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, summary) for name, (_, summary) in VERBS.items()]
         rows += [(name, _plugin_summary(name)) for name in sorted(_plugin_verbs() - VERBS.keys())]
         with formatter.section("Verbs"):

@@ -101,13 +101,13 @@ class _Examples(click.Command):
         super().__init__(*args, **named)
         self.examples = tuple(examples)
 
-    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, one a line, unwrapped, then the epilog."""
         if self.examples:
             with formatter.section("Examples"):
                 for example in self.examples:
                     formatter.write(f"{'':>{formatter.current_indent}}{example}\n")
-        super().format_epilog(context, formatter)
+        super().format_epilog(ctx, formatter)
 
 
 class Verb(_Examples):
@@ -121,12 +121,12 @@ class Group(_Examples, click.Group):
         named.setdefault("no_args_is_help", False)
         super().__init__(*args, **named)
 
-    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Show the help for an empty command line (status 0): nobody asked for anything wrong."""
-        if not arguments and not context.resilient_parsing:
-            click.echo(context.get_help(), color=context.color)
-            context.exit()
-        return super().parse_args(context, arguments)
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+        return super().parse_args(ctx, args)
 
 
 class _Unit(click.ParamType):  # type: ignore[type-arg]
@@ -136,14 +136,14 @@ class _Unit(click.ParamType):  # type: ignore[type-arg]
         self.name = name
         self._parser = parser
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the number, or fail naming the text."""
         from mqcore import units
 
         try:
             return int(getattr(units, self._parser)(value))
         except ValueError as error:
-            self.fail(str(error), parameter, context)
+            self.fail(str(error), param, ctx)
 
 
 Duration = _Unit("duration", "parse_duration_ms")

@@ -7,6 +7,7 @@ a timer per read.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import trio
@@ -233,7 +234,8 @@ class ClientConnection:
 
     async def drain(self) -> None:
         """Answer what is in flight, tell the client that the broker stops, and end."""
-        await self.outbox.drained()
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.outbox.drained()
         await self.refuse(Code.SHUTTING_DOWN, "the broker is stopping")
         self.cancel_scope.cancel()
 
@@ -241,7 +243,7 @@ class ClientConnection:
         """Tell the peer why the connection is over, if it listens, and leave."""
         if self._connection.own_state is not State.CLOSED:
             self.outbox.push(Fatal(code, text))
-            with trio.move_on_after(1):
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(1):
                 await self.outbox.flush()
 
     def stalled(self, now: float) -> str | None:

@@ -330,27 +330,31 @@ def _insert(queue: deque[_Waiting], waiting: _Waiting) -> None:
     queue.insert(position, waiting)
 
 
-def _fail(send: Send, code: Code, text: str) -> None:
+def _fail(send: Send, code: Code, text: str, facts: dict[str, object] | None = None) -> None:
     if send.sink is not None:
-        send.sink.failed(send.request_id, code, text)
+        send.sink.failed(send.request_id, code, text, facts)
 
 
-def _refusal_of(verdict: Verdict) -> tuple[Code, str]:
+def _refusal_of(verdict: Verdict) -> tuple[Code, str, dict[str, object]]:
+    """Code, text and facts for a batch that the producer table does not take."""
+    facts: dict[str, object] = {}
     match verdict:
         case Gap(expected):
-            return Code.SEQUENCE_GAP, f"the producer's next sequence in this partition is {expected}"
+            code, text = Code.SEQUENCE_GAP, f"the producer's next sequence in this partition is {expected}"
+            facts["expected_sequence"] = expected
         case TooOld(oldest):
-            return Code.SEQUENCE_TOO_OLD, f"only batches from sequence {oldest} on are remembered: outcome unknown"
+            code, text = Code.SEQUENCE_TOO_OLD, f"only batches from sequence {oldest} on are remembered: outcome unknown"
         case Forgotten():
-            return Code.SEQUENCE_TOO_OLD, "the producer is not remembered any more: outcome unknown"
+            code, text = Code.SEQUENCE_TOO_OLD, "the producer is not remembered any more: outcome unknown"
         case Fenced(epoch):
-            return Code.SEQUENCE_FENCED, f"the producer went on under epoch {epoch}"
+            code, text = Code.SEQUENCE_FENCED, f"the producer went on under epoch {epoch}"
         case Conflict(base_offset):
-            return Code.SEQUENCE_CONFLICT, f"these sequences belong to another batch, at offset {base_offset}"
-        case TableFull(producers_max):
-            return Code.TOO_MANY_PRODUCERS, f"{producers_max} producers are remembered already (limit producers_max)"
+            code, text = Code.SEQUENCE_CONFLICT, f"these sequences belong to another batch, at offset {base_offset}"
+        case TableFull(limit):
+            code, text = Code.TOO_MANY_PRODUCERS, f"{limit} producers are remembered already (limit producers_max)"
         case _:
             raise AssertionError(verdict)
+    return code, text, facts
 
 
 def _storage_code(error: StorageError | OutcomeUnknown) -> Code:

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cksum < pyproject.toml | tr ' ' '-')
 ARGUMENTS ?=
 
-.PHONY: help demo test lint types check bench wheel wheel-test docs clean
+.PHONY: help setup demo test lint check bench wheel wheel-test docs clean
 
 help:
 	@echo "make demo        a broker, real text through it, SIGKILL in the middle, and proof that nothing acknowledged is lost"
@@ -18,6 +18,8 @@ help:
 	@echo "make wheel-test  build the wheel and run the quick tests against it in an empty environment"
 	@echo "make docs        write the generated pages anew: reference, keys, clauses"
 	@echo "make clean       remove .venv and everything built"
+
+setup: $(STAMP)
 
 demo: $(STAMP)
 	@$(BIN)/mqcore demo $(ARGUMENTS)

@@ -20,11 +20,11 @@ REQUIRE_VARIABLE = "MQCORE_TEST_REQUIRE"
 _LEFT_OUT = pytest.StashKey[Counter[tuple[str, str]]]()
 
 
-def _package(name: str) -> Callable[[], str | None]:
+def _package(name: str, remedy: str) -> Callable[[], str | None]:
     def look() -> str | None:
         if importlib.util.find_spec(name) is not None:
             return None
-        return f"the Python package {name} is not installed; pip install 'mqcore[{name}]'"
+        return f"the Python package {name} is not installed; pip install {remedy}"
 
     return look
 
@@ -58,13 +58,14 @@ def _source_tree() -> str | None:
 
 
 NEEDS: dict[str, Callable[[], str | None]] = {
+    "atheris": _package("atheris", "atheris"),
     "ipv6": _ipv6,
     "linux": _linux,
-    "lz4": _package("lz4"),
+    "lz4": _package("lz4", "'mqcore[lz4]'"),
     "not-root": _not_root,
     "root": _root,
     "source-tree": _source_tree,
-    "zstandard": _package("zstandard"),
+    "zstandard": _package("zstandard", "'mqcore[zstandard]'"),
 }
 """Name of each need, and a function that says in one line why it is not met (None when it is)."""
 

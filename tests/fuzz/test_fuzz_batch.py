@@ -22,8 +22,8 @@ def test_target_takes_each_vector_and_each_of_its_cuts(vector: Path):
     one_input(batch)
 
 
+@pytest.mark.needs("atheris")
 def test_a_short_run_finds_nothing(tmp_path: Path):
-    pytest.importorskip("atheris", reason="the fuzzer atheris is not installed; pip install atheris")
     run = subprocess.run(
         [sys.executable, str(TARGET), "-runs=20000", "-max_len=2000", f"-artifact_prefix={tmp_path}/"],
         capture_output=True,

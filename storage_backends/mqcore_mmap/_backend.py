@@ -165,6 +165,8 @@ class MmapStorage(StorageBackend):
             own.append(log)
         stopped = [log.name for log in own if log.failure is not None]
         if stopped:
+            for log in own:
+                log.failure_told = True
             raise FlushFailedError(
                 f"log {stopped[0]} has stopped after a failed flush; restart, so that the device is read again",
                 logs=stopped,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import trio
 
 from mqcore.abc import StorageContext
-from mqcore.errors import StorageError
+from mqcore.errors import FlushFailedError, StorageError
 from mqcore.ports import File, Mapping
 from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
 from mqcore_mmap._config import MmapOptions
@@ -285,15 +285,25 @@ class Engine:
                 file.close()
 
     async def close_logs(self, logs: Sequence[MmapLog]) -> None:
-        """Flush ``logs``, state their exact ends durably, close them. They are closed whatever happens."""
+        """Flush ``logs``, state their exact ends durably, close them. They are closed whatever happens.
+
+        Raises ``FlushFailedError`` for a failure too that happened beside every call and that nobody was told of yet.
+        """
         try:
             with trio.CancelScope(shield=True):
                 sound = [log for log in logs if log.failure is None and not log.end_is_unsure]
                 await self.flush(sound)
                 await self._write_clean_ends(sound)
         finally:
+            silent = [log.name for log in logs if log.has_silent_failure]
             for log in logs:
                 self._forget(log)
+        if silent:
+            raise FlushFailedError(
+                f"log {silent[0]} was closed and is not flushed: {self.failure}",
+                logs=silent,
+                path=self.layout.names.root,
+            )
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _forget(self, log: MmapLog) -> None:

@@ -150,6 +150,7 @@ class Flusher:
         failure = f"a flush failed ({error}); {len(covered)} logs stop here: restart, so that the device is read again"
         for log in covered:
             log.fail(failure)
+            log.failure_told = True
         return FlushFailedError(failure, logs=[log.name for log in covered], path=self._layout.names.root)
 
     def _flush_files(self, jobs: Sequence[Job]) -> None:

@@ -57,6 +57,7 @@ class MmapLog(Log):
         self.end_is_unsure = False
         """Found after an unclean stop and not touched since: only the caller can say where the valid bytes end."""
         self._failure: str | None = None
+        self.failure_told = False
         self._closed = False
 
     # What it is
@@ -312,9 +313,15 @@ class MmapLog(Log):
         if self._failure is None:
             self._failure = reason
 
+    @property
+    def has_silent_failure(self) -> bool:
+        """Whether the log has stopped and no caller has been told."""
+        return self._failure is not None and not self.failure_told
+
     def check_not_failed(self) -> None:
         """Raise ``StorageError`` (kind ``flush``) when the log has stopped."""
         if self._failure is not None:
+            self.failure_told = True
             raise StorageError(f"log {self.name} has stopped: {self._failure}", kind="flush")
 
     def check_open(self) -> None:

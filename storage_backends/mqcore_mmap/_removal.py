@@ -53,6 +53,7 @@ class Removal:
                 await self._truncate(log, kept, file, position)
         except OSError as error:
             log.fail(f"its truncation failed: {error}")
+            log.failure_told = True
             raise storage_error(error, "truncate", last.path, position=position) from error
         finally:
             last.pins -= 1
@@ -102,6 +103,7 @@ class Removal:
             )
         except OSError as error:
             log.fail(f"a removal failed: {error}")
+            log.failure_told = True
             raise storage_error(error, "remove", paths[0], position=low) from error
         for segment, path in zip(removed, freed, strict=True):
             if segment.views_held():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["build_options", "compose", "explanation_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SHORT_FORMS = {"storage": "url"}
 
 
 def build_options(function: F) -> F:
@@ -34,6 +35,9 @@ def build_options(function: F) -> F:
             "--survive", metavar="FAULT", multiple=True, help="A fault that must lose nothing acknowledged; repeatable."
         ),
         click.option("--limit", metavar="NAME=VALUE", multiple=True, help="One limit, as in frame_bytes_max='8 MB'."),
+        click.option(
+            "--set", "keys", metavar="KEY=VALUE", multiple=True, help="Any key, as in storage.segment_bytes='16 MB'."
+        ),
         click.option("--name", help="Name of the broker in logs and replies."),
     )
     for option in reversed(options):
@@ -53,15 +57,31 @@ def compose(file: str | None, flags: Mapping[str, Any]) -> BrokerConfig:
     if flags.get("survive"):
         overrides["survive"] = [fault.strip() for text in flags["survive"] for fault in text.split(",")]
     if flags.get("limit"):
-        overrides["limits"] = dict(_pair(text) for text in flags["limit"])
+        overrides["limits"] = dict(_pair("--limit", text) for text in flags["limit"])
+    for text in flags.get("keys") or ():
+        _set(overrides, *_pair("--set", text))
     return load_config(file, overrides=overrides, environment=os.environ)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(option: str, text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigurationError(f"--limit {text!r}: write NAME=VALUE, as in connections_max=100")
+    if not equals or not name.strip():
+        raise ConfigurationError(f"{option} {text!r}: write NAME=VALUE, as in connections_max=100")
     return name.strip(), value.strip()
+
+
+def _set(overrides: dict[str, object], key: str, value: str) -> None:
+    """Put ``value`` at the dotted ``key``; a URL or policy of its own flag becomes the table that it stands for."""
+    *tables, last = key.split(".")
+    table = overrides
+    for name in tables:
+        inner = table.setdefault(name, {})
+        if isinstance(inner, str):
+            inner = table[name] = {_SHORT_FORMS.get(name, "policy"): inner}
+        if not isinstance(inner, dict):
+            raise ConfigurationError(f"--set {key}: {name} is given as a list; write it in a configuration file")
+        table = inner
+    table[last] = value
 
 
 def explanation_of(config: BrokerConfig) -> Explanation:

@@ -76,6 +76,19 @@ def test_flags_go_before_the_file(cli, tmp_path):
     assert cli("explain", tmp_path / "broker.toml", "--flush", "sync").status == 3
 
 
+def test_any_key_can_be_set_and_meets_the_flag_of_its_table(cli, tmp_path):
+    build = ("explain", "--storage", f"mmap://{tmp_path}/s")
+    bounds = ("--flush", "async", "--set", "flush.max_messages=17", "--set", "topics.orders.flush=sync")
+    result = cli(*build, *bounds, "--set", "storage.segment_bytes=16 MiB")
+    assert result.status == 0
+    assert "at most 17 messages" in result.out
+    assert "orders" in result.out
+    for key in ("storage.nosuch=1", "storage.segment_bytes=4 parsecs", "nosuch.key=1", "novalue", "=1"):
+        refused = cli(*build, "--set", key)
+        assert refused.status == 2
+        assert key.partition("=")[0].rpartition(".")[2] in refused.err
+
+
 def test_config_init_writes_a_file_that_loads_and_never_replaces_one_unasked(cli, tmp_path):
     result = cli("config", "init", "--to", tmp_path / "etc", "--storage", "memory://")
     assert result.status == 0

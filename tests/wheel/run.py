@@ -18,6 +18,8 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PRESENT_BESIDE_A_WHEEL = {"linux", "lz4", "root", "zstandard"}
+"""Of what a run may require, what this environment has too: no source folder, no fuzzer."""
 FOLDERS = ("transports", "storage_backends", "plugins", "conformance", "benchmarks")
 
 
@@ -54,6 +56,8 @@ def main(arguments: list[str]) -> None:
     wheel = Path(arguments[0]).resolve()
     check_contents(wheel)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    required = set(environment.pop("MQCORE_TEST_REQUIRE", "").split(",")) & PRESENT_BESIDE_A_WHEEL
+    environment["MQCORE_TEST_REQUIRE"] = ",".join(sorted(required))
     with tempfile.TemporaryDirectory(prefix="mqcore-wheel-") as folder:
         home = Path(folder)
         empty, tests = home / "empty", home / "suite" / "tests"

@@ -47,6 +47,7 @@ wheel-test: wheel
 
 docs: $(STAMP)
 	@$(BIN)/python docs/make_reference.py
+	@MQCORE_TEST_UPDATE=1 $(BIN)/pytest -q tests/docs
 
 clean:
 	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .hypothesis

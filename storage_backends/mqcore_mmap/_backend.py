@@ -129,7 +129,14 @@ class MmapStorage(StorageBackend):
         if found:
             try:
                 segments, end, durable_end, clean = await engine.flush_thread.run(
-                    load_log, self.context.ports.files, engine.files, engine.layout, self._options, name, found
+                    load_log,
+                    self.context.ports.files,
+                    engine.files,
+                    engine.layout,
+                    self._options,
+                    name,
+                    found,
+                    engine.neighbours(name),
                 )
             except OSError as error:
                 raise storage_error(error, f"open log {name} in", self._root) from error

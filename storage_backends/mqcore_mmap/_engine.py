@@ -20,7 +20,7 @@ from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import Identity
 from mqcore_mmap._layout import Layout
 from mqcore_mmap._log import MmapLog
-from mqcore_mmap._recovery import Found, Recovered
+from mqcore_mmap._recovery import RECOVERY_FILES, Found, Recovered
 from mqcore_mmap._removal import Removal
 from mqcore_mmap._segment import Segment
 from mqcore_mmap._shield import run_shielded
@@ -45,6 +45,7 @@ class Engine:
         self.kept_bytes = 0
         self.logs: dict[str, MmapLog] = {}
         self.found: dict[str, list[Found]] = recovered.logs
+        self._unflushed = list(recovered.logs)
         self.failure: str | None = None
         self.append_thread = ports.threads.start("append")
         self.flush_thread = ports.threads.start("flush")
@@ -121,13 +122,9 @@ class Engine:
             self.filler.submit(self.files.prepare)
 
     def _fill_submitted(self, segment: Segment, file: File, target: int) -> None:
-        """Write zeros ahead and flush them, so that no flush that somebody waits for has to."""
+        """Write zeros ahead. They are not flushed here: that would hold up the log that needs the next ones."""
         try:
             segment.fill(file, target, 0)
-            try:
-                file.flush()
-            except OSError as error:
-                self.fail_all(f"a flush of {segment.path} failed: {error}")
         finally:
             segment.filling = False
             self.handles.release(segment)
@@ -252,6 +249,15 @@ class Engine:
     def log_has_segments(self, log: MmapLog) -> None:
         """Count ``log`` among those that exist."""
         self.found.setdefault(log.name, [])
+
+    def neighbours(self, name: str) -> list[Found]:
+        """Last files of a few logs that are not open and may have to be flushed when they are."""
+        others: list[Found] = []
+        while self._unflushed and len(others) + 1 < RECOVERY_FILES:
+            other = self._unflushed.pop()
+            if other != name and other not in self.logs and self.found.get(other):
+                others.append(self.found[other][-1])
+        return others
 
     async def _write_clean_ends(self, logs: Sequence[MmapLog]) -> None:
         """State the exact end of each log, durably; a few dozen at a time share a flush."""

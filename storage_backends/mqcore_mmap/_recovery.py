@@ -20,16 +20,20 @@ from mqcore_mmap._journal import FoundRange, JournalFile
 from mqcore_mmap._layout import Gone, Layout, Names
 from mqcore_mmap._segment import Segment
 
-__all__ = ["Found", "Recovered", "load_log", "recover"]
+RECOVERY_FILES = 100
+"""Files that share a flush, and are open at a time."""
+
+__all__ = ["RECOVERY_FILES", "Found", "Recovered", "load_log", "recover"]
 
 
 @attrs.define
 class Found:
-    """A segment file: its path, base, and whether it still has no name."""
+    """A segment file: its path, base, whether it still has no name, and whether it was flushed since the start."""
 
     path: str
     base: int
     is_born: bool
+    is_flushed: bool = False
 
 
 @attrs.define
@@ -169,9 +173,9 @@ class _Run:
         older, newer = journals
         changed: dict[tuple[bytes, int], _Target] = {}
         for ranges in older.sets():
-            self._apply(ranges, logs, changed)
+            self._collect(ranges, logs, changed)
         for ranges in newer.sets():
-            self._apply(ranges, logs, changed)
+            self._collect(ranges, logs, changed)
         before = newer.sets_before
         if before is not None and older.generation == newer.generation - 1 and before != older.sets_written:
             raise CorruptionError(
@@ -182,7 +186,7 @@ class _Run:
             )
         if not changed:
             return
-        self._make_durable(changed)
+        self._write(list(changed.values()))
         generation = newer.generation
         for journal in journals:
             generation += 1
@@ -195,7 +199,7 @@ class _Run:
             )
         )
 
-    def _apply(
+    def _collect(
         self, ranges: list[FoundRange], logs: dict[str, list[Found]], changed: dict[tuple[bytes, int], _Target]
     ) -> None:
         for item in ranges:
@@ -203,11 +207,7 @@ class _Run:
             target = changed.get(key)
             if target is None:
                 target = changed[key] = self._target(item, logs)
-            file = self.filesystem.open(target.found.path)
-            try:
-                target.apply(file, item)
-            finally:
-                file.close()
+            target.ranges.append(item)
 
     def _target(self, item: FoundRange, logs: dict[str, list[Found]]) -> _Target:
         """Return the segment that a range belongs to; make it anew when it never reached the disk."""
@@ -231,15 +231,21 @@ class _Run:
         of_log.sort(key=lambda other: other.base)
         return _Target(found, identity)
 
-    def _make_durable(self, changed: dict[tuple[bytes, int], _Target]) -> None:
-        for target in changed.values():
-            file = self.filesystem.open(target.found.path)
+    def _write(self, targets: list[_Target]) -> None:
+        """Write the ranges into their segments, some dozens of files at a time, flush them and give them names."""
+        for first in range(0, len(targets), RECOVERY_FILES):
+            batch = targets[first : first + RECOVERY_FILES]
+            opened: list[File] = []
             try:
-                target.write_mark(file)
-                file.flush()
+                for target in batch:
+                    file = self.filesystem.open(target.found.path)
+                    opened.append(file)
+                    target.write(file)
+                self.filesystem.flush_many(opened)
             finally:
-                file.close()
-        born = [(target.found, target.segment()) for target in changed.values() if target.found.is_born]
+                for file in opened:
+                    file.close()
+        born = [(target.found, target.segment()) for target in targets if target.found.is_born]
         self.files.give_names(segment for _, segment in born)
         for found, segment in born:
             found.path, found.is_born = segment.path, False
@@ -251,19 +257,18 @@ class _Target:
 
     found: Found
     identity: Identity
-    end: int = 0
+    ranges: list[FoundRange] = attrs.field(factory=list)
 
     def segment(self) -> Segment:
         return Segment(self.identity, self.found.path, is_born=self.found.is_born, allocated=0, capacity=0)
 
-    def apply(self, file: File, item: FoundRange) -> None:
-        self.segment().write(file, [item.data], item.position)
-        self.end = max(self.end, item.position + len(item.data))
-
-    def write_mark(self, file: File) -> None:
-        """State what the sets prove; a greater mark, or the exact end of a stop that came later, stays."""
+    def write(self, file: File) -> None:
+        """Write every range and state what they prove; a greater mark stays."""
+        segment = self.segment()
+        for item in self.ranges:
+            segment.write(file, [item.data], item.position)
         header = decode_header(file.pread(HEADER_BYTES, 0), self.found.path)
-        self.segment().write_all_marks(file, max(header.mark, self.end))
+        segment.write_all_marks(file, max(header.mark, *(item.position + len(item.data) for item in self.ranges)))
 
 
 def _read_block(filesystem: FileSystem, path: str) -> bytes:
@@ -275,12 +280,19 @@ def _read_block(filesystem: FileSystem, path: str) -> bytes:
 
 
 def load_log(
-    filesystem: FileSystem, files: SegmentFiles, layout: Layout, options: MmapOptions, name: str, found: list[Found]
+    filesystem: FileSystem,
+    files: SegmentFiles,
+    layout: Layout,
+    options: MmapOptions,
+    name: str,
+    found: list[Found],
+    neighbours: list[Found],
 ) -> tuple[list[Segment], int, int, bool]:
     """Return the segments of a log, its end (an upper bound unless closed), its durable end, and if it was closed.
 
     After an unclean stop what lies above the durable mark is flushed and dropped from the page cache first, so that
-    later reads see what the device holds. Raises ``CorruptionError`` for what is damaged, missing or doubled.
+    later reads see what the device holds; ``neighbours``, files of other logs, share that flush. Raises
+    ``CorruptionError`` for what is damaged, missing or doubled.
     """
     segments: list[Segment] = []
     header: Header | None = None
@@ -306,18 +318,35 @@ def load_log(
         return segments, header.closed_end, header.closed_end, True
     end = last.base + last.allocated
     mark = max(segments[0].base, min(mark, end))
-    for segment in segments:
-        if segment.end is None or segment.end > mark:
-            file = filesystem.open(segment.path)
-            try:
-                file.flush()
-                file.drop_cache(segment.at(max(mark, segment.base)) // HEADER_BYTES * HEADER_BYTES, 0)
-            finally:
-                file.close()
-            if segment.is_born:
-                files.give_name(segment)
-                files.flush_directory()
+    above = [segment for segment in segments if segment.end is None or segment.end > mark]
+    by_path = {item.path: item for item in found}
+    unflushed = [item for segment in above if not (item := by_path[segment.path]).is_flushed]
+    if unflushed:
+        _flush(filesystem, unflushed + [item for item in neighbours if not item.is_flushed])
+    for segment in above:
+        file = filesystem.open(segment.path)
+        try:
+            file.drop_cache(segment.at(max(mark, segment.base)) // HEADER_BYTES * HEADER_BYTES, 0)
+        finally:
+            file.close()
+    files.give_names(above)
     return segments, end, mark, False
+
+
+def _flush(filesystem: FileSystem, found: list[Found]) -> None:
+    """Flush what an earlier process left, some dozens of files at a time."""
+    for first in range(0, len(found), RECOVERY_FILES):
+        batch = found[first : first + RECOVERY_FILES]
+        opened: list[File] = []
+        try:
+            for item in batch:
+                opened.append(filesystem.open(item.path))
+            filesystem.flush_many(opened)
+        finally:
+            for file in opened:
+                file.close()
+        for item in batch:
+            item.is_flushed = True
 
 
 def _continues(item: Found, before: list[Segment]) -> bool:

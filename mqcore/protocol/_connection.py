@@ -45,6 +45,11 @@ VERSION_MIN = 1
 VERSION_MAX = 1
 """Newest version of the protocol that is spoken."""
 
+_FIRST_FRAME = {
+    Role.BROKER: (State.START, (Kind.HELLO,)),
+    Role.CLIENT: (State.GREETED, (Kind.WELCOME, Kind.FATAL)),
+}
+"""By the role of who receives it: the state of the peer before its first frame, and the kinds that it may have."""
 _BUFFER_BYTES_FIRST = 16 * 1024
 _BUFFER_BYTES_BUSY = 256 * 1024
 
@@ -88,6 +93,7 @@ class Connection:
         self._filled = 0
         self._needed = FRAME_BYTES
         self._at_end = False
+        self._state_before_first_frame, self._first_kinds = _FIRST_FRAME[role]
         self._hot_kinds = _REQUESTS if role is Role.BROKER else _REPLIES
 
     # receiving
@@ -163,10 +169,12 @@ class Connection:
             self._check_not_cut(pending)
             return None
         length, kind_number, flags, code, request_id = FRAME.unpack_from(self._buffer, self._parsed)
-        peer_is_new = self.peer_state is State.START
-        if peer_is_new and self.role is Role.BROKER and kind_number != Kind.HELLO:
-            raise RemoteProtocolError("the peer does not speak the mqcore protocol", code=Code.NOT_THIS_PROTOCOL)
-        limit = HELLO_BYTES_MAX if peer_is_new and self.role is Role.BROKER else self._frame_bytes_max
+        limit = self._frame_bytes_max
+        if self.peer_state is self._state_before_first_frame:
+            if kind_number not in self._first_kinds:
+                text = f"the {self.role.other.value} does not speak the mqcore protocol: check the address"
+                raise RemoteProtocolError(text, code=Code.NOT_THIS_PROTOCOL)
+            limit = HELLO_BYTES_MAX
         if length > limit:
             raise RemoteProtocolError(f"frame of {length} bytes; at most {limit}", code=Code.FRAME_TOO_LARGE)
         size = FRAME_BYTES + length

@@ -47,7 +47,7 @@ wheel-test: wheel
 
 docs: $(STAMP)
 	@$(BIN)/python docs/make_reference.py
-	@MQCORE_TEST_UPDATE=1 $(BIN)/pytest -q tests/docs
+	@MQCORE_TEST_UPDATE=1 $(BIN)/pytest -q tests/docs tests/config/test_example_file.py
 
 clean:
 	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .hypothesis

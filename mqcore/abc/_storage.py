@@ -127,7 +127,7 @@ class Log(ABC):
         The bytes are contiguous and readable when it returns, and the caller may reuse the buffers. The position is
         taken before the first checkpoint. Raises ``StorageError``; with ``appended`` False not a byte was written and
         ``end`` is unchanged (no space: kind ``full``; no descriptor: kind ``too-many-files``; both retryable).
-        If cancelled, it may have appended.
+        It observes cancellation and may return without letting other tasks run. If cancelled, it may have appended.
         """
 
     @abstractmethod

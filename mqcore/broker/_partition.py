@@ -106,7 +106,8 @@ class Partition:
         self._flusher = flusher
         self._now_us = now_us
         self._total = total
-        self._lock = trio.Lock()
+        self._appending = False
+        self._turns: deque[trio.Event] = deque()
         self._waiting_async: deque[_Waiting] = deque()
         self._waiting_sync: deque[_Waiting] = deque()
         self._parked: list[tuple[int, ReplySink, int]] = []
@@ -155,16 +156,26 @@ class Partition:
 
         If cancelled, some may have been appended: no reply is queued for them, their outcome is unknown.
         """
-        if self._lock.locked():
-            await self._lock.acquire()
-        else:
-            self._lock.acquire_nowait()
+        while self._appending:
+            await self._turn()
+        self._appending = True
         try:
             accepted = self._judge(sends)
             if accepted:
                 await self._append_accepted(accepted)
         finally:
-            self._lock.release()
+            self._end_turn()
+
+    async def _turn(self) -> None:
+        """Wait until the append that is under way has ended. No lock: it costs more than the rest of a small append."""
+        turn = trio.Event()
+        self._turns.append(turn)
+        await turn.wait()
+
+    def _end_turn(self) -> None:
+        self._appending = False
+        while self._turns:
+            self._turns.popleft().set()
 
     def _judge(self, sends: Sequence[Send]) -> list[Send]:
         """Answer retries and what the producer table refuses; return what is to be appended."""
@@ -284,8 +295,9 @@ class Partition:
 
     async def retire(self, error: MqcoreError) -> None:
         """Stop after the append that is under way, for a log that is about to be deleted."""
-        async with self._lock:
-            self.stop(error)
+        while self._appending:
+            await self._turn()
+        self.stop(error)
 
     def _reply(self, waiting: _Waiting) -> None:
         level = self._flush_level if waiting.end_offset <= self.log.durable_offset else self._append_level
@@ -343,7 +355,7 @@ def _refusal_of(verdict: Verdict) -> tuple[Code, str, dict[str, object]]:
             code, text = Code.SEQUENCE_GAP, f"the producer's next sequence in this partition is {expected}"
             facts["expected_sequence"] = expected
         case TooOld(oldest):
-            code, text = Code.SEQUENCE_TOO_OLD, f"only batches from sequence {oldest} on are remembered: outcome unknown"
+            code, text = Code.SEQUENCE_TOO_OLD, f"only sequences from {oldest} on are remembered: outcome unknown"
         case Forgotten():
             code, text = Code.SEQUENCE_TOO_OLD, "the producer is not remembered any more: outcome unknown"
         case Fenced(epoch):

@@ -98,14 +98,16 @@ class AsyncWindow:
     @property
     def wants_flush_now(self) -> bool:
         """Whether acknowledgements wait, or half of a bound is used: a flush now keeps them from waiting."""
-        policy = self.policy
         if self._waiting:
             return True
-        if policy.max_messages is not None and 2 * self.unflushed_messages >= policy.max_messages:
+        policy, total = self.policy, self._total
+        messages = self.acknowledged_offset - self._durable_offset
+        if policy.max_messages is not None and 2 * messages >= policy.max_messages:
             return True
-        if policy.max_bytes is not None and 2 * self.unflushed_bytes >= policy.max_bytes:
+        size = self._acknowledged_position - self._durable_position
+        if policy.max_bytes is not None and 2 * size >= policy.max_bytes:
             return True
-        return self._total.bytes_max is not None and 2 * self._total.bytes_now >= self._total.bytes_max
+        return total.bytes_max is not None and 2 * total.bytes_now >= total.bytes_max
 
     @property
     def flush_due_us(self) -> int | None:

@@ -140,7 +140,7 @@ class MmapLog(Log):
             self._prepare_segment(segment, file)
         await self._write(segment, file, chunks if joined is None else (joined,), position)
         self._note_appended(segment, joined, position, after)
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         return position
 
     async def _write(self, segment: Segment, file: File, buffers: Sequence[Buffer], position: int) -> None:

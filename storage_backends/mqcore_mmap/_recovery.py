@@ -84,6 +84,7 @@ class _Run:
         logs: dict[str, list[Found]] = {}
         free: list[str] = []
         gone: list[Gone] = []
+        born: list[str] = []
         for file_name in file_names:
             path = f"{names.segments}/{file_name}"
             if (segment := Names.parse_segment(file_name)) is not None:
@@ -92,15 +93,13 @@ class _Run:
                 if numbered[0] == "free":
                     free.append(path)
                     continue
-                identity = self._identity_of_born(path)
-                if identity is None:
-                    self._unlink(path)
-                else:
-                    logs.setdefault(identity.name, []).append(Found(path, identity.base, True))
+                born.append(path)
             elif (tombstone := Names.parse_gone(file_name)) is not None:
                 gone.append(tombstone)
             else:
                 raise CorruptionError("a file that is no segment; move it elsewhere", where=path)
+        for first in range(0, len(born), RECOVERY_FILES):
+            self._sort_born(born[first : first + RECOVERY_FILES], logs)
         for tombstone in gone:
             self._finish_removal(tombstone, logs)
         for found in logs.values():
@@ -122,17 +121,30 @@ class _Run:
         self.filesystem.unlink(path)
         self.unlinked = True
 
-    def _identity_of_born(self, path: str) -> Identity | None:
-        file = self.filesystem.open(path)
+    def _sort_born(self, paths: list[str], logs: dict[str, list[Found]]) -> None:
+        """Adopt the born files whose headers the device has, and remove the others.
+
+        The page cache is not asked: after a failed flush it shows a header that is nowhere else.
+        """
+        opened: list[File] = []
         try:
-            file.flush()  # the device decides: a flush that failed leaves a header that only the page cache has
-            file.drop_cache(0, 0)
-            block = file.pread(HEADER_BYTES, 0)
+            for path in paths:
+                opened.append(self.filesystem.open(path))
+            self.filesystem.flush_many(opened)
+            for path, file in zip(paths, opened, strict=True):
+                file.drop_cache(0, 0)
+                block = file.pread(HEADER_BYTES, 0)
+                identity = None
+                if not is_unwritten(block, self.layout.storage_id):
+                    identity = decode_header(block, path).identity
+                if identity is None:
+                    self._unlink(path)
+                else:
+                    found = Found(path, identity.base, is_born=True, is_flushed=True)
+                    logs.setdefault(identity.name, []).append(found)
         finally:
-            file.close()
-        if is_unwritten(block, self.layout.storage_id):
-            return None
-        return decode_header(block, path).identity
+            for file in opened:
+                file.close()
 
     def _finish_removal(self, gone: Gone, logs: dict[str, list[Found]]) -> None:
         names = self.layout.names

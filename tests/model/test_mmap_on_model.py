@@ -218,12 +218,7 @@ def test_G17_a_power_cut_during_recovery_changes_nothing(journal: int) -> None:
         check(disk.restart(), seed, journal, truth, truth.flushed)
 
 
-HEADER_TRUSTED = pytest.mark.xfail(
-    strict=True, reason="after a failed flush the next process believes the segment header in the page cache"
-)
-
-
-@pytest.mark.parametrize("then", [pytest.param("kill", marks=HEADER_TRUSTED), "power-cut"])
+@pytest.mark.parametrize("then", ["kill", "power-cut"])
 @pytest.mark.parametrize("journal", JOURNAL)
 def test_G11_after_a_failed_flush_nothing_is_believed_that_the_device_does_not_have(journal: int, then: str) -> None:
     bitten = 0

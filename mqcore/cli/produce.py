@@ -137,6 +137,8 @@ def command(
 
 
 def _open(file: str) -> int:
+    if os.path.isdir(file):
+        raise ConfigurationError(f"{file} is a directory; name a file, or - for standard input")
     return 0 if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
 
 

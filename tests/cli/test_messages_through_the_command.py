@@ -120,6 +120,12 @@ def test_a_file_that_is_not_there_is_named(run, topic):
     assert (result.status, result.err) == (1, "mqcore: /no/such/file: No such file or directory\n")
 
 
+def test_a_directory_is_no_file_of_messages(run, topic, tmp_path):
+    result = run("produce", topic, tmp_path)
+    assert result.status == 2
+    assert str(tmp_path) in result.err
+
+
 def test_a_message_above_the_limit_is_refused_and_nothing_invented(run, topic, tmp_path):
     (tmp_path / "large").write_bytes(b"small\n" + b"x" * (8 * 1024 * 1024 + 1) + b"\nafter\n")
     result = run("produce", topic, tmp_path / "large")

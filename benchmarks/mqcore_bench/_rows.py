@@ -133,6 +133,16 @@ def _cost(name: str, summary: str, work: Work, unit: str, at_most: float) -> Row
     return Row(name=name, summary=summary, work=work, unit=unit, more_is_better=False, at_most=at_most)
 
 
+def _spread(delay_ms: int, at_most: float) -> Row:
+    return _cost(
+        f"spread-1000-{delay_ms}ms",
+        f"sync publish, {delay_ms} ms more per flush: time on 1 000 partitions against one",
+        Spread(partitions=1_000, delay_ms=delay_ms),
+        "x",
+        at_most,
+    )
+
+
 ROWS: tuple[Row, ...] = (
     *(_publish(256, "async", delay) for delay in (0, 1, 5)),
     *(_publish(256, "sync", delay) for delay in (0, 1, 5)),
@@ -156,8 +166,8 @@ ROWS: tuple[Row, ...] = (
     _cost("memory-idle", "memory of an idle broker", Memory(of="idle"), "MB", 60),
     _cost("memory-connection", "memory of an idle connection", Memory(of="connection"), "KB", 40),
     _cost("memory-partition", "memory of a partition", Memory(of="partition"), "KB", 20),
-    _cost("spread-1000-0ms", "sync publish, 1 000 partitions, not one", Spread(partitions=1000, delay_ms=0), "x", 2),
-    _cost("spread-1000-5ms", "the same, 5 ms more per flush", Spread(partitions=1000, delay_ms=5), "x", 1.3),
+    _spread(0, 2),
+    _spread(5, 1.3),
     _cost(
         "scale",
         "1 000 connections: time per message on 10 000 partitions against one",

@@ -199,11 +199,12 @@ class StorageBackend(ABC):
         """
 
     async def open_readonly(self) -> bool:
-        """Open for reading only, beside a running broker too: nothing is locked, replayed, repaired or changed.
+        """Open for reading beside the broker that has the storage; return False, with nothing open, when none has it.
 
-        Return whether a broker has the storage now. ``list_logs``, ``open_log`` and ``Log.read`` work then, everything
-        else raises; below ``durable_end`` a log stands still, above it belongs to the broker. Optional: a backend
-        without it raises ``CommandNotPossible``.
+        Nothing is made, locked, replayed, repaired or changed. After True ``list_logs``, ``open_log``, ``Log.read`` and
+        ``aclose`` work, everything else raises; below ``durable_end`` a log stands still, above it belongs to the
+        broker. Raises as ``open``; kind ``missing`` when there is no storage. Optional: a backend without it raises
+        ``CommandNotPossible``.
         """
         raise CommandNotPossible(f"storage {self.url} cannot be read beside its broker: stop the broker first")
 

@@ -70,7 +70,7 @@ def verify(url: str, name: str | None) -> None:
         counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         write_line(f"{url}: {'no damage' if sound else 'DAMAGE'}; logs: {counted or 'none'}")
         if beside_broker:
-            write_line(f"a broker is running on it: its active tails ({unverified} bytes) were not verified")
+            write_line(f"a broker is running on it: its active tails (at most {unverified} bytes) were not verified")
     if not sound:
         end(DAMAGE_FOUND)
 
@@ -107,7 +107,7 @@ def _show_json(finding: LogFinding) -> None:
 def _show_verdict(finding: LogFinding) -> None:
     if current().json:
         write_json(finding.as_json())
-    elif finding.state != "whole" or finding.text:
+    elif finding.state != "whole" or (finding.text and not finding.unverified_bytes):
         write_line(f"{finding.name}: {finding.state}{f': {finding.text}' if finding.text else ''}")
 
 

@@ -6,6 +6,7 @@ but the active tails, which it says. Knows nothing of topics.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -84,10 +85,13 @@ class StorageInspection:
         """Whether a broker runs on the storage now."""
 
     async def __aenter__(self) -> StorageInspection:
-        """Open the storage, read-only if the backend can. Raises ``StorageError``, ``CorruptionError``."""
-        try:
+        """Open the storage: beside its broker for reading only, if the backend can; else as a broker would.
+
+        Raises ``StorageError``, ``CorruptionError``.
+        """
+        with contextlib.suppress(CommandNotPossible):
             self.beside_broker = await self._backend.open_readonly()
-        except CommandNotPossible:
+        if not self.beside_broker:
             await self._backend.open()
         return self
 
@@ -228,7 +232,7 @@ def _text_of(damages: tuple[Damage, ...], torn: bool, rest: int, beside_broker: 
     if torn:
         parts.append(f"{rest} bytes at the end are torn; the next start sets them aside")
     elif rest and beside_broker:
-        parts.append(f"the active tail ({rest} bytes) belongs to the running broker and was not verified")
+        parts.append(f"the active tail (at most {rest} bytes) belongs to the running broker and was not verified")
     return "; ".join(parts)
 
 

@@ -14,8 +14,9 @@ from mqcore.url import Url
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._engine import DESCRIPTORS_BESIDE, Engine
 from mqcore_mmap._errors import storage_error
-from mqcore_mmap._layout import open_layout
+from mqcore_mmap._layout import Names, is_in_use, open_layout, read_layout
 from mqcore_mmap._log import APPEND_BYTES_MAX, MmapLog
+from mqcore_mmap._readonly import ReadonlyStorage
 from mqcore_mmap._recovery import load_log, recover
 
 __all__ = ["MmapStorage"]
@@ -43,6 +44,7 @@ class MmapStorage(StorageBackend):
         self._root = root
         self._options: MmapOptions = options
         self._engine: Engine | None = None
+        self._readonly: ReadonlyStorage | None = None
         self._open_files_max = 0
         self._opening: dict[str, trio.Lock] = {}
 
@@ -90,6 +92,16 @@ class MmapStorage(StorageBackend):
             raise
         return Engine(self.context, self._options, layout, recovered, self._open_files_max)
 
+    async def open_readonly(self) -> bool:
+        """Open beside a running broker and return True; False, and nothing is open, when no broker has the storage."""
+        ports, names = self.context.ports, Names(self._root)
+        await trio.lowlevel.checkpoint()
+        read_layout(ports.files, names)
+        if not is_in_use(ports.files, names):
+            return False
+        self._readonly = ReadonlyStorage(ports, self._root)
+        return True
+
     def _derive_open_files_max(self) -> int:
         """Leave a reserve for connections: one descriptor for each, at most half of what the process may have."""
         process_max = self.context.ports.files.open_files_max()
@@ -100,18 +112,26 @@ class MmapStorage(StorageBackend):
     async def aclose(self) -> None:
         """Flush and close every log, empty the journal, end the threads, release the lock."""
         engine, self._engine = self._engine, None
+        readonly, self._readonly = self._readonly, None
+        if readonly is not None:
+            await readonly.aclose()
         if engine is not None:
             await engine.aclose()
         await trio.lowlevel.checkpoint()
 
     async def list_logs(self) -> list[str]:
         """Names of the logs that have a segment, sorted."""
-        engine = self._opened()
         await trio.lowlevel.checkpoint()
+        if self._readonly is not None:
+            return self._readonly.list_logs()
+        engine = self._opened()
         return sorted(engine.found)
 
     async def open_log(self, name: str) -> Log:
         """Open the log called ``name``; see ``StorageBackend.open_log``. Raises ``CorruptionError`` too."""
+        if self._readonly is not None:
+            await trio.lowlevel.checkpoint()
+            return self._readonly.open_log(name)
         engine = self._opened()
         check_log_name(name, CAPABILITIES.log_name_bytes_max)
         async with self._opening.setdefault(name, trio.Lock()):

@@ -27,7 +27,7 @@ from mqcore.ports import FileSystem, Lock, Ports
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._journal import encode_journal_header
 
-__all__ = ["Gone", "Layout", "Names", "open_layout"]
+__all__ = ["Gone", "Layout", "Names", "is_in_use", "open_layout", "read_layout"]
 
 LAYOUT_NAME = "mqcore-mmap.layout"
 LOCK_NAME = "lock"
@@ -154,6 +154,28 @@ def open_layout(ports: Ports, root: str) -> Layout:
         lock.release()
         raise
     return Layout(names, storage_id, lock, (facts.device, facts.inode), is_new)
+
+
+def read_layout(files: FileSystem, names: Names) -> bytes:
+    """Return the storage id of an existing storage; nothing is made. Raises as ``open_layout``. Blocks."""
+    try:
+        return _read(files, names.layout)
+    except FileNotFoundError:
+        text = f"{names.root} is not a storage of mqcore: it has no {LAYOUT_NAME}"
+        raise StorageError(text, kind="missing", path=names.root) from None
+    except OSError as error:
+        raise storage_error(error, "open storage", names.root) from error
+
+
+def is_in_use(files: FileSystem, names: Names) -> bool:
+    """Whether a broker has the storage now. Blocks."""
+    try:
+        files.lock(names.lock).release()
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        raise storage_error(error, "open storage", names.root) from error
+    return False
 
 
 def _ensure_directory(files: FileSystem, root: str) -> None:

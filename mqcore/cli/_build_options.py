@@ -73,7 +73,7 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 def _set(overrides: dict[str, object], key: str, value: str) -> None:
     """Put ``value`` at the dotted ``key``; a URL or policy of its own flag becomes the table that it stands for."""
     *tables, last = key.split(".")
-    table = overrides
+    table: dict[str, Any] = overrides
     for name in tables:
         inner = table.setdefault(name, {})
         if isinstance(inner, str):

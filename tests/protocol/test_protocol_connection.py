@@ -107,12 +107,14 @@ def test_handshake_tells_the_client_its_credit() -> None:
 @pytest.mark.parametrize("versions", [(2, 9), (0, 0)])
 def test_another_version_is_told_both_ranges(versions: tuple[int, int]) -> None:
     client, broker = pair()
-    with pytest.raises(RemoteProtocolError, match="versions .* use a client of the broker's release") as caught:
+    with pytest.raises(RemoteProtocolError, match=r"versions .* use a client of the broker's release") as caught:
         feed(broker, b"".join(client.send(Hello(*versions, "old"))))
     assert caught.value.code == Code.VERSION
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03AAAA", b"\xff" * 64])
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03AAAA", b"\xff" * 64]
+)
 def test_garbage_is_not_this_protocol(garbage: bytes) -> None:
     _, broker = pair()
     with pytest.raises(RemoteProtocolError) as caught:
@@ -170,7 +172,8 @@ def test_credit_overdrawn_by_bytes_is_refused_by_the_broker() -> None:
 def test_one_request_larger_than_the_byte_credit_passes_alone() -> None:
     client, broker = opened()
     assert client.may_send(500_000)
-    assert len(feed(broker, b"".join(bytes(p) for p in client.send(Produce(1, TOPIC, 0, 0, False, b"x" * 500_000))))) == 1
+    request = Produce(1, TOPIC, 0, 0, False, b"x" * 500_000)
+    assert len(feed(broker, b"".join(bytes(part) for part in client.send(request)))) == 1
     assert not client.may_send(1)
 
 

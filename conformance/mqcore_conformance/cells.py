@@ -25,6 +25,7 @@ WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "none": (),
         "kill": ("process-kill",),
+        "stop": ("stop",),
         "power-cut": ("disk-sectors-lost", "disk-entries-lost"),
         "flush-error": ("disk-flush-error",),
         "full": ("disk-full",),

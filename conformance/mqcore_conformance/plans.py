@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 TOPIC = "events"
+CHURN_SIZES = (200, 200, 200)
+"""Message sizes of the batches of a topic that comes and goes; a log of the same sizes meets its bytes at its end."""
 FLUSH_POLICIES: Mapping[str, str] = MappingProxyType(
     {
         "sync": "sync",
@@ -97,7 +99,7 @@ class FaultPlan:
 class Plan:
     """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it.
 
-    ``last_ending``: how the broker's life ends before the drain. ``churn``: a client makes, fills and deletes another
+    ``last_ending``: how the broker's life ends when healing begins; ``before_drain``: and once more before the drain. ``churn``: a client makes, fills and deletes another
     topic meanwhile, so that files are used again. ``recovery_checked``: the final disk is recovered again and again.
     """
 
@@ -119,6 +121,7 @@ class Plan:
     network_buffer_bytes: int = 65_536
     restart_after_us: int = 1_000
     last_ending: str = "none"
+    before_drain: str = "none"
     recovery_checked: bool = False
     churn: bool = False
 
@@ -147,7 +150,9 @@ def draw_plan(
         policies.append("sync")
     if weakest is not None:
         policies.append("none")
-    producers = tuple(_producer(rng, number, partitions, policies) for number in range(rng.choice((1, 2, 3))))
+    churn = rng.random() < 0.25
+    alike = churn and rng.random() < 0.6
+    producers = tuple(_producer(rng, number, partitions, policies, alike) for number in range(rng.choice((1, 2, 3))))
     consumers = tuple(_consumer(rng, number, partitions) for number in range(rng.choice((0, 1, 2))))
     slow = rng.random() < 0.5
     plan = Plan(
@@ -174,8 +179,9 @@ def draw_plan(
         network_buffer_bytes=rng.choice((4_096, 65_536)),
         restart_after_us=rng.choice((0, 1_000, 500_000)),
         last_ending=rng.choice(("none", "none", "process-kill", "stop")),
+        before_drain=rng.choice(("none", "process-kill")),
         recovery_checked=rng.random() < 0.1,
-        churn=rng.random() < 0.25,
+        churn=churn,
     )
     return FAMILIES[family](rng, plan)
 
@@ -192,7 +198,7 @@ def _storage_url(rng: random.Random, url: str) -> str:
     )
 
 
-def _producer(rng: random.Random, number: int, partitions: int, policies: list[str]) -> ProducerPlan:
+def _producer(rng: random.Random, number: int, partitions: int, policies: list[str], alike: bool) -> ProducerPlan:
     hurried = rng.random() < 0.5
     return ProducerPlan(
         name=f"producer-{number}",
@@ -200,7 +206,10 @@ def _producer(rng: random.Random, number: int, partitions: int, policies: list[s
         idempotent=rng.random() < 0.6,
         window=rng.choice((1, 3, 8)),
         retries=rng.random() < 0.7,
-        sends=tuple(_send(rng, hurried, policies) for _ in range(rng.choice((3, 10, 25)))),
+        sends=tuple(
+            attrs.evolve(_send(rng, hurried, policies), sizes=CHURN_SIZES) if alike else _send(rng, hurried, policies)
+            for _ in range(rng.choice((3, 10, 25)))
+        ),
     )
 
 
@@ -246,8 +255,14 @@ def _deaths(kind: str) -> Callable[[random.Random, Plan], Plan]:
         for _ in range(rng.choice((1, 1, 2, 4))):
             trigger, when = _moment(rng)
             faults.append(FaultPlan(kind=kind, trigger=trigger, when=when))
+        if rng.random() < 0.3:
+            # and again while the next life starts
+            when = rng.randint(20, 400)
+            again = when + rng.randint(1, 90)
+            faults += [FaultPlan(kind=kind, trigger="call", when=at) for at in (when, again)]
         ending = kind if rng.random() < 0.7 else plan.last_ending
-        return attrs.evolve(plan, faults=tuple(faults), last_ending=ending)
+        last = kind if rng.random() < 0.5 else plan.before_drain
+        return attrs.evolve(plan, faults=tuple(faults), last_ending=ending, before_drain=last)
 
     return draw
 
@@ -260,7 +275,12 @@ def _flush_errors(rng: random.Random, plan: Plan) -> Plan:
     if rng.random() < 0.6:
         trigger, when = _moment(rng)
         faults.append(FaultPlan(kind="power-cut", trigger=trigger, when=when))
-    return attrs.evolve(plan, faults=tuple(faults), last_ending=rng.choice(("power-cut", "process-kill", "stop")))
+    return attrs.evolve(
+        plan,
+        faults=tuple(faults),
+        last_ending=rng.choice(("power-cut", "process-kill", "process-kill", "stop")),
+        before_drain=rng.choice(("power-cut", "power-cut", "process-kill")),
+    )
 
 
 def _full_disk(rng: random.Random, plan: Plan) -> Plan:
@@ -304,20 +324,25 @@ def _slow_disk(rng: random.Random, plan: Plan) -> Plan:
         )
     if rng.random() < 0.7:
         faults.append(FaultPlan(kind="power-cut", trigger="time", when=rng.randint(100_000, 3_000_000)))
-    return attrs.evolve(plan, faults=tuple(faults))
+    return attrs.evolve(plan, faults=tuple(faults), before_drain=rng.choice(("power-cut", "none")))
 
 
 def _network(rng: random.Random, plan: Plan) -> Plan:
     faults = []
     for _ in range(rng.choice((1, 2, 4))):
         trigger, when = _moment(rng)
-        kind = rng.choice(("cut", "cut-to-broker", "cut-from-broker", "reset", "break", "break", "refuse"))
+        kind = rng.choice(("cut", "cut-to-broker", "cut-from-broker", "reset", "flap", "flap", "break", "break", "refuse"))
         faults.append(
             FaultPlan(
                 kind=kind, trigger=trigger, when=when, duration_us=rng.choice((10_000, 300_000, 40_000_000)),
                 amount=rng.randint(0, 2_000), target=rng.choice(("reset", "close", "stall")),
             )  # fmt: skip
         )
+    if rng.random() < 0.4:
+        # so that retries meet what is not flushed yet
+        trigger, when = _moment(rng, calls_max=200)
+        flush = rng.choice(("flush", "flush_many"))
+        faults.append(FaultPlan(kind="stall", trigger=trigger, when=when, duration_us=500_000, target=flush))
     return attrs.evolve(plan, faults=(*faults, *_sometimes_death(rng)))
 
 
@@ -332,8 +357,12 @@ def _clock_jumps(rng: random.Random, plan: Plan) -> Plan:
 
 def _mixed(rng: random.Random, plan: Plan) -> Plan:
     drawn = [FAMILIES[name](rng, plan) for name in rng.sample(_MIXABLE, 3)]
-    endings = [each.last_ending for each in drawn]
-    return attrs.evolve(plan, faults=sum((each.faults for each in drawn), ()), last_ending=rng.choice(endings))
+    return attrs.evolve(
+        plan,
+        faults=sum((each.faults for each in drawn), ()),
+        last_ending=rng.choice([each.last_ending for each in drawn]),
+        before_drain=rng.choice([each.before_drain for each in drawn]),
+    )
 
 
 def _sometimes_death(rng: random.Random) -> list[FaultPlan]:
@@ -347,6 +376,7 @@ FAMILIES: Mapping[str, Callable[[random.Random, Plan], Plan]] = MappingProxyType
     {
         "none": _no_faults,
         "kill": _deaths("process-kill"),
+        "stop": _deaths("stop"),
         "power-cut": _deaths("power-cut"),
         "flush-error": _flush_errors,
         "full": _full_disk,
@@ -410,6 +440,7 @@ def shrink_steps(plan: Plan) -> Iterator[Plan]:
         "network_buffer_bytes": 65_536,
         "restart_after_us": 0,
         "last_ending": "none",
+        "before_drain": "none",
         "recovery_checked": False,
         "churn": False,
         "weakest_send": None,

@@ -30,6 +30,7 @@ from mqcore.guarantees import (
 )
 from mqcore_conformance.histories import (
     DRAIN,
+    REFUSES_TO_START,
     Appended,
     Completed,
     Drained,
@@ -192,6 +193,11 @@ class Facts:
         self._survival = cache(self._must_survive)
 
     # ---- questions -------------------------------------------------------------------------------------------
+
+    @property
+    def refused(self) -> bool:
+        """Whether the broker refused, loudly, to start on what it could not read: then nothing could be drained."""
+        return any(probe.question == REFUSES_TO_START and probe.holds for _, probe in self.probes)
 
     def log(self, partition: str) -> DrainedLog:
         """What the drain found; an empty log when nobody could drain it."""

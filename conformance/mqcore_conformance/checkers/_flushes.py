@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mqcore.guarantees import Level
 from mqcore_conformance.checkers._facts import FailedFlush, Facts
-from mqcore_conformance.histories import REFUSES_TO_START, Fetched
+from mqcore_conformance.histories import Fetched
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g11", "check_g12", "check_g14"]
@@ -70,9 +70,7 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
                 text=f"{probe.question}: {probe.observed}",
                 events=(index,),
             )
-    if any(probe.clause == "G12" and probe.question == REFUSES_TO_START and probe.holds for _, probe in facts.probes):
-        return
-    if not any(fault.kind == "rot" for _, fault in facts.injected):
+    if facts.refused or not any(fault.kind == "rot" for _, fault in facts.injected):
         return
     for send, index, receipt in facts.acknowledged():
         if not facts.must_survive(Level.parse(receipt.level), receipt.life):

@@ -119,6 +119,8 @@ def check_g03(facts: Facts) -> Iterator[Violation]:
             continue
         if _missing(facts.log(send.invoked.partition), send, receipt):
             lost[send.invoked.partition, receipt.life].append((send, index, receipt))
+    if facts.refused:
+        return
     total = 0
     for (partition, life), batches in lost.items():
         total += sum(send.invoked.size_bytes for send, _, _ in batches)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+import trio
 
 from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import CorruptionError
@@ -19,11 +20,13 @@ from mqcore_conformance.simulation import Sabotage
 
 __all__ = [
     "AnyRecordAccepted",
+    "CloseUnflushed",
     "CutAtFirstBadChecksum",
     "DuplicateAnsweredAtOnce",
     "EpochResumed",
     "ReadsAboveCommitted",
     "RejectedAfterAppend",
+    "RecoverySkippedAfterCrash",
     "ReplyBeforeFlush",
     "StaleBytesAccepted",
     "StartsEmpty",
@@ -238,6 +241,24 @@ class StartsEmpty(Sabotage):
             yield
 
 
+def _as_if_ours(view: memoryview, state: Any) -> memoryview:
+    """Give every whole batch in ``view`` the offset and the epoch that it would have here."""
+    copy = bytearray(view)
+    at, offset, epoch = 0, state.end_offset, state.epoch
+    with contextlib.suppress(CorruptionError):
+        while len(copy) - at >= HEADER_BYTES:
+            header = unpack_header(copy[at : at + HEADER_BYTES])
+            if not header.is_control:
+                epoch = max(epoch, 1)
+                copy[at + 72 : at + 80] = offset.to_bytes(8, "little")
+                copy[at + 80 : at + 88] = epoch.to_bytes(8, "little")
+            else:
+                epoch = max(epoch, header.epoch)
+            offset += header.count
+            at += header.size
+    return memoryview(copy)
+
+
 class StaleBytesAccepted(Sabotage):
     """A record is known by its body checksum alone: bytes left over from another log or offset are accepted."""
 
@@ -249,22 +270,69 @@ class StaleBytesAccepted(Sabotage):
             return lambda view, salt, where: unpack_header(view, where)
 
         def feed(original: Any) -> Any:
-            def feed_any(scanner: Any, view: memoryview) -> int:
-                state = scanner.state
-                if len(view) >= HEADER_BYTES:
-                    with contextlib.suppress(CorruptionError):
-                        header = unpack_header(view, "")
-                        copy = bytearray(view)
-                        copy[72:80] = state.end_offset.to_bytes(8, "little")
-                        copy[80:88] = max(state.epoch, header.epoch).to_bytes(8, "little")
-                        return int(original(scanner, memoryview(copy)))
-                return int(original(scanner, view))
-
-            return feed_any
+            return lambda scanner, view: original(scanner, _as_if_ours(view, scanner.state))
 
         with (
             replaced("mqcore.log._scan", "", "intact_header", make),
             replaced("mqcore.log._collect", "", "intact_header", make),
             replaced("mqcore.log._scan", "BatchScanner", "feed", feed),
+        ):
+            yield
+
+
+class CloseUnflushed(Sabotage):
+    """An orderly stop answers what waits for the group commit without waiting for the flush."""
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """See ``Sabotage``."""
+
+        def make(original: Any) -> Any:
+            def stop(broker: Any) -> None:
+                original(broker)
+                for partition in broker.partitions.values():
+                    while partition._waiting_sync:
+                        waiting = partition._waiting_sync.popleft()
+                        level = partition._flush_level
+                        waiting.sink.produced(waiting.request_id, waiting.base_offset, partition.epoch, level, False)
+
+            return stop
+
+        with replaced("mqcore.broker._broker", "Broker", "stop", make):
+            yield
+
+
+class RecoverySkippedAfterCrash(Sabotage):
+    """After a start that crashed while it loaded, the next one trusts what it finds and scans nothing."""
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """See ``Sabotage``."""
+        unfinished = 0
+
+        def opening(original: Any) -> Any:
+            async def count(store: Any) -> None:
+                nonlocal unfinished
+                unfinished += 1
+                await original(store)
+
+            return count
+
+        def appended(original: Any) -> Any:
+            async def append(log: Any, batches: Any) -> Any:
+                nonlocal unfinished
+                result = await original(log, batches)
+                unfinished = 0
+                return result
+
+            return append
+
+        def checksum(original: Any) -> Any:
+            return lambda *arguments: _Anything() if unfinished > 1 else original(*arguments)
+
+        with (
+            replaced("mqcore.log._store", "LogStore", "_open", opening),
+            replaced("mqcore.log._partition_log", "PartitionLog", "append", appended),
+            replaced("mqcore.log._scan", "", "crc32c", checksum),
         ):
             yield

@@ -12,6 +12,7 @@ import trio
 from mqcore.batch import encode_batch
 from mqcore.limits import Limits
 from mqcore.protocol import Produce
+from mqcore_conformance.plans import CHURN_SIZES
 from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ async def _one_round(session: Session, number: int) -> None:
     assert isinstance(value, dict)
     topic_id = bytes.fromhex(str(value["id"]))
     for index in range(12):
-        values = [b"scratch %d.%d " % (number, index) * 20] * 3
-        batch = encode_batch(values, created_ms=0, limits=LIMITS)
+        values = [(b"scratch %d.%d." % (number, index)).ljust(size, b"s") for size in CHURN_SIZES]
+        batch = encode_batch(values, keys=[None, b"k1", None], created_ms=0, limits=LIMITS)
         await session.send(Produce(session.next_id(), topic_id, 0, 0, False, batch))
         await session.receive()
     await session.call("topic.delete", {"name": NAME})

@@ -14,7 +14,7 @@ from mqcore.protocol import Code, Failed, Fetch, Fetched
 from mqcore_conformance import histories
 from mqcore_conformance.histories import DRAIN, Drained, FetchFailed, Probed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import ConsumerPlan
-from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost, code_name
+from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost, code_name
 
 if TYPE_CHECKING:
     from mqcore_conformance.simulation._world import World
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Consumer", "drain_partition"]
 
 LIMITS = Limits()
-WAIT_MS = 200
-RETRY_S = 0.02
+WAIT_MS = 2_000
+REFUSED_S = 0.1
 
 
 class Reader:
@@ -154,12 +154,14 @@ class Consumer:
         """Read until cancelled, over as many sessions as it takes."""
         with self.world.network.host(self.plan.name):
             await trio.sleep(self.plan.begins_us / 1e6)
+            backoff = Backoff()
             while True:
                 try:
                     session = await self.world.connect()
                 except SessionLost:
-                    await trio.sleep(RETRY_S)
+                    await backoff.pause()
                     continue
+                backoff.reset()
                 try:
                     self._reader.set_topic(*await session.resolve(self.topic))
                     await self._read(session)
@@ -167,13 +169,13 @@ class Consumer:
                     pass
                 finally:
                     await session.aclose()
-                await trio.sleep(RETRY_S)
+                await backoff.pause()
 
     async def _read(self, session: Session) -> None:
         while True:
             reply = await self._reader.fetch(session, self.plan.bytes_max, WAIT_MS)
             if isinstance(reply, Failed) and reply.code not in (Code.BELOW_START, Code.DIVERGED, Code.DAMAGED):
-                await trio.sleep(RETRY_S)
+                await trio.sleep(REFUSED_S)
                 if reply.code == Code.UNKNOWN_TOPIC:
                     return
             if self.plan.pause_us:

@@ -22,6 +22,7 @@ __all__ = ["Injector", "StepCounter"]
 
 DEATHS = ("process-kill", "power-cut")
 ROT_WAIT_S = 5.0
+FLAP_S = 0.012
 
 
 class StepCounter(trio.abc.Instrument):
@@ -119,6 +120,9 @@ class Injector:
             case "rot":
                 self._nursery.start_soon(self._rot, fault.amount)
                 return
+            case "stop":
+                world.stop()
+                return
             case "rot-identity":
                 self._rot_identity(fault.amount)
                 return
@@ -141,15 +145,24 @@ class Injector:
                 network.cut("broker", "*", both_ways=False)
             case "reset":
                 network.reset("*", "broker")
+            case "flap":
+                self._nursery.start_soon(self._flap, 2 + fault.amount % 20)
             case "break":
                 ways = {"source": "broker"} if fault.amount % 2 else {"destination": "broker"}
                 network.break_next(fault.amount, then=fault.target, **ways)  # type: ignore[arg-type]
+                network.reset("*", "broker")  # so that there is a next connection
             case "refuse":
                 network.refuse("broker")
             case _:
                 raise ValueError(f"unknown fault {fault.kind!r}")
         if fault.kind.startswith("cut") or fault.kind == "refuse":
             self._nursery.start_soon(self._end_network, fault.duration_us)
+
+    async def _flap(self, times: int) -> None:
+        for _ in range(times):
+            if not self._healed:
+                self._world.network.reset("*", "broker")
+                await trio.sleep(FLAP_S)
 
     async def _end_full(self, duration_us: int) -> None:
         await trio.sleep(duration_us / 1e6)

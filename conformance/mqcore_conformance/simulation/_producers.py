@@ -14,7 +14,7 @@ from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Produce, Produced, SendPolicy
 from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import ProducerPlan, SendPlan
-from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost, code_name
+from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost, code_name
 
 if TYPE_CHECKING:
     from mqcore_conformance.simulation._world import World
@@ -23,7 +23,6 @@ __all__ = ["Producer"]
 
 LIMITS = Limits()
 ATTEMPTS_MAX = 40
-BACKOFF_S = 0.02
 REPLY_TIMEOUT_S = 60
 _GAPS = frozenset({Code.SEQUENCE_GAP, Code.SEQUENCE_CONFLICT, Code.SEQUENCE_FENCED})
 _WAIT = frozenset({Code.STORAGE_STOPPED, Code.UNKNOWN_TOPIC})
@@ -42,6 +41,7 @@ class Batch:
     finished: bool = False
     maybe_stored: bool = False
     sent_as: int = 0
+    created_ms: int = 0
 
 
 class Producer:
@@ -75,12 +75,14 @@ class Producer:
     async def run(self) -> None:
         """Send everything, over as many sessions as it takes."""
         with self.world.network.host(self.plan.name):
+            backoff = Backoff()
             while any(not batch.finished for batch in self._batches):
                 try:
                     session = await self.world.connect()
                 except SessionLost:
-                    await trio.sleep(BACKOFF_S)
+                    await backoff.pause()
                     continue
+                backoff.reset()
                 try:
                     await self._use(session)
                 except (SessionLost, CallFailed):
@@ -88,8 +90,9 @@ class Producer:
                 finally:
                     await session.aclose()
                 self._lost()
-                await trio.sleep(BACKOFF_S)
+                await backoff.pause()
         self.done = True
+        self.world.changed()
 
     async def _use(self, session: Session) -> None:
         topic_id, name = await session.resolve(self.topic)
@@ -122,13 +125,14 @@ class Producer:
 
     async def _send_all(self, session: Session) -> None:
         todo = deque(batch for batch in self._batches if not batch.finished)
+        rewinds = Backoff()
         while todo or self._in_flight:
             if self._rewind:
                 if self._in_flight:
                     await self._wait()
                     continue
                 self._rewind = False
-                await trio.sleep(BACKOFF_S)
+                await rewinds.pause()
                 todo = deque(batch for batch in self._batches if not batch.finished)
                 continue
             if not todo or len(self._in_flight) >= self.plan.window:
@@ -157,12 +161,14 @@ class Producer:
 
     async def _send_one(self, session: Session, batch: Batch) -> None:
         batch.attempt += 1
+        if batch.attempt == 1:
+            batch.created_ms = self.world.clock.wall_ms()  # a retry is the same batch, byte for byte
         batch.sent_as = self._producer_id
         values, keys = self._messages(batch)
         data = encode_batch(
             values,
             keys=keys,
-            created_ms=self.world.clock.wall_ms(),
+            created_ms=batch.created_ms,
             producer_id=self._producer_id,
             first_sequence=batch.sequence,
             limits=LIMITS,

@@ -47,6 +47,7 @@ LIVENESS_BOUND_US = 1_000_000
 """lease_ms and replica_lag_ms are 0 on one node; 1 s remains."""
 PROBE_S_MAX = 20.0
 REFUSAL_S_MAX = 3.0
+OPERATOR_S = 0.25
 RETRY_S = 0.02
 
 
@@ -141,9 +142,6 @@ class _Script:
                 if self.plan.recovery_checked and not world.plan.storage.startswith("memory"):
                     await self._check_recovery(world)
                 world.closing = True
-                world.stop()
-                with trio.move_on_after(30):
-                    await world.ended(0) if world.broker is not None else None
                 nursery.cancel_scope.cancel()
         world.witnesses.update({f"disk-{name}": count for name, count in world.disk.witnesses.items()})
         world.witnesses.update({f"network-{name}": count for name, count in world.network.witnesses.items()})
@@ -177,9 +175,10 @@ class _Script:
             clients.start_soon(producer.run)
         for consumer in self.plan.consumers:
             clients.start_soon(Consumer(world, consumer, TOPIC).run)
+        clients.start_soon(_operate, world)
         if self.plan.churn:
             clients.start_soon(churn_topics, world)
-        await _until_done(producers, SAFETY_S_MAX)
+        await _until_done(world, producers, SAFETY_S_MAX)
         return producers
 
     async def _healing(self, world: World, injector: Injector, producers: list[Producer]) -> None:
@@ -197,13 +196,16 @@ class _Script:
             await world.ended(life)
         if self.plan.family == "rot-identity" and await self._refuses(world):
             return
-        await _until_done(producers, PRODUCERS_S_MAX)
+        await _until_done(world, producers, PRODUCERS_S_MAX)
         await self._probe(world)
+        life = world.life
+        if self.plan.before_drain in DEATHS and world.kill(self.plan.before_drain):
+            await world.ended(life)
 
     async def _refuses(self, world: World) -> bool:
         """Whether the broker refuses, loudly, to start on the damage that was done."""
         with trio.move_on_after(REFUSAL_S_MAX):
-            await world.serving()
+            await world.until(lambda: world.is_serving)
             return False
         world.record(
             Probed(
@@ -303,14 +305,26 @@ class _Script:
         world.witnesses["recovery-crashed"] += crash_at is not None and disk.call_count - before >= crash_at
 
 
-async def _until_done(producers: list[Producer], seconds_max: float) -> None:
+async def _until_done(world: World, producers: list[Producer], seconds_max: float) -> None:
     with trio.move_on_after(seconds_max):
-        while not all(producer.done for producer in producers):
-            await trio.sleep(0.005)
+        await world.until(lambda: all(producer.done for producer in producers))
 
 
 def _has_refused(history: list[Event]) -> bool:
     return any(isinstance(event, Probed) and event.question == REFUSES_TO_START for event in history[-3:])
+
+
+async def _operate(world: World) -> None:
+    """Be the operator who restarts a broker of which a log has stopped, in order or not."""
+    while True:
+        await trio.sleep(OPERATOR_S)
+        if _has_stopped(world):
+            life = world.life
+            if world.random.random() < 0.5:
+                world.stop()
+            else:
+                world.kill("process-kill")
+            await world.ended(life)
 
 
 def _has_stopped(world: World) -> bool:

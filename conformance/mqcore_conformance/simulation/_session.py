@@ -20,11 +20,30 @@ from mqcore.registry import create_transport
 if TYPE_CHECKING:
     from mqcore_conformance.simulation._world import World
 
-__all__ = ["CallFailed", "Session", "SessionLost"]
+BACKOFF_S = 0.01
+BACKOFF_S_MAX = 0.5
+
+__all__ = ["Backoff", "CallFailed", "Session", "SessionLost"]
 
 
 class SessionLost(Exception):
     """The connection is gone, for whatever reason."""
+
+
+class Backoff:
+    """Pauses between attempts: short at first, doubled each time, short again after ``reset``."""
+
+    def __init__(self) -> None:
+        self._seconds = BACKOFF_S
+
+    def reset(self) -> None:
+        """Begin with a short pause again."""
+        self._seconds = BACKOFF_S
+
+    async def pause(self) -> None:
+        """Wait for the next pause."""
+        await trio.sleep(self._seconds)
+        self._seconds = min(2 * self._seconds, BACKOFF_S_MAX)
 
 
 class CallFailed(Exception):

@@ -100,7 +100,7 @@ class World:
         self._dead: set[int] = set()
         self._lives: dict[tuple[str, int], int] = {}
         self._scope: trio.CancelScope | None = None
-        self._serving = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
         self.scheme = f"observed-{next(_numbers)}"
         self._observed = observed_class(self, sabotage.wrap_storage)
 
@@ -166,6 +166,7 @@ class World:
         if self.life:
             self.disk = self.disk.restart()
         self.life += 1
+        self.changed()
         life = self.life
         files = self.sabotage.wrap_files(self.disk)
         ports = Ports(
@@ -185,7 +186,6 @@ class World:
         finally:
             unregister("storage", self.scheme)
             self.broker = None
-            self._serving = trio.Event()
         if life not in self._dead:
             self._dead.add(life)
             self.network.kill_host(BROKER)
@@ -212,7 +212,7 @@ class World:
             self.record(
                 Started(time_us=self.now_us(), life=self.life, node=store.node_id.hex()[:8], epoch=store.epoch)
             )
-            self._serving.set()
+            self.changed()
 
     def kill(self, kind: str, call: Call | None = None) -> bool:
         """End the broker's process now: ``process-kill`` or ``power-cut``. False when there is none to end.
@@ -256,19 +256,24 @@ class World:
         """Return the life that reigns under ``epoch`` on the storage ``node``; the present one while it starts."""
         return self._lives.get((node, epoch), self.life)
 
-    async def serving(self) -> None:
-        """Wait until a broker serves."""
-        while self.broker is None or self.life in self._dead:
-            serving = self._serving
-            if serving.is_set():
-                await trio.sleep(0.001)
-            else:
-                await serving.wait()
+    def changed(self) -> None:
+        """Let those look again who wait in ``until``."""
+        self._changed.unpark_all()
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        """Wait until ``predicate`` holds; it is asked whenever something changed."""
+        await trio.lowlevel.checkpoint()
+        while not predicate():
+            await self._changed.park()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a broker serves."""
+        return self.broker is not None and self.life not in self._dead
 
     async def ended(self, life: int) -> None:
         """Wait until ``life`` is over and the next one has begun, or the world closes."""
-        while self.life == life and not self.closing:
-            await trio.sleep(0.001)
+        await self.until(lambda: self.life != life or self.closing)
 
     def swallows(self, life: int) -> bool:
         """Whether a stream to ``life`` goes nowhere any more. A network's streams end by themselves."""
@@ -279,7 +284,7 @@ class World:
     async def connect(self) -> Session:
         """Connect to the broker that serves. Raises ``SessionLost``."""
         with trio.move_on_after(CONNECT_TIMEOUT_S):
-            await self.serving()
+            await self.until(lambda: self.is_serving)
             return await Session.connect(self)
         raise SessionLost("could not connect in time")
 

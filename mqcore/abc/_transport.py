@@ -67,7 +67,8 @@ class ByteStream(trio.abc.Stream):
     async def send_buffers(self, buffers: Sequence[Buffer]) -> None:
         """Send ``buffers`` one after the other, all of them.
 
-        If cancelled, part of them may have been sent and the stream is of no more use.
+        Observes cancellation; lets others run where it has to wait and perhaps only there. If cancelled, part of them
+        may have been sent and the stream is of no more use.
         """
 
 

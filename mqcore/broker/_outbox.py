@@ -154,12 +154,9 @@ class Outbox:
 
     async def _send(self, buffers: list[Buffer]) -> None:
         self.sending_since = self._now()
-        if len(buffers) == 1:
-            await self._stream.send_all(memoryview(buffers[0]))
-        elif sum(map(len, buffers)) <= _JOIN_BYTES_MAX:
-            await self._stream.send_all(b"".join(buffers))
-        else:
-            await self._stream.send_buffers(buffers)
+        if len(buffers) > 1 and sum(map(len, buffers)) <= _JOIN_BYTES_MAX:
+            buffers = [b"".join(buffers)]
+        await self._stream.send_buffers(buffers)
         self.sending_since = None
 
     async def _answer(self, partition: Partition, fetch: Fetch) -> None:

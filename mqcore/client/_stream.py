@@ -149,10 +149,7 @@ class RequestStream:
                 buffers, self._unsent = self._unsent, []
                 size, self._unsent_bytes = self._unsent_bytes, 0
                 try:
-                    if size <= JOIN_BYTES_MAX:
-                        await self._stream.send_all(b"".join(buffers))
-                    else:
-                        await self._stream.send_buffers(buffers)
+                    await self._stream.send_buffers(buffers if size > JOIN_BYTES_MAX else [b"".join(buffers)])
                 except trio.Cancelled:
                     self._unsent[:0] = buffers
                     self._unsent_bytes += size

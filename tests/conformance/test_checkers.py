@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import attrs
 import pytest
+
+from mqcore.errors import ConfigurationError
+from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
 from mqcore_conformance.histories import (
     DRAIN,
@@ -29,9 +32,6 @@ from mqcore_conformance.histories import (
     write_history,
 )
 from mqcore_conformance.verdicts import Anomaly
-
-from mqcore.errors import ConfigurationError
-from mqcore.guarantees import CLAUSES
 
 P = "t@1/0"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.plans import plan_from_json
 from mqcore_conformance.simulation import run_plan

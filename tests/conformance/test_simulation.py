@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
+
+from mqcore.errors import ConfigurationError
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import Completed, Drained
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES, draw_plan, plan_from_json, plan_to_json, shrink_steps
 from mqcore_conformance.simulation import run_plan
-
-from mqcore.errors import ConfigurationError
 
 REPLAY = (
     "import sys; from mqcore_conformance.plans import plan_from_json; from mqcore_conformance.simulation import run_plan;"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mqcore.guarantees import Level
-from mqcore_conformance.checkers._facts import FailedFlush, Facts
+from mqcore_conformance.checkers._facts import Facts, FailedFlush
 from mqcore_conformance.histories import Fetched
 from mqcore_conformance.verdicts import Anomaly, Violation
 

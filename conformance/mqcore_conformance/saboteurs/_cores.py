@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
-import trio
 
 from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import CorruptionError

@@ -354,7 +354,7 @@ async def _drain_when_possible(world: World, partitions: int) -> None:
 
 
 def _content_of(history: list[Event]) -> dict[str, str]:
-    hashers: dict[str, tuple[list[int], "hashlib._Hash"]] = {}
+    hashers: dict[str, tuple[list[int], hashlib._Hash]] = {}
     for event in history:
         if isinstance(event, Fetched) and event.process == DRAIN:
             count, hasher = hashers.setdefault(event.partition, ([0], hashlib.blake2b(digest_size=8)))

@@ -30,7 +30,7 @@ class Flusher:
         self._stop_failed = stop_failed
         self._soon: dict[Partition, None] = {}
         self._due_of: dict[Partition, tuple[int, int]] = {}
-        self._due: SortedDict[tuple[int, int], Partition] = SortedDict()  # by due time, then order of asking
+        self._due = SortedDict()  # partitions by due time and order of asking
         self._asked = 0
         self._wake = trio.Event()
         self._done = trio.Event()

@@ -60,6 +60,32 @@ async def publish(url: str, batch: str, window: str, seconds: str, total_bytes: 
 
 
 async def singles(url: str, window: str, seconds: str) -> Result:
+    """One task that posts single messages, ``window`` of them in flight, and looks at every receipt."""
+    in_flight, acknowledged = int(window), 0
+    async with mqcore.connect(url) as client:
+        await client.admin.create_topic(TOPIC)
+        async with client.producer(TOPIC, batches_in_flight_max=BATCHES_IN_FLIGHT_MAX) as producer:
+            begin, end = _timed(seconds)
+            started = begin
+            deliveries: deque[mqcore.Delivery] = deque()
+            while True:
+                while len(deliveries) < in_flight:
+                    deliveries.append(producer.post(PAYLOAD))
+                await deliveries.popleft().wait()
+                done = 1
+                while deliveries and deliveries[0].is_done:
+                    deliveries.popleft().result()
+                    done += 1
+                now = time.perf_counter()
+                if now < begin:
+                    started = now
+                    continue
+                acknowledged += done
+                if now >= end:
+                    return {"messages": acknowledged, "seconds": time.perf_counter() - started}
+
+
+async def senders(url: str, window: str, seconds: str) -> Result:
     """``window`` tasks, each sending one message after the other and waiting for its receipt."""
     acknowledged = 0
     latencies: list[float] = []
@@ -199,7 +225,7 @@ async def scale(url: str, partitions: str, connections: str, batch: str, seconds
 
 WORK: dict[str, Callable[..., Awaitable[Result]]] = {
     function.__name__: function
-    for function in (publish, singles, consume, delete, describe, idle, spread, scale)
+    for function in (publish, singles, senders, consume, delete, describe, idle, spread, scale)
 }
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def _publish(work: Publish, settings: Settings) -> float:
             storage += f"?ready_segments_max={BURST_SEGMENTS}"
         with _broker(storage, work.flush, work.delay_ms) as (url, _):
             if work.batch == 1:
-                return value_of(measure("_load", "singles", url, work.window, settings.seconds), work)
+                how = "senders" if work.tasks or work.window == 1 else "singles"
+                return value_of(measure("_load", how, url, work.window, settings.seconds), work)
             total = 0
             if work.burst:
                 total = (BURST_SEGMENTS - 1) * SEGMENT_BYTES

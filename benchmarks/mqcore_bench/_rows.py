@@ -21,6 +21,7 @@ class Publish:
     """Messages of 1 KiB in batches of ``batch``, ``window`` of them in flight, ``delay_ms`` added to each flush.
 
     ``burst``: into segments made ready before the clock starts. ``latency``: the measure is the time of one, in us.
+    ``tasks``: each message in flight is awaited by a task of its own, not posted by one task for all.
     """
 
     flush: Literal["async", "sync"]
@@ -29,6 +30,7 @@ class Publish:
     window: int
     burst: bool = False
     latency: bool = False
+    tasks: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -119,12 +121,13 @@ def _one(flush: Literal["async", "sync"], delay_ms: int) -> Row:
     )
 
 
-def _singles(flush: Literal["async", "sync"], delay_ms: int) -> Row:
+def _singles(flush: Literal["async", "sync"], delay_ms: int, *, tasks: bool = False) -> Row:
     window = 256 if delay_ms else 64
+    who = f"{window} tasks, each awaiting one message" if tasks else f"{window} single messages in flight of one task"
     return Row(
-        name=f"singles-{flush}-{delay_ms}ms",
-        summary=f"{window} single messages in flight, {flush} flush, {delay_ms} ms more per flush",
-        work=Publish(flush=flush, delay_ms=delay_ms, batch=1, window=window),
+        name=f"{'senders' if tasks else 'singles'}-{flush}-{delay_ms}ms",
+        summary=f"{who}, {flush} flush, {delay_ms} ms more per flush",
+        work=Publish(flush=flush, delay_ms=delay_ms, batch=1, window=window, tasks=tasks),
         ratio=0.5,
     )
 
@@ -154,6 +157,8 @@ ROWS: tuple[Row, ...] = (
     *(_one("sync", delay) for delay in (0, 1, 5)),
     _singles("async", 0),
     *(_singles("sync", delay) for delay in (0, 1, 5)),
+    _singles("async", 0, tasks=True),
+    *(_singles("sync", delay, tasks=True) for delay in (0, 1, 5)),
     Row(
         name="consume-batches",
         summary="everything from the start, one bytes object per message, by batch",

@@ -1,4 +1,4 @@
-"""Costs that can be counted: nothing on the broker's path is per message, an append is one write, a commit one flush."""
+"""Costs that can be counted: nothing per message on the broker, one write per append, one flush per commit."""
 
 from __future__ import annotations
 

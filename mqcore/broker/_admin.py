@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from mqcore.broker._topics import Topic, config_from_json, config_to_json
-from mqcore.errors import RejectedError
+from mqcore.errors import MqcoreError, RejectedError
 from mqcore.protocol import Code
 
 if TYPE_CHECKING:
@@ -103,8 +105,16 @@ async def _topic_alter(broker: Broker, arguments: Mapping[str, Any]) -> object:
 
 async def _topic_delete(broker: Broker, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name")
-    topic = await broker.topics.delete(_argument(arguments, "name", str))
-    await broker.remove_logs(topic.id)
+    name = _argument(arguments, "name", str)
+    with trio.CancelScope(shield=True):  # the caller may leave: a deletion that is durable goes on to its end
+        topic = broker.topics.get(name)
+        try:
+            await broker.topics.delete(name)
+        except MqcoreError as error:
+            if topic.id in broker.topics.in_doubt:
+                await broker.retire_partitions(topic.id, error)
+            raise
+        await broker.remove_logs(topic.id)
     return {"name": topic.name, "id": topic.id.hex()}
 
 

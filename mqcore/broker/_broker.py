@@ -21,7 +21,7 @@ from mqcore.broker._sessions import Sessions
 from mqcore.broker._topics import Topic, Topics
 from mqcore.broker._window import UnflushedTotal
 from mqcore.config import BrokerConfig, TopicConfig, build_of
-from mqcore.errors import CommandNotPossible, RejectedError
+from mqcore.errors import CommandNotPossible, MqcoreError, OutcomeUnknown, RejectedError
 from mqcore.guarantees import check_available, check_build, raise_refusals
 from mqcore.log import LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
 from mqcore.ports import Ports
@@ -200,12 +200,16 @@ class Broker:
             if opening is not None:
                 await opening.wait()
                 continue
-            topic = self._topic_of(topic_id, index)
+            self._topic_of(topic_id, index)
             self._opening[key] = trio.Event()
             try:
                 name, salt = partition_log_name(topic_id, index), partition_salt(topic_id, index)
                 log = await self.store.open_log(name, salt=salt)
-                self.partitions[key] = self._partition_of(topic, log)
+                # Asked again: the topic may have been altered, or deleted, meanwhile.
+                self.partitions[key] = self._partition_of(self._topic_of(topic_id, index), log)
+            except RejectedError:
+                await self.store.delete_log(name)
+                raise
             finally:
                 self._opening.pop(key).set()
         return partition
@@ -218,6 +222,9 @@ class Broker:
         if not 0 <= index < topic.partitions:
             text = f"topic {topic.name!r} has {topic.partitions} partitions, 0 to {topic.partitions - 1}, not {index}"
             raise RejectedError(text, code=Code.UNKNOWN_PARTITION, name=Code.UNKNOWN_PARTITION.label)
+        doubt = self.topics.in_doubt.get(topic_id)
+        if doubt is not None:
+            raise OutcomeUnknown(f"topic {topic.name!r} may be deleted, which a restart will tell: {doubt}")
         return topic
 
     def _partition_of(self, topic: Topic, log: PartitionLog) -> Partition:
@@ -255,14 +262,18 @@ class Broker:
     async def remove_logs(self, topic_id: bytes) -> None:
         """Remove the logs of a deleted topic and note that they are gone; done again after a crash in between."""
         prefix = f"{topic_id.hex()}-"
-        for key in [key for key in self.partitions if key[0] == topic_id]:
-            partition = self.partitions.pop(key)
-            await partition.retire(CommandNotPossible("the topic was deleted"))
-            self.flusher.forget(partition)
+        await self.retire_partitions(topic_id, CommandNotPossible("the topic was deleted"))
         for name in await self.store.list_logs():
             if name.startswith(prefix):
                 await self.store.delete_log(name)
         await self.topics.removed(topic_id)
+
+    async def retire_partitions(self, topic_id: bytes, error: MqcoreError) -> None:
+        """Take the open partitions of a topic out of service, all at once, and wait for appends under way."""
+        keys = [key for key in self.partitions if key[0] == topic_id]
+        for partition in [self.partitions.pop(key) for key in keys]:
+            await partition.retire(error)
+            self.flusher.forget(partition)
 
     def check_topic_config(self, name: str, config: TopicConfig) -> None:
         """Raise ``RefusedError`` for a topic that the build cannot keep, its stated ``survive`` included."""

@@ -14,7 +14,7 @@ import cattrs
 import trio
 
 from mqcore.config import TopicConfig, check_topic_name
-from mqcore.errors import CorruptionError, RejectedError, StorageError
+from mqcore.errors import CorruptionError, MqcoreError, RejectedError, StorageError
 from mqcore.guarantees import FlushPolicy, format_flush, parse_flush
 from mqcore.limits import Limits
 from mqcore.log import MetadataLog
@@ -97,6 +97,7 @@ class Topics:
         self.by_name: dict[str, Topic] = {}
         self.by_id: dict[bytes, Topic] = {}
         self.deleted: dict[bytes, None] = {}  # deleted topics whose logs are not known to be gone
+        self.in_doubt: dict[bytes, MqcoreError] = {}  # topics of which only the next start can say if they are deleted
 
     async def replay(self) -> None:
         """Read the metadata log to its end.
@@ -195,13 +196,20 @@ class Topics:
             )
 
     async def _write(self, kind: str, topic_id: bytes, **facts: Any) -> None:
+        """Write a record and apply it, both or neither: a caller that leaves between would part memory from disk."""
         record = {"type": kind, "id": topic_id.hex(), **facts}
-        await self._metadata.append([record])
-        self._apply(record)
-        self._records += 1
-        if self._records > max(_COMPACT_RECORDS_MIN, 4 * len(self.by_id)):
-            await self._metadata.compact(self._state())
-            self._records = len(self.by_id)
+        with trio.CancelScope(shield=True):
+            try:
+                await self._metadata.append([record])
+            except MqcoreError as error:
+                if kind == "topic-deleted" and self._metadata.failed is not None:
+                    self.in_doubt[topic_id] = error
+                raise
+            self._apply(record)
+            self._records += 1
+            if self._records > max(_COMPACT_RECORDS_MIN, 4 * len(self.by_id)):
+                await self._metadata.compact(self._state())
+                self._records = len(self.by_id)
 
     def _state(self) -> list[dict[str, Any]]:
         created = [

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from mqcore.batch import HEADER_BYTES, unpack_header
-from mqcore.errors import CorruptionError
+from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._control import (
     RECORDS,
     SNAPSHOT,
@@ -38,6 +38,11 @@ class MetadataLog:
     def bytes_total(self) -> int:
         """Bytes that the log holds: what says when to ``compact``."""
         return self._store.metadata.bytes_total
+
+    @property
+    def failed(self) -> StorageError | None:
+        """Why the log takes no more records, None while it does."""
+        return self._store.metadata.failed
 
     async def replay(self) -> list[dict[str, Any]]:
         """Every record since the last ``compact``, in order.

@@ -112,6 +112,7 @@ class Partition:
         self._waiting_sync: deque[_Waiting] = deque()
         self._parked: list[tuple[int, ReplySink, int]] = []
         self._window: AsyncWindow | None = None
+        self._window_ends = False  # the policy has no window any more; what waits in it keeps the bounds it came under
         self.committed_offset = log.end_offset
         self.set_policy(policy, weakest, stable_only)
 
@@ -122,15 +123,19 @@ class Partition:
         self.weakest = weakest if weakest is not None else policy
         self.stable_only = stable_only
         bounds = next((each for each in (policy, self.weakest) if isinstance(each, AsyncFlush)), None)
+        window, log, was_ending = self._window, self.log, self._window_ends
+        self._window_ends = bounds is None and window is not None
         if bounds is None:
-            self._window = None
-        elif self._window is None:
-            log = self.log
-            self._window = AsyncWindow(bounds, self._total, offset=log.durable_offset, position=log.durable_position)
-            if log.end_offset > log.durable_offset:
-                self._window.appended(log.end_offset, log.end_position)
-        else:
-            self._window.policy = bounds
+            if window is not None:
+                self._flusher.flush_soon(self)
+            return
+        if window is None:
+            window = AsyncWindow(bounds, self._total, offset=log.durable_offset, position=log.durable_position)
+            self._window = window
+            was_ending = log.end_offset > log.durable_offset
+        window.policy = bounds
+        if was_ending:
+            window.appended(log.end_offset, log.end_position)
 
     # appending
 
@@ -147,7 +152,7 @@ class Partition:
                 Code.POLICY_TOO_WEAK,
                 f"the topic takes no sends weaker than {_name(self.weakest)}; its weakest_send would have to allow it",
             )
-        if policy == SendPolicy.ASYNC and self._window is None:
+        if policy == SendPolicy.ASYNC and (self._window is None or self._window_ends):
             return Code.POLICY_TOO_STRONG, "the topic has no asynchronous bounds: send with its own policy"
         return None
 
@@ -202,10 +207,14 @@ class Partition:
             for send in sends:
                 _fail(send, _storage_code(error), str(error))
         else:
-            self._appended(sends, base_offsets)
+            if self.failure is None:
+                self._appended(sends, base_offsets)
+                return
+            for send in sends:
+                _fail(send, Code.FLUSH_FAILED, f"the outcome is unknown: {self.failure}")
 
     def _appended(self, sends: list[Send], base_offsets: list[int]) -> None:
-        window = self._window
+        window = None if self._window_ends else self._window
         wants_sync = self.stable_only or isinstance(self.policy, SyncFlush)
         position = self.log.end_position - sum([send.header.size for send in sends])
         for send, base_offset in zip(sends, base_offsets, strict=True):
@@ -278,6 +287,8 @@ class Partition:
         if self._window is not None:
             self._window.flushed(self.log.durable_offset, self.log.durable_position)
         self.advance()
+        if self._window_ends and self._window is not None and self._window.is_empty:
+            self._window, self._window_ends = None, False
 
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush or append (G11).
@@ -298,6 +309,8 @@ class Partition:
         while self._appending:
             await self._turn()
         self.stop(error)
+        if self._window is not None:
+            self._window.give_up()
 
     def _reply(self, waiting: _Waiting) -> None:
         level = self._flush_level if waiting.end_offset <= self.log.durable_offset else self._append_level

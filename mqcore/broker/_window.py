@@ -96,6 +96,16 @@ class AsyncWindow:
         return max(self._acknowledged_position - self._durable_position, 0)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits and nothing acknowledged is unflushed."""
+        return not self._waiting and not self.unflushed_messages
+
+    def give_up(self) -> None:
+        """Take this log's bytes out of the broker's total, for a log that is no more. The last call."""
+        self._total.bytes_now -= self.unflushed_bytes
+        self._durable_position = self._acknowledged_position
+
+    @property
     def wants_flush_now(self) -> bool:
         """Whether acknowledgements wait, or half of a bound is used: a flush now keeps them from waiting."""
         if self._waiting:

@@ -176,7 +176,7 @@ class MmapStorage(StorageBackend):
             return
         log = await self.open_log(name)
         assert isinstance(log, MmapLog)
-        log.close()
+        log.shut()
         engine.logs.pop(name, None)
         await engine.removal.delete(log)
         engine.found.pop(name, None)

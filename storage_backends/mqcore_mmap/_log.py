@@ -355,9 +355,13 @@ class MmapLog(Log):
             return
         await self._engine.close_logs([self])
 
+    def shut(self) -> None:
+        """Make every later call an error. The descriptors stay: a flush that is under way may be using them."""
+        self._closed = True
+
     def close(self) -> None:
         """Close descriptors and mappings; every later call is an error."""
-        self._closed = True
+        self.shut()
         for segment in self.segments:
             self._engine.handles.close(segment)
 

@@ -68,7 +68,7 @@ class Removal:
         with trio.CancelScope(shield=True):
             if removed:
                 await run(_keep_mark, last, file, durable_end)
-                await self._remove(log, removed, position, POSITION_MAX)
+                await self._remove(log, removed, position, POSITION_MAX, reuse=False)
             await run(_zero, last, file, position, durable_end)
         last.end = None
         log.cut(kept, log.start, position, durable_end)
@@ -88,9 +88,16 @@ class Removal:
         """Remove every segment of ``log``, whose handle is closed already to others."""
         async with self._engine.flushing:
             await self._engine.settle(log.segments)
+            log.begin_truncation()
             await self._remove(log, log.segments, 0, POSITION_MAX)
 
-    async def _remove(self, log: MmapLog, removed: Sequence[Segment], low: int, high: int) -> None:
+    async def _remove(
+        self, log: MmapLog, removed: Sequence[Segment], low: int, high: int, *, reuse: bool = True
+    ) -> None:
+        """Remove segments; keep their files for others unless the log may come to the same positions once more.
+
+        Then what they hold would be in its place again, with valid checksums.
+        """
         if not removed:
             return
         for segment in removed:
@@ -106,7 +113,7 @@ class Removal:
             log.failure_told = True
             raise storage_error(error, "remove", paths[0], position=low) from error
         for segment, path in zip(removed, freed, strict=True):
-            if segment.views_held():
+            if not reuse or segment.views_held():
                 self._engine.filler.submit(self._files.discard, path)
             else:
                 self._engine.filler.submit(self._files.recycle, path)

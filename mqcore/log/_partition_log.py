@@ -12,7 +12,7 @@ import trio
 
 from mqcore.abc import Log, Notice
 from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, stamp, unpack_header
-from mqcore.errors import OutcomeUnknown, StorageError
+from mqcore.errors import CorruptionError, OutcomeUnknown, StorageError
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts, pack_epoch_batch
 from mqcore.log._producers import Verdict
@@ -312,11 +312,16 @@ class PartitionLog(ReadableLog):
                 self._busy = False
 
     async def _checkpoint(self) -> Sidecar | None:
+        """Write one; a failure is reported only: what was appended before it stays appended."""
         size = 0
         with trio.CancelScope(shield=True):
-            if self._sidecar is None:
-                self._sidecar = await self._make_sidecar()
-            size = await self._sidecar.write(self._state)
+            try:
+                if self._sidecar is None:
+                    self._sidecar = await self._make_sidecar()
+                size = await self._sidecar.write(self._state)
+            except (StorageError, CorruptionError) as error:
+                text = f"log {self.name}: no sidecar, the next start scans more of it: {error}"
+                self._report(Notice("checkpoint-not-written", text, {"log": self.name}))
         self._plan_checkpoint(size)
         return self._sidecar if size else None
 

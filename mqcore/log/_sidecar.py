@@ -117,18 +117,21 @@ class Sidecar:
             await log.append([bytes(padding), record] if padding else [record])
         except StorageError as error:
             self._broken = error.appended or error.kind != "full"
-            self._report(
-                Notice(
-                    "checkpoint-not-written",
-                    f"log {self._main.name}: checkpoint not written, the next start scans more of it: {error}",
-                    {"log": self._main.name, "position": state.end_position},
-                )
-            )
+            self._tell_not_written(error)
             return 0
         self.dirty = True
         self._written.append((own_position, state.end_position))
         await self._trim()
         return len(record)
+
+    def _tell_not_written(self, error: StorageError) -> None:
+        self._report(
+            Notice(
+                "checkpoint-not-written",
+                f"log {self._main.name}: checkpoint not written, the next start scans more of it: {error}",
+                {"log": self._main.name, "position": self._main.end},
+            )
+        )
 
     def stop(self) -> None:
         """Write no more checkpoints: a flush of them failed."""
@@ -140,7 +143,11 @@ class Sidecar:
         while len(self._written) > 1 and self._written[1][1] <= durable:
             del self._written[0]
         if self._written[0][0] - self.log.start >= TRIM_BYTES:
-            await self.log.trim(self._written[0][0])
+            try:
+                await self.log.trim(self._written[0][0])
+            except StorageError as error:
+                self.stop()
+                self._tell_not_written(error)
 
     async def _restore(self, head: CheckpointHead) -> LogState:
         where = f"log {self.log.name} at {head.own_position}"

@@ -40,6 +40,9 @@ WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """By family: counters of which one at least must not be zero. ``*`` stands for any ending."""
 
+EXTRA_SEEDS_MAX = 12
+"""Seeds tried beyond those asked for, until the fault has bitten once."""
+
 DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot", "rot-identity", "slow"})
 """Families that need a storage with a disk."""
 
@@ -126,11 +129,15 @@ def run_cell(
         return result
     began = time.perf_counter()
     seen: set[str] = set()
-    for seed in seeds:
+    for seed in _until_bitten(result, seeds):
         if deadline is not None and time.perf_counter() > deadline:
             break
         plan = draw_plan(
-            seed, storage=cell.storage, transport=cell.transport, flush=FLUSH_POLICIES[cell.flush], family=cell.family
+            seed,
+            storage=cell.storage,
+            transport=cell.transport,
+            flush=FLUSH_POLICIES[cell.flush],
+            family=cell.family,
         )
         run = run_plan(plan, sabotage())
         result.seeds.append(seed)
@@ -151,6 +158,16 @@ def run_cell(
     result.real_seconds = time.perf_counter() - began
     result.statuses = _statuses(result, wanted, seen)
     return result
+
+
+def _until_bitten(result: CellResult, seeds: Sequence[int]) -> Iterator[int]:
+    """Give the seeds, then a few more while the fault has found nothing to bite."""
+    yield from seeds
+    extra = range(max(seeds, default=0) + 1, max(seeds, default=0) + 1 + EXTRA_SEEDS_MAX)
+    for seed in extra:
+        if what_bit(result.cell.family, result.witnesses):
+            return
+        yield seed
 
 
 def _statuses(result: CellResult, wanted: Sequence[str], exercised: set[str]) -> dict[str, Status]:

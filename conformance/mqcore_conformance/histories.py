@@ -181,7 +181,7 @@ class ReadBatch:
 
 @attrs.frozen(kw_only=True)
 class Fetched:
-    """A fetch was answered. ``asked_at``: number of events when it was asked; ``offset`` and ``epoch``: its position."""
+    """A fetch was answered. ``asked_at``: events when it was asked; ``offset`` and ``epoch``: its position."""
 
     time_us: int
     process: str
@@ -198,7 +198,7 @@ class Fetched:
 
 @attrs.frozen(kw_only=True)
 class FetchFailed:
-    """A fetch was refused with a code: ``below-start``, ``diverged`` (``point``), ``damaged`` (``point`` to ``until``)."""
+    """A fetch was refused with a code such as ``diverged`` (``point``) or ``damaged`` (``point`` to ``until``)."""
 
     time_us: int
     process: str

@@ -99,8 +99,9 @@ class FaultPlan:
 class Plan:
     """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it.
 
-    ``last_ending``: how the broker's life ends when healing begins; ``before_drain``: and once more before the drain. ``churn``: a client makes, fills and deletes another
-    topic meanwhile, so that files are used again. ``recovery_checked``: the final disk is recovered again and again.
+    ``last_ending``: how the broker's life ends when healing begins; ``before_drain``: and once more before the drain.
+    ``churn``: a client makes, fills and deletes another topic meanwhile, so that files are used again.
+    ``recovery_checked``: the final disk is recovered again and again.
     """
 
     seed: int
@@ -134,9 +135,7 @@ class Plan:
 # ---- drawing -----------------------------------------------------------------------------------------------------
 
 
-def draw_plan(
-    seed: int, *, storage: str, transport: str, flush: str | None, family: str
-) -> Plan:
+def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, family: str) -> Plan:
     """Return the plan of a seed for one cell. ``storage``: a URL with ``{dir}``; ``flush``: text, None the default.
 
     ``family``: a name of ``FAMILIES``.
@@ -152,7 +151,9 @@ def draw_plan(
         policies.append("none")
     churn = rng.random() < 0.25
     alike = churn and rng.random() < 0.6
-    producers = tuple(_producer(rng, number, partitions, policies, alike) for number in range(rng.choice((1, 2, 3))))
+    producers = tuple(
+        _producer(rng, number, partitions, policies, alike) for number in range(rng.choice((1, 2, 3)))
+    )
     consumers = tuple(_consumer(rng, number, partitions) for number in range(rng.choice((0, 1, 2))))
     slow = rng.random() < 0.5
     plan = Plan(
@@ -207,7 +208,9 @@ def _producer(rng: random.Random, number: int, partitions: int, policies: list[s
         window=rng.choice((1, 3, 8)),
         retries=rng.random() < 0.7,
         sends=tuple(
-            attrs.evolve(_send(rng, hurried, policies), sizes=CHURN_SIZES) if alike else _send(rng, hurried, policies)
+            attrs.evolve(_send(rng, hurried, policies), sizes=CHURN_SIZES)
+            if alike
+            else _send(rng, hurried, policies)
             for _ in range(rng.choice((3, 10, 25)))
         ),
     )
@@ -286,9 +289,12 @@ def _flush_errors(rng: random.Random, plan: Plan) -> Plan:
 def _full_disk(rng: random.Random, plan: Plan) -> Plan:
     trigger, when = _moment(rng)
     fault = FaultPlan(
-        kind="full", trigger=trigger, when=when, amount=rng.choice((0, 4096, 20_000, 70_000)),
+        kind="full",
+        trigger=trigger,
+        when=when,
+        amount=rng.choice((0, 4096, 20_000, 70_000)),
         duration_us=rng.choice((100_000, 2_000_000)),
-    )  # fmt: skip
+    )
     return attrs.evolve(plan, faults=(fault, *_sometimes_death(rng)))
 
 
@@ -296,7 +302,9 @@ def _io_errors(rng: random.Random, plan: Plan) -> Plan:
     faults = []
     for _ in range(rng.choice((1, 2, 3))):
         trigger, when = _moment(rng)
-        operation = rng.choice(("pwritev", "pread", "open", "open", "map", "view", "truncate", "rename", "unlink", "list"))
+        operation = rng.choice(
+            ("pwritev", "pread", "open", "open", "map", "view", "truncate", "rename", "unlink", "list")
+        )
         faults.append(
             FaultPlan(kind="io-error", trigger=trigger, when=when, amount=rng.choice((1, 1, 3)), target=operation)
         )
@@ -319,9 +327,7 @@ def _slow_disk(rng: random.Random, plan: Plan) -> Plan:
         trigger, when = _moment(rng)
         stalled = rng.choice(("flush", "flush_many", "flush_many", "pwritev", "pread", "flush_directory"))
         duration_us = rng.choice((500_000, 30_000_000))
-        faults.append(
-            FaultPlan(kind="stall", trigger=trigger, when=when, duration_us=duration_us, target=stalled)
-        )
+        faults.append(FaultPlan(kind="stall", trigger=trigger, when=when, duration_us=duration_us, target=stalled))
     if rng.random() < 0.7:
         faults.append(FaultPlan(kind="power-cut", trigger="time", when=rng.randint(100_000, 3_000_000)))
     return attrs.evolve(plan, faults=tuple(faults), before_drain=rng.choice(("power-cut", "none")))
@@ -331,12 +337,18 @@ def _network(rng: random.Random, plan: Plan) -> Plan:
     faults = []
     for _ in range(rng.choice((1, 2, 4))):
         trigger, when = _moment(rng)
-        kind = rng.choice(("cut", "cut-to-broker", "cut-from-broker", "reset", "flap", "flap", "break", "break", "refuse"))
+        kind = rng.choice(
+            ("cut", "cut-to-broker", "cut-from-broker", "reset", "flap", "flap", "break", "break", "refuse")
+        )
         faults.append(
             FaultPlan(
-                kind=kind, trigger=trigger, when=when, duration_us=rng.choice((10_000, 300_000, 40_000_000)),
-                amount=rng.randint(0, 2_000), target=rng.choice(("reset", "close", "stall")),
-            )  # fmt: skip
+                kind=kind,
+                trigger=trigger,
+                when=when,
+                duration_us=rng.choice((10_000, 300_000, 40_000_000)),
+                amount=rng.randint(0, 2_000),
+                target=rng.choice(("reset", "close", "stall")),
+            )
         )
     if rng.random() < 0.4:
         # so that retries meet what is not flushed yet

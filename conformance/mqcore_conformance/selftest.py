@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import attrs
 
@@ -14,7 +15,7 @@ from mqcore_conformance.saboteurs import INJECTORS, MMAP, RECORDERS, SABOTEURS, 
 from mqcore_conformance.simulation import run_plan
 from mqcore_conformance.verdicts import Status
 
-__all__ = ["Kill", "run_selftest"]
+__all__ = ["Kill", "run_selftest", "saboteur_names"]
 
 GREEN_SEEDS = 3
 INJECTOR_SEEDS = 4
@@ -40,6 +41,11 @@ class Kill:
         return not set(self.expected) & set(self.caught) or bool(self.stray)
 
 
+def saboteur_names() -> list[str]:
+    """Return what can be asked for."""
+    return [*(one.name for one in (*SABOTEURS, *INJECTORS)), *RECORDERS]
+
+
 def run_selftest(names: Iterable[str] = ()) -> Iterator[Kill]:
     """Run the saboteurs called ``names`` (all when empty), one line each."""
     wanted = set(names)
@@ -49,13 +55,13 @@ def run_selftest(names: Iterable[str] = ()) -> Iterator[Kill]:
 
     for saboteur in SABOTEURS:
         if asked(saboteur.name):
-            yield _timed(lambda chosen=saboteur: _run_saboteur(chosen))
+            yield _timed(partial(_run_saboteur, saboteur))
     for saboteur in INJECTORS:
         if asked(saboteur.name):
-            yield _timed(lambda chosen=saboteur: _run_injector(chosen))
+            yield _timed(partial(_run_injector, saboteur))
     for name in RECORDERS:
         if asked(name):
-            yield _timed(lambda chosen=name: _run_recorder(chosen))
+            yield _timed(partial(_run_recorder, name))
 
 
 def _timed(run: Callable[[], Kill]) -> Kill:
@@ -79,17 +85,26 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
         green = run_cell(saboteur.green_cell, range(GREEN_SEEDS), sabotage=saboteur.make)
         stray = {violation.clause for failure in green.failures for violation in failure.violations}
     return Kill(
-        name=saboteur.name, bug=saboteur.bug, cell=saboteur.cell.name, expected=saboteur.clauses,
-        caught=tuple(sorted(caught)), stray=tuple(sorted(stray)), seed=seed, example=example,
-    )  # fmt: skip
+        name=saboteur.name,
+        bug=saboteur.bug,
+        cell=saboteur.cell.name,
+        expected=saboteur.clauses,
+        caught=tuple(sorted(caught)),
+        stray=tuple(sorted(stray)),
+        seed=seed,
+        example=example,
+    )
 
 
 def _run_injector(saboteur: Saboteur) -> Kill:
     result = run_cell(saboteur.cell, range(INJECTOR_SEEDS), sabotage=saboteur.make)
     return Kill(
-        name=saboteur.name, bug=saboteur.bug, cell=saboteur.cell.name, expected=(Status.INCONCLUSIVE.value,),
+        name=saboteur.name,
+        bug=saboteur.bug,
+        cell=saboteur.cell.name,
+        expected=(Status.INCONCLUSIVE.value,),
         caught=(result.status.value,),
-    )  # fmt: skip
+    )
 
 
 def _run_recorder(name: str) -> Kill:
@@ -100,7 +115,11 @@ def _run_recorder(name: str) -> Kill:
     seed, example = None, ""
     for seed in range(40):
         plan = draw_plan(
-            seed, storage=cell.storage, transport=cell.transport, flush=FLUSH_POLICIES[cell.flush], family=cell.family
+            seed,
+            storage=cell.storage,
+            transport=cell.transport,
+            flush=FLUSH_POLICIES[cell.flush],
+            family=cell.family,
         )
         violations = check_history(change(run_plan(plan).history))
         caught |= {violation.clause for violation in violations}
@@ -108,6 +127,11 @@ def _run_recorder(name: str) -> Kill:
             example = str(next(one for one in violations if one.clause in clauses))
             break
     return Kill(
-        name=name, bug=(change.__doc__ or "").strip(), cell=cell.name, expected=clauses, caught=tuple(sorted(caught)),
-        seed=seed, example=example,
-    )  # fmt: skip
+        name=name,
+        bug=(change.__doc__ or "").strip(),
+        cell=cell.name,
+        expected=clauses,
+        caught=tuple(sorted(caught)),
+        seed=seed,
+        example=example,
+    )

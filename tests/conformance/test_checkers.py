@@ -39,12 +39,12 @@ P = "t@1/0"
 class Story:
     """A history told step by step; virtual time goes on by 1 ms an event."""
 
-    def __init__(self, flush: str = "sync", append: str = "page-cache", reach: str = "disk", visible: str = "committed"):
+    def __init__(
+        self, flush: str = "sync", append: str = "page-cache", reach: str = "disk", visible: str = "committed"
+    ):
         topic = TopicSetting(name="t", partitions=1, flush=(flush,), visible=visible)
         self.events: list[Event] = [
-            Setting(
-                time_us=0, storage="s", transport="c", append_level=append, flush_level=reach, topics=(topic,)
-            )
+            Setting(time_us=0, storage="s", transport="c", append_level=append, flush_level=reach, topics=(topic,))
         ]
         self.life = 0
         self.start()
@@ -62,15 +62,26 @@ class Story:
 
     def invoke(self, send, *messages, attempt=1, **fields):
         return self.add(
-            Invoked, process="p", send=send, attempt=attempt, partition=P, messages=messages or (send,),
+            Invoked,
+            process="p",
+            send=send,
+            attempt=attempt,
+            partition=P,
+            messages=messages or (send,),
             **{"size_bytes": 100, **fields},
-        )  # fmt: skip
+        )
 
     def ack(self, send, offset, level="disk", attempt=1, **fields):
         return self.add(
-            Completed, process="p", send=send, attempt=attempt, outcome="acknowledged", offset=offset, level=level,
+            Completed,
+            process="p",
+            send=send,
+            attempt=attempt,
+            outcome="acknowledged",
+            offset=offset,
+            level=level,
             **{"life": self.life, "epoch": self.life, **fields},
-        )  # fmt: skip
+        )
 
     def end(self, send, outcome, attempt=1, code=""):
         return self.add(Completed, process="p", send=send, attempt=attempt, outcome=outcome, code=code)
@@ -80,9 +91,15 @@ class Story:
 
     def append(self, base, until, size=100):
         return self.add(
-            Appended, life=self.life, partition=P, position=base * size, end_position=until * size, base_offset=base,
-            next_offset=until, epoch=self.life,
-        )  # fmt: skip
+            Appended,
+            life=self.life,
+            partition=P,
+            position=base * size,
+            end_position=until * size,
+            base_offset=base,
+            next_offset=until,
+            epoch=self.life,
+        )
 
     def flush(self, until, size=100, failed=False):
         return self.add(Flushed, life=self.life, ends=((P, until * size),), failed=failed)
@@ -90,10 +107,18 @@ class Story:
     def fetch(self, process, offset, *batches, epoch=1, asked_at=None):
         until = max([b + len(m) for b, _, m in batches], default=offset)
         return self.add(
-            Fetched, process=process, partition=P, asked_at=len(self.events) if asked_at is None else asked_at,
-            life=self.life, offset=offset, epoch=epoch, next_offset=until, start_offset=0, committed_offset=until,
+            Fetched,
+            process=process,
+            partition=P,
+            asked_at=len(self.events) if asked_at is None else asked_at,
+            life=self.life,
+            offset=offset,
+            epoch=epoch,
+            next_offset=until,
+            start_offset=0,
+            committed_offset=until,
             batches=tuple(ReadBatch(base_offset=b, epoch=e, messages=tuple(m)) for b, e, m in batches),
-        )  # fmt: skip
+        )
 
     def drain(self, *batches, start=0, end=None):
         until = max([b + len(m) for b, _, m in batches], default=start) if end is None else end
@@ -172,7 +197,9 @@ def test_g02_a_lost_suffix_is_allowed() -> None:
 
 @pytest.mark.parametrize("bound", ["max_messages=1", "max_bytes=150 B", "max_interval=1 ms"])
 def test_g03_loss_beyond_a_bound(bound: str) -> None:
-    story = Story(f"async({bound})").send("a", 0, "page-cache").send("b", 1, "page-cache").send("c", 2, "page-cache")
+    story = (
+        Story(f"async({bound})").send("a", 0, "page-cache").send("b", 1, "page-cache").send("c", 2, "page-cache")
+    )
     story.fault("power-cut").start().drain(end=0)
     only(story, "G03", Anomaly.UNBOUNDED_LOSS)
 
@@ -282,7 +309,16 @@ def test_g12_silent_damage() -> None:
 def test_g12_damage_reported_for_its_range() -> None:
     story = Story().send("a", 0).send("b", 1).fault("rot", hit=1)
     story.add(
-        FetchFailed, process=DRAIN, partition=P, asked_at=0, life=1, offset=0, epoch=0, code="damaged", point=0, until=1
+        FetchFailed,
+        process=DRAIN,
+        partition=P,
+        asked_at=0,
+        life=1,
+        offset=0,
+        epoch=0,
+        code="damaged",
+        point=0,
+        until=1,
     )
     assert check_history(story.drain((1, 1, ["b"]), end=2).events) == []
 
@@ -321,7 +357,9 @@ def test_g15_retries_of_unknown_outcomes_may_duplicate_and_others_may_not() -> N
 
 def test_g17_recovering_twice_gives_something_else() -> None:
     story = Story().add(Recovered, group="1", way="once", partition=P, content="a")
-    only(story.add(Recovered, group="1", way="twice", partition=P, content="b"), "G17", Anomaly.UNREPEATABLE_RECOVERY)
+    only(
+        story.add(Recovered, group="1", way="twice", partition=P, content="b"), "G17", Anomaly.UNREPEATABLE_RECOVERY
+    )
 
 
 @pytest.mark.parametrize(("clause", "anomaly"), [("G18", Anomaly.NOT_REFUSED), ("G20", Anomaly.UNBOUNDED_RESOURCE)])

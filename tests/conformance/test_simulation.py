@@ -15,7 +15,8 @@ from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES, draw_plan, plan_f
 from mqcore_conformance.simulation import run_plan
 
 REPLAY = (
-    "import sys; from mqcore_conformance.plans import plan_from_json; from mqcore_conformance.simulation import run_plan;"
+    "import sys; from mqcore_conformance.plans import plan_from_json;"
+    "from mqcore_conformance.simulation import run_plan;"
     "print(run_plan(plan_from_json(sys.stdin.read())).digest)"
 )
 

@@ -11,6 +11,7 @@ from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g06", "check_g08"]
 
+
 def check_g06(facts: Facts) -> Iterator[Violation]:
     """No consumer goes back or skips, except by seek, by retention, or over a loss that is reported to it."""
     for process, partition, events in facts.readers():
@@ -79,9 +80,7 @@ def _check_reported_loss(
                 )
                 return
             for batch in event.batches:
-                consumed += [
-                    (at, event.life, found) for at, found in enumerate(batch.messages, batch.base_offset)
-                ]
+                consumed += [(at, event.life, found) for at, found in enumerate(batch.messages, batch.base_offset)]
 
 
 def check_g08(facts: Facts) -> Iterator[Violation]:
@@ -104,7 +103,7 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
                                 clause="G08",
                                 anomaly=Anomaly.UNSTABLE_READ,
                                 partition=partition,
-                                text=f"{process} read offset {offset} of epoch {batch.epoch} at event {index}, visible at "
+                                text=f"{process} read offset {offset} of epoch {batch.epoch} at event {index}, at "
                                 f"level {level.label}; it is not in the final log",
                                 events=(index,),
                             )
@@ -120,7 +119,7 @@ def _check_flushed(facts: Facts, process: str, partition: str, index: int, event
             clause="G08",
             anomaly=Anomaly.UNSTABLE_READ,
             partition=partition,
-            text=f"{process} read up to offset {end - 1} at event {index}; the topic shows flushed messages only, and no "
+            text=f"{process} read up to offset {end - 1} at event {index}; the topic shows flushed messages only, no "
             f"flush covered more than offset {durable - 1}",
             events=(index,),
         )

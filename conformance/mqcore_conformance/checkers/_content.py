@@ -78,9 +78,7 @@ def check_g05(facts: Facts) -> Iterator[Violation]:
 
 def check_g07(facts: Facts) -> Iterator[Violation]:
     """A rejected message is never read."""
-    rejected = {
-        digest: send for send in facts.sends.values() if send.rejected for digest in send.invoked.messages
-    }
+    rejected = {digest: send for send in facts.sends.values() if send.rejected for digest in send.invoked.messages}
     for process, partition, index, epoch, offset, digest in _reads(facts):
         send = rejected.get(digest)
         if send is not None:

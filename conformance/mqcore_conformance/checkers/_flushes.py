@@ -51,7 +51,7 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
                     clause="G11",
                     anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
                     partition=partition,
-                    text=f"{process} asked after the flush failed at event {failure.index} and was given offset {end - 1} at "
+                    text=f"{process} asked after the flush failed at event {failure.index} and got offset {end - 1} at "
                     f"event {index}; only offsets below {failure.durable_offset} were flushed",
                     events=(failure.index, index),
                 )
@@ -83,7 +83,7 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
                 clause="G12",
                 anomaly=Anomaly.SILENT_DAMAGE,
                 partition=send.invoked.partition,
-                text=f"offset {offset} ({send.name}), acknowledged at level {receipt.level} at event {index}, is neither in "
+                text=f"offset {offset} ({send.name}), acknowledged at {receipt.level} at event {index}, is neither in "
                 f"the drain ({log.start_offset} to {log.end_offset}) nor in a range reported as damaged "
                 f"({log.damaged or 'none was reported'})",
                 events=(index,),
@@ -112,6 +112,6 @@ def check_g14(facts: Facts) -> Iterator[Violation]:
             clause="G14",
             anomaly=Anomaly.UNJUSTIFIED_RECEIPT,
             partition=partition,
-            text=f"the receipt of {send.name} at event {index} states level {level.label} for offset {end - 1}: {reason}",
+            text=f"the receipt of {send.name} at event {index} states {level.label} for offset {end - 1}: {reason}",
             events=(index,),
         )

@@ -36,7 +36,9 @@ def check_g01(facts: Facts) -> Iterator[Violation]:
     for send, index, receipt in facts.acknowledged():
         level = Level.parse(receipt.level)
         end = receipt.offset + len(send.invoked.messages)
-        if not facts.must_survive(level, receipt.life) or facts.voided(send.invoked.partition, receipt.life, level, end):
+        if not facts.must_survive(level, receipt.life) or facts.voided(
+            send.invoked.partition, receipt.life, level, end
+        ):
             continue
         log = facts.log(send.invoked.partition)
         missing = _missing(log, send, receipt)

@@ -293,7 +293,9 @@ class CloseUnflushed(Sabotage):
                     while partition._waiting_sync:
                         waiting = partition._waiting_sync.popleft()
                         level = partition._flush_level
-                        waiting.sink.produced(waiting.request_id, waiting.base_offset, partition.epoch, level, False)
+                        waiting.sink.produced(
+                            waiting.request_id, waiting.base_offset, partition.epoch, level, False
+                        )
 
             return stop
 

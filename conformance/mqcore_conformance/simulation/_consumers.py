@@ -47,9 +47,7 @@ class Reader:
     async def fetch(self, session: Session, bytes_max: int, wait_ms: int) -> Fetched | Failed:
         """Fetch once and tell it; move on, or seek where the answer says so."""
         asked_at = len(self.world.history)
-        request = Fetch(
-            session.next_id(), self.topic_id, self.index, self.offset, self.epoch, bytes_max, wait_ms
-        )
+        request = Fetch(session.next_id(), self.topic_id, self.index, self.offset, self.epoch, bytes_max, wait_ms)
         await session.send(request)
         reply = await session.receive()
         if isinstance(reply, Fetched):
@@ -69,7 +67,9 @@ class Reader:
                 if skipped < len(read.messages):
                     batches.append(
                         ReadBatch(
-                            base_offset=read.base_offset + skipped, epoch=read.epoch, messages=read.messages[skipped:]
+                            base_offset=read.base_offset + skipped,
+                            epoch=read.epoch,
+                            messages=read.messages[skipped:],
                         )
                     )
                     position, epoch = read.base_offset + len(read.messages), read.epoch
@@ -129,9 +129,17 @@ class Reader:
         now_us = self.world.now_us()
         self.world.record(
             FetchFailed(
-                time_us=now_us, process=self.process, partition=self.partition, asked_at=asked_at, life=session.life,
-                offset=self.offset, epoch=self.epoch, code=name, point=target, until=until,
-            )  # fmt: skip
+                time_us=now_us,
+                process=self.process,
+                partition=self.partition,
+                asked_at=asked_at,
+                life=session.life,
+                offset=self.offset,
+                epoch=self.epoch,
+                code=name,
+                point=target,
+                until=until,
+            )
         )
         if reply.code in (Code.BELOW_START, Code.DIVERGED, Code.DAMAGED):
             self.offset = until if reply.code == Code.DAMAGED else target

@@ -44,7 +44,8 @@ def _durable_offsets(world: World) -> dict[str, int]:
                 flushes.setdefault(partition, []).append(end)
     return {
         partition: max(
-            (offset for position, offset in appends.get(partition, []) if position <= ends[-1 - FLUSHES_AFTER]), default=0
+            (offset for position, offset in appends.get(partition, []) if position <= ends[-1 - FLUSHES_AFTER]),
+            default=0,
         )
         for partition, ends in flushes.items()
         if len(ends) > FLUSHES_AFTER

@@ -129,9 +129,7 @@ class Injector:
             case _:
                 self._strike_network(fault)
         world.record(
-            FaultInjected(
-                time_us=world.now_us(), kind=fault.kind, life=world.life, detail=fault.target, hit=hit
-            )
+            FaultInjected(time_us=world.now_us(), kind=fault.kind, life=world.life, detail=fault.target, hit=hit)
         )
 
     def _strike_network(self, fault: FaultPlan) -> None:
@@ -182,14 +180,16 @@ class Injector:
                 if len(content) > size:
                     world.disk.rot(path, size, len(content) - size, world.random)
                     world.record(
-                        FaultInjected(time_us=world.now_us(), kind="rot", life=world.life, detail=path, hit=len(content))
+                        FaultInjected(
+                            time_us=world.now_us(), kind="rot", life=world.life, detail=path, hit=len(content)
+                        )
                     )
 
     async def _rot(self, size: int) -> None:
         """Flip bits in a batch that two flushes of its log have covered, so that its damage has to be known."""
         world = self._world
         with trio.move_on_after(ROT_WAIT_S):
-            while (place := find_durable_message(world)) is None:
+            while (place := find_durable_message(world)) is None:  # noqa: ASYNC110 - it costs a look at the disk
                 await trio.sleep(0.05)
             if self._healed:
                 return

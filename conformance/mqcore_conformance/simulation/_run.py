@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
+from typing import Any
 
 import attrs
 import trio
@@ -97,9 +98,16 @@ def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
             error += f" ({type(cause).__name__}: {cause})"
     if not worlds:
         return RunResult(
-            plan=plan, history=[], notices=[], witnesses=Counter(), exits=[], events=0, real_seconds=0.0,
-            virtual_seconds=0.0, error=error,
-        )  # fmt: skip
+            plan=plan,
+            history=[],
+            notices=[],
+            witnesses=Counter(),
+            exits=[],
+            events=0,
+            real_seconds=0.0,
+            virtual_seconds=0.0,
+            error=error,
+        )
     world = worlds[0]
     world.steps = counter.steps
     return RunResult(
@@ -154,9 +162,7 @@ class _Script:
         capabilities = self._sabotage.wrap_storage(backend).capabilities
         flush = self.plan.flush or ("sync" if capabilities.flush_level >= Level.DISK else "none")
         policies = (flush,) if self.plan.weakest_send is None else (flush, self.plan.weakest_send)
-        topic = TopicSetting(
-            name=TOPIC, partitions=self.plan.partitions, flush=policies, visible=self.plan.visible
-        )
+        topic = TopicSetting(name=TOPIC, partitions=self.plan.partitions, flush=policies, visible=self.plan.visible)
         world.record(
             Setting(
                 time_us=0,
@@ -209,10 +215,12 @@ class _Script:
             return False
         world.record(
             Probed(
-                time_us=world.now_us(), clause="G12", question=REFUSES_TO_START,
+                time_us=world.now_us(),
+                clause="G12",
+                question=REFUSES_TO_START,
                 holds=bool(world.exits) and "CorruptionError" in world.exits[-1],
                 observed=world.exits[-1] if world.exits else "it neither starts nor says why",
-            )  # fmt: skip
+            )
         )
         return True
 
@@ -221,9 +229,13 @@ class _Script:
         began_us = world.now_us()
         for partition in range(self.plan.partitions):
             plan = ProducerPlan(
-                name=f"probe-{partition}", partition=partition, idempotent=False, window=1, retries=True,
+                name=f"probe-{partition}",
+                partition=partition,
+                idempotent=False,
+                window=1,
+                retries=True,
                 sends=(SendPlan(sizes=(60,)),),
-            )  # fmt: skip
+            )
             probe = Producer(world, plan, TOPIC)
             with trio.move_on_after(PROBE_S_MAX):
                 await probe.run()
@@ -231,9 +243,12 @@ class _Script:
             why = world.exits[-1] if world.exits and not probe.done else probe.last_code
             world.record(
                 LivenessObserved(
-                    time_us=world.now_us(), what=f"a send to partition {partition}", took_us=took_us,
-                    bound_us=LIVENESS_BOUND_US, reason="" if probe.done else why,
-                )  # fmt: skip
+                    time_us=world.now_us(),
+                    what=f"a send to partition {partition}",
+                    took_us=took_us,
+                    bound_us=LIVENESS_BOUND_US,
+                    reason="" if probe.done else why,
+                )
             )
             began_us = world.now_us()
 
@@ -257,9 +272,12 @@ class _Script:
                     await trio.sleep(RETRY_S)
         world.record(
             LivenessObserved(
-                time_us=world.now_us(), what="a drain", took_us=world.now_us() - began_us if drained else -1,
-                bound_us=LIVENESS_BOUND_US, reason="" if drained else why,
-            )  # fmt: skip
+                time_us=world.now_us(),
+                what="a drain",
+                took_us=world.now_us() - began_us if drained else -1,
+                bound_us=LIVENESS_BOUND_US,
+                reason="" if drained else why,
+            )
         )
 
     # ---- recovery, again and again ---------------------------------------------------------------------------
@@ -296,9 +314,12 @@ class _Script:
             for partition, content in _content_of(twin.history).items():
                 world.record(
                     Recovered(
-                        time_us=world.now_us(), group="final", way=way if lives == 0 else f"{way}, then once more",
-                        partition=partition, content=content,
-                    )  # fmt: skip
+                        time_us=world.now_us(),
+                        group="final",
+                        way=way if lives == 0 else f"{way}, then once more",
+                        partition=partition,
+                        content=content,
+                    )
                 )
             twin.history.clear()
         world.witnesses["recoveries"] += 2
@@ -354,7 +375,7 @@ async def _drain_when_possible(world: World, partitions: int) -> None:
 
 
 def _content_of(history: list[Event]) -> dict[str, str]:
-    hashers: dict[str, tuple[list[int], hashlib._Hash]] = {}
+    hashers: dict[str, tuple[list[int], Any]] = {}
     for event in history:
         if isinstance(event, Fetched) and event.process == DRAIN:
             count, hasher = hashers.setdefault(event.partition, ([0], hashlib.blake2b(digest_size=8)))

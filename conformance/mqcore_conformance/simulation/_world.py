@@ -129,9 +129,15 @@ class World:
         """See ``Observer``."""
         self.record(
             Appended(
-                time_us=self.now_us(), life=self.life, partition=f"{self.name_topic(topic_id, TOPIC)}/{index}",
-                position=start, end_position=end, base_offset=base_offset, next_offset=next_offset, epoch=epoch,
-            )  # fmt: skip
+                time_us=self.now_us(),
+                life=self.life,
+                partition=f"{self.name_topic(topic_id, TOPIC)}/{index}",
+                position=start,
+                end_position=end,
+                base_offset=base_offset,
+                next_offset=next_offset,
+                epoch=epoch,
+            )
         )
 
     def flushed(self, ends: Sequence[tuple[str, int, int]], failed: bool) -> None:

@@ -1,0 +1,302 @@
+"""Contract checks of one storage, on its real ports: limits, refusals, cancellation, what outlives a SIGKILL.
+
+Claims are probed, not believed: a child process appends and flushes, is killed, and its bytes are looked for.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from mqcore.abc import Log, StorageBackend, StorageContext
+from mqcore.errors import ConfigurationError, StorageError
+from mqcore.guarantees import Level
+from mqcore.ports import system_ports
+from mqcore.registry import create_storage
+from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
+from mqcore_conformance.contract._storage_model import check_against_model
+
+__all__ = ["StorageHarness"]
+
+UNKNOWN_OPTION = "no_such_option_q7f3"
+CHILD = """
+import sys, trio
+from mqcore.abc import StorageContext
+from mqcore.ports import system_ports
+from mqcore.registry import create_storage
+async def main():
+    backend = create_storage(sys.argv[1], StorageContext(ports=system_ports()))
+    await backend.open()
+    log = await backend.open_log("probe")
+    await log.append([b"flushed" * 1000])
+    await backend.flush([log])
+    await log.append([b"appended" * 1000])
+    print("ready", flush=True)
+    await trio.sleep_forever()
+trio.run(main)
+"""
+FLUSHED, APPENDED = b"flushed" * 1000, b"appended" * 1000
+
+
+class StorageHarness:
+    """A storage URL with ``{dir}``, a folder of its own, and ways to open it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.template = url
+        self.folder = folder
+        self.url = url.replace("{dir}", str(folder / "data"))
+
+    def create(self, url: str | None = None) -> StorageBackend:
+        """Return the storage, composed and not open."""
+        return create_storage(url or self.url, StorageContext(ports=system_ports()))
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[StorageBackend]:
+        """Open it for a block."""
+        backend = self.create()
+        await backend.open()
+        try:
+            yield backend
+        finally:
+            await backend.aclose()
+
+    @property
+    def forgets(self) -> bool:
+        """Whether it claims to keep nothing (the null storage)."""
+        return self.create().capabilities.append_level is Level.NONE
+
+    def needs_bytes(self) -> None:
+        """Leave the check to storages that keep bytes."""
+        if self.forgets:
+            raise NotApplicable("it claims to keep nothing (level none)")
+
+
+@check("storage", "G18")
+def an_unknown_option_is_refused_by_name(harness: StorageHarness) -> None:
+    """An option that does not exist is refused, and the message names it."""
+    mark = "&" if "?" in harness.url else "?"
+    try:
+        harness.create(f"{harness.url}{mark}{UNKNOWN_OPTION}=1")
+    except ConfigurationError as error:
+        expect(UNKNOWN_OPTION in str(error), f"the refusal does not name the option: {error}")
+    else:
+        raise CheckFailed(f"the option {UNKNOWN_OPTION} was taken without a word")
+
+
+@check("storage", "G18")
+def composing_does_no_io(harness: StorageHarness) -> None:
+    """The constructor does no I/O: nothing is made on the disk before ``open``."""
+    harness.create()
+    expect(not any(harness.folder.iterdir()), f"something was made in {harness.folder} before open")
+
+
+@check("storage", "G18")
+async def names_that_cannot_be_are_refused(harness: StorageHarness) -> None:
+    """Log names outside the allowed characters or too long are refused (``StorageError``, kind ``limit``)."""
+    async with harness.opened() as backend:
+        longest = backend.capabilities.log_name_bytes_max
+        await backend.open_log("n" * longest)
+        for name in ("", "../up", "a/b", ".hidden", "A", "é", "a\0b", "n" * (longest + 1)):
+            try:
+                await backend.open_log(name)
+            except StorageError as error:
+                expect(error.kind == "limit", f"the name {name!r} is refused as {error.kind}, not limit")
+            else:
+                raise CheckFailed(f"the log name {name[:40]!r} was taken")
+
+
+@check("storage", "G20")
+async def an_append_beyond_the_limit_is_refused_before_a_byte(harness: StorageHarness) -> None:
+    """An append above ``append_bytes_max`` is refused and leaves the end where it was."""
+    async with harness.opened() as backend:
+        log = await backend.open_log("log")
+        chunk = bytes(1024 * 1024)
+        count = backend.capabilities.append_bytes_max // len(chunk) + 1
+        try:
+            await log.append([chunk] * count)
+        except StorageError as error:
+            expect(not error.appended, "the error says that bytes were appended")
+            expect(error.kind in ("limit", "full"), f"refused as {error.kind}, not limit")
+            expect(log.end == 0, f"the end moved to {log.end}")
+        else:
+            raise CheckFailed(f"an append of {count} MiB was taken; append_bytes_max says less")
+
+
+@check("storage", "G04")
+async def reads_outside_the_log_are_errors(harness: StorageHarness) -> None:
+    """A read below the start or beyond the end raises ``ValueError``; at the end it gives nothing."""
+    async with harness.opened() as backend:
+        log = await backend.open_log("log")
+        await log.append([b"x" * 100])
+        expect(len(await log.read(log.end, 10)) == 0, "a read at the end gave bytes")
+        for position in (-1, log.end + 1):
+            try:
+                await log.read(position, 1)
+            except ValueError:
+                continue
+            raise CheckFailed(f"a read at {position} of a log that ends at {log.end} was answered")
+
+
+@check("storage", "G04")
+async def views_stay_valid(harness: StorageHarness) -> None:
+    """A view stays what it was while the log is appended to, truncated, deleted and closed."""
+    harness.needs_bytes()
+    backend = harness.create()
+    await backend.open()
+    log = await backend.open_log("log")
+    await log.append([b"a" * 10_000])
+    view = await log.read(0, 10_000)
+    kept = bytes(view)
+    await log.append([b"b" * 200_000])
+    await log.truncate(len(kept) // 2)
+    await log.append([b"c" * 10_000])
+    await backend.delete_log("log")
+    other = await backend.open_log("other")
+    await other.append([b"d" * 300_000])
+    expect(bytes(view[: len(kept) // 2]) == kept[: len(kept) // 2], "the bytes under a view changed")
+    await backend.aclose()
+    expect(bytes(view[: len(kept) // 2]) == kept[: len(kept) // 2], "the bytes under a view changed with the close")
+    view.release()
+
+
+@check("storage", "G18")
+async def a_second_opener_is_refused(harness: StorageHarness) -> None:
+    """A storage in use is refused to a second opener (kind ``busy``), and free again after the close."""
+    if harness.create().capabilities.flush_level < Level.PAGE_CACHE:
+        raise NotApplicable("nothing outlives its process")
+    async with harness.opened():
+        second = harness.create()
+        try:
+            await second.open()
+        except StorageError as error:
+            expect(error.kind == "busy", f"refused as {error.kind}, not busy")
+        else:
+            await second.aclose()
+            raise CheckFailed("two openers at once were let in")
+    async with harness.opened():
+        pass
+
+
+@check("storage", "G11")
+async def what_is_closed_stays_closed(harness: StorageHarness) -> None:
+    """After ``aclose`` every call of a log raises ``StorageError``; closing twice is no error."""
+    async with harness.opened() as backend:
+        log = await backend.open_log("log")
+        await log.append([b"x"])
+        await log.aclose()
+        await log.aclose()
+        for call in (lambda: log.append([b"y"]), lambda: log.read(0, 1), lambda: log.truncate(0)):
+            try:
+                await call()
+            except StorageError:
+                continue
+            raise CheckFailed("a closed log answered")
+
+
+@check("storage", "G01")
+async def cancellation_leaves_the_log_usable(harness: StorageHarness) -> None:
+    """A cancelled append may have appended; after a truncation to where it began, the log goes on as before."""
+    harness.needs_bytes()
+    async with harness.opened() as backend:
+        log = await backend.open_log("log")
+        await log.append([b"first"])
+        for _ in range(20):
+            before = log.end
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await log.append([b"never"])
+            await log.truncate(before)
+            expect(log.end == before, f"the end is {log.end} after a truncation to {before}")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await backend.flush([log])
+            await log.append([b"more"])
+            await backend.flush([log])
+        wanted = b"first" + b"more" * 20
+        expect(await _read_all(log) == wanted, "the log holds other bytes than were appended and not cut off")
+
+
+@check("storage", "G13")
+async def growth_wakes_who_waits(harness: StorageHarness) -> None:
+    """``wait_growth`` returns when the end has passed the position."""
+    async with harness.opened() as backend:
+        log = await backend.open_log("log")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.wait_growth, 0)
+            await trio.testing.wait_all_tasks_blocked()
+            await log.append([b"x"])
+
+
+@check("storage", "G01")
+async def everything_is_there_after_a_clean_stop(harness: StorageHarness) -> None:
+    """What was appended before a clean close is there afterwards, exactly, flushed or not."""
+    harness.needs_bytes()
+    if harness.create().capabilities.flush_level < Level.PAGE_CACHE:
+        raise NotApplicable("nothing outlives its process")
+    async with harness.opened() as backend:
+        for number in range(20):
+            log = await backend.open_log(f"log-{number}")
+            await log.append([bytes([number]) * (number * 1000 + 1)])
+    async with harness.opened() as backend:
+        listed = await backend.list_logs()
+        expect(len(listed) == 20, f"{len(listed)} logs are listed, 20 were made")
+        for number in range(20):
+            log = await backend.open_log(f"log-{number}")
+            expect(await _read_all(log) == bytes([number]) * (number * 1000 + 1), f"log-{number} holds other bytes")
+
+
+@check("storage", "G01")
+async def claimed_levels_hold_when_the_process_is_killed(harness: StorageHarness) -> None:
+    """What claims to reach page-cache or better is still there after SIGKILL of the process that wrote it."""
+    capabilities = harness.create().capabilities
+    if max(capabilities.append_level, capabilities.flush_level) < Level.PAGE_CACHE:
+        raise NotApplicable("it claims nothing that outlives its process")
+    child = subprocess.Popen(  # noqa: ASYNC220 - starting it takes a moment and nothing else runs here
+        [sys.executable, "-c", CHILD, harness.url], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert child.stdout is not None
+        line = await trio.to_thread.run_sync(child.stdout.readline, abandon_on_cancel=True)
+        expect(line.strip() == "ready", "a child process could not append and flush")
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+    kept = FLUSHED if capabilities.append_level < Level.PAGE_CACHE else FLUSHED + APPENDED
+    async with harness.opened() as backend:
+        log = await backend.open_log("probe")
+        found = await _read_all(log)
+        expect(found[: len(kept)] == kept, f"{len(kept)} bytes were promised; the log holds {len(found)} or others")
+
+
+@check("storage", "G01")
+def any_sequence_of_operations_agrees_with_the_model(harness: StorageHarness) -> None:
+    """Open, append, flush, read, truncate, trim, delete, reopen, kill, power cut in any order do what they say."""
+    harness.needs_bytes()
+    capabilities = harness.create().capabilities
+    if not capabilities.simulable:
+        raise NotApplicable("it does I/O of its own (simulable is False), so that no model disk can stand in")
+    url = harness.template.replace("{dir}", "/data")
+    if url.startswith("mmap:") and "?" not in url:
+        url += "?segment_bytes=16384&first_extent_bytes=4096&extent_bytes_max=8192&journal_bytes=65536"
+    check_against_model(url, crashes=True)
+
+
+async def _read_all(log: Log) -> bytes:
+    pieces = []
+    position = log.start
+    while position < log.end:
+        piece = bytes(await log.read(position, log.end - position))
+        if not piece:
+            break
+        pieces.append(piece)
+        position += len(piece)
+    return b"".join(pieces)

@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection"]
 
+_BUFFER_BYTES_MAX = 1024 * 1024
+_LARGE_RECEIVE_BYTES = 8 * 1024
+_SMALL_RECEIVES_MAX = 64
+
 
 class ClientConnection:
     """Serves one stream of one client."""
@@ -60,6 +64,7 @@ class ClientConnection:
         self.cancel_scope = trio.CancelScope()
         self.opened_at = self.active_at = broker.now()
         self.buffer_bytes = 0
+        self._small_receives = 0
         self._broker = broker
         self._stream = stream
         self._connection = Connection(
@@ -67,7 +72,7 @@ class ClientConnection:
             frame_bytes_max=limits.frame_bytes_max,
             requests_in_flight_max=limits.requests_in_flight_max,
             bytes_in_flight_max=limits.bytes_in_flight_max,
-            buffer_bytes_max=1024 * 1024,
+            buffer_bytes_max=_BUFFER_BYTES_MAX,
         )
         self.outbox = Outbox(stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=broker.now)
         self._sends: dict[Partition, list[Send]] = {}
@@ -125,10 +130,19 @@ class ClientConnection:
                 await outbox.flush()
                 if size == 0:
                     return
-                connection.rest()
+                self._rest_if_quiet(size)
         except RemoteProtocolError as error:
             await self._append_sends()
             await self.refuse(error.code, str(error))
+
+    def _rest_if_quiet(self, received: int) -> None:
+        """Give a large receive buffer up once the connection has had little to say for a while."""
+        if received >= _LARGE_RECEIVE_BYTES:
+            self._small_receives = 0
+        else:
+            self._small_receives += 1
+            if self._small_receives > _SMALL_RECEIVES_MAX:
+                self._connection.rest()
 
     def _account_for_buffer(self) -> None:
         """Keep the sum of all receive buffers within its limit: who would exceed it is turned away."""

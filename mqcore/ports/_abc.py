@@ -93,7 +93,8 @@ class File(ABC):
     def drop_cache(self, position: int, size: int) -> None:
         """Drop clean cached pages of the range (``POSIX_FADV_DONTNEED``), so that the next read asks the device.
 
-        ``size`` 0 means to the end of the file.
+        ``size`` 0 means to the end of the file. Pages around ``position`` may stay: where the kernel caches large
+        folios (Linux 6: XFS, ext4, btrfs), one that begins before the range is left alone.
         """
 
     @abstractmethod

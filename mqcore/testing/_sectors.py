@@ -19,6 +19,7 @@ __all__ = ["PAGE_BYTES", "SECTOR_BYTES", "FlushInFlight", "SectorFile", "Window"
 
 SECTOR_BYTES = 512
 PAGE_BYTES = 4096
+FOLIO_BYTES = 64 * 1024
 SECTORS_PER_PAGE = PAGE_BYTES // SECTOR_BYTES
 VERSIONS_MAX = 4
 """Most superseded versions of a dirty sector that a power cut may bring back."""
@@ -198,10 +199,14 @@ class SectorFile:
         return lost
 
     def drop_cache(self, position: int, size: int) -> None:
-        """Drop clean pages that lie wholly in the range, as ``POSIX_FADV_DONTNEED`` does; 0 means to the end."""
+        """Drop clean pages that lie wholly in the range, as ``POSIX_FADV_DONTNEED`` does; 0 means to the end.
+
+        Pages that were read or written together may be one *folio* in the cache; one that begins before the range
+        stays whole. Here every ``FOLIO_BYTES`` are one.
+        """
         length = len(self.cached)
         end = length if size == 0 else min(position + size, length)
-        first_page = -(-position // PAGE_BYTES)
+        first_page = -(-position // FOLIO_BYTES) * FOLIO_BYTES // PAGE_BYTES
         end_page = -(-end // PAGE_BYTES) if end >= length else end // PAGE_BYTES
         low, high = first_page * SECTORS_PER_PAGE, end_page * SECTORS_PER_PAGE
         for run in list(STALE_RUN.finditer(self._state, low, max(low, high))):

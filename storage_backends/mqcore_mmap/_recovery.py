@@ -338,7 +338,7 @@ def load_log(
     for segment in above:
         file = filesystem.open(segment.path)
         try:
-            file.drop_cache(segment.at(max(mark, segment.base)) // HEADER_BYTES * HEADER_BYTES, 0)
+            file.drop_cache(0, 0)  # all of it: a folio of the cache that begins below the mark would stay whole
         finally:
             file.close()
     files.give_names(above)

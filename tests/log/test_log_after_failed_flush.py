@@ -1,0 +1,44 @@
+"""Section 7 of the guarantees: after a failed flush a new process believes the device, not the page cache."""
+
+from __future__ import annotations
+
+import pytest
+from shelf_storage import LIMITS, batch, read_all, start
+
+from mqcore.abc import StorageBackend, StorageContext
+from mqcore.errors import FlushFailedError
+from mqcore.registry import create_storage
+from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
+
+
+def storage(disk: ModelDisk, seed: int) -> StorageBackend:
+    return create_storage("mmap:///data", StorageContext(ports=model_ports(seed, disk), limits=LIMITS))
+
+
+@pytest.mark.parametrize("flushed", [0, 1, 7, 60])
+def test_g11_what_is_served_after_a_failed_flush_and_a_restart_survives_a_power_cut(flushed: int) -> None:
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        disk.make_directory("/data")
+        disk.flush_directory("/")
+        broker = await start(storage(disk, 1))
+        log = await broker.log()
+        for _ in range(flushed):
+            await log.append([batch(b"x" * 3_000)])
+        await broker.store.flush([log])
+        await log.append([batch(b"y" * 30_000)])
+        disk.fail_next_flush()
+        with pytest.raises(FlushFailedError):
+            await broker.store.flush([log])
+        disk.process_kill()
+        disk = disk.restart()
+        broker = await start(storage(disk, 2))
+        log = await broker.log()
+        served = await read_all(log)
+        assert log.durable_offset == len(served) >= flushed
+        disk.power_cut()
+        broker = await start(storage(disk.restart(), 3))
+        assert (await read_all(await broker.log()))[: len(served)] == served
+        await broker.store.aclose()
+
+    run_simulation(main, seed=1)

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientConnection"]
 
+_CALLS_AT_ONCE = 8
+"""Administrative calls of one connection that are under way; while there are more, nothing is read."""
+
 _BUFFER_BYTES_MAX = 1024 * 1024
 _LARGE_RECEIVE_BYTES = 8 * 1024
 _SMALL_RECEIVES_MAX = 64
@@ -73,10 +76,12 @@ class ClientConnection:
             requests_in_flight_max=limits.requests_in_flight_max,
             bytes_in_flight_max=limits.bytes_in_flight_max,
             buffer_bytes_max=_BUFFER_BYTES_MAX,
+            admin_bytes_max=limits.admin_bytes_max,
         )
         self.outbox = Outbox(stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=broker.now)
         self._sends: dict[Partition, list[Send]] = {}
         self._nursery: trio.Nursery | None = None
+        self._calls = trio.Semaphore(_CALLS_AT_ONCE)
 
     @property
     def is_greeted(self) -> bool:
@@ -128,6 +133,7 @@ class ClientConnection:
                 if self._sends:
                     await self._append_sends()
                 await outbox.flush()
+                await outbox.room()
                 if size == 0:
                     return
                 self._rest_if_quiet(size)
@@ -211,6 +217,7 @@ class ClientConnection:
         if isinstance(message, Call):
             await self._append_sends()
             assert self._nursery is not None
+            await self._calls.acquire()
             self._nursery.start_soon(self._call, message)
         elif isinstance(message, Ping):
             self.outbox.push(Pong(message.request_id))
@@ -231,12 +238,14 @@ class ClientConnection:
         self.outbox.push(self._broker.welcome(self.session))
 
     async def _call(self, call: Call) -> None:
+        await self.outbox.room()
         try:
             value = await self._broker.call(call.operation, call.arguments)
         except MqcoreError as error:
             self.outbox.failed(call.request_id, _code_of(error), str(error))
         else:
             self.outbox.push(Result(call.request_id, value))
+        self._calls.release()
         await self.outbox.flush()
 
     async def _finish(self) -> None:

@@ -16,7 +16,7 @@ import trio
 from mqcore.abc import Buffer, ByteStream
 from mqcore.errors import CorruptionError, StorageError
 from mqcore.log import DamagedRangeError
-from mqcore.protocol import Code, Connection, Failed, Fetch, Fetched, Message
+from mqcore.protocol import Code, Connection, End, Failed, Fatal, Fetch, Fetched, Message
 
 if TYPE_CHECKING:
     from mqcore.broker._partition import Partition
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Outbox"]
 
 _JOIN_BYTES_MAX = 64 * 1024
+
+_QUEUED_FRAMES_MAX = 8_192
+_QUEUED_BYTES_MAX = 1024 * 1024
+"""Of what ``push`` queues; an acknowledgement is small, and counted as a frame only."""
 
 
 class Outbox:
@@ -46,6 +50,9 @@ class Outbox:
         self._sending = False
         self._drained: trio.Event | None = None
         self.sending_since: float | None = None
+        self._pushed_bytes = 0
+        self._room: trio.Event | None = None
+        self._is_over = False  # the last frame is queued: replies that come later have nowhere to go
         self.closed = False
         self.reader: trio.lowlevel.Task | None = None
         """The task that reads the connection: what it queues it sends itself, by ``flush``, when it is done."""
@@ -54,7 +61,7 @@ class Outbox:
 
     def produced(self, request_id: int, base_offset: int, epoch: int, level: int, duplicate: bool) -> None:
         """Queue the acknowledgement of one batch."""
-        if not self.closed:
+        if not self._is_over:
             self._buffers.append(self._connection.send_produced(request_id, base_offset, epoch, level, duplicate))
             self._queued()
 
@@ -72,10 +79,28 @@ class Outbox:
     # what the connection's reader queues
 
     def push(self, message: Message) -> None:
-        """Queue any message."""
-        if not self.closed:
-            self._buffers.extend(self._connection.send(message))
+        """Queue any message; after ``Fatal`` or ``End`` nothing more is taken."""
+        if not self._is_over:
+            buffers = self._connection.send(message)
+            self._is_over = isinstance(message, Fatal | End)
+            self._buffers.extend(buffers)
+            self._pushed_bytes += sum(map(len, buffers))
             self._queued()
+
+    async def room(self) -> None:
+        """Wait until so little is queued that more may be made: a peer that does not read costs bounded memory."""
+        while not self.closed and (
+            self._pushed_bytes > _QUEUED_BYTES_MAX or len(self._buffers) > _QUEUED_FRAMES_MAX
+        ):
+            if self._room is None:
+                self._room = trio.Event()
+            await self._room.wait()
+
+    def _make_room(self) -> None:
+        self._pushed_bytes = 0
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     def fetch(self, partition: Partition, fetch: Fetch) -> None:
         """Answer ``fetch`` when its turn comes, or park it until there is something to read or its wait is over."""
@@ -99,12 +124,13 @@ class Outbox:
 
     def close(self) -> None:
         """Drop everything: the connection is over."""
-        self.closed = True
+        self.closed = self._is_over = True
         for partition in {id(entry[0]): entry[0] for entry in self._parked.values()}.values():
             partition.forget_parked(self)
         self._parked.clear()
         self._fetches.clear()
         self._buffers.clear()
+        self._make_room()
         self._wake.set()
         if self._drained is not None:
             self._drained.set()
@@ -143,6 +169,7 @@ class Outbox:
             while (self._buffers or self._fetches) and not self.closed:
                 if self._buffers:
                     buffers, self._buffers = self._buffers, []
+                    self._make_room()
                     await self._send(buffers)
                 if self._fetches:
                     partition, fetch = self._fetches.popleft()
@@ -184,7 +211,7 @@ class Outbox:
         except (StorageError, CorruptionError) as error:
             self.failed(fetch.request_id, Code.READ_FAILED, str(error))
             return
-        if self.closed:
+        if self._is_over:
             return
         await self._send(
             self._connection.send(

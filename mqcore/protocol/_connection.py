@@ -59,6 +59,7 @@ _KIND_OF: dict[type, Kind] = {
 _REQUESTS = frozenset({Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING})
 _REPLIES = frozenset({Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG})
 _PRODUCE = int(Kind.PRODUCE)
+_CALL = int(Kind.CALL)
 
 
 class Connection:
@@ -66,6 +67,7 @@ class Connection:
 
     ``frame_bytes_max``: largest frame payload accepted from the peer. ``requests_in_flight_max`` and
     ``bytes_in_flight_max``: the credit that a broker grants (and enforces); a client learns them from the welcome.
+    ``admin_bytes_max``: largest payload of a call, whose JSON takes many times its size once it is read.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Connection:
         requests_in_flight_max: int = 0,
         bytes_in_flight_max: int = 0,
         buffer_bytes_max: int = _BUFFER_BYTES_BUSY,
+        admin_bytes_max: int | None = None,
     ) -> None:
         self.role = role
         self.own_state = State.START
@@ -84,6 +87,7 @@ class Connection:
         self.bytes_in_flight_max = bytes_in_flight_max
         self.peer_frame_bytes_max = frame_bytes_max
         self._frame_bytes_max = frame_bytes_max
+        self._admin_bytes_max = frame_bytes_max if admin_bytes_max is None else admin_bytes_max
         self._buffer_bytes_busy = max(buffer_bytes_max, _BUFFER_BYTES_FIRST)
         self._in_flight: dict[int, int] = {}
         self._bytes_in_flight = 0
@@ -177,6 +181,11 @@ class Connection:
             limit = HELLO_BYTES_MAX
         if length > limit:
             raise RemoteProtocolError(f"frame of {length} bytes; at most {limit}", code=Code.FRAME_TOO_LARGE)
+        if length > self._admin_bytes_max and kind_number == _CALL:
+            raise RemoteProtocolError(
+                f"call of {length} bytes; at most {self._admin_bytes_max} (limit admin_bytes_max)",
+                code=Code.FRAME_TOO_LARGE,
+            )
         size = FRAME_BYTES + length
         if pending < size:
             self._needed = size

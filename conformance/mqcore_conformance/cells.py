@@ -15,7 +15,15 @@ import attrs
 from mqcore.guarantees import CLAUSES, Level
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
 from mqcore_conformance.histories import Completed, Drained, Event, Fetched, Flushed, Setting
-from mqcore_conformance.plans import FLUSH_POLICIES, Plan, draw_plan, shrink_steps
+from mqcore_conformance.plans import (
+    CRASH_POINTS,
+    FLUSH_POLICIES,
+    Plan,
+    crash_point_base,
+    crash_points,
+    draw_plan,
+    shrink_steps,
+)
 from mqcore_conformance.simulation import RunResult, Sabotage, run_plan
 from mqcore_conformance.verdicts import Status, Violation
 
@@ -35,6 +43,7 @@ WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "slow": ("disk-stall",),
         "network": ("network-cut", "network-reset", "network-break-*", "network-refuse"),
         "clock": ("wall-jump",),
+        CRASH_POINTS: ("process-kill",),
         "mixed": ("process-kill", "power-cut", "disk-flush-error", "disk-full", "disk-stall", "network-cut"),
     }
 )
@@ -43,7 +52,7 @@ WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 EXTRA_SEEDS_MAX = 12
 """Seeds tried beyond those asked for, until the fault has bitten once."""
 
-DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot", "rot-identity", "slow"})
+DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot", "rot-identity", "slow", CRASH_POINTS})
 """Families that need a storage with a disk."""
 
 
@@ -85,12 +94,13 @@ class CellResult:
     witnesses: Counter[str] = attrs.field(factory=Counter)
     failures: list[Failure] = attrs.field(factory=list)
     events: int = 0
+    runs: int = 0
     real_seconds: float = 0.0
 
     @property
     def status(self) -> Status:
         """The worst status of all clauses."""
-        order = (Status.ERROR, Status.FAIL, Status.LIVENESS, Status.INCONCLUSIVE)
+        order = (Status.FAIL, Status.ERROR, Status.LIVENESS, Status.INCONCLUSIVE)
         found = set(self.statuses.values())
         for status in order:
             if status in found:
@@ -129,18 +139,13 @@ def run_cell(
         return result
     began = time.perf_counter()
     seen: set[str] = set()
-    for seed in _until_bitten(result, seeds):
+    for seed, plan in _plans(result, seeds):
         if deadline is not None and time.perf_counter() > deadline:
             break
-        plan = draw_plan(
-            seed,
-            storage=cell.storage,
-            transport=cell.transport,
-            flush=FLUSH_POLICIES[cell.flush],
-            family=cell.family,
-        )
         run = run_plan(plan, sabotage())
-        result.seeds.append(seed)
+        result.runs += 1
+        if seed not in result.seeds:
+            result.seeds.append(seed)
         result.events += run.events
         if run.error:
             result.reason = f"seed {seed}: {run.error}"
@@ -158,6 +163,20 @@ def run_cell(
     result.real_seconds = time.perf_counter() - began
     result.statuses = _statuses(result, wanted, seen)
     return result
+
+
+def _plans(result: CellResult, seeds: Sequence[int]) -> Iterator[tuple[int, Plan]]:
+    """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
+    cell = result.cell
+    flush = FLUSH_POLICIES[cell.flush]
+    if cell.family == CRASH_POINTS:
+        for seed in seeds[:1]:
+            base = crash_point_base(seed, storage=cell.storage, transport=cell.transport, flush=flush)
+            for plan in crash_points(base, run_plan(base).calls):
+                yield seed, plan
+        return
+    for seed in _until_bitten(result, seeds):
+        yield seed, draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family)
 
 
 def _until_bitten(result: CellResult, seeds: Sequence[int]) -> Iterator[int]:

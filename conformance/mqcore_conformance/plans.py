@@ -18,6 +18,7 @@ from mqcore.errors import ConfigurationError
 from mqcore.testing import seeded
 
 __all__ = [
+    "CRASH_POINTS",
     "FAMILIES",
     "FLUSH_POLICIES",
     "ConsumerPlan",
@@ -25,6 +26,8 @@ __all__ = [
     "Plan",
     "ProducerPlan",
     "SendPlan",
+    "crash_point_base",
+    "crash_points",
     "draw_plan",
     "plan_from_json",
     "plan_to_json",
@@ -403,6 +406,35 @@ FAMILIES: Mapping[str, Callable[[random.Random, Plan], Plan]] = MappingProxyType
 )
 """Families of faults: columns of the report, each with what draws its faults."""
 _MIXABLE = ("kill", "power-cut", "flush-error", "full", "io-error", "slow", "network", "clock")
+
+
+CRASH_POINTS = "crash-points"
+"""The family that is not drawn but enumerated: a crash at every call of the file system of a short run."""
+
+
+def crash_point_base(seed: int, *, storage: str, transport: str, flush: str | None) -> Plan:
+    """Return a plan of three batches and no fault, in which every call is to be a crash point."""
+    rng = seeded(seed, f"crash-points/{storage}/{flush}")
+    sends = tuple(SendPlan(sizes=sizes) for sizes in ((100,), (0, 1, 600), (rng.choice((300, 5_000)),)))
+    producer = ProducerPlan(name="producer-0", partition=0, idempotent=True, window=2, retries=True, sends=sends)
+    return Plan(
+        seed=seed,
+        family=CRASH_POINTS,
+        storage=_storage_url(rng, storage),
+        transport=transport,
+        flush=flush,
+        partitions=1,
+        producers=(producer,),
+        consumers=(),
+    )
+
+
+def crash_points(base: Plan, calls: int) -> Iterator[Plan]:
+    """Give ``base`` with a process kill, and with two power cuts that keep different things, at every call."""
+    for call in range(1, calls + 1):
+        for kind, salt in (("process-kill", 0), ("power-cut", 1), ("power-cut", 2)):
+            fault = FaultPlan(kind=kind, trigger="call", when=call)
+            yield attrs.evolve(base, seed=base.seed * 1000 + salt, faults=(fault,), before_drain="power-cut")
 
 
 # ---- as data -----------------------------------------------------------------------------------------------------

@@ -22,14 +22,15 @@ from mqcore.testing import ModelDisk, model_ports
 from mqcore_conformance.cells import DISK_FAMILIES, Cell, CellResult, cells_of, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.contract import StorageHarness, TransportHarness, checks_of, run_check
-from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.report import Record, ReportFile, record_of_cell, record_of_check, write_repro
 from mqcore_conformance.simulation import URLS
 
-__all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Request", "plan_cells", "run_request"]
+__all__ = ["ALL_FAMILIES", "STORAGES", "TIERS", "TRANSPORTS", "Request", "plan_cells", "run_request"]
 
 STORAGES = ("memory://", "mmap://{dir}", "null://")
 TRANSPORTS = ("tcp", "unix", "inproc")
+ALL_FAMILIES = (*FAMILIES, CRASH_POINTS)
 TIERS = ("contract", "T0", "T1")
 
 
@@ -51,7 +52,7 @@ class Request:
     def __attrs_post_init__(self) -> None:
         for names, allowed, what in (
             (self.flushes, FLUSH_POLICIES, "flush policy"),
-            (self.families, FAMILIES, "fault family"),
+            (self.families, ALL_FAMILIES, "fault family"),
             (self.tiers, TIERS, "tier"),
             (self.clauses, CHECKERS, "clause"),
         ):
@@ -85,6 +86,8 @@ def _why_not(cell: Cell) -> str:
             return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
         if cell.family in DISK_FAMILIES:
             return "it has no disk"
+    if cell.family == "rot" and cell.flush == "none":
+        return "nothing is flushed under this policy, so that no damage can be proved"
     if cell.transport == "inproc" and cell.family == "network":
         return "inproc has no network"
     return ""

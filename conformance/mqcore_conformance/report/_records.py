@@ -15,6 +15,7 @@ from typing import IO, Any
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import CellResult
 from mqcore_conformance.contract import CheckResult
+from mqcore_conformance.plans import CRASH_POINTS
 from mqcore_conformance.verdicts import Status
 
 __all__ = [
@@ -51,7 +52,8 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
         "family": result.cell.family,
         "status": result.status.value,
         "clauses": {clause: status.value for clause, status in sorted(result.statuses.items())},
-        "how": f"sampled, {len(result.seeds)} seeds" if result.seeds else "",
+        "how": _how(result),
+        "runs": result.runs,
         "reason": result.reason,
         "seeds": result.seeds,
         "digests": {str(seed): digest for seed, digest in result.digests.items()},
@@ -69,6 +71,12 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
         "events": result.events,
         "seconds": round(result.real_seconds, 3),
     }
+
+
+def _how(result: CellResult) -> str:
+    if result.cell.family == CRASH_POINTS and result.runs:
+        return f"proved for every call of one run of three batches ({result.runs} crashes; what a cut keeps is sampled)"
+    return f"sampled, {len(result.seeds)} seeds" if result.seeds else ""
 
 
 def record_of_check(part: str, url: str, result: CheckResult) -> Record:
@@ -103,7 +111,11 @@ class ReportFile:
             raise ConfigurationError(
                 f"{self._path}: another run writes it; wait for it, or write --to elsewhere"
             ) from None
-        self.records = read_records(self._path)
+        try:
+            self.records = read_records(self._path)
+        except ConfigurationError:
+            self._file.close()
+            raise
         if self.records and self.records[0].get("arguments") != arguments:
             self._file.close()
             raise ConfigurationError(

@@ -62,6 +62,7 @@ class RunResult:
     witnesses: Counter[str]
     exits: list[str]
     events: int
+    calls: int
     real_seconds: float
     virtual_seconds: float
     error: str = ""
@@ -104,6 +105,7 @@ def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
             witnesses=Counter(),
             exits=[],
             events=0,
+            calls=0,
             real_seconds=0.0,
             virtual_seconds=0.0,
             error=error,
@@ -117,6 +119,7 @@ def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
         witnesses=world.witnesses,
         exits=world.exits,
         events=world.event_count,
+        calls=world.disk.call_count,
         real_seconds=time.perf_counter() - began,
         virtual_seconds=world.history[-1].time_us / 1e6 if world.history else 0.0,
         error=error,

@@ -312,7 +312,7 @@ def load_log(
     for item in found:
         file = filesystem.open(item.path)
         try:
-            header = decode_header(file.pread(HEADER_BYTES, 0), item.path)
+            decoded = decode_header(file.pread(HEADER_BYTES, 0), item.path)
             size = file.size()
         finally:
             file.close()
@@ -320,12 +320,15 @@ def load_log(
             files.discard(item.path)  # nothing in it was ever flushed, and what it continued is not there
             files.flush_directory()
             continue
+        header = decoded
         segment = _checked_segment(layout, options, name, item, header, size, segments)
         segments.append(segment)
         mark = max(mark, header.mark)
     if not segments:
         return [], 0, 0, True
     last = segments[-1]
+    if header is not None:
+        _check_whole(last, header)
     if header is not None and header.closed_end is not None:
         return segments, header.closed_end, header.closed_end, True
     end = last.base + last.allocated
@@ -343,6 +346,18 @@ def load_log(
             file.close()
     files.give_names(above)
     return segments, end, mark, False
+
+
+def _check_whole(segment: Segment, header: Header) -> None:
+    """Raise ``CorruptionError`` when the last segment of a log is shorter than its own header says was flushed."""
+    proved = max(header.mark, header.closed_end or 0)
+    if proved > segment.base + segment.allocated:
+        raise CorruptionError(
+            "the file is cut off; restore it from a copy",
+            where=segment.path,
+            expected=f"at least {segment.at(proved)} bytes",
+            found=f"{segment.at(segment.base) + segment.allocated} bytes",
+        )
 
 
 def _flush(filesystem: FileSystem, found: list[Found]) -> None:

@@ -107,6 +107,14 @@ def test_a_missing_parent_is_named(tmp_path: Path) -> None:
     assert caught.value.kind == "missing"
 
 
+def test_a_segment_file_shorter_than_what_was_flushed_into_it_is_damage_and_named(tmp_path: Path) -> None:
+    segments = write(tmp_path, [30000])
+    (path,) = [path for path in segments.iterdir() if path.name.startswith("a@")]
+    os.truncate(path, 20000)
+    with pytest.raises(CorruptionError, match="cut off.*at least 34096 bytes, found 20000"):
+        use(tmp_path, open_a)
+
+
 def test_another_layout_version_is_said_and_not_touched(tmp_path: Path) -> None:
     import struct
 

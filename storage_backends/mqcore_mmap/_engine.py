@@ -14,7 +14,7 @@ from mqcore.errors import FlushFailedError, StorageError
 from mqcore.ports import File, Mapping
 from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
 from mqcore_mmap._config import MmapOptions
-from mqcore_mmap._errors import is_full, storage_error
+from mqcore_mmap._errors import storage_error
 from mqcore_mmap._flusher import Flusher, Job, Plan
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import Identity
@@ -188,20 +188,22 @@ class Engine:
                 self.filler.submit(self._journal.fill_ahead)
 
     async def _prepare(self, jobs: list[Job]) -> Plan:
-        """Decide where the jobs go and have the journal ready for them."""
+        """Decide where the jobs go and have the journal ready for them; where it cannot be, they go to their files."""
         plan = self._flusher.plan(jobs)
         if not plan.journaled:
             return plan
-        if not self._journal.fits(plan.set_bytes):
-            await self._checkpoint()
-        if not self._journal.is_filled(plan.set_bytes):
-            try:
+        try:
+            if not self._journal.fits(plan.set_bytes):
+                await self._checkpoint()
+            if not self._journal.is_filled(plan.set_bytes):
                 await self.filler.run(self._journal.fill, plan.set_bytes)
-            except OSError as error:
-                if not is_full(error):
-                    raise storage_error(error, "extend the journal in", self.layout.names.root) from error
-                return self._flusher.plan_direct(jobs)
-        self._flusher.cover(plan)
+            self._flusher.cover(plan)
+        except OSError:
+            self._flusher.release(plan)
+            return self._flusher.plan_direct(jobs)
+        except BaseException:
+            self._flusher.release(plan)
+            raise
         return plan
 
     async def _checkpoint(self) -> None:

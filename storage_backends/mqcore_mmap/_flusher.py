@@ -138,9 +138,13 @@ class Flusher:
         except BaseException as error:
             plan.failure = self._fail(plan, error)
         finally:
-            for job in plan.direct:
-                for segment in job.pinned:
-                    self._handles.release(segment)
+            self.release(plan)
+
+    def release(self, plan: Plan) -> None:
+        """Give back the files that ``plan`` pinned. Any thread."""
+        for job in plan.direct:
+            for segment in job.pinned:
+                self._handles.release(segment)
 
     def _fail(self, plan: Plan, error: BaseException) -> FlushFailedError:
         """Stop what the failed flush covered: a flush of many files may have covered everything on the device."""

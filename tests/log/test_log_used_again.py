@@ -80,3 +80,23 @@ def test_g07_an_append_beside_which_old_checkpoints_cannot_be_given_up_is_no_rej
         await broker.store.aclose()
 
     run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("size", [10, 40_000])
+def test_g07_what_was_flushed_and_then_cut_off_does_not_come_back_after_a_power_cut(seed: int, size: int) -> None:
+    async def main() -> None:
+        disk = new_disk()
+        broker = await start(storage(disk, 1))
+        log = await broker.log()
+        kept, cut = batch(b"k" * size), batch(b"c" * size)
+        await log.append([kept])
+        await log.append([cut])
+        await broker.store.flush([log])
+        await log.truncate(1)
+        disk.power_cut(seeded(seed, "power cut"))
+        broker = await start(storage(disk.restart(), 2))
+        assert await read_all(await broker.log()) == sent([kept])
+        await broker.store.aclose()
+
+    run_simulation(main, seed=1)

@@ -130,7 +130,12 @@ class LogStore:
             self._truncate_bytes,
         )
         self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.node_id))
-        self._check_metadata()
+        try:
+            self._check_metadata(old)
+        except CorruptionError:
+            if old is not None and old.clean:  # still so: the next start must not take this one for a crash
+                await self._identity_log.write(attrs.evolve(identity, clean=True))
+            raise
         await self.metadata.open_reign()
         await self.flush([self.metadata])
 
@@ -181,7 +186,8 @@ class LogStore:
         process_died_only = bool(boot_id) and (old.boot_id, old.instance) == (boot_id, instance)
         return not (old.clean or old.flushed_only or process_died_only)
 
-    def _check_metadata(self) -> None:
+    def _check_metadata(self, old: Identity | None) -> None:
+        """Refuse a metadata log that has lost what it must hold, or knows more than the identity: never start empty."""
         highest = max((entry.number for entry in self.metadata.history), default=0)
         if highest >= self.epoch:
             raise CorruptionError(
@@ -190,6 +196,17 @@ class LogStore:
                 where=f"log {IDENTITY_NAME}",
                 expected=f"a reign after {highest}",
                 found=str(self.epoch),
+            )
+
+        partitions = sorted(name for name in self._names if is_partition_name(name))
+        expected = old.reign_number if old is not None and old.clean else 1 if partitions else 0
+        if highest < expected:
+            holds = f"; the storage holds {len(partitions)} partition logs" if partitions else ""
+            raise CorruptionError(
+                f"the metadata log is missing or has lost its end{holds}; restore it from a good copy",
+                where=f"log {METADATA_NAME}",
+                expected=f"reign {expected}",
+                found=f"reign {highest}" if highest else "an empty log",
             )
 
     # logs

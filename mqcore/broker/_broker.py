@@ -242,6 +242,12 @@ class Broker:
             epoch=self.store.epoch,
         )
 
+    def report_defect(self, action: str, error: Exception) -> str:
+        """Report what no part should ever raise, and return the sentence that the client is told."""
+        text = f"{action} failed in a way that is a defect: {error!r}"
+        self.report(Notice("defect", text))
+        return text
+
     def _stop_failed(self) -> None:
         """Stop every partition whose log has failed, whoever's flush it was (G11)."""
         for partition in self.partitions.values():

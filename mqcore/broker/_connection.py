@@ -129,7 +129,7 @@ class ClientConnection:
                         else:
                             self._take_fetch(partition, message)
                     elif not await self._take_other(message):
-                                return
+                        return
                 if self._sends:
                     await self._append_sends()
                 await outbox.flush()
@@ -170,6 +170,8 @@ class ClientConnection:
             code, text = error.code, str(error)
         except MqcoreError as error:
             code, text = Code.STORAGE_STOPPED, str(error)
+        except Exception as error:  # a defect of a part ends the request that met it, loudly, and nothing else
+            code, text = Code.STORAGE_STOPPED, self._broker.report_defect("opening a partition", error)
         if not (isinstance(message, Produce) and message.one_way):
             self.outbox.failed(message.request_id, code, text)
         return None
@@ -243,6 +245,9 @@ class ClientConnection:
             value = await self._broker.call(call.operation, call.arguments)
         except MqcoreError as error:
             self.outbox.failed(call.request_id, _code_of(error), str(error))
+        except Exception as error:  # as above
+            text = self._broker.report_defect(f"operation {call.operation}", error)
+            self.outbox.failed(call.request_id, Code.READ_FAILED, text)
         else:
             self.outbox.push(Result(call.request_id, value))
         self._calls.release()

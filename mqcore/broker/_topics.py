@@ -68,7 +68,7 @@ def config_from_json(plain: Mapping[str, Any]) -> TopicConfig:
     try:
         return _converter.structure(plain, TopicConfig)
     except Exception as error:
-        raise _refused(Code.INVALID_REQUEST, f"topic configuration {dict(plain)!r}: {_root_cause(error)}") from None
+        raise _refused(Code.INVALID_REQUEST, f"configuration of the topic: {_root_cause(error)}") from None
 
 
 def _root_cause(error: BaseException) -> str:

@@ -176,10 +176,11 @@ class Broker:
             await trio.sleep(shortest_ms / 1000 / _WATCHDOG_PERIODS_PER_TIMEOUT)
             now = self.now()
             for connection in list(self.connections):
-                reason = connection.stalled(now)
-                if reason is not None:
+                stalled = connection.stalled(now)
+                if stalled is not None:
+                    code, reason = stalled
                     self.report(Notice("connection-stalled", f"{connection.peer.address} is let go: {reason}"))
-                    connection.cancel_scope.cancel()
+                    await connection.let_go(code, reason)
 
     async def _drain(self) -> None:
         with trio.move_on_after(self.limits.drain_grace_ms / 1000):

@@ -274,19 +274,25 @@ class ClientConnection:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(1):
                 await self.outbox.flush()
 
-    def stalled(self, now: float) -> str | None:
+    async def let_go(self, code: Code, reason: str) -> None:
+        """End the connection of a peer that stalled; it is told why unless it does not even read."""
+        if self.outbox.sending_since is None:
+            await self.refuse(code, reason)
+        self.cancel_scope.cancel()
+
+    def stalled(self, now: float) -> tuple[Code, str] | None:
         """Why the watchdog should end this connection at time ``now``, or None."""
         limits = self._broker.limits
         if not self.is_greeted and now - self.opened_at > limits.handshake_timeout_ms / 1000:
-            return "no handshake in time"
+            return Code.HANDSHAKE_TIMEOUT, "no handshake in time"
         silent = now - self.active_at
         if self._connection.bytes_pending and silent > limits.frame_timeout_ms / 1000:
-            return "a frame that stopped arriving"
+            return Code.STALLED, "a frame that stopped arriving"
         since = self.outbox.sending_since
         if since is not None and now - since > limits.send_stall_timeout_ms / 1000:
-            return "replies left unread"
+            return Code.STALLED, "replies left unread"
         if silent > limits.idle_timeout_ms / 1000 and not self._connection.requests_in_flight:
-            return "silence"
+            return Code.STALLED, "silence"
         return None
 
 

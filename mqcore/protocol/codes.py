@@ -28,7 +28,6 @@ class Code(enum.IntEnum):
     TOO_MANY_CONNECTIONS = 9
     UNKNOWN_SESSION = 10
     SHUTTING_DOWN = 11
-    INTERNAL = 12
     # 100 to 199: rejected before a byte was appended
     UNKNOWN_TOPIC = 100
     UNKNOWN_PARTITION = 101
@@ -45,20 +44,16 @@ class Code(enum.IntEnum):
     STORAGE_FULL = 112
     TOO_MANY_FILES = 113
     STORAGE_STOPPED = 114
-    BUSY = 115
     DRAINING = 116
     TOPIC_EXISTS = 117
     INVALID_REQUEST = 118
     UNKNOWN_OPERATION = 119
     LIMIT_REACHED = 120
-    NOT_AVAILABLE_YET = 121
     SEQUENCE_CONFLICT = 122
     # 200 to 299: outcome unknown
     FLUSH_FAILED = 200
     APPEND_FAILED = 201
-    TIMED_OUT = 202
     SEQUENCE_TOO_OLD = 203
-    STOPPED_BEFORE_REPLY = 204
     # 300 to 399: a read that cannot be answered
     BELOW_START = 300
     DIVERGED = 301
@@ -77,8 +72,15 @@ class Code(enum.IntEnum):
 
 
 _RETRYABLE = frozenset(
-    {Code.STORAGE_FULL, Code.TOO_MANY_FILES, Code.BUSY, Code.DRAINING, Code.SHUTTING_DOWN, Code.STOPPED_BEFORE_REPLY}
-    | {Code.TIMED_OUT, Code.TOO_MANY_CONNECTIONS, Code.APPEND_FAILED, Code.FLUSH_FAILED, Code.INTERNAL}
+    {
+        Code.TOO_MANY_CONNECTIONS,
+        Code.SHUTTING_DOWN,
+        Code.STORAGE_FULL,
+        Code.TOO_MANY_FILES,
+        Code.DRAINING,
+        Code.FLUSH_FAILED,
+        Code.APPEND_FAILED,
+    }
 )
 
 

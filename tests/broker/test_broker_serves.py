@@ -221,6 +221,8 @@ def test_g20_half_open_silent_and_stuck_peers_are_let_go(open_setup: Any, run_vi
             async with setup.client(greet=False) as silent, setup.client() as stuck:
                 await stuck.stream.send_all(b"\x40\x00")
                 assert len(setup.broker.connections) == 2
+                assert (await silent.receive()).code == Code.HANDSHAKE_TIMEOUT
+                assert (await stuck.receive()).code == Code.STALLED
                 assert await silent.receive() is None
                 assert await stuck.receive() is None
             await trio.testing.wait_all_tasks_blocked()

@@ -200,7 +200,7 @@ def test_a_refusal_that_passes_is_retried_after_a_pause_and_what_followed_it_aft
     wire = Wire(batch_messages=1)
     first, second, third = (wire.add(b"%d" % number) for number in range(3))
     wire.pump()
-    wire.fail(first, Code.BUSY)
+    wire.fail(first, Code.STORAGE_FULL)
     wire.now = 10.0
     assert wire.pump() == []  # the answers to the others are still to come
     wire.fail(second, Code.SEQUENCE_GAP, expected_sequence=0)
@@ -338,7 +338,7 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
             replies.append((shipment, Code.SEQUENCE_FENCED, None))
         else:
             assert verdict is ACCEPT, verdict
-            code = data.draw(st.sampled_from([None, None, None, Code.BUSY, Code.MESSAGE_TOO_LARGE]))
+            code = data.draw(st.sampled_from([None, None, None, Code.STORAGE_FULL, Code.MESSAGE_TOO_LARGE]))
             if code is None:
                 table.record(
                     header.producer_id, header.producer_epoch, header.first_sequence, header.count,

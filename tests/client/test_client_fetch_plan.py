@@ -194,7 +194,7 @@ def test_an_answer_that_cannot_be_cut_apart_is_one_error_up_to_its_end(damage: s
 def test_a_refusal_that_passes_is_asked_again_after_a_pause_and_others_are_raised() -> None:
     reader = Reader()
     (fetch,) = reader.ask()
-    reader.plan.failed(Failed(fetch.request_id, Code.BUSY, "busy", {}))
+    reader.plan.failed(Failed(fetch.request_id, Code.STORAGE_FULL, "busy", {}))
     assert reader.plan.must_pause
     (fetch,) = reader.ask()
     reader.plan.failed(Failed(fetch.request_id, Code.UNKNOWN_TOPIC, "deleted", {}))

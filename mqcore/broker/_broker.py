@@ -31,6 +31,20 @@ from mqcore.registry import create_storage, create_transport
 __all__ = ["Broker"]
 
 _WATCHDOG_PERIODS_PER_TIMEOUT = 4
+_CONNECTIONS_LEAST = 16
+_DESCRIPTORS_SPARE = 64
+
+
+def _connections_max(config: BrokerConfig, ports: Ports) -> int:
+    """The limit, or what half of the process's descriptors allow.
+
+    The other half is the storage's: a flush that finds none cannot be told from one that failed, and stops its logs.
+    """
+    try:
+        open_files_max = ports.files.open_files_max()
+    except OSError:  # a platform without such a limit, where only the memory parts run
+        return config.limits.connections_max
+    return min(config.limits.connections_max, max(_CONNECTIONS_LEAST, open_files_max // 2 - _DESCRIPTORS_SPARE))
 
 
 def _ignore(_: Notice) -> None:
@@ -51,6 +65,7 @@ class Broker:
         self.now = trio.current_time
         self.report = report
         self.sessions = Sessions(ports)
+        self.connections_max = _connections_max(config, ports)
         self._ports = ports
         self._opening: dict[tuple[bytes, int], trio.Event] = {}
         self._unflushed = UnflushedTotal(config.flush.total_bytes_max)
@@ -147,8 +162,9 @@ class Broker:
         stream = await link.accept_stream()
         task_status.started()
         connection = ClientConnection(self, stream, link.peer)
-        if len(self.connections) >= self.limits.connections_max:
-            text = f"this broker takes {self.limits.connections_max} connections (limit connections_max)"
+        if len(self.connections) >= self.connections_max:
+            why = "" if self.connections_max == self.limits.connections_max else ", or ulimit -n for the broker"
+            text = f"this broker takes {self.connections_max} connections (limit connections_max{why})"
             await connection.refuse(Code.TOO_MANY_CONNECTIONS, text)
             await trio.aclose_forcefully(stream)
             return
@@ -338,6 +354,7 @@ class Broker:
             "topics": len(self.topics.by_name),
             "partitions_open": len(self.partitions),
             "connections": len(self.connections),
+            "connections_max": self.connections_max,
             "sessions": len(self.sessions),
             "flushes": self.flusher.flushes,
             "logs_flushed": self.flusher.logs_flushed,

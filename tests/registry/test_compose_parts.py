@@ -85,10 +85,10 @@ class Pigeon(Transport):
 
 @pytest.fixture(autouse=True)
 def _parts() -> Iterator[None]:
-    register("storage", "shelf", Shelf)
+    register("storage", "test-shelf", Shelf)
     register("transports", "pigeon", Pigeon)
     yield
-    for name in ("shelf", "newer", "odd"):
+    for name in ("test-shelf", "newer", "odd"):
         unregister("storage", name)
     for name in ("pigeon", "newer"):
         unregister("transports", name)
@@ -100,7 +100,7 @@ def context() -> StorageContext:
 
 
 def test_the_scheme_picks_the_part_and_url_and_table_fill_its_options(context: StorageContext) -> None:
-    backend = create_storage("shelf:///srv/mq?segment_bytes=1%20KiB", context, {"eager": True})
+    backend = create_storage("test-shelf:///srv/mq?segment_bytes=1%20KiB", context, {"eager": True})
     assert isinstance(backend, Shelf)
     assert backend.options == ShelfOptions(segment_bytes=1024, eager=True)
     assert backend.url.path == "/srv/mq"
@@ -110,24 +110,24 @@ def test_the_scheme_picks_the_part_and_url_and_table_fill_its_options(context: S
 
 def test_an_option_that_url_and_table_give_differently_is_an_error(context: StorageContext) -> None:
     assert (
-        create_storage("shelf:///a?segment_bytes=1024", context, {"segment_bytes": "1 KiB"}).options.segment_bytes
+        create_storage("test-shelf:///a?segment_bytes=1024", context, {"segment_bytes": "1 KiB"}).options.segment_bytes
         == 1024
     )
     with pytest.raises(
-        ConfigurationError, match=r"segment_bytes is given twice: '1' by shelf:///a.*, 2 by the options of storage"
+        ConfigurationError, match=r"segment_bytes is given twice: '1' by test-shelf:///a.*, 2 by the options of storage"
     ):
-        create_storage("shelf:///a?segment_bytes=1", context, {"segment_bytes": 2})
+        create_storage("test-shelf:///a?segment_bytes=1", context, {"segment_bytes": 2})
 
 
 @pytest.mark.parametrize(
     ("url", "error", "said"),
     [
         (
-            "shelf:///a?segmnt=1",
+            "test-shelf:///a?segmnt=1",
             ConfigurationError,
             r"segmnt: unknown key .*did you mean 'segment_bytes'.*allowed: segment_bytes, eager",
         ),
-        ("shelf:///a?segment_bytes=1%20mile", ConfigurationError, r"segment_bytes: unknown unit 'mile'"),
+        ("test-shelf:///a?segment_bytes=1%20mile", ConfigurationError, r"segment_bytes: unknown unit 'mile'"),
         ("cellar:///a", PluginNotFoundError, r"no storage backend is called 'cellar'; installed: memory"),
         ("/var/lib/mq", ConfigurationError, r"'/var/lib/mq' is not a URL"),
     ],
@@ -171,25 +171,25 @@ def test_another_contract_version_is_refused_by_name_on_both_sides(context: Stor
 )
 def test_impossible_capabilities_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(PluginInvalidError, match=said):
-        validate_capabilities("shelf", attrs.evolve(GOOD, **changes))
+        validate_capabilities("test-shelf", attrs.evolve(GOOD, **changes))
 
 
 def test_possible_capabilities_pass_and_others_are_no_capabilities() -> None:
     mirror = Capabilities(append_level=Level.PAGE_CACHE, flush_level=Level.MIRROR, member_losses_survived=1)
     nothing = Capabilities(append_level=Level.NONE, flush_level=Level.NONE)
     for capabilities in (GOOD, mirror, nothing):
-        assert validate_capabilities("shelf", capabilities) is capabilities
+        assert validate_capabilities("test-shelf", capabilities) is capabilities
     with pytest.raises(PluginInvalidError, match=r"must be an mqcore.abc.Capabilities"):
-        validate_capabilities("shelf", {"append_level": 1})
+        validate_capabilities("test-shelf", {"append_level": 1})
 
 
 def test_a_report_tells_capabilities_without_opening_anything(context: StorageContext) -> None:
-    report = check("storage", "shelf", context=context)
+    report = check("storage", "test-shelf", context=context)
     assert (report.loads, report.problem) == (True, "")
     assert report.capabilities is not None
     assert report.capabilities["flush_level"] == "disk"
-    assert check("storage", "shelf").capabilities is None
-    wrong = check("storage", "shelf", url="shelf:///a?nope=1", context=context)
+    assert check("storage", "test-shelf").capabilities is None
+    wrong = check("storage", "test-shelf", url="test-shelf:///a?nope=1", context=context)
     assert "nope: unknown key" in wrong.problem
 
 
@@ -202,6 +202,6 @@ def test_a_part_that_raises_when_composed_is_a_problem_not_a_crash(context: Stor
     assert "raised when it was composed: RuntimeError: surprise" in check("storage", "odd", context=context).problem
     assert {report.name for report in list_plugins(context) if report.group == "storage"} >= {
         "odd",
-        "shelf",
+        "test-shelf",
         "memory",
     }

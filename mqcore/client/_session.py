@@ -98,8 +98,14 @@ class Session:
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._watch)
                 task_status.started()
+                brief = 0
                 while True:
+                    since = trio.current_time()
                     await self._receive()
+                    lasted_ms = (trio.current_time() - since) * 1000
+                    brief = brief + 1 if lasted_ms < self.options.retry_ms_max else 0
+                    if brief > 1:  # answered, and gone at once: something there fails again and again
+                        await trio.sleep(self.backoff.pause(brief - 1, self.random))
                     await self._reconnect()
         finally:
             self._is_closed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,13 +23,15 @@ class Wire:
     """Stands between client and broker, byte by byte.
 
     ``forward_bytes``: how many bytes of the client's still reach the broker before the connection is cut.
-    ``is_mute``: what the broker answers is dropped. ``is_down``: nobody is let in.
+    ``is_mute``: what the broker answers is dropped. ``is_down``: nobody is let in. ``greets_only``: a connection is cut
+    after the client's first bytes.
     """
 
     def __init__(self) -> None:
         self.forward_bytes: int | None = None
         self.is_mute = False
         self.is_down = False
+        self.greets_only = False
         self.links = 0
         self.next_link = trio.Event()
         self._scopes: set[trio.CancelScope] = set()
@@ -59,7 +62,10 @@ class Wire:
 
     async def _forward(self, source: ByteStream, target: ByteStream, scope: trio.CancelScope) -> None:
         try:
-            while data := await source.receive_some():
+            for number in itertools.count():
+                data = await source.receive_some()
+                if not data or (self.greets_only and number > 0):
+                    break
                 if self.forward_bytes is not None:
                     data, self.forward_bytes = data[: self.forward_bytes], max(0, self.forward_bytes - len(data))
                 await target.send_all(data)
@@ -94,6 +100,17 @@ def over_wire(test: Callable[[Client, Wire], Awaitable[None]], **options: Any) -
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_server_that_drops_every_connection_after_the_greeting_is_asked_ever_more_slowly() -> None:
+    async def test(client: Client, wire: Wire) -> None:
+        wire.greets_only = True
+        wire.cut()
+        with trio.move_on_after(10):
+            await client.admin.list_topics()
+        assert 3 < wire.links < 30
+
+    over_wire(test, request_timeout_ms=20_000)
 
 
 async def stored(client: Client, topic: str = "t") -> list[bytes]:

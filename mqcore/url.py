@@ -32,7 +32,9 @@ class Url:
         """Return the parts of ``text``; raises ``ConfigurationError`` naming it."""
         scheme, separator, tail = text.partition("://")
         if not separator or not _SCHEME.match(scheme):
-            raise ConfigurationError(f"{text!r} is not a URL of a part: write SCHEME://..., such as mmap:///var/lib/mq")
+            raise ConfigurationError(
+                f"{text!r} is not a URL of a part: write SCHEME://..., such as mmap:///var/lib/mq or tcp://127.0.0.1:7400"
+            )
         rest, _, query_text = tail.partition("?")
         query: dict[str, str] = {}
         for item in query_text.split("&") if query_text else ():

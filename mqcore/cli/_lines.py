@@ -12,16 +12,20 @@ import trio
 
 from mqcore.errors import ConfigurationError
 
-__all__ = ["BLOCK_BYTES", "blocks"]
+__all__ = ["BLOCK_BYTES", "InputRefused", "blocks"]
 
 BLOCK_BYTES = 1024 * 1024
+
+
+class InputRefused(ConfigurationError):
+    """A message of the input that cannot be sent; those before it were."""
 
 
 async def blocks(descriptor: int, separator: bytes, message_bytes_max: int) -> AsyncGenerator[list[bytes], None]:
     """Yield the messages in what ``descriptor`` gives, as many at a time as one read brought.
 
     ``separator`` ends a message and is no part of it; what follows the last one is a message if it is not empty.
-    Raises ``ConfigurationError`` with its number for a message above ``message_bytes_max``. If cancelled, a read may
+    Raises ``InputRefused`` with its number for a message above ``message_bytes_max``. If cancelled, a read may
     go on in a thread, and what it brings is lost.
     """
     rest, count = b"", 0
@@ -43,7 +47,5 @@ async def blocks(descriptor: int, separator: bytes, message_bytes_max: int) -> A
         yield [rest]
 
 
-def _too_large(number: int, message_bytes_max: int) -> ConfigurationError:
-    return ConfigurationError(
-        f"message {number} of the input is larger than {message_bytes_max} bytes; nothing from it on was sent"
-    )
+def _too_large(number: int, message_bytes_max: int) -> InputRefused:
+    return InputRefused(f"message {number} of the input is larger than {message_bytes_max} bytes")

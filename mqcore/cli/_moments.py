@@ -26,7 +26,7 @@ def parse_start(text: str, now: datetime) -> Start:
     if text.isascii() and text.isdigit():
         return int(text)
     try:
-        if text.startswith("@-"):
+        if text.startswith("@-") and not text[2:].strip().isdigit():
             return now - timedelta(milliseconds=parse_duration_ms(text[2:]))
         if text.startswith("@"):
             moment = datetime.fromisoformat(text[1:])

@@ -22,7 +22,7 @@ async def raise_when_reader_is_gone() -> NoReturn:
         with select.epoll() as poll:
             try:
                 poll.register(sys.stdout.fileno(), 0)
-            except (OSError, ValueError):
+            except (AttributeError, OSError, ValueError):  # also: there is no standard output
                 await trio.sleep_forever()
             await trio.lowlevel.wait_readable(poll.fileno())
             raise ReaderGone

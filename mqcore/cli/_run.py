@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = Settings()
     try:
         root.main(list(arguments), prog_name="mqcore", standalone_mode=False, obj=settings)
-        sys.stdout.flush()
+        _finish_stdout()
         return 0
     except BaseException as error:
         return _end(settings, _most_telling(error))
@@ -78,7 +78,7 @@ def _describe(error: BaseException) -> tuple[str, int]:
     """Return what to print, one or two lines, and the exit status."""
     if isinstance(error, click.UsageError):
         help_path = f"\nTry '{error.ctx.command_path} --help'." if error.ctx else ""
-        return error.format_message() + help_path, 2
+        return " ".join(error.format_message().split()) + help_path, 2
     if isinstance(error, click.ClickException):
         return error.format_message(), error.exit_code
     if isinstance(error, MqcoreError):
@@ -91,6 +91,8 @@ def _describe(error: BaseException) -> tuple[str, int]:
 
 
 def _finish_stdout() -> None:
+    if sys.stdout is None:  # closed when this process began
+        return
     try:
         sys.stdout.flush()
     except BrokenPipeError:

@@ -19,9 +19,9 @@ __all__ = ["command"]
         "mqcore completion fish > ~/.config/fish/completions/mqcore.fish",
     ],
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="SHELL")
 def command(shell: str) -> None:
-    """Print the completion script for SHELL."""
+    """Print the completion script for SHELL: bash, zsh or fish."""
     from mqcore.cli._root import root
 
     kind = get_completion_class(shell)

@@ -38,8 +38,8 @@ def command() -> None:
     """Write the package of a new storage or transport: it installs, runs and has a test."""
 
 
-def _verb(kind: str, thing: str) -> None:
-    @command.command(kind, cls=Verb, help=f"Write a package with {thing}.", examples=[f"mqcore new {kind} shelf"])
+def _verb(kind: str, thing: str, name: str) -> None:
+    @command.command(kind, cls=Verb, help=f"Write a package with {thing}.", examples=[f"mqcore new {kind} {name}"])
     @click.argument("name")
     @click.option("--to", metavar="DIR", default=".", show_default=True, help="Folder in which mqcore-NAME is made.")
     @output_options
@@ -47,8 +47,8 @@ def _verb(kind: str, thing: str) -> None:
         _write_package(kind, name, Path(to))
 
 
-_verb("storage", "a storage backend NAME:///PATH, one plain file per log, to go on from")
-_verb("transport", "a transport NAME://ADDRESS over local stream sockets, to go on from")
+_verb("storage", "a storage backend NAME:///PATH, one plain file per log, to go on from", "shelf")
+_verb("transport", "a transport NAME://ADDRESS over local stream sockets, to go on from", "pigeon")
 
 
 def _write_package(kind: str, name: str, to: Path) -> None:
@@ -74,7 +74,9 @@ def _write_package(kind: str, name: str, to: Path) -> None:
         text = files("mqcore.cli").joinpath("templates", kind, template).read_text(encoding="utf-8")
         target.write_text(_filled(text, words), encoding="utf-8")
         written.append(str(target))
-    (folder / "src" / words["@module@"] / "py.typed").touch()
+    typed = folder / "src" / words["@module@"] / "py.typed"
+    typed.touch()
+    written = sorted([*written, str(typed)])
     if current().json:
         write_json({"package": str(folder), "files": written})
         return

@@ -126,7 +126,7 @@ def command(
             interrupted = run_async(_produce, current(), topic, {"policy": policy, "codec": codec}, source, tally, bar)
     except BaseException:
         if tally.messages:
-            print(f"mqcore: {tally.messages} messages were acknowledged before this failed", file=sys.stderr)
+            print(f"mqcore: acknowledged before this failed: {_counted(tally.messages)}", file=sys.stderr)
         raise
     finally:
         if descriptor != 0:
@@ -157,20 +157,28 @@ def _report(topic: str, tally: _Tally, seconds: float) -> None:
         )
         return
     write_line(
-        f"published {tally.messages} messages ({tally.size} bytes) to {topic} in {seconds:.2f} s"
+        f"published {_counted(tally.messages)} ({tally.size} bytes) to {topic} in {seconds:.2f} s"
         + (f", acknowledged at level {tally.level}" if tally.level else "")
     )
+
+
+def _counted(messages: int) -> str:
+    return f"{messages} message{'' if messages == 1 else 's'}"
 
 
 async def _produce(
     settings: Settings, topic: str, options: dict[str, Any], source: _Input, tally: _Tally, bar: Progress
 ) -> bool:
-    """Read, send, and wait for every outcome; return whether an interrupt ended the reading."""
+    """Read, send, and wait for every outcome; return whether an interrupt ended the reading.
+
+    Input that cannot be sent ends the reading too; it is raised once the messages before it have their outcomes.
+    """
     import trio
 
     from mqcore.cli._client import connected
+    from mqcore.cli._lines import InputRefused
 
-    interrupted = False
+    interrupted, refused = False, None
     reading = trio.CancelScope()
 
     async def obey(*, task_status: trio.TaskStatus[None]) -> None:
@@ -187,19 +195,24 @@ async def _produce(
         await nursery.start(obey)
         async with connected(settings) as client, client.producer(topic, **options) as producer:
             outcomes: _Outcomes = deque()
-            with reading:
-                await _send_all(producer, source, outcomes, tally, bar)
+            try:
+                with reading:
+                    await _send_all(producer, source, outcomes, tally, bar)
+            except InputRefused as error:
+                refused = error
             while outcomes:
                 await outcomes[0][0].wait()
                 _collect(outcomes, tally, bar)
         nursery.cancel_scope.cancel()
+    if refused is not None:
+        raise refused
     return interrupted
 
 
 async def _send_all(producer: Producer, source: _Input, outcomes: _Outcomes, tally: _Tally, bar: Progress) -> None:
     import trio
 
-    from mqcore.cli._lines import blocks
+    from mqcore.cli._lines import InputRefused, blocks
     from mqcore.limits import Limits
 
     number, due = 0, trio.current_time()
@@ -209,15 +222,17 @@ async def _send_all(producer: Producer, source: _Input, outcomes: _Outcomes, tal
                 if source.rate is not None:
                     await trio.sleep_until(due)
                     due = max(due, trio.current_time() - 1) + len(part) / source.rate
-                keys = None
+                keys, problem = None, ""
                 if source.key_separator is not None:
-                    keys, part = _split_keys(part, source.key_separator, number)
+                    keys, part, problem = _split_keys(part, source.key_separator)
                 number += len(part)
                 size = sum(map(len, part))
                 await producer.wait_for_room(size)
                 posted = producer.post_many(part, keys, source.partition)
                 outcomes.extend((delivery, size if index == 0 else 0) for index, delivery in enumerate(posted))
                 _collect(outcomes, tally, bar)
+                if problem:
+                    raise InputRefused(f"message {number + 1} of the input {problem}")
 
 
 def _paced(values: list[bytes], rate: float | None) -> Sequence[list[bytes]]:
@@ -226,17 +241,17 @@ def _paced(values: list[bytes], rate: float | None) -> Sequence[list[bytes]]:
     return [values[start : start + step] for start in range(0, len(values), step)]
 
 
-def _split_keys(lines: list[bytes], separator: bytes, before: int) -> tuple[list[bytes | None], list[bytes]]:
+def _split_keys(lines: list[bytes], separator: bytes) -> tuple[list[bytes | None], list[bytes], str]:
+    """Return keys and values up to the first line without a separator, and what is wrong with it."""
     keys: list[bytes | None] = []
-    values = []
-    for number, line in enumerate(lines, before + 1):
+    values: list[bytes] = []
+    for line in lines:
         key, found, value = line.partition(separator)
         if not found:
-            text = f"message {number} of the input has no key separator {separator.decode()!r}"
-            raise ConfigurationError(f"{text}; messages before it were sent")
+            return keys, values, f"has no key separator {separator.decode()!r}"
         keys.append(key)
         values.append(value)
-    return keys, values
+    return keys, values, ""
 
 
 def _collect(outcomes: _Outcomes, tally: _Tally, bar: Progress) -> None:

@@ -101,6 +101,10 @@ class _Examples(click.Command):
         super().__init__(*args, **named)
         self.examples = tuple(examples)
 
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence of the help, whole: the list of verbs wraps it."""
+        return super().get_short_help_str(max(limit, 200))
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, one a line, unwrapped, then the epilog."""
         if self.examples:
@@ -162,6 +166,12 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return keep
 
 
+def _keep_timeout(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise click.BadParameter("a server needs at least 1 ms to answer", context, parameter)
+    _keep("timeout_ms")(context, parameter, value)
+
+
 def connection_options(function: F) -> F:
     """Decorator: ``--server`` and ``--timeout``; read them with ``current()``."""
     function = click.option(
@@ -169,7 +179,7 @@ def connection_options(function: F) -> F:
         metavar="DURATION",
         type=Duration,
         expose_value=False,
-        callback=_keep("timeout_ms"),
+        callback=_keep_timeout,
         help="How long a server may take to answer (10 s); exit status 4 after that.",
     )(function)
     return click.option(

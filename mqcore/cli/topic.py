@@ -110,12 +110,15 @@ def alter(name: str, partitions: int | None, reset: tuple[str, ...], **config: A
 
 @command.command("delete", cls=Verb, examples=["mqcore topic delete lines --yes"])
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 @_common
 def delete(name: str, yes: bool) -> None:
     """Delete the topic NAME with all its messages."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete topic {name} and all its messages?", abort=True, err=True)
+    if not yes:
+        if sys.stdin is None or not sys.stdin.isatty():
+            refuse(f"deleting {name} deletes all its messages, and there is no terminal to ask: add --yes")
+        if not click.confirm(f"Delete topic {name} and all its messages?", err=True):
+            refuse(f"{name} was not deleted")
     topic = _ask(lambda admin: admin.delete_topic(name))
     _show(topic, f"deleted {topic['name']}")
 

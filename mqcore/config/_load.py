@@ -115,6 +115,8 @@ def _compose(sources: Sequence[tuple[str, Mapping[str, object]]], listen_default
     for where, mapping in sources:
         _merge(merged, _normal(where, mapping), where, origins)
     names = " and ".join(where for where, _ in sources) or "configuration"
+    looked = " and ".join(where for where, _ in sources if where != "environment")
+    looked += ": " if looked else ""
     merged.setdefault("listen", [{"url": url, "options": {}} for url in listen_default])
     storage = merged.get("storage")
     nameless = storage is None or (isinstance(storage, dict) and not storage.get("url"))
@@ -128,7 +130,7 @@ def _compose(sources: Sequence[tuple[str, Mapping[str, object]]], listen_default
 
     config = structure_options(BrokerConfig, merged, origin)
     if nameless:
-        raise ConfigurationError(f"{names}: no storage is named; write storage.url or --storage, as in {_SAMPLE}")
+        raise ConfigurationError(f"{looked}no storage is named; write storage.url or --storage, as in {_SAMPLE}")
     return config
 
 

@@ -60,7 +60,8 @@ class Explanation:
         lines = _wrap(f"storage {self.storage}; {self.flush_sentence}", width)
         for table in self.tables:
             lines += ["", *_wrap(table.title, width), *table_lines(table, width)]
-        lines += ["", *_wrap("Assumed: " + "; ".join(self.assumptions) + ".", width)]
+        if self.tables:
+            lines += ["", *_wrap("Assumed: " + "; ".join(self.assumptions) + ".", width)]
         for refusal in (*self.refusals, *self.unavailable):
             lines += _wrap(f"refused: {refusal}", width, "  ")
         return lines

@@ -97,7 +97,7 @@ def test_count_and_where_to_begin(run, topic, tmp_path):
     assert lines(run(*read, "--from", "end", "--exit-at-end")) == []
 
 
-@pytest.mark.parametrize("start", ["yesterday", "@2001-01-01", "-5", "@-10 parsecs", "@"])
+@pytest.mark.parametrize("start", ["yesterday", "@2001-01-01", "-5", "@-10 parsecs", "@-10", "@"])
 def test_a_place_to_begin_that_means_nothing_is_refused_with_the_forms(cli, start):
     result = cli("consume", "t", f"--from={start}")
     assert result.status == 2
@@ -131,7 +131,16 @@ def test_a_message_above_the_limit_is_refused_and_nothing_invented(run, topic, t
     result = run("produce", topic, tmp_path / "large")
     assert result.status == 2
     assert "message 2" in result.err
-    assert lines(run("consume", topic, "--from", "start", "--exit-at-end")) in (["small"], [])
+    assert lines(run("consume", topic, "--from", "start", "--exit-at-end")) == ["small"]
+
+
+def test_messages_before_one_without_a_key_separator_are_sent_and_counted(run, topic, tmp_path):
+    (tmp_path / "pairs").write_text("a:1\nb:2\nnone\nc:3\n")
+    result = run("produce", topic, tmp_path / "pairs", "--key-separator", ":")
+    assert result.status == 2
+    assert "acknowledged before this failed: 2 messages" in result.err
+    assert "message 3 of the input has no key separator ':'" in result.err
+    assert lines(run("consume", topic, "--from", "start", "--exit-at-end")) == ["1", "2"]
 
 
 def test_topics_are_made_altered_described_and_deleted(run):
@@ -143,7 +152,9 @@ def test_topics_are_made_altered_described_and_deleted(run):
     assert (described["partitions"], len(described["logs"]), "flush" in described["config"]) == (3, 3, False)
     assert run("topic", "alter", "made", "--partitions", "1").status == 1
     assert run("topic", "create", "made").status == 1
-    lines(run("topic", "delete", "made"))
+    refused = run("topic", "delete", "made")
+    assert (refused.status, "add --yes" in refused.err) == (2, True)
+    lines(run("topic", "delete", "made", "--yes"))
     assert "made" not in run("topic", "list").out
 
 

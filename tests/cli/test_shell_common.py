@@ -91,6 +91,27 @@ def test_a_server_that_does_not_answer_in_time_is_status_4(cli):
     assert "tcp://127.0.0.1:1" in result.err
 
 
+def test_standard_output_that_is_closed_is_no_failure(memory_broker):
+    command = f"{sys.executable} -m mqcore --server {memory_broker.urls[0]} topic list >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "line", [("--timeout", "0", "topic", "list"), ("completion",), ("completion", "tcsh"), ("topic", "lst")]
+)
+def test_wrong_usage_is_one_line_and_where_to_look(cli, line):
+    result = cli(*line)
+    assert result.status == 2
+    assert [text.split()[0] for text in result.err.splitlines()] == ["mqcore:", "Try"]
+
+
+def test_a_list_of_verbs_shows_their_first_sentences_whole(cli):
+    usage, *text = cli("storage", "--help").out.splitlines()
+    assert "..." in usage
+    assert "..." not in "".join(text)
+
+
 def test_a_failure_that_nobody_foresaw_shows_no_traceback_unless_asked(cli, monkeypatch):
     monkeypatch.setattr("mqcore.cli.completion.get_completion_class", lambda _: 1 / 0)
     result = cli("completion", "bash")

@@ -111,7 +111,7 @@ def test_a_segment_file_shorter_than_what_was_flushed_into_it_is_damage_and_name
     segments = write(tmp_path, [30000])
     (path,) = [path for path in segments.iterdir() if path.name.startswith("a@")]
     os.truncate(path, 20000)
-    with pytest.raises(CorruptionError, match="cut off.*at least 34096 bytes, found 20000"):
+    with pytest.raises(CorruptionError, match=r"cut off.*at least 34096 bytes, found 20000"):
         use(tmp_path, open_a)
 
 

@@ -70,7 +70,7 @@ def _request_options(function: click.Command) -> click.Command:
             "--flush", default="all", metavar="NAMES", help="sync, async, none; by comma, or all (default)."
         ),
         click.option(
-            "--family", default="all", metavar="NAMES", help="Families of faults, by comma; all (default) leaves out crash-points."
+            "--family", default="all", metavar="NAMES", help="Families of faults; all leaves out crash-points."
         ),
         click.option(
             "--tier", default="contract,T0", metavar="NAMES", help="contract, T0; by comma. [contract,T0]"

@@ -129,6 +129,7 @@ def run_cell(
     not_run: str = "",
     deadline: float | None = None,
     stop_at_first: bool = False,
+    extra_seeds_max: int = EXTRA_SEEDS_MAX,
 ) -> CellResult:
     """Run a cell over ``seeds`` and judge it. ``deadline``: of ``time.perf_counter``; seeds after it are left out."""
     result = CellResult(cell=cell)
@@ -139,7 +140,7 @@ def run_cell(
         return result
     began = time.perf_counter()
     seen: set[str] = set()
-    for seed, plan in _plans(result, seeds):
+    for seed, plan in _plans(result, seeds, extra_seeds_max):
         if deadline is not None and time.perf_counter() > deadline:
             break
         run = run_plan(plan, sabotage())
@@ -165,7 +166,7 @@ def run_cell(
     return result
 
 
-def _plans(result: CellResult, seeds: Sequence[int]) -> Iterator[tuple[int, Plan]]:
+def _plans(result: CellResult, seeds: Sequence[int], extra: int) -> Iterator[tuple[int, Plan]]:
     """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
@@ -175,15 +176,15 @@ def _plans(result: CellResult, seeds: Sequence[int]) -> Iterator[tuple[int, Plan
             for plan in crash_points(base, run_plan(base).calls):
                 yield seed, plan
         return
-    for seed in _until_bitten(result, seeds):
+    for seed in _until_bitten(result, seeds, extra):
         yield seed, draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family)
 
 
-def _until_bitten(result: CellResult, seeds: Sequence[int]) -> Iterator[int]:
+def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int) -> Iterator[int]:
     """Give the seeds, then a few more while the fault has found nothing to bite."""
     yield from seeds
-    extra = range(max(seeds, default=0) + 1, max(seeds, default=0) + 1 + EXTRA_SEEDS_MAX)
-    for seed in extra:
+    first = max(seeds, default=0) + 1
+    for seed in range(first, first + extra_max):
         if what_bit(result.cell.family, result.witnesses):
             return
         yield seed

@@ -210,12 +210,9 @@ def _producer(rng: random.Random, number: int, partitions: int, policies: list[s
         idempotent=rng.random() < 0.6,
         window=rng.choice((1, 3, 8)),
         retries=rng.random() < 0.7,
-        sends=tuple(
-            attrs.evolve(_send(rng, hurried, policies), sizes=CHURN_SIZES)
-            if alike
-            else _send(rng, hurried, policies)
-            for _ in range(rng.choice((3, 10, 25)))
-        ),
+        sends=tuple(_send(rng, hurried, policies) for _ in range(rng.choice((3, 10, 25))))
+        if not alike
+        else tuple(SendPlan(sizes=CHURN_SIZES, pause_us=rng.choice((5_000, 30_000))) for _ in range(25)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -19,6 +20,7 @@ __all__ = ["Kill", "run_selftest", "saboteur_names"]
 
 GREEN_SEEDS = 3
 INJECTOR_SEEDS = 4
+SEEDS_DRAWN_MAX = 5_000
 
 
 @attrs.frozen(kw_only=True)
@@ -73,8 +75,9 @@ def _timed(run: Callable[[], Kill]) -> Kill:
 def _run_saboteur(saboteur: Saboteur) -> Kill:
     caught: set[str] = set()
     seed, example = None, ""
-    for seed in range(saboteur.seeds_max):
-        result = run_cell(saboteur.cell, [seed], sabotage=saboteur.make)
+    cell = saboteur.cell
+    for seed in itertools.islice(_suitable_seeds(saboteur, cell), saboteur.seeds_max):
+        result = run_cell(cell, [seed], sabotage=saboteur.make, extra_seeds_max=0)
         violations = [violation for failure in result.failures for violation in failure.violations]
         caught |= {violation.clause for violation in violations}
         if caught & set(saboteur.clauses):
@@ -94,6 +97,19 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
         seed=seed,
         example=example,
     )
+
+
+def _suitable_seeds(saboteur: Saboteur, cell: Cell) -> Iterator[int]:
+    for seed in range(SEEDS_DRAWN_MAX):
+        plan = draw_plan(
+            seed,
+            storage=cell.storage,
+            transport=cell.transport,
+            flush=FLUSH_POLICIES[cell.flush],
+            family=cell.family,
+        )
+        if saboteur.suits(plan):
+            yield seed
 
 
 def _run_injector(saboteur: Saboteur) -> Kill:

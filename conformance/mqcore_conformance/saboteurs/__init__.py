@@ -5,11 +5,13 @@ A saboteur that survives means that the suite cannot see its bug: the selftest f
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import attrs
 
 from mqcore_conformance.cells import Cell
+from mqcore_conformance.plans import CHURN_SIZES, Plan
 from mqcore_conformance.saboteurs import _cores as cores
 from mqcore_conformance.saboteurs import _disks as disks
 from mqcore_conformance.saboteurs._records import RECORDERS
@@ -33,6 +35,7 @@ class Saboteur:
     green: str = "none"
     seeds_max: int = 60
     transport: str = "inproc"
+    suits: Callable[[Plan], bool] = lambda plan: True
 
     @property
     def cell(self) -> Cell:
@@ -43,6 +46,20 @@ class Saboteur:
     def green_cell(self) -> Cell:
         """Where nothing must be seen of it."""
         return Cell(tier="T0", storage=MMAP, transport="inproc", flush=self.flush, family=self.green)
+
+
+def _uses_files_again(plan: Plan) -> bool:
+    """Whether logs of one shape take turns in small segments, so that old bytes lie where a new batch may end."""
+    alike = all(send.sizes == CHURN_SIZES for producer in plan.producers for send in producer.sends)
+    return plan.churn and alike and "segment_bytes=4096" in plan.storage
+
+
+def _dies_while_it_starts(plan: Plan) -> bool:
+    """Whether a power cut is followed by one within the next start, and batches are large enough to be torn."""
+    if sum(sum(send.sizes) > 1_000 for producer in plan.producers for send in producer.sends) < 4:
+        return False
+    calls = sorted(fault.when for fault in plan.faults if fault.trigger == "call")
+    return any(0 < later - earlier < 90 for earlier, later in itertools.pairwise(calls))
 
 
 SABOTEURS: tuple[Saboteur, ...] = (
@@ -141,9 +158,10 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "stale bytes of a file used again are accepted",
         cores.StaleBytesAccepted,
         ("G04", "G12", "G02", "G05", "G13"),
-        "none",
+        "async",
         "power-cut",
         "none",
+        suits=_uses_files_again,
     ),
     Saboteur(
         "no-directory-flush",
@@ -216,10 +234,11 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "recovery skipped after a crash during loading (KAFKA-10471)",
         cores.RecoverySkippedAfterCrash,
         ("G01", "G02", "G03", "G04", "G12", "G13", "G17"),
-        "none",
+        "async",
         "power-cut",
         "none",
-        120,
+        300,
+        suits=_dies_while_it_starts,
     ),
 )
 

@@ -103,19 +103,24 @@ async def _topic_alter(broker: Broker, arguments: Mapping[str, Any]) -> object:
     return {**_brief(topic), "config": config_to_json(topic.config)}
 
 
+async def _delete(broker: Broker, name: str) -> Topic:
+    try:
+        topic = await broker.topics.delete(name)
+    except MqcoreError as error:
+        for topic_id in list(broker.topics.in_doubt):
+            await broker.retire_partitions(topic_id, error)
+        raise
+    await broker.remove_logs(topic.id)
+    return topic
+
+
 async def _topic_delete(broker: Broker, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name")
     name = _argument(arguments, "name", str)
+    deleted: list[Topic] = []
     with trio.CancelScope(shield=True):  # the caller may leave: a deletion that is durable goes on to its end
-        topic = broker.topics.get(name)
-        try:
-            await broker.topics.delete(name)
-        except MqcoreError as error:
-            if topic.id in broker.topics.in_doubt:
-                await broker.retire_partitions(topic.id, error)
-            raise
-        await broker.remove_logs(topic.id)
-    return {"name": topic.name, "id": topic.id.hex()}
+        deleted.append(await _delete(broker, name))
+    return {"name": deleted[0].name, "id": deleted[0].id.hex()}
 
 
 async def _offsets_lookup(broker: Broker, arguments: Mapping[str, Any]) -> object:

@@ -218,9 +218,9 @@ class Broker:
                 await opening.wait()
                 continue
             self._topic_of(topic_id, index)
+            name, salt = partition_log_name(topic_id, index), partition_salt(topic_id, index)
             self._opening[key] = trio.Event()
             try:
-                name, salt = partition_log_name(topic_id, index), partition_salt(topic_id, index)
                 log = await self.store.open_log(name, salt=salt)
                 # Asked again: the topic may have been altered, or deleted, meanwhile.
                 self.partitions[key] = self._partition_of(self._topic_of(topic_id, index), log)

@@ -266,6 +266,8 @@ def selftest(names: tuple[str, ...]) -> None:
             stray = f"; also red where it should not be: {', '.join(kill.stray)}" if kill.stray else ""
             seed = f" (seed {kill.seed})" if kill.seed is not None else ""
             write_line(f"{verdict:9} {kill.name:24} {kill.cell:34} {caught}{seed}{stray}   {kill.bug}")
+            if kill.survived and kill.example:
+                write_line(f"{'':9} {kill.example}")
         sys.stdout.flush()
     if not current().json:
         count = f"{len(survivors)} survived: {', '.join(survivors)}" if survivors else "no survivor"

@@ -76,8 +76,13 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
     caught: set[str] = set()
     seed, example = None, ""
     cell = saboteur.cell
+    misfit = ""
     for seed in itertools.islice(_suitable_seeds(saboteur, cell), saboteur.seeds_max):
         result = run_cell(cell, [seed], sabotage=saboteur.make, extra_seeds_max=0)
+        exits = [text for failure in result.failures for text in failure.result.exits]
+        misfit = next((text for text in exits if ".installed.<locals>" in text), "")
+        if misfit:
+            break  # what died is the saboteur, not what it sabotaged
         violations = [violation for failure in result.failures for violation in failure.violations]
         caught |= {violation.clause for violation in violations}
         if caught & set(saboteur.clauses):
@@ -95,7 +100,7 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
         caught=tuple(sorted(caught)),
         stray=tuple(sorted(stray)),
         seed=seed,
-        example=example,
+        example=f"the saboteur does not fit the core any more: {misfit}" if misfit else example,
     )
 
 

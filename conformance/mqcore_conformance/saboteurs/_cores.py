@@ -157,9 +157,17 @@ class EpochResumed(Sabotage):
 
             return next_identity
 
+        def open_epoch(original: Any) -> Any:
+            def open_unless_same(state: Any, number: int, *facts: Any) -> None:
+                if number != state.epoch:
+                    original(state, number, *facts)
+
+            return open_unless_same
+
         with (
+            replaced("mqcore.log._state", "LogState", "open_epoch", open_epoch),
             replaced("mqcore.log._store", "LogStore", "_next_identity", make),
-            replaced("mqcore.log._store", "LogStore", "_check_metadata", lambda _: lambda _store: None),
+            replaced("mqcore.log._store", "LogStore", "_check_metadata", lambda _: lambda *_: None),
         ):
             yield
 
@@ -234,7 +242,8 @@ class StartsEmpty(Sabotage):
 
         with (
             replaced("mqcore.log._identity", "IdentityLog", "read", read),
-            replaced("mqcore.log._store", "LogStore", "_refuse_orphans", lambda _: lambda _store: None),
+            replaced("mqcore.log._store", "LogStore", "_refuse_orphans", lambda _: lambda *_: None),
+            replaced("mqcore.log._store", "LogStore", "_check_metadata", lambda _: lambda *_: None),
             replaced("mqcore.log._store", "LogStore", "_open_log", open_log),
         ):
             yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from shelf_storage import LIMITS, batch, read_all, start
+from shelf_storage import LIMITS, Shelf, batch, read_all, start
 
 from mqcore.abc import StorageBackend, StorageContext
 from mqcore.errors import FlushFailedError
@@ -40,5 +40,17 @@ def test_g11_what_is_served_after_a_failed_flush_and_a_restart_survives_a_power_
         broker = await start(storage(disk.restart(), 3))
         assert (await read_all(await broker.log()))[: len(served)] == served
         await broker.store.aclose()
+
+    run_simulation(main, seed=1)
+
+
+def test_g01_what_a_killed_process_had_not_flushed_is_durable_once_its_log_is_open_again() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        log = await (await start(shelf)).log()
+        await log.append([batch(b"unflushed")])
+        log = await (await start(shelf)).log()
+        assert log.durable_offset == 1
+        assert shelf.logs[log.name].durable == shelf.logs[log.name].end
 
     run_simulation(main, seed=1)

@@ -225,8 +225,7 @@ def _kind_of(name: str) -> str:
 
 def _text_of(damages: tuple[Damage, ...], torn: bool, rest: int, beside_broker: bool) -> str:
     parts = [
-        f"bytes {damage.position} to {damage.end_position}, offsets {damage.first_offset} to before "
-        f"{damage.next_offset}, are damaged: {damage.text}"
+        f"{damage.place} are damaged: {damage.text}"
         for damage in damages
     ]
     if torn:

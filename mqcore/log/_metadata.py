@@ -51,7 +51,10 @@ class MetadataLog:
         """
         log = self._store.metadata
         if log.damages:
-            raise CorruptionError(f"the metadata log is damaged: {log.damages[0].text}", where=f"log {log.name}")
+            raise CorruptionError(
+                f"the metadata log is damaged: {log.damages[0].text}; restore it from a good copy",
+                where=f"log {log.name}",
+            )
         records: list[dict[str, Any]] = []
         offset = log.start_offset
         while offset < log.end_offset:

@@ -114,8 +114,7 @@ def damage_notice(name: str, damage: Damage) -> Notice:
     """The notice that tells of damage below the durable mark."""
     return Notice(
         "log-damaged",
-        f"log {name}: bytes {damage.position} to {damage.end_position}, offsets {damage.first_offset} to before "
-        f"{damage.next_offset}, are damaged and are not served ({damage.text}); restore them from a good copy",
+        f"log {name}: {damage.place} are damaged and are not served ({damage.text}); restore them from a good copy",
         {
             "log": name,
             "position": damage.position,

@@ -62,6 +62,14 @@ class Damage(NamedTuple):
     next_offset: int
     text: str
 
+    @property
+    def place(self) -> str:
+        """Which bytes, and which offsets if it takes any, in words."""
+        where = f"bytes {self.position} to {self.end_position}"
+        if self.next_offset <= self.first_offset:
+            return where
+        return f"{where}, offsets {self.first_offset} to {self.next_offset - 1},"
+
 
 class RetentionFacts(NamedTuple):
     """What retention needs to know of a log's oldest part.

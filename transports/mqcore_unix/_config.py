@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 from attrs import validators
 
 __all__ = ["UnixOptions"]
+
+
+def _check_mode(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError(f"{attribute.name!r} must be three octal digits, such as 0660: {value!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -18,7 +25,7 @@ class UnixOptions:
 
     mode: str = attrs.field(
         default="0600",
-        validator=validators.matches_re(r"0?[0-7]{3}"),
+        validator=_check_mode,
         metadata={"help": "mode of the socket file, octal: 0600 own user, 0660 group too, 0666 everybody"},
     )
     backlog: int = attrs.field(

@@ -79,7 +79,7 @@ class Broker:
             self._backend, ports=ports, limits=config.limits, node_name=config.name, report=report
         )
         self.flusher = Flusher(self.store, ports.clock.monotonic_us, self._stop_failed)
-        self.topics = Topics(MetadataLog(self.store), config.limits, ports)
+        self.topics = Topics(MetadataLog(self.store), config.limits, ports, report)
         self._stop = trio.Event()
         self._accepting = trio.CancelScope()
 

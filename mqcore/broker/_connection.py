@@ -65,7 +65,8 @@ class ClientConnection:
         self.client = ""
         self.session = b""
         self.cancel_scope = trio.CancelScope()
-        self.opened_at = self.active_at = broker.now()
+        self.opened_at = broker.now()
+        self.receiving_since: float | None = None
         self.buffer_bytes = 0
         self._small_receives = 0
         self._broker = broker
@@ -116,8 +117,9 @@ class ClientConnection:
                 buffer = connection.receive_buffer()
                 if connection.buffer_bytes != self.buffer_bytes:
                     self._account_for_buffer()
+                self.receiving_since = broker.now()
                 size = await stream.receive_into(buffer)
-                self.active_at = broker.now()
+                self.receiving_since = None  # what takes long from here on is not the peer's doing
                 connection.received(size)
                 while (message := connection.next_message()) is not None:
                     if isinstance(message, Produce | Fetch):
@@ -285,7 +287,7 @@ class ClientConnection:
         limits = self._broker.limits
         if not self.is_greeted and now - self.opened_at > limits.handshake_timeout_ms / 1000:
             return Code.HANDSHAKE_TIMEOUT, "no handshake in time"
-        silent = now - self.active_at
+        silent = 0.0 if self.receiving_since is None else now - self.receiving_since
         if self._connection.bytes_pending and silent > limits.frame_timeout_ms / 1000:
             return Code.STALLED, "a frame that stopped arriving"
         since = self.outbox.sending_since

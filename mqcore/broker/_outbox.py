@@ -125,8 +125,8 @@ class Outbox:
     def close(self) -> None:
         """Drop everything: the connection is over."""
         self.closed = self._is_over = True
-        for partition in {id(entry[0]): entry[0] for entry in self._parked.values()}.values():
-            partition.forget_parked(self)
+        for request_id, (partition, _, _) in self._parked.items():
+            partition.forget_parked(self, request_id)
         self._parked.clear()
         self._fetches.clear()
         self._buffers.clear()

@@ -110,7 +110,7 @@ class Partition:
         self._turns: deque[trio.Event] = deque()
         self._waiting_async: deque[_Waiting] = deque()
         self._waiting_sync: deque[_Waiting] = deque()
-        self._parked: list[tuple[int, ReplySink, int]] = []
+        self._parked: dict[tuple[ReplySink, int], int] = {}  # offset that each parked fetch waits beyond
         self._window: AsyncWindow | None = None
         self._window_ends = False  # the policy has no window any more; what waits in it keeps the bounds it came under
         self.committed_offset = log.end_offset
@@ -320,22 +320,17 @@ class Partition:
 
     def park(self, offset: int, sink: ReplySink, request_id: int) -> None:
         """Wake ``sink`` once the committed offset is beyond ``offset``."""
-        self._parked.append((offset, sink, request_id))
+        self._parked[sink, request_id] = offset
 
-    def forget_parked(self, sink: ReplySink, request_id: int | None = None) -> None:
-        """Drop the parked fetches of ``sink``, or one of them."""
-        self._parked = [
-            entry
-            for entry in self._parked
-            if entry[1] is not sink or (request_id is not None and entry[2] != request_id)
-        ]
+    def forget_parked(self, sink: ReplySink, request_id: int) -> None:
+        """Drop one parked fetch of ``sink``."""
+        self._parked.pop((sink, request_id), None)
 
     def _unpark(self) -> None:
-        ready = [entry for entry in self._parked if entry[0] < self.committed_offset]
-        if ready:
-            self._parked = [entry for entry in self._parked if entry[0] >= self.committed_offset]
-            for _, sink, request_id in ready:
-                sink.unpark(self, request_id)
+        ready = [key for key, offset in self._parked.items() if offset < self.committed_offset]
+        for sink, request_id in ready:
+            del self._parked[sink, request_id]
+            sink.unpark(self, request_id)
 
 
 def _strength(policy: FlushPolicy) -> SendPolicy:

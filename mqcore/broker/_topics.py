@@ -6,15 +6,16 @@ first, files later. A topic has a random id, and its logs are named by id, so th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 import cattrs
 import trio
 
+from mqcore.abc import Notice
 from mqcore.config import TopicConfig, check_topic_name
-from mqcore.errors import CorruptionError, MqcoreError, RejectedError, StorageError
+from mqcore.errors import CorruptionError, FlushFailedError, MqcoreError, RejectedError, StorageError
 from mqcore.guarantees import FlushPolicy, format_flush, parse_flush
 from mqcore.limits import Limits
 from mqcore.log import MetadataLog
@@ -88,7 +89,10 @@ def _refused(code: Code, text: str) -> RejectedError:
 class Topics:
     """The topics of one broker, in memory and in the metadata log. One change at a time."""
 
-    def __init__(self, metadata: MetadataLog, limits: Limits, ports: Ports) -> None:
+    def __init__(
+        self, metadata: MetadataLog, limits: Limits, ports: Ports, report: Callable[[Notice], None]
+    ) -> None:
+        self._report = report
         self._metadata = metadata
         self._limits = limits
         self._random = ports.random
@@ -208,8 +212,17 @@ class Topics:
             self._apply(record)
             self._records += 1
             if self._records > max(_COMPACT_RECORDS_MIN, 4 * len(self.by_id)):
-                await self._metadata.compact(self._state())
-                self._records = len(self.by_id)
+                await self._compact()
+
+    async def _compact(self) -> None:
+        """Make the metadata log short again; what was stored before is in force whether that works or not."""
+        self._records = len(self.by_id)
+        try:
+            await self._metadata.compact(self._state())
+        except FlushFailedError:
+            raise
+        except MqcoreError as error:
+            self._report(Notice("metadata-not-compacted", f"the metadata log stays as it is for now: {error}"))
 
     def _state(self) -> list[dict[str, Any]]:
         created = [

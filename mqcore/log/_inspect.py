@@ -7,7 +7,7 @@ but the active tails, which it says. Knows nothing of topics.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -22,6 +22,7 @@ from mqcore.log._names import (
     METADATA_NAME,
     QUARANTINE_MARK,
     SIDECAR_SUFFIX,
+    is_partition_name,
     metadata_salt,
     salt_of_name,
 )
@@ -110,6 +111,23 @@ class StorageInspection:
                 finding = await self._verify(each)
                 if name is None or each == name or each.startswith(f"{name}."):
                     yield finding
+        for finding in self._missing(names):
+            if name is None or finding.name == name:
+                yield finding
+
+    def _missing(self, names: Sequence[str]) -> Iterator[LogFinding]:
+        """Logs that must be there and are not: metadata beside partitions or after a clean stop, a sidecar's log."""
+        identity = self._identity
+        partitions = [each for each in names if is_partition_name(each)]
+        if METADATA_NAME not in names and (partitions or (identity is not None and identity.clean)):
+            yield LogFinding(
+                name=METADATA_NAME, kind="metadata", state="damaged", text="the log is missing; restore it from a copy"
+            )
+        for each in names:
+            main = each.removesuffix(SIDECAR_SUFFIX)
+            if main != each and main not in names:
+                text = "the log is missing although its checkpoints are there; restore it from a copy"
+                yield LogFinding(name=main, kind=_kind_of(main), state="damaged", text=text)
 
     async def _verify(self, name: str) -> LogFinding:
         kind = _kind_of(name)

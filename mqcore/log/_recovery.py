@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from mqcore.abc import Log, Notice
 from mqcore.batch import HEADER_BYTES
+from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
 from mqcore.log._names import QUARANTINE_MARK
 from mqcore.log._scan import BatchScanner, find_batch, header_at, locate_damage, read_exactly, scan_to
@@ -18,12 +19,29 @@ from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._types import Damage
 
-__all__ = ["QUARANTINE_BYTES_MAX", "damage_notice", "from_start", "rebuild", "recover", "scan_past_damage"]
+__all__ = [
+    "QUARANTINE_BYTES_MAX",
+    "damage_notice",
+    "from_start",
+    "rebuild",
+    "recover",
+    "refuse_vanished",
+    "scan_past_damage",
+]
 
 QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of one torn tail that are kept aside."""
 
 _ZERO_WINDOW = bytes(1024 * 1024)
+
+
+def refuse_vanished(log: Log, sidecar: Log) -> None:
+    """Refuse a log that has nothing, beside a sidecar that a flush made durable with it: it was removed (G12)."""
+    if log.end == 0 and sidecar.durable_end > sidecar.start:
+        raise CorruptionError(
+            "the log is missing although its checkpoints are there; restore its files from a good copy",
+            where=f"log {log.name}",
+        )
 
 
 async def rebuild(

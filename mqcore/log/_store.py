@@ -28,7 +28,7 @@ from mqcore.log._names import (
     metadata_salt,
 )
 from mqcore.log._partition_log import LogContext, PartitionLog
-from mqcore.log._recovery import recover
+from mqcore.log._recovery import recover, refuse_vanished
 from mqcore.log._sidecar import Sidecar
 from mqcore.ports import Ports
 
@@ -235,6 +235,8 @@ class LogStore:
             log = await self.backend.open_log(name)
             make_sidecar = partial(self._make_sidecar, log, salt)
             sidecar = await make_sidecar() if name + SIDECAR_SUFFIX in self._names else None
+            if sidecar is not None:
+                refuse_vanished(log, sidecar.log)
             state = await recover(
                 log,
                 sidecar,

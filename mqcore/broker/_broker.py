@@ -257,6 +257,7 @@ class Broker:
             flusher=self.flusher,
             now_us=self._ports.clock.monotonic_us,
             epoch=self.store.epoch,
+            report=self.report,
         )
 
     def report_defect(self, action: str, error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
+from mqcore.abc import Notice
 from mqcore.batch import BatchHeader
 from mqcore.broker._window import AsyncWindow, UnflushedTotal
 from mqcore.errors import MqcoreError, OutcomeUnknown, StorageError
@@ -97,8 +98,11 @@ class Partition:
         flusher: FlushRequests,
         now_us: Callable[[], int],
         epoch: int,
+        report: Callable[[Notice], None],
     ) -> None:
         self.log = log
+        self._report = report
+        self._is_refusing = False
         self.epoch = epoch
         self.failure: MqcoreError | None = None
         self._append_level = append_level
@@ -204,6 +208,9 @@ class Partition:
         except (StorageError, OutcomeUnknown) as error:
             if self.log.failed is not None:
                 self.stop(self.log.failed)
+            if self.log.failed is None and not self._is_refusing:
+                self._is_refusing = True
+                self._report(Notice("appends-refused", f"log {self.log.name} refuses what is sent: {error}"))
             for send in sends:
                 _fail(send, _storage_code(error), str(error))
         else:

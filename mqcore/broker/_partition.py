@@ -208,12 +208,15 @@ class Partition:
         except (StorageError, OutcomeUnknown) as error:
             if self.log.failed is not None:
                 self.stop(self.log.failed)
-            if self.log.failed is None and not self._is_refusing:
+            elif not self._is_refusing:
                 self._is_refusing = True
                 self._report(Notice("appends-refused", f"log {self.log.name} refuses what is sent: {error}"))
             for send in sends:
                 _fail(send, _storage_code(error), str(error))
         else:
+            if self._is_refusing:
+                self._is_refusing = False
+                self._report(Notice("appends-go-on", f"log {self.log.name} takes what is sent again"))
             if self.failure is None:
                 self._appended(sends, base_offsets)
                 return

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from mqcore.errors import StorageError
 from mqcore.guarantees import Level
@@ -78,7 +79,9 @@ def test_g11_after_a_failed_flush_the_log_stops_and_serves_only_what_is_durable(
 def test_a_full_disk_rejects_before_it_stores_and_recovers(open_setup: Any) -> None:
     async def main() -> None:
         disk = ModelDisk(seeded(2, "disk"))
-        async with open_setup(STORAGE, ports=model_ports(2, disk), flush="sync") as setup, setup.client() as client:
+        notices: list[Any] = []
+        setting = open_setup(STORAGE, ports=model_ports(2, disk), flush="sync", report=notices.append)
+        async with setting as setup, setup.client() as client:
             topic = await client.create("lines")
             await client.produce(topic, [b"before"])
             disk.bytes_max = disk.used_bytes
@@ -91,6 +94,8 @@ def test_a_full_disk_rejects_before_it_stores_and_recovers(open_setup: Any) -> N
             assert (0, b"before") in await client.read_all(topic)
             disk.bytes_max = None
             assert isinstance(await client.produce(topic, [b"after"]), Produced)
+            kinds = [each.kind for each in notices if each.kind.startswith("appends")]
+            assert kinds == ["appends-refused", "appends-go-on"]
 
     run_simulation(main, seed=2)
 
@@ -161,3 +166,24 @@ def test_one_seed_replays_call_by_call_in_another_process_under_another_hash_see
     assert len(traces.pop().strip()) == 64
 
 
+
+
+def test_g14_a_retry_beside_its_original_waits_for_the_flush_that_covers_both(open_setup: Any) -> None:
+    async def main() -> None:
+        disk = ModelDisk(seeded(5, "disk"))
+        async with open_setup(STORAGE, ports=model_ports(5, disk), flush="sync") as setup:
+            async with setup.client() as first, setup.client() as second:
+                topic = await first.create("lines")
+                await first.produce(topic, [b"warm up"])
+                disk.latency_us["flush"] = 2_000_000
+                sent_at = trio.current_time()
+                original = first.produce_message(topic, [b"x"], producer_id=5, first_sequence=0)
+                await first.send(original)
+                await trio.testing.wait_all_tasks_blocked()
+                retry = await second.produce(topic, [b"x"], producer_id=5, first_sequence=0)
+                assert retry.duplicate
+                assert retry.level == Level.DISK
+                assert trio.current_time() - sent_at >= 2
+                assert (await first.receive()).base_offset == retry.base_offset
+
+    run_simulation(main, seed=5)

@@ -23,6 +23,7 @@ __all__ = ["Consumer", "drain_partition"]
 
 LIMITS = Limits()
 WAIT_MS = 2_000
+DRAIN_WAIT_MS = 100
 REFUSED_S = 0.1
 
 
@@ -190,19 +191,24 @@ class Consumer:
                 await trio.sleep(self.plan.pause_us / 1e6)
 
 
-async def drain_partition(world: World, session: Session, topic: tuple[bytes, str], partition: int) -> None:
-    """Read a partition from its start to its end, as the process ``drain``. Raises ``SessionLost``."""
+async def drain_partition(
+    world: World, session: Session, topic: tuple[bytes, str], partition: int, end_offset: int
+) -> None:
+    """Read a partition from its start to ``end_offset``, as the process ``drain``. Raises ``SessionLost``.
+
+    What is not visible yet is waited for: it has been acknowledged, and the topic may show flushed messages only.
+    """
     reader = Reader(world, DRAIN, partition)
     reader.set_topic(*topic)
     start: int | None = None
     while True:
         before = reader.offset
-        reply = await reader.fetch(session, 1_000_000, 0)
+        reply = await reader.fetch(session, 1_000_000, DRAIN_WAIT_MS)
         if isinstance(reply, Fetched):
             start = reply.start_offset if start is None else start
-            if reader.offset >= reply.committed_offset:
+            if reader.offset >= end_offset:
                 break
-            if reader.offset == before:
+            if reader.offset == before and reader.offset < reply.committed_offset:
                 raise SessionLost(f"a fetch below the committed offset {reply.committed_offset} gave nothing")
         elif reader.offset == before:
             raise SessionLost(f"the drain of {reader.partition} at {before}: {code_name(reply.code)}: {reply.text}")

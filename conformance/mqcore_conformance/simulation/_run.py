@@ -359,8 +359,9 @@ def _has_stopped(world: World) -> bool:
 
 async def _drain_all(world: World, session: Session, partitions: int) -> None:
     topic = await session.resolve(TOPIC)
+    ends = await session.end_offsets(TOPIC)
     for partition in range(partitions):
-        await drain_partition(world, session, topic, partition)
+        await drain_partition(world, session, topic, partition, ends[partition])
 
 
 async def _drain_when_possible(world: World, partitions: int) -> None:

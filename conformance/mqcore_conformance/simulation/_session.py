@@ -144,6 +144,12 @@ class Session:
         topic_id = bytes.fromhex(str(value["id"]))
         return topic_id, self._world.name_topic(topic_id.hex(), topic)
 
+    async def end_offsets(self, topic: str) -> list[int]:
+        """Return the offset after the last message of each partition, visible yet or not."""
+        value = await self.call("topic.describe", {"name": topic})
+        assert isinstance(value, dict)
+        return [int(log["end_offset"]) for log in value["logs"]]
+
     async def aclose(self) -> None:
         """Close the stream."""
         with trio.CancelScope(shield=True):

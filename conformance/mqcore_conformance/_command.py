@@ -135,7 +135,13 @@ def conformance() -> None:
 )
 @_request_options  # type: ignore[arg-type]
 @click.option(
-    "--to", "folder", default="report", show_default=True, type=click.Path(file_okay=False, path_type=Path)
+    "--to",
+    "folder",
+    default="report",
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the report; the same folder goes on with a run that was interrupted.",
 )
 @output_options
 def run(folder: Path, **options: object) -> None:

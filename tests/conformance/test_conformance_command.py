@@ -8,15 +8,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
+from mqcore.cli import main
+from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import Cell, run_cell, shrink
 from mqcore_conformance.claims import load_claims
 from mqcore_conformance.report import ReportFile, read_records
 from mqcore_conformance.saboteurs import SABOTEURS
 from mqcore_conformance.selftest import run_selftest
 from mqcore_conformance.verdicts import Status
-
-from mqcore.cli import main
-from mqcore.errors import ConfigurationError
 
 SMALL = ("--storage", "mmap", "--transport", "inproc", "--flush", "sync", "--family", "none,power-cut", "--tier", "T0")
 

@@ -22,6 +22,7 @@ from mqcore.errors import (
     FlushFailedError,
     MqcoreError,
     OutcomeUnknown,
+    RefusedError,
     RejectedError,
     RemoteProtocolError,
     StorageError,
@@ -302,6 +303,8 @@ def _code_of(error: MqcoreError) -> int:
     """The wire code of an error that answers a call."""
     if isinstance(error, RejectedError):
         return error.code or Code.INVALID_REQUEST
+    if isinstance(error, RefusedError):
+        return Code.REFUSED
     if isinstance(error, ConfigurationError):
         return Code.INVALID_REQUEST
     if isinstance(error, OutcomeUnknown | FlushFailedError):

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import enum
 
-from mqcore.errors import CommandNotPossible, MqcoreError, OutcomeUnknown, RejectedError, RemoteProtocolError
+from mqcore.errors import (
+    CommandNotPossible,
+    ConfigurationError,
+    MqcoreError,
+    OutcomeUnknown,
+    RefusedError,
+    RejectedError,
+    RemoteProtocolError,
+)
 
 __all__ = ["Code", "RequestFailed", "error_for"]
 
@@ -50,6 +58,7 @@ class Code(enum.IntEnum):
     UNKNOWN_OPERATION = 119
     LIMIT_REACHED = 120
     SEQUENCE_CONFLICT = 122
+    REFUSED = 123
     # 200 to 299: outcome unknown
     FLUSH_FAILED = 200
     APPEND_FAILED = 201
@@ -100,6 +109,10 @@ class RequestFailed(CommandNotPossible):
 def error_for(code: int, message: str, facts: dict[str, object] | None = None) -> MqcoreError:
     """Return the exception that stands for a failed request, by the class of its code."""
     known = Code(code) if code in Code._value2member_map_ else None
+    if known is Code.REFUSED:
+        return RefusedError(message)
+    if known is Code.INVALID_REQUEST:
+        return ConfigurationError(message)
     if 100 <= code < 200:
         return RejectedError(
             message, code=code, name=known.label if known else str(code), retryable=bool(known and known.retryable)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import trio
 
+from mqcore.errors import RefusedError
 from mqcore.guarantees import Level
-from mqcore.protocol import Code, Failed, Fatal, Fetched, Ping, Pong, Produced, Result
+from mqcore.protocol import Code, Failed, Fatal, Fetched, Ping, Pong, Produced, Result, error_for
 
 pytestmark = pytest.mark.quick
 
@@ -119,7 +120,8 @@ def test_g18_sends_of_another_strength_are_refused_by_name(open_setup: Any, run_
             strong = await client.produce(topic, [b"x"], policy=3)
             assert strong.code == Code.POLICY_TOO_STRONG
             refused = await client.call("topic.create", name="strong", config={"flush": "sync"})
-            assert isinstance(refused, Failed)
+            assert refused.code == Code.REFUSED
+            assert isinstance(error_for(refused.code, refused.text), RefusedError)
             assert "flush" in refused.text
             unknown = await client.call("topic.create", name="odd", config={"colour": "red"})
             assert "'colour'" in unknown.text

@@ -150,7 +150,7 @@ def test_topics_are_made_altered_described_and_deleted(run):
     lines(run("topic", "alter", "made", "--partitions", "3", "--reset", "flush"))
     (described,) = objects(run("--output", "json", "topic", "describe", "made"))
     assert (described["partitions"], len(described["logs"]), "flush" in described["config"]) == (3, 3, False)
-    assert run("topic", "alter", "made", "--partitions", "1").status == 1
+    assert run("topic", "alter", "made", "--partitions", "1").status == 2
     assert run("topic", "create", "made").status == 1
     refused = run("topic", "delete", "made")
     assert (refused.status, "add --yes" in refused.err) == (2, True)

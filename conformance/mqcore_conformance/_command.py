@@ -73,7 +73,7 @@ def _request_options(function: click.Command) -> click.Command:
             "--family", default="all", metavar="NAMES", help="Families of faults; all leaves out crash-points."
         ),
         click.option(
-            "--tier", default="contract,T0", metavar="NAMES", help="contract, T0; by comma. [contract,T0]"
+            "--tier", default="contract,T0", metavar="NAMES", help="contract, T0, T1; by comma. [contract,T0]"
         ),
         click.option("--clause", default="", metavar="IDS", help="Judge these clauses only, such as G01,G11."),
         click.option("--cell", default="", metavar="TEXT", help="Only cells whose name contains this."),

@@ -24,6 +24,7 @@ from mqcore_conformance.plans import (
     draw_plan,
     shrink_steps,
 )
+from mqcore_conformance.processes import run_processes
 from mqcore_conformance.simulation import RunResult, Sabotage, run_plan
 from mqcore_conformance.verdicts import Status, Violation
 
@@ -44,6 +45,7 @@ WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "network": ("network-cut", "network-reset", "network-break-*", "network-refuse"),
         "clock": ("wall-jump",),
         CRASH_POINTS: ("process-kill",),
+        "pause": ("pause",),
         "mixed": ("process-kill", "power-cut", "disk-flush-error", "disk-full", "disk-stall", "network-cut"),
     }
 )
@@ -109,15 +111,19 @@ class CellResult:
 
 
 def cells_of(
-    storages: Iterable[str], transports: Iterable[str], flushes: Iterable[str], families: Iterable[str]
+    tier: str,
+    storages: Iterable[str],
+    transports: Iterable[str],
+    flushes: Iterable[str],
+    families: Iterable[str],
 ) -> Iterator[Cell]:
-    """Every T0 cell of these rows and columns."""
+    """Every cell of ``tier`` of these rows and columns."""
     transports, flushes, families = tuple(transports), tuple(flushes), tuple(families)
     for storage in storages:
         for transport in transports:
             for flush in flushes:
                 for family in families:
-                    yield Cell(tier="T0", storage=storage, transport=transport, flush=flush, family=family)
+                    yield Cell(tier=tier, storage=storage, transport=transport, flush=flush, family=family)
 
 
 def run_cell(
@@ -143,7 +149,7 @@ def run_cell(
     for seed, plan in _plans(result, seeds, extra_seeds_max):
         if deadline is not None and time.perf_counter() > deadline:
             break
-        run = run_plan(plan, sabotage())
+        run = run_processes(plan) if cell.tier == "T1" else run_plan(plan, sabotage())
         result.runs += 1
         if seed not in result.seeds:
             result.seeds.append(seed)
@@ -170,6 +176,11 @@ def _plans(result: CellResult, seeds: Sequence[int], extra: int) -> Iterator[tup
     """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
+    if cell.tier == "T1":
+        for seed in seeds:
+            plan = draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family="none")
+            yield seed, attrs.evolve(plan, family=cell.family)
+        return
     if cell.family == CRASH_POINTS:
         for seed in seeds[:1]:
             base = crash_point_base(seed, storage=cell.storage, transport=cell.transport, flush=flush)

@@ -23,6 +23,7 @@ from mqcore_conformance.cells import DISK_FAMILIES, Cell, CellResult, cells_of, 
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.contract import StorageHarness, TransportHarness, checks_of, run_check
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
+from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.report import Record, ReportFile, record_of_cell, record_of_check, write_repro
 from mqcore_conformance.simulation import URLS
 
@@ -62,11 +63,14 @@ class Request:
 
 
 def plan_cells(request: Request) -> Iterator[tuple[Cell, str]]:
-    """Give every T0 cell of a request with the reason why it is not run (empty when it is)."""
-    for cell in cells_of(request.storages, request.transports, request.flushes, request.families):
-        if request.cells and request.cells not in cell.name:
-            continue
-        yield cell, _why_not(cell)
+    """Give every cell of a request with the reason why it is not run (empty when it is)."""
+    families = {"T0": request.families, "T1": tuple(T1_FAMILIES)}
+    for tier in request.tiers:
+        for cell in cells_of(
+            tier, request.storages, request.transports, request.flushes, families.get(tier, ())
+        ):
+            if not request.cells or request.cells in cell.name:
+                yield cell, _why_not(cell)
 
 
 def _why_not(cell: Cell) -> str:
@@ -75,6 +79,8 @@ def _why_not(cell: Cell) -> str:
         capabilities: Capabilities = create_storage(cell.storage.replace("{dir}", "/data"), context).capabilities
     except MqcoreError as error:
         return f"the storage cannot be composed: {error}"
+    if cell.tier == "T1":
+        return _why_not_in_processes(cell, capabilities)
     if not capabilities.simulable:
         return "own I/O: it does not go through the ports; contract checks and T1 cover it"
     if cell.transport not in URLS:
@@ -93,6 +99,16 @@ def _why_not(cell: Cell) -> str:
     return ""
 
 
+def _why_not_in_processes(cell: Cell, capabilities: Capabilities) -> str:
+    if cell.transport not in ("tcp", "unix"):
+        return "it does not leave its process"
+    if capabilities.append_level is Level.NONE:
+        return "it keeps nothing, so that no fault can take anything"
+    if capabilities.flush_level < Level.DISK and cell.flush != "none":
+        return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
+    return ""
+
+
 def run_request(request: Request, report: ReportFile, tell: Callable[[Record], None]) -> bool:
     """Run everything that the report does not hold yet; True when nothing was left out for want of time."""
     deadline = time.perf_counter() + request.budget_s if request.budget_s is not None else None
@@ -102,7 +118,7 @@ def run_request(request: Request, report: ReportFile, tell: Callable[[Record], N
             tell(record)
             if deadline is not None and time.perf_counter() > deadline:
                 return False
-    if "T0" in request.tiers:
+    if set(request.tiers) & {"T0", "T1"}:
         todo = [(cell, why) for cell, why in plan_cells(request) if not report.has(cell.name)]
         for result in _run_cells(request, todo, deadline):
             record = _recorded(report, result)
@@ -115,7 +131,7 @@ def run_request(request: Request, report: ReportFile, tell: Callable[[Record], N
 def _recorded(report: ReportFile, result: CellResult) -> Record:
     repros = []
     for number, failure in enumerate(result.failures):
-        if number == 0 and failure.violations:
+        if number == 0 and failure.violations and result.cell.tier == "T0":
             failure = result.failures[0] = shrink(failure)
         repros.append(write_repro(report.folder, failure) if number < 5 else "")
     record = record_of_cell(result, repros)

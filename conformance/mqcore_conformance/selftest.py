@@ -118,7 +118,7 @@ def _suitable_seeds(saboteur: Saboteur, cell: Cell) -> Iterator[int]:
 
 
 def _run_injector(saboteur: Saboteur) -> Kill:
-    result = run_cell(saboteur.cell, range(INJECTOR_SEEDS), sabotage=saboteur.make)
+    result = run_cell(saboteur.cell, range(INJECTOR_SEEDS), sabotage=saboteur.make, extra_seeds_max=0)
     return Kill(
         name=saboteur.name,
         bug=saboteur.bug,

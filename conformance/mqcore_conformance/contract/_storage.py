@@ -16,6 +16,8 @@ import trio
 import trio.testing
 
 from mqcore.abc import Log, StorageBackend, StorageContext
+from mqcore.broker import Broker
+from mqcore.config import make_config
 from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import system_ports
@@ -127,6 +129,30 @@ async def an_append_beyond_the_limit_is_refused_before_a_byte(harness: StorageHa
             expect(log.end == 0, f"the end moved to {log.end}")
         else:
             raise CheckFailed(f"an append of {count} MiB was taken; append_bytes_max says less")
+
+
+@check("storage", "G18")
+def a_build_that_cannot_keep_its_promise_is_refused(harness: StorageHarness) -> None:
+    """Flush policies and faults to survive that its levels cannot meet are refused by name, others are not."""
+    capabilities = harness.create().capabilities
+    reaches_disk = capabilities.flush_level >= Level.DISK
+    for flush in ("sync", "async"):
+        _compose(harness, refused=not reaches_disk, word="flush", flush=flush)
+    survives_cut = max(capabilities.append_level, capabilities.flush_level) >= Level.DISK
+    _compose(harness, refused=not survives_cut, word="power-cut", survive=["power-cut"])
+    _compose(harness, refused=True, word="host-loss", survive=["host-loss"])
+    for keys, word in (({"flush": "sometimes"}, "sometimes"), ({"survive": ["earthquake"]}, "earthquake")):
+        _compose(harness, refused=True, word=word, **keys)
+
+
+def _compose(harness: StorageHarness, *, refused: bool, word: str, **keys: object) -> None:
+    try:
+        Broker(make_config(storage=harness.url, **keys), ports=system_ports())
+    except ConfigurationError as error:
+        expect(refused, f"{keys} is refused although its levels allow it: {error}")
+        expect(word in str(error), f"the refusal of {keys} does not name {word!r}: {error}")
+    else:
+        expect(not refused, f"a build with {keys} starts although the storage's levels cannot keep it")
 
 
 @check("storage", "G04")

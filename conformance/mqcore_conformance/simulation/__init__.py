@@ -1,6 +1,20 @@
-"""T0: the real broker on a model disk, a model network and virtual time, from one seed."""
+"""T0: the real broker on a model disk, a model network and virtual time, from one seed. Its clients serve T1 too."""
 
+from mqcore_conformance.simulation._consumers import Consumer, drain_partition
+from mqcore_conformance.simulation._producers import Producer
 from mqcore_conformance.simulation._run import RunResult, run_plan
+from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost
 from mqcore_conformance.simulation._world import URLS, Sabotage
 
-__all__ = ["URLS", "RunResult", "Sabotage", "run_plan"]
+__all__ = [
+    "URLS",
+    "CallFailed",
+    "Consumer",
+    "Producer",
+    "RunResult",
+    "Sabotage",
+    "Session",
+    "SessionLost",
+    "drain_partition",
+    "run_plan",
+]

@@ -17,7 +17,7 @@ from mqcore_conformance.plans import ConsumerPlan
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost, code_name
 
 if TYPE_CHECKING:
-    from mqcore_conformance.simulation._world import World
+    from mqcore_conformance.simulation._surroundings import Surroundings
 
 __all__ = ["Consumer", "drain_partition"]
 
@@ -30,7 +30,7 @@ REFUSED_S = 0.1
 class Reader:
     """A position in one partition, and the fetches from it."""
 
-    def __init__(self, world: World, process: str, partition: int) -> None:
+    def __init__(self, world: Surroundings, process: str, partition: int) -> None:
         self.world = world
         self.process = process
         self.index = partition
@@ -153,7 +153,7 @@ class Reader:
 class Consumer:
     """One consumer of the plan: reads until the drain begins."""
 
-    def __init__(self, world: World, plan: ConsumerPlan, topic: str) -> None:
+    def __init__(self, world: Surroundings, plan: ConsumerPlan, topic: str) -> None:
         self.world = world
         self.plan = plan
         self.topic = topic
@@ -192,7 +192,7 @@ class Consumer:
 
 
 async def drain_partition(
-    world: World, session: Session, topic: tuple[bytes, str], partition: int, end_offset: int
+    world: Surroundings, session: Session, topic: tuple[bytes, str], partition: int, end_offset: int
 ) -> None:
     """Read a partition from its start to ``end_offset``, as the process ``drain``. Raises ``SessionLost``.
 

@@ -17,7 +17,7 @@ from mqcore_conformance.plans import ProducerPlan, SendPlan
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost, code_name
 
 if TYPE_CHECKING:
-    from mqcore_conformance.simulation._world import World
+    from mqcore_conformance.simulation._surroundings import Surroundings
 
 __all__ = ["Producer"]
 
@@ -47,7 +47,7 @@ class Batch:
 class Producer:
     """One producer of the plan."""
 
-    def __init__(self, world: World, plan: ProducerPlan, topic: str) -> None:
+    def __init__(self, world: Surroundings, plan: ProducerPlan, topic: str) -> None:
         self.world = world
         self.plan = plan
         self.topic = topic

@@ -18,7 +18,7 @@ from mqcore.protocol import Call, Code, Connection, Failed, Fatal, Hello, Messag
 from mqcore.registry import create_transport
 
 if TYPE_CHECKING:
-    from mqcore_conformance.simulation._world import World
+    from mqcore_conformance.simulation._surroundings import Surroundings
 
 BACKOFF_S = 0.01
 BACKOFF_S_MAX = 0.5
@@ -62,7 +62,7 @@ def code_name(code: int) -> str:
 class Session:
     """One stream to the broker. One task receives, one sends, or one does both in turn."""
 
-    def __init__(self, world: World, stream: ByteStream, life: int) -> None:
+    def __init__(self, world: Surroundings, stream: ByteStream, life: int) -> None:
         self.life = life
         self.welcome: Welcome
         self._world = world
@@ -72,7 +72,7 @@ class Session:
         self._sending = trio.Lock()
 
     @classmethod
-    async def connect(cls, world: World) -> Session:
+    async def connect(cls, world: Surroundings) -> Session:
         """Connect and greet. Raises ``SessionLost``."""
         life = world.life
         try:

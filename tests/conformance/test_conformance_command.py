@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html.parser
 import json
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -92,7 +94,7 @@ def test_list_explain_and_a_wrong_clause(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_violation_becomes_a_repro_that_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mqcore_conformance.report import write_repro
 
-    saboteur = next(one for one in SABOTEURS if one.name == "empty-flush")
+    saboteur = next(one for one in SABOTEURS if one.name == "reply-before-flush")
     result = run_cell(saboteur.cell, range(3), sabotage=saboteur.make, stop_at_first=True, extra_seeds_max=0)
     failure = shrink(result.failures[0], saboteur.make, runs_max=20)
     assert result.status is Status.FAIL
@@ -101,7 +103,7 @@ def test_a_violation_becomes_a_repro_that_replays(tmp_path: Path, capsys: pytest
     assert sum(len(one.sends) for one in failure.plan.producers) <= sum(len(one.sends) for one in before.producers)
     repro = tmp_path / write_repro(tmp_path, failure)
     text = (repro / "failure.txt").read_text()
-    assert "G01 lost write" in text
+    assert "G14 unjustified receipt" in text
     assert "replay: mqcore conformance replay" in text
     assert len(text.splitlines()) < 60
     assert run("replay", str(repro)) == 0  # without the saboteur every clause holds
@@ -114,6 +116,37 @@ def test_a_cell_whose_fault_never_bit_is_inconclusive() -> None:
     assert sorted(kill.name for kill in kills) == sorted(names)
     assert [kill.name for kill in kills if kill.survived] == []
     assert {kill.caught for kill in kills if kill.name in names[:2]} == {("INCONCLUSIVE",)}
+
+
+STRANGER = """
+[tool.mqcore.conformance]
+storage = "memory://"
+claims = "conformance.toml"
+families = ["kill"]
+seeds = 1
+"""
+
+
+def strangers_run(folder: Path, module: str, claims: str = "") -> subprocess.CompletedProcess[str]:
+    (folder / "pyproject.toml").write_text(STRANGER)
+    (folder / "conformance.toml").write_text(claims)
+    (folder / "test_conformance.py").write_text(module)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "G13 or left_out or claims", "."]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_two_lines_in_a_strangers_repository_run_the_suite(tmp_path: Path) -> None:
+    ended = strangers_run(tmp_path, "from mqcore_conformance.suite import *\n", '[claims]\nappend_level = "memory"\n')
+    assert ended.returncode == 0, ended.stdout
+    assert "passed" in ended.stdout
+
+
+def test_a_clause_that_is_overridden_or_a_claim_that_is_not_borne_out_fails(tmp_path: Path) -> None:
+    module = "from mqcore_conformance.suite import *\ndef test_simulation():\n    pass\n"
+    ended = strangers_run(tmp_path, module, '[claims]\nflush_level = "disk"\n')
+    assert ended.returncode == 1
+    assert "state what is known to fail as [[xfail]]" in ended.stdout
+    assert "claimed flush_level = 'disk', the part declares 'memory'" in ended.stdout
 
 
 def test_diff_tells_what_changed_colour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

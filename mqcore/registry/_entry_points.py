@@ -6,7 +6,9 @@ Entry points are asked for by name, only when somebody asks for that name. Must 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +29,8 @@ _EXTRAS = {("codecs", "zstandard"): "zstandard", ("codecs", "lz4"): "lz4"}
 _PREFIX = "mqcore."
 
 _registered: dict[tuple[str, str], type[Any]] = {}
+_read: tuple[object, dict[str, list[Installed]]] = ((), {})
+"""What the metadata of all distributions said, by group, and the state of the search path when they were read."""
 
 
 @attrs.frozen
@@ -78,24 +82,50 @@ def unregister(group: str, name: str) -> None:
 def installed(group: str, name: str | None = None) -> list[Installed]:
     """Return what is installed or registered in ``group`` (only ``name`` when given), by name; nothing is imported."""
     group = _group(group)
-    points = importlib.metadata.entry_points(group=_PREFIX + group)
-    found = [
-        Installed(
-            group,
-            point.name,
-            point.value,
-            point.dist.name if point.dist else "an unnamed distribution",
-            point.dist.version if point.dist else "",
-            entry_point=point,
-        )
-        for point in (points.select(name=name) if name is not None else points)
-    ]
+    found = [item for item in _from_metadata(group) if name in (None, item.name)]
     found += [
         Installed(group, own_name, _target(part), part=part)
         for (own_group, own_name), part in _registered.items()
         if own_group == group and name in (None, own_name)
     ]
     return sorted(found, key=lambda item: (item.name, item.distribution))
+
+
+def _from_metadata(group: str) -> Sequence[Installed]:
+    """Return the parts of installed distributions; read again when the search path has changed.
+
+    Reading all metadata takes milliseconds, and every connect asks for its transport.
+    """
+    global _read
+    state = _search_path_state()
+    if _read[0] != state:
+        _read = (state, {})
+    items = _read[1].get(group)
+    if items is None:
+        items = _read[1][group] = [
+            Installed(
+                group,
+                point.name,
+                point.value,
+                point.dist.name if point.dist else "an unnamed distribution",
+                point.dist.version if point.dist else "",
+                entry_point=point,
+            )
+            for point in importlib.metadata.entry_points(group=_PREFIX + group)
+        ]
+    return items
+
+
+def _search_path_state() -> tuple[tuple[str, int, int], ...]:
+    """Return what changes when a distribution is installed or removed: each folder of the path, and its last change."""
+    state = []
+    for folder in sys.path:
+        try:
+            facts = os.stat(folder or ".")
+        except OSError:
+            continue
+        state.append((folder, facts.st_ino, facts.st_mtime_ns))
+    return tuple(state)
 
 
 def find(group: str, name: str) -> type[Any]:

@@ -179,3 +179,13 @@ def test_the_list_of_parts_goes_on_past_a_broken_one(site: Path) -> None:
     assert reports["codecs", "upper"].capabilities == {"tag": 200}
     zlib = reports["codecs", "zlib"]
     assert (zlib.loads, zlib.problem, zlib.capabilities) == (True, "", {"tag": 1})
+
+
+def test_a_distribution_that_comes_or_goes_while_the_process_runs_is_noticed(site: Path) -> None:
+    with pytest.raises(PluginNotFoundError):
+        find("storage", "late")
+    distribution(site, "shelf-late", "[mqcore.storage]\nlate = shelf_late:Shelf\n")
+    (item,) = installed("storage", "late")
+    assert item.distribution == "shelf-late"
+    (site / "shelf-late-1.2.dist-info").rename(site / "elsewhere")
+    assert installed("storage", "late") == []

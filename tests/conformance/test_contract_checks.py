@@ -184,4 +184,4 @@ class LeaksDescriptors(Wrapping):
 def test_a_part_that_leaks_descriptors_fails(liar: str, tmp_path: Path) -> None:
     result = judged(liar, "growth_wakes_who_waits", tmp_path)
     assert result.status is Status.FAIL
-    assert "descriptors" in result.text
+    assert "open descriptor" in result.text

@@ -1,45 +1,76 @@
-"""What a contract check is, and how one is run: bounded in time, its failure in one sentence.
+"""What a contract check is, and how one is run: in a process of its own, bounded in time, judged in one sentence.
 
-A part under test may hang, raise anything, print, or lie; none of that may look like a fault of the suite.
+A part under test may hang, raise anything, print, leak, end its process, or lie; none of that may look like a fault
+of the suite or keep the next check from running.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
+import inspect
+import random
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
 import trio
 
+from mqcore_conformance.apart import Outcome, run_apart
+from mqcore_conformance.contract._leftovers import Leftovers, stray_tasks
 from mqcore_conformance.verdicts import Status
+from mqcore_conformance.whereabouts import (
+    innermost_of_part,
+    leaves,
+    places_of_tasks,
+    printable,
+    remember_tasks,
+    tell_exception,
+)
 
-__all__ = ["CHECKS", "Check", "CheckFailed", "CheckResult", "NotApplicable", "check", "expect", "run_check"]
+__all__ = ["CHECKS", "Check", "CheckFailed", "CheckResult", "NotApplicable", "check", "checks_of", "expect", "run_check"]
 
-SECONDS_MAX = 30.0
-DESCRIPTORS = "/proc/self/fd"
+SECONDS_MAX = 15.0
+"""Time limit of a check that states none."""
+
+SHORT_S = 1.5
+"""Time limit of each attempt to find fewer steps that hang."""
+
+TEXT_CHARS_MAX = 700
+
+Step = Mapping[str, Any]
 
 
 class CheckFailed(Exception):
-    """A contract does not hold; the message says what was promised and what was seen."""
+    """A contract does not hold; the message says what was promised and what was seen.
+
+    ``steps``: the operations that show it, as data to do them again.
+    """
+
+    def __init__(self, text: str, steps: Sequence[Step] = ()) -> None:
+        super().__init__(text)
+        self.steps = tuple(steps)
 
 
 class NotApplicable(Exception):
-    """The part does not claim what the check is about; the message says what."""
+    """The part does not claim what the check is about; the message says what, and what was seen all the same."""
 
 
 @attrs.frozen
 class Check:
-    """One check. ``kind``: ``storage`` or ``transport``. ``function`` gets the harness of that kind."""
+    """One check. ``kind``: ``storage`` or ``transport``. ``function`` gets the harness of that kind.
+
+    ``tell``: puts one of its steps into words, for a check that has steps.
+    """
 
     name: str
     kind: str
     clause: str
     function: Callable[[Any], Awaitable[None] | None]
+    seconds_max: float | None = None
+    tell: Callable[[Step], str] = str
 
     @property
     def summary(self) -> str:
@@ -49,13 +80,18 @@ class Check:
 
 @attrs.frozen(kw_only=True)
 class CheckResult:
-    """What came of a check; ``text`` says why it is not PASS, ``output`` what the part printed meanwhile."""
+    """What came of a check; ``text`` says why it is not PASS, ``output`` what the part printed meanwhile.
+
+    ``seed`` and ``steps`` are what it takes to see the same again.
+    """
 
     check: Check
     status: Status
     text: str = ""
     seconds: float = 0.0
     output: str = ""
+    seed: int = 0
+    steps: tuple[Step, ...] = ()
 
 
 CHECKS: dict[str, Check] = {}
@@ -64,14 +100,21 @@ CHECKS: dict[str, Check] = {}
 F = TypeVar("F", bound=Callable[[Any], Any])
 
 
-def check(kind: str, clause: str) -> Callable[[F], F]:
+def check(
+    kind: str, clause: str, *, seconds_max: float | None = None, tell: Callable[[Step], str] = str
+) -> Callable[[F], F]:
     """Decorator: make a function a check of ``clause``; its docstring is what is promised."""
 
     def register(function: F) -> F:
-        CHECKS[function.__name__] = Check(function.__name__, kind, clause, function)
+        CHECKS[function.__name__] = Check(function.__name__, kind, clause, function, seconds_max, tell)
         return function
 
     return register
+
+
+def checks_of(kind: str) -> Iterator[Check]:
+    """Every check of ``kind``, in the order in which they were defined."""
+    return (one for one in CHECKS.values() if one.kind == kind)
 
 
 def expect(holds: bool, text: str) -> None:
@@ -80,71 +123,128 @@ def expect(holds: bool, text: str) -> None:
         raise CheckFailed(text)
 
 
-def run_check(one: Check, make_harness: Callable[[Path], Any], folder: Path) -> CheckResult:
-    """Run a check on a fresh harness in ``folder`` and judge it; never raises for what the part does."""
+def run_check(
+    one: Check,
+    make_harness: Callable[[Path], Any],
+    folder: Path,
+    *,
+    seed: int | None = None,
+    steps: Sequence[Step] = (),
+    seconds_max: float | None = None,
+) -> CheckResult:
+    """Run a check on a fresh harness in ``folder`` and judge it; never raises for what the part does.
+
+    ``seed`` and ``steps``, of an earlier result, make it the same again. ``seconds_max`` overrides the check's own.
+    """
     began = time.perf_counter()
-    printed = io.StringIO()
-    status, text = Status.PASS, ""
-    before = _descriptors()
-    try:
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            _run(one, make_harness(folder))
-        leaked = _descriptors() - before
-        if leaked > 0:
-            raise CheckFailed(f"{leaked} more descriptors are open after it than before")
-    except Exception as error:
-        status, text = _judge(error)
+    seed = random.SystemRandom().getrandbits(32) if seed is None else seed
+    limit_s = seconds_max or one.seconds_max or SECONDS_MAX
+    attempt = partial(_attempt, one, make_harness, folder, seed)
+    outcome = attempt(tuple(steps), limit_s)
+    status, text, found = _judged(outcome)
+    if outcome.hung and found:
+        found, text = _fewer_that_hang(attempt, found, text)
     return CheckResult(
-        check=one, status=status, text=text, seconds=time.perf_counter() - began, output=printed.getvalue()[-2_000:]
+        check=one,
+        status=status,
+        text=text,
+        seconds=time.perf_counter() - began,
+        output=outcome.output,
+        seed=seed,
+        steps=found,
     )
 
 
-def _run(one: Check, harness: Any) -> None:
-    if not _is_async(one.function):
-        one.function(harness)
-        return
-
-    async def bounded() -> None:
-        with trio.move_on_after(SECONDS_MAX) as scope:
-            result = one.function(harness)
-            assert result is not None
-            await result
-        if scope.cancelled_caught:
-            raise CheckFailed(f"it hangs: nothing came of it in {SECONDS_MAX:.0f} s")
-
-    trio.run(bounded)
+_Judged = tuple[Status, str, tuple[Step, ...]]
 
 
-def _judge(error: BaseException) -> tuple[Status, str]:
-    found = next((one for one in _leaves(error) if isinstance(one, NotApplicable)), None)
-    if found is not None:
-        return Status.NOT_CLAIMED, str(found)
-    failed = next((one for one in _leaves(error) if isinstance(one, CheckFailed)), None)
-    if failed is not None:
-        return Status.FAIL, str(failed)
-    cause = next(iter(_leaves(error)))
-    return Status.FAIL, f"it raised {type(cause).__name__}: {str(cause)[:500]}"
+def _attempt(
+    one: Check,
+    make_harness: Callable[[Path], Any],
+    folder: Path,
+    seed: int,
+    steps: tuple[Step, ...],
+    limit_s: float,
+) -> Outcome[_Judged]:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="check-", ignore_cleanup_errors=True) as place:
+
+        def run() -> _Judged:
+            return _run(one, make_harness, Path(place), seed, steps, limit_s)
+
+        return run_apart(run, seconds_max=limit_s)
 
 
-def _leaves(error: BaseException) -> Iterable[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return (leaf for each in error.exceptions for leaf in _leaves(each))
-    return (error,)
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    import inspect
-
-    return inspect.iscoroutinefunction(function)
-
-
-def _descriptors() -> int:
+def _run(
+    one: Check,
+    make_harness: Callable[[Path], Any],
+    folder: Path,
+    seed: int,
+    steps: tuple[Step, ...],
+    limit_s: float,
+) -> _Judged:
     try:
-        return len(os.listdir(DESCRIPTORS))
-    except OSError:
-        return 0
+        harness = make_harness(folder)
+        harness.seed, harness.steps, harness.limit_s = seed, steps, limit_s
+        leftovers = Leftovers()
+        if inspect.iscoroutinefunction(one.function):
+            trio.run(_bounded, one.function, harness, limit_s)
+        else:
+            one.function(harness)
+        left = leftovers.left()
+        if left:
+            raise CheckFailed(f"it leaves behind {left}")
+    except BaseException as error:
+        return _judge(error)
+    return Status.PASS, "", ()
 
 
-def checks_of(kind: str) -> Iterator[Check]:
-    """Every check of ``kind``, in the order in which they were defined."""
-    return (one for one in CHECKS.values() if one.kind == kind)
+async def _bounded(function: Callable[[Any], Awaitable[None]], harness: Any, limit_s: float) -> None:
+    remember_tasks()
+    before = stray_tasks(())
+
+    async def watch() -> None:
+        await trio.sleep(limit_s)
+        where = innermost_of_part(places_of_tasks())
+        place = f"; it waits in {where}" if where is not None else ""
+        raise CheckFailed(f"it hangs: nothing came of it in {limit_s:g} s{place}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await function(harness)
+        nursery.cancel_scope.cancel()
+    await trio.lowlevel.checkpoint()
+    left = stray_tasks(before)
+    expect(not left, f"it leaves behind {len(left)} tasks that go on: {', '.join(sorted(map(_name_of, left))[:3])}")
+
+
+def _name_of(task: trio.lowlevel.Task) -> str:
+    return printable(task.name)[:100]
+
+
+def _judged(outcome: Outcome[_Judged]) -> _Judged:
+    if outcome.value is not None:
+        return outcome.value
+    return Status.FAIL, outcome.problem, tuple(outcome.doing or ())
+
+
+def _judge(error: BaseException) -> _Judged:
+    found = leaves(error)
+    absent = next((one for one in found if isinstance(one, NotApplicable)), None)
+    if absent is not None:
+        return Status.NOT_CLAIMED, str(absent), ()
+    failed = next((one for one in found if isinstance(one, CheckFailed)), None)
+    if failed is not None:
+        return Status.FAIL, printable(str(failed))[:TEXT_CHARS_MAX], failed.steps
+    return Status.FAIL, tell_exception(error), ()
+
+
+def _fewer_that_hang(
+    attempt: Callable[[tuple[Step, ...], float], Outcome[_Judged]], steps: tuple[Step, ...], text: str
+) -> tuple[tuple[Step, ...], str]:
+    """Return fewer steps that hang too, after a handful of attempts: what hangs mostly does so by itself."""
+    for fewer in (steps[-1:], steps[-2:], steps[-3:], steps[len(steps) // 2 :]):
+        if len(fewer) < len(steps):
+            outcome = attempt(fewer, SHORT_S)
+            if outcome.hung:
+                return fewer, text
+    return steps, text

@@ -1,0 +1,233 @@
+"""Runs a function in a child process, so that a part that hangs, dies, prints or leaks harms nobody but itself.
+
+The child is forked, not started anew: it knows what this process registered. It has a session of its own, no input,
+its output in a file, and a time limit that three watchmen keep, each for the case that the one before it is held up:
+a thread of the child, the interpreter's fault handler, and the parent. Knows nothing about checks and cells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import pickle
+import re
+import select
+import signal
+import struct
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import IO, Any, Generic, TypeVar, cast
+
+import attrs
+
+from mqcore_conformance.whereabouts import (
+    Place,
+    innermost_of_part,
+    places_of_frame,
+    places_of_tasks,
+    printable,
+    tell_exception,
+)
+
+__all__ = ["Outcome", "alive", "doing", "run_apart"]
+
+T = TypeVar("T")
+
+OUTPUT_CHARS_MAX = 2_000
+RESULT_BYTES_MAX = 1 << 30
+PATIENCE_S = 1.5
+"""How much later each watchman looks than the one before it."""
+
+_HEADER = struct.Struct("!cQ")
+_BEAT, _RESULT = b"b", b"r"
+_DUMPED = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)')
+
+
+@attrs.frozen(kw_only=True)
+class Outcome(Generic[T]):
+    """What came of it: ``value``, or a ``problem`` in one line. ``output``: the end of what was printed meanwhile.
+
+    ``doing``: what ``alive`` was told last, where the child could still say so.
+    """
+
+    value: T | None = None
+    problem: str = ""
+    hung: bool = False
+    output: str = ""
+    doing: Any = None
+
+
+def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
+    """Return what came of ``function()`` in a child process, at the latest ``seconds_max`` after the last ``alive()``.
+
+    The value has to be picklable. Whatever the child started ends with it.
+    """
+    reader, writer = os.pipe()
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as dump:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of Trio's cache do no harm
+            child = os.fork()
+        if child == 0:
+            os.close(reader)
+            _Child(writer, output, dump, seconds_max).run(function)
+        os.close(writer)
+        try:
+            found = _wait(reader, seconds_max + 3 * PATIENCE_S)
+        finally:
+            os.close(reader)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may not have made its own group yet
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+        printed = _tail(output)
+        if isinstance(found, Outcome):
+            return attrs.evolve(found, output=printed)
+        where = _dumped(dump)
+        if found == "late" or where:
+            return Outcome(problem=_hangs(seconds_max, where), hung=True, output=printed)
+        return Outcome(problem=_died(status), output=printed)
+
+
+def alive(doing: object = None) -> None:
+    """Say that a long piece of work goes on: the time limit begins anew. Nothing happens outside ``run_apart``."""
+    if _Child.current is not None:
+        _Child.current.doing = doing
+        _Child.current.beat()
+
+
+def doing(what: object) -> None:
+    """Say what is being done, for the case that it hangs; the time limit goes on."""
+    if _Child.current is not None:
+        _Child.current.doing = what
+
+
+class _Child:
+    """The child's side; ``run`` does not return."""
+
+    current: _Child | None = None
+
+    def __init__(self, writer: int, output: IO[bytes], dump: IO[bytes], seconds_max: float) -> None:
+        self._writer, self._output, self._dump = writer, output, dump
+        self._seconds_max = seconds_max
+        self._deadline = time.monotonic() + seconds_max
+        self._lock = threading.Lock()
+        self._main = threading.get_ident()
+        self.doing: object = None
+
+    def run(self, function: Callable[[], object]) -> None:
+        """Run, tell, end."""
+        outcome: Outcome[object] = Outcome(problem="it ended its process")
+        try:
+            self._settle()
+            outcome = Outcome(value=function())
+        except BaseException as error:
+            outcome = Outcome(problem=tell_exception(error))
+        self._end(outcome)
+
+    def _settle(self) -> None:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business; what is raised here, the part raised
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(self._output.fileno(), number)
+            stream = open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+            setattr(sys, name, stream)
+        _Child.current = self
+        self.beat()
+        threading.Thread(target=self._watch, name="mqcore-conformance watch", daemon=True).start()
+
+    def beat(self) -> None:
+        """Begin the time limit anew, for all three watchmen."""
+        self._deadline = time.monotonic() + self._seconds_max
+        faulthandler.dump_traceback_later(self._seconds_max + 2 * PATIENCE_S, exit=True, file=self._dump)
+        with self._lock:
+            os.write(self._writer, _HEADER.pack(_BEAT, 0))
+
+    def _watch(self) -> None:
+        while (left := self._deadline + PATIENCE_S - time.monotonic()) > 0:
+            time.sleep(left)
+        frame = sys._current_frames().get(self._main)
+        places = places_of_frame(frame) if frame is not None else []
+        where = innermost_of_part(places) or innermost_of_part(places_of_tasks())
+        self._end(Outcome(problem=_hangs(self._seconds_max, where), hung=True, doing=self.doing))
+
+    def _end(self, outcome: Outcome[Any]) -> None:
+        if not self._lock.acquire(timeout=PATIENCE_S):
+            os._exit(1)
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        try:
+            data = pickle.dumps(outcome)
+        except BaseException as error:
+            data = pickle.dumps(Outcome[Any](problem=f"its result cannot be handed over: {tell_exception(error)}"))
+        with contextlib.suppress(OSError):  # nobody waits for it any more
+            _write_all(self._writer, _HEADER.pack(_RESULT, len(data)) + data)
+        os._exit(0)
+
+
+def _write_all(writer: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(writer, view) :]
+
+
+def _wait(reader: int, seconds_max: float) -> Outcome[Any] | str:
+    """Return what the child tells, or ``late`` or ``gone``."""
+    received = bytearray()
+    deadline = time.monotonic() + seconds_max
+    while True:
+        ready, _, _ = select.select([reader], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return "late"
+        data = os.read(reader, 1 << 20)
+        if not data:
+            return "gone"
+        received += data
+        while len(received) >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(received)
+            if kind == _BEAT:
+                del received[: _HEADER.size]
+                deadline = time.monotonic() + seconds_max
+            elif kind != _RESULT or size > RESULT_BYTES_MAX:
+                return "gone"
+            elif len(received) >= _HEADER.size + size:
+                return cast(Outcome[Any], pickle.loads(received[_HEADER.size :]))
+            else:
+                break
+
+
+def _hangs(seconds_max: float, where: Place | None) -> str:
+    place = f"; it is in {where}" if where is not None else ""
+    return f"it hangs, and observes no cancellation: nothing came of it in {seconds_max:g} s{place}"
+
+
+def _died(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"it ended its process by signal {number} ({signal.Signals(number).name})"
+    return f"it ended its process with exit status {os.waitstatus_to_exitcode(status)}"
+
+
+def _dumped(dump: IO[bytes]) -> Place | None:
+    """Return the place of the main thread, the last one in the fault handler's dump, whose innermost frame is first."""
+    dump.seek(0)
+    text = dump.read().decode(errors="replace").rpartition("most recent call first")[2]
+    places = [Place(one["file"], int(one["line"]), one["name"]) for one in _DUMPED.finditer(text)]
+    return innermost_of_part(places[::-1]) or (places[0] if places else None)
+
+
+def _tail(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - OUTPUT_CHARS_MAX))
+    return printable(output.read().decode(errors="backslashreplace"), lines=True)[-OUTPUT_CHARS_MAX:]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import attrs
 import trio
 
-from mqcore.errors import CommandNotPossible, StorageError
+from mqcore.errors import CommandNotPossible, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.ports import Buffer, Ports
@@ -80,17 +80,22 @@ def check_log_name(name: str, bytes_max: int) -> None:
         raise StorageError(f"log name {name[:40]!r}... has {len(name)} bytes; at most {bytes_max}", kind="limit")
 
 
-def _ignore(_: Notice) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
 @attrs.frozen(kw_only=True)
 class StorageContext:
-    """What a backend is given when it is composed, besides its URL and its options."""
+    """What a backend is given when it is composed, besides its URL and its options.
+
+    ``report`` hears what an operator should know. ``stopped`` is called with the logs that stopped after a failed flush
+    (clause G11), in Trio's thread and soon: also, and above all, when no call was there to raise the error.
+    """
 
     ports: Ports
     limits: Limits = attrs.field(factory=Limits)
     report: Callable[[Notice], None] = _ignore
+    stopped: Callable[[FlushFailedError], None] = _ignore
 
 
 class Log(ABC):

@@ -21,7 +21,7 @@ from mqcore.broker._sessions import Sessions
 from mqcore.broker._topics import Topic, Topics
 from mqcore.broker._window import UnflushedTotal
 from mqcore.config import BrokerConfig, TopicConfig, build_of
-from mqcore.errors import CommandNotPossible, MqcoreError, OutcomeUnknown, RejectedError
+from mqcore.errors import CommandNotPossible, FlushFailedError, MqcoreError, OutcomeUnknown, RejectedError
 from mqcore.guarantees import check_available, check_build, raise_refusals
 from mqcore.log import LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
 from mqcore.ports import Ports
@@ -69,16 +69,21 @@ class Broker:
         self._ports = ports
         self._opening: dict[tuple[bytes, int], trio.Event] = {}
         self._unflushed = UnflushedTotal(config.flush.total_bytes_max)
-        context = StorageContext(ports=ports, limits=config.limits, report=report)
+        context = StorageContext(ports=ports, limits=config.limits, report=report, stopped=self._storage_stopped)
         self._backend = create_storage(config.storage.url, context, config.storage.options)
         self._transports = [create_transport(listen.url, listen.options) for listen in config.listen]
         build = build_of(config, self._backend.capabilities)
         raise_refusals([*check_build(build), *check_available(build)])
         self.flush_policy = build.flush_policy
         self.store = LogStore(
-            self._backend, ports=ports, limits=config.limits, node_name=config.name, report=report
+            self._backend,
+            ports=ports,
+            limits=config.limits,
+            node_name=config.name,
+            report=report,
+            stopped=self._logs_stopped,
         )
-        self.flusher = Flusher(self.store, ports.clock.monotonic_us, self._stop_failed)
+        self.flusher = Flusher(self.store, ports.clock.monotonic_us)
         self.topics = Topics(MetadataLog(self.store), config.limits, ports, report)
         self._stop = trio.Event()
         self._accepting = trio.CancelScope()
@@ -266,12 +271,17 @@ class Broker:
         self.report(Notice("defect", text))
         return text
 
-    def _stop_failed(self) -> None:
-        """Stop every partition whose log has failed, whoever's flush it was (G11)."""
+    def _storage_stopped(self, error: FlushFailedError) -> None:
+        """The storage tells of logs that stopped, whoever's flush it was, or nobody's (G11)."""
+        self.store.stop(error)
+
+    def _logs_stopped(self, names: list[str], error: FlushFailedError) -> None:
+        """Stop the partitions of logs that have just stopped, at once."""
         for partition in self.partitions.values():
             if partition.log.failed is not None:
                 partition.stop(partition.log.failed)
-                self.report(Notice("log-stopped", f"log {partition.log.name} stopped: {partition.log.failed}"))
+        facts = {"logs": names[: self.limits.unknown_log_names_max]}
+        self.report(Notice("logs-stopped", f"{len(names)} logs stopped, such as {names[0]}: {error}", facts))
 
     def topic_altered(self, topic: Topic) -> None:
         """Give the open partitions of ``topic`` its new policy."""

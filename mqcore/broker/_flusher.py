@@ -20,14 +20,13 @@ __all__ = ["Flusher"]
 class Flusher:
     """Runs the flushes of one storage.
 
-    ``now_us``: monotonic microseconds, the clock of the asynchronous windows. ``stop_failed`` is called after a failed
-    flush, which may have covered more logs than were asked for (G11).
+    ``now_us``: monotonic microseconds, the clock of the asynchronous windows. Logs that a failed flush covered beside
+    those that were asked for (G11) are the store's to tell of.
     """
 
-    def __init__(self, store: LogStore, now_us: Callable[[], int], stop_failed: Callable[[], None]) -> None:
+    def __init__(self, store: LogStore, now_us: Callable[[], int]) -> None:
         self._store = store
         self._now_us = now_us
-        self._stop_failed = stop_failed
         self._soon: dict[Partition, None] = {}
         self._due_of: dict[Partition, tuple[int, int]] = {}
         self._due = SortedDict()  # partitions by due time and order of asking
@@ -112,7 +111,6 @@ class Flusher:
         except FlushFailedError as error:
             for partition in partitions:
                 partition.stop(error)
-            self._stop_failed()
             return
         for partition in partitions:
             if partition.failure is None:

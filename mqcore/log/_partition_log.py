@@ -180,6 +180,7 @@ class PartitionLog(ReadableLog):
                     path=error.path,
                     position=error.position,
                 ) from error
+            self._readable_end()  # notes a log that the storage has stopped
             raise
         except BaseException as error:  # cancelled, which is cheaper to undo than to shield every append from
             await self._undo(error)
@@ -350,10 +351,15 @@ class PartitionLog(ReadableLog):
         if self._sidecar is not None:
             self._sidecar.dirty = False
 
-    def flush_failed(self, error: StorageError, names: frozenset[str]) -> None:
-        """Stop if a failed flush covered this log; stop writing checkpoints if it covered the sidecar only."""
-        if self.name in names and self.failed is None:
-            self.failed = error
+    def flush_failed(self, error: StorageError, names: frozenset[str]) -> bool:
+        """Stop if a failed flush covered this log, and return whether it did.
+
+        Stop writing checkpoints if it covered the sidecar only.
+        """
         if self._sidecar is not None and self._sidecar.log.name in names:
             self._sidecar.stop()
+        if self.name not in names:
+            return False
+        self.failed = self.failed or error
+        return True
 

@@ -136,8 +136,22 @@ class ReadableLog:
         """``read`` to the end, with the broker's own batches."""
         return await self._read(offset, bytes_max, self._state.end_offset, control=True)
 
+    def _readable_end(self) -> int:
+        """Position up to which the storage can be read; notes when the storage has stopped the log (clause G11)."""
+        end, stored = self._state.end_position, self._log.end
+        if stored >= end:
+            return end
+        if self.failed is None:
+            self.failed = StorageError(
+                f"log {self.name}: the storage stopped it at {stored}, short of {end}; restart the broker",
+                kind="flush",
+                position=stored,
+            )
+        return stored
+
     async def _read(self, offset: int, bytes_max: int, end_offset: int, *, control: bool) -> ReadResult:
         state = self._state
+        end_position = self._readable_end()
         limit = min(end_offset, state.end_offset if self.failed is None else self.durable_offset)
         if offset < state.start_offset:
             raise BelowStartError(self.name, offset, state.start_offset)
@@ -152,13 +166,15 @@ class ReadableLog:
             offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, control=control, where=self.name
         )
         wanted = HEADER_BYTES
-        while wanted and not collector.invalid and (left := state.end_position - collector.position) >= wanted:
+        while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
             size = min(max(collector.wanted_bytes, wanted), left)
             try:
                 window = await read_whole(self._log, collector.position, size, wanted)
-            except ValueError:
+            except (ValueError, StorageError):
                 if offset < self._state.start_offset:
                     raise BelowStartError(self.name, offset, self._state.start_offset) from None
+                if self._readable_end() < end_position:  # it stopped meanwhile; what is durable is served
+                    return await self._read(offset, bytes_max, end_offset, control=control)
                 raise
             if generation != self._generation:
                 return await self._read(offset, bytes_max, end_offset, control=control)
@@ -197,7 +213,8 @@ class ReadableLog:
         if position < state.start_position:
             expected, position = state.start_offset, state.start_position
         window_bytes = WALK_BYTES_MIN
-        while (left := state.end_position - position) >= HEADER_BYTES:
+        end_position = self._readable_end()
+        while (left := end_position - position) >= HEADER_BYTES:
             window = await read_whole(self._log, position, min(window_bytes, left), HEADER_BYTES)
             at = 0
             try:

@@ -42,7 +42,8 @@ class LogStore:
     """The logs of one broker on one backend. ``open`` first, ``aclose`` last.
 
     ``node_name``: name of the broker that owns the storage. ``report`` takes notices of damage and repair.
-    ``flushed_only``: the broker reports flushed positions only (R2 b).
+    ``flushed_only``: the broker reports flushed positions only (R2 b). ``stopped`` is told the names of logs that have
+    just stopped, and why.
     """
 
     node_id: bytes
@@ -67,6 +68,7 @@ class LogStore:
         node_name: str,
         report: Callable[[Notice], None],
         flushed_only: bool = False,
+        stopped: Callable[[list[str], FlushFailedError], None] | None = None,
     ) -> None:
         self.backend = backend
         self._ports = ports
@@ -74,6 +76,8 @@ class LogStore:
         self._node_name = node_name
         self._report = report
         self._flushed_only = flushed_only
+        self._stopped = stopped
+        self._told_stopped: set[str] = set()
         self._flush_lock = trio.Lock()
         self._opening: dict[str, trio.Lock] = {}
         self._logs: dict[str, PartitionLog] = {}
@@ -323,7 +327,7 @@ class LogStore:
                 log.flushed(end_offset, end_position)
                 log.sidecar_flushed()
         except FlushFailedError as error:
-            self._stop(error)
+            self.stop(error)
             raise
         finally:
             self._flush_lock.release()
@@ -335,7 +339,7 @@ class LogStore:
             with trio.CancelScope(shield=True):
                 await self.backend.flush(logs)
         except FlushFailedError as error:
-            self._stop(error)
+            self.stop(error)
             raise
         finally:
             self._flush_lock.release()
@@ -354,11 +358,15 @@ class LogStore:
         else:
             self._flush_lock.acquire_nowait()
 
-    def _stop(self, error: FlushFailedError) -> None:
-        for log in self._logs.values():
-            log.flush_failed(error, error.logs)
+    def stop(self, error: FlushFailedError) -> None:
+        """Stop every open log that a failed flush covered, and tell (G11). Doing it twice is doing it once."""
+        covered = [log.name for log in self._logs.values() if log.flush_failed(error, error.logs)]
         if IDENTITY_NAME in error.logs:
             self._identity_error = error
+        untold = [name for name in covered if name not in self._told_stopped]
+        if untold and self._stopped is not None:
+            self._told_stopped.update(untold)
+            self._stopped(untold, error)
 
     # closing
 

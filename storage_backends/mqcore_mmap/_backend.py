@@ -73,12 +73,12 @@ class MmapStorage(StorageBackend):
         thread = self.context.ports.threads.start("open")
         try:
             with trio.CancelScope(shield=True):
-                self._engine = await thread.run(self._open_blocking)
+                self._engine = await thread.run(self._open_blocking, trio.lowlevel.current_trio_token())
         finally:
             await thread.aclose()
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    def _open_blocking(self) -> Engine:
+    def _open_blocking(self, trio_token: trio.lowlevel.TrioToken) -> Engine:
         files = self.context.ports.files
         self._open_files_max = self._derive_open_files_max()
         layout = open_layout(self.context.ports, self._root)
@@ -90,7 +90,7 @@ class MmapStorage(StorageBackend):
         except BaseException:
             layout.lock.release()
             raise
-        return Engine(self.context, self._options, layout, recovered, self._open_files_max)
+        return Engine(self.context, self._options, layout, recovered, self._open_files_max, trio_token)
 
     async def open_readonly(self) -> bool:
         """Open beside a running broker and return True; False, and nothing is open, when no broker has the storage."""

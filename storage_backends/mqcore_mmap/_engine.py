@@ -5,6 +5,7 @@ It orders the work: which thread does what, and what has to wait for what. It de
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import trio
@@ -35,7 +36,13 @@ class Engine:
     """See the module. ``logs`` are the open ones by name; ``found`` the files of the others."""
 
     def __init__(
-        self, context: StorageContext, options: MmapOptions, layout: Layout, recovered: Recovered, open_files_max: int
+        self,
+        context: StorageContext,
+        options: MmapOptions,
+        layout: Layout,
+        recovered: Recovered,
+        open_files_max: int,
+        trio_token: trio.lowlevel.TrioToken,
     ) -> None:
         ports = context.ports
         self.clock = ports.clock
@@ -47,6 +54,8 @@ class Engine:
         self.found: dict[str, list[Found]] = recovered.logs
         self._unflushed = list(recovered.logs)
         self.failure: str | None = None
+        self._stopped = context.stopped
+        self._trio = trio_token
         self.append_thread = ports.threads.start("append")
         self.flush_thread = ports.threads.start("flush")
         self.filler = ports.threads.start("fill")
@@ -181,9 +190,12 @@ class Engine:
             self._abandoned = True  # until this call knows that it has ended
             self.flush_thread.submit(self._flusher.execute, plan)
             self.flush_thread.submit(plan.finish)
-            await self.flush_thread.run(plan.check)
+            await self.flush_thread.run(_nothing)
             self._abandoned = False
             self.handles.settle()
+            if plan.failure is not None:
+                self._stopped(plan.failure)
+                raise plan.failure
             if plan.journaled and self._journal.wants_fill():
                 self.filler.submit(self._journal.fill_ahead)
 
@@ -221,10 +233,18 @@ class Engine:
             self.fail_all(f"the checkpoint of the journal failed: {error}")
 
     def fail_all(self, reason: str) -> None:
-        """Stop every log: what failed may have covered all of them. Any thread."""
+        """Stop every log, and tell: what failed may have covered all of them. Any thread."""
         self.failure = self.failure or reason
-        for log in list(self.logs.values()):
+        logs = list(self.logs.values())
+        for log in logs:
             log.fail(reason)
+        error = FlushFailedError(
+            f"{reason}; {len(logs)} logs stop here: restart, so that the device is read again",
+            logs=[log.name for log in logs],
+            path=self.layout.names.root,
+        )
+        with contextlib.suppress(trio.RunFinishedError):
+            self._trio.run_sync_soon(self._stopped, error)
 
     async def settle(self, segments: Sequence[Segment]) -> None:
         """See to it that no replay would write to ``segments``. ``flushing`` is held by the caller.

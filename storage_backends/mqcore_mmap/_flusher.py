@@ -63,11 +63,6 @@ class Plan:
             for job in self.jobs:
                 job.log.flushed_to(job.end)
 
-    def check(self) -> None:
-        """Raise what carrying the plan out raised."""
-        if self.failure is not None:
-            raise self.failure
-
 
 class Flusher:
     """See the module."""

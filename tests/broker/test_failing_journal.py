@@ -6,9 +6,11 @@ import errno
 from typing import Any
 
 import pytest
+import trio
 
+from mqcore.abc import Notice
 from mqcore.errors import FlushFailedError
-from mqcore.protocol import Failed, Fetched, Produced
+from mqcore.protocol import Code, Failed, Fetched, Produced, Result
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
 STORAGE = "mmap:///data?segment_bytes=1MiB&journal_bytes=64KiB"
@@ -39,20 +41,33 @@ def test_an_error_of_the_journal_ends_no_broker(open_setup: Any, operation: str,
     run_simulation(main, seed=1, seconds_max=1000)
 
 
-def test_g11_a_failed_checkpoint_of_the_journal_leaves_what_is_durable_readable(open_setup: Any) -> None:
+def test_g11_a_failed_checkpoint_of_the_journal_stops_every_log_at_once_and_leaves_what_is_durable(
+    open_setup: Any,
+) -> None:
+    notices: list[Notice] = []
+
     async def main() -> None:
         disk = ModelDisk(seeded(1, "disk"))
-        keys = {"flush": "async(max_messages=1000000)"}
-        async with open_setup(STORAGE, ports=model_ports(1, disk), flush="sync") as setup, setup.client() as client:
-            topics = [await client.create(f"t{number}") for number in range(3)]
-            lazy = await client.create("lazy", **keys)
-            assert isinstance(await client.produce(lazy, [b"d" * 30_000], policy=3), Produced)
-            assert isinstance(await client.produce(lazy, [b"lazy"]), Produced)
-            disk.fail_next_flush(path="*segments*", times=100)
-            await fill(client, topics, 40)
-            for offset in (0, 1):
-                reply = await client.fetch(lazy, offset)
-                assert isinstance(reply, Fetched | Failed), "the connection ended"
+        ports = model_ports(1, disk)
+        async with open_setup(STORAGE, ports=ports, flush="sync", report=notices.append) as setup:
+            async with setup.client() as client:
+                topics = [await client.create(f"t{number}") for number in range(3)]
+                lazy = await client.create("lazy", flush="async(max_messages=1000000)", weakest_send="none")
+                assert isinstance(await client.produce(lazy, [b"durable"], policy=3), Produced)
+                for _ in range(3):
+                    assert isinstance(await client.produce(lazy, [b"lazy" * 500]), Produced)
+                disk.fail_next_flush(path="*segments*", times=100)
+                await fill(client, topics, 40)
+                await trio.sleep(1)  # nothing was flushed since: whoever is idle has been told all the same
+                told = [name for notice in notices if notice.kind == "logs-stopped" for name in notice.facts["logs"]]
+                assert told.count(f"{lazy.hex()}-0") == 1
+                assert await client.read_all(lazy) == [(0, b"durable")]
+                assert (await client.fetch(lazy, 1)).batches == ()
+                assert (await client.fetch(lazy, 3)).batches == ()
+                refused = await client.produce(lazy, [b"more"], policy=1)
+                assert (refused.code, "checkpoint" in refused.text) == (Code.STORAGE_STOPPED, True)
+                found = await client.call("offsets.lookup", topic="lazy", partition=0, at=2**50)
+                assert isinstance(found, Result)
 
-    with pytest.raises(FlushFailedError):  # what nobody was told of while the broker ran is told at its end
+    with pytest.raises(FlushFailedError):  # and the stop is not called clean
         run_simulation(main, seed=1, seconds_max=1000)

@@ -59,6 +59,8 @@ class Shelf:
     fail_flush: bool = False
     hold_appends: trio.Event | None = None
     hold_flushes: trio.Event | None = None
+    stopped: bool = False
+    """As after a failed flush that no call met: logs end where they are durable, and take nothing."""
     operations: list[str] = attrs.field(factory=list)
 
     def crash(self, tail: int = 0, zeros: int = 0) -> None:
@@ -74,6 +76,9 @@ class Shelf:
             return False
         self.crash_after -= 1
         return self.crash_after < 0
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def copy(self) -> Shelf:
         logs = {name: Stored(bytearray(each.data), each.start, each.durable) for name, each in self.logs.items()}
@@ -92,7 +97,7 @@ class ShelfLog(Log):
 
     @property
     def end(self) -> int:
-        return self.stored.end
+        return self.durable_end if self.shelf.stopped else self.stored.end
 
     @property
     def durable_end(self) -> int:
@@ -100,6 +105,8 @@ class ShelfLog(Log):
 
     async def append(self, chunks: Sequence[Buffer]) -> int:
         position, data = self.end, b"".join(chunks)
+        if self.shelf.stopped:
+            raise StorageError(f"log {self.name} has stopped", kind="flush")
         if self.shelf.fail_appends:
             error = self.shelf.fail_appends.pop(0)
             if error.appended:
@@ -120,7 +127,8 @@ class ShelfLog(Log):
             raise ValueError(f"{position} is outside {self.start} to {self.end}")
         segment_end = (position // self.shelf.segment_bytes + 1) * self.shelf.segment_bytes
         at = position - self.start
-        return memoryview(bytes(self.stored.data[at : min(at + size, segment_end - self.start)]))
+        end = min(position + size, segment_end, self.end)
+        return memoryview(bytes(self.stored.data[at : end - self.start]))
 
     async def truncate(self, position: int) -> None:
         await trio.lowlevel.checkpoint()
@@ -265,10 +273,12 @@ def batch(
     return IncomingBatch(unpack_header(data), data)
 
 
-async def read_all(log: PartitionLog, offset: int = 0, bytes_max: int = 1 << 20) -> list[bytes]:
+async def read_all(
+    log: PartitionLog, offset: int = 0, bytes_max: int = 1 << 20, end_offset: int | None = None
+) -> list[bytes]:
     """Every batch from ``offset`` on: the producer's part and the body, without what the broker stamped."""
     found: list[bytes] = []
-    while offset < log.end_offset:
+    while offset < (log.end_offset if end_offset is None else end_offset):
         result = await log.read(offset, bytes_max, log.end_offset)
         for chunk in result.chunks:
             at = 0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from shelf_storage import LIMITS, Shelf, batch, read_all, start
+from shelf_storage import LIMITS, Shelf, batch, read_all, sent, start
 
 from mqcore.abc import StorageBackend, StorageContext
-from mqcore.errors import FlushFailedError
+from mqcore.errors import FlushFailedError, StorageError
 from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
@@ -52,5 +52,30 @@ def test_g01_what_a_killed_process_had_not_flushed_is_durable_once_its_log_is_op
         log = await (await start(shelf)).log()
         assert log.durable_offset == 1
         assert shelf.logs[log.name].durable == shelf.logs[log.name].end
+
+    run_simulation(main, seed=1)
+
+
+def test_g11_a_log_whose_storage_stopped_beside_every_call_serves_what_is_durable_and_takes_nothing() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        log = await broker.log()
+        durable = [batch(b"durable"), batch(b"too")]
+        await log.append(durable)
+        await broker.store.flush([log])
+        durable_offset = log.end_offset
+        await log.append([batch(b"lost" * 1000)])
+        await log.read(0, 1 << 20, log.end_offset)  # leaves a place beyond the durable end for the next read
+        shelf.stop()
+        assert await read_all(log, end_offset=durable_offset) == sent(durable)
+        for offset in range(durable_offset, log.end_offset + 1):
+            assert (await log.read(offset, 1 << 20, log.end_offset)).chunks == []
+        assert await log.offset_at_time(2**50) == log.end_offset
+        assert log.failed is not None
+        assert log.failed.kind == "flush"
+        with pytest.raises(StorageError, match="takes no appends") as caught:
+            await log.append([batch(b"more")])
+        assert not caught.value.appended
 
     run_simulation(main, seed=1)

@@ -118,6 +118,11 @@ class Outbox:
             self._wake.set()
 
     @property
+    def frames_queued(self) -> int:
+        """Frames that wait to be sent, about: a frame with data counts twice."""
+        return len(self._buffers)
+
+    @property
     def parked(self) -> int:
         """Fetches that wait for new messages."""
         return len(self._parked)

@@ -14,6 +14,7 @@ from mqcore.testing import Call
 from mqcore_conformance.histories import FaultInjected
 from mqcore_conformance.plans import FaultPlan
 from mqcore_conformance.simulation._damage import find_durable_message
+from mqcore_conformance.simulation._peers import Peers
 
 if TYPE_CHECKING:
     from mqcore_conformance.simulation._world import World
@@ -51,6 +52,7 @@ class Injector:
         self._world = world
         self._nursery = nursery
         self._counter = counter
+        self.peers = Peers(world)
         self._healed = False
         self._stalled_until = 0.0
         self._by_call: dict[int, list[FaultPlan]] = {}
@@ -126,6 +128,8 @@ class Injector:
             case "rot-identity":
                 self._rot_identity(fault.amount)
                 return
+            case kind if kind.startswith("peer-"):
+                self._nursery.start_soon(self.peers.run, kind, fault.amount)
             case _:
                 self._strike_network(fault)
         world.record(

@@ -207,6 +207,7 @@ class _Script:
             return
         await _until_done(world, producers, PRODUCERS_S_MAX)
         await self._probe(world)
+        await injector.peers.gone()
         life = world.life
         if self.plan.before_drain in DEATHS and world.kill(self.plan.before_drain):
             await world.ended(life)

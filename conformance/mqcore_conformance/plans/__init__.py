@@ -1,0 +1,46 @@
+"""Plans: what a simulation does, as data. Drawn from a seed, written as JSON, shrunk by taking things away.
+
+A plan says everything that a run depends on, so that the same plan is the same run. Must not know how it is run.
+"""
+
+from mqcore_conformance.plans._crash_points import CRASH_POINTS, crash_point_base, crash_points
+from mqcore_conformance.plans._data import (
+    CHURN_SIZES,
+    FLUSH_POLICIES,
+    TOPIC,
+    AlterPlan,
+    ConsumerPlan,
+    FaultPlan,
+    LibraryPlan,
+    Plan,
+    ProducerPlan,
+    SeekPlan,
+    SendPlan,
+    plan_from_json,
+    plan_to_json,
+)
+from mqcore_conformance.plans._drawing import draw_plan
+from mqcore_conformance.plans._families import FAMILIES
+from mqcore_conformance.plans._shrinking import shrink_steps
+
+__all__ = [
+    "CHURN_SIZES",
+    "CRASH_POINTS",
+    "FAMILIES",
+    "FLUSH_POLICIES",
+    "TOPIC",
+    "AlterPlan",
+    "ConsumerPlan",
+    "FaultPlan",
+    "LibraryPlan",
+    "Plan",
+    "ProducerPlan",
+    "SeekPlan",
+    "SendPlan",
+    "crash_point_base",
+    "crash_points",
+    "draw_plan",
+    "plan_from_json",
+    "plan_to_json",
+    "shrink_steps",
+]

@@ -1,0 +1,203 @@
+"""What a plan says, and its form as JSON. Must not know how a plan is drawn or run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import attrs
+import cattrs
+
+from mqcore.errors import ConfigurationError
+
+__all__ = [
+    "CHURN_SIZES",
+    "FLUSH_POLICIES",
+    "TOPIC",
+    "AlterPlan",
+    "ConsumerPlan",
+    "FaultPlan",
+    "LibraryPlan",
+    "Plan",
+    "ProducerPlan",
+    "SeekPlan",
+    "SendPlan",
+    "plan_from_json",
+    "plan_to_json",
+]
+
+TOPIC = "events"
+CHURN_SIZES = (200, 200, 200)
+"""Message sizes of the batches of a topic that comes and goes; a log of the same sizes meets its bytes at its end."""
+FLUSH_POLICIES: Mapping[str, str] = MappingProxyType(
+    {
+        "sync": "sync",
+        "async": "async(max_messages=40, max_bytes=16 KiB, max_interval=200 ms)",
+        "none": "none",
+    }
+)
+"""Flush policies of the cells, by the name of their column."""
+
+Trigger = Literal["call", "step", "time", "acks"]
+
+
+@attrs.frozen(kw_only=True)
+class SendPlan:
+    """One batch: sizes of its messages in bytes, a pause before it, its own policy, whether a reply is wanted.
+
+    ``spoiled``: its bytes are broken on the way to the broker, which has to refuse it (the suite's own client only).
+    """
+
+    sizes: tuple[int, ...]
+    pause_us: int = 0
+    policy: str = "topic"
+    one_way: bool = False
+    spoiled: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class LibraryPlan:
+    """How a producer uses ``mqcore.client``: its options; ``singly``: message by message instead of by batch."""
+
+    singly: bool = False
+    linger_ms: int = 0
+    batch_messages: int = 16_384
+    delivery_timeout_ms: int = 60_000
+    codec: str = "none"
+
+
+@attrs.frozen(kw_only=True)
+class ProducerPlan:
+    """One producer: at most ``window`` batches in flight; without ``retries`` an unknown outcome stays unknown.
+
+    ``library``: it is one of ``mqcore.client``, which retries in its own way and is always idempotent; None: it is the
+    suite's own, which speaks the protocol itself.
+    """
+
+    name: str
+    partition: int
+    idempotent: bool
+    window: int
+    retries: bool
+    sends: tuple[SendPlan, ...]
+    library: LibraryPlan | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SeekPlan:
+    """A consumer goes elsewhere after so many answers with messages: ``to`` is ``start``, ``end`` or an offset."""
+
+    after: int
+    to: str
+
+
+@attrs.frozen(kw_only=True)
+class ConsumerPlan:
+    """One consumer: bytes asked for at once, a pause between fetches, and when it begins.
+
+    ``library``: it is one of ``mqcore.client``; then ``every`` partition may be its own, and ``singly`` is message by
+    message. ``stays_us``: after so long it leaves for ``away_us`` and comes back to where it was; 0: it stays.
+    """
+
+    name: str
+    partition: int
+    bytes_max: int
+    pause_us: int
+    begins_us: int = 0
+    library: bool = False
+    every: bool = False
+    singly: bool = False
+    stays_us: int = 0
+    away_us: int = 0
+    seeks: tuple[SeekPlan, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class AlterPlan:
+    """The topic's configuration changes at a time. None: as it was; an empty text: back to the default."""
+
+    at_us: int
+    flush: str | None = None
+    visible: str | None = None
+    weakest_send: str | None = None
+
+    @property
+    def changes(self) -> dict[str, str | None]:
+        """The change as the broker is asked for it."""
+        given = {"flush": self.flush, "visible": self.visible, "weakest_send": self.weakest_send}
+        return {name: value or None for name, value in given.items() if value is not None}
+
+
+@attrs.frozen(kw_only=True)
+class FaultPlan:
+    """One fault: ``kind``, when it strikes (``trigger`` counts from the start), for how long, and how much.
+
+    ``call``: at that call of the file system; ``step``: before that step of the scheduler; ``time``: at that
+    microsecond; ``acks``: with that acknowledgement.
+    """
+
+    kind: str
+    trigger: Trigger
+    when: int
+    duration_us: int = 0
+    amount: int = 0
+    target: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it.
+
+    ``last_ending``: how the broker's life ends when healing begins; ``before_drain``: and once more before the drain.
+    ``churn``: a client makes, fills and deletes another topic meanwhile, so that files are used again.
+    ``recovery_checked``: the final disk is recovered again and again. ``alters``: changes of the topic's policies while
+    it is used. ``total_bytes_max``: bound of what all logs together have acknowledged and not flushed.
+    """
+
+    seed: int
+    family: str
+    storage: str
+    transport: str
+    flush: str | None
+    partitions: int
+    producers: tuple[ProducerPlan, ...]
+    consumers: tuple[ConsumerPlan, ...]
+    faults: tuple[FaultPlan, ...] = ()
+    visible: str = "committed"
+    weakest_send: str | None = None
+    disk_latency_us: dict[str, int] = attrs.field(factory=dict)
+    network_latency_us: int = 0
+    network_jitter_us: int = 0
+    network_pieces: bool = False
+    network_buffer_bytes: int = 65_536
+    restart_after_us: int = 1_000
+    last_ending: str = "none"
+    before_drain: str = "none"
+    recovery_checked: bool = False
+    churn: bool = False
+    alters: tuple[AlterPlan, ...] = ()
+    total_bytes_max: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Short name for lists."""
+        return f"{self.storage.partition(':')[0]}-{self.transport}-{self.family}-{self.seed}"
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
+
+
+def plan_to_json(plan: Plan) -> str:
+    """Return a plan as JSON text."""
+    return json.dumps(_converter.unstructure(plan), indent=1, sort_keys=True) + "\n"
+
+
+def plan_from_json(text: str, where: str = "plan") -> Plan:
+    """Return the plan of a JSON text; ``ConfigurationError`` says what is wrong with it."""
+    try:
+        plain: Any = json.loads(text)
+        return _converter.structure(plain, Plan)
+    except Exception as error:
+        raise ConfigurationError(f"{where}: not a plan ({type(error).__name__}: {error})") from error

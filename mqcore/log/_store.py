@@ -34,6 +34,9 @@ from mqcore.ports import Ports
 
 __all__ = ["LogStore"]
 
+INSTANCE_CHARACTERS_MAX = 64
+"""What the identity keeps of the storage's ``mount``."""
+
 QUARANTINES_MAX = 16
 """Torn tails kept per log; an operator removes them."""
 
@@ -155,7 +158,7 @@ class LogStore:
     def _next_identity(self, old: Identity | None) -> Identity:
         random = self._ports.random
         boot_id = self._ports.files.boot_id()
-        instance = str(self.backend.facts().get("mount", ""))
+        instance = str(self.backend.facts().get("mount", ""))[:INSTANCE_CHARACTERS_MAX]
         if old is None:
             return Identity(
                 node_id=random.randbytes(16),
@@ -187,7 +190,8 @@ class LogStore:
         append_level = self.backend.capabilities.append_level
         if append_level < Level.PAGE_CACHE:
             return True
-        process_died_only = bool(boot_id) and (old.boot_id, old.instance) == (boot_id, instance)
+        known = bool(boot_id) and bool(instance)
+        process_died_only = known and (old.boot_id, old.instance) == (boot_id, instance)
         return not (old.clean or old.flushed_only or process_died_only)
 
     def _check_metadata(self, old: Identity | None) -> None:

@@ -52,6 +52,7 @@ class Shelf:
     logs: dict[str, Stored] = attrs.field(factory=dict)
     segment_bytes: int = 1 << 30
     append_level: Level = Level.PAGE_CACHE
+    mount: str = "disk-1"
     crash_after: int | None = None
     """Number of writing operations until ``Crashed``; the one that crashes has half its effect."""
     fail_appends: list[StorageError] = attrs.field(factory=list)
@@ -164,6 +165,9 @@ class ShelfStorage(StorageBackend):
         return Capabilities(
             append_level=self.shelf.append_level, flush_level=Level.DISK, proves_durable_end=True
         )
+
+    def facts(self) -> dict[str, object]:
+        return {"mount": self.shelf.mount} if self.shelf.mount else {}
 
     async def open(self) -> None:
         await trio.lowlevel.checkpoint()

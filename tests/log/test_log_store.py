@@ -52,6 +52,17 @@ def test_r2_the_incarnation_is_raised_unless_nothing_reported_can_be_missing(
     trio.run(main)
 
 
+@pytest.mark.parametrize(("first", "second"), [("disk-1", "disk-2"), ("", ""), ("disk-1", "")])
+def test_r2_c_a_dead_process_proves_nothing_unless_the_mount_is_known_and_the_same(first: str, second: str) -> None:
+    async def main() -> None:
+        shelf = Shelf(mount=first)
+        store = await kill(shelf)
+        shelf.mount = second
+        assert (await kill(shelf)).incarnation == store.incarnation + 1
+
+    trio.run(main)
+
+
 def test_r2_memory_always_raises_it() -> None:
     async def main() -> None:
         shelf = Shelf(append_level=Level.MEMORY)

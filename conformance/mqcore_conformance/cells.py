@@ -28,7 +28,7 @@ from mqcore_conformance.processes import run_processes
 from mqcore_conformance.simulation import RunResult, Sabotage, run_plan
 from mqcore_conformance.verdicts import Status, Violation
 
-__all__ = ["Cell", "CellResult", "Failure", "cells_of", "run_cell", "shrink", "what_bit"]
+__all__ = ["Cell", "CellResult", "Failure", "cells_of", "label_of", "run_cell", "shrink", "what_bit"]
 
 WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -58,6 +58,12 @@ DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot"
 """Families that need a storage with a disk."""
 
 
+def label_of(url: str) -> str:
+    """Return what a part is called in names: its scheme, and its options when it has any."""
+    scheme, options = url.partition(":")[0], url.partition("?")[2]
+    return f"{scheme}?{options}" if options else scheme
+
+
 @attrs.frozen(kw_only=True)
 class Cell:
     """One square of the matrix. ``storage`` is a URL with ``{dir}``; ``flush`` a name of ``FLUSH_POLICIES``."""
@@ -71,7 +77,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Name for people and filters."""
-        return f"{self.tier}/{self.storage.partition(':')[0]}/{self.transport}/{self.flush}/{self.family}"
+        return f"{self.tier}/{label_of(self.storage)}/{self.transport}/{self.flush}/{self.family}"
 
 
 @attrs.frozen(kw_only=True)
@@ -136,8 +142,12 @@ def run_cell(
     deadline: float | None = None,
     stop_at_first: bool = False,
     extra_seeds_max: int = EXTRA_SEEDS_MAX,
+    ran: Callable[[int], None] = lambda runs: None,
 ) -> CellResult:
-    """Run a cell over ``seeds`` and judge it. ``deadline``: of ``time.perf_counter``; seeds after it are left out."""
+    """Run a cell over ``seeds`` and judge it. ``deadline``: of ``time.perf_counter``; seeds after it are left out.
+
+    ``ran`` is told after each run how many there were.
+    """
     result = CellResult(cell=cell)
     wanted = tuple(clauses) or tuple(CHECKERS)
     if not_run:
@@ -151,6 +161,7 @@ def run_cell(
             break
         run = run_processes(plan) if cell.tier == "T1" else run_plan(plan, sabotage())
         result.runs += 1
+        ran(result.runs)
         if seed not in result.seeds:
             result.seeds.append(seed)
         result.events += run.events

@@ -1,0 +1,312 @@
+"""What is asked for, and the pieces of work that follow from it: contract checks, and cells by up to 500 seeds.
+
+Composes each storage once to see what it can do; runs nothing. What is wrong with a request is said before anything runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeAlias
+
+import attrs
+
+from mqcore.abc import Capabilities, StorageContext
+from mqcore.errors import ConfigurationError, MqcoreError, PluginInvalidError
+from mqcore.guarantees import CLAUSES, Level
+from mqcore.registry import create_storage, create_transport, find, installed
+from mqcore.testing import ModelDisk, model_ports
+from mqcore_conformance.cells import DISK_FAMILIES, Cell, cells_of, label_of
+from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
+from mqcore_conformance.contract import checks_of
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
+from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.simulation import URLS
+
+__all__ = [
+    "ALL_FAMILIES",
+    "STORAGES",
+    "TIERS",
+    "TRANSPORTS",
+    "CellPiece",
+    "CheckPiece",
+    "Piece",
+    "Request",
+    "pieces_of",
+    "plan_cells",
+    "resolve_storage",
+    "resolve_transport",
+    "suggest",
+]
+
+STORAGES = ("memory://", "mmap://{dir}", "null://")
+TRANSPORTS = ("tcp", "unix", "inproc")
+TIERS = ("contract", "T0", "T1")
+ALL_FAMILIES = tuple(dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
+SEEDS_PER_PIECE = 500
+"""So that long runs use every job, and lose little when they are interrupted."""
+SAMPLE_FOLDER = "/data"
+TRANSPORT_SAMPLES = ("{name}://127.0.0.1:0", "{name}://{{dir}}/socket", "{name}://conformance", "{name}://")
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """What is to be run. ``storages`` are URLs with ``{dir}``; ``transports`` names of mqcore's own, or URLs.
+
+    ``extra_seeds``: whether seeds beyond ``seeds`` may be tried in a cell until its fault has bitten once.
+    """
+
+    storages: tuple[str, ...]
+    transports: tuple[str, ...]
+    flushes: tuple[str, ...] = tuple(FLUSH_POLICIES)
+    families: tuple[str, ...] = tuple(FAMILIES)
+    tiers: tuple[str, ...] = ("contract", "T0")
+    clauses: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1)
+    extra_seeds: bool = True
+    cells: str = ""
+    budget_s: float | None = None
+    jobs: int = 1
+
+    def __attrs_post_init__(self) -> None:
+        for names, allowed, what in (
+            (self.flushes, FLUSH_POLICIES, "flush policy"),
+            (self.families, ALL_FAMILIES, "fault family"),
+            (self.tiers, TIERS, "tier"),
+        ):
+            for name in names:
+                if name not in allowed:
+                    raise ConfigurationError(f"no {what} {name!r}{suggest(name, allowed)}")
+        for clause in self.clauses:
+            if clause in NOT_BUILT:
+                raise ConfigurationError(f"clause {clause} is not checked: {NOT_BUILT[clause]}")
+            if clause not in CHECKERS:
+                raise ConfigurationError(f"no clause {clause!r}{suggest(clause, CLAUSES)}")
+
+    def arguments(self) -> Mapping[str, str]:
+        """Return what decides which verdicts come out, by option; a report holds the verdicts of one such set."""
+        return {
+            "--storage": " ".join(self.storages),
+            "--transport": ",".join(self.transports),
+            "--flush": ",".join(self.flushes),
+            "--family": ",".join(self.families),
+            "--tier": ",".join(self.tiers),
+            "--clause": ",".join(self.clauses) or "all",
+            "--cell": self.cells or "all",
+            "seeds": ranges_of(self.seeds) + ("" if self.extra_seeds else " exactly"),
+        }
+
+
+@attrs.frozen(kw_only=True)
+class CheckPiece:
+    """A contract check of one part. ``kind``: ``storage`` or ``transport``."""
+
+    kind: str
+    url: str
+    check: str
+    clause: str
+
+    @property
+    def name(self) -> str:
+        """Name of its record."""
+        return f"contract/{label_of(self.url)}/{self.check}"
+
+
+@attrs.frozen(kw_only=True)
+class CellPiece:
+    """A cell over some seeds: part ``number`` of ``count``. ``why`` it is not run; empty when it is."""
+
+    cell: Cell
+    seeds: tuple[int, ...]
+    why: str = ""
+    number: int = 1
+    count: int = 1
+
+    @property
+    def name(self) -> str:
+        """Name of its record."""
+        return self.cell.name if self.count == 1 else f"{self.cell.name}, part {self.number} of {self.count}"
+
+
+Piece: TypeAlias = CheckPiece | CellPiece
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return the end of a refusal: what may have been meant, and all that there is."""
+    names = list(allowed)
+    near = difflib.get_close_matches(name.lower(), [one.lower() for one in names], 1, 0.5)
+    meant = next((one for one in names if near and one.lower() == near[0]), "")
+    return (f"; did you mean {meant!r}? One of " if meant else "; one of ") + ", ".join(names)
+
+
+def ranges_of(numbers: Sequence[int]) -> str:
+    """Return ``0-19, 40`` for many numbers."""
+    texts: list[str] = []
+    begin = previous = None
+    for number in [*sorted(set(numbers)), None]:
+        if previous is not None and number == previous + 1:
+            previous = number
+            continue
+        if begin is not None:
+            texts.append(str(begin) if begin == previous else f"{begin}-{previous}")
+        begin = previous = number
+    return ", ".join(texts)
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def resolve_storage(value: str) -> str:
+    """Return the URL of a storage given by name or URL; ``ConfigurationError`` in one line for what cannot be run."""
+    scheme, colon, rest = value.partition(":")
+    names = [one.name for one in installed("storage")]
+    if scheme not in names:
+        raise ConfigurationError(f"no storage {value!r}{suggest(scheme, [*names, 'all'])}")
+    find("storage", scheme)
+    if not colon:
+        samples = [f"{scheme}://{{dir}}", f"{scheme}://"]
+        samples = [url for url in STORAGES if url.startswith(f"{scheme}:")] or samples
+        value = next((url for url in samples if not _refusal(url)), samples[0])
+    refusal = _refusal(value)
+    better = f"{scheme}://{{dir}}"
+    hint = f"; write '{better}': every check and cell gets a fresh folder" if not _refusal(better) else ""
+    if "{dir}" in value:
+        hint = ""
+    elif rest.lstrip("/").partition("?")[0] and hint:
+        raise ConfigurationError(f"storage {value!r} is one folder for all{hint} (--dir says on which disk)")
+    if refusal:
+        raise ConfigurationError(f"storage {value!r} cannot be composed: {refusal}{hint}")
+    return value
+
+
+def resolve_transport(value: str) -> str:
+    """Return a transport given by name or URL, as a name when it is mqcore's own; refuses as ``resolve_storage``."""
+    scheme, colon, _ = value.partition(":")
+    names = [one.name for one in installed("transports")]
+    if scheme not in names:
+        raise ConfigurationError(f"no transport {value!r}{suggest(scheme, [*names, 'all'])}")
+    find("transports", scheme)
+    if not colon and value in TRANSPORTS:
+        return value
+    refusal = ""
+    for url in [value] if colon else [sample.format(name=scheme) for sample in TRANSPORT_SAMPLES]:
+        try:
+            create_transport(url.replace("{dir}", SAMPLE_FOLDER))
+            return url
+        except PluginInvalidError:
+            return url
+        except MqcoreError as error:
+            refusal = refusal or str(error)
+        except Exception:
+            return url
+    hint = "" if colon else f"; give its URL, such as '{scheme}://127.0.0.1:0'"
+    raise ConfigurationError(f"transport {value!r} cannot be composed: {refusal}{hint}")
+
+
+def _refusal(url: str) -> str:
+    """Return why a URL is wrongly written, if it is; what is wrong with the part itself is for its checks to say."""
+    try:
+        _capabilities(url)
+    except PluginInvalidError:
+        return ""
+    except MqcoreError as error:
+        return str(error)
+    except Exception:
+        return ""
+    return ""
+
+
+def _capabilities(url: str) -> Capabilities:
+    return _capabilities_of(url, find("storage", url.partition(":")[0]))
+
+
+@cache
+def _capabilities_of(url: str, part: type[Any]) -> Capabilities:
+    """``part``: the class of now, because another one may be registered under the same name later."""
+    context = StorageContext(ports=model_ports(0, ModelDisk(0)))
+    return create_storage(url.replace("{dir}", SAMPLE_FOLDER), context).capabilities
+
+
+# ---- cells ---------------------------------------------------------------------------------------------------------
+
+
+def pieces_of(request: Request) -> list[Piece]:
+    """Return everything that a run does, in its order; ``ConfigurationError`` when that is nothing."""
+    pieces: list[Piece] = list(_checks(request)) if "contract" in request.tiers else []
+    for cell, why in plan_cells(request):
+        shares = [
+            request.seeds[begin : begin + SEEDS_PER_PIECE] for begin in range(0, len(request.seeds), SEEDS_PER_PIECE)
+        ]
+        if why or cell.family == CRASH_POINTS:
+            shares = [request.seeds]
+        pieces += [
+            CellPiece(cell=cell, seeds=seeds, why=why, number=number, count=len(shares))
+            for number, seeds in enumerate(shares, 1)
+        ]
+    if not pieces:
+        wanted = f"no cell's name contains {request.cells!r}" if request.cells else "nothing is asked for"
+        raise ConfigurationError(f"{wanted}; 'mqcore conformance list' prints every name")
+    return pieces
+
+
+def _checks(request: Request) -> Iterator[CheckPiece]:
+    for kind, urls in (("storage", request.storages), ("transport", request.transports)):
+        for url in urls:
+            for check in checks_of(kind):
+                piece = CheckPiece(kind=kind, url=url, check=check.name, clause=check.clause)
+                if request.cells in piece.name and (not request.clauses or check.clause in request.clauses):
+                    yield piece
+
+
+def plan_cells(request: Request) -> Iterator[tuple[Cell, str]]:
+    """Give every cell of a request with the reason why it is not run (empty when it is)."""
+    every = set(FAMILIES) <= set(request.families)
+    families = {
+        "T0": [family for family in request.families if family in (*FAMILIES, CRASH_POINTS)],
+        "T1": [family for family in T1_FAMILIES if every or family in request.families],
+    }
+    transports = tuple(dict.fromkeys(url.partition(":")[0] for url in request.transports))
+    for tier in request.tiers:
+        for cell in cells_of(tier, request.storages, transports, request.flushes, families.get(tier, ())):
+            if request.cells in cell.name:
+                yield cell, _why_not(cell)
+
+
+def _why_not(cell: Cell) -> str:
+    try:
+        capabilities = _capabilities(cell.storage)
+    except MqcoreError as error:
+        return f"the storage cannot be composed: {error}"
+    except Exception as error:
+        return f"the storage cannot be composed: it raised {type(error).__name__}"
+    return _why_not_in_processes(cell, capabilities) if cell.tier == "T1" else _why_not_simulated(cell, capabilities)
+
+
+def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:
+    if not capabilities.simulable:
+        return "own I/O: it does not go through the ports; contract checks and T1 cover it"
+    if cell.transport not in URLS:
+        return "only tcp, unix and inproc run on the model network"
+    if capabilities.append_level is Level.NONE and cell.family != "none":
+        return "it keeps nothing, so that no fault can take anything"
+    if capabilities.flush_level < Level.DISK:
+        if cell.flush != "none":
+            return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
+        if cell.family in DISK_FAMILIES:
+            return "it has no disk"
+    if cell.family == "rot" and cell.flush == "none":
+        return "nothing is flushed under this policy, so that no damage can be proved"
+    if cell.transport == "inproc" and cell.family == "network":
+        return "inproc has no network"
+    return ""
+
+
+def _why_not_in_processes(cell: Cell, capabilities: Capabilities) -> str:
+    if cell.transport not in ("tcp", "unix"):
+        return "it does not leave its process"
+    if capabilities.append_level is Level.NONE:
+        return "it keeps nothing, so that no fault can take anything"
+    if capabilities.flush_level < Level.DISK and cell.flush != "none":
+        return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
+    return ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import enum
+import functools
 import math
 import types
 import typing
@@ -138,7 +139,7 @@ def merge_options(cls: type[T], sources: Sequence[Source]) -> T:
 
 def option_fields(cls: Any) -> list[OptionField]:
     """Return the options of an attrs class in order; ``help`` comes from the fields' metadata."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)
     fields: list[OptionField] = []
     for field in attrs.fields(cls):
         if not field.init:
@@ -217,12 +218,15 @@ def _key_names(cls: type[Any]) -> dict[str, tuple[attrs.Attribute[Any], bool]]:
     return keys
 
 
+_hints_of = functools.lru_cache(maxsize=256)(typing.get_type_hints)
+
+
 def _structure_fields(cls: type[Any], mapping: object) -> dict[str, tuple[str, object]]:
     """Return key -> (field, structured value) for what ``mapping`` gives."""
     if not isinstance(mapping, Mapping):
         raise _Problem(f"{mapping!r} is not a table of options")
     keys = _key_names(cls)
-    hints = typing.get_type_hints(cls)
+    hints = _hints_of(cls)  # type: ignore[arg-type]
     result: dict[str, tuple[str, object]] = {}
     for key, raw in mapping.items():
         if key not in keys:

@@ -19,9 +19,16 @@ _COMMON = {
     "src/@module@/__init__.py": "__init__.py.txt",
     "src/@module@/_config.py": "_config.py.txt",
     "tests/test_@module@.py": "test.py.txt",
+    "tests/test_conformance.py": "test_conformance.py.txt",
+    "conformance.toml": "conformance.toml.txt",
 }
 _LAYOUTS = {
-    "storage": {**_COMMON, "src/@module@/_storage.py": "_storage.py.txt"},
+    "storage": {
+        **_COMMON,
+        "src/@module@/_storage.py": "_storage.py.txt",
+        "src/@module@/_log.py": "_log.py.txt",
+        "src/@module@/_mark.py": "_mark.py.txt",
+    },
     "transport": {**_COMMON, "src/@module@/_transport.py": "_transport.py.txt"},
 }
 """For each kind: path in the new package, name of the template."""

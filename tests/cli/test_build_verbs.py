@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import stat
-import subprocess
-import sys
-import tomllib
 
 import pytest
 
@@ -169,28 +165,6 @@ def test_storage_inspect_shows_identity_and_offsets(cli, stored):
     one = cli("storage", "inspect", stored, "--log", "identity", "--output", "json")
     assert [json.loads(line)["name"] for line in one.out.splitlines()] == ["identity"]
     assert cli("storage", "inspect", stored, "--log", "nosuch").status == 2
-
-
-@pytest.mark.parametrize(
-    ("kind", "group", "url"), [("storage", "storage", "shelf-x:///tmp/s"), ("transport", "transports", "shelf-x://n")]
-)
-def test_a_new_part_runs_as_it_was_written(cli, mqcore_command, tmp_path, kind, group, url):
-    result = cli("new", kind, "shelf-x", "--to", tmp_path, "--output", "json")
-    assert result.status == 0
-    package = tmp_path / "mqcore-shelf-x"
-    installed = package / "src" / "mqcore_shelf_x-0.1.0.dist-info"  # what pip would write
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mqcore-shelf-x\nVersion: 0.1.0\n")
-    ((section, points),) = tomllib.loads((package / "pyproject.toml").read_text())["project"]["entry-points"].items()
-    entries = "".join(f"{name} = {target}\n" for name, target in points.items())
-    (installed / "entry_points.txt").write_text(f"[{section}]\n{entries}")
-    path = {"PYTHONPATH": str(package / "src")}
-    checked = mqcore_command("plugins", "check", f"{group}/shelf-x", "--url", url, **path)
-    assert checked.returncode == 0, checked.stdout
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "tests"]
-    done = subprocess.run(command, cwd=package, env=os.environ | path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-    assert "1 passed" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["Shelf", "2shelf", "shelf_x", "shelf-", "s" * 31, "mmap"])

@@ -2,12 +2,15 @@
 
 The order in which Trio runs tasks that are ready at the same moment is random on purpose. Trio makes it reproducible
 when Hypothesis is there (tasks sorted by age, shuffled by a generator that Hypothesis seeds); the same switch is used
-here, with a generator seeded by us. This is the only module that touches Trio's private names.
+here, with a generator seeded by us. A simulation spends most of its time in Trio's loop, so what the loop asks at every
+turn (the time, instruments, the operating system's events) is answered here without detours, and with the same answers.
+This is the only module that touches Trio's private names.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -26,6 +29,9 @@ T = TypeVar("T")
 
 SECONDS_MAX = 10_000_000.0
 """Virtual seconds after which a simulation is stopped: nothing that is meant to end takes months."""
+
+TURNS_PER_POLL = 64
+"""Turns of the loop between two looks at the operating system, which has nothing to tell but Ctrl-C."""
 
 
 def seeded(seed: int | str, purpose: str) -> random.Random:
@@ -63,13 +69,12 @@ def run_simulation(
     """
 
     async def bounded() -> T:
+        _quicken_loop()
         with trio.fail_after(seconds_max):
             return await async_function(*args)
 
     with _deterministic(seed):
-        return trio.run(
-            bounded, clock=trio.testing.MockClock(autojump_threshold=0), instruments=list(instruments)
-        )
+        return trio.run(bounded, clock=_virtual_clock(), instruments=list(instruments))
 
 
 @contextlib.contextmanager
@@ -85,3 +90,61 @@ def _deterministic(seed: int) -> Iterator[None]:
         scheduler._ALLOW_DETERMINISTIC_SCHEDULING, state, global_state = before
         scheduler._r.setstate(state)
         random.setstate(global_state)
+
+
+def _virtual_clock() -> trio.testing.MockClock:
+    """Return a clock that jumps to the next deadline when nothing can run, and never asks the real time."""
+    scheduler: Any = trio._core._run
+    clock: Any = trio.testing.MockClock(autojump_threshold=0)
+
+    def deadline_to_sleep_time(deadline: float) -> float:
+        return 0 if deadline <= clock._virtual_base else math.inf
+
+    def autojump() -> None:
+        runner = scheduler.GLOBAL_RUN_CONTEXT.runner
+        jump = runner.deadlines.next_deadline() - clock._virtual_base
+        if 0 < jump < math.inf:
+            clock._virtual_base += jump
+
+    clock.current_time = lambda: clock._virtual_base
+    clock.deadline_to_sleep_time = deadline_to_sleep_time
+    clock._autojump = autojump
+    return clock  # type: ignore[no-any-return]
+
+
+class _Instruments(dict[str, dict[trio.abc.Instrument, None]]):
+    """What Trio's loop asks at every turn and step, as a plain table. An instrument that raises ends the run."""
+
+    def call(self, hook: str, *args: object) -> None:
+        """Call ``hook`` of each instrument that has it."""
+        for instrument in self[hook]:
+            getattr(instrument, hook)(*args)
+
+
+class _Events:
+    """The operating system's events, looked for now and then only."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._turns = 0
+
+    def get_events(self, timeout: float) -> Any:
+        """Return events; none without asking when the loop would not wait for them anyway."""
+        self._turns += 1
+        return self._inner.get_events(timeout) if timeout or self._turns % TURNS_PER_POLL == 0 else ()
+
+    def process_events(self, events: Any) -> None:
+        """Wake whom the events wake."""
+        if events:
+            self._inner.process_events(events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _quicken_loop() -> None:
+    """Take detours out of the loop of this Trio run."""
+    scheduler: Any = trio._core._run
+    runner = scheduler.GLOBAL_RUN_CONTEXT.runner
+    runner.instruments = _Instruments(runner.instruments.data)
+    runner.io_manager = _Events(runner.io_manager)

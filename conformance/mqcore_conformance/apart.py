@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import os
 import pickle
 import re
@@ -67,6 +68,7 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
 
     The value has to be picklable. Whatever the child started ends with it.
     """
+    parent = os.getpid()
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as dump:
         sys.stdout.flush()
@@ -76,7 +78,7 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
             child = os.fork()
         if child == 0:
             os.close(reader)
-            _Child(writer, output, dump, seconds_max).run(function)
+            _Child(parent, writer, output, dump, seconds_max).run(function)
         os.close(writer)
         try:
             found = _wait(reader, seconds_max + 3 * PATIENCE_S)
@@ -114,10 +116,11 @@ class _Child:
 
     current: _Child | None = None
 
-    def __init__(self, writer: int, output: IO[bytes], dump: IO[bytes], seconds_max: float) -> None:
+    def __init__(self, parent: int, writer: int, output: IO[bytes], dump: IO[bytes], seconds_max: float) -> None:
         self._writer, self._output, self._dump = writer, output, dump
         self._seconds_max = seconds_max
         self._deadline = time.monotonic() + seconds_max
+        self._parent = parent
         self._lock = threading.Lock()
         self._main = threading.get_ident()
         self.doing: object = None
@@ -140,8 +143,10 @@ class _Child:
         os.close(nothing)
         for number, name in ((1, "stdout"), (2, "stderr")):
             os.dup2(self._output.fileno(), number)
-            stream = open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-            setattr(sys, name, stream)
+            text = io.TextIOWrapper(
+                io.FileIO(number, "w", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )
+            setattr(sys, name, text)
         _Child.current = self
         self.beat()
         threading.Thread(target=self._watch, name="mqcore-conformance watch", daemon=True).start()
@@ -155,7 +160,9 @@ class _Child:
 
     def _watch(self) -> None:
         while (left := self._deadline + PATIENCE_S - time.monotonic()) > 0:
-            time.sleep(left)
+            time.sleep(min(left, PATIENCE_S))
+            if os.getppid() != self._parent:  # nobody waits for it any more
+                os.killpg(0, signal.SIGKILL)
         frame = sys._current_frames().get(self._main)
         places = places_of_frame(frame) if frame is not None else []
         where = innermost_of_part(places) or innermost_of_part(places_of_tasks())

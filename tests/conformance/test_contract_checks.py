@@ -112,7 +112,7 @@ LIARS = [storage_of(log) for log in (Reorders, LosesTheTail, ForgetsTruncation, 
 def test_a_storage_that_lies_is_found_with_the_shortest_sequence(liar: str, tmp_path: Path) -> None:
     result = judged(liar, MODEL, tmp_path)
     assert result.status is Status.FAIL
-    assert "shortest: " in result.text
+    assert result.steps
     assert "\n" not in result.text
     assert len(result.text) < 1_000
 

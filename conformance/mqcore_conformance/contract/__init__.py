@@ -11,17 +11,39 @@ from mqcore_conformance.contract._checks import (
     checks_of,
     run_check,
 )
+from mqcore_conformance.contract._parts import PartFacts, part_facts, require_part
+from mqcore_conformance.contract._repro import (
+    CHECK_FILE,
+    CheckRepro,
+    check_part,
+    explain_check,
+    load_check_repro,
+    replay_check,
+    replay_command,
+    write_check_repro,
+)
 from mqcore_conformance.contract._storage import StorageHarness
 from mqcore_conformance.contract._transport import TransportHarness
 
 __all__ = [
     "CHECKS",
+    "CHECK_FILE",
     "Check",
     "CheckFailed",
+    "CheckRepro",
     "CheckResult",
     "NotApplicable",
+    "PartFacts",
     "StorageHarness",
     "TransportHarness",
+    "check_part",
     "checks_of",
+    "explain_check",
+    "load_check_repro",
+    "part_facts",
+    "replay_check",
+    "replay_command",
+    "require_part",
     "run_check",
+    "write_check_repro",
 ]

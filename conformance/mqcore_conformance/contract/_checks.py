@@ -30,7 +30,18 @@ from mqcore_conformance.whereabouts import (
     tell_exception,
 )
 
-__all__ = ["CHECKS", "Check", "CheckFailed", "CheckResult", "NotApplicable", "check", "checks_of", "expect", "run_check"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "CheckFailed",
+    "CheckResult",
+    "NotApplicable",
+    "Step",
+    "check",
+    "checks_of",
+    "expect",
+    "run_check",
+]
 
 SECONDS_MAX = 15.0
 """Time limit of a check that states none."""

@@ -5,12 +5,14 @@ Claims are probed, not believed: a child process appends and flushes, is killed,
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 import trio.testing
@@ -23,11 +25,14 @@ from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
-from mqcore_conformance.contract._storage_model import check_against_model
+from mqcore_conformance.contract._storage_grounds import ModelGround, SystemGround
+from mqcore_conformance.contract._storage_model import compare_with_model, play_steps, steps_of
+from mqcore_conformance.contract._storage_steps import tell_operation
 
 __all__ = ["StorageHarness"]
 
 UNKNOWN_OPTION = "no_such_option_q7f3"
+SEQUENCES, SEQUENCES_ON_DISK = 250, 60
 CHILD = """
 import sys, trio
 from mqcore.abc import StorageContext
@@ -49,6 +54,10 @@ FLUSHED, APPENDED = b"flushed" * 1000, b"appended" * 1000
 
 class StorageHarness:
     """A storage URL with ``{dir}``, a folder of its own, and ways to open it."""
+
+    seed: int = 0
+    steps: Sequence[Mapping[str, Any]] = ()
+    limit_s: float = 15.0
 
     def __init__(self, url: str, folder: Path) -> None:
         self.template = url
@@ -303,17 +312,28 @@ async def claimed_levels_hold_when_the_process_is_killed(harness: StorageHarness
         expect(found[: len(kept)] == kept, f"{len(kept)} bytes were promised; the log holds {len(found)} or others")
 
 
-@check("storage", "G01")
+@check("storage", "G01", seconds_max=60.0, tell=tell_operation)
 def any_sequence_of_operations_agrees_with_the_model(harness: StorageHarness) -> None:
     """Open, append, flush, read, truncate, trim, delete, reopen, kill, power cut in any order do what they say."""
     harness.needs_bytes()
-    capabilities = harness.create().capabilities
-    if not capabilities.simulable:
-        raise NotApplicable("it does I/O of its own (simulable is False), so that no model disk can stand in")
-    url = harness.template.replace("{dir}", "/data")
+    simulable = harness.create().capabilities.simulable
+    url = harness.template
     if url.startswith("mmap:") and "?" not in url:
         url += "?segment_bytes=16384&first_extent_bytes=4096&extent_bytes_max=8192&journal_bytes=65536"
-    check_against_model(url, crashes=True)
+    numbers = itertools.count()
+
+    def make_ground() -> ModelGround | SystemGround:
+        if simulable:
+            return ModelGround(url, seed=0)
+        folder = harness.folder / f"sequence-{next(numbers)}"
+        folder.mkdir()
+        return SystemGround(url, folder, seconds_max=harness.limit_s)
+
+    if harness.steps:
+        play_steps(make_ground(), steps_of(harness.steps), seed=0)
+    else:
+        examples = SEQUENCES if simulable else SEQUENCES_ON_DISK
+        compare_with_model(make_ground, examples=examples, folder=str(harness.folder / "hypothesis"))
 
 
 async def _read_all(log: Log) -> bytes:

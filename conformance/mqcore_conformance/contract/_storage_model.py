@@ -7,140 +7,154 @@ from __future__ import annotations
 
 import contextlib
 import random
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
+import hypothesis.configuration
 import trio
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 
 from mqcore.abc import Log, StorageBackend, StorageContext
+from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
-from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
+from mqcore_conformance.apart import doing
 from mqcore_conformance.contract._checks import CheckFailed, expect
+from mqcore_conformance.contract._storage_grounds import Ground
+from mqcore_conformance.contract._storage_steps import (
+    NAMES,
+    Kind,
+    Operation,
+    operation_from_data,
+    operation_to_data,
+    operations,
+)
+from mqcore_conformance.whereabouts import leaves, printable, tell_exception
 
-__all__ = ["Operation", "check_against_model", "operations"]
+__all__ = ["compare_with_model", "play_steps", "steps_of"]
 
-NAMES = ("a", "b", "metadata-0")
-LARGE_BYTES = 150_000
+SEARCH_S_MAX = 8.0
+"""After this time no more sequences are tried; a slow storage is compared with fewer."""
 
-Kind = Literal["append", "flush", "read", "truncate", "trim", "delete", "reopen", "kill", "power-cut"]
-
-
-@attrs.frozen
-class Operation:
-    """One step: ``log`` is a number of a name, ``where`` a share of the log (0 to 1), ``sizes`` of chunks in bytes."""
-
-    kind: Kind
-    log: int = 0
-    where: float = 0.0
-    sizes: tuple[int, ...] = ()
-
-
-def operations(crashes: bool) -> st.SearchStrategy[list[Operation]]:
-    """Sequences of operations; kills and power cuts only where ``crashes``."""
-    log = st.integers(0, len(NAMES) - 1)
-    where = st.sampled_from((0.0, 0.2, 0.5, 0.9, 1.0))
-    size = st.sampled_from((0, 1, 100, 511, 513, 4096, 5000, 20_000, LARGE_BYTES))
-    sizes = st.lists(size, min_size=1, max_size=4).map(tuple)
-    choices = [
-        st.builds(Operation, st.just("append"), log, where, sizes),
-        st.builds(Operation, st.just("append"), log, where, sizes),
-        st.builds(Operation, st.just("flush"), log, where),
-        st.builds(Operation, st.just("read"), log, where, sizes),
-        st.builds(Operation, st.just("truncate"), log, where),
-        st.builds(Operation, st.just("trim"), log, where),
-        st.builds(Operation, st.just("delete"), log),
-        st.builds(Operation, st.just("reopen")),
-    ]
-    if crashes:
-        choices += [st.builds(Operation, st.just("kill")), st.builds(Operation, st.just("power-cut"))]
-    return st.lists(st.one_of(choices), max_size=25)
+SHRINK_S_MAX = 8.0
 
 
 @attrs.define
 class _LogModel:
-    """Bytes from position 0 on, the start, what is certain to be flushed, and what a flush said to be durable."""
+    """Bytes from position 0 on, the start, what is certain to be flushed, and what a flush said to be durable.
+
+    ``proved``: durable end before the last flush; after a crash nothing below it may be in doubt.
+    """
 
     data: bytearray = attrs.field(factory=bytearray)
     start: int = 0
     flushed: int = 0
     told: int = 0
+    proved: int = 0
+
+
+@attrs.define
+class _State:
+    """What one life of the storage hands to the next."""
+
+    models: dict[str, _LogModel] = attrs.field(factory=dict)
+    lives: int = 0
 
 
 class _Machine:
     """Runs operations on a storage and on its model, side by side."""
 
-    def __init__(self, url: str, seed: int) -> None:
-        self.url = url
-        self.disk = ModelDisk(seeded(seed, "disk"))
-        self.random = seeded(seed, "content")
-        self.models: dict[str, _LogModel] = {}
+    def __init__(self, ground: Ground, seed: int, state: _State) -> None:
+        self.ground = ground
+        self.seed = seed
+        self.state = state
+        self.models = state.models
         self.logs: dict[str, Log] = {}
+        self.number = 0
         self.backend: StorageBackend
 
-    async def open(self) -> None:
-        self.backend = create_storage(self.url, StorageContext(ports=model_ports(0, self.disk)))
+    async def run(self, steps: Sequence[Operation], *, killed: bool) -> None:
+        """Do the steps; with ``killed`` the storage is left open."""
+        after_kill = self.state.lives > 0
+        await self._told("open", self._begin, "kill" if after_kill else None)
+        for step in steps:
+            self.number += 1
+            await self._told(step.kind, self._step, step)
+        self.state.lives += 1
+        if not killed:
+            await self._told("close", self.backend.aclose)
+
+    async def _told(self, what: str, function: Callable[..., Any], *arguments: object) -> None:
+        """Call ``function``; whatever it raises says in which step."""
+        try:
+            await function(*arguments)
+        except BaseException as error:
+            found = leaves(error)
+            if any(isinstance(leaf, trio.Cancelled) for leaf in found):
+                raise
+            failed = next((leaf for leaf in found if isinstance(leaf, CheckFailed)), None)
+            text = str(failed) if failed is not None else tell_exception(error)
+            raise CheckFailed(f"step {self.number}, {what}: {text}" if self.number else f"{what}: {text}") from None
+
+    async def _begin(self, after: Kind | None) -> None:
+        self.backend = create_storage(self.ground.url, StorageContext(ports=self.ground.ports()))
         await self.backend.open()
         self.logs = {}
+        if after is not None:
+            await self._meet_all_again(after)
 
-    async def log(self, name: str) -> Log:
+    async def _log(self, name: str) -> Log:
         if name not in self.logs:
             self.logs[name] = await self.backend.open_log(name)
             self.models.setdefault(name, _LogModel())
         return self.logs[name]
 
-    async def run(self, steps: list[Operation]) -> None:
-        await self.open()
-        for number, step in enumerate(steps):
-            try:
-                await self._step(step)
-                await self._check_all(step.kind)
-            except CheckFailed as error:
-                raise CheckFailed(f"step {number + 1}, {step.kind}: {error}") from None
-        await self.backend.aclose()
-
     async def _step(self, step: Operation) -> None:
-        name = NAMES[step.log]
         if step.kind in ("reopen", "kill", "power-cut"):
-            await self._restart(step.kind)
-            return
-        log = await self.log(name)
+            await self.ground.restart(step.kind, self.backend)
+            await self._begin(step.kind)
+        else:
+            await self._operate(step, NAMES[step.log])
+        await self._check_all(step.kind)
+
+    async def _operate(self, step: Operation, name: str) -> None:
+        log = await self._log(name)
         model = self.models[name]
         at = model.start + int((len(model.data) - model.start) * step.where)
         match step.kind:
             case "append":
-                chunks = [self.random.randbytes(size) for size in step.sizes]
+                content = random.Random(f"{self.seed}/{self.number}")
+                chunks = [content.randbytes(size) for size in step.sizes]
                 expected = len(model.data)
                 position = await log.append(chunks)
                 expect(position == expected, f"append to {name} gave position {position}, not the end {expected}")
                 model.data += b"".join(chunks)
             case "flush":
-                names = sorted(self.logs)
-                before = [len(self.models[each].data) for each in names]
-                ends = await self.backend.flush([self.logs[each] for each in names])
-                for each, end, known in zip(names, ends, before, strict=True):
-                    expect(end >= known, f"flush of {each} gave durable end {end} below the end {known}")
-                    self.models[each].flushed = self.models[each].told = known
+                await self._flush([name] if step.where == 0 else sorted(self.logs))
             case "read":
                 await self._read(log, model, at, step.sizes[0])
             case "truncate":
                 await log.truncate(at)
                 del model.data[at:]
                 model.flushed, model.told = min(model.flushed, at), min(model.told, at)
+                model.proved = min(model.proved, at)
             case "trim":
                 start = await log.trim(at)
                 expect(model.start <= start <= at, f"trim of {name} at {at} gave start {start} (was {model.start})")
                 model.start = start
-            case "delete":
-                await self.backend.delete_log(name)
-                self.logs.pop(name, None)
-                self.models.pop(name, None)
-                listed = await self.backend.list_logs()
-                expect(name not in listed, f"{name} is listed after it was deleted")
             case _:
-                raise ValueError(step.kind)
+                await self._delete(name, log)
+
+    async def _flush(self, names: list[str]) -> None:
+        before = [len(self.models[name].data) for name in names]
+        ends = await self.backend.flush([self.logs[name] for name in names])
+        expect(len(ends) == len(names), f"flush of {len(names)} logs gave {len(ends)} durable ends")
+        for name, end, known in zip(names, ends, before, strict=True):
+            expect(end == known, f"flush of {name} gave durable end {end}; {known} bytes were appended before it")
+            model = self.models[name]
+            model.proved, model.flushed, model.told = model.flushed, known, known
 
     async def _read(self, log: Log, model: _LogModel, at: int, size: int) -> None:
         got = bytes(await log.read(at, size))
@@ -149,6 +163,16 @@ class _Machine:
         expect(bool(got) or not wanted, f"a read of {size} bytes at {at} gave none below the end {len(model.data)}")
         expect(got == wanted[: len(got)], f"a read of {size} bytes at {at} gave other bytes than were appended")
 
+    async def _delete(self, name: str, log: Log) -> None:
+        await self.backend.delete_log(name)
+        self.logs.pop(name)
+        self.models.pop(name)
+        listed = await self.backend.list_logs()
+        expect(name not in listed, f"{name} is listed after it was deleted")
+        with contextlib.suppress(StorageError):
+            await log.append([b"x"])
+            raise CheckFailed(f"the handle of {name} takes an append after the log was deleted")
+
     async def _check_all(self, kind: Kind) -> None:
         for name, log in self.logs.items():
             model = self.models[name]
@@ -156,115 +180,148 @@ class _Machine:
             expect(log.start == model.start, f"{name} starts at {log.start}, not {model.start}")
             expect(log.end == end, f"{name} ends at {log.end}, not {end}")
             expect(log.durable_end <= end, f"{name} is durable to {log.durable_end}, beyond its end {end}")
-            expect(
-                log.durable_end >= min(model.told, end),
-                f"{name} is durable to {log.durable_end} only; {model.told} was flushed",
-            )
+            told = min(model.told, end)
+            expect(log.durable_end >= told, f"{name} is durable to {log.durable_end} only; {told} was flushed")
             if kind not in ("append", "read", "flush"):
                 await self._compare(name, log, model, end)
+        if kind not in ("append", "read"):
+            listed = await self.backend.list_logs()
+            missing = [name for name, model in self.models.items() if model.data and name not in listed]
+            expect(not missing, f"{', '.join(missing)} is not listed; listed are {listed}")
+            expect(set(listed) <= set(self.models), f"{listed} are listed; opened were {sorted(self.models)}")
+            expect(listed == sorted(listed), f"the logs are listed as {listed}, not sorted")
 
     async def _compare(self, name: str, log: Log, model: _LogModel, end: int) -> None:
         position = model.start
         while position < end:
             view = await log.read(position, end - position)
             expect(len(view) > 0, f"{name} reads nothing at {position}, below {end}")
-            same = view == model.data[position : position + len(view)]
+            stop = position + len(view)
             expect(
-                same, f"{name} holds other bytes than were appended, between {position} and {position + len(view)}"
+                view == model.data[position:stop],
+                f"{name} holds other bytes than were appended, between {position} and {stop}",
             )
-            position += len(view)
+            position = stop
 
-    async def _restart(self, kind: Kind) -> None:
+    async def _meet_all_again(self, kind: Kind) -> None:
         capabilities = self.backend.capabilities
-        if kind == "reopen":
-            await self.backend.aclose()
-            self.disk = self.disk.restart()
-        else:
-            if kind == "power-cut":
-                self.disk.power_cut()
-            else:
-                self.disk.process_kill()
-            with trio.CancelScope(shield=True):
-                with contextlib.suppress(Exception):  # its process is dead
-                    await self.backend.aclose()
-            self.disk = self.disk.restart()
         kept = Level.DISK if kind == "power-cut" else Level.PAGE_CACHE
-        flushed_stays = capabilities.flush_level >= kept
-        appended_stays = capabilities.append_level >= kept
-        if not flushed_stays:
+        if capabilities.flush_level < kept:
             self.models.clear()
-        names = sorted(self.models)
-        await self.open()
-        for name in names:
-            await self._meet_again(name, exact=kind == "reopen", appended_stays=appended_stays)
+        for name in sorted(self.models):
+            await self._meet_again(name, kind, appended_stays=capabilities.append_level >= kept)
 
-    async def _meet_again(self, name: str, *, exact: bool, appended_stays: bool) -> None:
+    async def _meet_again(self, name: str, kind: Kind, *, appended_stays: bool) -> None:
         model = self.models[name]
+        exact = kind == "reopen"
         known = len(model.data) if exact or appended_stays else model.flushed
         log = await self.backend.open_log(name)
         self.logs[name] = log
         expect(log.end >= known, f"{name} ends at {log.end} after a restart; {known} bytes had to stay")
         expect(not exact or log.end == known, f"{name} ends at {log.end} after a clean stop, not {known}")
-        expect(log.start <= max(model.start, 0), f"{name} starts at {log.start} after a restart, not {model.start}")
-        model.start = log.start if log.start <= model.start else model.start
+        expect(log.start <= model.start, f"{name} starts at {log.start} after a restart, not {model.start}")
         expect(
             log.durable_end <= max(known, log.start), f"{name} claims {log.durable_end} durable, {known} is true"
+        )
+        proved = min(model.proved, known)
+        expect(
+            not self.backend.capabilities.proves_durable_end or log.durable_end >= proved,
+            f"{name} claims {log.durable_end} durable after a restart; {proved} was, one flush before the last "
+            "(proves_durable_end)",
         )
         await self._compare(name, log, _LogModel(model.data, max(model.start, log.start)), known)
         if log.end > known:
             await log.truncate(known)
         del model.data[known:]
         model.start = log.start
-        model.flushed, model.told = known, 0
+        model.flushed, model.told, model.proved = known, 0, 0
 
 
-def check_against_model(url: str, *, crashes: bool, examples: int = 250, seed: int = 0) -> None:
-    """Compare the storage at ``url`` (``{dir}`` replaced) with its model; ``CheckFailed`` tells the shortest way."""
-    found: list[tuple[list[Operation], str]] = []
+def play_steps(ground: Ground, steps: Sequence[Operation], seed: int) -> None:
+    """Do ``steps`` on the storage and on its model; ``CheckFailed`` says which one is wrong."""
+    told: list[Mapping[str, Any]] = [operation_to_data(step) for step in steps]
+
+    async def play(
+        ground: Ground, some: Sequence[Operation], first: int, state: object, *, killed: bool = False
+    ) -> _State:
+        doing(told[: first + len(some)])
+        known = state if isinstance(state, _State) else _State()
+        machine = _Machine(ground, seed, known)
+        machine.number = first
+        await machine.run(some, killed=killed)
+        return known
+
+    try:
+        ground.play(steps, play)
+    except trio.TooSlowError:
+        raise CheckFailed("it hangs: everything waits, and nothing will happen any more") from None
+    except BaseException as error:
+        failed = next((leaf for leaf in leaves(error) if isinstance(leaf, CheckFailed)), None)
+        raise CheckFailed(str(failed) if failed is not None else tell_exception(error)) from None
+
+
+def compare_with_model(make_ground: Callable[[], Ground], *, examples: int, folder: str, seed: int = 0) -> None:
+    """Compare a storage with its model; ``CheckFailed`` has the fewest steps that show a difference.
+
+    ``make_ground`` gives fresh ground for each sequence; Hypothesis keeps its own files in ``folder``.
+    """
+    hypothesis.configuration.set_hypothesis_home_dir(folder)
+    search = _Search(make_ground, seed)
 
     @settings(
         max_examples=examples,
         deadline=None,
         database=None,
         derandomize=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+        verbosity=Verbosity.quiet,
+        suppress_health_check=list(HealthCheck),
         phases=(Phase.generate, Phase.shrink),
     )
-    @given(operations(crashes))
+    @given(operations(power_cuts=make_ground().power_cuts))
     def compare(steps: list[Operation]) -> None:
-        machine = _Machine(url, seed)
-        try:
-            run_simulation(machine.run, steps, seed=seed, seconds_max=100_000.0)
-        except Exception as error:
-            found.append((steps, _first_line(error)))
-            raise
+        search.attempt(steps)
 
     state = random.getstate()
     try:
-        compare()
-    except Exception:
-        steps, text = found[-1]
-        raise CheckFailed(f"{text}; shortest: {_tell(steps)}") from None
+        with contextlib.suppress(Exception):  # what was found is remembered; out of time, Hypothesis finds it flaky
+            compare()
     finally:
         random.setstate(state)
+    if search.best is not None:
+        steps, text = search.best
+        raise CheckFailed(text, [operation_to_data(step) for step in steps])
+    if not search.count:
+        raise CheckFailed("not one sequence of operations could be tried")
 
 
-def _first_line(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    name = "" if isinstance(error, CheckFailed) else f"{type(error).__name__}: "
-    return (name + str(error)).splitlines()[0][:300]
+class _Search:
+    """Counts attempts, keeps the smallest failure, and ends in time."""
+
+    def __init__(self, make_ground: Callable[[], Ground], seed: int) -> None:
+        self.make_ground, self.seed = make_ground, seed
+        self.best: tuple[list[Operation], str] | None = None
+        self.count = 0
+        self._deadline = time.monotonic() + SEARCH_S_MAX
+
+    def attempt(self, steps: list[Operation]) -> None:
+        """Play ``steps`` unless time is up."""
+        if time.monotonic() > self._deadline:
+            return
+        self.count += 1
+        try:
+            play_steps(self.make_ground(), steps, self.seed)
+        except CheckFailed as error:
+            if self.best is None:
+                self._deadline = time.monotonic() + SHRINK_S_MAX
+            if self.best is None or _weight(steps) <= _weight(self.best[0]):
+                self.best = steps, printable(str(error))
+            raise
 
 
-def _tell(steps: list[Operation]) -> str:
-    words = []
-    for step in steps:
-        detail: list[Any] = []
-        if step.kind in ("append", "read", "truncate", "trim", "delete"):
-            detail.append(NAMES[step.log])
-        if step.kind == "append":
-            detail.append(f"{'+'.join(map(str, step.sizes))} bytes")
-        elif step.kind in ("read", "truncate", "trim"):
-            detail.append(f"at {step.where:.0%}")
-        words.append(" ".join([step.kind, *map(str, detail)]))
-    return ", ".join(words)
+def _weight(steps: Sequence[Operation]) -> tuple[int, int]:
+    return len(steps), sum(len(step.sizes) * 1_000_000 + sum(step.sizes) for step in steps)
+
+
+def steps_of(data: Sequence[Mapping[str, Any]]) -> list[Operation]:
+    """Return the operations that a repro holds."""
+    return [operation_from_data(one) for one in data]

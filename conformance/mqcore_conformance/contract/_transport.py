@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -50,6 +51,10 @@ class Wire:
 
 class TransportHarness:
     """A transport by URL or by scheme, with a folder of its own."""
+
+    seed: int = 0
+    steps: Sequence[Mapping[str, Any]] = ()
+    limit_s: float = 15.0
 
     def __init__(self, url: str, folder: Path) -> None:
         self.url = DEFAULTS.get(url, url).replace("{dir}", str(folder))

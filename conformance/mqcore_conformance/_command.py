@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 
 import click
@@ -21,6 +19,7 @@ from mqcore.cli.shell import (
     write_table,
 )
 from mqcore.guarantees import CLAUSES
+from mqcore_conformance._selftest_command import selftest
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.report import (
@@ -247,44 +246,7 @@ def replay(repro: Path) -> None:
     end(EXIT_CODES["liveness" if liveness_only else "violation" if violations else "conformant"])
 
 
-@conformance.command(
-    "selftest", cls=Verb, examples=["mqcore conformance selftest", "mqcore conformance selftest empty-flush"]
-)
-@click.argument("names", nargs=-1)
-@output_options
-def selftest(names: tuple[str, ...]) -> None:
-    """Plant bugs and see that each turns its clause red in its cell; print the kill matrix."""
-    from mqcore_conformance.selftest import run_selftest, saboteur_names
-
-    for name in names:
-        if name not in saboteur_names():
-            refuse(f"no saboteur {name!r}; one of {', '.join(saboteur_names())}")
-    survivors = []
-    began = time.perf_counter()
-    for kill in run_selftest(names):
-        verdict = "SURVIVED" if kill.survived else "killed"
-        if kill.survived:
-            survivors.append(kill.name)
-        if current().json:
-            write_json({**_plain(kill), "verdict": verdict})
-        else:
-            caught = ", ".join(kill.caught) or "nothing"
-            stray = f"; also red where it should not be: {', '.join(kill.stray)}" if kill.stray else ""
-            seed = f" (seed {kill.seed})" if kill.seed is not None else ""
-            write_line(f"{verdict:9} {kill.name:24} {kill.cell:34} {caught}{seed}{stray}   {kill.bug}")
-            if kill.survived and kill.example:
-                write_line(f"{'':9} {kill.example}")
-        sys.stdout.flush()
-    if not current().json:
-        count = f"{len(survivors)} survived: {', '.join(survivors)}" if survivors else "no survivor"
-        write_line(f"{count}; {time.perf_counter() - began:.0f} s")
-    end(EXIT_CODES["violation"] if survivors else 0)
-
-
-def _plain(kill: object) -> dict[str, object]:
-    import attrs
-
-    return attrs.asdict(kill)  # type: ignore[arg-type]
+conformance.add_command(selftest)
 
 
 @conformance.command("matrix", cls=Verb, examples=["mqcore conformance matrix report"])

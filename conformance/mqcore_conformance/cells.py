@@ -42,11 +42,11 @@ WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "rot": ("disk-rot",),
         "rot-identity": ("disk-rot",),
         "slow": ("disk-stall",),
-        "network": ("network-cut", "network-reset", "network-break-*", "network-refuse"),
+        "network": ("network-held", "network-reset", "network-break-*", "network-refuse"),
         "clock": ("wall-jump",),
         CRASH_POINTS: ("process-kill",),
         "pause": ("pause",),
-        "mixed": ("process-kill", "power-cut", "disk-flush-error", "disk-full", "disk-stall", "network-cut"),
+        "mixed": ("process-kill", "power-cut", "disk-flush-error", "disk-full", "disk-stall", "network-held"),
     }
 )
 """By family: counters of which one at least must not be zero. ``*`` stands for any ending."""

@@ -1,8 +1,13 @@
-"""The selftest: every saboteur has to be caught in its cell, and seen nowhere else. Prints the kill matrix."""
+"""The selftest: every saboteur has to be caught by its clause in its cell, and seen nowhere else.
+
+Gives one ``Kill`` per saboteur; ``_kill_matrix`` makes a page of them. Knows how each kind of saboteur is run.
+"""
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -12,129 +17,173 @@ import attrs
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
-from mqcore_conformance.saboteurs import INJECTORS, MMAP, RECORDERS, SABOTEURS, Saboteur
+from mqcore_conformance.saboteurs import INJECTORS, MMAP, RECORDERS, SABOTEURS, Saboteur, suitable_seeds
 from mqcore_conformance.simulation import run_plan
 from mqcore_conformance.verdicts import Status
 
-__all__ = ["Kill", "run_selftest", "saboteur_names"]
+__all__ = ["GROUPS", "Kill", "run_selftest", "saboteur_names"]
 
-GREEN_SEEDS = 3
-INJECTOR_SEEDS = 4
-SEEDS_DRAWN_MAX = 5_000
+GREEN_SEEDS = 2
+INJECTOR_SEEDS = 3
+RECORDER_SEEDS = 40
+MISFITS = (": TypeError: ", ": AttributeError: ", ": LookupError: ")
+
+GROUPS = {
+    "core": "parts with a real bug: their clause turns red in their cell",
+    "injector": "faults that do not strike: their cell ends INCONCLUSIVE",
+    "recorder": "a record of a sound run that says what did not happen: a clause turns red",
+}
+"""What kinds of saboteurs there are, in the order in which they are told of."""
 
 
 @attrs.frozen(kw_only=True)
 class Kill:
-    """One line of the matrix. ``caught``: the clauses that turned red; ``stray``: those that turned red elsewhere."""
+    """One line of the matrix.
+
+    ``expected``: what has to turn red (for an injector, how the cell has to end); ``caught``: what did; ``green``:
+    cells in which nothing may be seen of it, and ``stray`` what was. ``runs``: simulated runs it took.
+    """
 
     name: str
+    group: str
     bug: str
     cell: str
-    expected: tuple[str, ...]
+    expected: str
     caught: tuple[str, ...]
+    green: tuple[str, ...] = ()
     stray: tuple[str, ...] = ()
     seed: int | None = None
+    runs: int = 0
     example: str = ""
     seconds: float = 0.0
 
     @property
     def survived(self) -> bool:
         """Whether the suite missed it, or saw it where it is not."""
-        return not set(self.expected) & set(self.caught) or bool(self.stray)
+        return self.expected not in self.caught or bool(self.stray)
+
+    @property
+    def verdict(self) -> str:
+        """The same in a word."""
+        return "SURVIVED" if self.survived else "killed"
+
+
+def _tasks() -> dict[str, Callable[[], Kill]]:
+    """What runs each saboteur, by its name."""
+    tasks: dict[str, Callable[[], Kill]] = {}
+    for saboteur in SABOTEURS:
+        tasks[saboteur.name] = partial(_run_saboteur, saboteur)
+    for saboteur in INJECTORS:
+        tasks[saboteur.name] = partial(_run_injector, saboteur)
+    for name in RECORDERS:
+        tasks[name] = partial(_run_recorder, name)
+    return tasks
 
 
 def saboteur_names() -> list[str]:
     """Return what can be asked for."""
-    return [*(one.name for one in (*SABOTEURS, *INJECTORS)), *RECORDERS]
+    return list(_tasks())
 
 
-def run_selftest(names: Iterable[str] = ()) -> Iterator[Kill]:
-    """Run the saboteurs called ``names`` (all when empty), one line each."""
+def run_selftest(names: Iterable[str] = (), *, jobs: int = 1) -> Iterator[Kill]:
+    """Run the saboteurs called ``names`` (all when empty) in ``jobs`` processes; give each line as it is done."""
     wanted = set(names)
-
-    def asked(name: str) -> bool:
-        return not wanted or name in wanted
-
-    for saboteur in SABOTEURS:
-        if asked(saboteur.name):
-            yield _timed(partial(_run_saboteur, saboteur))
-    for saboteur in INJECTORS:
-        if asked(saboteur.name):
-            yield _timed(partial(_run_injector, saboteur))
-    for name in RECORDERS:
-        if asked(name):
-            yield _timed(partial(_run_recorder, name))
+    todo = [name for name in saboteur_names() if not wanted or name in wanted]
+    if jobs == 1 or len(todo) == 1:
+        yield from map(_run_named, todo)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(todo)), _leave_interrupts_alone) as pool:
+        yield from pool.imap_unordered(_run_named, todo)
 
 
-def _timed(run: Callable[[], Kill]) -> Kill:
+def _leave_interrupts_alone() -> None:
+    """A key press reaches every process of the terminal: the one that started the others ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run_named(name: str) -> Kill:
     began = time.perf_counter()
-    kill = run()
-    return attrs.evolve(kill, seconds=time.perf_counter() - began)
+    kill = _tasks()[name]()
+    return attrs.evolve(kill, seconds=round(time.perf_counter() - began, 3))
+
+
+# ---- parts with a bug --------------------------------------------------------------------------------------------
 
 
 def _run_saboteur(saboteur: Saboteur) -> Kill:
     caught: set[str] = set()
-    seed, example = None, ""
-    cell = saboteur.cell
-    misfit = ""
-    for seed in itertools.islice(_suitable_seeds(saboteur, cell), saboteur.seeds_max):
-        result = run_cell(cell, [seed], sabotage=saboteur.make, extra_seeds_max=0)
+    found: int | None = None
+    example, runs = "", 0
+    for seed in suitable_seeds(saboteur):
+        result = run_cell(saboteur.cell, [seed], sabotage=saboteur.make, extra_seeds_max=0)
+        runs += 1
+        errors = [failure.result.error for failure in result.failures if failure.result.error]
         exits = [text for failure in result.failures for text in failure.result.exits]
-        misfit = next((text for text in exits if ".installed.<locals>" in text), "")
-        if misfit:
+        example = next((text for text in exits if any(mark in text for mark in MISFITS)), "")
+        if example:
+            example = f"the saboteur does not fit the core any more: {example}"
+            caught.clear()
             break  # what died is the saboteur, not what it sabotaged
+        example = next(iter(errors), "")
         violations = [violation for failure in result.failures for violation in failure.violations]
         caught |= {violation.clause for violation in violations}
-        if caught & set(saboteur.clauses):
-            example = str(next(one for one in violations if one.clause in saboteur.clauses))
+        if saboteur.clause in caught:
+            found = seed
+            example = str(next(one for one in violations if one.clause == saboteur.clause))
             break
-    stray: set[str] = set()
-    if saboteur.green:
-        green = run_cell(saboteur.green_cell, range(GREEN_SEEDS), sabotage=saboteur.make)
-        stray = {violation.clause for failure in green.failures for violation in failure.violations}
+    stray: list[str] = []
+    for cell in saboteur.green_cells:
+        green = run_cell(cell, range(GREEN_SEEDS), sabotage=saboteur.make, extra_seeds_max=0)
+        runs += green.runs
+        red = {violation.clause for failure in green.failures for violation in failure.violations}
+        stray += [f"{cell.flush}/{cell.family} {clause}" for clause in sorted(red)]
+        if any(failure.result.error for failure in green.failures):
+            stray.append(f"{cell.flush}/{cell.family} {green.reason}")
     return Kill(
         name=saboteur.name,
+        group="core",
         bug=saboteur.bug,
         cell=saboteur.cell.name,
-        expected=saboteur.clauses,
+        expected=saboteur.clause,
         caught=tuple(sorted(caught)),
-        stray=tuple(sorted(stray)),
-        seed=seed,
-        example=f"the saboteur does not fit the core any more: {misfit}" if misfit else example,
+        green=saboteur.green,
+        stray=tuple(stray),
+        seed=found,
+        runs=runs,
+        example=example,
     )
 
 
-def _suitable_seeds(saboteur: Saboteur, cell: Cell) -> Iterator[int]:
-    for seed in range(SEEDS_DRAWN_MAX):
-        plan = draw_plan(
-            seed,
-            storage=cell.storage,
-            transport=cell.transport,
-            flush=FLUSH_POLICIES[cell.flush],
-            family=cell.family,
-        )
-        if saboteur.suits(plan):
-            yield seed
+# ---- faults that do not strike -----------------------------------------------------------------------------------
 
 
 def _run_injector(saboteur: Saboteur) -> Kill:
-    result = run_cell(saboteur.cell, range(INJECTOR_SEEDS), sabotage=saboteur.make, extra_seeds_max=0)
+    seeds = list(itertools.islice(suitable_seeds(saboteur), INJECTOR_SEEDS))
+    result = run_cell(saboteur.cell, seeds, sabotage=saboteur.make, extra_seeds_max=0)
     return Kill(
         name=saboteur.name,
+        group="injector",
         bug=saboteur.bug,
         cell=saboteur.cell.name,
-        expected=(Status.INCONCLUSIVE.value,),
+        expected=Status.INCONCLUSIVE.value,
         caught=(result.status.value,),
+        runs=result.runs,
+        example="; ".join(str(violation) for failure in result.failures for violation in failure.violations)
+        or result.reason,
     )
 
 
+# ---- records that are not true -----------------------------------------------------------------------------------
+
+
 def _run_recorder(name: str) -> Kill:
-    """Change what was recorded of sound runs; at least one clause has to notice."""
-    change, clauses = RECORDERS[name]
+    """Change what was recorded of sound runs; the clause has to notice."""
+    change, clause = RECORDERS[name]
     cell = Cell(tier="T0", storage=MMAP, transport="tcp", flush="sync", family="kill")
     caught: set[str] = set()
-    seed, example = None, ""
-    for seed in range(40):
+    found: int | None = None
+    example = ""
+    for seed in range(RECORDER_SEEDS):
         plan = draw_plan(
             seed,
             storage=cell.storage,
@@ -142,17 +191,24 @@ def _run_recorder(name: str) -> Kill:
             flush=FLUSH_POLICIES[cell.flush],
             family=cell.family,
         )
-        violations = check_history(change(run_plan(plan).history))
+        run = run_plan(plan)
+        if run.error:
+            example = run.error
+            continue
+        violations = check_history(change(run.history))
         caught |= {violation.clause for violation in violations}
-        if caught & set(clauses):
-            example = str(next(one for one in violations if one.clause in clauses))
+        if clause in caught:
+            found = seed
+            example = str(next(one for one in violations if one.clause == clause))
             break
     return Kill(
         name=name,
-        bug=(change.__doc__ or "").strip(),
+        group="recorder",
+        bug=(change.__doc__ or "").strip().rstrip("."),
         cell=cell.name,
-        expected=clauses,
+        expected=clause,
         caught=tuple(sorted(caught)),
-        seed=seed,
+        seed=found,
+        runs=seed + 1,
         example=example,
     )

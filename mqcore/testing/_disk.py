@@ -311,8 +311,10 @@ class ModelDisk(FileSystem):
 
     def rot(self, path: str, position: int, size: int = 1, rng: random.Random | None = None) -> None:
         """Flip one bit in each of ``size`` bytes on the device; clean cached pages there are dropped."""
-        self._file_node(path).rot(position, size, rng or self._machine.rng)
-        self._machine.witnesses["rot"] += 1
+        node = self._file_node(path)
+        before = bytes(node.durable)
+        node.rot(position, size, rng or self._machine.rng)
+        self._machine.witnesses["rot"] += node.durable != before
 
     def content(self, path: str, *, durable: bool = False) -> bytes:
         """Return a file's bytes without being a port call: as cached, or as on the device."""

@@ -180,7 +180,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
                 continue
             if _like(destination, pipe.destination):
                 socket.reset()
-                count += 1
+                count += bool(pipe.error)
         self.witnesses["reset"] += count
         return count
 
@@ -235,7 +235,10 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         if not cuts:
             return False
         pairs = ((source, destination), (source, "*"), ("*", destination), ("*", "*"))
-        return any(pair in cuts for pair in pairs)
+        held = any(pair in cuts for pair in pairs)
+        if held:
+            self.witnesses["held"] += 1  # who asks has something to send
+        return held
 
     def delay_s(self) -> float:
         """Return how long the next bytes travel."""

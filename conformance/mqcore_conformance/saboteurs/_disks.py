@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mqcore.ports import Buffer, File, FileSystem
-from mqcore.testing import ModelDisk
 from mqcore_conformance.simulation import Sabotage
 
 __all__ = [
-    "CutThatFlushes",
     "DroppedCacheIsKept",
     "EmptyFlush",
     "FlushRetried",
-    "KillThatKillsNothing",
     "LargeWritesUnflushed",
-    "NoDirectoryFlush",
+    "NoDirectoryFlushAfterCreate",
     "NoDirectoryFlushAfterRename",
     "OnlyNewestFileFlushed",
 ]
@@ -66,7 +63,6 @@ class _SabotagedDisk(FileSystem):
 
     def __init__(self, inner: FileSystem) -> None:
         self._inner = inner
-        self.directory_flushes = True
 
     # what saboteurs change
 
@@ -206,34 +202,52 @@ class DroppedCacheIsKept(Sabotage):
         return _Cached(files)
 
 
-class _NoDirectories(_SabotagedDisk):
-    def flush_directory(self, path: str) -> None:
-        self._inner.stat(path)
+class _NoDirectoryAfter(_SabotagedDisk):
+    """Leaves out a flush of a directory in which, since the last one, what ``_noted`` holds was done."""
 
-
-class NoDirectoryFlush(Sabotage):
-    """Directories are never flushed: a file that was created is not there after a power cut."""
-
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _NoDirectories(files)
-
-
-class _NoRenames(_SabotagedDisk):
     def __init__(self, inner: FileSystem) -> None:
         super().__init__(inner)
-        self._renamed = False
+        self._noted: set[str] = set()
+
+    def open(self, path: str, *, create: bool = False, exclusive: bool = False, write: bool = True) -> File:
+        if create and path.rpartition("/")[2] not in self._inner.list(path.rpartition("/")[0]):
+            self.created(path)
+        return super().open(path, create=create, exclusive=exclusive, write=write)
 
     def rename(self, old: str, new: str) -> None:
         super().rename(old, new)
-        self._renamed = True
+        self.renamed(old, new)
+
+    def created(self, path: str) -> None:
+        """A file was made."""
+
+    def renamed(self, old: str, new: str) -> None:
+        """A file has another name."""
 
     def flush_directory(self, path: str) -> None:
-        if self._renamed:
-            self._renamed = False
+        if path in self._noted:
+            self._noted.discard(path)
             self._inner.stat(path)
         else:
             super().flush_directory(path)
+
+
+class _NoDirectoryAfterCreate(_NoDirectoryAfter):
+    def created(self, path: str) -> None:
+        self._noted.add(path.rpartition("/")[0])
+
+
+class _NoDirectoryAfterRename(_NoDirectoryAfter):
+    def renamed(self, old: str, new: str) -> None:
+        self._noted.add(new.rpartition("/")[0])
+
+
+class NoDirectoryFlushAfterCreate(Sabotage):
+    """The directory is not flushed after a create: no real file system shows it, the model disk does."""
+
+    def wrap_files(self, files: FileSystem) -> FileSystem:
+        """See ``Sabotage``."""
+        return _NoDirectoryAfterCreate(files)
 
 
 class NoDirectoryFlushAfterRename(Sabotage):
@@ -241,22 +255,4 @@ class NoDirectoryFlushAfterRename(Sabotage):
 
     def wrap_files(self, files: FileSystem) -> FileSystem:
         """See ``Sabotage``."""
-        return _NoRenames(files)
-
-
-class CutThatFlushes(Sabotage):
-    """An injector whose power cut flushes everything first."""
-
-    def before_power_cut(self, disk: ModelDisk) -> None:
-        """See ``Sabotage``."""
-        for node in disk.machine.tree.files():
-            node.flush()
-        disk.machine.tree.make_durable(list(disk.machine.tree.pending))
-
-
-class KillThatKillsNothing(Sabotage):
-    """An injector whose kill kills nothing."""
-
-    def stays_alive(self) -> bool:
-        """See ``Sabotage``."""
-        return True
+        return _NoDirectoryAfterRename(files)

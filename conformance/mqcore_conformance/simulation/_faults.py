@@ -117,8 +117,9 @@ class Injector:
                 world.disk.stall_next(fault.target, fault.duration_us / 1e6)
                 self._stalled_until = trio.current_time() + fault.duration_us / 1e6
             case "wall-jump":
+                before_ms = world.clock.wall_ms()
                 world.clock.jump_wall(fault.amount)
-                world.witnesses["wall-jump"] += 1
+                world.witnesses["wall-jump"] += world.clock.wall_ms() != before_ms
             case "rot":
                 self._nursery.start_soon(self._rot, fault.amount)
                 return

@@ -1,0 +1,221 @@
+"""Saboteurs inside the broker: replies, windows, committed offsets, flushes that nobody asks for.
+
+Knows private names of ``mqcore.broker``; see ``_replacing`` for what happens when one is gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import trio
+
+from mqcore.log import ACCEPT, Duplicate
+from mqcore.protocol import Code
+from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+
+__all__ = [
+    "appends_duplicates",
+    "close_unflushed",
+    "duplicate_at_once",
+    "fallback_to_async",
+    "flusher_dies",
+    "hoped_level",
+    "positions_unchecked",
+    "reads_above_committed",
+    "rejected_after_append",
+    "reply_before_flush",
+    "unknown_called_rejected",
+    "window_ignored",
+]
+
+PARTITION = "mqcore.broker._partition"
+FLUSHER = "mqcore.broker._flusher"
+EVERY = 7
+FLUSHES_OF_A_LIFE = 12
+PATIENCE_S = 0.2
+
+
+def _answer_waiting(partition: Any, level: Any) -> None:
+    """Acknowledge at ``level`` whatever waits for a flush."""
+    while partition._waiting_sync:
+        waiting = partition._waiting_sync.popleft()
+        waiting.sink.produced(
+            waiting.request_id, waiting.base_offset, partition.epoch, level, waiting.duplicate
+        )
+
+
+@replacing
+def reply_before_flush() -> tuple[Replacement, ...]:
+    """The broker replies that a batch is on disk before the flush."""
+
+    def make(original: Any) -> Any:
+        def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
+            original(partition, sends, base_offsets)
+            _answer_waiting(partition, partition._flush_level)
+
+        return appended
+
+    return ((PARTITION, "Partition", "_appended", make),)
+
+
+@replacing
+def hoped_level() -> tuple[Replacement, ...]:
+    """A receipt states the level that a flush would reach, where there was none."""
+
+    def make(original: Any) -> Any:
+        def begin(partition: Any, *positional: Any, **named: Any) -> None:
+            named["append_level"] = named["flush_level"]
+            original(partition, *positional, **named)
+
+        return begin
+
+    return ((PARTITION, "Partition", "__init__", make),)
+
+
+@replacing
+def fallback_to_async() -> tuple[Replacement, ...]:
+    """When a flush takes long, what waits for it is acknowledged without it, honestly at the level of an append."""
+
+    def make(original: Any) -> Any:
+        async def flush(flusher: Any, partitions: Any) -> None:
+            async def lose_patience() -> None:
+                await trio.sleep(PATIENCE_S)
+                for partition in partitions:
+                    _answer_waiting(partition, partition._append_level)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lose_patience)
+                await original(flusher, partitions)
+                nursery.cancel_scope.cancel()
+
+        return flush
+
+    return ((FLUSHER, "Flusher", "_flush", make),)
+
+
+@replacing
+def close_unflushed() -> tuple[Replacement, ...]:
+    """An orderly stop answers what waits for the group commit without waiting for the flush."""
+
+    def make(original: Any) -> Any:
+        def stop(broker: Any) -> None:
+            original(broker)
+            for partition in broker.partitions.values():
+                _answer_waiting(partition, partition._flush_level)
+
+        return stop
+
+    return (("mqcore.broker._broker", "Broker", "stop", make),)
+
+
+@replacing
+def duplicate_at_once() -> tuple[Replacement, ...]:
+    """A duplicate is answered from the table before the original is flushed."""
+
+    def make(_: Any) -> Any:
+        def answer(partition: Any, send: Any, original: Any) -> None:
+            if send.sink is not None:
+                level = partition._flush_level
+                send.sink.produced(send.request_id, original.base_offset, partition.epoch, level, True)
+
+        return answer
+
+    return ((PARTITION, "Partition", "_answer_duplicate", make),)
+
+
+@replacing
+def appends_duplicates() -> tuple[Replacement, ...]:
+    """A retry of what is in the log already is appended once more."""
+
+    def make(original: Any) -> Any:
+        def check(log: Any, headers: Any) -> Any:
+            return [ACCEPT if isinstance(each, Duplicate) else each for each in original(log, headers)]
+
+        return check
+
+    return (("mqcore.log._partition_log", "PartitionLog", "check", make),)
+
+
+@replacing
+def window_ignored() -> tuple[Replacement, ...]:
+    """The window's bound is ignored: acknowledgements go on while a flush is stalled."""
+    return (("mqcore.broker._window", "AsyncWindow", "_fits", lambda _: lambda *_: True),)
+
+
+@replacing
+def reads_above_committed() -> tuple[Replacement, ...]:
+    """Readers see everything that was appended, above the committed offset."""
+
+    def make(original: Any) -> Any:
+        def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
+            original(partition, sends, base_offsets)
+            partition.committed_offset = partition.log.end_offset
+            partition._unpark()
+
+        return appended
+
+    return ((PARTITION, "Partition", "_appended", make),)
+
+
+@replacing
+def rejected_after_append() -> tuple[Replacement, ...]:
+    """A batch is appended, then every seventh is called rejected."""
+    counter = itertools.count(1)
+
+    def make(original: Any) -> Any:
+        def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
+            for index, send in enumerate(sends):
+                if send.sink is not None and next(counter) % EVERY == 0:
+                    send.sink.failed(send.request_id, Code.BATCH_TOO_LARGE, "the batch is too large")
+                    sends[index] = send._replace(sink=None)
+            original(partition, sends, base_offsets)
+
+        return appended
+
+    return ((PARTITION, "Partition", "_appended", make),)
+
+
+@replacing
+def unknown_called_rejected() -> tuple[Replacement, ...]:
+    """What waited for a flush that failed is called rejected, although it was appended."""
+
+    class Rejecting:
+        def __init__(self, sink: Any) -> None:
+            self._sink = sink
+
+        def failed(self, request_id: int, code: int, text: str) -> None:
+            self._sink.failed(request_id, Code.BATCH_TOO_LARGE, text)
+
+    def make(original: Any) -> Any:
+        def stop(partition: Any, error: Any) -> None:
+            for queue in (partition._waiting_async, partition._waiting_sync):
+                rejecting = [waiting._replace(sink=Rejecting(waiting.sink)) for waiting in queue]
+                queue.clear()
+                queue.extend(rejecting)
+            original(partition, error)
+
+        return stop
+
+    return ((PARTITION, "Partition", "stop", make),)
+
+
+@replacing
+def positions_unchecked() -> tuple[Replacement, ...]:
+    """A fetch from a position that the log no longer has is served as if nothing had been lost."""
+    return (("mqcore.log._readable", "ReadableLog", "divergence", lambda _: lambda *_: None),)
+
+
+@replacing
+def flusher_dies() -> tuple[Replacement, ...]:
+    """The task that flushes ends after a while and nobody notices."""
+
+    def make(original: Any) -> Any:
+        async def flush(flusher: Any, partitions: Any) -> None:
+            if flusher.flushes >= FLUSHES_OF_A_LIFE:
+                await trio.sleep_forever()
+            await original(flusher, partitions)
+
+        return flush
+
+    return ((FLUSHER, "Flusher", "_flush", make),)

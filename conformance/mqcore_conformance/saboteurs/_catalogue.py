@@ -1,0 +1,353 @@
+"""The list: every saboteur with the bug that it plants, the clause that it breaks, its cell, and where it is not seen.
+
+The bugs are those of docs/design/guarantees.md, section 8, that one node can have. Not planted, because nothing that
+runs on the model disk or on one node can show them:
+
+- SIGBUS on a full disk: the port has no mapping that can be stored to, so that no storage in T0 can have it;
+- a truncation that a crash undoes: one node never reports what it truncates, and its epochs tell old bytes from new;
+- check epoch, await, append: within one process the epoch never changes;
+- an emptied storage not noticed: alone, an empty storage is a new one; a half emptied one is a matter of tests/log.
+"""
+
+from __future__ import annotations
+
+from mqcore_conformance.plans import CHURN_SIZES, Plan
+from mqcore_conformance.saboteurs import _broker as broker
+from mqcore_conformance.saboteurs import _disks as disks
+from mqcore_conformance.saboteurs import _injectors as injectors
+from mqcore_conformance.saboteurs import _log as log
+from mqcore_conformance.saboteurs import _storage as storage
+from mqcore_conformance.saboteurs._model import Saboteur
+
+__all__ = ["INJECTORS", "SABOTEURS"]
+
+
+# ---- plans that can show a bug at all ----------------------------------------------------------------------------
+
+
+def _uses_files_again(plan: Plan) -> bool:
+    """Logs of one shape take turns in small segments, so that old bytes lie where a new batch may end."""
+    alike = all(send.sizes == CHURN_SIZES for producer in plan.producers for send in producer.sends)
+    return plan.churn and alike and "segment_bytes=4096" in plan.storage
+
+
+def _checks_recovery(plan: Plan) -> bool:
+    """The final disk is recovered with and without a crash in it, and batches are large enough to be torn."""
+    return plan.recovery_checked and _has_large_batches(plan)
+
+
+def _has_large_batches(plan: Plan) -> bool:
+    sizes = [sum(send.sizes) for producer in plan.producers for send in producer.sends]
+    return sum(size > 600 for size in sizes) >= 4
+
+
+def _runs_on(plan: Plan) -> bool:
+    """The broker lives from the start to the drain."""
+    return plan.last_ending == "none" and plan.before_drain == "none"
+
+
+def _stops_then_loses_power(plan: Plan) -> bool:
+    return plan.last_ending == "stop" and plan.before_drain == "power-cut"
+
+
+def _only(*kinds: str):  # type: ignore[no-untyped-def]
+    """Plans whose faults are all of ``kinds``."""
+    return lambda plan: bool(plan.faults) and all(fault.kind in kinds for fault in plan.faults)
+
+
+# ---- flushes -----------------------------------------------------------------------------------------------------
+
+FLUSHES = (
+    Saboteur(
+        name="empty-flush",
+        bug="acknowledged before the flush (NATS JetStream #7564)",
+        make=disks.EmptyFlush,
+        clause="G01",
+        flush="sync",
+        family="power-cut",
+        green=("sync/none", "sync/kill"),
+    ),
+    Saboteur(
+        name="reply-before-flush",
+        bug="the broker replies that a batch is on disk before the flush",
+        make=broker.reply_before_flush,
+        clause="G14",
+        flush="sync",
+        family="none",
+        green=("none/none", "none/kill"),
+    ),
+    Saboteur(
+        name="large-unflushed",
+        bug="large messages skip the group commit (MetaQ)",
+        make=disks.LargeWritesUnflushed,
+        clause="G01",
+        flush="sync",
+        family="power-cut",
+        green=("sync/kill",),
+    ),
+    Saboteur(
+        name="roll-unflushed",
+        bug="a roll skips the flush of the file before it (MetaQ)",
+        make=disks.OnlyNewestFileFlushed,
+        clause="G01",
+        flush="sync",
+        family="power-cut",
+        green=("sync/kill",),
+    ),
+    Saboteur(
+        name="close-unflushed",
+        bug="a close skips the group commit (MetaQ)",
+        make=broker.close_unflushed,
+        clause="G14",
+        flush="sync",
+        family="stop",
+        green=("sync/kill",),
+    ),
+    Saboteur(
+        name="flush-retried",
+        bug="a failed flush is tried again and believed (PostgreSQL's fsyncgate)",
+        make=disks.FlushRetried,
+        clause="G11",
+        flush="sync",
+        family="flush-error",
+        green=("sync/power-cut",),
+    ),
+    Saboteur(
+        name="rescan-through-cache",
+        bug="recovery rescans through the page cache",
+        make=disks.DroppedCacheIsKept,
+        clause="G01",
+        flush="sync",
+        family="flush-error",
+        green=("sync/kill",),
+    ),
+    Saboteur(
+        name="clean-mark-laundered",
+        bug="the clean mark laundered by a stop after a failed flush",
+        make=storage.clean_mark_laundered,
+        clause="G08",
+        flush="none",
+        family="flush-error",
+        green=("sync/stop",),
+        suits=_stops_then_loses_power,
+    ),
+    Saboteur(
+        name="no-flush-after-create",
+        bug="the directory is not flushed after a create (no real file system shows it)",
+        make=disks.NoDirectoryFlushAfterCreate,
+        clause="G01",
+        flush="sync",
+        family="power-cut",
+        green=("sync/kill",),
+    ),
+    Saboteur(
+        name="no-flush-after-rename",
+        bug="the directory is not flushed after a rename",
+        make=disks.NoDirectoryFlushAfterRename,
+        clause="G01",
+        flush="sync",
+        family="power-cut",
+        green=("sync/kill",),
+    ),
+)
+
+# ---- recovery ----------------------------------------------------------------------------------------------------
+
+RECOVERY = (
+    Saboteur(
+        name="cut-at-bad-checksum",
+        bug="one flipped bit cuts off the rest of a file (NATS JetStream #7549)",
+        make=log.cut_at_bad_checksum,
+        clause="G12",
+        flush="sync",
+        family="rot",
+        green=("sync/power-cut",),
+    ),
+    Saboteur(
+        name="start-empty",
+        bug="unreadable metadata answered by starting empty (NATS JetStream #7556)",
+        make=log.starts_empty,
+        clause="G12",
+        flush="sync",
+        family="rot-identity",
+        green=("sync/power-cut",),
+    ),
+    Saboteur(
+        name="damage-served",
+        bug="what is read is served without a look at its checksum",
+        make=log.damage_served,
+        clause="G12",
+        flush="sync",
+        family="rot",
+        green=("sync/power-cut",),
+    ),
+    Saboteur(
+        name="record-by-length",
+        bug="a record is accepted by its length field",
+        make=log.any_record_accepted,
+        clause="G12",
+        flush="none",
+        family="power-cut",
+        green=("none/none", "none/kill"),
+    ),
+    Saboteur(
+        name="stale-bytes",
+        bug="stale bytes of another log in a file used again are accepted",
+        make=log.one_salt,
+        clause="G04",
+        flush="none",
+        family="kill",
+        green=("sync/none",),
+        suits=_uses_files_again,
+    ),
+    Saboteur(
+        name="recovery-skipped",
+        bug="recovery skipped after a crash during loading (KAFKA-10471)",
+        make=log.recovery_skipped,
+        clause="G17",
+        flush="none",
+        family="power-cut",
+        green=("none/none",),
+        suits=_checks_recovery,
+        seeds_max=200,
+    ),
+    Saboteur(
+        name="epoch-resumed",
+        bug="own epoch resumed after a power cut",
+        make=log.epoch_resumed,
+        clause="G05",
+        flush="none",
+        family="power-cut",
+        green=("none/none",),
+    ),
+)
+
+# ---- what clients are told ---------------------------------------------------------------------------------------
+
+REPLIES = (
+    Saboteur(
+        name="hoped-level",
+        bug="a receipt states what was hoped for, not what was reached",
+        make=broker.hoped_level,
+        clause="G14",
+        flush="none",
+        family="none",
+        green=("sync/none",),
+    ),
+    Saboteur(
+        name="fallback-to-async",
+        bug="silent fallback to asynchronous when a flush is slow (MySQL semi-sync, RocketMQ)",
+        make=broker.fallback_to_async,
+        clause="G14",
+        flush="sync",
+        family="slow",
+        green=("sync/none", "sync/kill"),
+    ),
+    Saboteur(
+        name="duplicate-at-once",
+        bug="a duplicate is answered from a table before the original is flushed",
+        make=broker.duplicate_at_once,
+        clause="G14",
+        flush="sync",
+        family="network",
+        transport="tcp",
+        green=("sync/none",),
+        seeds_max=150,
+    ),
+    Saboteur(
+        name="duplicate-appended",
+        bug="a retry is appended once more",
+        make=broker.appends_duplicates,
+        clause="G15",
+        flush="sync",
+        family="network",
+        transport="tcp",
+        green=("sync/none",),
+        seeds_max=150,
+    ),
+    Saboteur(
+        name="unknown-called-rejected",
+        bug="an unknown outcome is reported as a failure and retried into a duplicate (Redpanda 21.10)",
+        make=broker.unknown_called_rejected,
+        clause="G07",
+        flush="sync",
+        family="flush-error",
+        green=("sync/none", "sync/kill"),
+    ),
+    Saboteur(
+        name="rejected-after-append",
+        bug="rejected after the append",
+        make=broker.rejected_after_append,
+        clause="G07",
+        flush="none",
+        family="none",
+        green=(),
+    ),
+    Saboteur(
+        name="window-ignored",
+        bug="the window's bound is ignored during a stall",
+        make=broker.window_ignored,
+        clause="G03",
+        flush="async",
+        family="slow",
+        green=("async/kill", "sync/slow"),
+        seeds_max=120,
+    ),
+    Saboteur(
+        name="reads-above-committed",
+        bug="a reader sees above the committed offset",
+        make=broker.reads_above_committed,
+        clause="G08",
+        flush="sync",
+        family="none",
+        green=("none/none",),
+    ),
+    Saboteur(
+        name="position-unchecked",
+        bug="a position that is not in the log's history is served (stale epoch cache, KAFKA-7959)",
+        make=broker.positions_unchecked,
+        clause="G06",
+        flush="none",
+        family="power-cut",
+        green=("none/none", "none/kill"),
+    ),
+    Saboteur(
+        name="flusher-dies",
+        bug="the task that flushes ends and nobody notices",
+        make=broker.flusher_dies,
+        clause="G13",
+        flush="sync",
+        family="none",
+        green=("none/none",),
+        suits=_runs_on,
+    ),
+)
+
+SABOTEURS: tuple[Saboteur, ...] = (*FLUSHES, *RECOVERY, *REPLIES)
+"""Saboteurs of what is under test."""
+
+
+def _injector(name: str, make, family: str, **facts):  # type: ignore[no-untyped-def]
+    bug = (make.__doc__ or "").strip().rstrip(".")
+    flush = facts.pop("flush", "sync")
+    return Saboteur(name=name, bug=bug[0].lower() + bug[1:], make=make, clause="", flush=flush, family=family, **facts)
+
+
+INJECTORS: tuple[Saboteur, ...] = (
+    _injector("cut-that-flushes", injectors.CutThatFlushes, "power-cut"),
+    _injector("kill-that-kills-nothing", injectors.KillThatKillsNothing, "kill"),
+    _injector(
+        "network-cut-that-drops-nothing",
+        injectors.network_cuts_nothing,
+        "network",
+        transport="tcp",
+        suits=_only("cut", "cut-to-broker", "cut-from-broker"),
+    ),
+    _injector("flush-error-not-raised", injectors.flush_errors_not_raised, "flush-error"),
+    _injector("error-not-raised", injectors.errors_not_raised, "io-error"),
+    _injector("stall-of-no-time", injectors.stalls_take_no_time, "slow"),
+    _injector("rot-that-flips-nothing", injectors.rot_flips_nothing, "rot"),
+    _injector("disk-that-never-fills", injectors.disk_never_fills, "full"),
+    _injector("clock-that-never-jumps", injectors.clock_never_jumps, "clock"),
+)
+"""Injectors that do nothing: their cell must end INCONCLUSIVE, never PASS."""

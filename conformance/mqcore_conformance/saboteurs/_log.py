@@ -1,0 +1,175 @@
+"""Saboteurs inside the log: what counts as a batch, what recovery does, what a reign is.
+
+Knows private names of ``mqcore.log``; see ``_replacing`` for what happens when one is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from mqcore.errors import CorruptionError
+from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+
+__all__ = [
+    "any_record_accepted",
+    "cut_at_bad_checksum",
+    "damage_served",
+    "epoch_resumed",
+    "one_salt",
+    "recovery_skipped",
+    "starts_empty",
+]
+
+STORE = "mqcore.log._store"
+
+
+class _Anything:
+    """Equal to every checksum."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@replacing
+def any_record_accepted() -> tuple[Replacement, ...]:
+    """A record is accepted by its length field, whatever its checksums say."""
+
+    def make(_: Any) -> Any:
+        return lambda *_: _Anything()
+
+    return (("mqcore.log._scan", "", "crc32c", make), ("mqcore.log._collect", "", "crc32c", make))
+
+
+@replacing
+def damage_served() -> tuple[Replacement, ...]:
+    """Recovery checks what it finds; what is read afterwards is served unchecked."""
+
+    def make(_: Any) -> Any:
+        return lambda *_: _Anything()
+
+    return (("mqcore.log._collect", "", "crc32c", make),)
+
+
+@replacing
+def one_salt() -> tuple[Replacement, ...]:
+    """A record's header does not say of which log it is: what another log left in a file that is used again counts."""
+
+    def make(original: Any) -> Any:
+        async def open_log(store: Any, name: str, salt: int) -> Any:
+            return await original(store, name, 0)
+
+        return open_log
+
+    return ((STORE, "LogStore", "_open_log", make),)
+
+
+@replacing
+def cut_at_bad_checksum() -> tuple[Replacement, ...]:
+    """A log is cut at its first bad checksum, wherever it lies."""
+
+    def make(original: Any) -> Any:
+        async def scan(log: Any, scanner: Any, **facts: Any) -> None:
+            await original(log, scanner, **{**facts, "durable_end": 0})
+
+        return scan
+
+    return (("mqcore.log._recovery", "", "scan_past_damage", make),)
+
+
+@replacing
+def starts_empty() -> tuple[Replacement, ...]:
+    """An identity that cannot be read is answered by starting empty."""
+
+    def read(original: Any) -> Any:
+        async def read_or_nothing(log: Any) -> Any:
+            try:
+                return await original(log)
+            except CorruptionError:
+                await log._log.truncate(0)
+                return None
+
+        return read_or_nothing
+
+    def open_log(original: Any) -> Any:
+        async def open_anew(store: Any, name: str, salt: int) -> Any:
+            if name == "metadata" and store.epoch == 1:
+                await store.backend.delete_log(name)
+            return await original(store, name, salt)
+
+        return open_anew
+
+    return (
+        ("mqcore.log._identity", "IdentityLog", "read", read),
+        (STORE, "LogStore", "_refuse_orphans", lambda _: lambda *_: None),
+        (STORE, "LogStore", "_check_metadata", lambda _: lambda *_: None),
+        (STORE, "LogStore", "_open_log", open_log),
+    )
+
+
+@replacing
+def epoch_resumed() -> tuple[Replacement, ...]:
+    """A reign goes on under its own epoch after a power cut."""
+
+    def next_identity(original: Any) -> Any:
+        def same_reign(store: Any, old: Any) -> Any:
+            identity = original(store, old)
+            if old is None:
+                return identity
+            return attrs.evolve(identity, reign_number=old.reign_number, highest_epoch=old.highest_epoch)
+
+        return same_reign
+
+    def open_epoch(original: Any) -> Any:
+        def open_unless_same(state: Any, number: int, *facts: Any) -> None:
+            if number != state.epoch:
+                original(state, number, *facts)
+
+        return open_unless_same
+
+    return (
+        ("mqcore.log._state", "LogState", "open_epoch", open_epoch),
+        (STORE, "LogStore", "_next_identity", next_identity),
+        (STORE, "LogStore", "_check_metadata", lambda _: lambda *_: None),
+    )
+
+
+@replacing
+def recovery_skipped() -> tuple[Replacement, ...]:
+    """After a start that crashed while it loaded, the next one trusts what it finds."""
+    unfinished = 0
+    trusting = False
+
+    def opening(original: Any) -> Any:
+        async def count(store: Any) -> None:
+            nonlocal unfinished, trusting
+            unfinished += 1
+            trusting = trusting or unfinished > 1
+            await original(store)
+
+        return count
+
+    def appended(original: Any) -> Any:
+        async def append(log: Any, batches: Any) -> Any:
+            nonlocal unfinished
+            result = await original(log, batches)
+            unfinished = 0
+            return result
+
+        return append
+
+    def checksum(original: Any) -> Any:
+        return lambda *arguments: _Anything() if trusting else original(*arguments)
+
+    return (
+        (STORE, "LogStore", "_open", opening),
+        ("mqcore.log._partition_log", "PartitionLog", "append", appended),
+        ("mqcore.log._scan", "", "crc32c", checksum),
+        ("mqcore.log._collect", "", "crc32c", checksum),
+    )

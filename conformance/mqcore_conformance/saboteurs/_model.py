@@ -1,0 +1,76 @@
+"""What a saboteur is: one bug, the clause that it breaks, the cell that shows it, the cells that must not.
+
+Knows plans and cells, no saboteur and nothing of the core.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from mqcore_conformance.cells import Cell
+from mqcore_conformance.plans import FLUSH_POLICIES, Plan, draw_plan
+from mqcore_conformance.simulation import Sabotage
+
+__all__ = ["MMAP", "Saboteur", "every_plan", "suitable_seeds"]
+
+MMAP = "mmap://{dir}"
+SEEDS_DRAWN_MAX = 6_000
+"""Plans that are drawn, and not run, in search of those that suit a saboteur."""
+
+
+def every_plan(plan: Plan) -> bool:
+    """Say yes: the saboteur shows itself in any plan of its cell."""
+    return True
+
+
+@attrs.frozen(kw_only=True)
+class Saboteur:
+    """One bug. ``clause`` must turn red in the cell of ``flush`` and ``family``; the cells ``green`` stay green.
+
+    ``green``: cells as ``flush/family``, on the same storage. ``suits``: which plans of the cell can show the bug at
+    all. ``seed``: one that showed it, tried first so that the selftest is quick; when plans are drawn in another way
+    the seeds from 0 on are tried, at most ``seeds_max`` that suit.
+    """
+
+    name: str
+    bug: str
+    make: Callable[[], Sabotage]
+    clause: str
+    flush: str
+    family: str
+    green: tuple[str, ...] = ()
+    transport: str = "inproc"
+    suits: Callable[[Plan], bool] = every_plan
+    seed: int | None = None
+    seeds_max: int = 60
+
+    @property
+    def cell(self) -> Cell:
+        """Where it has to be caught."""
+        return Cell(tier="T0", storage=MMAP, transport=self.transport, flush=self.flush, family=self.family)
+
+    @property
+    def green_cells(self) -> tuple[Cell, ...]:
+        """Where nothing must be seen of it."""
+        pairs = (each.split("/") for each in self.green)
+        return tuple(
+            Cell(tier="T0", storage=MMAP, transport="inproc", flush=flush, family=family) for flush, family in pairs
+        )
+
+
+def suitable_seeds(saboteur: Saboteur) -> Iterator[int]:
+    """Give the seeds to try: the one that is known first, then those from 0 on whose plan suits."""
+    known = saboteur.seed
+    if known is not None and saboteur.suits(_plan(saboteur.cell, known)):
+        yield known
+    others = (seed for seed in range(SEEDS_DRAWN_MAX) if seed != known and saboteur.suits(_plan(saboteur.cell, seed)))
+    yield from itertools.islice(others, saboteur.seeds_max)
+
+
+def _plan(cell: Cell, seed: int) -> Plan:
+    return draw_plan(
+        seed, storage=cell.storage, transport=cell.transport, flush=FLUSH_POLICIES[cell.flush], family=cell.family
+    )

@@ -4,6 +4,7 @@ from mqcore.abc._codec import Codec
 from mqcore.abc._command import Command
 from mqcore.abc._storage import (
     CONTRACT_VERSION,
+    END_MARK_BYTES,
     Capabilities,
     Log,
     Notice,
@@ -17,6 +18,7 @@ from mqcore.url import Url
 
 __all__ = [
     "CONTRACT_VERSION",
+    "END_MARK_BYTES",
     "Buffer",
     "ByteStream",
     "Capabilities",

@@ -22,6 +22,7 @@ from mqcore.url import Url
 
 __all__ = [
     "CONTRACT_VERSION",
+    "END_MARK_BYTES",
     "Capabilities",
     "Log",
     "Notice",
@@ -32,6 +33,10 @@ __all__ = [
 
 CONTRACT_VERSION = 1
 """Version of the contracts in this package; a part that declares another one is refused by name at composition."""
+
+
+END_MARK_BYTES = 16
+"""Zero bytes that stand behind the last append where bytes of another time may follow; see ``Log.may_be_stale``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -124,6 +129,15 @@ class Log(ABC):
     @abstractmethod
     def durable_end(self) -> int:
         """Position below which everything is at the backend's flush level; see ``Capabilities.proves_durable_end``."""
+
+    @property
+    def may_be_stale(self) -> bool:
+        """Whether what was never appended above ``durable_end`` may read as bytes of another time, not only as zeros.
+
+        A backend that uses storage again without clearing it says so, and leaves ``END_MARK_BYTES`` zeros behind the
+        last byte of every append: so recovery can tell what nobody began from what was torn.
+        """
+        return False
 
     @abstractmethod
     async def append(self, chunks: Sequence[Buffer]) -> int:

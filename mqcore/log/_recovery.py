@@ -1,7 +1,8 @@
 """Recovery of one log: from the newest checkpoint that flushed bytes prove, forward to the true end.
 
 Below the durable mark what is invalid is damage: reported, passed over, never cut (clause G12). At or above it the log
-ends at the first invalid byte, and what follows is kept aside. Doing it twice is doing it once (clause G17).
+ends at the first invalid byte, and what follows is kept aside, unless it is of another time (``_tail``). Doing it twice
+is doing it once (clause G17).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mqcore.log._names import QUARANTINE_MARK
 from mqcore.log._scan import BatchScanner, find_batch, header_at, locate_damage, read_exactly, scan_to
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
+from mqcore.log._tail import torn_range
 from mqcore.log._types import Damage
 
 __all__ = [
@@ -32,7 +34,7 @@ __all__ = [
 QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of one torn tail that are kept aside."""
 
-_ZERO_WINDOW = bytes(1024 * 1024)
+_PIECE_BYTES = 1024 * 1024
 
 
 def refuse_vanished(log: Log, sidecar: Log) -> None:
@@ -121,8 +123,8 @@ async def recover(
     )
     end = state.end_position
     if log.end > end:
-        begin_torn, end_torn = await _non_zero(log, end)
-        if end_torn > begin_torn:
+        _, end_torn = await torn_range(log, state, salt)
+        if end_torn > end:
             await _set_aside(log, end, end_torn, why, epoch, report, keep_aside)
         await log.truncate(end)
     return state
@@ -167,21 +169,6 @@ async def from_start(log: Log, salt: int, limits: Limits, report: Callable[[Noti
     return state
 
 
-async def _non_zero(log: Log, position: int) -> tuple[int, int]:
-    """Range from the first to after the last byte at or after ``position`` that is not zero; empty if all are."""
-    first = last = position
-    at = position
-    while at < log.end:
-        window = await log.read(at, min(len(_ZERO_WINDOW), log.end - at))
-        data = window.tobytes()
-        if data != (_ZERO_WINDOW if len(data) == len(_ZERO_WINDOW) else bytes(len(data))):
-            if last == position:
-                first = at + len(data) - len(data.lstrip(b"\0"))
-            last = at + len(data.rstrip(b"\0"))
-        at += len(data)
-    return first, last
-
-
 async def _set_aside(
     log: Log,
     begin: int,
@@ -198,7 +185,7 @@ async def _set_aside(
     chunks: list[bytes | memoryview] = [title]
     at = begin
     while at < begin + size:
-        chunks.append(await read_exactly(log, at, min(len(_ZERO_WINDOW), begin + size - at)))
+        chunks.append(await read_exactly(log, at, min(_PIECE_BYTES, begin + size - at)))
         at += len(chunks[-1])
     kept = await keep_aside(name, chunks)
     where = f"kept in {name}" if kept else "not kept: too many are kept already, remove some"

@@ -189,7 +189,7 @@ class Journal:
         by_place = {(segment.uid, segment.base): (segment, file) for segment, file in segments.items()}
         for segment, file in segments.items():
             if segment.is_born:
-                identity = Identity(self._storage_id, segment.uid, segment.name, segment.base)
+                identity = Identity(self._storage_id, segment.uid, segment.name, segment.base, segment.was_used)
                 file.pwritev([encode_static(identity, self._storage_id)[:SECTOR_BYTES]], 0)
         for ranges in journal.sets():
             for item in ranges:

@@ -10,6 +10,8 @@ import itertools
 from collections import deque
 from collections.abc import Iterable
 
+import attrs
+
 from mqcore.ports import File, FileSystem
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import storage_error
@@ -29,7 +31,7 @@ class SegmentFiles:
         self._storage_id = layout.storage_id
         self._options = options
         self._numbers = itertools.count(first_number)
-        self._ready: deque[tuple[str, int]] = deque()
+        self._ready: deque[tuple[str, int, bool]] = deque()  # path, bytes, whether it was used before
         self.preparing = False
 
     def bear(self, identity: Identity, needed: int, *, busy: bool) -> Segment:
@@ -58,18 +60,25 @@ class SegmentFiles:
 
     def _bear_from_ready(self, identity: Identity, needed: int) -> Segment | None:
         try:
-            old_path, allocated = self._ready.popleft()
+            old_path, allocated, used = self._ready.popleft()
         except IndexError:
             return None
         if allocated > self._options.segment_bytes or needed > self._options.segment_bytes:
-            self._ready.append((old_path, allocated))
+            self._ready.append((old_path, allocated, used))
             return None
         path = self._names.born(next(self._numbers))
+        identity = attrs.evolve(identity, was_used=used)
         segment = Segment(
-            identity, path, is_born=True, allocated=allocated, capacity=self._options.segment_bytes
+            identity,
+            path,
+            is_born=True,
+            allocated=allocated,
+            capacity=self._options.segment_bytes,
         )
         try:
             segment.file = self._files.open(old_path)
+            if used:
+                segment.append(segment.file, [], identity.base, identity.base)
             segment.file.pwritev([encode_static(identity, self._storage_id)], 0)
             self._files.rename(old_path, path)
             segment.fill(segment.file, max(allocated, needed), needed)
@@ -145,7 +154,7 @@ class SegmentFiles:
                 file.flush()
             finally:
                 file.close()
-            self._ready.append((path, size))
+            self._ready.append((path, size, True))
         except OSError:
             with contextlib.suppress(OSError):
                 self._files.unlink(path)
@@ -172,7 +181,7 @@ class SegmentFiles:
             except OSError:
                 self.discard(path)
                 return
-            self._ready.append((path, size))
+            self._ready.append((path, size, False))
         finally:
             self.preparing = False
 

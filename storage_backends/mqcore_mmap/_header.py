@@ -3,13 +3,14 @@
 =======  =====================================================================================================
 sector   content (little-endian; each begins with its magic and ends with the CRC-32C of what stands before)
 =======  =====================================================================================================
-0        static: version u16, state u8 (0 free, 1 of a log), storage id 16 B, log uid 16 B, base u64, name
+0        static: version u16, state u8, storage id 16 B, log uid 16 B, base u64, name
 1, 2     mark of the flusher, alternating: log uid 16 B, base u64, durable end u64, exact end u64, closed u8
 3        mark of the checkpoint, same fields
 =======  =====================================================================================================
 
-The mark of a segment is the greatest of its valid slots: each is written only after what it states is true. It is
-closed when both slots of the flusher say so: then ``exact end`` is the end of the log.
+State: 0 free, 1 of a log, 2 of a log in a file that was used before. The mark of a segment is the greatest of its
+valid slots: each is written only after what it states is true. It is closed when both slots of the flusher say so:
+then ``exact end`` is the end of the log.
 """
 
 from __future__ import annotations
@@ -47,12 +48,16 @@ _CRC = struct.Struct("<I")
 
 @attrs.frozen
 class Identity:
-    """What a segment belongs to: ``uid`` (16 bytes) is drawn when a log is made; ``base`` is its first position."""
+    """What a segment belongs to: ``uid`` (16 bytes) is drawn when a log is made; ``base`` is its first position.
+
+    ``was_used``: its file was used before, and what it held may still stand above what this use has written.
+    """
 
     storage_id: bytes
     uid: bytes
     name: str
     base: int
+    was_used: bool = False
 
 
 @attrs.frozen
@@ -73,7 +78,8 @@ def encode_static(identity: Identity | None, storage_id: bytes) -> bytes:
         body = _STATIC.pack(_STATIC_MAGIC, VERSION, 0, storage_id, bytes(16), 0, 0)
     else:
         name = identity.name.encode()
-        body = _STATIC.pack(_STATIC_MAGIC, VERSION, 1, storage_id, identity.uid, identity.base, len(name)) + name
+        state = 2 if identity.was_used else 1
+        body = _STATIC.pack(_STATIC_MAGIC, VERSION, state, storage_id, identity.uid, identity.base, len(name)) + name
     return (body + _CRC.pack(crc32c(body))).ljust(HEADER_BYTES, b"\0")
 
 
@@ -127,7 +133,7 @@ def _decode_static(block: bytes, where: str) -> Identity | None:
         raise CorruptionError("segment of another version", where=where, expected=str(VERSION), found=str(version))
     if state == 0:
         return None
-    return Identity(storage_id, uid, block[_STATIC.size : end].decode("ascii", "replace"), base)
+    return Identity(storage_id, uid, block[_STATIC.size : end].decode("ascii", "replace"), base, was_used=state == 2)
 
 
 def _decode_mark(block: bytes, index: int, identity: Identity) -> tuple[int, int | None] | None:

@@ -78,6 +78,11 @@ class MmapLog(Log):
         return self._durable_end
 
     @property
+    def may_be_stale(self) -> bool:
+        """Whether what stands above the durable end may be of another time; see ``Log.may_be_stale``."""
+        return any(each.was_used for each in self.segments if each.end is None or each.end > self._durable_end)
+
+    @property
     def closed(self) -> bool:
         """Whether this handle can no longer be used."""
         return self._closed
@@ -138,24 +143,26 @@ class MmapLog(Log):
         joined = b"".join(chunks) if total <= JOIN_BYTES_MAX else None
         if self._must_unclose or segment.rewrite_pending:
             self._prepare_segment(segment, file)
-        await self._write(segment, file, chunks if joined is None else (joined,), position)
+        await self._write(segment, file, chunks if joined is None else (joined,), position, after)
         self._note_appended(segment, joined, position, after)
         await trio.lowlevel.checkpoint_if_cancelled()
         return position
 
-    async def _write(self, segment: Segment, file: File, buffers: Sequence[Buffer], position: int) -> None:
+    async def _write(
+        self, segment: Segment, file: File, buffers: Sequence[Buffer], position: int, after: int
+    ) -> None:
         engine = self._engine
         clock = engine.clock
         try:
             begun = clock.monotonic_us()
             if engine.append_inline:
-                segment.write(file, buffers, position)
+                segment.append(file, buffers, position, after)
                 taken = clock.monotonic_us() - begun
             else:
                 engine.handles.pin(segment)
                 try:
                     taken = await run_shielded(
-                        engine.append_thread, _timed_write, clock.monotonic_us, segment, file, buffers, position
+                        engine.append_thread, _timed_append, clock.monotonic_us, segment, file, buffers, position, after
                     )
                 finally:
                     segment.pins -= 1
@@ -385,9 +392,9 @@ class MmapLog(Log):
         self._flush_start = self._durable_end
 
 
-def _timed_write(
-    clock_us: Callable[[], int], segment: Segment, file: File, buffers: Sequence[Buffer], position: int
+def _timed_append(
+    clock_us: Callable[[], int], segment: Segment, file: File, buffers: Sequence[Buffer], position: int, after: int
 ) -> int:
     begun = clock_us()
-    segment.write(file, buffers, position)
+    segment.append(file, buffers, position, after)
     return clock_us() - begun

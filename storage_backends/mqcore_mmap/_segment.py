@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mqcore.abc import END_MARK_BYTES
 from mqcore.ports import Buffer, File, Mapping
 from mqcore_mmap._errors import is_full
 from mqcore_mmap._header import (
@@ -25,6 +26,7 @@ ZERO_PIECE_BYTES = 256 * 1024
 """Zeros are written in pieces, because an append to the same file waits for the piece that is being written."""
 
 _ZEROS = bytes(ZERO_PIECE_BYTES)
+_END_MARK = bytes(END_MARK_BYTES)
 
 
 def write_zeros(file: File, start: int, end: int) -> None:
@@ -45,6 +47,7 @@ class Segment:
     ``dirty``: appended to since the last flush began. ``generation``: the last journal generation that has bytes of
     this segment. ``rewrite_pending``: the descriptor that appended the unflushed bytes was closed, so they are written
     again before another one flushes; ``rewrite_generation``: the same of bytes in journal generations up to this one.
+    ``was_used``: see ``Identity``.
     """
 
     __slots__ = (
@@ -69,6 +72,7 @@ class Segment:
         "rewrite_generation",
         "rewrite_pending",
         "uid",
+        "was_used",
     )
 
     def __init__(self, identity: Identity, path: str, *, is_born: bool, allocated: int, capacity: int) -> None:
@@ -88,6 +92,7 @@ class Segment:
         self.pins = 0
         self.filling = False
         self.keep_open = False
+        self.was_used = identity.was_used
         self.dirty = False
         self.rewrite_pending = False
         self.rewrite_generation = 0
@@ -138,6 +143,12 @@ class Segment:
 
     def write(self, file: File, buffers: Sequence[Buffer], position: int) -> None:
         """Write ``buffers`` at log position ``position``."""
+        file.pwritev(buffers, position - self.base + HEADER_BYTES)
+
+    def append(self, file: File, buffers: Sequence[Buffer], position: int, end: int) -> None:
+        """Write ``buffers`` from log position ``position`` to ``end``, and the end mark behind them where it is due."""
+        if self.was_used:
+            buffers = [*buffers, _END_MARK[: self.base + self.allocated - end]]
         file.pwritev(buffers, position - self.base + HEADER_BYTES)
 
     def views_held(self) -> bool:

@@ -112,6 +112,9 @@ def test_a_segments_header_and_marks(pages: Any) -> None:
     assert block[end : end + 8] == b"some-log"
     assert checksum_at(block, end + 8)
     assert len(block) == 4096 == _header.HEADER_BYTES
+    used = _header.encode_static(_header.Identity(STORAGE_ID, UID, "some-log", 7, was_used=True), STORAGE_ID)
+    check_block(text, "static", used, {**values, "state": 2, "base": 7})
+    assert _header.decode_header(used, "").identity == _header.Identity(STORAGE_ID, UID, "some-log", 7, was_used=True)
     free = _header.encode_static(None, STORAGE_ID)
     empty: dict[str, int | bytes] = {"log uid": bytes(16), "base": 0, "name length": 0}
     check_block(text, "static", free, {"state": 0, "storage id": STORAGE_ID, **empty})

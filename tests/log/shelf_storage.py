@@ -53,6 +53,7 @@ class Shelf:
     segment_bytes: int = 1 << 30
     append_level: Level = Level.PAGE_CACHE
     mount: str = "disk-1"
+    may_be_stale: bool = False
     crash_after: int | None = None
     """Number of writing operations until ``Crashed``; the one that crashes has half its effect."""
     fail_appends: list[StorageError] = attrs.field(factory=list)
@@ -103,6 +104,10 @@ class ShelfLog(Log):
     @property
     def durable_end(self) -> int:
         return min(self.stored.durable, self.stored.end)
+
+    @property
+    def may_be_stale(self) -> bool:
+        return self.shelf.may_be_stale
 
     async def append(self, chunks: Sequence[Buffer]) -> int:
         position, data = self.end, b"".join(chunks)

@@ -72,6 +72,11 @@ class ObservedLog(Log):
         """As inside."""
         return self.inner.durable_end
 
+    @property
+    def may_be_stale(self) -> bool:
+        """As inside."""
+        return self.inner.may_be_stale
+
     async def append(self, chunks: Sequence[Buffer]) -> int:
         """Append inside; tell which batches when it is done."""
         facts = self._describe(chunks) if self.partition is not None else None

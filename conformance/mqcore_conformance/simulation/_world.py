@@ -6,15 +6,17 @@ Knows how a life begins and ends; what is sent, injected and judged is other mod
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+import attrs
 import trio
 
 from mqcore.abc import Notice, StorageBackend
 from mqcore.broker import Broker, serve_broker
 from mqcore.config import BrokerConfig, make_config
+from mqcore.guarantees import AsyncFlush, parse_flush
 from mqcore.ports import FileSystem, Ports
 from mqcore.registry import register, unregister
 from mqcore.testing import Call, ModelClock, ModelDisk, ModelNetwork, ModelThreads, seeded
@@ -36,7 +38,6 @@ CONNECT_TIMEOUT_S = 5
 EXITS_MAX = 60
 """Starts that may fail before nobody tries again."""
 RESTART_AFTER_EXIT_S = 0.2
-_numbers = itertools.count(1)
 
 
 class Sabotage:
@@ -66,9 +67,12 @@ class Sabotage:
 
 
 class World:
-    """See the module. Made and used inside one Trio run."""
+    """See the module. Made and used inside one Trio run. ``scheme``: of its storage, for another world beside it.
 
-    def __init__(self, plan: Plan, sabotage: Sabotage) -> None:
+    The scheme stands in error texts, and so in the history: it must not depend on what ran before.
+    """
+
+    def __init__(self, plan: Plan, sabotage: Sabotage, *, scheme: str = "observed") -> None:
         self.plan = plan
         self.sabotage = sabotage
         self.disk = ModelDisk(seeded(plan.seed, "disk"))
@@ -102,7 +106,7 @@ class World:
         self._lives: dict[tuple[str, int], int] = {}
         self._scope: trio.CancelScope | None = None
         self._changed = trio.lowlevel.ParkingLot()
-        self.scheme = f"observed-{next(_numbers)}"
+        self.scheme = scheme
         self._observed = observed_class(self, sabotage.wrap_storage)
 
     # ---- the record ------------------------------------------------------------------------------------------
@@ -141,19 +145,49 @@ class World:
             )
         )
 
-    def flushed(self, ends: Sequence[tuple[str, int, int]], failed: bool) -> None:
+    def flushed(
+        self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]]
+    ) -> None:
         """See ``Observer``."""
-        named = tuple((f"{self.name_topic(topic_id, TOPIC)}/{index}", end) for topic_id, index, end in ends)
-        self.record(Flushed(time_us=self.now_us(), life=self.life, ends=named, failed=failed))
+        self.record(
+            Flushed(
+                time_us=self.now_us(),
+                life=self.life,
+                ends=self._named(ends),
+                failed=failed,
+                absent=self._named(absent),
+            )
+        )
+
+    def _named(self, positions: Sequence[tuple[str, int, int]]) -> tuple[tuple[str, int], ...]:
+        return tuple((f"{self.name_topic(topic_id, TOPIC)}/{index}", at) for topic_id, index, at in positions)
+
+    def is_absent(self, data: bytes) -> bool:
+        """See ``Observer``. Looks once the device has failed a flush, because it costs a walk over the disk.
+
+        What is not in the page cache in this form either is stored in another form: then nothing is known.
+        """
+        disk = self.disk
+        if not disk.witnesses["flush-error"]:
+            return False
+        paths = disk.paths()
+        if any(data in disk.content(path, durable=True) for path in paths):
+            return False
+        return any(data in disk.content(path) for path in paths)
 
     # ---- the broker's lives ----------------------------------------------------------------------------------
 
+    @functools.cached_property
     def config(self) -> BrokerConfig:
-        """Return the configuration of the broker under test."""
+        """The configuration of the broker under test."""
         topic: dict[str, object] = {"partitions": self.plan.partitions, "visible": self.plan.visible}
         if self.plan.weakest_send is not None:
             topic["weakest_send"] = self.plan.weakest_send
         keys: dict[str, object] = {"flush": self.plan.flush} if self.plan.flush is not None else {}
+        policy = parse_flush(self.plan.flush) if self.plan.flush is not None else None
+        if self.plan.total_bytes_max is not None and isinstance(policy, AsyncFlush):
+            bounds = {name: value for name, value in attrs.asdict(policy).items() if value is not None}
+            keys["flush"] = {"policy": "async", "total_bytes_max": self.plan.total_bytes_max, **bounds}
         return make_config(
             storage=observed_url(self.scheme, self.plan.storage.replace("{dir}", DATA)),
             listen=self.url,
@@ -208,7 +242,7 @@ class World:
 
     async def _serve(self, ports: Ports) -> None:
         async with trio.open_nursery() as nursery:
-            broker: Broker = await nursery.start(_serve_broker, self.config(), ports, self.notices.append)
+            broker: Broker = await nursery.start(_serve_broker, self.config, ports, self.notices.append)
             if self.life in self._dead:
                 return
             self.broker = broker

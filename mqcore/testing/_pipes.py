@@ -54,7 +54,7 @@ class Pipe:
 
     # ---- the sending side ------------------------------------------------------------------------------------
 
-    async def send(self, data: memoryview) -> int:
+    async def send(self, data: bytes | memoryview) -> int:
         """Take some of ``data`` (at least one byte unless it is empty) and return how many. No effect if cancelled."""
         await trio.lowlevel.checkpoint()
         while True:
@@ -206,7 +206,7 @@ class Pipe:
         self._last_arrival = max(self._last_arrival, trio.current_time() + self.network.delay_s())
         return self._last_arrival
 
-    def _put(self, data: memoryview) -> None:
+    def _put(self, data: bytes | memoryview) -> None:
         exhausted = False
         if self.budget is not None:
             data = data[: self.budget]
@@ -254,8 +254,11 @@ class Pipe:
         event = self._receiver_waits = trio.Event()
         until = self._under_way[0][0] if self._under_way and not self._is_held() else math.inf
         try:
-            with trio.move_on_at(until):
+            if until == math.inf:
                 await event.wait()
+            else:
+                with trio.move_on_at(until):
+                    await event.wait()
         finally:
             if self._receiver_waits is event:
                 self._receiver_waits = None

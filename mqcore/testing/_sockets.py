@@ -135,8 +135,11 @@ class ModelSocket(trio.socket.SocketType):
     async def send(self, data: Any, flags: int = 0, /) -> int:
         """Send some of ``data``; return how many bytes. No effect if cancelled."""
         pipe = self._connected(self.outbound)
-        with memoryview(data) as view, view.cast("B") as bytes_view:
-            count = await pipe.send(bytes_view)
+        if isinstance(data, bytes):
+            count = await pipe.send(data)
+        else:
+            with memoryview(data) as view, view.cast("B") as bytes_view:
+                count = await pipe.send(bytes_view)
         self._network.note("send", pipe.source, pipe.destination, count)
         return count
 
@@ -149,13 +152,13 @@ class ModelSocket(trio.socket.SocketType):
         /,
     ) -> int:
         """Send some of ``buffers``, which are taken as one; no ancillary data."""
-        if list(ancdata) or address is not None:
+        if address is not None or (ancdata and list(ancdata)):
             raise _error(errno.EOPNOTSUPP)
         taken: list[Any] = []
         size = 0
         for buffer in buffers:
             taken.append(buffer)
-            size += memoryview(buffer).nbytes
+            size += len(buffer) if isinstance(buffer, bytes) else memoryview(buffer).nbytes
             if size >= self._network.buffer_bytes:
                 break
         return await self.send(b"".join(taken))

@@ -25,7 +25,7 @@ class Limits:
     """Every bound of one broker or client. Bytes unless the name says otherwise."""
 
     frame_bytes_max: int = _limit(17 * MIB, 64 * KIB, help="largest frame a peer may send")
-    admin_bytes_max: int = _limit(1 * MIB, 4 * KIB, help="largest administrative request")
+    admin_bytes_max: int = _limit(1 * MIB, 4 * KIB, help="largest administrative request, and page of a reply")
     batch_bytes_max: int = _limit(16 * MIB, 4 * KIB, help="largest batch, header included")
     batch_messages_max: int = _limit(65_536, help="most messages in one batch")
     message_bytes_max: int = _limit(8 * MIB, help="largest message payload")

@@ -6,6 +6,7 @@ core never names a part.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from mqcore.broker._broker import Broker
 
 __all__ = ["Operation", "OPERATIONS"]
+
+LIST_PAGE = 10_000
+DESCRIBE_PAGE = 1_000
+"""Entries of one reply where the call names no ``limit``."""
+
+DAMAGES_SHOWN_MAX = 100
+"""Damaged ranges of one log that a description names."""
+
+_REPLY_BYTES_BESIDE = 2048
+"""Of the limit, for what a reply says beside its entries."""
 
 Operation = Callable[["Broker", Mapping[str, Any]], Awaitable[object]]
 
@@ -40,29 +51,48 @@ def _only(arguments: Mapping[str, Any], *names: str) -> None:
             raise _invalid(f"unknown argument {name!r}; known: {', '.join(names) or 'none'}")
 
 
+class _Page:
+    """Entries of one reply, as many as its limit and its bytes allow, and never none."""
+
+    def __init__(self, broker: Broker, limit: int) -> None:
+        if limit < 1:
+            raise _invalid(f"argument 'limit' must be at least 1, not {limit}")
+        self.entries: list[dict[str, object]] = []
+        self._limit = limit
+        self._bytes_left = min(broker.limits.admin_bytes_max, broker.limits.frame_bytes_max) - _REPLY_BYTES_BESIDE
+
+    def take(self, entry: dict[str, object]) -> bool:
+        """Add ``entry`` and return True; False when it must be left for the next page."""
+        self._bytes_left -= len(json.dumps(entry)) + 2
+        if self.entries and (self._bytes_left < 0 or len(self.entries) >= self._limit):
+            return False
+        self.entries.append(entry)
+        return True
+
+
 def _brief(topic: Topic) -> dict[str, object]:
     return {"name": topic.name, "id": topic.id.hex(), "partitions": topic.partitions}
 
 
-async def _describe(broker: Broker, topic: Topic) -> dict[str, object]:
-    logs = []
-    for index in range(topic.partitions):
+async def _describe(broker: Broker, topic: Topic, after: int, page: _Page) -> dict[str, object]:
+    for index in range(max(after, -1) + 1, topic.partitions):
         partition = await broker.open_partition(topic.id, index)
         log = partition.log
-        logs.append(
-            {
-                "partition": index,
-                "start_offset": log.start_offset,
-                "committed_offset": partition.committed_offset,
-                "durable_offset": log.durable_offset,
-                "end_offset": log.end_offset,
-                "bytes": log.bytes_total,
-                "epoch": log.epoch_at(log.end_offset),
-                "failure": str(partition.failure) if partition.failure else None,
-                "damaged": [[damage.first_offset, damage.next_offset] for damage in log.damages],
-            }
-        )
-    return {**_brief(topic), "config": config_to_json(topic.config), "logs": logs}
+        damages = log.damages
+        entry: dict[str, object] = {
+            "partition": index,
+            "start_offset": log.start_offset,
+            "committed_offset": partition.committed_offset,
+            "durable_offset": log.durable_offset,
+            "end_offset": log.end_offset,
+            "bytes": log.bytes_total,
+            "epoch": log.epoch_at(log.end_offset),
+            "failure": str(partition.failure) if partition.failure else None,
+            "damaged": [[damage.first_offset, damage.next_offset] for damage in damages[:DAMAGES_SHOWN_MAX]],
+        }
+        if not page.take(entry):
+            break
+    return {**_brief(topic), "config": config_to_json(topic.config), "logs": page.entries}
 
 
 async def _topic_create(broker: Broker, arguments: Mapping[str, Any]) -> object:
@@ -76,13 +106,20 @@ async def _topic_create(broker: Broker, arguments: Mapping[str, Any]) -> object:
 
 
 async def _topic_list(broker: Broker, arguments: Mapping[str, Any]) -> object:
-    _only(arguments)
-    return [_brief(topic) for _, topic in sorted(broker.topics.by_name.items())]
+    _only(arguments, "after", "limit")
+    after = _argument(arguments, "after", str, "")
+    page = _Page(broker, _argument(arguments, "limit", int, LIST_PAGE))
+    for name in sorted(name for name in broker.topics.by_name if name > after):
+        if not page.take(_brief(broker.topics.by_name[name])):
+            break
+    return page.entries
 
 
 async def _topic_describe(broker: Broker, arguments: Mapping[str, Any]) -> object:
-    _only(arguments, "name")
-    return await _describe(broker, broker.topics.get(_argument(arguments, "name", str)))
+    _only(arguments, "name", "after", "limit")
+    topic = broker.topics.get(_argument(arguments, "name", str))
+    page = _Page(broker, _argument(arguments, "limit", int, DESCRIBE_PAGE))
+    return await _describe(broker, topic, _argument(arguments, "after", int, -1), page)
 
 
 async def _topic_resolve(broker: Broker, arguments: Mapping[str, Any]) -> object:
@@ -96,10 +133,8 @@ async def _topic_alter(broker: Broker, arguments: Mapping[str, Any]) -> object:
     changes = dict(_argument(arguments, "config", dict, {}))
     if "partitions" in arguments:
         changes["partitions"] = _argument(arguments, "partitions", int)
-    name = _argument(arguments, "name", str)
-    broker.check_topic_config(name, broker.topics.altered_config(name, changes))
-    topic = await broker.topics.alter(name, changes)
-    broker.topic_altered(topic)
+    topic = await broker.topics.alter(_argument(arguments, "name", str), changes, broker.check_topic_config)
+    broker.topic_altered(broker.topics.by_id.get(topic.id, topic))  # another change may have come after this one
     return {**_brief(topic), "config": config_to_json(topic.config)}
 
 

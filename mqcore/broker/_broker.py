@@ -33,6 +33,7 @@ __all__ = ["Broker"]
 _WATCHDOG_PERIODS_PER_TIMEOUT = 4
 _CONNECTIONS_LEAST = 16
 _DESCRIPTORS_SPARE = 64
+_FAILURES_SHOWN_MAX = 100
 
 
 def _connections_max(config: BrokerConfig, ports: Ports) -> int:
@@ -355,6 +356,7 @@ class Broker:
 
     def status(self) -> dict[str, object]:
         """Facts of the running broker, as JSON values."""
+        failures = [str(each.failure) for each in self.partitions.values() if each.failure is not None]
         return {
             "name": self.config.name,
             "node_id": self.store.node_id.hex(),
@@ -370,5 +372,6 @@ class Broker:
             "flushes": self.flusher.flushes,
             "logs_flushed": self.flusher.logs_flushed,
             "unflushed_bytes": self._unflushed.bytes_now,
-            "failures": [str(each.failure) for each in self.partitions.values() if each.failure is not None],
+            "partitions_failed": len(failures),
+            "failures": failures[:_FAILURES_SHOWN_MAX],
         }

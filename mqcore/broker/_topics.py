@@ -154,16 +154,21 @@ class Topics:
             await self._write("topic-created", topic_id, name=name, config=config_to_json(config))
             return self.by_name[name]
 
-    async def alter(self, name: str, changes: Mapping[str, Any]) -> Topic:
-        """Change keys of a topic's configuration (``None`` sets one back to its default); partitions only grow."""
+    async def alter(
+        self, name: str, changes: Mapping[str, Any], check: Callable[[str, TopicConfig], None]
+    ) -> Topic:
+        """Change keys of a topic's configuration (``None`` sets one back to its default); partitions only grow.
+
+        ``check`` is given the name and what comes of it, after every change before this one; it raises what refuses it.
+        """
         async with self._changing:
-            topic, config = self.get(name), self.altered_config(name, changes)
+            topic, config = self.get(name), self._altered_config(name, changes)
+            check(name, config)
             self._check_room(config.partitions - topic.partitions)
             await self._write("topic-altered", topic.id, name=name, config=config_to_json(config))
             return self.by_id[topic.id]
 
-    def altered_config(self, name: str, changes: Mapping[str, Any]) -> TopicConfig:
-        """What ``alter`` would make of the configuration; ``RejectedError`` where that cannot be."""
+    def _altered_config(self, name: str, changes: Mapping[str, Any]) -> TopicConfig:
         topic = self.get(name)
         plain = {**config_to_json(topic.config), **changes}
         config = config_from_json({key: value for key, value in plain.items() if value is not None})

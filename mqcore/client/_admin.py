@@ -44,12 +44,25 @@ class Admin:
 
     async def list_topics(self) -> list[dict[str, Any]]:
         """Return every topic: name, id, number of partitions."""
-        result = await self._session.call("topic.list", {}, is_repeatable=True)
-        return list(result)
+        topics: list[dict[str, Any]] = []
+        while True:
+            arguments = {"after": topics[-1]["name"]} if topics else {}
+            page = await self._session.call("topic.list", arguments, is_repeatable=True)
+            if not page:
+                return topics
+            topics += page
 
     async def describe_topic(self, name: str) -> dict[str, Any]:
         """Return a topic with its configuration and, for each partition, its offsets and size."""
-        return await self._ask("topic.describe", {"name": name}, is_repeatable=True)
+        topic = await self._ask("topic.describe", {"name": name}, is_repeatable=True)
+        logs = topic["logs"]
+        while logs and logs[-1]["partition"] + 1 < topic["partitions"]:
+            arguments = {"name": name, "after": logs[-1]["partition"]}
+            page = (await self._ask("topic.describe", arguments, is_repeatable=True))["logs"]
+            if not page:
+                break
+            logs += page
+        return topic
 
     async def resolve_topic(self, name: str) -> dict[str, Any]:
         """Return a topic's id, partitions and configuration; its logs are not opened for it."""

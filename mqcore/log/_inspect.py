@@ -27,7 +27,8 @@ from mqcore.log._names import (
     salt_of_name,
 )
 from mqcore.log._recovery import from_start, scan_past_damage
-from mqcore.log._scan import WINDOW_BYTES, BatchScanner, read_exactly
+from mqcore.log._scan import BatchScanner, read_exactly
+from mqcore.log._tail import torn_range
 from mqcore.log._types import Damage
 
 __all__ = ["LogFinding", "StorageInspection", "verify_storage"]
@@ -201,7 +202,9 @@ class StorageInspection:
         damages = tuple(sorted(state.damages.values()))
         lost = sum(damage.next_offset - damage.first_offset for damage in damages)
         rest = log.end - state.end_position
-        torn = rest > 0 and not self.beside_broker and await _holds_bytes(log, state.end_position)
+        if rest > 0 and not self.beside_broker:
+            rest = (await torn_range(log, state, salt))[1] - state.end_position
+        torn = rest > 0 and not self.beside_broker
         return LogFinding(
             name=log.name,
             kind=kind,
@@ -251,15 +254,6 @@ def _text_of(damages: tuple[Damage, ...], torn: bool, rest: int, beside_broker: 
     elif rest and beside_broker:
         parts.append(f"the active tail (at most {rest} bytes) belongs to the running broker and was not verified")
     return "; ".join(parts)
-
-
-async def _holds_bytes(log: Log, position: int) -> bool:
-    while position < log.end:
-        window = await log.read(position, min(WINDOW_BYTES, log.end - position))
-        if bytes(window).strip(b"\0"):
-            return True
-        position += len(window)
-    return False
 
 
 async def _no_flush(_: object) -> None:

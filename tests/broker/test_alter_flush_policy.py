@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import trio
 
-from mqcore.protocol import Produced
+from mqcore.protocol import Call, Code, Failed, Produced, Result
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
 STORAGE = "mmap:///data?segment_bytes=1MiB"
@@ -52,5 +53,26 @@ def test_g20_the_bytes_of_deleted_and_altered_topics_leave_the_brokers_total(ope
                 await client.call(change, name=change, **keys)
                 await client.produce(topic, [b"x"])
                 assert (await client.call("broker.status")).value["unflushed_bytes"] == 0
+
+    run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize("first", [{"visible": "stable"}, {"flush": "none"}], ids=["visible", "flush"])
+def test_g18_two_changes_at_once_never_make_together_what_is_refused(open_setup: Any, first: dict[str, str]) -> None:
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        second = {"flush": "none"} if "visible" in first else {"visible": "stable"}
+        async with open_setup(STORAGE, ports=model_ports(1, disk), flush="sync") as setup:
+            async with setup.client() as one, setup.client() as two:
+                await one.create("lines")
+                disk.stall_next("flush", 10.0)
+                await one.send(Call(one.id(), "topic.alter", {"name": "lines", "config": first}))
+                await trio.sleep(1)
+                refused = await two.call("topic.alter", name="lines", config=second)
+                assert isinstance(await one.receive(), Result)
+                assert isinstance(refused, Failed)
+                assert refused.code == Code.REFUSED
+                assert (await one.call("topic.resolve", name="lines")).value["config"] == first
+            assert setup.broker.check_topic_config("lines", setup.broker.topics.get("lines").config) is None
 
     run_simulation(main, seed=1)

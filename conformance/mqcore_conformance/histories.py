@@ -20,6 +20,7 @@ from mqcore.errors import ConfigurationError
 __all__ = [
     "DRAIN",
     "REFUSES_TO_START",
+    "Altered",
     "Appended",
     "Completed",
     "Drained",
@@ -40,6 +41,7 @@ __all__ = [
     "TopicSetting",
     "Witnessed",
     "digest_of",
+    "event_from_plain",
     "history_digest",
     "read_history",
     "to_json",
@@ -147,6 +149,23 @@ class Completed:
 
 
 @attrs.frozen(kw_only=True)
+class Altered:
+    """The policies of a topic were to change. ``asked_at``: events when it was asked for; None: not to be changed.
+
+    An empty text sets back to the default. ``topic`` as partitions name it, without its id where nobody knows that.
+    """
+
+    time_us: int
+    topic: str
+    asked_at: int
+    outcome: Literal["done", "refused", "unknown"]
+    flush: str | None = None
+    visible: str | None = None
+    weakest_send: str | None = None
+    code: str = ""
+
+
+@attrs.frozen(kw_only=True)
 class Appended:
     """The storage took bytes: positions in a log, the offsets and the epoch of the batches in them."""
 
@@ -162,12 +181,17 @@ class Appended:
 
 @attrs.frozen(kw_only=True)
 class Flushed:
-    """A flush ended: the durable end of each log that it covered, or its failure (``ends`` as before it)."""
+    """A flush ended: the durable end of each log that it covered, or its failure (``ends`` as before it).
+
+    ``absent``: positions of appends that it said to cover, and that the page cache has and the device has nowhere; a
+    recorder that can look there does so once the device has failed a flush.
+    """
 
     time_us: int
     life: int
     ends: tuple[tuple[str, int], ...]
     failed: bool = False
+    absent: tuple[tuple[str, int], ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -288,6 +312,7 @@ Event: TypeAlias = (
     | FaultInjected
     | Invoked
     | Completed
+    | Altered
     | Appended
     | Flushed
     | Fetched
@@ -320,6 +345,12 @@ def write_history(path: Path, events: Iterable[Event]) -> None:
         file.writelines(to_json(event) + "\n" for event in events)
 
 
+def event_from_plain(plain: dict[str, Any]) -> Event:
+    """Return the event of one decoded line. Raises what the wrong line deserves: ``KeyError``, a converter's error."""
+    event: Event = _converter.structure(plain, KINDS[plain.pop("event")])
+    return event
+
+
 def read_history(path: Path) -> list[Event]:
     """Return the events of a file; ``ConfigurationError`` names the file, the line and what is wrong there."""
     return list(_events(path))
@@ -329,9 +360,7 @@ def _events(path: Path) -> Iterator[Event]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                plain = json.loads(line[:LINE_BYTES_MAX])
-                kind = KINDS[plain.pop("event")]
-                yield _converter.structure(plain, kind)
+                yield event_from_plain(json.loads(line[:LINE_BYTES_MAX]))
             except Exception as error:
                 raise ConfigurationError(
                     f"{path}, line {number}: not an event of a history ({type(error).__name__}: {error}); "

@@ -126,12 +126,14 @@ class Accumulator:
         else:
             queue = self._sticky if self._sticky.open is not None else self._turn()
         shipment = queue.open
+        if policy is None:
+            policy = self._policy
         if (
             shipment is None
             or shipment.size + size > self.options.batch_bytes
             or len(shipment.values) >= self.options.batch_messages
             or shipment.one_way is not one_way
-            or (policy is not None and shipment.policy != policy)
+            or shipment.policy != policy
         ):
             shipment = self._open(queue, policy, one_way)
         index = len(shipment.values)

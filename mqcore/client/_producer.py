@@ -30,6 +30,8 @@ __all__ = ["Delivery", "Policy", "Producer"]
 Policy = Literal["topic", "none", "async", "sync"]
 
 LOSSES_KEPT = 1_000
+TELL_AFTER_S = 3.0
+"""How long messages are refused, and sent again, before that is told."""
 
 _log = logging.getLogger("mqcore.client")
 
@@ -43,6 +45,11 @@ class Delivery:
         self._shipment = shipment
         self._index = index
         self._count = count
+
+    @property
+    def count(self) -> int:
+        """Messages whose outcome this is: one, or those of one batch, in their order."""
+        return self._count
 
     @property
     def is_done(self) -> bool:
@@ -104,7 +111,9 @@ class Producer:
         self._lingers = options.linger_ms > 0
         # Deadlines beyond that are met by the session's own rounds.
         self._is_hasty = options.delivery_timeout_ms < 2 * session.options.keepalive_ms
+        self._delivery_timeout_s = options.delivery_timeout_ms / 1000
         self._is_lonely = True
+        self._refused_since, self._is_told = math.inf, False
         self._room_waiters: list[trio.lowlevel.Task] = []
         self._is_closed = False
 
@@ -314,6 +323,7 @@ class Producer:
         """Take in the answer to a batch."""
         accumulator = self._accumulator
         if isinstance(message, Produced):
+            self._refused_since, self._is_told = math.inf, False
             self._is_lonely = len(shipment.values) == 1
             accumulator.produced(
                 shipment, message.base_offset, message.epoch, message.level, message.duplicate, self._node
@@ -321,7 +331,20 @@ class Producer:
         else:
             assert isinstance(message, Failed)
             accumulator.failed(shipment, message.code, message.text, message.facts, trio.current_time())
+            if not shipment.is_settled:
+                self._tell_refusal(message.text)
         self._wake()
+
+    def _tell_refusal(self, text: str) -> None:
+        """Log why messages wait, once, when nothing has been taken in for a while."""
+        now = trio.current_time()
+        self._refused_since = min(self._refused_since, now)
+        if now - self._refused_since >= TELL_AFTER_S and not self._is_told:
+            self._is_told = True
+            _log.warning(
+                "topic %r: nothing is taken in, going on trying; each message for %g s: %s",
+                self.topic, self._delivery_timeout_s, text,
+            )  # fmt: skip
 
     def broken(self) -> None:
         """Take note that the connection broke."""

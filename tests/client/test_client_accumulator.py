@@ -313,6 +313,13 @@ def test_sends_of_different_policies_do_not_share_a_batch() -> None:
     assert [shipment.policy for shipment in wire.pump()] == [3, 1]
 
 
+def test_a_send_under_the_producers_own_policy_does_not_join_a_weaker_batch() -> None:
+    wire = Wire()
+    weaker = wire.add(b"1", policy=1)
+    assert wire.add(b"2") is not weaker
+    assert [shipment.policy for shipment in wire.pump()] == [1, 0]
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.DataObject) -> None:

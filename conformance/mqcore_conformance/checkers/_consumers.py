@@ -63,7 +63,7 @@ def _check_reported_loss(
     consumed: list[tuple[int, int, str]] = []
     for index, event in events:
         if isinstance(event, Seeked):
-            while consumed and consumed[-1][0] >= event.offset:
+            while consumed and (consumed[-1][0] >= event.offset or event.why == "asked"):
                 consumed.pop()
         elif isinstance(event, Fetched) and event.batches:
             offset, life, digest = consumed[-1] if consumed else (-1, event.life, "")
@@ -86,11 +86,14 @@ def _check_reported_loss(
 def check_g08(facts: Facts) -> Iterator[Violation]:
     """What a consumer has read satisfies its topic's policy, and exists after any fault that the policy survives."""
     for process, partition, events in facts.readers():
-        level = facts.visible_level(partition)
+        level = facts.visible_level(partition, 0, 0)
+        is_constant = facts.has_constant_policies(partition)
         log = facts.log(partition)
         for index, event in events:
             if not isinstance(event, Fetched) or not event.batches:
                 continue
+            if not is_constant:
+                level = facts.visible_level(partition, facts.first_sent_at(event), index)
             if facts.records_storage and level >= Level.DISK:
                 yield from _check_flushed(facts, process, partition, index, event)
             if log.complete and facts.must_survive(level, event.life):

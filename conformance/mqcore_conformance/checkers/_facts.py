@@ -14,23 +14,21 @@ from functools import cache
 import attrs
 
 from mqcore.guarantees import (
-    AsyncFlush,
     Copy,
     Fault,
     FaultEvent,
     FlushPolicy,
     Level,
-    NoFlush,
     Outcome,
     Receipt,
     Sent,
-    SyncFlush,
     must_survive,
-    parse_flush,
 )
+from mqcore_conformance.checkers._policies import InForce, Timeline
 from mqcore_conformance.histories import (
     DRAIN,
     REFUSES_TO_START,
+    Altered,
     Appended,
     Completed,
     Drained,
@@ -82,6 +80,10 @@ class SendFacts:
     def rejected(self) -> bool:
         """Whether every attempt was rejected, so that nobody may ever read it."""
         return all(one.completed is not None and one.completed.outcome == "rejected" for one in self.attempts)
+
+    def attempt_of(self, receipt: Completed) -> Attempt:
+        """The attempt that ended with ``receipt``."""
+        return next(one for one in self.attempts if one.completed is receipt)
 
     @property
     def acknowledgements(self) -> list[tuple[int, Completed]]:
@@ -179,12 +181,16 @@ class Facts:
         self.reads: dict[tuple[str, str], list[tuple[int, Fetched | FetchFailed | Seeked]]] = defaultdict(list)
         self.drain: dict[str, DrainedLog] = {}
         self.failed_flushes: list[FailedFlush] = []
+        self.believed_flushes: list[tuple[int, str, int]] = []
         self.liveness: list[tuple[int, LivenessObserved]] = []
         self.recoveries: list[tuple[int, Recovered]] = []
         self.probes: list[tuple[int, Probed]] = []
         self.epochs: dict[int, int] = {}
         self.injected: list[tuple[int, FaultInjected]] = []
         self.records_storage = False
+        self.altered: list[tuple[int, Altered]] = []
+        self._timelines: dict[str, Timeline] = {}
+        self._sent_at: dict[str, int] = {}
         self._appended_until: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         self._durable: dict[str, _DurableOffsets] = defaultdict(_DurableOffsets)
         self._endings: list[tuple[int, Fault]] = []
@@ -203,29 +209,44 @@ class Facts:
         """What the drain found; an empty log when nobody could drain it."""
         return self.drain.get(partition) or DrainedLog(partition)
 
-    def policies(self, partition: str) -> list[FlushPolicy]:
-        """The flush policies that the partition's topic had during the run."""
-        topic = self.topics[partition.partition("@")[0]]
-        return [_policy(text) for text in topic.flush]
+    def in_force(self, partition: str, first: int, last: int) -> list[InForce]:
+        """What policies the partition's topic may have had at some moment between two events."""
+        return self._timeline(partition.rpartition("/")[0]).between(first, last)
 
-    def visible_level(self, partition: str) -> Level:
-        """The least level of what a consumer may see of the partition."""
-        topic = self.topics[partition.partition("@")[0]]
-        if topic.visible == "stable" or all(isinstance(policy, SyncFlush) for policy in self.policies(partition)):
+    def answering(self, send: SendFacts, receipt: Completed) -> list[FlushPolicy]:
+        """The policies of which one decided that the attempt with ``receipt`` was acknowledged."""
+        attempt = send.attempts[0] if len(send.attempts) == 1 else send.attempt_of(receipt)
+        states = self.in_force(send.invoked.partition, attempt.invoked_at, attempt.completed_at)
+        return [state.answering(send.invoked.policy) for state in states]
+
+    def visible_level(self, partition: str, first: int, last: int) -> Level:
+        """The least level of what a consumer may see, by event ``last``, of what was sent at event ``first``."""
+        if all(state.shows_flushed_only for state in self.in_force(partition, first, last)):
             return max(self.append_level, self.flush_level)
         return self.append_level
 
-    def bounds(self, partition: str) -> AsyncFlush | None:
-        """The widest bounds in force; None where there are none (``sync``), or where loss is unbounded (``none``)."""
-        policies = self.policies(partition)
-        bounded = [policy for policy in policies if isinstance(policy, AsyncFlush)]
-        if not bounded or any(isinstance(policy, NoFlush) for policy in policies):
-            return None
-        return AsyncFlush(
-            max_messages=_widest([policy.max_messages for policy in bounded]),
-            max_bytes=_widest([policy.max_bytes for policy in bounded]),
-            max_interval_ms=_widest([policy.max_interval_ms for policy in bounded]),
-        )
+    def first_sent_at(self, fetched: Fetched) -> int:
+        """Index of the event with which the oldest of the messages read began to be sent; 0 when nobody sent one."""
+        sent = self._sent_at
+        if not sent:
+            sent.update(
+                (digest, send.attempts[0].invoked_at)
+                for send in self.sends.values()
+                for digest in send.invoked.messages
+            )
+        return min(sent.get(digest, 0) for batch in fetched.batches for digest in batch.messages)
+
+    def has_constant_policies(self, partition: str) -> bool:
+        """Whether the policies of the partition's topic never change."""
+        return self._timeline(partition.rpartition("/")[0]).is_constant
+
+    def _timeline(self, topic: str) -> Timeline:
+        found = self._timelines.get(topic)
+        if found is None:
+            name = topic.partition("@")[0]
+            changes = [(index, change) for index, change in self.altered if change.topic in (topic, name)]
+            found = self._timelines[topic] = Timeline(self.topics[name], changes)
+        return found
 
     def must_survive(self, level: Level, life: int) -> bool:
         """Whether a copy that ``life`` stated at ``level`` has to be in the final drain, by the oracle."""
@@ -297,6 +318,8 @@ class Facts:
                 self.injected.append((index, event))
                 if event.kind in ENDINGS:
                     self._endings.append((event.life, ENDINGS[event.kind]))
+            case Altered():
+                self.altered.append((index, event))
             case Started():
                 self.epochs[event.life] = event.epoch
             case LivenessObserved():
@@ -316,6 +339,7 @@ class Facts:
         raise ValueError(f"send {event.send} attempt {event.attempt} completes and was never invoked")
 
     def _take_flush(self, index: int, event: Flushed) -> None:
+        self.believed_flushes += [(index, partition, position) for partition, position in event.absent]
         for partition, durable_end in event.ends:
             if event.failed:
                 durable = self._durable[partition].before(index)
@@ -337,13 +361,3 @@ class Facts:
     def _must_survive(self, level: Level, life: int) -> bool:
         sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=Receipt(copies=(Copy(node=NODE, level=level),)))
         return must_survive(sent, [FaultEvent(fault, NODE) for fault in self.faults_since(life)])
-
-
-@cache
-def _policy(text: str) -> FlushPolicy:
-    return parse_flush(text)
-
-
-def _widest(bounds: list[int | None]) -> int | None:
-    known = [bound for bound in bounds if bound is not None]
-    return max(known) if len(known) == len(bounds) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mqcore.guarantees import Level
+from mqcore.guarantees import Level, SyncFlush
 from mqcore_conformance.checkers._facts import Facts, FailedFlush
 from mqcore_conformance.histories import Fetched
 from mqcore_conformance.verdicts import Anomaly, Violation
@@ -13,7 +13,19 @@ __all__ = ["check_g11", "check_g12", "check_g14"]
 
 
 def check_g11(facts: Facts) -> Iterator[Violation]:
-    """After a flush error what that flush was to cover is not acknowledged and not served by this life."""
+    """After a flush error what that flush was to cover is not acknowledged and not served by this life.
+
+    A later flush that is said to have worked proves nothing: what it covered is looked for on the device.
+    """
+    for index, partition, position in facts.believed_flushes:
+        yield Violation(
+            clause="G11",
+            anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
+            partition=partition,
+            text=f"the flush at event {index} is said to have worked; after an earlier one failed the device does not "
+            f"have what was appended at position {position}",
+            events=(index,),
+        )
     first: dict[tuple[str, int], FailedFlush] = {}
     for failed in facts.failed_flushes:
         first.setdefault((failed.partition, failed.life), failed)
@@ -100,6 +112,10 @@ def check_g14(facts: Facts) -> Iterator[Violation]:
             reason = f"the storage reaches {facts.flush_level.label} at best"
         elif receipt.epoch != facts.epochs.get(receipt.life, receipt.epoch):
             reason = f"its epoch is {receipt.epoch}, the reign's is {facts.epochs[receipt.life]}"
+        elif level < facts.flush_level and all(
+            isinstance(policy, SyncFlush) for policy in facts.answering(send, receipt)
+        ):
+            reason = "its policy is sync, which answers when it is flushed"
         elif not facts.records_storage or facts.recovered(partition, receipt.life, end - 1):
             continue
         elif not receipt.duplicate and not facts.appended_before(partition, receipt.epoch, end - 1, index):

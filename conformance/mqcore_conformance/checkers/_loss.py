@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from mqcore.guarantees import AsyncFlush, Level
+from mqcore.guarantees import AsyncFlush, FlushPolicy, Level
 from mqcore_conformance.checkers._facts import DrainedLog, Facts, SendFacts
+from mqcore_conformance.checkers._policies import widest
 from mqcore_conformance.histories import Completed, Fetched
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -110,7 +111,10 @@ def _known(facts: Facts) -> Iterator[tuple[str, int, int, str, int]]:
 
 def check_g03(facts: Facts) -> Iterator[Violation]:
     """What is lost of the acknowledged stays within the bounds of the asynchronous policy, for each loss."""
+    if facts.refused:
+        return
     lost: dict[tuple[str, int], list[tuple[SendFacts, int, Completed]]] = defaultdict(list)
+    policies: dict[tuple[str, int], list[FlushPolicy]] = defaultdict(list)
     for send, index, receipt in facts.acknowledged():
         level = Level.parse(receipt.level)
         if send.invoked.policy == "none" or level <= Level.MEMORY:
@@ -119,31 +123,31 @@ def check_g03(facts: Facts) -> Iterator[Violation]:
         voided = facts.voided(send.invoked.partition, receipt.life, level, end)
         if facts.must_survive(level, receipt.life) and not voided:
             continue
-        if _missing(facts.log(send.invoked.partition), send, receipt):
+        answering = facts.answering(send, receipt)
+        if widest(answering) is not None and _missing(facts.log(send.invoked.partition), send, receipt):
             lost[send.invoked.partition, receipt.life].append((send, index, receipt))
-    if facts.refused:
-        return
-    total = 0
+            policies[send.invoked.partition, receipt.life] += answering
+    totals: dict[int, int] = defaultdict(int)
     for (partition, life), batches in lost.items():
-        total += sum(send.invoked.size_bytes for send, _, _ in batches)
-        bounds = facts.bounds(partition)
-        if bounds is not None:
-            for text in _excesses(bounds, batches):
-                yield Violation(
-                    clause="G03",
-                    anomaly=Anomaly.UNBOUNDED_LOSS,
-                    partition=partition,
-                    text=f"life {life} lost {text}",
-                    events=tuple(index for _, index, _ in batches[:20]),
-                )
+        totals[life] += sum(send.invoked.size_bytes for send, _, _ in batches)
+        bounds = widest(policies[partition, life])
+        assert bounds is not None
+        for text in _excesses(bounds, batches):
+            yield Violation(
+                clause="G03",
+                anomaly=Anomaly.UNBOUNDED_LOSS,
+                partition=partition,
+                text=f"life {life} lost {text}",
+                events=tuple(index for _, index, _ in batches[:20]),
+            )
     bytes_max = facts.setting.total_bytes_max
-    lives = {life for _, life in lost}
-    if bytes_max is not None and total > bytes_max * len(lives):
-        yield Violation(
-            clause="G03",
-            anomaly=Anomaly.UNBOUNDED_LOSS,
-            text=f"{total} acknowledged bytes are lost over {len(lives)} lives; total_bytes_max is {bytes_max}",
-        )
+    for life, total in totals.items():
+        if bytes_max is not None and total > bytes_max:
+            yield Violation(
+                clause="G03",
+                anomaly=Anomaly.UNBOUNDED_LOSS,
+                text=f"life {life} lost {total} acknowledged bytes over all logs; total_bytes_max is {bytes_max}",
+            )
 
 
 def _excesses(bounds: AsyncFlush, batches: list[tuple[SendFacts, int, Completed]]) -> Iterator[str]:

@@ -154,6 +154,7 @@ class Plan:
     ``churn``: a client makes, fills and deletes another topic meanwhile, so that files are used again.
     ``recovery_checked``: the final disk is recovered again and again. ``alters``: changes of the topic's policies while
     it is used. ``total_bytes_max``: bound of what all logs together have acknowledged and not flushed.
+    ``tier``: what runs it, ``T0`` or ``T1``.
     """
 
     seed: int
@@ -179,6 +180,7 @@ class Plan:
     churn: bool = False
     alters: tuple[AlterPlan, ...] = ()
     total_bytes_max: int | None = None
+    tier: str = "T0"
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,12 +20,13 @@ from mqcore_conformance.simulation._session import Backoff, CallFailed, Session,
 if TYPE_CHECKING:
     from mqcore_conformance.simulation._surroundings import Surroundings
 
-__all__ = ["Consumer", "drain_partition"]
+__all__ = ["Consumer", "Stays", "drain_partition"]
 
 LIMITS = Limits()
 WAIT_MS = 2_000
 DRAIN_WAIT_MS = 100
 REFUSED_S = 0.1
+STAYS_MAX = 8
 
 
 class Reader:
@@ -150,14 +152,51 @@ class Reader:
             )
 
 
+    async def seek(self, session: Session, topic: str, to: str) -> None:
+        """Go on from ``start``, ``end`` or an offset, because the plan says so."""
+        if to == "end":
+            found = await session.call("offsets.lookup", {"topic": topic, "partition": self.index, "at": "end"})
+            assert isinstance(found, dict)
+            self.offset, self.epoch = int(found["offset"]), int(found["epoch"])
+        else:
+            self.offset, self.epoch = 0 if to == "start" else int(to), 0
+        self.world.record(
+            Seeked(
+                time_us=self.world.now_us(),
+                process=self.process,
+                partition=self.partition,
+                offset=self.offset,
+                why="asked",
+            )
+        )
+
+
+class Stays:
+    """How long a consumer stays each time, until it has come and gone often enough."""
+
+    def __init__(self, plan: ConsumerPlan) -> None:
+        self._seconds = plan.stays_us / 1e6
+        self._left = STAYS_MAX if plan.stays_us else 0
+
+    def next_s(self) -> float:
+        """Return the seconds of the next stay; infinity when it is the last one."""
+        if not self._left:
+            return math.inf
+        self._left -= 1
+        return self._seconds
+
+
 class Consumer:
-    """One consumer of the plan: reads until the drain begins."""
+    """One consumer of the plan: reads until the drain begins, comes, goes and seeks as the plan says."""
 
     def __init__(self, world: Surroundings, plan: ConsumerPlan, topic: str) -> None:
         self.world = world
         self.plan = plan
         self.topic = topic
         self._reader = Reader(world, plan.name, plan.partition)
+        self._seeks = sorted(plan.seeks, key=lambda seek: seek.after)
+        self._answers = 0
+        self._stays = Stays(plan)
 
     async def run(self) -> None:
         """Read until cancelled, over as many sessions as it takes."""
@@ -173,16 +212,27 @@ class Consumer:
                 backoff.reset()
                 try:
                     self._reader.set_topic(*await session.resolve(self.topic))
-                    await self._read(session)
+                    with trio.move_on_after(self._stays.next_s()) as stay:
+                        await self._read(session)
                 except (SessionLost, CallFailed):
                     pass
+                else:
+                    if stay.cancelled_caught:
+                        await session.aclose()
+                        await trio.sleep(self.plan.away_us / 1e6)
+                        continue
                 finally:
                     await session.aclose()
                 await backoff.pause()
 
     async def _read(self, session: Session) -> None:
         while True:
+            if self._seeks and self._answers >= self._seeks[0].after:
+                await self._reader.seek(session, self.topic, self._seeks[0].to)
+                del self._seeks[0]
+            before = self._reader.offset
             reply = await self._reader.fetch(session, self.plan.bytes_max, WAIT_MS)
+            self._answers += self._reader.offset > before
             if isinstance(reply, Failed) and reply.code not in (Code.BELOW_START, Code.DIVERGED, Code.DAMAGED):
                 await trio.sleep(REFUSED_S)
                 if reply.code == Code.UNKNOWN_TOPIC:

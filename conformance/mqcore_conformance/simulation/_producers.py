@@ -14,6 +14,7 @@ from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Produce, Produced, SendPolicy
 from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import ProducerPlan, SendPlan
+from mqcore_conformance.simulation._messages import mark_of, messages_of
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost, code_name
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Producer:
         if batch.attempt == 1:
             batch.created_ms = self.world.clock.wall_ms()  # a retry is the same batch, byte for byte
         batch.sent_as = self._producer_id
-        values, keys = self._messages(batch)
+        values, keys = messages_of(self.plan.name, batch.number, batch.generation, batch.plan.sizes)
         data = encode_batch(
             values,
             keys=keys,
@@ -173,6 +174,8 @@ class Producer:
             first_sequence=batch.sequence,
             limits=LIMITS,
         )
+        if batch.plan.spoiled:
+            data[-1] ^= 0xFF
         self.world.record(
             Invoked(
                 time_us=self.world.now_us(),
@@ -197,22 +200,8 @@ class Producer:
             Produce(request_id, self._topic_id, self.plan.partition, policy, batch.plan.one_way, data)
         )
 
-    def _messages(self, batch: Batch) -> tuple[list[bytes], list[bytes | None]]:
-        """Values and keys: what is too short to be unique by itself has a key that is."""
-        values: list[bytes] = []
-        keys: list[bytes | None] = []
-        for index, size in enumerate(batch.plan.sizes):
-            mark = self._mark(batch, index)
-            if size < len(mark):
-                values.append(b"x" * size)
-                keys.append(mark)
-            else:
-                values.append(mark + b"v" * (size - len(mark)))
-                keys.append(b"k%d" % (index % 3) if index % 2 else None)
-        return values, keys
-
-    def _mark(self, batch: Batch, index: int) -> bytes:
-        return f"{self.plan.name}.{batch.number}.{batch.generation}.{index}.".encode()
+    def _mark(self, batch: Batch) -> bytes:
+        return mark_of(self.plan.name, batch.number, batch.generation, 0)
 
     def _name(self, batch: Batch) -> str:
         suffix = f"~{batch.generation}" if batch.generation else ""
@@ -226,7 +215,7 @@ class Producer:
             if isinstance(reply, Produced):
                 batch = self._in_flight.pop(reply.request_id)
                 batch.finished = True
-                self.world.stored.append((self._partition, reply.base_offset, self._mark(batch, 0)))
+                self.world.stored.append((self._partition, reply.base_offset, self._mark(batch)))
                 self._end(
                     batch,
                     "acknowledged",

@@ -6,6 +6,7 @@ An ordinary wrapper backend, ``SCHEME://?inner=URL``: the broker cannot tell it 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -31,8 +32,17 @@ class Observer(Protocol):
     ) -> None:
         """Batches went to positions ``start`` to ``end`` of the log of one partition."""
 
-    def flushed(self, ends: Sequence[tuple[str, int, int]], failed: bool) -> None:
-        """A flush ended: topic id, partition and durable end of each partition log that it covered."""
+    def flushed(
+        self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]]
+    ) -> None:
+        """A flush ended: topic id, partition and durable end of each partition log that it covered.
+
+        ``absent``: the same of appends, by their positions, that are not on the device nevertheless.
+        """
+
+    def is_absent(self, data: bytes) -> bool:
+        """Whether ``data`` is known not to be on the device, although it was written."""
+        ...
 
 
 def observed_url(scheme: str, inner: str) -> str:
@@ -56,6 +66,7 @@ class ObservedLog(Log):
         match = _PARTITION_LOG.match(inner.name)
         self.partition = (match[1], int(match[2])) if match else None
         self._observer = observer
+        self._unflushed: deque[tuple[int, bytes]] = deque()
 
     @property
     def start(self) -> int:
@@ -82,9 +93,19 @@ class ObservedLog(Log):
         facts = self._describe(chunks) if self.partition is not None else None
         position = await self.inner.append(chunks)
         if facts is not None and self.partition is not None:
+            self._unflushed.append((position, b"".join(chunks)))
             size, base_offset, next_offset, epoch = facts
             self._observer.appended(*self.partition, position, position + size, base_offset, next_offset, epoch)
         return position
+
+    def absent(self, durable_end: int) -> list[tuple[str, int, int]]:
+        """Appends below ``durable_end``, flushed for the first time, that the device does not have."""
+        found = []
+        while self._unflushed and self._unflushed[0][0] < durable_end:
+            position, data = self._unflushed.popleft()
+            if self.partition is not None and self._observer.is_absent(data):
+                found.append((*self.partition, position))
+        return found
 
     def _describe(self, chunks: Sequence[Buffer]) -> tuple[int, int, int, int] | None:
         """Size, first and next offset and epoch of the batches in ``chunks``; None when they are no batches."""
@@ -106,6 +127,8 @@ class ObservedLog(Log):
     async def truncate(self, position: int) -> None:
         """As inside."""
         await self.inner.truncate(position)
+        while self._unflushed and self._unflushed[-1][0] >= position:
+            self._unflushed.pop()
 
     async def trim(self, position: int) -> int:
         """As inside."""
@@ -175,9 +198,10 @@ class ObservedStorage(StorageBackend):
         return ends
 
     def _tell(self, logs: Sequence[ObservedLog], ends: Sequence[int], *, failed: bool) -> None:
-        told = [(*log.partition, end) for log, end in zip(logs, ends, strict=True) if log.partition is not None]
-        if told:
-            self.observer.flushed(told, failed)
+        covered = [(log, log.partition, end) for log, end in zip(logs, ends, strict=True) if log.partition is not None]
+        absent = [] if failed else [each for log, _, end in covered for each in log.absent(end)]
+        if covered:
+            self.observer.flushed([(*partition, end) for _, partition, end in covered], failed, absent)
 
     def facts(self) -> dict[str, object]:
         """As inside."""

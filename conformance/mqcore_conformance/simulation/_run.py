@@ -5,9 +5,12 @@ The script of a simulation, from top to bottom. Judging is the checkers' busines
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -20,8 +23,10 @@ from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 from mqcore_conformance.histories import (
     DRAIN,
     REFUSES_TO_START,
+    Drained,
     Event,
     Fetched,
+    FetchFailed,
     LivenessObserved,
     Phase,
     Probed,
@@ -32,9 +37,12 @@ from mqcore_conformance.histories import (
     history_digest,
 )
 from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan
+from mqcore_conformance.simulation._altering import alter_topic
 from mqcore_conformance.simulation._churn import churn_topics
 from mqcore_conformance.simulation._consumers import Consumer, drain_partition
 from mqcore_conformance.simulation._faults import DEATHS, Injector, StepCounter
+from mqcore_conformance.simulation._library_consumer import LibraryConsumer
+from mqcore_conformance.simulation._library_producer import LibraryProducer
 from mqcore_conformance.simulation._producers import Producer
 from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost
 from mqcore_conformance.simulation._world import DATA, Sabotage, World
@@ -50,6 +58,8 @@ PROBE_S_MAX = 20.0
 REFUSAL_S_MAX = 3.0
 OPERATOR_S = 0.25
 RETRY_S = 0.02
+LAST_SIZES = (3_000, 700, 3_000)
+LAST_S_MAX = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +91,7 @@ def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
     error = ""
     try:
         sabotage = sabotage or Sabotage()
-        with sabotage.installed():
+        with sabotage.installed(), _silenced("mqcore.client"):
             run_simulation(
                 _Script(plan, sabotage, counter, worlds).run,
                 seed=plan.seed,
@@ -174,23 +184,29 @@ class _Script:
                 append_level=capabilities.append_level.label,
                 flush_level=capabilities.flush_level.label,
                 topics=(topic,),
+                total_bytes_max=self.plan.total_bytes_max,
             )
         )
 
-    async def _safety(self, world: World, clients: trio.Nursery) -> list[Producer]:
+    async def _safety(self, world: World, clients: trio.Nursery) -> list[Producer | LibraryProducer]:
         """Let the clients work until they are done, or time is up."""
-        producers = [Producer(world, plan, TOPIC) for plan in self.plan.producers]
+        producers: list[Producer | LibraryProducer] = [
+            (Producer if plan.library is None else LibraryProducer)(world, plan, TOPIC)
+            for plan in self.plan.producers
+        ]
         for producer in producers:
             clients.start_soon(producer.run)
         for consumer in self.plan.consumers:
-            clients.start_soon(Consumer(world, consumer, TOPIC).run)
+            clients.start_soon((LibraryConsumer if consumer.library else Consumer)(world, consumer, TOPIC).run)
+        if self.plan.alters:
+            clients.start_soon(alter_topic, world)
         clients.start_soon(_operate, world)
         if self.plan.churn:
             clients.start_soon(churn_topics, world)
         await _until_done(world, producers, SAFETY_S_MAX)
         return producers
 
-    async def _healing(self, world: World, injector: Injector, producers: list[Producer]) -> None:
+    async def _healing(self, world: World, injector: Injector, producers: Sequence[Producer | LibraryProducer]) -> None:
         """End all faults, then the life (as the plan has it), and hold the system to its liveness bound."""
         await injector.heal()
         world.record(Phase(time_us=world.now_us(), name="healing"))
@@ -291,6 +307,7 @@ class _Script:
         rng = seeded(self.plan.seed, "recovery")
         # a power cut inside the recovery from a kill may take what only the page cache had
         power_cut = rng.random() < 0.5
+        await self._leave_something_to_tear(world)
         world.closing = True
         if not world.kill("power-cut" if power_cut else "process-kill"):
             return
@@ -301,8 +318,25 @@ class _Script:
                 fork.kill_at(fork.call_count + crash_at, power_cut=power_cut)
             await self._recover(world, fork, way, crash_at)
 
+    async def _leave_something_to_tear(self, world: World) -> None:
+        """Send batches of many sectors to every partition. They come after the drain and are not judged."""
+        before = len(world.history)
+        for partition in range(self.plan.partitions):
+            plan = ProducerPlan(
+                name=f"last-{partition}",
+                partition=partition,
+                idempotent=False,
+                window=len(LAST_SIZES),
+                retries=False,
+                sends=tuple(SendPlan(sizes=(size,)) for size in LAST_SIZES),
+            )
+            with trio.move_on_after(LAST_S_MAX):
+                await Producer(world, plan, TOPIC).run()
+        del world.history[before:]
+
     async def _recover(self, world: World, disk: ModelDisk, way: str, crash_at: int | None) -> None:
-        twin = World(attrs.evolve(self.plan, faults=(), network_latency_us=0), self._sabotage)
+        plan = attrs.evolve(self.plan, faults=(), network_latency_us=0)
+        twin = World(plan, self._sabotage, scheme="observed-again")
         twin.network, twin.disk = world.network, disk
         twin.url = world.url
         before = disk.call_count
@@ -330,7 +364,18 @@ class _Script:
         world.witnesses["recovery-crashed"] += crash_at is not None and disk.call_count - before >= crash_at
 
 
-async def _until_done(world: World, producers: list[Producer], seconds_max: float) -> None:
+@contextlib.contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """Keep what a logger says from standard error, where it goes if nobody has set anything up."""
+    logger, handler = logging.getLogger(name), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+async def _until_done(world: World, producers: Sequence[Producer | LibraryProducer], seconds_max: float) -> None:
     with trio.move_on_after(seconds_max):
         await world.until(lambda: all(producer.done for producer in producers))
 
@@ -380,11 +425,24 @@ async def _drain_when_possible(world: World, partitions: int) -> None:
 
 
 def _content_of(history: list[Event]) -> dict[str, str]:
+    """What a drain found, by partition: messages, ends, and what was reported or served damaged."""
     hashers: dict[str, tuple[list[int], Any]] = {}
+    ends: dict[str, str] = {}
+    bad = 0
     for event in history:
         if isinstance(event, Fetched) and event.process == DRAIN:
             count, hasher = hashers.setdefault(event.partition, ([0], hashlib.blake2b(digest_size=8)))
             for batch in event.batches:
                 count[0] += len(batch.messages)
                 hasher.update(repr((batch.base_offset, batch.epoch, batch.messages)).encode())
-    return {name: f"{count[0]} messages ({hasher.hexdigest()})" for name, (count, hasher) in hashers.items()}
+        elif isinstance(event, FetchFailed):
+            _, hasher = hashers.setdefault(event.partition, ([0], hashlib.blake2b(digest_size=8)))
+            hasher.update(repr((event.code, event.point, event.until)).encode())
+        elif isinstance(event, Drained):
+            ends[event.partition] = f"offsets {event.start_offset} to {event.end_offset}"
+        bad += isinstance(event, Probed) and not event.holds
+    served = f", {bad} batches served damaged" if bad else ""
+    return {
+        name: f"{ends.get(name, 'no end')}, {count[0]} messages ({hasher.hexdigest()}){served}"
+        for name, (count, hasher) in hashers.items()
+    }

@@ -1,0 +1,186 @@
+"""Consumers of ``mqcore.client`` under test: every batch or message that they give, every gap that they report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from mqcore import client as library
+from mqcore.errors import BatchUndecodableError, MessagesMissingError, MqcoreError, RejectedError
+from mqcore_conformance.histories import Fetched, FetchFailed, Probed, ReadBatch, Seeked, digest_of
+from mqcore_conformance.plans import ConsumerPlan
+from mqcore_conformance.simulation._consumers import Stays
+from mqcore_conformance.simulation._library_producer import library_ports
+from mqcore_conformance.simulation._session import Backoff
+from mqcore_conformance.simulation._watching import Watcher, watched
+
+if TYPE_CHECKING:
+    from mqcore_conformance.simulation._world import World
+
+__all__ = ["LibraryConsumer"]
+
+WAIT_MS = 2_000
+
+
+class LibraryConsumer:
+    """One consumer of the plan. The same face as ``Consumer``."""
+
+    def __init__(self, world: World, plan: ConsumerPlan, topic: str) -> None:
+        self.world = world
+        self.plan = plan
+        self.topic = topic
+        self._topic_id = ""
+        self._positions: dict[int, tuple[int, int]] = {}
+        """Where it goes on when it comes back."""
+        self._seeks = sorted(plan.seeks, key=lambda seek: seek.after)
+        self._answers = 0
+        self._stays = Stays(plan)
+        self._names: dict[int, str] = {}
+        self._watcher: Watcher | None = None
+
+    async def run(self) -> None:
+        """Read until cancelled, over as many clients as it takes."""
+        with self.world.network.host(self.plan.name), watched(self.world) as self._watcher:
+            await trio.sleep(self.plan.begins_us / 1e6)
+            backoff = Backoff()
+            while True:
+                with trio.move_on_after(self._stays.next_s()) as stay:
+                    try:
+                        ports = library_ports(self.world, self.plan.name)
+                        async with library.connect(self._watcher.url, ports=ports, name=self.plan.name) as client:
+                            await self._use(client)
+                    except MqcoreError:
+                        pass
+                if stay.cancelled_caught:
+                    await trio.sleep(self.plan.away_us / 1e6)
+                else:
+                    await backoff.pause()
+
+    async def _use(self, client: library.Client) -> None:
+        found = await client.admin.resolve_topic(self.topic)
+        if found["id"] != self._topic_id:
+            self._topic_id = found["id"]
+            self._positions = {}
+        name = self.world.name_topic(self._topic_id, self.topic)
+        self._names = {number: f"{name}/{number}" for number in range(found["partitions"])}
+        partitions = None if self.plan.every else [self.plan.partition]
+        start: Any = self._positions or "start"
+        options: dict[str, Any] = {"fetch_bytes": self.plan.bytes_max, "wait_ms": WAIT_MS}
+        async with client.consumer(self.topic, partitions, start, **options) as consumer:
+            if (await client.admin.resolve_topic(self.topic))["id"] != self._topic_id:
+                return  # nobody knows which of the two it reads
+            try:
+                await self._read(consumer)
+            finally:
+                self._positions = consumer.positions
+
+    async def _read(self, consumer: library.Consumer) -> None:
+        while True:
+            if self._seeks and self._answers >= self._seeks[0].after:
+                await self._seek(consumer, self._seeks.pop(0).to)
+            before = consumer.positions
+            try:
+                if self.plan.singly:
+                    message = await anext(consumer)
+                    digest = digest_of(message.key, message.value)
+                    self._take(before, message.partition, message.offset, message.epoch, (digest,))
+                else:
+                    batch = await consumer.next_batch()
+                    keys = batch.keys or [None] * len(batch)
+                    digests = tuple(map(digest_of, keys, batch.values))
+                    self._take(before, batch.partition, batch.offset, batch.epoch, digests)
+            except MessagesMissingError as error:
+                code = "below-start" if error.reason == "retention" else "diverged"
+                self._missed(before, error.partition, code, error.position, -1, error.position)
+            except BatchUndecodableError as error:
+                self._undecodable(error)
+                self._missed(
+                    before, error.partition, "damaged", error.first_offset, error.next_offset, error.next_offset
+                )
+            except RejectedError:
+                return
+            if self.plan.pause_us:
+                await trio.sleep(self.plan.pause_us / 1e6)
+
+    async def _seek(self, consumer: library.Consumer, to: str) -> None:
+        try:
+            await consumer.seek(int(to) if to.isdigit() else to)
+        finally:
+            for partition, (offset, _) in consumer.positions.items():
+                self._seeked(partition, offset, "asked")
+
+    # ---- the record ------------------------------------------------------------------------------------------
+
+    def _take(
+        self,
+        before: dict[int, tuple[int, int]],
+        partition: int,
+        offset: int,
+        epoch: int,
+        messages: tuple[str, ...],
+    ) -> None:
+        assert self._watcher is not None
+        self._answers += 1
+        stream = self._watcher.side
+        self.world.record(
+            Fetched(
+                time_us=self.world.now_us(),
+                process=self.plan.name,
+                partition=self._names[partition],
+                asked_at=stream.opened_at,  # the client asks ahead: certainly not before its stream was opened
+                life=stream.life,
+                offset=before[partition][0],
+                epoch=before[partition][1],
+                next_offset=offset + len(messages),
+                start_offset=0,
+                committed_offset=offset + len(messages),
+                batches=(ReadBatch(base_offset=offset, epoch=epoch, messages=messages),),
+            )
+        )
+
+    def _missed(
+        self, before: dict[int, tuple[int, int]], partition: int, code: str, point: int, until: int, goes_on: int
+    ) -> None:
+        assert self._watcher is not None
+        stream = self._watcher.side
+        self.world.record(
+            FetchFailed(
+                time_us=self.world.now_us(),
+                process=self.plan.name,
+                partition=self._names[partition],
+                asked_at=stream.opened_at,
+                life=stream.life,
+                offset=before[partition][0],
+                epoch=before[partition][1],
+                code=code,
+                point=point,
+                until=until,
+            )
+        )
+        self._seeked(partition, goes_on, code)
+
+    def _seeked(self, partition: int, offset: int, why: str) -> None:
+        self.world.record(
+            Seeked(
+                time_us=self.world.now_us(),
+                process=self.plan.name,
+                partition=self._names[partition],
+                offset=offset,
+                why=why,
+            )
+        )
+
+    def _undecodable(self, error: BatchUndecodableError) -> None:
+        """What the broker served cannot be read; what it reported as damaged was not served."""
+        if "damaged on the broker" in str(error):
+            return
+        self.world.record(
+            Probed(
+                time_us=self.world.now_us(),
+                clause="G12",
+                question=f"{self.plan.name} checks what it was served from offset {error.first_offset}",
+                holds=False,
+                observed=str(error),
+            )
+        )

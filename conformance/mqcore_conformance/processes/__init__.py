@@ -1,5 +1,23 @@
-"""T1: real broker processes over TCP and Unix sockets, killed and stopped by signals, judged by the same checkers."""
+"""T1: real broker processes over real transports, a recorder process, a proxy, faulty ports; the same checkers."""
 
-from mqcore_conformance.processes._run import T1_FAMILIES, run_processes
+from mqcore_conformance.processes._addresses import why_no_address
+from mqcore_conformance.processes._families import (
+    CONTROLLED_FAMILIES,
+    PROXY_FAMILIES,
+    T1_FAMILIES,
+    draw_processes_plan,
+    simpler_plans,
+)
+from mqcore_conformance.processes._pages import why_no_dirty_pages
+from mqcore_conformance.processes._run import run_processes
 
-__all__ = ["T1_FAMILIES", "run_processes"]
+__all__ = [
+    "CONTROLLED_FAMILIES",
+    "PROXY_FAMILIES",
+    "T1_FAMILIES",
+    "draw_processes_plan",
+    "run_processes",
+    "simpler_plans",
+    "why_no_address",
+    "why_no_dirty_pages",
+]

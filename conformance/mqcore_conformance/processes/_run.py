@@ -1,7 +1,14 @@
-"""One run of T1: the clients of the simulation against a process, faults by signal, then healing, drain, verdict."""
+"""One run of T1: a recorder against broker processes, faults, healing, drain. The script, from top to bottom.
+
+Judging is the checkers' business.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -10,54 +17,70 @@ from pathlib import Path
 import attrs
 import trio
 
-from mqcore.abc import StorageContext
+from mqcore.abc import Capabilities, StorageContext
 from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
 from mqcore.testing import seeded
-from mqcore_conformance.histories import LivenessObserved, Phase, Setting, TopicSetting, Witnessed
-from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan
-from mqcore_conformance.processes._world import ProcessWorld
+from mqcore_conformance.histories import Event, LivenessObserved, Phase, Setting, TopicSetting, Witnessed
+from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan, plan_to_json
+from mqcore_conformance.processes._addresses import address
+from mqcore_conformance.processes._families import PROXY_FAMILIES
+from mqcore_conformance.processes._injector import Injector
+from mqcore_conformance.processes._proxy import Proxy
+from mqcore_conformance.processes._recordings import Recording, merged
+from mqcore_conformance.processes._world import LIVENESS_BOUND_US, ProcessWorld
 from mqcore_conformance.simulation import (
     CallFailed,
-    Consumer,
     Producer,
     RunResult,
     SessionLost,
     drain_partition,
 )
 
-__all__ = ["T1_FAMILIES", "run_processes"]
+__all__ = ["run_processes"]
 
-T1_FAMILIES = ("none", "kill", "stop", "pause")
 SAFETY_S_MAX = 8.0
-HEALING_S_MAX = 20.0
-SENDS_MAX = 250
-LIVENESS_BOUND_US = 5_000_000
-"""1 s as in the simulation, and the start of a Python process on a loaded machine."""
+HEALING_S_MAX = 60.0
+RECORDER_END_S_MAX = 10.0
+FOLLOW_S = 0.004
 
 
-def run_processes(plan: Plan, folder: Path | None = None) -> RunResult:
-    """Run a plan against processes. Not repeatable bit for bit: time is real; its history is judged all the same."""
+@attrs.define
+class _Running:
+    """What a run has, and what is left of it when it breaks down."""
+
+    world: ProcessWorld | None = None
+    recording: Recording | None = None
+    events: list[Event] = attrs.field(factory=list)
+
+
+def run_processes(
+    plan: Plan, folder: Path | None = None, *, environment: dict[str, str] | None = None
+) -> RunResult:
+    """Run a plan against processes. Not repeatable bit for bit: time is real; its history is judged all the same.
+
+    ``environment``: variables of the brokers' processes beside those of this one.
+    """
     began = time.perf_counter()
-    worlds: list[ProcessWorld] = []
+    running = _Running()
     error = ""
     with tempfile.TemporaryDirectory(prefix="mqcore-t1-") as temporary:
         try:
-            trio.run(_play, plan, folder or Path(temporary), worlds)
+            trio.run(_play, plan, folder or Path(temporary), environment, running)
         except Exception as failure:
             cause: BaseException = failure
             while isinstance(cause, BaseExceptionGroup):
                 cause = cause.exceptions[0]
             error = f"{type(cause).__name__}: {cause}"
-    world = worlds[0]
+    world = running.world
     return RunResult(
         plan=plan,
-        history=world.history,
+        history=running.events,
         notices=[],
-        witnesses=Counter(world.witnesses),
-        exits=world.exits,
-        events=len(world.history),
+        witnesses=Counter(world.witnesses if world is not None else {}),
+        exits=world.exits if world is not None else [],
+        events=len(running.events),
         calls=0,
         real_seconds=time.perf_counter() - began,
         virtual_seconds=0.0,
@@ -65,45 +88,117 @@ def run_processes(plan: Plan, folder: Path | None = None) -> RunResult:
     )
 
 
-async def _play(plan: Plan, folder: Path, worlds: list[ProcessWorld]) -> None:
-    plan = attrs.evolve(plan, producers=tuple(_lengthened(producer) for producer in plan.producers))
-    world = ProcessWorld(plan, folder)
-    worlds.append(world)
-    world.record(_setting(plan))
+async def _play(plan: Plan, folder: Path, environment: dict[str, str] | None, running: _Running) -> None:
+    capabilities = _capabilities(plan)
+    volatile = max(capabilities.append_level, capabilities.flush_level) < Level.PAGE_CACHE
+    world = running.world = ProcessWorld(plan, folder, volatile=volatile, environment=environment)
+    recording = running.recording = Recording(folder / "recorded.jsonl")
+    world.record(_setting(plan, capabilities))
+    world.record(Phase(time_us=world.now_us(), name="safety"))
     async with trio.open_nursery() as nursery:
+        proxy = None
+        if plan.family in PROXY_FAMILIES:
+            proxy = Proxy(address(plan.transport, folder, "proxy"), world.url, seeded(plan.seed, "proxy"), _hit(world))
+            await nursery.start(proxy.run)
+        injector = Injector(world, recording, proxy)
         nursery.start_soon(world.run_broker)
-        world.record(Phase(time_us=world.now_us(), name="safety"))
-        await world.until(lambda: world.history[-1].__class__.__name__ == "Started")
-        async with trio.open_nursery() as clients:
-            working = [Producer(world, each, TOPIC) for each in plan.producers]
-            for producer in working:
-                clients.start_soon(producer.run)
-            for consumer in plan.consumers:
-                clients.start_soon(Consumer(world, consumer, TOPIC).run)
-            clients.start_soon(_inject, world)
-            with trio.move_on_after(SAFETY_S_MAX):
-                await world.until(lambda: all(producer.done for producer in working))
-            world.record(Phase(time_us=world.now_us(), name="healing"))
-            await _end_life(world)
-            with trio.move_on_after(HEALING_S_MAX):
-                await world.until(lambda: all(producer.done for producer in working))
-            await _probe(world)
-            clients.cancel_scope.cancel()
+        nursery.start_soon(_follow, world, recording)
+        async with trio.open_nursery() as recording_nursery:
+            finish = trio.Event()
+            url = proxy.url if proxy is not None else world.url
+            recording_nursery.start_soon(_run_recorder, world, url, finish)
+            await _safety_and_healing(world, recording, injector)
+            finish.set()
+        recording.read()
         await _drain(world)
         world.closing = True
         nursery.cancel_scope.cancel()
-    world.record(Witnessed(time_us=world.now_us(), counts=dict(sorted(world.witnesses.items()))))
+    history = merged(world.history, recording, world.lives)
+    running.events[:] = [*history, Witnessed(time_us=world.now_us(), counts=dict(sorted(world.witnesses.items())))]
 
 
-def _lengthened(producer: ProducerPlan) -> ProducerPlan:
-    """Give a producer work for about a second of real time: its sends again and again, with short pauses."""
-    sends = [attrs.evolve(send, pause_us=min(send.pause_us, 2_000)) for send in producer.sends]
-    return attrs.evolve(producer, sends=tuple((sends * SENDS_MAX)[:SENDS_MAX]))
+async def _safety_and_healing(world: ProcessWorld, recording: Recording, injector: Injector) -> None:
+    await world.until(lambda: bool(recording.events) or world.life > 1)
+    with trio.move_on_after(SAFETY_S_MAX):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(injector.run)
+            await world.until(lambda: recording.done)
+            if not any(fault.kind.startswith("proxy") for fault in world.plan.faults):
+                # what has begun is finished; a fault that waits for work that is done is not
+                nursery.cancel_scope.cancel()
+    world.record(Phase(time_us=world.now_us(), name="healing"))
+    await injector.heal()
+    with trio.move_on_after(HEALING_S_MAX):
+        await world.until(lambda: recording.done)
+    await _probe(world)
 
 
-def _setting(plan: Plan) -> Setting:
-    backend = create_storage(plan.storage.replace("{dir}", "/nowhere"), StorageContext(ports=system_ports()))
-    capabilities = backend.capabilities
+def _hit(world: ProcessWorld):  # type: ignore[no-untyped-def]
+    def hit(kind: str, target: str) -> None:
+        world.witnesses[kind] += 1
+        world.witnesses[f"{kind}:{target}"] += 1
+
+    return hit
+
+
+async def _run_recorder(world: ProcessWorld, url: str, finish: trio.Event) -> None:
+    """Run the recorder until ``finish``; it ends when its standard input does."""
+    place = world.folder / "plan.json"
+    place.write_text(plan_to_json(world.plan), encoding="utf-8")
+    asked = {
+        "plan": str(place),
+        "to": str(world.folder / "recorded.jsonl"),
+        "url": url,
+        "began_us": world.began_us,
+    }
+    printed = world.folder / "recorder.txt"
+    with printed.open("w", encoding="utf-8") as log:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "mqcore_conformance.processes._recorder", json.dumps(asked)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    assert process.stdin is not None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_recorder, process, printed, finish)
+            await finish.wait()
+            await process.stdin.aclose()
+            with trio.move_on_after(RECORDER_END_S_MAX):
+                await process.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+            await process.stdin.aclose()
+
+
+async def _watch_recorder(process: trio.Process, printed: Path, finish: trio.Event) -> None:
+    """A recorder that dies by itself is the engine's failure, not the broker's."""
+    status = await process.wait()
+    if not finish.is_set():
+        lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise RuntimeError(f"the recorder ended with status {status}: {lines[-1] if lines else 'it says nothing'}")
+
+
+async def _follow(world: ProcessWorld, recording: Recording) -> None:
+    """Read what the recorder writes, a little later."""
+    while True:
+        before = len(recording.events), recording.done
+        recording.read()
+        if before != (len(recording.events), recording.done):
+            world.changed()
+        await trio.sleep(FOLLOW_S)
+
+
+def _capabilities(plan: Plan) -> Capabilities:
+    url = plan.storage.replace("{dir}", "/nowhere")
+    return create_storage(url, StorageContext(ports=system_ports())).capabilities
+
+
+def _setting(plan: Plan, capabilities: Capabilities) -> Setting:
     flush = plan.flush or ("sync" if capabilities.flush_level >= Level.DISK else "none")
     policies = (flush,) if plan.weakest_send is None else (flush, plan.weakest_send)
     topic = TopicSetting(name=TOPIC, partitions=plan.partitions, flush=policies, visible=plan.visible)
@@ -117,42 +212,8 @@ def _setting(plan: Plan) -> Setting:
     )
 
 
-async def _inject(world: ProcessWorld) -> None:
-    """Strike once or twice, at a random acknowledgement or a random moment."""
-    rng = seeded(world.plan.seed, "t1")
-    if world.plan.family == "none":
-        return
-    for _ in range(rng.choice((1, 2, 3))):
-        await trio.sleep(rng.choice((0.0, rng.random() * 0.05, rng.random() * 0.2)))
-        count = len(world.stored) + rng.randint(1, 60)
-        with trio.move_on_after(0.5):
-            while len(world.stored) < count:  # noqa: ASYNC110 - the moment is to be a random one
-                await trio.sleep(0.0005)
-        life = world.life
-        if world.plan.family == "kill":
-            world.kill()
-        elif world.plan.family == "stop":
-            world.terminate()
-        else:
-            await world.pause(rng.choice((0.05, 0.4)))
-            continue
-        with trio.move_on_after(10):
-            await world.ended(life)
-
-
-async def _end_life(world: ProcessWorld) -> None:
-    life = world.life
-    if world.plan.family == "stop":
-        world.terminate()
-    elif world.plan.family == "kill":
-        world.kill()
-    else:
-        return
-    with trio.move_on_after(10):
-        await world.ended(life)
-
-
 async def _probe(world: ProcessWorld) -> None:
+    """One send to each partition, which has to succeed now."""
     for partition in range(world.plan.partitions):
         began_us = world.now_us()
         plan = ProducerPlan(

@@ -24,7 +24,7 @@ from mqcore.batch._header import (
     verify_body,
     verify_header,
 )
-from mqcore.batch._validate import control_payload, validate_batch
+from mqcore.batch._validate import PRIVATE_TAG_MIN, control_payload, validate_batch
 
 __all__ = [
     "ATTRIBUTES_KNOWN",
@@ -36,6 +36,7 @@ __all__ = [
     "BODY_CONTROL",
     "HEADER_BYTES",
     "MAGIC",
+    "PRIVATE_TAG_MIN",
     "PRODUCER_BYTES",
     "VERSION",
     "BatchHeader",

@@ -27,10 +27,12 @@ from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 
-__all__ = ["Layout", "check_batch", "control_payload", "layout_of", "validate_batch"]
+__all__ = ["PRIVATE_TAG_MIN", "Layout", "check_batch", "control_payload", "layout_of", "validate_batch"]
 
 CODEC_TAG_KNOWN_MAX = 3
 PRIVATE_TAG_MIN = 128
+"""Tags of codecs and body encodings from here to 255 are private."""
+
 _SEQUENCE_MAX = 2**64 - 1
 
 

@@ -117,7 +117,7 @@ async def _topic_list(broker: Broker, arguments: Mapping[str, Any]) -> object:
 
 async def _topic_describe(broker: Broker, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name", "after", "limit")
-    topic = broker.topics.get(_argument(arguments, "name", str))
+    topic = broker.topics.get(_argument(arguments, "name", str), to_use=False)
     page = _Page(broker, _argument(arguments, "limit", int, DESCRIBE_PAGE))
     return await _describe(broker, topic, _argument(arguments, "after", int, -1), page)
 

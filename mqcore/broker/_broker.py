@@ -254,6 +254,7 @@ class Broker:
         capabilities = self._backend.capabilities
         return Partition(
             log,
+            private_tags=topic.config.private_tags,
             policy=topic.config.flush or self.flush_policy,
             weakest=topic.config.weakest_send,
             stable_only=topic.config.visible == "stable",
@@ -292,6 +293,7 @@ class Broker:
                 partition.set_policy(
                     topic.config.flush or self.flush_policy, topic.config.weakest_send, topic.config.visible == "stable"
                 )
+                partition.private_tags = frozenset(topic.config.private_tags)
                 partition.advance()
 
     async def remove_logs(self, topic_id: bytes) -> None:

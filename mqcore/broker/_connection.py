@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mqcore.abc import ByteStream, Peer
-from mqcore.batch import validate_batch
+from mqcore.batch import PRIVATE_TAG_MIN, BatchHeader, validate_batch
 from mqcore.broker._outbox import Outbox
 from mqcore.broker._partition import Partition, Send
 from mqcore.errors import (
@@ -191,6 +191,9 @@ class ClientConnection:
             except CorruptionError as error:
                 refusal = (Code.CHECKSUM, str(error))
             else:
+                if header.codec >= PRIVATE_TAG_MIN or header.body_encoding >= PRIVATE_TAG_MIN:
+                    refusal = _refusal_of_tags(header, partition.private_tags)
+            if refusal is None:
                 send = Send(header, message.batch, message.policy, message.request_id, sink)
                 sends = self._sends.get(partition)
                 if sends is None:
@@ -297,6 +300,14 @@ class ClientConnection:
         if silent > limits.idle_timeout_ms / 1000 and not self._connection.requests_in_flight:
             return Code.STALLED, "silence"
         return None
+
+
+def _refusal_of_tags(header: BatchHeader, named: frozenset[int]) -> tuple[int, str] | None:
+    for kind, tag in (("codec", header.codec), ("body encoding", header.body_encoding)):
+        if tag >= PRIVATE_TAG_MIN and tag not in named:
+            text = f"{kind} {tag} is private and the topic does not name it; add it to the topic's private_tags"
+            return Code.UNKNOWN_CODEC, text
+    return None
 
 
 def _code_of(error: MqcoreError) -> int:

@@ -8,7 +8,7 @@ sockets: replies go to a ``ReplySink``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import trio
@@ -82,7 +82,7 @@ class Partition:
     """A partition that this broker is primary of.
 
     ``policy`` is the topic's flush policy, ``weakest`` the weakest one that a send may ask for (None: the topic's).
-    ``stable_only``: consumers see flushed messages only.
+    ``stable_only``: consumers see flushed messages only. ``private_tags``: those that the topic names.
     """
 
     def __init__(
@@ -99,8 +99,10 @@ class Partition:
         now_us: Callable[[], int],
         epoch: int,
         report: Callable[[Notice], None],
+        private_tags: Iterable[int] = (),
     ) -> None:
         self.log = log
+        self.private_tags = frozenset(private_tags)
         self._report = report
         self._is_refusing = False
         self.epoch = epoch

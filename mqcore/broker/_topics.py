@@ -6,7 +6,7 @@ first, files later. A topic has a random id, and its logs are named by id, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -22,7 +22,7 @@ from mqcore.log import MetadataLog
 from mqcore.ports import Ports
 from mqcore.protocol import Code
 
-__all__ = ["Topic", "Topics", "config_from_json", "config_to_json"]
+__all__ = ["Topic", "Topics", "config_from_json", "config_to_json", "topic_names"]
 
 RECORD_TYPES = ("topic-created", "topic-altered", "topic-deleted", "topic-removed")
 
@@ -52,6 +52,11 @@ _converter.register_structure_hook_func(
     lambda hint: hint == FlushPolicy or hint == FlushPolicy | None,
     lambda text, _: None if text is None else parse_flush(str(text)),
 )
+
+
+def topic_names(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Names by id (hexadecimal) of the topics of these records, deleted ones too as long as they are remembered."""
+    return {str(record["id"]): str(record["name"]) for record in records if "id" in record and "name" in record}
 
 
 def config_to_json(config: TopicConfig) -> dict[str, Any]:
@@ -136,11 +141,17 @@ class Topics:
         else:
             self.deleted.pop(topic_id, None)
 
-    def get(self, name: str) -> Topic:
-        """Return the topic called ``name``; ``RejectedError`` (unknown-topic) says how to make it."""
+    def get(self, name: str, *, to_use: bool = True) -> Topic:
+        """Return the topic called ``name``.
+
+        ``RejectedError`` (unknown-topic) says how to make it if it is wanted ``to_use``; ``ConfigurationError`` for a
+        name that no topic can have.
+        """
         topic = self.by_name.get(name)
         if topic is None:
-            raise _refused(Code.UNKNOWN_TOPIC, f"no topic {name!r} here: make it with 'mqcore topic create {name}'")
+            check_topic_name(name, self._limits)
+            remedy = f"make it with 'mqcore topic create {name}'" if to_use else "'mqcore topic list' shows them all"
+            raise _refused(Code.UNKNOWN_TOPIC, f"no topic {name!r} here: {remedy}")
         return topic
 
     async def create(self, name: str, config: TopicConfig) -> Topic:
@@ -162,14 +173,14 @@ class Topics:
         ``check`` is given the name and what comes of it, after every change before this one; it raises what refuses it.
         """
         async with self._changing:
-            topic, config = self.get(name), self._altered_config(name, changes)
+            topic, config = self.get(name, to_use=False), self._altered_config(name, changes)
             check(name, config)
             self._check_room(config.partitions - topic.partitions)
             await self._write("topic-altered", topic.id, name=name, config=config_to_json(config))
             return self.by_id[topic.id]
 
     def _altered_config(self, name: str, changes: Mapping[str, Any]) -> TopicConfig:
-        topic = self.get(name)
+        topic = self.get(name, to_use=False)
         plain = {**config_to_json(topic.config), **changes}
         config = config_from_json({key: value for key, value in plain.items() if value is not None})
         if config.partitions < topic.partitions:
@@ -183,7 +194,7 @@ class Topics:
     async def delete(self, name: str) -> Topic:
         """Delete a topic from the catalogue, durably; its logs are the caller's to remove, then ``removed``."""
         async with self._changing:
-            topic = self.get(name)
+            topic = self.get(name, to_use=False)
             await self._write("topic-deleted", topic.id)
             return topic
 

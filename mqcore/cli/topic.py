@@ -28,7 +28,7 @@ __all__ = ["command"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
-KEYS = ("flush", "weakest-send", "visible")
+KEYS = ("flush", "weakest-send", "visible", "private-tags")
 
 
 @click.group(
@@ -53,6 +53,13 @@ def _config_options(function: F) -> F:
         click.option(
             "--visible", type=click.Choice(["committed", "stable"]), help="When consumers see a message."
         ),
+        click.option(
+            "--private-tag",
+            "private_tags",
+            type=click.IntRange(128, 255),
+            multiple=True,
+            help="Tag of a private codec or body encoding that batches may have; repeatable.",
+        ),
     )
     for option in reversed(options):
         function = option(function)
@@ -60,7 +67,7 @@ def _config_options(function: F) -> F:
 
 
 def _changes(given: dict[str, Any]) -> dict[str, object]:
-    return {key: value for key, value in given.items() if value is not None}
+    return {key: value for key, value in given.items() if value not in (None, ())}
 
 
 def _ask(request: Callable[[Admin], Awaitable[R]]) -> R:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import attrs
 from attrs import validators
 
+from mqcore.batch import PRIVATE_TAG_MIN
 from mqcore.config._names import check_topic_name
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees.faults import Fault
@@ -152,6 +153,11 @@ class TopicConfig:
     weakest_send: FlushPolicy | None = _key(None, "weakest flush policy that one send may ask for; else the topic's")
     visible: Literal["committed", "stable"] = _key(
         "committed", "consumers see what meets the topic's policy, or only what is flushed and held by the whole set"
+    )
+    private_tags: tuple[int, ...] = _key(
+        (),
+        "tags of private codecs and body encodings, 128 to 255, that its batches may have",
+        validators.deep_iterable(validators.and_(validators.ge(PRIVATE_TAG_MIN), validators.le(255))),
     )
 
 

@@ -13,7 +13,18 @@ from collections.abc import Mapping, Sequence
 import attrs
 import click
 
-from mqcore.cli.shell import Group, Size, Verb, current, end, output_options, write_json, write_line, write_table
+from mqcore.cli.shell import (
+    Group,
+    Size,
+    Verb,
+    current,
+    end,
+    make_folder,
+    output_options,
+    write_json,
+    write_line,
+    write_table,
+)
 from mqcore_bench._children import ChildFailed, machine
 from mqcore_bench._mqcore import mqcore_for
 from mqcore_bench._report import HEADINGS, Line, line_of, table
@@ -73,6 +84,8 @@ def run(
         rows = select(names)
     except KeyError as error:
         raise click.UsageError(f"no row {error.args[0]!r}; 'mqcore bench list' shows them") from None
+    if to is not None:
+        make_folder(to)
     settings = Settings(seconds=seconds, size_bytes=size, data=data)
     failed: list[str] = []
     lines = []

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import singledispatch
 
 from mqcore_bench._children import ChildFailed, data_directory, end, measure, resident_bytes, serving
-from mqcore_bench._rows import Consume, Memory, Open, Publish, Scale, Spread, Work
+from mqcore_bench._rows import Consume, Memory, Open, Publish, Scale, Simulate, Spread, Work
 from mqcore_bench._segments import SEGMENT_BYTES
 from mqcore_bench._subjects import BURST_SEGMENTS, MESSAGE_BYTES, Settings, Subject, value_of
 
@@ -117,3 +117,9 @@ def _scale(work: Scale, settings: Settings) -> float:
             result = measure("_load", "scale", url, partitions, connections, 16, settings.seconds)
         rates.append(result["messages"] / result["seconds"])
     return float(rates[0] / rates[1])
+
+
+@_measure.register
+def _simulate(work: Simulate, settings: Settings) -> float:
+    result = measure("_simulation", settings.seconds)
+    return float(result[work.of] / result["seconds"])

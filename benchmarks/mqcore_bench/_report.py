@@ -55,12 +55,16 @@ def _target(row: Row) -> str:
     sign = ">=" if row.more_is_better else "<="
     if row.at_most is not None:
         return f"<= {row.at_most:g} {row.unit}"
+    if row.at_least is not None:
+        return f">= {row.at_least:g} {row.unit}"
     return f"{sign} {row.ratio:g}" if row.ratio is not None else ""
 
 
 def _met(row: Row, own: float | None, ratio: float | None) -> bool | None:
     if own is not None and row.at_most is not None:
         return own <= row.at_most
+    if own is not None and row.at_least is not None:
+        return own >= row.at_least
     if ratio is None or row.ratio is None:
         return None
     return ratio >= row.ratio if row.more_is_better else ratio <= row.ratio

@@ -10,7 +10,19 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-__all__ = ["BEST_PEER_RATE", "ROWS", "Consume", "Memory", "Open", "Publish", "Row", "Scale", "Spread", "select"]
+__all__ = [
+    "BEST_PEER_RATE",
+    "ROWS",
+    "Consume",
+    "Memory",
+    "Open",
+    "Publish",
+    "Row",
+    "Scale",
+    "Simulate",
+    "Spread",
+    "select",
+]
 
 BEST_PEER_RATE = 452_000
 """Messages per second that the fastest peer published on the reference machine (RabbitMQ stream, 1 KiB)."""
@@ -70,7 +82,14 @@ class Scale:
     connections: int
 
 
-Work: TypeAlias = Publish | Consume | Open | Memory | Spread | Scale
+@attrs.frozen(kw_only=True)
+class Simulate:
+    """Plans of the conformance suite, one after the other: rate of their ``events``, or of whole ``runs``."""
+
+    of: Literal["events", "runs"]
+
+
+Work: TypeAlias = Publish | Consume | Open | Memory | Spread | Scale | Simulate
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +97,7 @@ class Row:
     """One line of the report.
 
     ``ratio`` is to be reached against the limit, which is the smaller of toy and probe: at least so much where more is
-    better, at most where less is. ``at_most`` is a target in the row's own unit.
+    better, at most where less is. ``at_most`` and ``at_least`` are targets in the row's own unit.
     """
 
     name: str
@@ -88,6 +107,7 @@ class Row:
     more_is_better: bool = True
     ratio: float | None = None
     at_most: float | None = None
+    at_least: float | None = None
 
 
 def _publish(batch: int, flush: Literal["async", "sync"], delay_ms: int) -> Row:
@@ -179,6 +199,20 @@ ROWS: tuple[Row, ...] = (
         Scale(partitions=10_000, connections=1_000),
         "x",
         2,
+    ),
+    Row(
+        name="simulation-events",
+        summary="simulation of file storage over TCP under mixed faults: events in a second of one core",
+        work=Simulate(of="events"),
+        unit="event/s",
+        at_least=20_000,
+    ),
+    Row(
+        name="simulation-runs",
+        summary="the same: plans run and judged",
+        work=Simulate(of="runs"),
+        unit="run/s",
+        at_least=6.5,
     ),
 )
 """Every row, in the order of the report."""

@@ -61,3 +61,11 @@ def test_a_row_is_measured_for_every_subject(capsys, tmp_path, row):
     assert {"cpus", "kernel", "python", "file_system"} <= report["machine"].keys()
 
 
+
+
+@pytest.mark.slow
+def test_the_simulation_is_measured_without_anything_to_compare(capsys):
+    assert run(["--output", "json", "bench", "run", "simulation-events", "--seconds", "0.1", "--rounds", "1"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["medians"].keys() == {"mqcore"}
+    assert line["medians"]["mqcore"] > 1_000

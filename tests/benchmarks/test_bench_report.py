@@ -33,6 +33,13 @@ def test_an_absolute_target_needs_no_limit():
     assert line_of(COST, {"mqcore": [61]}).met is False
 
 
+def test_a_rate_of_its_own_has_to_reach_its_target():
+    rate = Row(name="events", summary="", work=Memory(of="idle"), unit="event/s", at_least=20_000)
+    assert line_of(rate, {"mqcore": [20_000]}).met is True
+    assert line_of(rate, {"mqcore": [19_999]}).met is False
+    assert line_of(rate, {}).target == ">= 20000 event/s"
+
+
 def test_a_row_without_a_measurement_of_mqcore_is_neither_met_nor_missed():
     line = line_of(RATE, {"mqcore": [], "toy": [1]})
     assert (line.ratio, line.met) == (None, None)

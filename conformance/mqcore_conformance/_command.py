@@ -1,110 +1,43 @@
-"""The verb ``conformance``: run, list, explain, replay, selftest, matrix, diff."""
+"""The verb ``conformance``: its verbs, what they write, how they end. ``run`` and the readers of reports are here."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
-from mqcore.cli.shell import (
-    Duration,
-    Group,
-    Verb,
-    current,
-    end,
-    output_options,
-    refuse,
-    write_json,
-    write_line,
-    write_table,
-)
+from mqcore.cli.shell import Group, Verb, current, end, output_options, write_json, write_line, write_table
 from mqcore.guarantees import CLAUSES
+from mqcore_conformance._explain_command import explain
+from mqcore_conformance._progress import line_of, watched
+from mqcore_conformance._replay_command import replay
+from mqcore_conformance._request_options import request_of, request_options
 from mqcore_conformance._selftest_command import selftest
-from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
-from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES
+from mqcore_conformance.checkers import NOT_BUILT
+from mqcore_conformance.estimates import estimate_s, machine_factor
+from mqcore_conformance.interrupts import interrupt_watched
 from mqcore_conformance.report import (
     EXIT_CODES,
+    NOT_BUILT_YET,
+    RED,
     Record,
     ReportFile,
     diff,
     exit_code_of,
-    explain_failure,
-    load_repro,
+    made_with,
     matrix,
     read_records,
     write_pages,
 )
-from mqcore_conformance.runner import STORAGES, TIERS, TRANSPORTS, Request, plan_cells, run_request
+from mqcore_conformance.report import NOT_BUILT as ROWS_NOT_BUILT
+from mqcore_conformance.request import CellPiece, Piece, Request, pieces_of
+from mqcore_conformance.runner import Ending, run_request
 
 __all__ = ["conformance"]
 
-RUNS_PER_SECOND = 8
-CONTRACT_SECONDS = {"storage": 2, "transport": 2}
-
-
-def _split(value: str, everything: tuple[str, ...]) -> tuple[str, ...]:
-    return everything if value == "all" else tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _storages(values: tuple[str, ...]) -> tuple[str, ...]:
-    found: list[str] = []
-    for value in values or ("all",):
-        if value == "all":
-            found += STORAGES
-        else:
-            known = {url.partition(":")[0]: url for url in STORAGES}
-            found.append(known.get(value, value))
-    return tuple(dict.fromkeys(found))
-
-
-def _request_options(function: click.Command) -> click.Command:
-    for option in (
-        click.option(
-            "--storage", multiple=True, metavar="URL", help="A storage URL with {dir}, its name, or all (default)."
-        ),
-        click.option(
-            "--transport", default="all", metavar="NAMES", help="tcp, unix, inproc; by comma, or all (default)."
-        ),
-        click.option(
-            "--flush", default="all", metavar="NAMES", help="sync, async, none; by comma, or all (default)."
-        ),
-        click.option(
-            "--family", default="all", metavar="NAMES", help="Families of faults; all leaves out crash-points."
-        ),
-        click.option(
-            "--tier", default="contract,T0", metavar="NAMES", help="contract, T0, T1; by comma. [contract,T0]"
-        ),
-        click.option("--clause", default="", metavar="IDS", help="Judge these clauses only, such as G01,G11."),
-        click.option("--cell", default="", metavar="TEXT", help="Only cells whose name contains this."),
-        click.option("--seeds", default=2, type=click.IntRange(1), show_default=True, help="Seeds per cell."),
-        click.option(
-            "--first-seed", default=0, type=click.IntRange(0), show_default=True, help="The first of them."
-        ),
-        click.option(
-            "--budget", type=Duration, metavar="DURATION", help="Stop after this time; the rest is left out."
-        ),
-        click.option("--jobs", default=1, type=click.IntRange(1, 64), show_default=True, help="Processes."),
-    ):
-        function = option(function)
-    return function
-
-
-def _request(options: dict[str, object]) -> Request:
-    seeds, first, budget_ms = int(str(options["seeds"])), int(str(options["first_seed"])), options["budget"]
-    storage = options["storage"]
-    assert isinstance(storage, tuple)
-    return Request(
-        storages=_storages(storage),
-        transports=_split(str(options["transport"]), TRANSPORTS),
-        flushes=_split(str(options["flush"]), tuple(FLUSH_POLICIES)),
-        families=_split(str(options["family"]), tuple(FAMILIES)),
-        tiers=_split(str(options["tier"]), TIERS),
-        clauses=_split(str(options["clause"]), ()),
-        cells=str(options["cell"]),
-        seeds=tuple(range(first, first + seeds)),
-        budget_s=int(str(budget_ms)) / 1000 if budget_ms is not None else None,
-        jobs=int(str(options["jobs"])),
-    )
+WORST_SHOWN_MAX = 10
 
 
 @click.group(
@@ -119,7 +52,8 @@ def _request(options: dict[str, object]) -> Request:
 def conformance() -> None:
     """Test storages, transports and builds clause by clause, under faults.
 
-    Exit status: 0 conformant, 1 violation, 2 wrong usage, 3 liveness, 4 incomplete or inconclusive, 5 engine.
+    Exit status: 0 conformant, 1 violation, 2 wrong usage, 3 liveness, 4 incomplete or inconclusive, 5 engine,
+    130 interrupted.
     """
 
 
@@ -132,7 +66,7 @@ def conformance() -> None:
         "mqcore conformance run --clause G01 --family power-cut --budget 60s --to report",
     ],
 )
-@_request_options  # type: ignore[arg-type]
+@request_options
 @click.option(
     "--to",
     "folder",
@@ -140,130 +74,143 @@ def conformance() -> None:
     show_default=True,
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the report; the same folder goes on with a run that was interrupted.",
+    help="Folder of the report; the same command goes on with a run that was interrupted.",
 )
 @output_options
-def run(folder: Path, **options: object) -> None:
-    """Run checks and cells, one line each; a run that was interrupted goes on where it ended."""
-    request = _request(options)
-    arguments = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in sorted(options.items())
-    }
-    arguments.pop("jobs")
-    arguments.pop("budget")
-    report = ReportFile(folder, arguments)
-    complete = False
+def run(folder: Path, **options: Any) -> None:
+    """Run checks and cells, one line each; what the report holds already is not run again."""
+    request, data = request_of(options)
+    pieces = pieces_of(request)
+    report = ReportFile(folder, request.arguments(), made_with(data))
     try:
-        complete = run_request(request, report, _tell)
-    except KeyboardInterrupt:
-        click.echo("interrupted: the report holds what was finished; the same command goes on", err=True)
+        with interrupt_watched() as interrupt:
+            with watched(request.jobs) as watcher:
+                ending = run_request(request, report, watcher, interrupt=interrupt, folder=data)
+            records = report.latest()
+            write_pages(folder, records)
     finally:
-        write_pages(folder, report.records)
         report.close()
-    code = exit_code_of(report.records, complete=complete)
+    _conclude(folder, records, ending, len(pieces))
+
+
+def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: int) -> None:
+    """Say what came of a run, and end."""
+    done = sum(record["kind"] != "run" for record in records)
+    code = exit_code_of(records, complete=ending is Ending.COMPLETE)
+    if ending is Ending.INTERRUPTED:
+        code = EXIT_CODES["interrupted"]
     meaning = next(name for name, number in EXIT_CODES.items() if number == code)
-    if not current().json:
-        write_line(f"{meaning}: {folder}/report.html")
+    if current().json:
+        write_json({"kind": "end", "exit": code, "meaning": meaning, "report": str(folder / "report.html")})
+        end(code)
+    red = [record for record in records if record.get("status") in RED]
+    if len(red) > 1:
+        write_line()
+        for record in red[:WORST_SHOWN_MAX]:
+            write_line(line_of(record))
+        if len(red) > WORST_SHOWN_MAX:
+            write_line(f"... and {len(red) - WORST_SHOWN_MAX} more")
+    if ending is Ending.INTERRUPTED:
+        click.echo(f"interrupted: {done} of {total} are in the report; the same command goes on", err=True)
+    elif ending is Ending.OUT_OF_TIME:
+        click.echo("time was up before all was run; the same command goes on", err=True)
+    write_line(f"{meaning}: {_counts(records)}; {folder}/report.html")
     end(code)
 
 
-def _tell(record: Record) -> None:
-    if current().json:
-        write_json(record)
-        return
-    seconds = f"{record['seconds']:6.1f} s"
-    detail = record.get("text") or record.get("reason") or ""
-    if record["kind"] == "cell" and record["failures"]:
-        failure = record["failures"][0]
-        texts = [one["text"] for one in failure["violations"]] or [failure["error"]]
-        detail = f"{texts[0]}; replay: {failure['repro']}"
-    write_line(f"{record['status']:12} {record['name']:44} {seconds}  {detail[:300]}".rstrip())
+def _counts(records: Sequence[Record]) -> str:
+    statuses = [record["status"] for record in records if "status" in record]
+    return ", ".join(f"{statuses.count(one)} {one}" for one in sorted(set(statuses), key=statuses.count, reverse=True))
 
 
-@conformance.command("list", cls=Verb, examples=["mqcore conformance list --estimate"])
-@_request_options  # type: ignore[arg-type]
-@click.option("--estimate", is_flag=True, help="Also say how long it takes.")
+@conformance.command(
+    "list",
+    cls=Verb,
+    examples=["mqcore conformance list --estimate", "mqcore conformance list --tier T1 --storage mmap"],
+)
+@request_options
+@click.option("--estimate", is_flag=True, help="Also say how long it takes; runs a short simulation to find out.")
 @output_options
-def list_cells(estimate: bool, **options: object) -> None:
-    """List clauses, and the cells that would run."""
-    request = _request(options)
-    cells = list(plan_cells(request))
+def list_cells(estimate: bool, **options: Any) -> None:
+    """List clauses, and exactly what a run with the same options does; run nothing."""
+    request, _ = request_of(options)
+    pieces = pieces_of(request)
+    seconds = _estimate(request, pieces) if estimate else None
     if current().json:
-        for cell, why in cells:
-            write_json({"cell": cell.name, "not_run": why})
+        for piece in pieces:
+            why = piece.why if isinstance(piece, CellPiece) else ""
+            write_json({"name": piece.name, "what": _what(piece), "not_run": why})
+        for row in ROWS_NOT_BUILT:
+            write_json({"name": row.name, "what": row.what, "not_run": NOT_BUILT_YET})
+        if seconds is not None:
+            write_json({"seconds": round(seconds)})
         return
     write_table(
         [(clause, facts.name, NOT_BUILT.get(clause, "checked")) for clause, facts in CLAUSES.items()],
         ("clause", "name", "here"),
     )
     write_line()
-    write_table([(cell.name, why or f"{len(request.seeds)} seeds") for cell, why in cells], ("cell", "what runs"))
-    if estimate:
-        runs = sum(1 for _, why in cells if not why) * len(request.seeds)
-        parts = len(request.storages) * CONTRACT_SECONDS["storage"]
-        parts += len(request.transports) * CONTRACT_SECONDS["transport"]
-        seconds = runs / RUNS_PER_SECOND / request.jobs + (parts if "contract" in request.tiers else 0)
-        write_line(
-            f"\nabout {seconds:.0f} s: {runs} simulated runs in {sum(1 for _, why in cells if not why)} cells"
-        )
+    rows = [(piece.name, _what(piece)) for piece in pieces]
+    write_table([*rows, *((row.name, f"{NOT_BUILT_YET}: {row.what}") for row in ROWS_NOT_BUILT)], ("name", "what runs"))
+    write_line(f"\n{_summary(pieces)}")
+    if seconds is not None:
+        jobs = f"{request.jobs} processes" if request.jobs > 1 else "1 process"
+        budget = f"; --budget ends it after {request.budget_s:.0f} s" if request.budget_s is not None else ""
+        write_line(f"about {_rounded(seconds)} with {jobs}{budget}")
 
 
-@conformance.command("explain", cls=Verb, examples=["mqcore conformance explain G11"])
-@click.argument("clause")
-def explain(clause: str) -> None:
-    """Tell what a clause promises and how it is checked."""
-    facts = CLAUSES.get(clause.upper())
-    if facts is None:
-        refuse(f"no clause {clause!r}; one of {', '.join(CLAUSES)}")
-    write_line(f"{facts.id} {facts.name}\n\n{facts.statement}\n")
-    checker = CHECKERS.get(facts.id)
-    write_line(f"checked: {(checker.__doc__ or '').strip()}" if checker else f"not checked: {NOT_BUILT[facts.id]}")
+def _what(piece: Piece) -> str:
+    if not isinstance(piece, CellPiece):
+        return f"{piece.clause}, contract check"
+    if piece.why:
+        return f"not run: {piece.why}"
+    if piece.cell.family == "crash-points":
+        return "every crash point of 1 seed"
+    return f"{len(piece.seeds)} seed" + "s" * (len(piece.seeds) > 1)
 
 
-@conformance.command("replay", cls=Verb, examples=["mqcore conformance replay report/repro/7f3a90b1"])
-@click.argument("repro", type=click.Path(exists=True, path_type=Path))
-@output_options
-def replay(repro: Path) -> None:
-    """Run the plan of a repro again and judge it."""
-    from mqcore_conformance.cells import Failure
-    from mqcore_conformance.simulation import run_plan
-
-    plan = load_repro(repro)
-    result = run_plan(plan)
-    violations = check_history(result.history) if not result.error else []
-    failure = Failure(seed=plan.seed, plan=plan, violations=tuple(violations), result=result)
-    if current().json:
-        write_json({"plan": plan.name, "digest": result.digest, "violations": list(map(str, violations))})
-    else:
-        for line in explain_failure(failure):
-            write_line(line)
-        write_line(
-            f"history {result.digest}: " + (f"{len(violations)} violations" if violations else "every clause holds")
-        )
-    if result.error:
-        end(EXIT_CODES["engine"])
-    liveness_only = violations and all(violation.clause == "G13" for violation in violations)
-    end(EXIT_CODES["liveness" if liveness_only else "violation" if violations else "conformant"])
+def _summary(pieces: Sequence[Piece]) -> str:
+    cells = [piece for piece in pieces if isinstance(piece, CellPiece)]
+    run = [piece for piece in cells if not piece.why]
+    runs = sum(len(piece.seeds) for piece in run)
+    names = len({piece.cell.name for piece in run})
+    left = len({piece.cell.name for piece in cells}) - names
+    return f"{len(pieces) - len(cells)} contract checks; {names} cells of {runs} runs; {left} cells not run"
 
 
+def _estimate(request: Request, pieces: Sequence[Piece]) -> float:
+    longest = max(map(estimate_s, pieces))
+    return machine_factor() * max(longest, sum(map(estimate_s, pieces)) / request.jobs)
+
+
+def _rounded(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+conformance.add_command(explain)
+conformance.add_command(replay)
 conformance.add_command(selftest)
 
 
 @conformance.command("matrix", cls=Verb, examples=["mqcore conformance matrix report"])
-@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@output_options
 def show_matrix(folder: Path) -> None:
     """Print the matrix of a report, and write its pages again."""
-    records = read_records(folder / "report.jsonl")
+    records = read_records(folder)
     write_pages(folder, records)
-    write_line(matrix(records))
+    write_line(matrix(records).rstrip())
 
 
 @conformance.command("diff", cls=Verb, examples=["mqcore conformance diff report-old report-new"])
-@click.argument("old", type=click.Path(exists=True, path_type=Path))
-@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@click.argument("old", metavar="OLD", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", metavar="NEW", type=click.Path(exists=True, path_type=Path))
+@output_options
 def show_diff(old: Path, new: Path) -> None:
-    """Print what changed colour from one report to another; status 1 when something did."""
-    lines = diff(read_records(old / "report.jsonl"), read_records(new / "report.jsonl"))
+    """Print what changed colour from one report to another, came or went; status 1 when something did."""
+    lines = diff(read_records(old), read_records(new))
     for line in lines:
         write_line(line)
     if not lines:

@@ -1,14 +1,14 @@
 """What is asked for, and the pieces of work that follow from it: contract checks, and cells by up to 500 seeds.
 
-Composes each storage once to see what it can do; runs nothing. What is wrong with a request is said before anything runs.
+Composes each storage once to see what it can do; runs nothing. What is wrong with a request is said before it runs.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any, TypeAlias
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from functools import cache, partial
+from typing import TypeAlias, cast
 
 import attrs
 
@@ -17,12 +17,17 @@ from mqcore.errors import ConfigurationError, MqcoreError, PluginInvalidError
 from mqcore.guarantees import CLAUSES, Level
 from mqcore.registry import create_storage, create_transport, find, installed
 from mqcore.testing import ModelDisk, model_ports
+from mqcore_conformance.apart import run_apart
 from mqcore_conformance.cells import DISK_FAMILIES, Cell, cells_of, label_of
-from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
+from mqcore_conformance.checkers import CHECKERS
+from mqcore_conformance.checkers import NOT_BUILT as CLAUSES_NOT_BUILT
 from mqcore_conformance.contract import checks_of
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
+from mqcore_conformance.seeds import ranges_of
 from mqcore_conformance.simulation import URLS
+from mqcore_conformance.whereabouts import printable
 
 __all__ = [
     "ALL_FAMILIES",
@@ -46,6 +51,7 @@ TIERS = ("contract", "T0", "T1")
 ALL_FAMILIES = tuple(dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
 SEEDS_PER_PIECE = 500
 """So that long runs use every job, and lose little when they are interrupted."""
+COMPOSE_S_MAX = 5.0
 SAMPLE_FOLDER = "/data"
 TRANSPORT_SAMPLES = ("{name}://127.0.0.1:0", "{name}://{{dir}}/socket", "{name}://conformance", "{name}://")
 
@@ -77,10 +83,10 @@ class Request:
         ):
             for name in names:
                 if name not in allowed:
-                    raise ConfigurationError(f"no {what} {name!r}{suggest(name, allowed)}")
+                    raise ConfigurationError(f"no {what} {name!r}{_later(name) or suggest(name, allowed)}")
         for clause in self.clauses:
-            if clause in NOT_BUILT:
-                raise ConfigurationError(f"clause {clause} is not checked: {NOT_BUILT[clause]}")
+            if clause in CLAUSES_NOT_BUILT:
+                raise ConfigurationError(f"clause {clause} is not checked: {CLAUSES_NOT_BUILT[clause]}")
             if clause not in CHECKERS:
                 raise ConfigurationError(f"no clause {clause!r}{suggest(clause, CLAUSES)}")
 
@@ -132,26 +138,20 @@ class CellPiece:
 Piece: TypeAlias = CheckPiece | CellPiece
 
 
+def _later(name: str) -> str:
+    """Return the end of a refusal of what has its place in the matrix and is not built."""
+    rows = [row for row in NOT_BUILT if name.lower() in (row.tier.lower(), row.storage, row.transport)]
+    return f": {rows[0].what}, {NOT_BUILT_YET}" if rows else ""
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return the end of a refusal: what may have been meant, and all that there is."""
     names = list(allowed)
+    if name[:1] == "G" and name[1:].isdecimal():
+        name = f"G{int(name[1:]):02}"
     near = difflib.get_close_matches(name.lower(), [one.lower() for one in names], 1, 0.5)
     meant = next((one for one in names if near and one.lower() == near[0]), "")
     return (f"; did you mean {meant!r}? One of " if meant else "; one of ") + ", ".join(names)
-
-
-def ranges_of(numbers: Sequence[int]) -> str:
-    """Return ``0-19, 40`` for many numbers."""
-    texts: list[str] = []
-    begin = previous = None
-    for number in [*sorted(set(numbers)), None]:
-        if previous is not None and number == previous + 1:
-            previous = number
-            continue
-        if begin is not None:
-            texts.append(str(begin) if begin == previous else f"{begin}-{previous}")
-        begin = previous = number
-    return ", ".join(texts)
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def resolve_storage(value: str) -> str:
     scheme, colon, rest = value.partition(":")
     names = [one.name for one in installed("storage")]
     if scheme not in names:
-        raise ConfigurationError(f"no storage {value!r}{suggest(scheme, [*names, 'all'])}")
+        raise ConfigurationError(f"no storage {value!r}{_later(scheme) or suggest(scheme, [*names, 'all'])}")
     find("storage", scheme)
     if not colon:
         samples = [f"{scheme}://{{dir}}", f"{scheme}://"]
@@ -185,7 +185,7 @@ def resolve_transport(value: str) -> str:
     scheme, colon, _ = value.partition(":")
     names = [one.name for one in installed("transports")]
     if scheme not in names:
-        raise ConfigurationError(f"no transport {value!r}{suggest(scheme, [*names, 'all'])}")
+        raise ConfigurationError(f"no transport {value!r}{_later(scheme) or suggest(scheme, [*names, 'all'])}")
     find("transports", scheme)
     if not colon and value in TRANSPORTS:
         return value
@@ -204,28 +204,39 @@ def resolve_transport(value: str) -> str:
     raise ConfigurationError(f"transport {value!r} cannot be composed: {refusal}{hint}")
 
 
+@attrs.frozen
+class _Asked:
+    """What a storage says of itself; ``refusal``: the URL is wrongly written; ``problem``: the part is broken."""
+
+    capabilities: Capabilities | None = None
+    refusal: str = ""
+    problem: str = ""
+
+
 def _refusal(url: str) -> str:
     """Return why a URL is wrongly written, if it is; what is wrong with the part itself is for its checks to say."""
-    try:
-        _capabilities(url)
-    except PluginInvalidError:
-        return ""
-    except MqcoreError as error:
-        return str(error)
-    except Exception:
-        return ""
-    return ""
+    return _ask(url).refusal
 
 
-def _capabilities(url: str) -> Capabilities:
-    return _capabilities_of(url, find("storage", url.partition(":")[0]))
+def _ask(url: str) -> _Asked:
+    return _ask_part(url, cast(Hashable, find("storage", url.partition(":")[0])))
 
 
 @cache
-def _capabilities_of(url: str, part: type[Any]) -> Capabilities:
-    """``part``: the class of now, because another one may be registered under the same name later."""
+def _ask_part(url: str, part: Hashable) -> _Asked:
+    """Compose in a child: even that may hang. ``part``: the class of now; another may come to bear its name."""
+    outcome = run_apart(partial(_compose, url), seconds_max=COMPOSE_S_MAX)
+    return outcome.value or _Asked(problem=outcome.problem)
+
+
+def _compose(url: str) -> _Asked:
     context = StorageContext(ports=model_ports(0, ModelDisk(0)))
-    return create_storage(url.replace("{dir}", SAMPLE_FOLDER), context).capabilities
+    try:
+        return _Asked(create_storage(url.replace("{dir}", SAMPLE_FOLDER), context).capabilities)
+    except PluginInvalidError as error:
+        return _Asked(problem=printable(str(error)))
+    except MqcoreError as error:
+        return _Asked(refusal=printable(str(error)))
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------------
@@ -274,13 +285,11 @@ def plan_cells(request: Request) -> Iterator[tuple[Cell, str]]:
 
 
 def _why_not(cell: Cell) -> str:
-    try:
-        capabilities = _capabilities(cell.storage)
-    except MqcoreError as error:
-        return f"the storage cannot be composed: {error}"
-    except Exception as error:
-        return f"the storage cannot be composed: it raised {type(error).__name__}"
-    return _why_not_in_processes(cell, capabilities) if cell.tier == "T1" else _why_not_simulated(cell, capabilities)
+    asked = _ask(cell.storage)
+    if asked.capabilities is None:
+        return f"the storage cannot be composed: {asked.refusal or asked.problem}"
+    why_not = _why_not_in_processes if cell.tier == "T1" else _why_not_simulated
+    return why_not(cell, asked.capabilities)
 
 
 def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:

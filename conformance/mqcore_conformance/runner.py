@@ -1,175 +1,203 @@
-"""What a run does: contract checks of each part, then the cells, each recorded as soon as it is judged.
+"""What a run does: every piece of a request that the report does not hold yet, each in a child, recorded as it ends.
 
-Knows which cells make sense for a storage; asks the storage itself and believes what it can see.
+Knows nothing of terminals: whoever watches is told. What a request is made of stands in ``request``.
 """
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import enum
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import attrs
 
-from mqcore.abc import Capabilities, StorageContext
-from mqcore.errors import ConfigurationError, MqcoreError
-from mqcore.guarantees import Level
-from mqcore.registry import create_storage
-from mqcore.testing import ModelDisk, model_ports
-from mqcore_conformance.cells import DISK_FAMILIES, Cell, CellResult, cells_of, run_cell, shrink
+from mqcore.guarantees import CLAUSES
+from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
-from mqcore_conformance.contract import StorageHarness, TransportHarness, checks_of, run_check
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
-from mqcore_conformance.processes import T1_FAMILIES
-from mqcore_conformance.report import Record, ReportFile, record_of_cell, record_of_check, write_repro
-from mqcore_conformance.simulation import URLS
+from mqcore_conformance.contract import CHECKS, CheckResult, check_part, write_check_repro
+from mqcore_conformance.interrupts import Interrupt
+from mqcore_conformance.plans import CRASH_POINTS
+from mqcore_conformance.report import (
+    Record,
+    ReportFile,
+    merged,
+    record_of_cell,
+    record_of_check,
+    write_repro,
+)
+from mqcore_conformance.request import (
+    STORAGES,
+    TIERS,
+    TRANSPORTS,
+    CellPiece,
+    CheckPiece,
+    Piece,
+    Request,
+    pieces_of,
+    plan_cells,
+)
+from mqcore_conformance.verdicts import Status
+from mqcore_conformance.workers import Ended, Ran, run_in_children
 
-__all__ = ["ALL_FAMILIES", "STORAGES", "TIERS", "TRANSPORTS", "Request", "plan_cells", "run_request"]
+__all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Ending", "Request", "Watcher", "plan_cells", "run_request"]
 
-STORAGES = ("memory://", "mmap://{dir}", "null://")
-TRANSPORTS = ("tcp", "unix", "inproc")
-ALL_FAMILIES = (*FAMILIES, CRASH_POINTS)
-TIERS = ("contract", "T0", "T1")
-
-
-@attrs.frozen(kw_only=True)
-class Request:
-    """What is to be run. ``storages`` are URLs with ``{dir}``, ``transports`` schemes; ``folder``: where data goes."""
-
-    storages: tuple[str, ...]
-    transports: tuple[str, ...]
-    flushes: tuple[str, ...] = tuple(FLUSH_POLICIES)
-    families: tuple[str, ...] = tuple(FAMILIES)
-    tiers: tuple[str, ...] = ("contract", "T0")
-    clauses: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0, 1)
-    cells: str = ""
-    budget_s: float | None = None
-    jobs: int = 1
-
-    def __attrs_post_init__(self) -> None:
-        for names, allowed, what in (
-            (self.flushes, FLUSH_POLICIES, "flush policy"),
-            (self.families, ALL_FAMILIES, "fault family"),
-            (self.tiers, TIERS, "tier"),
-            (self.clauses, CHECKERS, "clause"),
-        ):
-            for name in names:
-                if name not in allowed:
-                    raise ConfigurationError(f"no {what} {name!r}; one of {', '.join(allowed)}")
+REPROS_MAX = 5
+"""Failures of one piece that get a repro."""
+SHRINK_RUNS_MAX = 150
+SHRINK_RUNS_HURRIED = 30
 
 
-def plan_cells(request: Request) -> Iterator[tuple[Cell, str]]:
-    """Give every cell of a request with the reason why it is not run (empty when it is)."""
-    families = {"T0": request.families, "T1": tuple(T1_FAMILIES)}
-    for tier in request.tiers:
-        for cell in cells_of(
-            tier, request.storages, request.transports, request.flushes, families.get(tier, ())
-        ):
-            if not request.cells or request.cells in cell.name:
-                yield cell, _why_not(cell)
+class Ending(enum.Enum):
+    """How a run ended: everything is done, time was up, or somebody interrupted it."""
+
+    COMPLETE = "complete"
+    OUT_OF_TIME = "out of time"
+    INTERRUPTED = "interrupted"
 
 
-def _why_not(cell: Cell) -> str:
-    try:
-        context = StorageContext(ports=model_ports(0, ModelDisk(0)))
-        capabilities: Capabilities = create_storage(cell.storage.replace("{dir}", "/data"), context).capabilities
-    except MqcoreError as error:
-        return f"the storage cannot be composed: {error}"
-    if cell.tier == "T1":
-        return _why_not_in_processes(cell, capabilities)
-    if not capabilities.simulable:
-        return "own I/O: it does not go through the ports; contract checks and T1 cover it"
-    if cell.transport not in URLS:
-        return "only tcp, unix and inproc run on the model network"
-    if capabilities.append_level is Level.NONE and cell.family != "none":
-        return "it keeps nothing, so that no fault can take anything"
-    if capabilities.flush_level < Level.DISK:
-        if cell.flush != "none":
-            return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
-        if cell.family in DISK_FAMILIES:
-            return "it has no disk"
-    if cell.family == "rot" and cell.flush == "none":
-        return "nothing is flushed under this policy, so that no damage can be proved"
-    if cell.transport == "inproc" and cell.family == "network":
-        return "inproc has no network"
-    return ""
+class Watcher(Protocol):
+    """Who is told what happens."""
+
+    def begins(self, todo: Sequence[Piece], done: int) -> None:
+        """``todo`` is left to do; ``done`` pieces are in the report already."""
+
+    def ran(self, piece: Piece, runs: int) -> None:
+        """``runs`` runs of a piece are over."""
+
+    def recorded(self, record: Record, piece: Piece) -> None:
+        """A piece is done, and its record is in the report."""
+
+    def ticks(self) -> None:
+        """Time goes by."""
 
 
-def _why_not_in_processes(cell: Cell, capabilities: Capabilities) -> str:
-    if cell.transport not in ("tcp", "unix"):
-        return "it does not leave its process"
-    if capabilities.append_level is Level.NONE:
-        return "it keeps nothing, so that no fault can take anything"
-    if capabilities.flush_level < Level.DISK and cell.flush != "none":
-        return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
-    return ""
+def run_request(
+    request: Request,
+    report: ReportFile,
+    watcher: Watcher,
+    *,
+    interrupt: Interrupt,
+    folder: Path | None = None,
+) -> Ending:
+    """Run what the report does not hold yet. ``folder``: where data goes (the system's temporary folder).
 
-
-def run_request(request: Request, report: ReportFile, tell: Callable[[Record], None]) -> bool:
-    """Run everything that the report does not hold yet; True when nothing was left out for want of time."""
+    Raises ``ReportNotWritten`` when the disk of the report is full; what was finished is in it then.
+    """
     deadline = time.perf_counter() + request.budget_s if request.budget_s is not None else None
-    if "contract" in request.tiers:
-        for record in _contract(request, report):
+    pieces = pieces_of(request)
+    todo = [piece for piece in pieces if not report.has(piece.name) and not _cell_is_done(report, piece)]
+    watcher.begins(todo, len(pieces) - len(todo))
+    left, cut = len(todo), False
+
+    def work(piece: Piece, tell: Callable[[int], None]) -> Record:
+        return _work(request, report.folder, deadline, piece, tell)
+
+    events = run_in_children(
+        todo,
+        work,
+        jobs=request.jobs,
+        interrupt=interrupt,
+        folder=folder,
+        deadline=deadline,
+        kept_from_children=[report.descriptor],
+    )
+    for event in events:
+        if isinstance(event, Ran):
+            watcher.ran(event.piece, event.runs)
+        elif isinstance(event, Ended):
+            record = _record_of(event)
             report.write(record)
-            tell(record)
-            if deadline is not None and time.perf_counter() > deadline:
-                return False
-    if set(request.tiers) & {"T0", "T1"}:
-        todo = [(cell, why) for cell, why in plan_cells(request) if not report.has(cell.name)]
-        for result in _run_cells(request, todo, deadline):
-            record = _recorded(report, result)
-            tell(record)
-            if deadline is not None and time.perf_counter() > deadline:
-                return False
-    return True
+            left, cut = left - 1, cut or bool(record.get("cut"))
+            watcher.recorded(record, event.piece)
+            if record["kind"] == "part":
+                _merge(report, event.piece)
+        else:
+            watcher.ticks()
+    if interrupt.happened:
+        return Ending.INTERRUPTED
+    return Ending.OUT_OF_TIME if left or cut else Ending.COMPLETE
 
 
-def _recorded(report: ReportFile, result: CellResult) -> Record:
-    repros = []
-    for number, failure in enumerate(result.failures):
-        if number == 0 and failure.violations and result.cell.tier == "T0":
-            failure = result.failures[0] = shrink(failure)
-        repros.append(write_repro(report.folder, failure) if number < 5 else "")
-    record = record_of_cell(result, repros)
-    report.write(record)
+def _cell_is_done(report: ReportFile, piece: Piece) -> bool:
+    return isinstance(piece, CellPiece) and report.has(piece.cell.name)
+
+
+def _merge(report: ReportFile, piece: Piece) -> None:
+    """Write the record of a cell of which every part is there."""
+    assert isinstance(piece, CellPiece)
+    parts = [attrs.evolve(piece, number=number) for number in range(1, piece.count + 1)]
+    if all(report.has(part.name) for part in parts):
+        report.write(merged([report.record(part.name) for part in parts]))
+
+
+def _record_of(ended: Ended[Piece]) -> Record:
+    if ended.value is not None:
+        record = ended.value
+        if ended.output and not record.get("printed"):
+            record["printed"] = ended.output
+        return record
+    return _record_of_lost(ended.piece, ended.problem) | {"printed": ended.output}
+
+
+def _record_of_lost(piece: Piece, problem: str) -> Record:
+    """Return the record of a piece whose process died or hung: a part that does that in a check fails it."""
+    if isinstance(piece, CheckPiece):
+        return record_of_check(piece.url, CheckResult(check=CHECKS[piece.check], status=Status.FAIL, text=problem))
+    statuses = {clause: Status.ERROR if clause in CHECKERS else Status.NOT_RUN for clause in CLAUSES}
+    result = CellResult(cell=piece.cell, statuses=statuses, reason=problem)
+    return _of_part(piece, record_of_cell(result, []))
+
+
+def _of_part(piece: CellPiece, record: Record) -> Record:
+    if piece.count > 1:
+        record.update(kind="part", name=piece.name, cell=piece.cell.name, number=piece.number, count=piece.count)
     return record
 
 
-def _run_cells(request: Request, todo: Sequence[tuple[Cell, str]], deadline: float | None) -> Iterator[CellResult]:
-    if request.jobs == 1:
-        for cell, why in todo:
-            yield _run_one(request, cell, why, deadline)
-        return
-    with ProcessPoolExecutor(request.jobs) as pool:
-        futures = [pool.submit(_run_one, request, cell, why, None) for cell, why in todo]
-        for future in futures:
-            yield future.result()
+# ---- inside a child ------------------------------------------------------------------------------------------------
 
 
-def _run_one(request: Request, cell: Cell, why: str, deadline: float | None) -> CellResult:
-    return run_cell(cell, request.seeds, clauses=request.clauses, not_run=why, deadline=deadline)
+def _work(
+    request: Request, folder: Path, deadline: float | None, piece: Piece, tell: Callable[[int], None]
+) -> dict[str, Any]:
+    if isinstance(piece, CheckPiece):
+        return _check(piece, folder)
+    result = run_cell(
+        piece.cell,
+        piece.seeds,
+        clauses=request.clauses,
+        not_run=piece.why,
+        deadline=deadline,
+        ran=tell,
+        extra_seeds_max=EXTRA_SEEDS_MAX if request.extra_seeds and piece.count == 1 else 0,
+    )
+    late = deadline is not None and time.perf_counter() > deadline
+    repros = []
+    for number, failure in enumerate(result.failures[:REPROS_MAX]):
+        if number == 0 and failure.violations and piece.cell.tier == "T0":
+            runs_max = SHRINK_RUNS_HURRIED if deadline is not None else SHRINK_RUNS_MAX
+            failure = result.failures[0] = shrink(failure, runs_max=runs_max)
+        repros.append(_repro(folder, piece, failure))
+    record = record_of_cell(result, [*repros, *[""] * len(result.failures)])
+    if not piece.why and late and (len(result.seeds) < len(piece.seeds) or piece.cell.family == CRASH_POINTS):
+        record["cut"] = f"time was up after {len(result.seeds)} of {len(piece.seeds)} seeds"
+    return _of_part(piece, record)
 
 
-def _contract(request: Request, report: ReportFile) -> Iterator[Record]:
-    for url in request.storages:
-        part = url.partition(":")[0]
-        for check in checks_of("storage"):
-            if _wanted(request, check.clause) and not report.has(f"contract/{part}/{check.name}"):
-                with tempfile.TemporaryDirectory(prefix="mqcore-conformance-") as folder:
-                    result = run_check(check, partial(StorageHarness, url), Path(folder))
-                yield record_of_check(part, url, result)
-    for url in request.transports:
-        part = url.partition(":")[0]
-        for check in checks_of("transport"):
-            if _wanted(request, check.clause) and not report.has(f"contract/{part}/{check.name}"):
-                with tempfile.TemporaryDirectory(prefix="mqcore-conformance-") as folder:
-                    result = run_check(check, partial(TransportHarness, url), Path(folder))
-                yield record_of_check(part, url, result)
+def _repro(folder: Path, piece: CellPiece, failure: Failure) -> str:
+    try:
+        return write_repro(folder, failure, piece.cell)
+    except OSError:  # the disk is full: the record says what failed all the same, or ends the run
+        return ""
 
 
-def _wanted(request: Request, clause: str) -> bool:
-    return not request.clauses or clause in request.clauses
+def _check(piece: CheckPiece, folder: Path) -> Record:
+    result = check_part(CHECKS[piece.check], piece.url)
+    repro = ""
+    if result.status is Status.FAIL:
+        with contextlib.suppress(OSError):  # as above
+            repro = write_check_repro(folder, piece.url, result)
+    return record_of_check(piece.url, result, repro)

@@ -2,44 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from mqcore_conformance.report._file import REPORT, ReportFile, ReportNotWritten, write_whole
 from mqcore_conformance.report._html import page
+from mqcore_conformance.report._junit import junit
+from mqcore_conformance.report._lock import claims_lock, made_with
+from mqcore_conformance.report._matrix import diff, matrix
+from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET, NotBuilt
 from mqcore_conformance.report._records import (
     EXIT_CODES,
+    RED,
     Record,
-    ReportFile,
     exit_code_of,
+    latest,
+    merged,
     read_records,
     record_of_cell,
     record_of_check,
     status_of,
 )
-from mqcore_conformance.report._repro import explain_failure, load_repro, write_repro
-from mqcore_conformance.report._texts import claims_lock, diff, junit, matrix
+from mqcore_conformance.report._repro import Repro, cell_of_repro, explain_failure, headline, load_repro, write_repro
+from mqcore_conformance.report._timeline import TimelineRow, tell_event, timeline
 
 __all__ = [
     "EXIT_CODES",
+    "NOT_BUILT",
+    "NOT_BUILT_YET",
+    "RED",
+    "REPORT",
+    "NotBuilt",
     "Record",
     "ReportFile",
+    "ReportNotWritten",
+    "Repro",
+    "TimelineRow",
+    "cell_of_repro",
+    "claims_lock",
     "diff",
     "exit_code_of",
     "explain_failure",
+    "headline",
+    "junit",
+    "latest",
     "load_repro",
+    "made_with",
     "matrix",
+    "merged",
     "page",
     "read_records",
     "record_of_cell",
     "record_of_check",
     "status_of",
+    "tell_event",
+    "timeline",
     "write_pages",
     "write_repro",
 ]
 
 
-def write_pages(folder: Path, records: list[Record]) -> None:
-    """Write every page of a report beside its records."""
-    (folder / "matrix.md").write_text(matrix(records), encoding="utf-8")
-    (folder / "report.html").write_text(page(records, folder), encoding="utf-8")
-    (folder / "junit.xml").write_text(junit(records), encoding="utf-8")
-    (folder / "claims.lock").write_text(claims_lock(records), encoding="utf-8")
+def write_pages(folder: Path, records: Iterable[Record]) -> None:
+    """Write every page of a report beside its records, each whole or not at all."""
+    records = latest(records)
+    write_whole(folder / "matrix.md", matrix(records))
+    write_whole(folder / "junit.xml", junit(records))
+    write_whole(folder / "claims.lock", claims_lock(records))
+    write_whole(folder / "report.html", page(records, folder))

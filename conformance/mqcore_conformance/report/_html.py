@@ -1,152 +1,150 @@
-"""``report.html``: one page that needs nothing else. A grid; a click on a cell shows clauses, seeds, failures.
+"""``report.html``: one page that needs nothing else. A grid; each cell is a link that opens its details.
 
-Made from records alone; everything from outside is escaped.
+Made from records and repros alone; everything from outside is escaped, and the page forbids itself to load or run
+anything but its own style and script.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
-import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.report._records import Record, status_of
-from mqcore_conformance.report._texts import NOT_BUILT
+from mqcore_conformance.report._details import Pages, cell_detail, check_detail
+from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
+from mqcore_conformance.report._records import Record, latest, status_of
+from mqcore_conformance.report._style import SCRIPT, STYLE
 
 __all__ = ["page"]
 
-HISTORY_LINES_MAX = 200
-STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:80rem;padding:0 1rem;color:#1c1c1c;background:#fff}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;margin:.6rem 0}th,td{border:1px solid #d5d5d5;padding:.25rem .5rem;text-align:left}
-th{background:#f3f3f3;font-weight:600}td.s{cursor:pointer;text-align:center;min-width:4.2rem}
-.PASS{background:#d9f2dc}.FAIL,.XPASS{background:#f6c9c6;font-weight:600}.LIVENESS{background:#fbd9a8;font-weight:600}
-.ERROR{background:#e2c6f0;font-weight:600}.INCONCLUSIVE{background:#fff3b8}.NOT_RUN,.NOT_CLAIMED{background:#f0f0f0;color:#777}
-.XFAIL{background:#e5e9f5}section.d{display:none;border:1px solid #bbb;padding:.5rem 1rem;margin:.6rem 0}
-section.d:target,section.d.open{display:block}pre{background:#f7f7f7;padding:.6rem;overflow-x:auto;font-size:12px}
-code{background:#f3f3f3;padding:0 .2rem}.n{color:#666}a{color:#1a56a8}
-"""
-SCRIPT = """
-document.addEventListener('click',function(e){var t=e.target.closest('td[data-d]');if(!t)return;
-document.querySelectorAll('section.d.open').forEach(function(s){s.classList.remove('open')});
-var s=document.getElementById(t.dataset.d);if(s){s.classList.add('open');s.scrollIntoView({block:'nearest'});}});
-"""
+AXES = ("tier", "storage", "transport", "flush", "replication")
 _escape = html.escape
 
 
 def page(records: Iterable[Record], folder: Path | None = None) -> str:
     """Return the page; ``folder`` is where the repros are, whose plans and histories are shown inside."""
-    records = list(records)
-    cells = [record for record in records if record["kind"] == "cell"]
+    records = latest(records)
+    cells = [record for record in records if record["kind"] in ("cell", "part")]
     checks = [record for record in records if record["kind"] == "check"]
-    statuses = [record["status"] for record in records if "status" in record]
-    overall = status_of(statuses)
-    counts = ", ".join(f"{statuses.count(one)} {one}" for one in dict.fromkeys(statuses))
-    events = sum(cell["events"] for cell in cells)
-    seconds = sum(record.get("seconds", 0) for record in records)
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>mqcore conformance</title>",
-        f"<style>{STYLE}</style><h1>Conformance: <span class={_class(overall)}>&nbsp;{overall}&nbsp;</span></h1>",
-        f"<p>{_escape(counts)}. {events:,} simulated events, {seconds:,.0f} s.</p>",
-        f"<p class=n>{_escape(NOT_BUILT)} A cell that never met its fault is INCONCLUSIVE, never PASS.</p>",
-        *_grid(cells),
-        *_clauses(cells),
-        *_checks(checks),
-    ]
-    parts += [_detail(number, cell, folder) for number, cell in enumerate(cells)]
-    parts += [f"<script>{SCRIPT}</script></html>\n"]
-    return "\n".join(parts)
+    names = _anchors([*cells, *checks])
+    pages = Pages(folder)
+    parts = [*_head(records, cells, checks), *_grid(cells, names), *_checks(checks, names), *_clauses(cells, checks)]
+    parts += [cell_detail(cell, names[cell["name"]], pages) for cell in cells]
+    parts += [check_detail(check, names[check["name"]], pages) for check in checks]
+    return "\n".join([*parts, f"<script>{SCRIPT}</script></body></html>", ""])
 
 
-def _class(status: str) -> str:
+def class_of(status: str) -> str:
+    """Return the style of a status."""
     return status.replace(" ", "_")
 
 
-def _grid(cells: list[Record]) -> list[str]:
-    if not cells:
-        return []
+def _anchors(records: Sequence[Record]) -> Mapping[str, str]:
+    """Return an anchor for each name: readable, the same in every report, and unique."""
+    anchors: dict[str, str] = {}
+    taken: set[str] = set()
+    for record in records:
+        kind = "check" if record["kind"] == "check" else "cell"
+        slug = re.sub(r"[^A-Za-z0-9._]+", "-", record["name"].removeprefix("contract/"))[:120].strip("-")
+        anchor, number = f"{kind}-{slug}", 1
+        while anchor in taken:
+            number += 1
+            anchor = f"{kind}-{slug}-{number}"
+        taken.add(anchor)
+        anchors[record["name"]] = anchor
+    return anchors
+
+
+def _head(records: Sequence[Record], cells: Sequence[Record], checks: Sequence[Record]) -> list[str]:
+    statuses = [record["status"] for record in (*cells, *checks)]
+    overall = status_of(statuses)
+    counts = " ".join(
+        f"<span class='chip {class_of(one)}'>{statuses.count(one)} {_escape(one)}</span>"
+        for one in sorted(set(statuses), key=statuses.count, reverse=True)
+    )
+    run = next((record for record in records if record["kind"] == "run"), {})
+    made_with = ", ".join(f"{name} {value}" for name, value in run.get("made_with", {}).items())
+    asked = ", ".join(f"{name} {value}" for name, value in run.get("arguments", {}).items())
+    events = f"{sum(cell['events'] for cell in cells):,}".replace(",", " ")
+    runs = f"{sum(cell['runs'] for cell in cells):,}".replace(",", " ")
+    seconds = sum(record["seconds"] for record in (*cells, *checks))
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    return [
+        "<!doctype html><html lang=en><head><meta charset=utf-8>",
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        "<meta name=viewport content='width=device-width'><title>mqcore conformance</title>",
+        f"<style>{STYLE}</style></head><body>",
+        f"<h1>Conformance <span class='chip {class_of(overall)}'>{_escape(overall)}</span></h1>",
+        f"<p>{counts}</p>",
+        f"<p>{runs} runs, {events} events, {seconds:.0f} s of work. {_escape(made_with)}.</p>",
+        f"<p class=dim>{_escape(asked)}</p>",
+        "<p class=dim>Every square opens: clauses, witnesses, seeds, failures. A cell that never met its fault is "
+        "INCONCLUSIVE, never PASS. Arrow keys move in the grid, Enter opens, Escape closes.</p>",
+    ]
+
+
+def _square(status: str, anchor: str = "", text: str = "") -> str:
+    text = _escape(text or status.lower())
+    inside = f"<a href='#{_escape(anchor)}'>{text}</a>" if anchor else f"<span>{text}</span>"
+    return f"<td class='s {class_of(status)}'>{inside}"
+
+
+def _grid(cells: Sequence[Record], names: Mapping[str, str]) -> list[str]:
     families = list(dict.fromkeys(cell["family"] for cell in cells))
-    lines = ["<h2>Storage x transport x flush, by fault</h2><table><tr><th>tier<th>storage<th>transport<th>flush"]
-    lines += [f"<th>{_escape(family)}" for family in families]
-    rows = dict.fromkeys((cell["tier"], cell["storage"], cell["transport"], cell["flush"]) for cell in cells)
-    numbers = {cell["name"]: number for number, cell in enumerate(cells)}
-    for row in rows:
-        lines.append("<tr>" + "".join(f"<td>{_escape(text)}" for text in row))
+    rows: dict[tuple[str, ...], dict[str, list[Record]]] = {}
+    for cell in cells:
+        key = (cell["tier"], cell["storage"], cell["transport"], cell["flush"], "none")
+        rows.setdefault(key, {}).setdefault(cell["family"], []).append(cell)
+    heads = "".join(f"<th scope=col>{_escape(head)}" for head in (*AXES, *families))
+    lines = ["<h2 id=grid>Storage x transport x flush x replication, by fault</h2>"]
+    lines += [f"<div class=wide><table><thead><tr>{heads}</thead><tbody>"]
+    for row, found in rows.items():
+        line = "<tr>" + "".join(f"<td>{_escape(text)}" for text in row)
         for family in families:
-            found = [
-                cell
-                for cell in cells
-                if (cell["tier"], cell["storage"], cell["transport"], cell["flush"]) == row
-                and cell["family"] == family
-            ]
-            status = found[0]["status"] if found else "NOT RUN"
-            target = f" data-d=c{numbers[found[0]['name']]}" if found else ""
-            lines.append(f"<td class='s {_class(status)}'{target}>{status.lower()}")
-    return [*lines, "</table>"]
+            here = found.get(family, [])
+            worst = status_of(cell["status"] for cell in here)
+            first = next((cell for cell in here if cell["status"] == worst), None)
+            cut = " (cut short)" if first is not None and (first.get("cut") or first["kind"] == "part") else ""
+            line += _square(worst, names[first["name"]], worst.lower() + cut) if first else _square("NOT RUN", "", "-")
+        lines.append(line)
+    for one in NOT_BUILT:
+        line = "<tr>" + "".join(f"<td>{_escape(str(getattr(one, axis)))}" for axis in AXES)
+        text = f"{NOT_BUILT_YET}: {one.what}"
+        lines.append(f"{line}<td class=NOT_BUILT colspan={max(1, len(families))}>{_escape(text)}")
+    return [*lines, "</tbody></table></div>"]
 
 
-def _clauses(cells: list[Record]) -> list[str]:
-    if not cells:
-        return []
-    lines = ["<h2>Clauses</h2><table><tr><th>clause<th>worst<th>cells that pass<th>statement"]
-    for clause, facts in CLAUSES.items():
-        found = [cell["clauses"].get(clause, "NOT RUN") for cell in cells]
-        worst = status_of(found)
-        lines.append(
-            f"<tr><td>{clause} {_escape(facts.name)}<td class='{_class(worst)}'>{worst.lower()}"
-            f"<td>{found.count('PASS')} of {len(found)}<td>{_escape(facts.statement)}"
-        )
-    return [*lines, "</table>"]
-
-
-def _checks(checks: list[Record]) -> list[str]:
+def _checks(checks: Sequence[Record], names: Mapping[str, str]) -> list[str]:
     if not checks:
         return []
-    lines = ["<h2>Contract</h2><table><tr><th>part<th>check<th>clause<th>status<th>observed"]
+    parts = list(dict.fromkeys(check["part"] for check in checks))
+    rows: dict[tuple[str, str], dict[str, Record]] = {}
     for check in checks:
-        lines.append(
-            f"<tr><td>{_escape(check['part'])}<td>{_escape(check['summary'])}<td>{check['clause']}"
-            f"<td class='{_class(check['status'])}'>{check['status'].lower()}<td>{_escape(check['text'])}"
-        )
-    return [*lines, "</table>"]
+        rows.setdefault((check["clause"], check["summary"]), {})[check["part"]] = check
+    heads = "".join(f"<th scope=col>{_escape(head)}" for head in ("clause", "contract check", *parts))
+    lines = [f"<h2>Contract: each part alone</h2><div class=wide><table><thead><tr>{heads}</thead><tbody>"]
+    for (clause, summary), found in rows.items():
+        line = f"<tr><td>{_escape(clause)}<td>{_escape(summary)}"
+        for part in parts:
+            here = found.get(part)
+            line += _square(here["status"], names[here["name"]]) if here else _square("NOT RUN", "", "-")
+        lines.append(line)
+    return [*lines, "</tbody></table></div>"]
 
 
-def _detail(number: int, cell: Record, folder: Path | None) -> str:
-    chips = " ".join(
-        f"<span class='{_class(status)}'>&nbsp;{clause} {status.lower()}&nbsp;</span>"
-        for clause, status in cell["clauses"].items()
-        if status != "NOT RUN"
-    )
-    witnesses = ", ".join(f"{name} {count}" for name, count in cell["witnesses"].items())
-    lines = [
-        f"<section class=d id=c{number}><h2>{_escape(cell['name'])}</h2><p>{chips or _escape(cell['reason'])}</p>",
-        f"<p>{_escape(cell['how'])}: seeds {_escape(str(cell['seeds'])[:300])}; {cell['events']:,} events.</p>",
-        f"<p class=n>Witnesses: {_escape(witnesses or 'none')}</p>",
-    ]
-    for failure in cell["failures"][:5]:
-        lines.append(f"<h3>seed {failure['seed']}</h3><ul>")
-        lines += [f"<li>{_escape(one['text'])}" for one in failure["violations"][:8]]
-        lines.append(f"</ul><p>{_escape(failure['error'])}</p>")
-        if failure["repro"]:
-            lines.append(f"<p><code>mqcore conformance replay REPORT/{_escape(failure['repro'])}</code></p>")
-            lines += _inside(folder, failure["repro"])
-    return "\n".join([*lines, "</section>"])
-
-
-def _inside(folder: Path | None, repro: str) -> list[str]:
-    """Return plan and timeline of a repro, as far as they are there."""
-    if folder is None or not (folder / repro / "plan.json").exists():
-        return []
-    plan = (folder / repro / "plan.json").read_text(encoding="utf-8")
-    explanation = (folder / repro / "failure.txt").read_text(encoding="utf-8")
-    with (folder / repro / "history.jsonl").open(encoding="utf-8") as file:
-        timeline = [line.rstrip() for line, _ in zip(file, range(HISTORY_LINES_MAX), strict=False)]
-    shown = "\n".join(f"{index:5d} {line[:240]}" for index, line in enumerate(timeline))
-    compact = json.dumps(json.loads(plan), separators=(",", ":"))
-    return [
-        f"<pre>{_escape(explanation)}</pre>",
-        f"<details><summary>plan</summary><pre>{_escape(compact)}</pre></details>",
-        f"<details><summary>events (the first {len(timeline)})</summary><pre>{_escape(shown)}</pre></details>",
-    ]
+def _clauses(cells: Sequence[Record], checks: Sequence[Record]) -> list[str]:
+    heads = "".join(f"<th scope=col>{head}" for head in ("clause", "worst", "pass in", "statement"))
+    lines = [f"<h2>Clauses</h2><div class=wide><table><thead><tr>{heads}</thead><tbody>"]
+    for clause, facts in CLAUSES.items():
+        found = [cell["clauses"].get(clause, "NOT RUN") for cell in cells]
+        checked = [check["status"] for check in checks if check["clause"] == clause]
+        worst = status_of([*found, *checked])
+        held = f"{found.count('PASS')} cells, {checked.count('PASS')} checks"
+        name, statement = _escape(facts.name), _escape(facts.statement)
+        lines.append(f"<tr id={clause}><td>{clause} {name}{_square(worst)}<td>{held}<td>{statement}")
+    return [*lines, "</tbody></table></div>"]

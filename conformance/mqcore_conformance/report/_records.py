@@ -1,27 +1,27 @@
-"""Records of a run: one JSON object per line, written as they come, read back to resume, to compare, to show.
+"""Records of a run, one JSON object each: what a cell or a contract check was worth, and what a report makes of many.
 
-A report that was interrupted is valid: a last line that was cut is left out.
+Knows results and records; knows no file but the one it reads.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mqcore.errors import ConfigurationError
-from mqcore_conformance.cells import CellResult
+from mqcore_conformance.cells import CellResult, label_of
 from mqcore_conformance.contract import CheckResult
 from mqcore_conformance.plans import CRASH_POINTS
 from mqcore_conformance.verdicts import Status
 
 __all__ = [
     "EXIT_CODES",
-    "ReportFile",
+    "Record",
     "exit_code_of",
+    "latest",
+    "merged",
     "read_records",
     "record_of_cell",
     "record_of_check",
@@ -30,18 +30,46 @@ __all__ = [
 
 Record = dict[str, Any]
 
-EXIT_CODES = {"conformant": 0, "violation": 1, "usage": 2, "liveness": 3, "incomplete": 4, "engine": 5}
-_ORDER = ("ERROR", "FAIL", "XPASS", "LIVENESS", "INCONCLUSIVE", "XFAIL", "PASS", "NOT CLAIMED", "NOT RUN")
+EXIT_CODES = {
+    "conformant": 0,
+    "violation": 1,
+    "usage": 2,
+    "liveness": 3,
+    "incomplete": 4,
+    "engine": 5,
+    "interrupted": 130,
+}
+RED = ("FAIL", "XPASS", "ERROR", "LIVENESS")
+"""Statuses that somebody has to look at."""
+_ORDER = ("FAIL", "XPASS", "ERROR", "LIVENESS", "INCONCLUSIVE", "XFAIL", "PASS", "NOT CLAIMED", "NOT RUN")
+_PART_ORDER = ("FAIL", "XPASS", "ERROR", "LIVENESS", "XFAIL", "PASS", "INCONCLUSIVE", "NOT CLAIMED", "NOT RUN")
+"""Of parts of one cell: where the fault bit once, the others need not have met it."""
+VIOLATIONS_MAX = 20
+FAILURES_MAX = 50
+DIGESTS_MAX = 1_000
+LINE_BYTES_MAX = 64 * 1024 * 1024
+_KINDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "run": {"arguments": dict},
+    "cell": {
+        "name": str, "tier": str, "storage": str, "transport": str, "flush": str, "family": str, "status": str,
+        "clauses": dict, "how": str, "reason": str, "seeds": list, "witnesses": dict, "failures": list,
+        "events": int, "runs": int, "seconds": (int, float),
+    },
+    "check": {
+        "name": str, "part": str, "clause": str, "summary": str, "status": str, "text": str, "seconds": (int, float),
+    },
+}  # fmt: skip
+_KINDS["part"] = {**_KINDS["cell"], "cell": str, "number": int, "count": int}
 
 
-def status_of(statuses: Iterable[str]) -> str:
+def status_of(statuses: Iterable[str], order: Sequence[str] = _ORDER) -> str:
     """Return the worst of some statuses."""
     found = set(statuses)
-    return next((status for status in _ORDER if status in found), Status.NOT_RUN.value)
+    return next((status for status in order if status in found), Status.NOT_RUN.value)
 
 
 def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
-    """Return the record of a cell; ``repros``: the folder of each failure."""
+    """Return the record of a cell; ``repros``: the folder of each failure, at most ``FAILURES_MAX``."""
     return {
         "kind": "cell",
         "name": result.cell.name,
@@ -56,17 +84,26 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
         "runs": result.runs,
         "reason": result.reason,
         "seeds": result.seeds,
-        "digests": {str(seed): digest for seed, digest in result.digests.items()},
+        "digests": {str(seed): digest for seed, digest in list(result.digests.items())[:DIGESTS_MAX]},
         "witnesses": {name: count for name, count in sorted(result.witnesses.items()) if count},
         "failures": [
             {
                 "seed": failure.seed,
                 "repro": repro,
-                "violations": [{"clause": one.clause, "text": str(one)} for one in failure.violations[:20]],
+                "violations": [
+                    {
+                        "clause": one.clause,
+                        "anomaly": one.anomaly.value,
+                        "partition": one.partition,
+                        "events": list(one.events[:VIOLATIONS_MAX]),
+                        "text": str(one),
+                    }
+                    for one in failure.violations[:VIOLATIONS_MAX]
+                ],
                 "error": failure.result.error,
                 "exits": failure.result.exits[:5],
             }
-            for failure, repro in zip(result.failures, repros, strict=True)
+            for failure, repro in zip(result.failures, repros, strict=False)
         ],
         "events": result.events,
         "seconds": round(result.real_seconds, 3),
@@ -74,113 +111,118 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
 
 
 def _how(result: CellResult) -> str:
+    told = str(getattr(result, "how", ""))
+    if told:
+        return told
     if result.cell.family == CRASH_POINTS and result.runs:
         return f"proved for every call of one run of three batches ({result.runs} crashes; what a cut keeps is sampled)"
     return f"sampled, {len(result.seeds)} seeds" if result.seeds else ""
 
 
-def record_of_check(part: str, url: str, result: CheckResult) -> Record:
-    """Return the record of a contract check of the part at ``url``."""
+def record_of_check(url: str, result: CheckResult, repro: str = "") -> Record:
+    """Return the record of a contract check of the part at ``url``; ``repro``: the folder of its failure."""
     return {
         "kind": "check",
-        "name": f"contract/{part}/{result.check.name}",
+        "name": f"contract/{label_of(url)}/{result.check.name}",
         "tier": "contract",
-        "part": part,
+        "part": label_of(url),
         "url": url,
         "clause": result.check.clause,
         "summary": result.check.summary,
         "status": result.status.value,
+        "how": str(getattr(result, "how", "")) or "observed",
         "text": result.text,
         "printed": result.output,
+        "repro": repro,
         "seconds": round(result.seconds, 3),
     }
 
 
-class ReportFile:
-    """``report.jsonl`` of a folder, held by one run at a time. What it holds already is not run again."""
+def merged(parts: Sequence[Record]) -> Record:
+    """Return the record of the cell of which ``parts`` are the parts, in order."""
+    first = parts[0]
+    clauses = {
+        clause: status_of((part["clauses"].get(clause, "NOT RUN") for part in parts), _PART_ORDER)
+        for clause in first["clauses"]
+    }
+    witnesses: dict[str, int] = {}
+    for part in parts:
+        for name, count in part["witnesses"].items():
+            witnesses[name] = witnesses.get(name, 0) + count
+    seeds = [seed for part in parts for seed in part["seeds"]]
+    record = {key: value for key, value in first.items() if key not in ("cell", "number", "count")}
+    record.update(
+        kind="cell",
+        name=first["cell"],
+        clauses=clauses,
+        status=status_of(clauses.values()),
+        how=f"sampled, {len(seeds)} seeds",
+        seeds=seeds,
+        witnesses=dict(sorted(witnesses.items())),
+        failures=[failure for part in parts for failure in part["failures"]][:FAILURES_MAX],
+        reason=next((part["reason"] for part in parts if part["reason"]), ""),
+    )
+    for key in ("runs", "events", "seconds"):
+        record[key] = round(sum(part[key] for part in parts), 3)
+    return record
 
-    def __init__(self, folder: Path, arguments: Record) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._path = folder / "report.jsonl"
-        self._file: IO[str] = self._path.open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise ConfigurationError(
-                f"{self._path}: another run writes it; wait for it, or write --to elsewhere"
-            ) from None
-        try:
-            self.records = read_records(self._path)
-        except ConfigurationError:
-            self._file.close()
-            raise
-        if self.records and self.records[0].get("arguments") != arguments:
-            self._file.close()
-            raise ConfigurationError(
-                f"{self._path}: holds a run of other arguments; write --to a new folder, or remove this one"
-            )
-        self._rewrite(self.records)
-        if not self.records:
-            self.write({"kind": "run", "arguments": arguments})
 
-    def _rewrite(self, records: Sequence[Record]) -> None:
-        """Leave whole lines only: the last one may have been cut."""
-        self._file.seek(0)
-        self._file.truncate()
-        for record in records:
-            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def write(self, record: Record) -> None:
-        """Add a record; it is in the file when this returns."""
-        self.records.append(record)
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
-
-    def has(self, name: str) -> bool:
-        """Whether a record called ``name`` is there, and worth keeping."""
-        return any(record.get("name") == name and record.get("status") != "ERROR" for record in self.records)
-
-    def close(self) -> None:
-        """Give the file up."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+def latest(records: Iterable[Record]) -> list[Record]:
+    """Return the records that count: the last of each name; parts of a cell that is there are left out."""
+    by_name = {record.get("name", record["kind"]): record for record in records}
+    return [
+        record
+        for record in by_name.values()
+        if record["kind"] != "part" or by_name.get(record["cell"], {}).get("kind") != "cell"
+    ]
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return the whole lines of a report; ``ConfigurationError`` for what is no report."""
+    """Return the whole lines of a report (or of a report's folder); ``ConfigurationError`` for what is no report.
+
+    A last line that was cut is left out.
+    """
+    if path.is_dir():
+        path = path / "report.jsonl"
     records: list[Record] = []
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LINE_BYTES_MAX), b""), 1):
+                if not line.endswith(b"\n"):
+                    break
+                records.append(_checked(line, f"{path}, line {number}"))
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                break
-            raise ConfigurationError(f"{path}, line {number}: not JSON; this is no report") from None
-        if not isinstance(record, dict) or "kind" not in record:
-            raise ConfigurationError(f"{path}, line {number}: no record of a report")
-        records.append(record)
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}; name the folder of a report") from None
     return records
+
+
+def _checked(line: bytes, where: str) -> Record:
+    try:
+        record: Record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ConfigurationError(f"{where}: not JSON; this is no report of mqcore conformance") from None
+    fields = _KINDS.get(record.get("kind", "")) if isinstance(record, dict) else None
+    if fields is None:
+        raise ConfigurationError(f"{where}: no record of a report of mqcore conformance")
+    for name, kind in fields.items():
+        if not isinstance(record.get(name), kind):
+            raise ConfigurationError(f"{where}: {name!r} is missing or of another type; the report was changed")
+    statuses = [record.get("status", "PASS"), *record.get("clauses", {}).values()]
+    unknown = [status for status in statuses if status not in _ORDER]
+    if unknown:
+        raise ConfigurationError(f"{where}: no status {unknown[0]!r}; the report was changed")
+    return record
 
 
 def exit_code_of(records: Iterable[Record], *, complete: bool = True) -> int:
     """Return the exit status that a report deserves."""
     statuses = {record["status"] for record in records if "status" in record}
-    if "ERROR" in statuses:
-        return EXIT_CODES["engine"]
     if statuses & {"FAIL", "XPASS"}:
         return EXIT_CODES["violation"]
+    if "ERROR" in statuses:
+        return EXIT_CODES["engine"]
     if "LIVENESS" in statuses:
         return EXIT_CODES["liveness"]
-    if "INCONCLUSIVE" in statuses or not complete:
+    if "INCONCLUSIVE" in statuses or not complete or not statuses & {"PASS", "XFAIL"}:
         return EXIT_CODES["incomplete"]
     return EXIT_CODES["conformant"]

@@ -1,0 +1,156 @@
+"""Tells of a run while it runs: a line for each piece that ends, and on a terminal a line that says what is under way.
+
+With ``--output json`` it writes records and nothing else. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mqcore.cli.shell import current, write_json, write_line
+from mqcore_conformance.estimates import Pace, estimate_s
+from mqcore_conformance.report import Record
+from mqcore_conformance.request import CellPiece, Piece
+from mqcore_conformance.runner import Watcher
+from mqcore_conformance.whereabouts import printable
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+__all__ = ["line_of", "watched"]
+
+DETAIL_CHARS_MAX = 400
+COLOURS = {
+    "PASS": "green",
+    "FAIL": "bold red",
+    "XPASS": "bold red",
+    "ERROR": "bold magenta",
+    "LIVENESS": "bold yellow",
+    "INCONCLUSIVE": "yellow",
+}
+
+
+@contextmanager
+def watched(jobs: int) -> Iterator[Watcher]:
+    """Watch a run for a block, in the way that suits standard output."""
+    if current().json:
+        yield _Json()
+    elif sys.stdout is not None and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(highlight=False), auto_refresh=False, transient=True) as live:
+            yield _Terminal(jobs, live)
+    else:
+        yield _Lines()
+
+
+def line_of(record: Record, width: int = 0) -> str:
+    """Return a record as a line: status, name (in ``width`` columns), seconds, and what is to be said about it."""
+    detail = printable(_detail(record))[:DETAIL_CHARS_MAX]
+    name = printable(record["name"])
+    return f"{record['status']:12} {name:{width}} {record['seconds']:6.1f} s  {detail}".rstrip()
+
+
+def _detail(record: Record) -> str:
+    if record["kind"] == "check":
+        return f"{record['text']}; replay: {record['repro']}" if record.get("repro") else record["text"]
+    if record["failures"]:
+        failure = record["failures"][0]
+        text = failure["violations"][0]["text"] if failure["violations"] else failure["error"]
+        return f"seed {failure['seed']}: {text}" + (f"; replay: {failure['repro']}" if failure["repro"] else "")
+    if record["reason"] or record.get("cut"):
+        return str(record["reason"] or record["cut"])
+    return str(record["how"])
+
+
+class _Json:
+    def begins(self, todo: Sequence[Piece], done: int) -> None:
+        """Say nothing."""
+
+    def ran(self, piece: Piece, runs: int) -> None:
+        """Say nothing."""
+
+    def recorded(self, record: Record, piece: Piece) -> None:
+        """Write the record."""
+        write_json(record)
+
+    def ticks(self) -> None:
+        """Say nothing."""
+
+
+class _Lines(_Json):
+    width = 0
+
+    def begins(self, todo: Sequence[Piece], done: int) -> None:
+        """Say what is there already."""
+        self.width = max((len(piece.name) for piece in todo), default=0)
+        if done:
+            write_line(f"{done} of {done + len(todo)} are in the report already")
+
+    def recorded(self, record: Record, piece: Piece) -> None:
+        """Write a line, at once."""
+        write_line(line_of(record, self.width))
+        sys.stdout.flush()
+
+
+class _Terminal(_Lines):
+    def __init__(self, jobs: int, live: Live) -> None:
+        self._live = live
+        self._jobs = jobs
+        self._done = self._total = 0
+        self._runs: dict[str, int] = {}
+        self._todo: dict[str, float] = {}
+        self._pace = Pace()
+        self._shown_at = 0.0
+
+    def begins(self, todo: Sequence[Piece], done: int) -> None:
+        """Remember how much there is."""
+        super().begins(todo, done)
+        self._done, self._total = done, done + len(todo)
+        self._todo = {piece.name: estimate_s(piece) for piece in todo}
+
+    def ran(self, piece: Piece, runs: int) -> None:
+        """Remember how far a piece is."""
+        of = f" of {len(piece.seeds)}" if isinstance(piece, CellPiece) and runs <= len(piece.seeds) else ""
+        self._runs[f"{piece.name} {of}"] = runs
+        self._under_way = f"{piece.name}: {runs}{of} runs"
+        self._show()
+
+    def recorded(self, record: Record, piece: Piece) -> None:
+        """Write the line above the one that moves."""
+        from rich.text import Text
+
+        self._done += 1
+        self._pace.add(self._todo.pop(piece.name, 0.0), record["seconds"])
+        text = Text(line_of(record, self.width))
+        text.stylize(COLOURS.get(record["status"], "dim"), 0, 12)
+        self._live.console.print(text, soft_wrap=True)
+        self._show()
+
+    def ticks(self) -> None:
+        """Draw the moving line again, a few times a second."""
+        if time.monotonic() - self._shown_at > 0.2:
+            self._show()
+
+    _under_way = ""
+
+    def _show(self) -> None:
+        from rich.text import Text
+
+        self._shown_at = time.monotonic()
+        left_s = self._pace.left_s(sum(self._todo.values()), self._jobs)
+        left = f"about {_duration(left_s)} left"
+        text = Text(f"{self._done} of {self._total}, {left}  {printable(self._under_way)}", style="dim")
+        text.no_wrap, text.overflow = True, "ellipsis"
+        self._live.update(text, refresh=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,104 @@
+"""The verb ``conformance replay``: what failed is done again from its folder, whatever tier it was seen in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mqcore.cli.shell import Verb, current, end, output_options, write_json, write_line
+from mqcore.errors import ConfigurationError
+from mqcore.guarantees import parse_flush
+from mqcore.registry import find
+from mqcore_conformance.cells import Failure
+from mqcore_conformance.checkers import check_history
+from mqcore_conformance.contract import CHECK_FILE, explain_check, load_check_repro, replay_check
+from mqcore_conformance.processes import run_processes
+from mqcore_conformance.report import EXIT_CODES, Repro, cell_of_repro, explain_failure, load_repro
+from mqcore_conformance.simulation import URLS, RunResult, run_plan
+from mqcore_conformance.verdicts import Status, Violation
+
+__all__ = ["replay"]
+
+ATTEMPTS_IN_REAL_TIME = 5
+"""T1 runs in real time: what it shows once need not come back at once."""
+
+
+@click.command("replay", cls=Verb, examples=["mqcore conformance replay report/repro/7f3a90b1"])
+@click.argument("repro", metavar="FOLDER", type=click.Path(exists=True, path_type=Path))
+@output_options
+def replay(repro: Path) -> None:
+    """Do again what failed, and judge it: status 1 while it fails, 0 once it is mended."""
+    if repro.is_dir() and (repro / CHECK_FILE).exists():
+        _replay_check(repro)
+    else:
+        _replay_plan(load_repro(repro))
+
+
+def _replay_check(folder: Path) -> None:
+    repro = load_check_repro(folder)
+    result = replay_check(repro)
+    passes = result.status is not Status.FAIL
+    if current().json:
+        write_json({"check": repro.check.name, "url": repro.url, "status": result.status.value, "text": result.text})
+    else:
+        for line in explain_check(repro.url, result):
+            write_line(line)
+        write_line("mended: the check passes now" if passes else "it fails as before")
+    end(EXIT_CODES["conformant" if passes else "violation"])
+
+
+def _replay_plan(repro: Repro) -> None:
+    _check(repro)
+    result, violations = _run(repro)
+    if current().json:
+        facts = {"cell": repro.cell, "seed": repro.plan.seed, "digest": result.digest, "error": result.error}
+        write_json({**facts, "violations": [str(one) for one in violations]})
+    else:
+        _tell(repro, result, violations)
+    if result.error:
+        end(EXIT_CODES["engine"])
+    liveness_only = bool(violations) and all(violation.clause == "G13" for violation in violations)
+    end(EXIT_CODES["liveness" if liveness_only else "violation" if violations else "conformant"])
+
+
+def _check(repro: Repro) -> None:
+    """Refuse a plan that this installation cannot run; it may have been written by hand, or elsewhere."""
+    find("storage", repro.plan.storage.partition(":")[0])
+    if repro.plan.transport not in URLS:
+        raise ConfigurationError(f"the plan's transport {repro.plan.transport!r} is none of {', '.join(URLS)}")
+    if repro.plan.flush is not None:
+        parse_flush(repro.plan.flush)
+
+
+def _run(repro: Repro) -> tuple[RunResult, Sequence[Violation]]:
+    if repro.tier == "T0":
+        result = run_plan(repro.plan)
+        return result, check_history(result.history) if not result.error else []
+    for _ in range(ATTEMPTS_IN_REAL_TIME):
+        result = run_processes(repro.plan)
+        violations = check_history(result.history) if not result.error else []
+        if violations or result.error:
+            break
+    return result, violations
+
+
+def _tell(repro: Repro, result: RunResult, violations: Sequence[Violation]) -> None:
+    if violations or result.error:
+        failure = Failure(seed=repro.plan.seed, plan=repro.plan, violations=tuple(violations), result=result)
+        for line in explain_failure(failure, cell_of_repro(repro)):
+            write_line(line)
+    else:
+        write_line(f"{repro.cell}, seed {repro.plan.seed}: {len(result.history)} events, history {result.digest}")
+    broken = sorted({violation.clause for violation in violations})
+    if result.error:
+        return
+    before = f" ({', '.join(repro.clauses)} failed when this was written)" if repro.clauses else ""
+    if not violations:
+        times = f" in {ATTEMPTS_IN_REAL_TIME} runs" if repro.tier == "T1" else ""
+        write_line(f"mended: every clause holds{times}{before}")
+    elif repro.clauses and not set(broken) & set(repro.clauses):
+        write_line(f"it fails otherwise now: {', '.join(broken)}{before}")
+    else:
+        write_line("it fails as before" if repro.clauses else f"broken: {', '.join(broken)}")

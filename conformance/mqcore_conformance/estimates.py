@@ -1,0 +1,90 @@
+"""How long a piece of work takes: measured seconds of each kind, set right for this machine by what was seen of it.
+
+The numbers are of one core of a small server; they are made anew with ``measured`` from any report. Runs nothing but
+one short simulation, and that only when asked to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import attrs
+
+from mqcore_conformance.plans import CRASH_POINTS, draw_plan
+from mqcore_conformance.report import Record
+from mqcore_conformance.request import CellPiece, Piece
+from mqcore_conformance.simulation import run_plan
+
+__all__ = ["Pace", "estimate_s", "machine_factor", "measured"]
+
+CHECK_S = 0.1
+CHECKS_S: Mapping[str, float] = MappingProxyType({})
+"""Seconds of the contract checks that take longer than most."""
+RUN_S: Mapping[str, float] = MappingProxyType({"T0": 0.15, "T1": 6.0})
+"""Seconds of one run, by tier and family, or by tier."""
+PIECE_S = 0.03
+"""A process is made and collected."""
+REFERENCE_S = 0.1
+"""Seconds of the runs of ``machine_factor`` where the others were measured."""
+REFERENCE_SEEDS = 3
+
+
+def estimate_s(piece: Piece) -> float:
+    """Return how many seconds a piece takes on the machine of the measurements."""
+    if not isinstance(piece, CellPiece):
+        return PIECE_S + CHECKS_S.get(piece.check, CHECK_S)
+    if piece.why:
+        return PIECE_S
+    kind = f"{piece.cell.tier}/{piece.cell.family}"
+    each = RUN_S.get(kind, RUN_S[piece.cell.tier])
+    return PIECE_S + each * (1 if piece.cell.family == CRASH_POINTS else len(piece.seeds))
+
+
+def machine_factor() -> float:
+    """Return how much longer a short simulation takes here than where the numbers were measured."""
+    plans = [
+        draw_plan(seed, storage="mmap://{dir}", transport="inproc", flush="sync", family="none")
+        for seed in range(REFERENCE_SEEDS)
+    ]
+    run_plan(plans[0])
+    began = time.perf_counter()
+    for plan in plans:
+        run_plan(plan)
+    return max(0.05, (time.perf_counter() - began) / REFERENCE_S)
+
+
+@attrs.define
+class Pace:
+    """How long pieces really took, against what was estimated."""
+
+    estimated_s: float = 1.0
+    taken_s: float = 1.0
+
+    def add(self, estimated_s: float, taken_s: float) -> None:
+        """Take note of a piece that ended."""
+        self.estimated_s += estimated_s
+        self.taken_s += taken_s
+
+    def left_s(self, estimated_s: float, jobs: int) -> float:
+        """Return how long what was estimated will take at this pace."""
+        return estimated_s * self.taken_s / self.estimated_s / jobs
+
+
+def measured(records: Iterable[Record]) -> dict[str, float]:
+    """Return seconds per run and per check, as a report shows them: the tables of this module."""
+    seconds: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
+    for record in records:
+        if record["kind"] == "cell" and record["runs"]:
+            key = f"{record['tier']}/{record['family']}"
+            count = 1 if record["family"] == CRASH_POINTS else record["runs"]
+        elif record["kind"] == "check":
+            key, count = record["name"].rpartition("/")[2], 1
+        else:
+            continue
+        seconds[key] += record["seconds"]
+        counts[key] += count
+    return {key: round(seconds[key] / counts[key], 3) for key in sorted(seconds)}

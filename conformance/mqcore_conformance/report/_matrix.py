@@ -1,0 +1,136 @@
+"""``matrix.md``: a report as Markdown, and what changed from one report to another. Made from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mqcore.guarantees import CLAUSES
+from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
+from mqcore_conformance.report._records import Record, latest, status_of
+
+__all__ = ["diff", "matrix"]
+
+SIGNS = {
+    "PASS": "pass",
+    "FAIL": "**FAIL**",
+    "LIVENESS": "**LIVENESS**",
+    "ERROR": "**ERROR**",
+    "INCONCLUSIVE": "inconclusive",
+    "NOT RUN": "-",
+    "NOT CLAIMED": "not claimed",
+    "XFAIL": "xfail",
+    "XPASS": "**XPASS**",
+}
+LEGEND = (
+    "*pass*: every clause held in every run; *-*: makes no sense there, or was not asked for; *inconclusive*: the "
+    "fault never bit. Replication is none in every cell that was run."
+)
+
+
+def matrix(records: Iterable[Record]) -> str:
+    """Return the grid of a report as Markdown: cells by fault family, then clauses, then contract checks."""
+    records = latest(records)
+    cells = [record for record in records if record["kind"] in ("cell", "part")]
+    checks = [record for record in records if record["kind"] == "check"]
+    lines = ["# Conformance", "", *_made_with(records)]
+    tables = [_grid(cells), _not_built(), _clauses(cells, checks), _checks(checks)]
+    for table in tables:
+        lines += [*table, ""] if table else []
+    return "\n".join([*lines, LEGEND, ""])
+
+
+def _made_with(records: Sequence[Record]) -> list[str]:
+    made_with = next((record.get("made_with") for record in records if record["kind"] == "run"), None)
+    if not isinstance(made_with, dict) or not made_with:
+        return []
+    return [", ".join(f"{name} {value}" for name, value in made_with.items()) + ".", ""]
+
+
+def _cell(text: object) -> str:
+    """Return text that a Markdown table takes as text."""
+    plain = " ".join(str(text).split())
+    return "".join(f"\\{letter}" if letter in "|<>[]`*_\\" else letter for letter in plain)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
+
+
+def _grid(cells: Sequence[Record]) -> list[str]:
+    if not cells:
+        return []
+    families = list(dict.fromkeys(cell["family"] for cell in cells))
+    by_row: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for cell in cells:
+        row = (cell["tier"], f"`{_plain_code(cell['storage'])}`", _cell(cell["transport"]), _cell(cell["flush"]))
+        by_row.setdefault(row, {}).setdefault(cell["family"], []).append(cell["status"])
+    rows = [
+        [*row, "none", *(SIGNS[status_of(found[family])] if family in found else "-" for family in families)]
+        for row, found in by_row.items()
+    ]
+    return _table(["tier", "storage", "transport", "flush", "replication", *map(_cell, families)], rows)
+
+
+def _plain_code(text: str) -> str:
+    return "".join(letter for letter in text if letter.isprintable() and letter not in "`|")
+
+
+def _not_built() -> list[str]:
+    heads = ["tier", "storage", "transport", "flush", "replication", "", "what"]
+    rows = [
+        [one.tier, one.storage, one.transport, one.flush, one.replication, f"*{NOT_BUILT_YET}*", one.what]
+        for one in NOT_BUILT
+    ]
+    return _table(heads, [[text.replace("*", "\\*") if text == "*" else text for text in row] for row in rows])
+
+
+def _clauses(cells: Sequence[Record], checks: Sequence[Record]) -> list[str]:
+    rows = []
+    for clause, facts in CLAUSES.items():
+        found = [cell["clauses"].get(clause, "NOT RUN") for cell in cells]
+        checked = [check["status"] for check in checks if check["clause"] == clause]
+        held = f"{found.count('PASS')} cells, {checked.count('PASS')} checks"
+        rows.append([f"{clause} {_cell(facts.name)}", SIGNS[status_of([*found, *checked])], held])
+    return _table(["clause", "worst", "pass in"], rows)
+
+
+def _checks(checks: Sequence[Record]) -> list[str]:
+    if not checks:
+        return []
+    parts = list(dict.fromkeys(check["part"] for check in checks))
+    by_name: dict[tuple[str, str], dict[str, str]] = {}
+    for check in checks:
+        key = (check["name"].rpartition("/")[2], check["clause"])
+        by_name.setdefault(key, {})[check["part"]] = check["status"]
+    rows = [
+        [_cell(name.replace("_", " ")), clause, *(SIGNS[found.get(part, "NOT RUN")] for part in parts)]
+        for (name, clause), found in by_name.items()
+    ]
+    return _table(["contract check", "clause", *map(_cell, parts)], rows)
+
+
+def diff(old: Iterable[Record], new: Iterable[Record]) -> list[str]:
+    """Return what changed colour from one report to another, one line each; whole cells that came or went, too."""
+    before, after = _statuses(old), _statuses(new)
+    lines = []
+    for name in dict.fromkeys((*before, *after)):
+        if name not in after:
+            lines.append(f"{name}: vanished (was {status_of(before[name].values())})")
+        elif name not in before:
+            lines.append(f"{name}: new, {status_of(after[name].values())}")
+        else:
+            for clause in sorted(before[name].keys() | after[name].keys()):
+                was, now = (side[name].get(clause, "absent") for side in (before, after))
+                if was != now:
+                    lines.append(f"{name} {clause}: {was} -> {now}")
+    return lines
+
+
+def _statuses(records: Iterable[Record]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for record in latest(records):
+        if record["kind"] == "check":
+            found[record["name"]] = {record["clause"]: record["status"]}
+        elif record["kind"] in ("cell", "part"):
+            found[record["name"]] = dict(record["clauses"])
+    return found

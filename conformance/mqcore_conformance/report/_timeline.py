@@ -1,0 +1,141 @@
+"""A history for the eye: what matters of it, each event on a line of words, the rest counted.
+
+Pure: events in, lines out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from mqcore_conformance.histories import (
+    Appended,
+    Completed,
+    Drained,
+    Event,
+    FaultInjected,
+    Fetched,
+    FetchFailed,
+    Flushed,
+    Invoked,
+    LivenessObserved,
+    Phase,
+    Probed,
+    Recovered,
+    Seeked,
+    Setting,
+    Started,
+    Witnessed,
+    to_json,
+)
+
+__all__ = ["TimelineRow", "tell_event", "timeline"]
+
+DETAIL_CHARS_MAX = 200
+
+
+@attrs.frozen
+class TimelineRow:
+    """One line: ``number`` of the event (empty for a gap), its time, kind and detail; ``marked`` by a violation."""
+
+    number: str
+    time: str
+    what: str
+    detail: str
+    marked: bool = False
+    fault: bool = False
+
+
+def timeline(
+    history: Sequence[Event], marked: Iterable[int], *, near: int = 8, lines_max: int = 120
+) -> list[TimelineRow]:
+    """Return the turning points of a run, and what lies ``near`` the ``marked`` events, at most ``lines_max`` of it."""
+    marks = {index for index in marked if 0 <= index < len(history)}
+    by_rank = [sorted(marks)]
+    for distance in range(1, near + 1):
+        by_rank.append([index + step for index in sorted(marks) for step in (-distance, distance)])
+        if distance == 2:
+            by_rank.append([index for index, event in enumerate(history) if _is_turning_point(event)])
+    shown: dict[int, None] = {}
+    for index in (index for rank in by_rank for index in rank):
+        if 0 <= index < len(history) and len(shown) < lines_max:
+            shown[index] = None
+    rows: list[TimelineRow] = []
+    previous = -1
+    for index in sorted(shown):
+        if index > previous + 1:
+            rows.append(TimelineRow("", "", "...", f"{index - previous - 1} events"))
+        what, detail = tell_event(history[index])
+        fault = isinstance(history[index], FaultInjected)
+        time = f"{history[index].time_us / 1e6:.6f} s"
+        rows.append(TimelineRow(str(index), time, what, detail[:DETAIL_CHARS_MAX], index in marks, fault))
+        previous = index
+    if previous < len(history) - 1:
+        rows.append(TimelineRow("", "", "...", f"{len(history) - 1 - previous} events"))
+    return rows
+
+
+def _is_turning_point(event: Event) -> bool:
+    if isinstance(event, Flushed):
+        return event.failed
+    if isinstance(event, LivenessObserved):
+        return event.took_us < 0 or event.took_us > event.bound_us
+    return isinstance(event, Setting | Started | FaultInjected | Phase | Seeked | Drained | FetchFailed | Probed)
+
+
+def tell_event(event: Event) -> tuple[str, str]:
+    """Return what kind of event it is, and the rest in words."""
+    match event:
+        case Setting():
+            levels = f"append reaches {event.append_level}, flush {event.flush_level}"
+            return "setting", f"{event.storage} over {event.transport}; {levels}; flush {event.topics[0].flush}"
+        case Started():
+            return "broker serves", f"life {event.life}, epoch {event.epoch}, node {event.node}"
+        case FaultInjected():
+            bit = f"; hits {event.hit}" if event.hit else ""
+            return event.kind, f"life {event.life}{bit}{'; ' + event.detail if event.detail else ''}"
+        case Invoked():
+            how = " idempotent" * event.idempotent + " one-way" * event.one_way
+            size = f"{len(event.messages)} messages, {event.size_bytes} bytes"
+            return "send", f"{event.send} try {event.attempt} to {event.partition}: {size}, {event.policy}{how}"
+        case Completed() if event.outcome == "acknowledged":
+            again = ", duplicate" * event.duplicate
+            receipt = f"offset {event.offset}, epoch {event.epoch}, level {event.level}"
+            return "acknowledged", f"{event.send} try {event.attempt}: {receipt}, by life {event.life}{again}"
+        case Completed():
+            return event.outcome, f"{event.send} try {event.attempt} {event.code}".rstrip()
+        case Appended():
+            place = f"bytes {event.position} to {event.end_position}"
+            offsets = f"offsets {event.base_offset} to {event.next_offset - 1}"
+            return "appended", f"{event.partition}: {offsets}, {place}, epoch {event.epoch}"
+        case Flushed():
+            ends = ", ".join(f"{name} up to {end}" for name, end in event.ends)
+            return ("flush failed" if event.failed else "flushed"), f"life {event.life}: {ends}"
+        case Fetched():
+            count = sum(len(batch.messages) for batch in event.batches)
+            ends = f"log starts at {event.start_offset}, committed {event.committed_offset}"
+            return "read", f"{event.process} {event.partition} from {event.offset}: {count} messages; {ends}"
+        case FetchFailed():
+            where = f", point {event.point}" if event.point >= 0 else ""
+            return "read refused", f"{event.process} {event.partition} at {event.offset}: {event.code}{where}"
+        case Seeked():
+            return "seek", f"{event.process} {event.partition} to {event.offset}: {event.why}"
+        case Phase():
+            return f"{event.name} phase", ""
+        case Drained():
+            return "drained", f"{event.partition}: offsets {event.start_offset} to {event.end_offset}"
+        case LivenessObserved():
+            took = f"took {event.took_us / 1e3:.0f} ms" if event.took_us >= 0 else "never came"
+            return "liveness", f"{event.what} {took}, bound {event.bound_us / 1e3:.0f} ms {event.reason}".rstrip()
+        case Probed():
+            answer = "holds" if event.holds else "does not hold"
+            return "probe", f"{event.clause}: {event.question}: {answer} {event.observed}".rstrip()
+        case Recovered():
+            return "recovered", f"{event.partition} by {event.way}: {event.content}"
+        case Witnessed():
+            return "witnesses", ", ".join(f"{name} {count}" for name, count in event.counts.items() if count)
+        case _:
+            plain = json.loads(to_json(event))
+            return str(plain.pop("event", "event")), json.dumps(plain, ensure_ascii=False)

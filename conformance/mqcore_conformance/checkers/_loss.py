@@ -71,18 +71,13 @@ def check_g02(facts: Facts) -> Iterator[Violation]:
             lost[key] = (offset, index)
     for partition, log in facts.drain.items():
         newest: dict[int, int] = {}
-        expected = None
+        expected = log.start_offset if log.complete else None
         for offset, epoch, _ in log.order:
             newest[epoch] = offset
-            if expected is not None and offset > expected and not log.is_damaged(expected):
-                yield Violation(
-                    clause="G02",
-                    anomaly=Anomaly.HOLE,
-                    partition=partition,
-                    text=f"the drain goes from offset {expected - 1} to {offset} (epoch {epoch}): "
-                    f"{offset - expected} offsets between surviving messages are missing and nothing reports them",
-                )
+            yield from _check_hole(log, expected, offset)
             expected = offset + 1
+        if log.complete:
+            yield from _check_hole(log, expected, log.end_offset)
         for epoch, last in newest.items():
             first_lost = lost.get((partition, epoch))
             if first_lost is not None and first_lost[0] < last:
@@ -94,6 +89,18 @@ def check_g02(facts: Facts) -> Iterator[Violation]:
                     f"offset {last} of the same epoch survives: what is lost is no suffix",
                     events=(first_lost[1],),
                 )
+
+
+def _check_hole(log: DrainedLog, expected: int | None, offset: int) -> Iterator[Violation]:
+    """The drain goes on, or ends, at ``offset``. ``expected`` None: nobody knows where it begins."""
+    if expected is not None and offset > expected and not log.is_damaged(expected):
+        yield Violation(
+            clause="G02",
+            anomaly=Anomaly.HOLE,
+            partition=log.partition,
+            text=f"the drain goes from offset {expected - 1} to {offset}: {offset - expected} offsets between are "
+            f"missing and nothing reports them; the log is drained from {log.start_offset} to {log.end_offset}",
+        )
 
 
 def _known(facts: Facts) -> Iterator[tuple[str, int, int, str, int]]:

@@ -88,7 +88,14 @@ class RemoteProtocolError(ProtocolError):
 
 
 class TransportError(MqcoreError):
-    """A transport could not listen, connect or go on; the message names the URL and the remedy."""
+    """A transport could not listen, connect or go on; the message names the URL and the remedy.
+
+    ``retryable``: whether the same may succeed later without anybody's help; a client gives up at once if not.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class BrokenLinkError(TransportError):

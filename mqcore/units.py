@@ -16,6 +16,7 @@ __all__ = [
     "format_count",
     "format_duration_ms",
     "format_duration_us",
+    "grouped",
     "parse_bytes",
     "parse_count",
     "parse_duration_ms",
@@ -98,6 +99,11 @@ def format_duration_us(duration_us: int) -> str:
 def format_count(count: int) -> str:
     """Return ``count`` with its thousands set apart by ``_``, as ``parse_count`` reads it back."""
     return f"{count:_}"
+
+
+def grouped(number: float) -> str:
+    """Return ``number``, rounded, for people to read: its thousands set apart by spaces, as in 13 623 672."""
+    return f"{number:,.0f}".replace(",", " ")
 
 
 def _parse_duration(value: str | int, base_us: int, base_name: str) -> int:

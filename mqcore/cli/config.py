@@ -6,7 +6,7 @@ import os
 
 import click
 
-from mqcore.cli.shell import Group, Verb, current, output_options, refuse, write_json, write_line
+from mqcore.cli.shell import Group, Verb, current, make_folder, output_options, refuse, write_json, write_line
 
 __all__ = ["command"]
 
@@ -20,7 +20,7 @@ def command() -> None:
 
 
 @command.command("init", cls=Verb, examples=["mqcore config init", "mqcore config init --to /etc/mqcore"])
-@click.option("--to", metavar="DIR", default=".", show_default=True, help=f"Folder in which {FILE_NAME} is written.")
+@click.option("--to", metavar="DIR", default=".", show_default=True, help=f"Folder for {FILE_NAME}; made if missing.")
 @click.option("--storage", metavar="URL", help="Where to store; the only key that has no default.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @output_options
@@ -30,7 +30,7 @@ def init(to: str, storage: str | None, force: bool) -> None:
 
     text = commented_example() if storage is None else commented_example(storage)
     path = os.path.join(to, FILE_NAME)
-    os.makedirs(to, exist_ok=True)
+    make_folder(to)
     try:
         with open(path, "w" if force else "x", encoding="utf-8") as file:
             file.write(text)

@@ -92,8 +92,7 @@ async def _consume(settings: Settings, wish: _Wish) -> bool:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(raise_when_reader_is_gone)
         async with connected(settings) as client:
-            ends = await _ends(client, wish) if wish.exit_at_end else None
-            damaged = await _print_all(client, wish, ends, settings.json)
+            damaged = await _print_all(client, wish, settings.json)
         nursery.cancel_scope.cancel()
     return damaged
 
@@ -106,9 +105,10 @@ async def _ends(client: Client, wish: _Wish) -> dict[int, int]:
     return {number: (await client.admin.look_up_offset(wish.topic, number, "end"))[0] for number in numbers}
 
 
-async def _print_all(client: Client, wish: _Wish, ends: dict[int, int] | None, as_json: bool) -> bool:
+async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
     left, damaged = wish.count, False
     async with client.consumer(wish.topic, wish.partitions, wish.start) as consumer:
+        ends = await _ends(client, wish) if wish.exit_at_end else None
         while left != 0 and not (ends is not None and _reached(consumer.positions, ends)):
             try:
                 batch = await consumer.next_batch()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqcore.cli.shell import Verb, current, end, output_options, run_async, write_json, write_line
+from mqcore.cli.shell import Verb, current, end, make_folder, output_options, run_async, write_json, write_line
+from mqcore.units import grouped
 
 if TYPE_CHECKING:
     import trio
@@ -35,8 +36,7 @@ DAMAGE_FOUND = 5
 @click.option(
     "--to",
     metavar="DIR",
-    type=click.Path(exists=True, file_okay=False),
-    help="Where to store: a folder is made there, and removed.",
+    help="Where to store: a folder is made there, and removed. Made if missing.",
 )
 @output_options
 def command(to: str | None) -> None:
@@ -47,6 +47,8 @@ def command(to: str | None) -> None:
     was acknowledged is compared with what is there. Status 5 when anything is missing, different or invented.
     """
     logging.getLogger("mqcore").setLevel(logging.ERROR)  # that the connection breaks is the point of it
+    if to is not None:
+        make_folder(to)
     folder = Path(tempfile.mkdtemp(prefix="mqcore-demo-", dir=to))
     try:
         good = run_async(_demonstrate, folder)
@@ -78,11 +80,7 @@ def _posts(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def _rate(messages: int, size: int, seconds: float) -> str:
-    return f"{seconds:.2f} s, {_grouped(round(messages / seconds))} messages/s, {size / seconds / 1e6:.0f} MB/s"
-
-
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", " ")
+    return f"{seconds:.2f} s, {grouped(round(messages / seconds))} messages/s, {size / seconds / 1e6:.0f} MB/s"
 
 
 async def _demonstrate(folder: Path) -> bool:
@@ -134,7 +132,7 @@ async def _publish_and_read(client: Client, broker: ChildBroker, lines: list[byt
         await ledger.wait()
     seconds = trio.current_time() - started
     _say(
-        f"published {_grouped(len(lines))} lines of Python's standard library, each acknowledged: "
+        f"published {grouped(len(lines))} lines of Python's standard library, each acknowledged: "
         f"{_rate(len(lines), size, seconds)}",
         "published", messages=len(lines), bytes=size, seconds=seconds,
     )  # fmt: skip
@@ -199,8 +197,8 @@ async def _kill_in_the_middle(client: Client, broker: ChildBroker, lines: list[b
         await broker.kill()
         killed_at = trio.current_time()
         _say(
-            f"SIGKILL in the middle of the stream: {_grouped(acknowledged)} messages acknowledged, "
-            f"{_grouped(posted - acknowledged)} on their way",
+            f"SIGKILL in the middle of the stream: {grouped(acknowledged)} messages acknowledged, "
+            f"{grouped(posted - acknowledged)} on their way",
             "killed", acknowledged=acknowledged, posted=posted,
         )  # fmt: skip
         ready_seconds = await broker.start()
@@ -215,7 +213,7 @@ async def _kill_in_the_middle(client: Client, broker: ChildBroker, lines: list[b
         enough.set()
     seconds, comparison = await _read_all(client, "stream", ledger)
     _say(
-        f"read {_grouped(comparison.read)} messages back; {_grouped(ledger.acknowledged)} were acknowledged before and "
+        f"read {grouped(comparison.read)} messages back; {grouped(ledger.acknowledged)} were acknowledged before and "
         f"after the kill: {_verdict(comparison)}",
         "compared", acknowledged=ledger.acknowledged, seconds=seconds, **_counts(comparison),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mqcore.cli.shell import Group, Verb, current, output_options, refuse, write_json, write_line
+from mqcore.cli.shell import Group, Verb, current, make_folder, output_options, refuse, write_json, write_line
 
 __all__ = ["command"]
 
@@ -48,7 +48,7 @@ def command() -> None:
 def _verb(kind: str, thing: str, name: str) -> None:
     @command.command(kind, cls=Verb, help=f"Write a package with {thing}.", examples=[f"mqcore new {kind} {name}"])
     @click.argument("name")
-    @click.option("--to", metavar="DIR", default=".", show_default=True, help="Folder in which mqcore-NAME is made.")
+    @click.option("--to", metavar="DIR", default=".", show_default=True, help="Where to make it; made if missing.")
     @output_options
     def write(name: str, to: str) -> None:
         _write_package(kind, name, Path(to))
@@ -69,6 +69,7 @@ def _write_package(kind: str, name: str, to: Path) -> None:
     folder = to / f"mqcore-{name}"
     if folder.exists():
         refuse(f"{folder} is there already; remove it, or name another folder with --to")
+    make_folder(to)
     words = {
         "@name@": name,
         "@module@": f"mqcore_{name.replace('-', '_')}",

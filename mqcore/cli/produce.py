@@ -21,6 +21,7 @@ from mqcore.cli.shell import (
     connection_options,
     current,
     end,
+    in_words,
     output_options,
     progress,
     run_async,
@@ -107,6 +108,9 @@ def command(
 ) -> None:
     """Publish every line of FILE, or of standard input, to TOPIC, and wait for every acknowledgement.
 
+    What a broker cannot take now, with its disk full or while it starts again, is sent again for 60 s, or as long as
+    --timeout says; that it waits is told after a few seconds.
+
     Ctrl-C stops reading; what was read is still acknowledged, and status is 130. A second one does not wait.
     """
     if key_separator == "":
@@ -123,7 +127,10 @@ def command(
     tally, started = _Tally(), time.perf_counter()
     try:
         with progress(f"publishing to {topic}, bytes", size) as bar:
-            interrupted = run_async(_produce, current(), topic, {"policy": policy, "codec": codec}, source, tally, bar)
+            options: dict[str, Any] = {"policy": policy, "codec": codec}
+            if current().timeout_is_given:
+                options["delivery_timeout_ms"] = current().timeout_ms
+            interrupted = run_async(_produce, current(), topic, options, source, tally, bar)
     except BaseException:
         if tally.messages:
             print(f"mqcore: acknowledged before this failed: {_counted(tally.messages)}", file=sys.stderr)
@@ -157,13 +164,13 @@ def _report(topic: str, tally: _Tally, seconds: float) -> None:
         )
         return
     write_line(
-        f"published {_counted(tally.messages)} ({tally.size} bytes) to {topic} in {seconds:.2f} s"
+        f"published {_counted(tally.messages)} ({in_words(tally.size)} bytes) to {topic} in {seconds:.2f} s"
         + (f", acknowledged at level {tally.level}" if tally.level else "")
     )
 
 
 def _counted(messages: int) -> str:
-    return f"{messages} message{'' if messages == 1 else 's'}"
+    return f"{in_words(messages)} message{'' if messages == 1 else 's'}"
 
 
 async def _produce(

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mqcore.cli._build_options import build_options, compose, explanation_of
-from mqcore.cli.shell import ReaderGone, Verb, current, end, output_options, run_async, write_json, write_line
-from mqcore.errors import RefusedError
+from mqcore.cli.shell import (
+    ReaderGone,
+    Verb,
+    current,
+    end,
+    facts_in_words,
+    output_options,
+    run_async,
+    write_json,
+    write_line,
+)
+from mqcore.errors import CommandNotPossible, RefusedError
 
 if TYPE_CHECKING:
     from mqcore.abc import Notice
@@ -22,6 +32,9 @@ if TYPE_CHECKING:
     from mqcore.guarantees import Explanation
 
 __all__ = ["command"]
+
+OPEN_FILES_MIN = 32
+"""Descriptors without which a broker with a file storage does not get as far as to say what it lacks."""
 
 
 @click.command(
@@ -47,9 +60,31 @@ def command(file: str | None, **flags: Any) -> None:
     refusals = [*explanation.refusals, *explanation.unavailable]
     if refusals:
         raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
+    _check_open_files()
     interrupted = run_async(_serve, config, explanation, current().json)
     if interrupted:
         end(130)
+
+
+def _check_open_files() -> None:
+    from mqcore.ports import system_ports
+
+    allowed = system_ports().files.open_files_max()
+    if allowed < OPEN_FILES_MIN:
+        raise CommandNotPossible(
+            f"this process may open {allowed} files, and a broker needs {OPEN_FILES_MIN}: raise the limit (ulimit -n)"
+        )
+
+
+async def _check_addresses(config: BrokerConfig) -> None:
+    """Listen everywhere for a moment: an address that is in use is told before a storage is made or recovered."""
+    from contextlib import AsyncExitStack
+
+    from mqcore.registry import create_transport
+
+    async with AsyncExitStack() as listening:
+        for listen in config.listen:
+            await listening.enter_async_context(await create_transport(listen.url, listen.options).listen())
 
 
 def _say(text: str, record: dict[str, object], as_json: bool) -> None:
@@ -66,7 +101,7 @@ def _report(as_json: bool, notice: Notice) -> None:
     if as_json:
         line = json.dumps({"notice": notice.kind, "text": notice.text, "facts": dict(notice.facts)}, default=str)
     else:
-        facts = ", ".join(f"{key} {value}" for key, value in notice.facts.items())
+        facts = facts_in_words(notice.facts)
         line = f"{notice.kind}: {notice.text}{f' ({facts})' if facts else ''}"
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
@@ -84,7 +119,7 @@ def _introduce(broker: Broker, explanation: Explanation, as_json: bool) -> None:
         _say(text, {"event": "platform", "supported": False}, as_json)
     storage = status["storage"]
     assert isinstance(storage, dict)
-    facts = ", ".join(f"{key} {value}" for key, value in storage.items() if key != "url")
+    facts = facts_in_words({key: value for key, value in storage.items() if key != "url"})
     _say(
         f"storage {explanation.storage}{f' ({facts})' if facts else ''}; {explanation.flush_sentence}",
         {"event": "storage", "storage": storage, "flush": explanation.flush_sentence},
@@ -109,6 +144,7 @@ async def _serve(config: BrokerConfig, explanation: Explanation, as_json: bool) 
 
             async def run(*, task_status: trio.TaskStatus[Broker]) -> None:
                 report = functools.partial(_report, as_json)
+                await _check_addresses(config)
                 await serve_broker(config, report=report, task_status=task_status)
                 nursery.cancel_scope.cancel()
 

@@ -31,6 +31,9 @@ __all__ = [
     "connection_options",
     "current",
     "end",
+    "facts_in_words",
+    "in_words",
+    "make_folder",
     "output_options",
     "progress",
     "refuse",
@@ -72,6 +75,7 @@ class Settings:
 
     servers: tuple[str, ...] = ()
     timeout_ms: int = 10_000
+    timeout_is_given: bool = False
     output: Literal["text", "json"] = "text"
 
     @property
@@ -170,6 +174,7 @@ def _keep_timeout(context: click.Context, parameter: click.Parameter, value: int
     if value is not None and value < 1:
         raise click.BadParameter("a server needs at least 1 ms to answer", context, parameter)
     _keep("timeout_ms")(context, parameter, value)
+    _keep("timeout_is_given")(context, parameter, None if value is None else True)
 
 
 def connection_options(function: F) -> F:
@@ -236,9 +241,25 @@ def _plain(value: object) -> object:
     return str(value)
 
 
+def in_words(value: object, name: str = "") -> str:
+    """Return a value as people read it: thousands set apart, lists by comma, a unit for what ends in ``_bytes``."""
+    from mqcore import units
+
+    if isinstance(value, (list, tuple)):
+        return ", ".join(in_words(each, name) for each in value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        return str(value)
+    return units.format_bytes(value) if name.endswith("_bytes") and value % 1024 == 0 else units.grouped(value)
+
+
+def facts_in_words(facts: Mapping[str, object]) -> str:
+    """Return facts in one line: each name and its value as ``in_words`` says it."""
+    return ", ".join(f"{name} {in_words(value, name)}" for name, value in facts.items())
+
+
 def write_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> None:
     """Write rows under headings, columns aligned: numbers to the right, the last column as it is."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[in_words(cell) for cell in row] for row in rows]
     widths = [max(len(line[index]) for line in [list(headings), *texts]) for index in range(len(headings))]
     numeric = [
         bool(rows) and all(isinstance(row[index], (int, float)) for row in rows) for index in range(len(headings))
@@ -280,19 +301,59 @@ def progress(label: str, total: int | None) -> Iterator[Progress]:
         yield _Silent()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}"), TimeElapsedColumn())
+    from mqcore.units import grouped
+
+    class CompletedColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(grouped(task.completed))
+
+    columns = (TextColumn("{task.description}"), BarColumn(), CompletedColumn(), TimeElapsedColumn())
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield _Bar(bar, bar.add_task(label, total=total))
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make the folder that ``--to`` names, unless it is there; the one above has to be, or a slip would make many."""
+    try:
+        if not os.path.isdir(path):
+            os.mkdir(path)
+    except FileNotFoundError:
+        above = os.path.dirname(os.path.abspath(path))
+        refuse(f"--to {os.fspath(path)}: {above} does not exist; make it first")
+    except FileExistsError:
+        refuse(f"--to {os.fspath(path)}: a file is in the way; name a folder")
+    except OSError as error:
+        refuse(f"--to {os.fspath(path)}: {error.strerror}; name a folder that this user may write to")
 
 
 def run_async(function: Callable[..., Awaitable[R]], *args: object) -> R:
     """Run ``function(*args)`` on Trio and return its result; errors come out as they are, groups included."""
     import trio
 
-    return trio.run(function, *args)
+    with _warnings_told(current().json):
+        return trio.run(function, *args)
+
+
+@contextmanager
+def _warnings_told(as_json: bool) -> Iterator[None]:
+    """Write what the library warns of, such as a server that is tried again, to standard error, a line each."""
+    import logging
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            print(json.dumps({"warning": text}) if as_json else f"mqcore: {text}", file=sys.stderr, flush=True)
+
+    logger, teller = logging.getLogger("mqcore"), Teller(logging.WARNING)
+    logger.addHandler(teller)
+    try:
+        yield
+    finally:
+        logger.removeHandler(teller)
 
 
 def refuse(message: str) -> NoReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +13,8 @@ from mqcore.cli.shell import (
     Verb,
     current,
     end,
+    facts_in_words,
+    in_words,
     output_options,
     progress,
     run_async,
@@ -20,6 +22,7 @@ from mqcore.cli.shell import (
     write_line,
     write_table,
 )
+from mqcore.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
     from mqcore.log import LogFinding
@@ -48,7 +51,7 @@ def command() -> None:
 @output_options
 def verify(url: str, name: str | None) -> None:
     """Check every header, offset, epoch and checksum of every log at URL. Status 5 when there is damage."""
-    findings, beside_broker = _look(url, name, _show_verdict)
+    findings, beside_broker, _ = _look(url, name, _show_verdict)
     states = Counter(finding.state for finding in findings)
     sound = all(finding.is_sound for finding in findings)
     unverified = sum(finding.unverified_bytes for finding in findings)
@@ -67,10 +70,11 @@ def verify(url: str, name: str | None) -> None:
             }
         )
     else:
-        counted = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        counted = ", ".join(f"{in_words(count)} {state}" for state, count in sorted(states.items()))
         write_line(f"{url}: {'no damage' if sound else 'DAMAGE'}; logs: {counted or 'none'}")
         if beside_broker:
-            write_line(f"a broker is running on it: its active tails (at most {unverified} bytes) were not verified")
+            tails = f"its active tails (at most {in_words(unverified)} bytes)"
+            write_line(f"a broker is running on it: {tails} were not verified")
     if not sound:
         end(DAMAGE_FOUND)
 
@@ -81,39 +85,73 @@ def verify(url: str, name: str | None) -> None:
 @output_options
 def inspect(url: str, name: str | None) -> None:
     """Show what every log at URL holds: offsets, bytes, reigns, producers, and what is wrong with it."""
-    findings, beside_broker = _look(url, name, _show_json)
+    findings, beside_broker, topics = _look(url, name, _show_json)
     if current().json:
         return
+    columns = ("log", "topic", "kind", "state", "start", "end", "batches", "bytes")
     rows = [
-        (each.name, each.kind, each.state, each.start_offset, each.end_offset, each.batches, each.bytes_total)
+        (
+            each.name,
+            topics.label(each.name),
+            each.kind,
+            each.state,
+            each.start_offset,
+            each.end_offset,
+            each.batches,
+            each.bytes_total,
+        )
         for each in findings
     ]
-    write_table(rows, ("log", "kind", "state", "start", "end", "batches", "bytes"))
+    write_table(rows, columns)
     for each in findings:
-        facts = [f"{key} {value}" for key, value in each.facts.items()]
+        facts = [facts_in_words(each.facts)] if each.facts else []
         reigns = each.reigns if each.kind == "partition" else ()
         facts += [f"reign {number} from offset {offset}" for number, _, _, offset in reigns]
         for line in ([", ".join(facts)] if facts else []) + ([each.text] if each.text else []):
-            write_line(f"{each.name}: {line}")
+            write_line(f"{topics.label(each.name) or each.name}: {line}")
     if beside_broker:
         write_line("a broker is running on it: active tails are as they were a moment ago")
 
 
-def _show_json(finding: LogFinding) -> None:
-    if current().json:
-        write_json(finding.as_json())
+class _Topics:
+    """Which topic a log belongs to: the metadata log knows, which is looked at before the partitions' logs."""
+
+    def __init__(self) -> None:
+        self.names: Mapping[str, str] = {}
+
+    def place(self, log: str) -> dict[str, object]:
+        """Name and partition of the topic that ``log`` belongs to; empty when it is of none, or of an unknown one."""
+        topic_id, _, rest = log.partition("-")
+        partition = rest.partition(".")[0]
+        known = topic_id in self.names and partition.isdigit()
+        return {"topic": self.names[topic_id], "partition": int(partition)} if known else {}
+
+    def label(self, log: str) -> str:
+        """The same as ``TOPIC/PARTITION``."""
+        place = self.place(log)
+        return f"{place['topic']}/{place['partition']}" if place else ""
 
 
-def _show_verdict(finding: LogFinding) -> None:
+def _show_json(finding: LogFinding, topics: _Topics) -> None:
     if current().json:
-        write_json(finding.as_json())
+        write_json(finding.as_json() | topics.place(finding.name))
+
+
+def _show_verdict(finding: LogFinding, topics: _Topics) -> None:
+    if current().json:
+        _show_json(finding, topics)
     elif finding.state != "whole" or (finding.text and not finding.unverified_bytes):
-        write_line(f"{finding.name}: {finding.state}{f': {finding.text}' if finding.text else ''}")
+        label = topics.label(finding.name)
+        name = f"{finding.name} ({label})" if label else finding.name
+        write_line(f"{name}: {finding.state}{f': {finding.text}' if finding.text else ''}")
 
 
-def _look(url: str, name: str | None, show: Callable[[LogFinding], None]) -> tuple[list[LogFinding], bool]:
-    """Return the findings of the logs at ``url``, each shown when it is there, and whether a broker runs on it."""
+def _look(
+    url: str, name: str | None, show: Callable[[LogFinding, _Topics], None]
+) -> tuple[list[LogFinding], bool, _Topics]:
+    """Return the findings of the logs at ``url``, each shown when it is there, whether a broker runs on it, topics."""
     from mqcore.abc import StorageContext
+    from mqcore.broker import topic_names
     from mqcore.limits import Limits
     from mqcore.log import StorageInspection
     from mqcore.ports import system_ports
@@ -122,19 +160,26 @@ def _look(url: str, name: str | None, show: Callable[[LogFinding], None]) -> tup
     limits = Limits()
     backend = create_storage(url, StorageContext(ports=system_ports(), limits=limits))
     findings: list[LogFinding] = []
+    topics = _Topics()
 
     async def look() -> bool:
         async with StorageInspection(backend, limits) as inspection:
             with progress("verifying, bytes", None) as bar:
                 async for finding in inspection.findings(name):
+                    topics.names = topics.names or topic_names(inspection.records)
                     findings.append(finding)
                     bar.advance(finding.bytes_total)
-                    show(finding)
+                    show(finding, topics)
             return inspection.beside_broker
 
-    beside_broker = run_async(look)
+    try:
+        beside_broker = run_async(look)
+    except StorageError as error:
+        if error.kind != "permission":
+            raise
+        raise StorageError(
+            f"cannot look at {url}: this user may not; run it as the user that the broker runs as", kind="permission"
+        ) from error
     if name is not None and not findings:
-        from mqcore.errors import ConfigurationError
-
         raise ConfigurationError(f"{url} has no log called {name!r}; 'mqcore storage inspect {url}' lists them")
-    return findings, beside_broker
+    return findings, beside_broker, topics

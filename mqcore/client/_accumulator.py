@@ -31,7 +31,7 @@ from mqcore.protocol import Code, SendPolicy
 if TYPE_CHECKING:
     from mqcore.batch import MessageHeaders
 
-__all__ = ["Accumulator", "Part"]
+__all__ = ["Accumulator", "Part", "check_partition"]
 
 MESSAGE_OVERHEAD_BYTES = 64
 """What a message costs beside its payload, counted against the buffer."""
@@ -195,10 +195,7 @@ class Accumulator:
     def _queue(self, partition: int) -> PartitionQueue:
         queue = self._queues.get(partition)
         if queue is None:
-            if not 0 <= partition < self.partitions:
-                raise ConfigurationError(
-                    f"topic {self.topic!r} has partitions 0 to {self.partitions - 1}, not {partition}"
-                )
+            check_partition(self.topic, partition, self.partitions)
             queue = self._queues[partition] = PartitionQueue(partition, self._settings)
         return queue
 
@@ -389,6 +386,12 @@ def _add_columns(shipment: Shipment, key: Buffer | None, headers: MessageHeaders
         shipment.headers = cast("list[MessageHeaders]", [None] * before)
     if shipment.headers is not None:
         shipment.headers.append(headers)
+
+
+def check_partition(topic: str, partition: int, partitions: int) -> None:
+    """Raise ``ConfigurationError`` unless a topic with so many ``partitions`` has this one."""
+    if not 0 <= partition < partitions:
+        raise ConfigurationError(f"topic {topic!r} has partitions 0 to {partitions - 1}, not {partition}")
 
 
 def _too_large(what: str, size: int, most: int, code: Code = Code.MESSAGE_TOO_LARGE) -> RejectedError:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import attrs
 import trio
 
+from mqcore.client._accumulator import check_partition
 from mqcore.client._admin import Admin
 from mqcore.client._consumer import Consumer
 from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptions
@@ -107,11 +108,14 @@ class Client:
 
         ``start``: ``"start"``, ``"end"``, an offset, a time (``datetime`` with a zone), or positions (offset, epoch) by
         partition, as ``Consumer.positions`` gave them; epoch 0 if unknown. ``options`` are those of
-        ``ConsumerOptions``. Raises ``RejectedError`` for an unknown topic or partition, ``ConfigurationError``.
+        ``ConsumerOptions``. Raises ``RejectedError`` for an unknown topic, ``ConfigurationError``.
         """
         settings = structure_options(ConsumerOptions, options, "consumer")
         found = await self.admin.resolve_topic(topic)
-        numbers = list(range(int(found["partitions"]))) if partitions is None else partitions
+        count = int(found["partitions"])
+        numbers = list(range(count)) if partitions is None else partitions
+        for number in numbers:
+            check_partition(topic, number, count)
         consumer = Consumer(self._session, topic, bytes.fromhex(found["id"]), numbers, settings)
         try:
             await consumer.seek(start)

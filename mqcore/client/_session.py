@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import trio
@@ -33,6 +33,9 @@ __all__ = ["Session", "Source"]
 
 _log = logging.getLogger("mqcore.client")
 _FINAL_CODES = frozenset({Code.NOT_THIS_PROTOCOL, Code.VERSION})
+TELL_AFTER_S = 2.0
+"""How long nobody answers before that is told while it is tried further."""
+_SILENT = "it takes connections and says nothing: is it a broker of mqcore, and the right port?"
 _LINK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, BrokenLinkError, RemoteProtocolError)
 
 
@@ -117,29 +120,39 @@ class Session:
     async def _connect_first(self) -> None:
         timeout = self.options.connect_timeout_ms / 1000
         problems: dict[str, str] = {}
+        began, attempt = trio.current_time(), 0
         with trio.move_on_after(timeout):
-            attempt = 0
             while not await self._connect_any(problems, is_first=True):
                 attempt += 1
                 await trio.sleep(self.backoff.pause(attempt, self.random))
+                if attempt > 1 and began + TELL_AFTER_S < trio.current_time() < began + timeout:
+                    began = math.inf
+                    _log.warning("no server answers, going on trying for %g s: %s", timeout, _reasons(problems))
         if self.stream is None:
-            reasons = "; ".join(problems.get(str(each.url), f"{each.url}: no answer") for each in self._transports)
-            raise NotReachedError(f"no server answered within {timeout:g} s: {reasons}")
+            missing = {str(each.url): f"{each.url}: no answer" for each in self._transports}
+            raise NotReachedError(f"no server answered within {timeout:g} s: {_reasons(missing | problems)}")
 
     async def _connect_any(self, problems: dict[str, str], *, is_first: bool = False) -> bool:
-        """Try each server once, in order; say in ``problems`` why one did not answer."""
+        """Try each server once, in order; say in ``problems`` why one did not answer.
+
+        ``is_first``: raise what will not pass by itself: a foreign server, ``NotReachedError`` when all are such.
+        """
+        hopeless = 0
         for transport in self._transports:
             link: Link | None = None
             try:
                 with trio.fail_after(max(1.0, self.options.connect_timeout_ms / 1000 / len(self._transports))):
                     link = await transport.connect()
+                    problems[str(transport.url)] = f"{transport.url}: {_SILENT}"
                     stream = await greet(
                         await link.open_stream(), name=self.options.name, session=b"", limits=self.limits
                     )
             except (TransportError, RemoteProtocolError, trio.TooSlowError) as error:
                 if isinstance(error, RemoteProtocolError) and is_first and error.code in _FINAL_CODES:
                     raise
-                problems[str(transport.url)] = _why(transport, error)
+                if link is None or not isinstance(error, trio.TooSlowError):
+                    problems[str(transport.url)] = _why(transport, error)
+                hopeless += isinstance(error, TransportError) and not error.retryable
                 if link is not None:
                     await trio.aclose_forcefully(link)
             except BaseException:
@@ -151,6 +164,8 @@ class Session:
                 wake(self._waiting_for_stream)
                 self._bell.ring()
                 return True
+        if is_first and hopeless == len(self._transports):
+            raise NotReachedError(f"no server can be reached: {_reasons(problems)}")
         return False
 
     async def _reconnect(self) -> None:
@@ -360,6 +375,10 @@ class _Question:
         while self._answer is None and not self._is_broken:
             await wait_in(self._waiters)
         return self._answer
+
+
+def _reasons(problems: Mapping[str, str]) -> str:
+    return "; ".join(problems.values())
 
 
 def _why(transport: Transport, error: Exception) -> str:

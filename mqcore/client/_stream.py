@@ -70,7 +70,7 @@ async def greet(stream: ByteStream, *, name: str, session: bytes, limits: Limits
         await stream.send_buffers(connection.send(Hello(VERSION_MIN, VERSION_MAX, name, session)))
         while (message := connection.next_message()) is None:
             if connection.at_end:
-                raise BrokenLinkError("the server closed the connection during the handshake")
+                raise BrokenLinkError("the server hung up during the handshake: is it a broker of mqcore?")
             connection.received(await stream.receive_into(connection.receive_buffer()))
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         raise BrokenLinkError(f"the connection broke during the handshake: {error}") from error

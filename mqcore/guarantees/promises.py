@@ -25,7 +25,7 @@ from mqcore.guarantees.policies import (
     SyncReplication,
 )
 from mqcore.guarantees.policy_text import format_flush, format_replication
-from mqcore.units import format_bytes, format_duration_ms
+from mqcore.units import format_bytes, format_duration_ms, grouped
 
 __all__ = [
     "Bound",
@@ -64,7 +64,7 @@ class Bound:
     @property
     def size_text(self) -> str:
         """Messages and bytes in words, without the span."""
-        messages = f"{self.messages:,} messages".replace(",", " ") if self.messages is not None else ""
+        messages = f"{grouped(self.messages)} messages" if self.messages is not None else ""
         size = format_bytes(self.bytes) if self.bytes is not None else ""
         return ", ".join(text for text in (messages, size) if text) or "unbounded"
 

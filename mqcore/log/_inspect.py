@@ -13,10 +13,12 @@ from typing import Any
 import attrs
 
 from mqcore.abc import Log, Notice, StorageBackend
+from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import CommandNotPossible, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
 from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_state
 from mqcore.log._identity import Identity, IdentityLog
+from mqcore.log._metadata import take_records
 from mqcore.log._names import (
     IDENTITY_NAME,
     METADATA_NAME,
@@ -85,6 +87,8 @@ class StorageInspection:
         self._identity: Identity | None = None
         self.beside_broker = False
         """Whether a broker runs on the storage now."""
+        self.records: list[dict[str, Any]] = []
+        """Records of the metadata log, once it was verified and as far as it is whole; what they mean is not known."""
 
     async def __aenter__(self) -> StorageInspection:
         """Open the storage: beside its broker for reading only, if the backend can; else as a broker would.
@@ -102,13 +106,13 @@ class StorageInspection:
         await self._backend.aclose()
 
     async def findings(self, name: str | None = None) -> AsyncIterator[LogFinding]:
-        """Verify every log (or the one called ``name``) and yield a finding for each, the identity first.
+        """Verify every log (or the one called ``name``) and yield a finding for each: identity, metadata, the others.
 
         A log that cannot be read yields a finding too; nothing is raised for damage.
         """
         names = await self._backend.list_logs()
-        for each in sorted(names, key=lambda each: (each != IDENTITY_NAME, each)):
-            if name is None or each in (name, IDENTITY_NAME) or each.startswith(f"{name}."):
+        for each in sorted(names, key=lambda each: (each != IDENTITY_NAME, each != METADATA_NAME, each)):
+            if name is None or each in (name, IDENTITY_NAME, METADATA_NAME) or each.startswith(f"{name}."):
                 finding = await self._verify(each)
                 if name is None or each == name or each.startswith(f"{name}."):
                     yield finding
@@ -200,6 +204,8 @@ class StorageInspection:
             log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=_ignore
         )
         damages = tuple(sorted(state.damages.values()))
+        if kind == "metadata" and not damages:
+            self.records = await _records(log, state.start_position, state.end_position)
         lost = sum(damage.next_offset - damage.first_offset for damage in damages)
         rest = log.end - state.end_position
         if rest > 0 and not self.beside_broker:
@@ -254,6 +260,16 @@ def _text_of(damages: tuple[Damage, ...], torn: bool, rest: int, beside_broker: 
     elif rest and beside_broker:
         parts.append(f"the active tail (at most {rest} bytes) belongs to the running broker and was not verified")
     return "; ".join(parts)
+
+
+async def _records(log: Log, position: int, end: int) -> list[dict[str, Any]]:
+    """Records of the metadata log between two positions where batches begin, which were verified."""
+    records: list[dict[str, Any]] = []
+    while position < end:
+        size = unpack_header(await read_exactly(log, position, HEADER_BYTES), log.name).size
+        take_records(await read_exactly(log, position, size), records, f"log {log.name}")
+        position += size
+    return records
 
 
 async def _no_flush(_: object) -> None:

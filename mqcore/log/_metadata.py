@@ -21,8 +21,9 @@ from mqcore.log._control import (
 )
 from mqcore.log._store import LogStore
 from mqcore.log._types import IncomingBatch
+from mqcore.ports import Buffer
 
-__all__ = ["MetadataLog"]
+__all__ = ["MetadataLog", "take_records"]
 
 READ_BYTES = 4 * 1024 * 1024
 
@@ -63,16 +64,9 @@ class MetadataLog:
                 at = 0
                 while at < len(chunk):
                     size = unpack_header(chunk[at : at + HEADER_BYTES], log.name).size
-                    self._take(chunk[at : at + size], records)
+                    take_records(chunk[at : at + size], records, f"log {log.name}")
                     at += size
         return records
-
-    def _take(self, batch: memoryview, records: list[dict[str, Any]]) -> None:
-        kind = control_kind(batch)
-        if kind == SNAPSHOT:
-            records.clear()
-        if kind in (RECORDS, SNAPSHOT):
-            records += unpack_records_batch(batch, f"log {self._store.metadata.name}")
 
     async def append(self, records: Sequence[Mapping[str, Any]]) -> int:
         """Append ``records`` (JSON objects, at least one) as one batch and flush it; return the offset of the first.
@@ -93,3 +87,12 @@ class MetadataLog:
             base_offsets = await log.append_own([IncomingBatch(unpack_header(batch), batch)])
             await self._store.flush([log])
         return base_offsets[0]
+
+
+def take_records(batch: Buffer, records: list[dict[str, Any]], where: str) -> None:
+    """Add the records of ``batch`` to ``records``, which a snapshot replaces. Raises ``CorruptionError``."""
+    kind = control_kind(batch)
+    if kind == SNAPSHOT:
+        records.clear()
+    if kind in (RECORDS, SNAPSHOT):
+        records += unpack_records_batch(batch, where)

@@ -46,6 +46,10 @@ _CONNECT_REMEDIES = {
 }
 
 
+_CONNECT_FINAL = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EPROTOTYPE)
+"""What does not pass by itself."""
+
+
 class UnixTransport(Transport):
     """The transport part of the scheme ``unix``."""
 
@@ -157,7 +161,8 @@ class UnixTransport(Transport):
             return grants_buffers(probe, self._options.socket_buffer_bytes)
 
     def _error(self, verb: str, error: OSError, remedies: dict[int, str]) -> TransportError:
-        return TransportError(f"cannot {verb} {self.url}: {remedies.get(error.errno or 0, str(error))}")
+        text = f"cannot {verb} {self.url}: {remedies.get(error.errno or 0, str(error))}"
+        return TransportError(text, retryable=error.errno not in _CONNECT_FINAL)
 
 
 def _peer_of(socket: tsocket.SocketType, address: str) -> Peer:

@@ -1,55 +1,38 @@
 """Cells: one storage, one transport, one flush policy, one family of faults; many seeds; one verdict per clause.
 
-Knows which witnesses a family must leave, so that a fault that never bit is INCONCLUSIVE and never PASS.
+A cell whose fault never bit is INCONCLUSIVE and never PASS; which witnesses say so is ``witnesses``' business.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
 from mqcore.guarantees import CLAUSES, Level
-from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
-from mqcore_conformance.histories import Completed, Drained, Event, Fetched, Flushed, Setting
+from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, Facts, check_history
+from mqcore_conformance.histories import Drained, Event, Fetched, Flushed, Setting
 from mqcore_conformance.plans import (
     CRASH_POINTS,
     FLUSH_POLICIES,
     Plan,
-    crash_point_base,
+    crash_point_bases,
     crash_points,
     draw_plan,
     shrink_steps,
 )
-from mqcore_conformance.processes import run_processes
-from mqcore_conformance.simulation import RunResult, Sabotage, run_plan
+from mqcore_conformance.processes import draw_processes_plan, run_processes
+from mqcore_conformance.simulation import RunResult, Sabotage, crash_calls, run_plan
 from mqcore_conformance.verdicts import Status, Violation
+from mqcore_conformance.witnesses import tally, what_bit
 
-__all__ = ["Cell", "CellResult", "Failure", "cells_of", "label_of", "run_cell", "shrink", "what_bit"]
+__all__ = ["Cell", "CellResult", "Failure", "cells_of", "label_of", "run_cell", "shrink"]
 
-WITNESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "none": (),
-        "kill": ("process-kill",),
-        "stop": ("stop",),
-        "power-cut": ("disk-sectors-lost", "disk-entries-lost"),
-        "flush-error": ("disk-flush-error",),
-        "full": ("disk-full",),
-        "io-error": ("disk-error:*",),
-        "rot": ("disk-rot",),
-        "rot-identity": ("disk-rot",),
-        "slow": ("disk-stall",),
-        "network": ("network-held", "network-reset", "network-break-*", "network-refuse"),
-        "clock": ("wall-jump",),
-        CRASH_POINTS: ("process-kill",),
-        "pause": ("pause",),
-        "mixed": ("process-kill", "power-cut", "disk-flush-error", "disk-full", "disk-stall", "network-held"),
-    }
-)
-"""By family: counters of which one at least must not be zero. ``*`` stands for any ending."""
+CRASH_PLANS_MAX = 3
+CRASH_SEEDS_PER_PLAN = 20
+"""Every crash point is run of the plans of so many seeds: of one for each twenty that are asked for."""
 
 EXTRA_SEEDS_MAX = 12
 """Seeds tried beyond those asked for, until the fault has bitten once."""
@@ -104,6 +87,8 @@ class CellResult:
     events: int = 0
     runs: int = 0
     real_seconds: float = 0.0
+    how: str = ""
+    """How a PASS was come by: *proved* within a stated bound, *sampled* over so many seeds."""
 
     @property
     def status(self) -> Status:
@@ -156,7 +141,8 @@ def run_cell(
         return result
     began = time.perf_counter()
     seen: set[str] = set()
-    for seed, plan in _plans(result, seeds, extra_seeds_max):
+    extent = _Extent()
+    for seed, plan in _plans(result, seeds, extra_seeds_max, extent):
         if deadline is not None and time.perf_counter() > deadline:
             break
         run = run_processes(plan) if cell.tier == "T1" else run_plan(plan, sabotage())
@@ -170,9 +156,10 @@ def run_cell(
             result.failures.append(Failure(seed=seed, plan=plan, violations=(), result=run))
             continue
         result.digests[seed] = run.digest
-        result.witnesses.update(_tally(run.history))
+        facts = Facts(run.history)
+        result.witnesses.update(tally(facts))
         result.witnesses.update(run.witnesses)
-        violations = check_history(run.history, wanted)
+        violations = [violation for clause in wanted for violation in CHECKERS[clause](facts)]
         seen |= _clauses_exercised(run.history)
         if violations:
             result.failures.append(Failure(seed=seed, plan=plan, violations=tuple(violations), result=run))
@@ -180,23 +167,53 @@ def run_cell(
                 break
     result.real_seconds = time.perf_counter() - began
     result.statuses = _statuses(result, wanted, seen)
+    result.how = _how(result, extent)
     return result
 
 
-def _plans(result: CellResult, seeds: Sequence[int], extra: int) -> Iterator[tuple[int, Plan]]:
+def _how(result: CellResult, extent: _Extent) -> str:
+    """Say how a PASS of this cell was come by."""
+    if not result.runs:
+        return ""
+    if result.cell.family == CRASH_POINTS and extent.plans:
+        plans = f"{extent.plans} plan" + "s" * (extent.plans > 1)
+        return (
+            f"proved: a crash at each of {extent.calls} calls of {plans} of three batches, {result.runs} distinct; "
+            "what a power cut keeps is sampled"
+        )
+    if result.cell.family == CRASH_POINTS:
+        return f"sampled: {result.runs} crash points, not all of one plan"
+    return f"sampled: {len(result.seeds)} seed" + "s" * (len(result.seeds) != 1)
+
+
+@attrs.define
+class _Extent:
+    """How far an enumeration went: calls of which each was a crash point, of so many plans."""
+
+    calls: int = 0
+    plans: int = 0
+
+
+def _plans(result: CellResult, seeds: Sequence[int], extra: int, extent: _Extent) -> Iterator[tuple[int, Plan]]:
     """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
     if cell.tier == "T1":
         for seed in seeds:
-            plan = draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family="none")
-            yield seed, attrs.evolve(plan, family=cell.family)
+            yield (
+                seed,
+                draw_processes_plan(
+                    seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family
+                ),
+            )
         return
     if cell.family == CRASH_POINTS:
-        for seed in seeds[:1]:
-            base = crash_point_base(seed, storage=cell.storage, transport=cell.transport, flush=flush)
-            for plan in crash_points(base, run_plan(base).calls):
-                yield seed, plan
+        for seed in seeds[: max(1, min(CRASH_PLANS_MAX, len(seeds) // CRASH_SEEDS_PER_PLAN))]:
+            for base in crash_point_bases(seed, storage=cell.storage, transport=cell.transport, flush=flush):
+                calls = crash_calls(base)
+                yield from ((seed, plan) for plan in crash_points(base, calls.distinct))
+                extent.calls += calls.count
+            extent.plans += 1
         return
     for seed in _until_bitten(result, seeds, extra):
         yield seed, draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family)
@@ -207,7 +224,7 @@ def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int) -> I
     yield from seeds
     first = max(seeds, default=0) + 1
     for seed in range(first, first + extra_max):
-        if what_bit(result.cell.family, result.witnesses):
+        if what_bit(result.cell.family, result.witnesses, result.cell.tier):
             return
         yield seed
 
@@ -215,7 +232,7 @@ def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int) -> I
 def _statuses(result: CellResult, wanted: Sequence[str], exercised: set[str]) -> dict[str, Status]:
     failed = {violation.clause for failure in result.failures for violation in failure.violations}
     broken = any(failure.result.error for failure in result.failures)
-    bit = what_bit(result.cell.family, result.witnesses)
+    bit = what_bit(result.cell.family, result.witnesses, result.cell.tier)
     statuses: dict[str, Status] = {}
     for clause in CLAUSES:
         if clause in NOT_BUILT or clause not in wanted:
@@ -231,26 +248,6 @@ def _statuses(result: CellResult, wanted: Sequence[str], exercised: set[str]) ->
         else:
             statuses[clause] = Status.PASS
     return statuses
-
-
-def what_bit(family: str, witnesses: Mapping[str, int]) -> bool:
-    """Whether the faults of ``family`` found something to bite at least once."""
-    names = WITNESSES[family]
-    return not names or any(
-        count > 0 and (name in names or any(one.endswith("*") and name.startswith(one[:-1]) for one in names))
-        for name, count in witnesses.items()
-    )
-
-
-def _tally(history: Sequence[Event]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for event in history:
-        if isinstance(event, Completed):
-            counts[event.outcome] += 1
-            counts["duplicates-answered"] += event.duplicate
-        elif isinstance(event, Fetched):
-            counts["messages-read"] += sum(len(batch.messages) for batch in event.batches)
-    return counts
 
 
 def _clauses_exercised(history: Sequence[Event]) -> set[str]:

@@ -3,7 +3,7 @@
 A plan says everything that a run depends on, so that the same plan is the same run. Must not know how it is run.
 """
 
-from mqcore_conformance.plans._crash_points import CRASH_POINTS, crash_point_base, crash_points
+from mqcore_conformance.plans._crash_points import CRASH_POINTS, crash_point_bases, crash_points
 from mqcore_conformance.plans._data import (
     CHURN_SIZES,
     FLUSH_POLICIES,
@@ -37,7 +37,7 @@ __all__ = [
     "ProducerPlan",
     "SeekPlan",
     "SendPlan",
-    "crash_point_base",
+    "crash_point_bases",
     "crash_points",
     "draw_plan",
     "plan_from_json",

@@ -253,7 +253,7 @@ async def drain_partition(
     start: int | None = None
     while True:
         before = reader.offset
-        reply = await reader.fetch(session, 1_000_000, DRAIN_WAIT_MS)
+        reply = await reader.fetch(session, 1_000_000, DRAIN_WAIT_MS if before < end_offset else 0)
         if isinstance(reply, Fetched):
             start = reply.start_offset if start is None else start
             if reader.offset >= end_offset:

@@ -182,8 +182,9 @@ class Injector:
         for path in world.disk.paths():
             if "identity" in path and "quarantine" not in path:
                 content = world.disk.content(path, durable=True)
-                if len(content) > size:
-                    world.disk.rot(path, size, len(content) - size, world.random)
+                first = size if len(content) > size else 0  # the header of a file is spared where there is more
+                if content:
+                    world.disk.rot(path, first, len(content) - first, world.random)
                     world.record(
                         FaultInjected(
                             time_us=world.now_us(), kind="rot", life=world.life, detail=path, hit=len(content)

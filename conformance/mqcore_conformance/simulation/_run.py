@@ -10,7 +10,8 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
@@ -19,7 +20,7 @@ import trio
 from mqcore.abc import Notice, StorageContext
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
-from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
+from mqcore.testing import Call, ModelDisk, model_ports, run_simulation, seeded
 from mqcore_conformance.histories import (
     DRAIN,
     REFUSES_TO_START,
@@ -83,8 +84,13 @@ class RunResult:
         return history_digest(self.history)
 
 
-def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
-    """Run a plan; the same plan gives the same history, in any process."""
+def run_plan(
+    plan: Plan, sabotage: Sabotage | None = None, *, watch: Callable[[World, Call], None] | None = None
+) -> RunResult:
+    """Run a plan; the same plan gives the same history, in any process.
+
+    ``watch`` is told of each call of the file system before healing, in a plan whose faults do not come with calls.
+    """
     counter = StepCounter()
     worlds: list[World] = []
     began = time.perf_counter()
@@ -93,7 +99,7 @@ def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
         sabotage = sabotage or Sabotage()
         with sabotage.installed(), _silenced("mqcore.client"):
             run_simulation(
-                _Script(plan, sabotage, counter, worlds).run,
+                _Script(plan, sabotage, counter, worlds, watch).run,
                 seed=plan.seed,
                 seconds_max=SECONDS_MAX,
                 instruments=[counter],
@@ -137,8 +143,16 @@ def run_plan(plan: Plan, sabotage: Sabotage | None = None) -> RunResult:
 
 
 class _Script:
-    def __init__(self, plan: Plan, sabotage: Sabotage, counter: StepCounter, worlds: list[World]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        sabotage: Sabotage,
+        counter: StepCounter,
+        worlds: list[World],
+        watch: Callable[[World, Call], None] | None,
+    ) -> None:
         self.plan = plan
+        self._watch = watch
         self._sabotage = sabotage
         self._counter = counter
         self._worlds = worlds
@@ -147,6 +161,8 @@ class _Script:
         """Play the plan."""
         world = World(self.plan, self._sabotage)
         self._worlds.append(world)
+        if self._watch is not None:
+            world.disk.on_call = partial(self._watch, world)
         self._record_setting(world)
         with world.network.installed():
             async with trio.open_nursery() as nursery:

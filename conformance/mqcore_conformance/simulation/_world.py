@@ -20,7 +20,7 @@ from mqcore.guarantees import AsyncFlush, parse_flush
 from mqcore.ports import FileSystem, Ports
 from mqcore.registry import register, unregister
 from mqcore.testing import Call, ModelClock, ModelDisk, ModelNetwork, ModelThreads, seeded
-from mqcore_conformance.histories import Appended, Event, FaultInjected, Flushed, Started
+from mqcore_conformance.histories import Appended, Completed, Event, FaultInjected, Flushed, Invoked, Started
 from mqcore_conformance.plans import TOPIC, Plan
 from mqcore_conformance.simulation._recording import observed_class, observed_url
 from mqcore_conformance.simulation._session import Session, SessionLost
@@ -274,7 +274,7 @@ class World:
             )
         )
         self.witnesses[kind] += 1
-        self.witnesses["unflushed-at-power-cut"] += hit if power_cut else 0
+        self._witness("power-cut" if power_cut else "kill", hit)
         self.network.kill_host(BROKER, silent=power_cut)
         if call is not None:
             self.disk.kill_at(call.number, power_cut=power_cut)
@@ -289,7 +289,17 @@ class World:
         """Ask the broker to stop in order."""
         if self.broker is not None:
             self.witnesses["stop"] += 1
+            self._witness("stop", self.disk.unflushed_sectors() + self.disk.unflushed_entries())
             self.broker.stop()
+
+    def _witness(self, ending: str, unflushed: int) -> None:
+        """Count what an ending finds: what is not flushed, and sends that wait for their outcome."""
+        waiting = {
+            (event.send, event.attempt) for event in self.history if isinstance(event, Invoked) and not event.one_way
+        }
+        waiting -= {(event.send, event.attempt) for event in self.history if isinstance(event, Completed)}
+        self.witnesses[f"unflushed-at-{ending}"] += unflushed
+        self.witnesses[f"in-flight-at-{ending}"] += len(waiting)
 
     def life_of(self, node: str, epoch: int) -> int:
         """Return the life that reigns under ``epoch`` on the storage ``node``; the present one while it starts."""

@@ -1,0 +1,110 @@
+"""Witnesses: what shows that a fault found something to bite, and that a run was not empty.
+
+A fault that was injected and met nothing that it could take proves nothing: its cell is INCONCLUSIVE, never PASS.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from mqcore.guarantees import Level
+from mqcore_conformance.checkers import Facts
+from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, Fetched
+from mqcore_conformance.plans import CRASH_POINTS
+
+__all__ = ["tally", "what_bit"]
+
+_KILL = ("in-flight-at-kill", "unflushed-at-kill", "lost-as-allowed")
+_CUT = ("disk-sectors-lost", "disk-entries-lost")
+_NETWORK = ("network-held", "network-reset", "network-break-*", "network-refuse")
+_T0: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "none": (),
+        "kill": _KILL,
+        "stop": ("in-flight-at-stop", "unflushed-at-stop", "lost-as-allowed"),
+        "power-cut": _CUT,
+        "flush-error": ("disk-flush-error-sectors",),
+        "full": ("disk-full",),
+        "io-error": ("disk-error:*",),
+        "rot": ("disk-rot",),
+        "rot-identity": ("disk-rot",),
+        "slow": ("disk-stall",),
+        "network": _NETWORK,
+        "clock": ("appended-after-wall-jump",),
+        CRASH_POINTS: (*_KILL, *_CUT),
+        "mixed": (*_KILL, *_CUT, "disk-flush-error-sectors", "disk-full", "disk-stall", "network-held"),
+    }
+)
+"""By family of T0: counters of which one at least must not be zero. ``*`` stands for any ending."""
+
+_T1: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "none": (),
+        "kill": ("process-kill",),
+        "stop": ("stop",),
+        "pause": ("pause",),
+        "kill-at-call": ("process-kill",),
+        "power-cut": ("pages-lost",),
+        "full": ("disk-full",),
+        "flush-error": ("disk-flush-error",),
+        "proxy-cut": ("proxy-cut",),
+        "proxy-stall": ("proxy-stall",),
+        "proxy-duplicate": ("proxy-duplicate",),
+    }
+)
+"""The same for T1: what a signal finds in flight is known to the recorder only."""
+
+
+def what_bit(family: str, witnesses: Mapping[str, int], tier: str = "T0") -> bool:
+    """Whether the faults of ``family`` found something to bite at least once."""
+    names = (_T1 if tier == "T1" else _T0)[family]
+    return not names or any(
+        count > 0 and (name in names or any(one.endswith("*") and name.startswith(one[:-1]) for one in names))
+        for name, count in witnesses.items()
+    )
+
+
+def tally(facts: Facts) -> Counter[str]:
+    """Count what a history tells of outcomes, of faults, and of what they took."""
+    counts: Counter[str] = Counter()
+    has_struck = has_jumped = False
+    for event in facts.history:
+        match event:
+            case Completed():
+                counts[event.outcome] += 1
+                counts["duplicates-answered"] += event.duplicate
+                if event.outcome == "acknowledged":
+                    counts["acknowledged-after-a-fault" if has_struck else "acknowledged-before-any-fault"] += 1
+            case Fetched():
+                counts["messages-read"] += sum(len(batch.messages) for batch in event.batches)
+            case FaultInjected():
+                has_struck = True
+                counts["faults-injected"] += 1
+                counts["faults-that-hit-unflushed"] += event.kind in ("power-cut", "flush-error") and event.hit > 0
+                counts["crash-states"] += event.kind in ("process-kill", "power-cut")
+                has_jumped = has_jumped or event.kind == "wall-jump"
+            case Appended():
+                counts["appended-after-wall-jump"] += has_jumped
+            case Altered():
+                counts[f"policy-changes-{event.outcome}"] += 1
+            case _:
+                pass
+    counts["lost-as-allowed"] += _lost(facts)
+    return counts
+
+
+def _lost(facts: Facts) -> int:
+    """Acknowledged messages that are not in the drain although nothing is wrong with that."""
+    lost = 0
+    for send, _, receipt in facts.acknowledged():
+        if facts.must_survive(Level.parse(receipt.level), receipt.life):
+            continue
+        log = facts.log(send.invoked.partition)
+        if log.complete or facts.drain:  # a topic of a life that is forgotten has no drain at all
+            lost += sum(
+                offset >= log.start_offset and not log.has(offset, digest)
+                for offset, digest in enumerate(send.invoked.messages, receipt.offset)
+            )
+    return lost

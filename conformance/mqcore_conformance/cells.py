@@ -13,7 +13,7 @@ import attrs
 
 from mqcore.guarantees import CLAUSES, Level
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, Facts, check_history
-from mqcore_conformance.histories import Drained, Event, Fetched, Flushed, Setting
+from mqcore_conformance.histories import Completed, Drained, Event, Fetched, Flushed, Setting
 from mqcore_conformance.plans import (
     CRASH_POINTS,
     FLUSH_POLICIES,
@@ -265,6 +265,8 @@ def _clauses_exercised(history: Sequence[Event]) -> set[str]:
         clauses |= {"G12"} if "rot" in faults else set()
         clauses |= {"G11"} if any(isinstance(event, Flushed) and event.failed for event in history) else set()
         clauses |= {"G03"} if any(policy.startswith("async") for policy in setting.topics[0].flush) else set()
+    if any(isinstance(event, Completed) and event.code == "storage-full" for event in history):
+        clauses |= {"G20"}
     names = {type(event).__name__ for event in history}
     clauses |= {"G17"} if "Recovered" in names else set()
     clauses |= {getattr(event, "clause", "") for event in history if type(event).__name__ == "Probed"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mqcore_conformance.checkers._facts import Facts
-from mqcore_conformance.histories import Recovered
+from mqcore_conformance.checkers._facts import Facts, SendFacts
+from mqcore_conformance.histories import Fetched, Recovered
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g13", "check_g17", "check_g18", "check_g20"]
@@ -49,6 +49,25 @@ def check_g18(facts: Facts) -> Iterator[Violation]:
 def check_g20(facts: Facts) -> Iterator[Violation]:
     """A slow or malicious peer costs bounded memory; a full broker rejects before it stores."""
     yield from _check_probes(facts, "G20", Anomaly.UNBOUNDED_RESOURCE)
+    full = {digest: send for send in facts.sends.values() if _was_full(send) for digest in send.invoked.messages}
+    for (process, partition), events in facts.reads.items() if full else ():
+        for index, event in events:
+            for batch in event.batches if isinstance(event, Fetched) else ():
+                for digest in batch.messages:
+                    if digest in full:
+                        yield Violation(
+                            clause="G20",
+                            anomaly=Anomaly.UNBOUNDED_RESOURCE,
+                            partition=partition,
+                            text=f"{process} read {full[digest].name} at event {index}; a full broker had rejected it",
+                            events=(index,),
+                        )
+
+
+def _was_full(send: SendFacts) -> bool:
+    """Whether every attempt was rejected, the last one by a full broker."""
+    last = send.attempts[-1].completed
+    return last is not None and last.code == "storage-full" and send.rejected
 
 
 def _check_probes(facts: Facts, clause: str, anomaly: Anomaly) -> Iterator[Violation]:

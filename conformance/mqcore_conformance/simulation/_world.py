@@ -148,7 +148,9 @@ class World:
     def flushed(
         self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]]
     ) -> None:
-        """See ``Observer``."""
+        """See ``Observer``. A flush that fails because its process is dead has failed nobody."""
+        if failed and self.life in self._dead:
+            return
         self.record(
             Flushed(
                 time_us=self.now_us(),

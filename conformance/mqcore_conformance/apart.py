@@ -1,8 +1,8 @@
 """Runs a function in a child process, so that a part that hangs, dies, prints or leaks harms nobody but itself.
 
 The child is forked, not started anew: it knows what this process registered. It has a session of its own, no input,
-its output in a file, and a time limit that three watchmen keep, each for the case that the one before it is held up:
-a thread of the child, the interpreter's fault handler, and the parent. Knows nothing about checks and cells.
+its output in a file, and a time limit that a thread of the child keeps, and the parent where that thread is held up
+too: then the interpreter's fault handler says where. Knows nothing about checks and cells.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import io
+import itertools
 import os
 import pickle
 import re
@@ -41,8 +42,10 @@ T = TypeVar("T")
 
 OUTPUT_CHARS_MAX = 2_000
 RESULT_BYTES_MAX = 1 << 30
-PATIENCE_S = 1.5
-"""How much later each watchman looks than the one before it."""
+PATIENCE_S = 1.0
+"""How much later whoever keeps the time limit looks than the one before."""
+DUMP_SIGNAL = signal.SIGUSR2
+"""Makes the child's fault handler say where it is, whatever holds the interpreter."""
 
 _HEADER = struct.Struct("!cQ")
 _BEAT, _RESULT = b"b", b"r"
@@ -81,7 +84,11 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
             _Child(parent, writer, output, dump, seconds_max).run(function)
         os.close(writer)
         try:
-            found = _wait(reader, seconds_max + 3 * PATIENCE_S)
+            found = _wait(reader, seconds_max + 2 * PATIENCE_S)
+            if found == "late":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, DUMP_SIGNAL)
+                select.select([reader], [], [], PATIENCE_S)
         finally:
             os.close(reader)
             with contextlib.suppress(ProcessLookupError):
@@ -92,9 +99,8 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
         printed = _tail(output)
         if isinstance(found, Outcome):
             return attrs.evolve(found, output=printed)
-        where = _dumped(dump)
-        if found == "late" or where:
-            return Outcome(problem=_hangs(seconds_max, where), hung=True, output=printed)
+        if found == "late":
+            return Outcome(problem=_hangs(seconds_max, _dumped(dump)), hung=True, output=printed)
         return Outcome(problem=_died(status), output=printed)
 
 
@@ -147,14 +153,14 @@ class _Child:
                 io.FileIO(number, "w", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True
             )
             setattr(sys, name, text)
+        faulthandler.register(DUMP_SIGNAL, file=self._dump, all_threads=False)
         _Child.current = self
         self.beat()
         threading.Thread(target=self._watch, name="mqcore-conformance watch", daemon=True).start()
 
     def beat(self) -> None:
-        """Begin the time limit anew, for all three watchmen."""
+        """Begin the time limit anew, for the child and its parent."""
         self._deadline = time.monotonic() + self._seconds_max
-        faulthandler.dump_traceback_later(self._seconds_max + 2 * PATIENCE_S, exit=True, file=self._dump)
         with self._lock:
             os.write(self._writer, _HEADER.pack(_BEAT, 0))
 
@@ -164,7 +170,7 @@ class _Child:
             if os.getppid() != self._parent:  # nobody waits for it any more
                 os.killpg(0, signal.SIGKILL)
         frame = sys._current_frames().get(self._main)
-        places = places_of_frame(frame) if frame is not None else []
+        places = places_of_frame(frame, __file__) if frame is not None else []
         where = innermost_of_part(places) or innermost_of_part(places_of_tasks())
         self._end(Outcome(problem=_hangs(self._seconds_max, where), hung=True, doing=self.doing))
 
@@ -231,7 +237,8 @@ def _dumped(dump: IO[bytes]) -> Place | None:
     dump.seek(0)
     text = dump.read().decode(errors="replace").rpartition("most recent call first")[2]
     places = [Place(one["file"], int(one["line"]), one["name"]) for one in _DUMPED.finditer(text)]
-    return innermost_of_part(places[::-1]) or (places[0] if places else None)
+    inside = list(itertools.takewhile(lambda place: place.file != __file__, places))
+    return innermost_of_part(inside[::-1])
 
 
 def _tail(output: IO[bytes]) -> str:

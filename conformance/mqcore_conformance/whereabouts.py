@@ -74,10 +74,10 @@ def innermost_of_part(places: Sequence[Place]) -> Place | None:
     return next((place for place in reversed(places) if place.is_of_part), None)
 
 
-def places_of_frame(frame: FrameType | None) -> list[Place]:
-    """Return where a thread is, outermost first."""
+def places_of_frame(frame: FrameType | None, outermost: str = "") -> list[Place]:
+    """Return where a thread is, outermost first, up to the first frame of the file ``outermost``."""
     places = []
-    while frame is not None:
+    while frame is not None and frame.f_code.co_filename != outermost:
         places.append(Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname))
         frame = frame.f_back
     return places[::-1]
@@ -126,7 +126,8 @@ def tell_exception(error: BaseException) -> str:
     found = list(leaves(error))
     cause = found[0] if found else error
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    where = innermost_of_part(_places_of_traceback(cause.__traceback__))
+    places = _places_of_traceback(cause.__traceback__)
+    where = innermost_of_part(places) or (places[-1] if places and not _text_of(cause) else None)
     place = f" in {where}" if where is not None else ""
     text = _text_of(cause)
     return f"it raised {type(cause).__name__}{more}{place}" + (f": {text}" if text else "")

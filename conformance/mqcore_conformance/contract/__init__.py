@@ -1,7 +1,9 @@
 """Contract checks: each storage and each transport alone, in seconds, before any tier."""
 
 from mqcore_conformance.contract import _storage as _storage
+from mqcore_conformance.contract import _storage_claims as _storage_claims
 from mqcore_conformance.contract import _transport as _transport
+from mqcore_conformance.contract import _transport_claims as _transport_claims
 from mqcore_conformance.contract._checks import (
     CHECKS,
     Check,

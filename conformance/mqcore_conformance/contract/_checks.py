@@ -41,9 +41,10 @@ __all__ = [
     "checks_of",
     "expect",
     "run_check",
+    "unknown_option",
 ]
 
-SECONDS_MAX = 15.0
+SECONDS_MAX = 10.0
 """Time limit of a check that states none."""
 
 SHORT_S = 1.5
@@ -132,6 +133,11 @@ def expect(holds: bool, text: str) -> None:
     """Raise ``CheckFailed`` with ``text`` unless ``holds``."""
     if not holds:
         raise CheckFailed(text)
+
+
+def unknown_option(seed: int) -> str:
+    """Return the name of an option that no part has: another one each time, so that nobody can know it."""
+    return f"option_{random.Random(f'{seed}/option').getrandbits(40):010x}"
 
 
 def run_check(

@@ -59,14 +59,20 @@ class Ground(Protocol):
 
 
 class ModelGround:
-    """A model disk on virtual time."""
+    """A model disk on virtual time.
+
+    ``folder`` is there on the model disk and on the machine's: who goes behind the ports does it in that folder.
+    """
 
     power_cuts = True
 
-    def __init__(self, url: str, seed: int) -> None:
-        self.url = url.replace("{dir}", "/data")
+    def __init__(self, url: str, folder: Path, seed: int) -> None:
+        self.url = url.replace("{dir}", str(folder / "data"))
         self.seed = seed
         self.disk = ModelDisk(seeded(seed, "disk"))
+        for place in [*reversed(folder.parents), folder][1:]:
+            self.disk.make_directory(str(place))
+            self.disk.flush_directory(str(place.parent))
 
     def ports(self) -> Ports:
         """Return ports on the disk."""

@@ -1,0 +1,54 @@
+"""Sees what a part does behind its ports: files, sockets, processes and threads of its own.
+
+The interpreter's audit events tell; a hook stays for the life of its process, so this is used in a child only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator
+
+from mqcore_conformance.whereabouts import printable
+
+__all__ = ["own_io_seen"]
+
+SEEN_MAX = 20
+_FILE_EVENTS = (
+    "open", "os.listdir", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.scandir",
+    "sqlite3.connect",
+)  # fmt: skip
+_OTHER_EVENTS = (
+    "socket.connect", "socket.bind", "subprocess.Popen", "os.fork", "os.posix_spawn", "_thread.start_new_thread",
+)  # fmt: skip
+_HARMLESS = (sysconfig.get_path("stdlib"), "/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
+
+
+@contextlib.contextmanager
+def own_io_seen() -> Iterator[list[str]]:
+    """Give a list that fills with what is done while the block lasts, each in a few words."""
+    seen: list[str] = []
+    watching = True
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if not watching or len(seen) >= SEEN_MAX or event not in _FILE_EVENTS + _OTHER_EVENTS:
+            return
+        what = arguments[0] if arguments else ""
+        if event in _FILE_EVENTS:
+            if not isinstance(what, str | bytes) or _is_harmless(os.fsdecode(what)):
+                return
+            seen.append(f"{event} {printable(os.fsdecode(what))[:80]}")
+        else:
+            seen.append(event)
+
+    sys.addaudithook(hook)
+    try:
+        yield seen
+    finally:
+        watching = False
+
+
+def _is_harmless(path: str) -> bool:
+    return path.endswith((".py", ".pyc", ".so", ".pth")) or path.startswith(_HARMLESS) or "__pycache__" in path

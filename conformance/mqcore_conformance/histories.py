@@ -327,6 +327,7 @@ Event: TypeAlias = (
 )
 KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
 _unstructure: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     kind: _converter.gen_unstructure_attrs_fromdict(kind) for kind in KINDS.values()
@@ -336,7 +337,7 @@ _unstructure: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
 def to_json(event: Event) -> str:
     """Return an event as one line of JSON."""
     plain = {"event": type(event).__name__, **_unstructure[type(event)](event)}
-    return json.dumps(plain, separators=(",", ":"), ensure_ascii=False)
+    return _encode(plain)
 
 
 def write_history(path: Path, events: Iterable[Event]) -> None:

@@ -112,13 +112,13 @@ def _virtual_clock() -> trio.testing.MockClock:
     return clock  # type: ignore[no-any-return]
 
 
-class _Instruments(dict[str, dict[trio.abc.Instrument, None]]):
+class _Instruments(dict[str, tuple[Callable[..., object], ...]]):
     """What Trio's loop asks at every turn and step, as a plain table. An instrument that raises ends the run."""
 
     def call(self, hook: str, *args: object) -> None:
         """Call ``hook`` of each instrument that has it."""
-        for instrument in self[hook]:
-            getattr(instrument, hook)(*args)
+        for function in self[hook]:
+            function(*args)
 
 
 class _Events:
@@ -146,5 +146,9 @@ def _quicken_loop() -> None:
     """Take detours out of the loop of this Trio run."""
     scheduler: Any = trio._core._run
     runner = scheduler.GLOBAL_RUN_CONTEXT.runner
-    runner.instruments = _Instruments(runner.instruments.data)
+    runner.instruments = _Instruments(
+        (hook, tuple(getattr(instrument, hook) for instrument in instruments))
+        for hook, instruments in runner.instruments.data.items()
+        if hook != "_all"
+    )
     runner.io_manager = _Events(runner.io_manager)

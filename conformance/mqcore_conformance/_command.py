@@ -11,7 +11,7 @@ import click
 from mqcore.cli.shell import Group, Verb, current, end, output_options, write_json, write_line, write_table
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance._explain_command import explain
-from mqcore_conformance._progress import line_of, watched
+from mqcore_conformance._progress import repro_of, watched
 from mqcore_conformance._replay_command import replay
 from mqcore_conformance._request_options import request_of, request_options
 from mqcore_conformance._selftest_command import selftest
@@ -20,6 +20,7 @@ from mqcore_conformance.estimates import estimate_s, machine_factor
 from mqcore_conformance.interrupts import interrupt_watched
 from mqcore_conformance.report import (
     EXIT_CODES,
+    EXPLANATION,
     NOT_BUILT_YET,
     RED,
     Record,
@@ -34,10 +35,11 @@ from mqcore_conformance.report import (
 from mqcore_conformance.report import NOT_BUILT as ROWS_NOT_BUILT
 from mqcore_conformance.request import CellPiece, Piece, Request, pieces_of
 from mqcore_conformance.runner import Ending, run_request
+from mqcore_conformance.whereabouts import printable
 
 __all__ = ["conformance"]
 
-WORST_SHOWN_MAX = 10
+SCREEN_LINES_MAX = 32
 
 
 @click.group(
@@ -103,19 +105,31 @@ def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: in
     if current().json:
         write_json({"kind": "end", "exit": code, "meaning": meaning, "report": str(folder / "report.html")})
         end(code)
-    red = [record for record in records if record.get("status") in RED]
-    if len(red) > 1:
-        write_line()
-        for record in red[:WORST_SHOWN_MAX]:
-            write_line(line_of(record))
-        if len(red) > WORST_SHOWN_MAX:
-            write_line(f"... and {len(red) - WORST_SHOWN_MAX} more")
+    _explain_worst(folder, [record for record in records if record.get("status") in RED])
     if ending is Ending.INTERRUPTED:
         click.echo(f"interrupted: {done} of {total} are in the report; the same command goes on", err=True)
     elif ending is Ending.OUT_OF_TIME:
         click.echo("time was up before all was run; the same command goes on", err=True)
     write_line(f"{meaning}: {_counts(records)}; {folder}/report.html")
     end(code)
+
+
+def _explain_worst(folder: Path, red: Sequence[Record]) -> None:
+    """Print the explanation of the first failure, one screen; its last line says how to see it again."""
+    repro = next(filter(None, map(repro_of, sorted(red, key=lambda record: RED.index(record["status"])))), "")
+    try:
+        lines = (folder / repro / EXPLANATION).read_text(encoding="utf-8").splitlines() if repro else []
+    except OSError:
+        lines = []
+    if not lines:
+        return
+    if len(lines) > SCREEN_LINES_MAX:
+        lines = [*lines[: SCREEN_LINES_MAX - 2], "...", lines[-1]]
+    write_line()
+    for line in lines:
+        write_line(printable(line, lines=True))
+    if len(red) > 1:
+        write_line(f"\n{len(red)} failures in all, each with its folder under {folder}/repro")
 
 
 def _counts(records: Sequence[Record]) -> str:

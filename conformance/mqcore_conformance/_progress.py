@@ -21,9 +21,9 @@ from mqcore_conformance.whereabouts import printable
 if TYPE_CHECKING:
     from rich.live import Live
 
-__all__ = ["line_of", "watched"]
+__all__ = ["line_of", "repro_of", "watched"]
 
-DETAIL_CHARS_MAX = 400
+DETAIL_CHARS_MAX = 240
 COLOURS = {
     "PASS": "green",
     "FAIL": "bold red",
@@ -51,21 +51,31 @@ def watched(jobs: int) -> Iterator[Watcher]:
 
 def line_of(record: Record, width: int = 0) -> str:
     """Return a record as a line: status, name (in ``width`` columns), seconds, and what is to be said about it."""
-    detail = printable(_detail(record))[:DETAIL_CHARS_MAX]
+    detail = printable(_detail(record))
+    if len(detail) > DETAIL_CHARS_MAX:
+        detail = f"{detail[:DETAIL_CHARS_MAX]} ..."
+    repro = repro_of(record)
+    if repro:
+        detail += f"; {repro}"
     name = printable(record["name"])
     return f"{record['status']:12} {name:{width}} {record['seconds']:6.1f} s  {detail}".rstrip()
 
 
+def repro_of(record: Record) -> str:
+    """Return the folder, in the report, of the first repro of a record."""
+    if record["kind"] == "check":
+        return str(record.get("repro", ""))
+    return next((str(failure["repro"]) for failure in record["failures"] if failure["repro"]), "")
+
+
 def _detail(record: Record) -> str:
     if record["kind"] == "check":
-        return f"{record['text']}; replay: {record['repro']}" if record.get("repro") else record["text"]
+        return str(record["text"])
     if record["failures"]:
         failure = record["failures"][0]
         text = failure["violations"][0]["text"] if failure["violations"] else failure["error"]
-        return f"seed {failure['seed']}: {text}" + (f"; replay: {failure['repro']}" if failure["repro"] else "")
-    if record["reason"] or record.get("cut"):
-        return str(record["reason"] or record["cut"])
-    return str(record["how"])
+        return f"seed {failure['seed']}: {text}"
+    return str(record["reason"] or record.get("cut") or record["how"])
 
 
 class _Json:

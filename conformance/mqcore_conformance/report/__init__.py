@@ -23,11 +23,20 @@ from mqcore_conformance.report._records import (
     record_of_check,
     status_of,
 )
-from mqcore_conformance.report._repro import Repro, cell_of_repro, explain_failure, headline, load_repro, write_repro
+from mqcore_conformance.report._repro import (
+    EXPLANATION,
+    Repro,
+    cell_of_repro,
+    explain_failure,
+    headline,
+    load_repro,
+    write_repro,
+)
 from mqcore_conformance.report._timeline import TimelineRow, tell_event, timeline
 
 __all__ = [
     "EXIT_CODES",
+    "EXPLANATION",
     "NOT_BUILT",
     "NOT_BUILT_YET",
     "RED",

@@ -20,7 +20,7 @@ from mqcore_conformance.report._records import Record
 from mqcore_conformance.report._timeline import timeline
 from mqcore_conformance.seeds import ranges_of
 
-__all__ = ["Pages", "cell_detail", "check_detail"]
+__all__ = ["Pages", "cell_detail", "check_detail", "prose"]
 
 FAILURES_SHOWN_MAX = 5
 INSIDE_PER_CELL_MAX = 2
@@ -103,7 +103,7 @@ def check_detail(check: Record, anchor: str, pages: Pages) -> str:
     """Return the section of a contract check."""
     lines = _open(anchor, check["name"], check["status"])
     clause = check["clause"]
-    lines.append(f"<p><b>Promised</b> ({_escape(clause)} {_escape(_name(clause))}): {_text(check['summary'])}</p>")
+    lines.append(f"<p><b>Promised</b> ({_escape(clause)} {_escape(_name(clause))}): {prose(check['summary'])}</p>")
     if check["text"]:
         lines.append(f"<p class=seen>{_text(check['text'])}</p>")
     lines.append(f"<p class=dim>{_text(check.get('how', 'observed'))}, {check['seconds']:.1f} s</p>")
@@ -180,12 +180,17 @@ def _plan(place: Path) -> list[str]:
 def _witnesses(witnesses: Mapping[str, int]) -> list[str]:
     if not witnesses:
         return []
-    rows = "".join(f"<tr><td>{_text(name)}<td>{_text(count)}" for name, count in witnesses.items())
-    return [f"<details open><summary>Witnesses: what happened and what bit</summary><table>{rows}</table></details>"]
+    items = "".join(f"<li>{_text(name)} <b>{_text(count)}</b>" for name, count in witnesses.items())
+    return [f"<h3>Witnesses: what happened, and what bit</h3><ul class=witnesses>{items}</ul>"]
 
 
 def _printed(text: object) -> list[str]:
     return [f"<details><summary>Printed meanwhile</summary><pre>{_text(text)}</pre></details>"] if text else []
+
+
+def prose(text: str) -> str:
+    """Return text as HTML, with what stands between backticks as code."""
+    return re.sub(r"(`+)([^`]+)\1", r"<code>\2</code>", _text(text))
 
 
 def _text(value: object) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.report._details import Pages, cell_detail, check_detail
+from mqcore_conformance.report._details import Pages, cell_detail, check_detail, prose
 from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import Record, latest, status_of
 from mqcore_conformance.report._style import SCRIPT, STYLE
@@ -129,7 +129,7 @@ def _checks(checks: Sequence[Record], names: Mapping[str, str]) -> list[str]:
     heads = "".join(f"<th scope=col>{_escape(head)}" for head in ("clause", "contract check", *parts))
     lines = [f"<h2>Contract: each part alone</h2><div class=wide><table><thead><tr>{heads}</thead><tbody>"]
     for (clause, summary), found in rows.items():
-        line = f"<tr><td>{_escape(clause)}<td>{_escape(summary)}"
+        line = f"<tr><td>{_escape(clause)}<td>{prose(summary)}"
         for part in parts:
             here = found.get(part)
             line += _square(here["status"], names[here["name"]]) if here else _square("NOT RUN", "", "-")
@@ -145,6 +145,6 @@ def _clauses(cells: Sequence[Record], checks: Sequence[Record]) -> list[str]:
         checked = [check["status"] for check in checks if check["clause"] == clause]
         worst = status_of([*found, *checked])
         held = f"{found.count('PASS')} cells, {checked.count('PASS')} checks"
-        name, statement = _escape(facts.name), _escape(facts.statement)
+        name, statement = _escape(facts.name), prose(facts.statement)
         lines.append(f"<tr id={clause}><td>{clause} {name}{_square(worst)}<td>{held}<td>{statement}")
     return [*lines, "</tbody></table></div>"]

@@ -13,7 +13,7 @@ from typing import Any
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import CellResult, label_of
 from mqcore_conformance.contract import CheckResult
-from mqcore_conformance.plans import CRASH_POINTS
+from mqcore_conformance.report._timeline import without_repeats
 from mqcore_conformance.verdicts import Status
 
 __all__ = [
@@ -80,7 +80,7 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
         "family": result.cell.family,
         "status": result.status.value,
         "clauses": {clause: status.value for clause, status in sorted(result.statuses.items())},
-        "how": _how(result),
+        "how": result.how,
         "runs": result.runs,
         "reason": result.reason,
         "seeds": result.seeds,
@@ -96,7 +96,7 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
                         "anomaly": one.anomaly.value,
                         "partition": one.partition,
                         "events": list(one.events[:VIOLATIONS_MAX]),
-                        "text": str(one),
+                        "text": without_repeats(str(one)),
                     }
                     for one in failure.violations[:VIOLATIONS_MAX]
                 ],
@@ -108,15 +108,6 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
         "events": result.events,
         "seconds": round(result.real_seconds, 3),
     }
-
-
-def _how(result: CellResult) -> str:
-    told = str(getattr(result, "how", ""))
-    if told:
-        return told
-    if result.cell.family == CRASH_POINTS and result.runs:
-        return f"proved for every call of one run of three batches ({result.runs} crashes; what a cut keeps is sampled)"
-    return f"sampled, {len(result.seeds)} seeds" if result.seeds else ""
 
 
 def record_of_check(url: str, result: CheckResult, repro: str = "") -> Record:
@@ -156,7 +147,7 @@ def merged(parts: Sequence[Record]) -> Record:
         name=first["cell"],
         clauses=clauses,
         status=status_of(clauses.values()),
-        how=f"sampled, {len(seeds)} seeds",
+        how=f"sampled: {len(seeds)} seeds",
         seeds=seeds,
         witnesses=dict(sorted(witnesses.items())),
         failures=[failure for part in parts for failure in part["failures"]][:FAILURES_MAX],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,28 @@ from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.cells import Cell, Failure, label_of
 from mqcore_conformance.contract import CHECK_FILE
-from mqcore_conformance.histories import Event, FaultInjected, Flushed, write_history
+from mqcore_conformance.histories import Appended, Completed, Event, FaultInjected, Flushed, write_history
 from mqcore_conformance.plans import FLUSH_POLICIES, Plan, plan_from_json, plan_to_json
-from mqcore_conformance.report._timeline import timeline
+from mqcore_conformance.report._bytes import bytes_of_bad_record
+from mqcore_conformance.report._timeline import timeline, without_repeats
 from mqcore_conformance.verdicts import Violation
 
-__all__ = ["Repro", "cell_of_repro", "explain_failure", "headline", "load_repro", "write_repro"]
+__all__ = [
+    "EXPLANATION",
+    "Repro",
+    "cell_of_repro",
+    "explain_failure",
+    "headline",
+    "load_repro",
+    "write_repro",
+]
 
-PLAN, FACTS, HISTORY, EXPLANATION = "plan.json", "repro.json", "history.jsonl", "failure.txt"
+PLAN, FACTS, HISTORY, EXPLANATION, BYTES = "plan.json", "repro.json", "history.jsonl", "failure.txt", "bytes.txt"
 SHOWN_MAX = 5
 EVENTS_MAX = 40
 NEAR = 6
+COLUMNS_MAX = 118
+LINE_CHARS_MAX = 160
 FILE_BYTES_MAX = 16 * 1024 * 1024
 
 
@@ -59,6 +71,9 @@ def write_repro(folder: Path, failure: Failure, cell: Cell | None = None) -> str
     }
     (place / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     write_history(place / HISTORY, failure.result.history)
+    found = bytes_of_bad_record(failure) if cell.tier == "T0" else ""
+    if found:
+        (place / BYTES).write_text(found, encoding="utf-8")
     lines = [*explain_failure(failure, cell), "", f"replay: mqcore conformance replay {shlex.quote(str(place))}"]
     (place / EXPLANATION).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return f"repro/{name}"
@@ -125,7 +140,8 @@ def cell_of_repro(repro: Repro) -> Cell:
 def headline(violation: Violation, cell: Cell, history: Sequence[Event]) -> str:
     """Return the failure in one sentence: where, what was promised, what was seen."""
     where = f"{label_of(cell.storage)} x {cell.transport} x {cell.flush} x none, {cell.family}"
-    return f"{violation.clause} {where}: {violation.text}{_between(violation, history)}"
+    text = without_repeats(violation.text)
+    return f"{violation.clause} {where}: {violation.anomaly.value}: {text}{_between(violation, history)}"
 
 
 def _between(violation: Violation, history: Sequence[Event]) -> str:
@@ -133,6 +149,9 @@ def _between(violation: Violation, history: Sequence[Event]) -> str:
     if not violation.events or not 0 <= violation.events[0] < len(history):
         return ""
     first = violation.events[0]
+    receipt = history[first]
+    if not isinstance(receipt, Completed) or receipt.offset < 0:
+        return ""
     crash = next(
         (
             index
@@ -143,15 +162,23 @@ def _between(violation: Violation, history: Sequence[Event]) -> str:
     )
     if crash is None:
         return ""
-    flushed = [
-        index
-        for index in range(first, crash)
-        if isinstance(event := history[index], Flushed)
-        and not event.failed
-        and any(name == violation.partition for name, _ in event.ends)
-    ]
-    between = f"flushed at event {flushed[0]}" if flushed else "no flush between"
-    return f"; the crash is event {crash} ({between})"
+    flushed = _flush_of(violation.partition, receipt.offset, history[:crash])
+    between = "no flush before it" if flushed is None else f"event {flushed} claims that it was flushed before"
+    return f"; the crash is event {crash}, {between}"
+
+
+def _flush_of(partition: str, offset: int, history: Sequence[Event]) -> int | None:
+    """Return which event says that a flush covered the batch of an offset."""
+    end_position: int | None = None
+    for index, event in enumerate(history):
+        if isinstance(event, Appended):
+            if event.partition == partition and event.base_offset <= offset < event.next_offset:
+                end_position = event.end_position
+        elif isinstance(event, Flushed) and not event.failed and end_position is not None:
+            ends = dict(event.ends)
+            if ends.get(partition, -1) >= end_position:
+                return index
+    return None
 
 
 def explain_failure(failure: Failure, cell: Cell | None = None) -> list[str]:
@@ -160,19 +187,31 @@ def explain_failure(failure: Failure, cell: Cell | None = None) -> list[str]:
     history = failure.result.history
     lines = []
     for violation in failure.violations[:SHOWN_MAX]:
-        lines.append(headline(violation, cell, history))
+        lines += _wrapped(headline(violation, cell, history))
     if len(failure.violations) > SHOWN_MAX:
         lines.append(f"... and {len(failure.violations) - SHOWN_MAX} more violations")
     if failure.result.error:
-        lines.append(f"the engine could not finish: {failure.result.error}")
+        lines += _wrapped(f"the engine could not finish: {failure.result.error}")
     for clause in dict.fromkeys(violation.clause for violation in failure.violations[:SHOWN_MAX]):
-        lines.append(f"promised: {clause} {CLAUSES[clause].name}: {CLAUSES[clause].statement}")
+        lines += _wrapped(f"promised: {clause} {CLAUSES[clause].name}: {CLAUSES[clause].statement}", lines_max=3)
     faults = [f"{fault.kind} at {fault.trigger} {fault.when}" for fault in failure.plan.faults]
-    lines.append(f"plan: {cell.name}, seed {failure.seed}; faults planned: {', '.join(faults) or 'none'}")
+    planned = without_repeats(", ".join(faults)) or "none"
+    lines += _wrapped(f"plan: {cell.name}, seed {failure.seed}; faults planned: {planned}")
     marked = [index for violation in failure.violations[:3] for index in violation.events[:4]]
     for line in timeline(history, marked, near=NEAR, lines_max=EVENTS_MAX):
         mark = ">" if line.marked else " "
-        lines.append(f"{mark} {line.number:>6} {line.time:>12}  {line.what:18} {line.detail}"[:180].rstrip())
+        lines.append(f"{mark} {line.number:>6} {line.time:>12}  {line.what:18} {line.detail}"[:LINE_CHARS_MAX].rstrip())
     if failure.result.exits:
-        lines.append(f"the broker ended by itself: {failure.result.exits[-1]}")
+        lines += _wrapped(f"the broker ended by itself: {failure.result.exits[-1]}")
     return lines
+
+
+def _wrapped(text: str, *, lines_max: int = 6) -> list[str]:
+    return textwrap.wrap(
+        text,
+        COLUMNS_MAX,
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        max_lines=lines_max,
+        placeholder=" ...",
+    )

@@ -10,11 +10,11 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--ground:#16181c;--text:#e4e6ea;--dim:#969ca6;--line:#363a42;--panel:#1f2228;
 --link:#8ab8f5;--pass:#1d4427;--fail:#7a2521;--late:#6e4712;--error:#573070;--unsure:#5a4f12;--none:#24272d;--known:#2c3858}}
 *{box-sizing:border-box}
-body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:96rem;padding:1rem 1.5rem 4rem;color:var(--text);
-background:var(--ground)}
+body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:110rem;padding:1rem 1.5rem 4rem;color:var(--text);
+background:var(--ground)}#grid+.wide table{font-size:13px}#grid+.wide td:nth-child(-n+5){white-space:nowrap}
 h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}h3{font-size:1rem;margin:1.4rem 0 .4rem}
 a{color:var(--link)}p{margin:.4rem 0}.dim{color:var(--dim)}.wide{overflow-x:auto}
-table{border-collapse:collapse}th,td{border:1px solid var(--line);padding:.25rem .55rem;text-align:left;
+table{border-collapse:collapse}th,td{border:1px solid var(--line);padding:.2rem .45rem;text-align:left;
 vertical-align:top}
 th{background:var(--panel);font-weight:600}thead th{position:sticky;top:0}
 td.s{padding:0;text-align:center;vertical-align:middle}td.s a,td.s span{display:block;padding:.25rem .5rem;
@@ -39,6 +39,7 @@ pre{background:var(--panel);padding:.6rem .8rem;overflow-x:auto;margin:.4rem 0;m
 .timeline td:nth-child(-n+3){white-space:nowrap}
 .timeline tr.fault{background:var(--late)}.timeline tr.marked{background:var(--fail);font-weight:600}
 .timeline tr.gap td{color:var(--dim);text-align:center}
+.witnesses{columns:16rem;padding:0;margin:.3rem 0;list-style:none;font-size:13px}
 summary{cursor:pointer;padding:.2rem 0}
 @media print{section.detail{display:block}section.detail:target{position:static;width:auto;box-shadow:none}}
 """

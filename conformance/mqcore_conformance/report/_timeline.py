@@ -5,7 +5,9 @@ Pure: events in, lines out.
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -31,9 +33,17 @@ from mqcore_conformance.histories import (
     to_json,
 )
 
-__all__ = ["TimelineRow", "tell_event", "timeline"]
+__all__ = ["TimelineRow", "tell_event", "timeline", "without_repeats"]
 
 DETAIL_CHARS_MAX = 200
+ALIKE_MAX = 4
+"""Events in a row that differ in nothing that matters; of more, the first two and the last are shown."""
+_REPEATS = re.compile(r"\b([a-z][a-z0-9-]*)(?:, \1\b)+")
+
+
+def without_repeats(text: str) -> str:
+    """Return a text in which ``kill, kill, kill`` stands as ``3 x kill``."""
+    return _REPEATS.sub(lambda found: f"{found[0].count(found[1])} x {found[1]}", text)
 
 
 @attrs.frozen
@@ -64,7 +74,7 @@ def timeline(
             shown[index] = None
     rows: list[TimelineRow] = []
     previous = -1
-    for index in sorted(shown):
+    for index in _without_monotony(history, sorted(shown), marks):
         if index > previous + 1:
             rows.append(TimelineRow("", "", "...", f"{index - previous - 1} events"))
         what, detail = tell_event(history[index])
@@ -75,6 +85,15 @@ def timeline(
     if previous < len(history) - 1:
         rows.append(TimelineRow("", "", "...", f"{len(history) - 1 - previous} events"))
     return rows
+
+
+def _without_monotony(history: Sequence[Event], indices: Sequence[int], marks: set[int]) -> list[int]:
+    """Return the indices without the middle of long rows of events of one kind."""
+    kept: list[int] = []
+    for _, group in itertools.groupby(indices, lambda index: (index in marks, tell_event(history[index])[0])):
+        alike = list(group)
+        kept += alike if len(alike) <= ALIKE_MAX or alike[0] in marks else [*alike[:2], alike[-1]]
+    return kept
 
 
 def _is_turning_point(event: Event) -> bool:

@@ -252,7 +252,8 @@ class StorageBackend(ABC):
         """Make everything appended to ``logs`` before this call durable; return their durable ends, in order.
 
         One call at a time. Appends go on meanwhile. Raises ``FlushFailedError`` naming every log that the flush
-        covered: each of them refuses appends from then on, and its unflushed bytes are not served (clause G11).
+        covered: each of them refuses appends from then on, and its unflushed bytes are not served (clause G11). Raises
+        ``StorageError`` of kind ``too-many-files``, retryable, when it could not begin: then nothing has changed.
         If cancelled, the flush goes on and its outcome is seen in ``durable_end``.
         """
 

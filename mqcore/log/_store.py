@@ -34,6 +34,9 @@ from mqcore.ports import Ports
 
 __all__ = ["LogStore"]
 
+FLUSH_RETRY_S = 0.1
+"""Pause before a flush that found no descriptor is tried again."""
+
 INSTANCE_CHARACTERS_MAX = 64
 """What the identity keeps of the storage's ``mount``."""
 
@@ -325,8 +328,7 @@ class LogStore:
             if not marks:
                 return
             targets = [target for log, _, _ in marks for target in log.flush_targets()]
-            with trio.CancelScope(shield=True):
-                await self.backend.flush(targets)
+            await self._flush_backend(targets)
             for log, end_offset, end_position in marks:
                 log.flushed(end_offset, end_position)
                 log.sidecar_flushed()
@@ -340,13 +342,28 @@ class LogStore:
         """Flush logs of bytes, in turn with ``flush``."""
         await self._lock_flush()
         try:
-            with trio.CancelScope(shield=True):
-                await self.backend.flush(logs)
+            await self._flush_backend(logs)
         except FlushFailedError as error:
             self.stop(error)
             raise
         finally:
             self._flush_lock.release()
+
+    async def _flush_backend(self, logs: Sequence[Log]) -> None:
+        """Flush; where that cannot begin for want of descriptors, wait for some: nothing has changed by then."""
+        told = False
+        with trio.CancelScope(shield=True):
+            while True:
+                try:
+                    await self.backend.flush(logs)
+                    return
+                except StorageError as error:
+                    if error.kind != "too-many-files":
+                        raise
+                    if not told:
+                        told = True
+                        self._report(Notice("flush-waits", f"a flush waits, and what it is to prove with it: {error}"))
+                await trio.sleep(FLUSH_RETRY_S)
 
     async def _truncate_bytes(self, log: Log, position: int) -> None:
         """Truncate a log of bytes while no flush runs."""

@@ -15,7 +15,19 @@ from typing import TypeAlias, TypeVar
 
 import attrs
 
-__all__ = ["Buffer", "Clock", "DeviceThread", "File", "FileFacts", "FileSystem", "Lock", "Mapping", "Ports", "Threads"]
+__all__ = [
+    "Buffer",
+    "Clock",
+    "DeviceThread",
+    "Directory",
+    "File",
+    "FileFacts",
+    "FileSystem",
+    "Lock",
+    "Mapping",
+    "Ports",
+    "Threads",
+]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes that are read and not kept; a memoryview has items of one byte."""
@@ -102,6 +114,32 @@ class File(ABC):
         """Close the descriptor. Does not flush. Idempotent."""
 
 
+class Directory(ABC):
+    """An open directory, held so that its entries can be made durable when the process has no descriptor left."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Make the entries durable."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+
+
+class _NamedDirectory(Directory):
+    """A directory by its path, where a file system has nothing better."""
+
+    def __init__(self, files: FileSystem, path: str) -> None:
+        self._files = files
+        self._path = path
+
+    def flush(self) -> None:
+        self._files.flush_directory(self._path)
+
+    def close(self) -> None:
+        pass
+
+
 class Lock(ABC):
     """An exclusive lock on a path, held until ``release`` or the end of the process."""
 
@@ -144,6 +182,10 @@ class FileSystem(ABC):
     @abstractmethod
     def flush_directory(self, path: str) -> None:
         """Make the entries of a directory durable."""
+
+    def open_directory(self, path: str) -> Directory:
+        """Open a directory, to be flushed again and again."""
+        return _NamedDirectory(self, path)
 
     @abstractmethod
     def flush_many(self, files: Sequence[File]) -> None:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mqcore.ports._abc import Buffer, File, FileFacts, FileSystem, Lock, Mapping
+from mqcore.ports._abc import Buffer, Directory, File, FileFacts, FileSystem, Lock, Mapping
 
 if sys.platform != "win32":
     import fcntl
@@ -172,6 +172,21 @@ class _SystemFile(File):
             os.close(descriptor)
 
 
+class _SystemDirectory(Directory):
+    """A descriptor of a directory."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+
+    def flush(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
 class _SystemLock(Lock):
     """An open file description lock: held by this object, not by the process."""
 
@@ -245,11 +260,14 @@ class SystemFileSystem(FileSystem):
         os.rmdir(path)
 
     def flush_directory(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        directory = _SystemDirectory(path)
         try:
-            os.fsync(descriptor)
+            directory.flush()
         finally:
-            os.close(descriptor)
+            directory.close()
+
+    def open_directory(self, path: str) -> Directory:
+        return _SystemDirectory(path)
 
     def flush_many(self, files: Sequence[File]) -> None:
         """``syncfs`` once where it proves as much as an ``fdatasync`` on each file, else those.

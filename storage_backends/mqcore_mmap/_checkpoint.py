@@ -6,6 +6,7 @@ lets the generation's sets count no longer. If it fails, the generation stays: n
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 import attrs
@@ -28,12 +29,22 @@ BATCH_FILES = 32
 
 @attrs.define
 class Checkpoint:
-    """One full journal file, the end of what it holds of each segment, and the segments pinned for it."""
+    """One full journal file, the end of what it holds of each segment, and the segments pinned for it.
+
+    ``done``: segments that are flushed. ``is_short``: it has to be run again for the others, because there was no
+    descriptor for one that was closed.
+    """
 
     journal: JournalFile
     covered: dict[Segment, int]
     pinned: list[Segment]
     next_generation: int
+    done: set[Segment] = attrs.field(factory=set)
+    is_short: bool = False
+
+
+class _NoDescriptor(Exception):
+    """The process has no descriptor left for a segment that a checkpoint has to open."""
 
 
 class Journal:
@@ -107,6 +118,8 @@ class Journal:
         for segment, end in segments:
             covered[segment] = end
             segment.generation = generation
+            if segment.rewrite_pending:
+                segment.rewrite_generation = generation
 
     def append(self, ranges: Sequence[Range]) -> None:
         """Write a set and flush it. The flusher's thread. A failure breaks the journal for good."""
@@ -141,7 +154,11 @@ class Journal:
         return Checkpoint(full, covered, pinned, self._active.generation + 1)
 
     def run(self, checkpoint: Checkpoint) -> None:
-        """Flush the segments of a full file and set it free. A device thread. A failure breaks the journal for good."""
+        """Flush the segments of a full file and set it free. A device thread. A failure breaks the journal for good.
+
+        Not so a lack of descriptors: then the journal is as it was, and the checkpoint ``is_short``.
+        """
+        checkpoint.is_short = False
         try:
             if self.broken is not None:
                 raise StorageError(self.broken, kind="flush", path=checkpoint.journal.file.path)
@@ -150,25 +167,46 @@ class Journal:
             self._covered[checkpoint.next_generation] = {}
             journal.begin(checkpoint.next_generation)
             del self._covered[generation]
+        except _NoDescriptor:
+            checkpoint.is_short = True
+            return
         except BaseException as error:
             self.broken = self.broken or f"a checkpoint of the journal failed: {error}"
             raise
         finally:
             for segment in checkpoint.pinned:
                 self._handles.release(segment)
+            checkpoint.pinned = []
 
     def _flush_segments(self, checkpoint: Checkpoint) -> None:
-        pinned = set(checkpoint.pinned)
         self._flush_batch([(segment, segment.file) for segment in checkpoint.pinned if segment.file], checkpoint)
-        closed = [segment for segment in checkpoint.covered if segment not in pinned]
-        for first in range(0, len(closed), BATCH_FILES):
-            opened = [(segment, self._files.open(segment)) for segment in closed[first : first + BATCH_FILES]]
+        closed = [segment for segment in checkpoint.covered if segment not in checkpoint.done]
+        while closed:
+            opened = self._open_some(closed)
             try:
                 self._flush_batch(opened, checkpoint)
             finally:
                 for _, file in opened:
                     file.close()
+            del closed[: len(opened)]
         self._files.give_names(checkpoint.covered)
+
+    def _open_some(self, segments: Sequence[Segment]) -> list[tuple[Segment, File]]:
+        """Open the first few segments, at least one. Raises ``_NoDescriptor`` when there is none for that."""
+        opened: list[tuple[Segment, File]] = []
+        try:
+            for segment in segments[:BATCH_FILES]:
+                opened.append((segment, self._files.open(segment)))
+        except OSError as error:
+            is_short = error.errno in (errno.EMFILE, errno.ENFILE)
+            if is_short and opened:
+                return opened
+            for _, file in opened:
+                file.close()
+            if is_short:
+                raise _NoDescriptor from error
+            raise
+        return opened
 
     def _flush_batch(self, batch: Sequence[tuple[Segment, File]], checkpoint: Checkpoint) -> None:
         generation = checkpoint.journal.generation
@@ -183,6 +221,7 @@ class Journal:
             batch[0][1].flush()
         elif batch:
             self._filesystem.flush_many([file for _, file in batch])
+        checkpoint.done.update(segment for segment, _ in batch)
 
     def _write_again(self, segments: dict[Segment, File], journal: JournalFile) -> None:
         """Write from the journal what a closed descriptor had written: its errors would not be told to this one."""

@@ -83,6 +83,7 @@ class Engine:
         self.flushing = trio.Lock()
         """Held by what flushes and by what removes: the one must not see the other half done."""
         self._abandoned = False
+        self._checkpoint_run: Checkpoint | None = None
         for path in recovered.free:
             self.filler.submit(self.files.recycle, path)
 
@@ -173,31 +174,43 @@ class Engine:
     # Flush
 
     async def flush(self, logs: Sequence[MmapLog]) -> None:
-        """Flush what is dirty of ``logs``. If cancelled, a flush that began goes on. Raises ``FlushFailedError``."""
+        """Flush what is dirty of ``logs``. If cancelled, a flush that began goes on. Raises ``FlushFailedError``.
+
+        Raises ``StorageError`` (``too-many-files``, retryable) where a flush did not begin for want of descriptors.
+        """
         async with self.flushing:
             if self._abandoned:
                 await self.flush_thread.run(_nothing)
                 self._abandoned = False
             jobs = [job for log in logs if (job := log.take_job()) is not None]
-            if not jobs:
-                return
-            try:
-                plan = await self._prepare(jobs)
-            except BaseException:
-                for job in jobs:
-                    job.log.take_back(job)
-                raise
-            self._abandoned = True  # until this call knows that it has ended
-            self.flush_thread.submit(self._flusher.execute, plan)
-            self.flush_thread.submit(plan.finish)
+            while jobs:
+                jobs = await self._flush_jobs(jobs)
+
+    async def _flush_jobs(self, jobs: list[Job]) -> list[Job]:
+        """Carry out one flush; return the jobs for which it had no descriptors."""
+        try:
+            plan = await self._prepare(jobs)
+        except BaseException:
+            for job in jobs:
+                job.log.take_back(job)
+            raise
+        self._abandoned = True  # until this call knows that it has ended
+        self.flush_thread.submit(self._flusher.execute, plan)
+        self.flush_thread.submit(plan.finish)
+        try:
             await self.flush_thread.run(_nothing)
             self._abandoned = False
             self.handles.settle()
             if plan.failure is not None:
                 self._stopped(plan.failure)
                 raise plan.failure
-            if plan.journaled and self._journal.wants_fill():
-                self.filler.submit(self._journal.fill_ahead)
+        except BaseException:
+            for job in plan.left:
+                job.log.take_back(job)
+            raise
+        if plan.journaled and self._journal.wants_fill():
+            self.filler.submit(self._journal.fill_ahead)
+        return plan.left
 
     async def _prepare(self, jobs: list[Job]) -> Plan:
         """Decide where the jobs go and have the journal ready for them; where it cannot be, they go to their files."""
@@ -211,10 +224,10 @@ class Engine:
                 await self.filler.run(self._journal.fill, plan.set_bytes)
             self._flusher.cover(plan)
         except OSError:
-            self._flusher.release(plan)
+            self._flusher.undo(plan)
             return self._flusher.plan_direct(jobs)
         except BaseException:
-            self._flusher.release(plan)
+            self._flusher.undo(plan)
             raise
         return plan
 
@@ -223,8 +236,24 @@ class Engine:
         await self.flush_thread.run(_nothing)
         await self.checkpointer.run(_nothing)
         if self._journal.broken is None:
-            checkpoint = self._journal.switch()
-            self.checkpointer.submit(self._run_checkpoint, checkpoint)
+            await self._finish_checkpoint()
+            self._checkpoint_run = self._journal.switch()
+            self.checkpointer.submit(self._run_checkpoint, self._checkpoint_run)
+
+    async def _finish_checkpoint(self) -> None:
+        """Run the last checkpoint again if descriptors were short. Raises ``StorageError`` if they still are."""
+        checkpoint = self._checkpoint_run
+        if checkpoint is None or not checkpoint.is_short:
+            return
+        self.handles.give_way(BATCH_FILES)
+        await self.checkpointer.run(self._run_checkpoint, checkpoint)
+        if checkpoint.is_short:
+            raise StorageError(
+                "the process has no descriptor left for a checkpoint of the journal; raise its limit (ulimit -n)",
+                kind="too-many-files",
+                retryable=True,
+                path=self.layout.names.root,
+            )
 
     def _run_checkpoint(self, checkpoint: Checkpoint) -> None:
         try:
@@ -353,6 +382,7 @@ class Engine:
                 for thread in (self.append_thread, self.flush_thread, self.checkpointer, self.filler, self.reader):
                     await thread.aclose()
                 self._journal.close()
+                self.files.close()
                 self.layout.lock.release()
 
 

@@ -31,6 +31,7 @@ class SegmentFiles:
         self._storage_id = layout.storage_id
         self._options = options
         self._numbers = itertools.count(first_number)
+        self._directory = files.open_directory(layout.names.segments)
         self._ready: deque[tuple[str, int, bool]] = deque()  # path, bytes, whether it was used before
         self.preparing = False
 
@@ -127,7 +128,11 @@ class SegmentFiles:
 
     def flush_directory(self) -> None:
         """Make the names durable."""
-        self._files.flush_directory(self._names.segments)
+        self._directory.flush()
+
+    def close(self) -> None:
+        """Close the directory."""
+        self._directory.close()
 
     def retire(self, path: str) -> str:
         """Take the name from a file whose bytes are no longer wanted; return its new path. Not durable by itself."""

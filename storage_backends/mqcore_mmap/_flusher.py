@@ -31,7 +31,8 @@ __all__ = ["Flusher", "Job", "Plan"]
 class Job:
     """What one flush covers of one log: dirty ``segments``, ``pending`` bytes from ``start`` to ``end``.
 
-    ``pending`` is None when the bytes are in the files only. ``pinned``: those of a direct job that were open.
+    ``pending`` is None when the bytes are in the files only. ``pinned``: the segments of a direct job, open until it
+    ends; ``rewritten``: those of them whose bytes another descriptor wrote, which was closed.
     """
 
     log: MmapLog
@@ -40,15 +41,17 @@ class Job:
     segments: list[Segment]
     pending: list[bytes] | None
     pinned: Sequence[Segment] = ()
+    rewritten: Sequence[Segment] = ()
 
 
 @attrs.define
 class Plan:
-    """The logs flushed in their files, and those that share a set of the journal."""
+    """The logs flushed in their files, those that share a set of the journal, and those ``left`` to the next flush."""
 
     direct: list[Job]
     journaled: list[Job]
     set_bytes: int
+    left: list[Job] = attrs.field(factory=list)
     removed: str | None = None
     failure: FlushFailedError | None = None
 
@@ -99,16 +102,46 @@ class Flusher:
         if len(journaled) <= 1:
             return self.plan_direct(jobs)
         shared = set(journaled)
-        direct = self.plan_direct([job for job in jobs if job not in shared]).direct if len(shared) < len(jobs) else []
-        return Plan(direct, journaled, size)
+        direct = self.plan_direct([job for job in jobs if job not in shared])
+        return Plan(direct.direct, journaled, size, direct.left)
 
     def plan_direct(self, jobs: list[Job]) -> Plan:
-        """Have every job go to its files."""
-        for job in jobs:
-            job.pinned = [segment for segment in job.segments if segment.file is not None]
-            for segment in job.pinned:
-                self._handles.pin(segment)
+        """Have every job go to its files, as many as there are descriptors for: the flush itself must need none.
+
+        Raises ``StorageError`` when there are not even enough for the first.
+        """
+        for number, job in enumerate(jobs):
+            try:
+                self._pin(job)
+            except StorageError:
+                if number == 0:
+                    raise
+                return Plan(jobs[:number], [], 0, jobs[number:])
         return Plan(jobs, [], 0)
+
+    def _pin(self, job: Job) -> None:
+        pinned: list[Segment] = []
+        try:
+            for segment in job.segments:
+                self._handles.pin(segment)
+                pinned.append(segment)
+        except StorageError:
+            for segment in pinned:
+                segment.pins -= 1
+            raise
+        job.pinned = pinned
+        job.rewritten = [segment for segment in pinned if segment.rewrite_pending] if job.pending else ()
+        for segment in pinned:
+            segment.in_job = segment.rewrite_pending = False
+
+    def undo(self, plan: Plan) -> None:
+        """Forget a plan that is not carried out. Trio's thread."""
+        for job in plan.direct:
+            for segment in job.rewritten:
+                segment.rewrite_pending = True
+            for segment in job.pinned:
+                segment.in_job = True
+                segment.pins -= 1
 
     def cover(self, plan: Plan) -> None:
         """Tell the journal what the plan's set will hold. Trio's thread. Raises ``OSError``."""
@@ -117,6 +150,8 @@ class Flusher:
             if file is not None and file.link_count() == 0:
                 plan.removed = file.path
         self._journal.cover([(job.segments[0], job.end) for job in plan.journaled])
+        for job in plan.journaled:
+            job.segments[0].in_job = False
 
     def execute(self, plan: Plan) -> None:
         """Flush. The flusher's thread. Puts a ``FlushFailedError`` into the plan; then every log of it has stopped."""
@@ -133,13 +168,9 @@ class Flusher:
         except BaseException as error:
             plan.failure = self._fail(plan, error)
         finally:
-            self.release(plan)
-
-    def release(self, plan: Plan) -> None:
-        """Give back the files that ``plan`` pinned. Any thread."""
-        for job in plan.direct:
-            for segment in job.pinned:
-                self._handles.release(segment)
+            for job in plan.direct:
+                for segment in job.pinned:
+                    self._handles.release(segment)
 
     def _fail(self, plan: Plan, error: BaseException) -> FlushFailedError:
         """Stop what the failed flush covered: a flush of many files may have covered everything on the device."""
@@ -153,24 +184,17 @@ class Flusher:
         return FlushFailedError(failure, logs=[log.name for log in covered], path=self._layout.names.root)
 
     def _flush_files(self, jobs: Sequence[Job]) -> None:
-        opened: list[File] = []
-        try:
-            files: list[File] = []
-            for job in jobs:
-                for segment in job.segments:
-                    file = segment.file
-                    if file is None or segment not in job.pinned:
-                        file = self._files.open(segment)
-                        opened.append(file)
-                        if job.pending:  # an error of the descriptor that wrote them would not be told to this one
-                            segment.write(file, job.pending, job.start)
-                    _check_linked(file)
-                    files.append(file)
-            self._filesystem.flush_many(files) if len(files) > 1 else files[0].flush()
-            self._files.give_names(segment for job in jobs for segment in job.segments)
-        finally:
-            for file in opened:
-                file.close()
+        files: list[File] = []
+        for job in jobs:
+            for segment in job.pinned:
+                file = _file_of(segment)
+                if job.pending and segment in job.rewritten:
+                    # an error of the descriptor that wrote them would not be told to this one
+                    segment.write(file, job.pending, job.start)
+                _check_linked(file)
+                files.append(file)
+        self._filesystem.flush_many(files) if len(files) > 1 else files[0].flush()
+        self._files.give_names(segment for job in jobs for segment in job.segments)
 
     def _flush_journal(self, plan: Plan) -> None:
         if plan.removed is not None:
@@ -184,15 +208,12 @@ class Flusher:
 
     def _write_mark(self, job: Job) -> None:
         segment = job.segments[-1]
-        file = segment.file
-        if file is not None and segment in job.pinned:
-            segment.write_mark(file, job.end)
-            return
-        file = self._files.open(segment)
-        try:
-            segment.write_mark(file, job.end)
-        finally:
-            file.close()
+        segment.write_mark(_file_of(segment), job.end)
+
+
+def _file_of(segment: Segment) -> File:
+    assert segment.file is not None, "a pinned segment is open"
+    return segment.file
 
 
 def _check_linked(file: File) -> None:

@@ -144,13 +144,19 @@ class Handles:
     def _close_some(self) -> bool:
         self.settle()
         idle = [segment for segment in self._open if self._may_close(segment)]
-        for segment in idle[: (len(idle) + 1) // 2]:
-            self._evict(segment)
+        self.give_way((len(idle) + 1) // 2)
         return bool(idle)
+
+    def give_way(self, count: int) -> None:
+        """Close up to ``count`` segments that nobody needs now, so that others find descriptors."""
+        self.settle()
+        idle = [segment for segment in self._open if self._may_close(segment)]
+        for segment in idle[:count]:
+            self._evict(segment)
 
     @staticmethod
     def _may_close(segment: Segment) -> bool:
-        return not (segment.pins or segment.keep_open or segment.filling)
+        return not (segment.pins or segment.keep_open or segment.filling or segment.in_job)
 
     def _evict(self, segment: Segment) -> None:
         segment.rewrite_pending = segment.rewrite_pending or segment.dirty

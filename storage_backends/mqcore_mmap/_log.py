@@ -228,7 +228,7 @@ class MmapLog(Log):
             if segment.rewrite_pending:
                 if self._pending:
                     segment.write(file, self._pending, self._flush_start)
-                segment.rewrite_pending = False
+                segment.rewrite_pending = segment.in_job  # what the job holds is written again when it gets there
         except OSError as error:
             raise storage_error(error, "append to", segment.path, position=self._end) from error
 
@@ -276,6 +276,7 @@ class MmapLog(Log):
         job = Job(self, self._flush_start, self._end, dirty, self._pending)
         for segment in dirty:
             segment.dirty = segment.keep_open = False
+            segment.in_job = True
         if self._pending_bytes:
             self._engine.kept_bytes -= self._pending_bytes
             self._pending_bytes = 0
@@ -290,8 +291,15 @@ class MmapLog(Log):
         self._dirty = job.segments + [segment for segment in self._dirty if segment not in job.segments]
         for segment in job.segments:
             segment.dirty = True
-        self._drop_pending()
+            segment.in_job = False
         self._flush_start = job.start
+        if job.pending is None or self._pending is None:
+            self._drop_pending()
+        else:
+            size = sum(map(len, job.pending))
+            self._pending_bytes += size
+            self._engine.kept_bytes += size
+            self._pending = job.pending + self._pending
 
     def _drop_pending(self) -> None:
         """Keep no bytes in memory: from now on the descriptors prove what they wrote, so they stay open."""

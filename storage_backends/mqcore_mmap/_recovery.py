@@ -57,13 +57,15 @@ def recover(
     numbers = [found[1] for name in file_names if (found := Names.parse_numbered(name))]
     files = SegmentFiles(filesystem, layout, options, max(numbers, default=0) + 1)
     run = _Run(filesystem, layout, files, options, report)
-    logs, free = run.sort_files(file_names)
-    journals = run.open_journals()
+    journals: list[JournalFile] = []
     try:
+        logs, free = run.sort_files(file_names)
+        journals = run.open_journals()
         run.replay(journals, logs)
     except BaseException:
         for journal in journals:
             journal.file.close()
+        files.close()
         raise
     return Recovered(logs, journals, free + run.freed, files)
 

@@ -47,7 +47,7 @@ class Segment:
     ``dirty``: appended to since the last flush began. ``generation``: the last journal generation that has bytes of
     this segment. ``rewrite_pending``: the descriptor that appended the unflushed bytes was closed, so they are written
     again before another one flushes; ``rewrite_generation``: the same of bytes in journal generations up to this one.
-    ``was_used``: see ``Identity``.
+    ``was_used``: see ``Identity``. ``in_job``: a flush that is being prepared covers bytes of it.
     """
 
     __slots__ = (
@@ -60,6 +60,7 @@ class Segment:
         "file",
         "filling",
         "generation",
+        "in_job",
         "is_born",
         "keep_open",
         "mapped",
@@ -94,6 +95,7 @@ class Segment:
         self.keep_open = False
         self.was_used = identity.was_used
         self.dirty = False
+        self.in_job = False
         self.rewrite_pending = False
         self.rewrite_generation = 0
         self.generation = 0

@@ -191,17 +191,22 @@ def resolve_transport(value: str) -> str:
         return value
     refusal = ""
     for url in [value] if colon else [sample.format(name=scheme) for sample in TRANSPORT_SAMPLES]:
-        try:
-            create_transport(url.replace("{dir}", SAMPLE_FOLDER))
+        outcome = run_apart(partial(_refusal_of_transport, url), seconds_max=COMPOSE_S_MAX)
+        if not outcome.value:
             return url
-        except PluginInvalidError:
-            return url
-        except MqcoreError as error:
-            refusal = refusal or str(error)
-        except Exception:
-            return url
+        refusal = refusal or outcome.value
     hint = "" if colon else f"; give its URL, such as '{scheme}://127.0.0.1:0'"
     raise ConfigurationError(f"transport {value!r} cannot be composed: {refusal}{hint}")
+
+
+def _refusal_of_transport(url: str) -> str:
+    try:
+        create_transport(url.replace("{dir}", SAMPLE_FOLDER))
+    except PluginInvalidError:
+        return ""
+    except MqcoreError as error:
+        return printable(str(error))
+    return ""
 
 
 @attrs.frozen

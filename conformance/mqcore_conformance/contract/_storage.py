@@ -323,7 +323,10 @@ def any_sequence_of_operations_agrees_with_the_model(harness: StorageHarness) ->
         return SystemGround(url, folder, seconds_max=harness.limit_s)
 
     if harness.steps:
-        play_steps(make_ground(), steps_of(harness.steps), seed=0)
+        try:
+            play_steps(make_ground(), steps_of(harness.steps), seed=0)
+        except CheckFailed as error:
+            raise CheckFailed(str(error), harness.steps) from None
     else:
         examples = SEQUENCES if simulable else SEQUENCES_ON_DISK
         compare_with_model(make_ground, examples=examples, folder=str(harness.folder / "hypothesis"))

@@ -23,7 +23,7 @@ from mqcore_conformance.plans import (
     draw_plan,
     shrink_steps,
 )
-from mqcore_conformance.processes import draw_processes_plan, run_processes
+from mqcore_conformance.processes import draw_processes_plan, run_processes, shrink_processes
 from mqcore_conformance.simulation import RunResult, Sabotage, crash_calls, run_plan
 from mqcore_conformance.verdicts import Status, Violation
 from mqcore_conformance.witnesses import tally, what_bit
@@ -274,8 +274,17 @@ def _clauses_exercised(history: Sequence[Event]) -> set[str]:
 
 
 def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, runs_max: int = 150) -> Failure:
-    """Return a simpler plan that still breaks one of the same clauses, after at most ``runs_max`` runs."""
+    """Return a simpler plan that still breaks one of the same clauses, after at most ``runs_max`` runs.
+
+    In real time (T1) the bound is one of time, and a plan has a few tries to show it.
+    """
     clauses = {violation.clause for violation in failure.violations}
+    if failure.plan.tier == "T1":
+        shown = shrink_processes(failure.plan, clauses)
+        if shown is None:
+            return failure
+        plan, run, found = shown
+        return Failure(seed=failure.seed, plan=plan, violations=tuple(found), result=run)
     runs = 0
     simplified = bool(clauses)
     while simplified and runs < runs_max:

@@ -23,7 +23,7 @@ from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.checkers import NOT_BUILT as CLAUSES_NOT_BUILT
 from mqcore_conformance.contract import checks_of
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
-from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.processes import T1_FAMILIES, why_not_in_processes
 from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.seeds import ranges_of
 from mqcore_conformance.simulation import URLS
@@ -317,10 +317,4 @@ def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:
 
 
 def _why_not_in_processes(cell: Cell, capabilities: Capabilities) -> str:
-    if cell.transport not in ("tcp", "unix"):
-        return "it does not leave its process"
-    if capabilities.append_level is Level.NONE:
-        return "it keeps nothing, so that no fault can take anything"
-    if capabilities.flush_level < Level.DISK and cell.flush != "none":
-        return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
-    return ""
+    return why_not_in_processes(cell.transport, cell.flush, cell.family, capabilities)

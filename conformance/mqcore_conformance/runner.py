@@ -177,7 +177,7 @@ def _work(
     late = deadline is not None and time.perf_counter() > deadline
     repros = []
     for number, failure in enumerate(result.failures[:REPROS_MAX]):
-        if number == 0 and failure.violations and piece.cell.tier == "T0":
+        if number == 0 and failure.violations:
             runs_max = SHRINK_RUNS_HURRIED if deadline is not None else SHRINK_RUNS_MAX
             failure = result.failures[0] = shrink(failure, runs_max=runs_max)
         repros.append(_repro(folder, piece, failure))

@@ -45,7 +45,7 @@ _T1: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "kill": ("process-kill",),
         "stop": ("stop",),
         "pause": ("pause",),
-        "kill-at-call": ("process-kill",),
+        "kill-at-call": ("kill-at-call",),
         "power-cut": ("pages-lost",),
         "full": ("disk-full",),
         "flush-error": ("disk-flush-error",),

@@ -8,8 +8,10 @@ from mqcore_conformance.processes._families import (
     draw_processes_plan,
     simpler_plans,
 )
+from mqcore_conformance.processes._feasible import why_not_in_processes
 from mqcore_conformance.processes._pages import why_no_dirty_pages
 from mqcore_conformance.processes._run import run_processes
+from mqcore_conformance.processes._shrinking import run_until_shown, shrink_processes
 
 __all__ = [
     "CONTROLLED_FAMILIES",
@@ -17,7 +19,9 @@ __all__ = [
     "T1_FAMILIES",
     "draw_processes_plan",
     "run_processes",
+    "run_until_shown",
+    "shrink_processes",
     "simpler_plans",
-    "why_no_address",
     "why_no_dirty_pages",
+    "why_not_in_processes",
 ]

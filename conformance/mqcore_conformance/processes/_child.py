@@ -1,4 +1,4 @@
-"""What every child process of T1 does: listen to its standard input, tell facts on its standard output, end with the suite.
+"""What every child process of T1 does: listen to its standard input, tell on its standard output, end with the suite.
 
 One JSON object per line in both directions. The end of the standard input means that the suite is gone. Must not know
 what is told or asked.

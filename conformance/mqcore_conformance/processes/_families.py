@@ -89,8 +89,9 @@ def _power_cuts(rng: random.Random, plan: Plan) -> Plan:
     faults = []
     for _ in range(rng.choice((1, 2))):
         if rng.random() < 0.3:
+            how = rng.choice(("before", "torn"))
             faults.append(
-                FaultPlan(kind="power-cut", trigger="call", when=rng.randint(1, 900), target=rng.choice(("before", "torn")))
+                FaultPlan(kind="power-cut", trigger="call", when=rng.randint(1, 900), target=how)
             )
         else:
             faults.append(FaultPlan(kind="power-cut", trigger="acks", when=_acks(rng)))
@@ -193,7 +194,7 @@ PROXY_FAMILIES = frozenset({"proxy-cut", "proxy-stall", "proxy-duplicate"})
 
 
 def simpler_plans(plan: Plan) -> Iterator[Plan]:
-    """Give simpler plans, the boldest first: fewer faults, fewer clients, fewer sends. A few only: each costs seconds."""
+    """Give simpler plans, the boldest first: fewer faults, clients, sends. A few only: each costs seconds."""
     producers = plan.producers
     if len(producers) > 1 or plan.consumers:
         yield attrs.evolve(plan, producers=producers[:1], consumers=())

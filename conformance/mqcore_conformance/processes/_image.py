@@ -1,9 +1,9 @@
 """The disk after a power cut: a copy of a data folder in which nothing is newer than what a flush made durable.
 
 Of each file the pages that were written and not flushed get what they held before (the child's undo log), unless the
-kernel has written them back by itself; ranges that the disk was never given read zeros. Both are states that a power cut
-may leave, so that a storage which keeps its promises is never accused. Not modelled here: directory entries, sizes of
-files and torn sectors stay as they are (the simulation has them).
+kernel has written them back by itself; ranges that the disk was never given read zeros. Both are states that a power
+cut may leave, so that a storage which keeps its promises is never accused. Not modelled here: directory entries and
+sizes of files stay as they are, sectors of a page share its fate (the simulation has them).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import trio
 
-from mqcore_conformance.histories import Completed, Fetched, Probed
+from mqcore_conformance.histories import Completed, Fetched, Invoked, Probed
 from mqcore_conformance.plans import TOPIC, ConsumerPlan, FaultPlan
 from mqcore_conformance.processes._pages import why_no_dirty_pages
 from mqcore_conformance.processes._proxy import Proxy
@@ -45,8 +45,7 @@ class Injector:
             if fault.trigger == "call":
                 await self._wait_for_end(self.world.life, CALL_S_MAX)
                 continue
-            count = self._recording.acknowledgements + fault.when
-            await self._until(lambda count=count: self._recording.acknowledgements >= count, TRIGGER_S_MAX)
+            await self._acknowledged(fault.when)
             await self._strike(fault)
 
     async def heal(self) -> None:
@@ -91,6 +90,10 @@ class Injector:
         with trio.move_on_after(seconds_max):
             await self.world.ended(life)
 
+    async def _acknowledged(self, more: int) -> None:
+        count = self._recording.acknowledgements + more
+        await self._until(lambda: self._recording.acknowledgements >= count, TRIGGER_S_MAX)
+
     async def _until(self, predicate: Callable[[], bool], seconds_max: float) -> None:
         with trio.move_on_after(seconds_max):
             await self.world.until(predicate)
@@ -108,18 +111,13 @@ class Injector:
 
     async def _read_while_full(self, life: int) -> None:
         world = self.world
-        acknowledged = {each.send for each in self._recording.events if isinstance(each, Completed) and each.offset >= 0}
-        partition = next(
-            (
-                int(each.partition.rpartition("/")[2])
-                for each in self._recording.events
-                if getattr(each, "send", "") in acknowledged and hasattr(each, "partition")
-            ),
-            None,
-        )
-        if partition is None:
+        events = self._recording.events
+        acknowledged = {each.send for each in events if isinstance(each, Completed) and each.offset >= 0}
+        partitions = (each.partition for each in events if isinstance(each, Invoked) and each.send in acknowledged)
+        name = next(partitions, "")
+        if not name:
             return
-        plan = ConsumerPlan(name=READER, partition=partition, bytes_max=1_000, pause_us=0)
+        plan = ConsumerPlan(name=READER, partition=int(name.rpartition("/")[2]), bytes_max=1_000, pause_us=0)
         seen = len(world.history)
 
         def has_read() -> bool:

@@ -116,7 +116,7 @@ class Proxy:
                 gate = self._gates.get(direction)
                 if gate is not None:
                     await gate.wait()
-                frames.add(data)
+                frames.add(bytes(data))
                 for piece, is_frame in frames.pieces():
                     if not await self._forward(connection, direction, target, piece, is_frame):
                         return

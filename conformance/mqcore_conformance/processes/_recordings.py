@@ -66,7 +66,7 @@ class Recording:
 
 
 def merged(history: Sequence[Event], recording: Recording, lives: Sequence[Life]) -> list[Event]:
-    """Return ``history``, which begins with its setting, with what was recorded; lives (oldest first) get their numbers.
+    """Return ``history``, which begins with its setting, with what was recorded. ``lives``: oldest first.
 
     Where two lives of lost memory have one name and epoch, the newer one that had begun is meant.
     """

@@ -6,12 +6,13 @@ Judging is the checkers' business.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -27,6 +28,7 @@ from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan, plan_t
 from mqcore_conformance.processes._addresses import address
 from mqcore_conformance.processes._families import PROXY_FAMILIES
 from mqcore_conformance.processes._injector import Injector
+from mqcore_conformance.processes._printed import tell_end
 from mqcore_conformance.processes._proxy import Proxy
 from mqcore_conformance.processes._recordings import Recording, merged
 from mqcore_conformance.processes._world import LIVENESS_BOUND_US, ProcessWorld
@@ -118,22 +120,24 @@ async def _play(plan: Plan, folder: Path, environment: dict[str, str] | None, ru
 
 
 async def _safety_and_healing(world: ProcessWorld, recording: Recording, injector: Injector) -> None:
-    await world.until(lambda: bool(recording.events) or world.life > 1)
+    await world.until(lambda: bool(recording.events) or world.life > 1 or world.given_up)
     with trio.move_on_after(SAFETY_S_MAX):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(injector.run)
-            await world.until(lambda: recording.done)
+            await world.until(lambda: recording.done or world.given_up)
             if not any(fault.kind.startswith("proxy") for fault in world.plan.faults):
                 # what has begun is finished; a fault that waits for work that is done is not
                 nursery.cancel_scope.cancel()
     world.record(Phase(time_us=world.now_us(), name="healing"))
     await injector.heal()
-    with trio.move_on_after(HEALING_S_MAX):
-        await world.until(lambda: recording.done)
-    await _probe(world)
+    with trio.move_on_after(HEALING_S_MAX) as scope:
+        await world.until(lambda: recording.done or world.given_up)
+        await _probe(world)
+    if scope.cancelled_caught:
+        _observe(world, "what was begun, and a send to each partition", world.now_us(), False, "it took too long")
 
 
-def _hit(world: ProcessWorld):  # type: ignore[no-untyped-def]
+def _hit(world: ProcessWorld) -> Callable[[str, str], None]:
     def hit(kind: str, target: str) -> None:
         world.witnesses[kind] += 1
         world.witnesses[f"{kind}:{target}"] += 1
@@ -179,8 +183,7 @@ async def _watch_recorder(process: trio.Process, printed: Path, finish: trio.Eve
     """A recorder that dies by itself is the engine's failure, not the broker's."""
     status = await process.wait()
     if not finish.is_set():
-        lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise RuntimeError(f"the recorder ended with status {status}: {lines[-1] if lines else 'it says nothing'}")
+        raise RuntimeError(f"the recorder ended by itself: {tell_end(status, printed)}")
 
 
 async def _follow(world: ProcessWorld, recording: Recording) -> None:
@@ -225,15 +228,21 @@ async def _probe(world: ProcessWorld) -> None:
             sends=(SendPlan(sizes=(60,)),),
         )
         probe = Producer(world, plan, TOPIC)
-        with trio.move_on_after(HEALING_S_MAX):
-            await probe.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(probe.run)
+            await world.until(partial(_is_over, world, probe))
+            nursery.cancel_scope.cancel()
         _observe(world, f"a send to partition {partition}", began_us, probe.done, probe.last_code)
+
+
+def _is_over(world: ProcessWorld, producer: Producer) -> bool:
+    return producer.done or world.given_up
 
 
 async def _drain(world: ProcessWorld) -> None:
     began_us, drained, why = world.now_us(), False, "could not connect"
     with trio.move_on_after(HEALING_S_MAX):
-        while not drained:
+        while not (drained or world.given_up):
             try:
                 session = await world.connect()
                 try:

@@ -27,6 +27,7 @@ from mqcore_conformance.processes._child import monotonic_us
 from mqcore_conformance.processes._families import CONTROLLED_FAMILIES
 from mqcore_conformance.processes._image import cut_power
 from mqcore_conformance.processes._ports import Injection
+from mqcore_conformance.processes._printed import tell_end
 from mqcore_conformance.processes._recordings import Life
 from mqcore_conformance.simulation import Session, SessionLost
 
@@ -51,10 +52,11 @@ class _RealNetwork:
 
 
 class ProcessWorld:
-    """See the module. ``folder`` holds the data, the sockets and what the children print.
+    """See the module. ``folder`` holds data, sockets and what the children print.
 
-    ``volatile``: the storage forgets who it is. ``environment``: of the brokers. ``call_faults`` strike at a call of
-    the child's files: one for each life, in this order.
+    ``volatile``: the storage forgets who it is. ``environment``: of the brokers. ``life``: number of the present one, or
+    of the last. ``given_up``: brokers do not start any more. ``call_faults`` strike at a call of the child's files: one
+    for each life, in this order.
     """
 
     def __init__(self, plan: Plan, folder: Path, *, volatile: bool, environment: dict[str, str] | None = None) -> None:
@@ -65,11 +67,13 @@ class ProcessWorld:
         self.exits: list[str] = []
         self.stored: list[tuple[str, int, bytes]] = []
         self.lives: list[Life] = []
+        self.life = 0
         self.url = address(plan.transport, folder, "broker")
         self.clock: Clock = system_ports().clock
         self.network = _RealNetwork()
         self.closing = False
         self.serving = False
+        self.given_up = False
         self.call_faults: list[FaultPlan] = []
         self.began_us = monotonic_us()
         self._volatile = volatile
@@ -80,11 +84,6 @@ class ProcessWorld:
         self._failed_starts = 0
         self._producer_ids = 0
         self._changed = trio.lowlevel.ParkingLot()
-
-    @property
-    def life(self) -> int:
-        """Number of the present life, or of the last one; 0 before the first."""
-        return len(self.lives)
 
     # ---- what clients need (see Surroundings) ----------------------------------------------------------------
 
@@ -124,8 +123,10 @@ class ProcessWorld:
     async def connect(self) -> Session:
         """See ``Surroundings``."""
         with trio.move_on_after(CONNECT_TIMEOUT_S):
-            await self.until(lambda: self.serving)
-            return await Session.connect(self)
+            await self.until(lambda: self.serving or self.given_up)
+            if self.serving:
+                return await Session.connect(self)
+            raise SessionLost("the broker does not start any more")
         raise SessionLost("could not connect in time")
 
     async def until(self, predicate: Callable[[], bool]) -> None:
@@ -136,7 +137,7 @@ class ProcessWorld:
 
     async def ended(self, life: int) -> None:
         """Wait until ``life`` is over and the next one has begun."""
-        await self.until(lambda: self.life > life)
+        await self.until(lambda: self.life > life or self.given_up)
 
     # ---- the broker's lives ----------------------------------------------------------------------------------
 
@@ -146,12 +147,15 @@ class ProcessWorld:
             await self._run_life()
             if self._failed_starts:
                 await trio.sleep(STARTS_PAUSE_S)
+        self.given_up = not self.closing
+        self.changed()
 
     async def _run_life(self) -> None:
         number = self.life + 1
         fault = self.call_faults.pop(0) if self.call_faults else None
         life = Life(number=number, began_us=self.now_us())
         self.lives.append(life)
+        self.life = number
         self._ending = ""
         self.changed()
         printed = self.folder / f"broker-{number}.txt"
@@ -229,6 +233,7 @@ class ProcessWorld:
             self.serving = True
         elif "dying" in facts:
             self._ending = fault.kind if fault is not None else "process-kill"
+            self.witnesses["kill-at-call"] += 1
             self._tell_death(at_us, f"at call {facts['call']}: {facts['dying']}")
         elif facts["witness"] == "disk-flush-error":
             self.witnesses["disk-flush-error"] += 1
@@ -264,9 +269,7 @@ class ProcessWorld:
             self.record(FaultInjected(time_us=self.now_us(), kind=ending, life=life.number))
 
     def _take_exit(self, life: Life, status: int, printed: Path) -> None:
-        lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-        last = f"{how}: {lines[-1][:300]}" if lines else how
+        last = tell_end(status, printed)
         self.exits.append(f"life {life.number}: {last}")
         if not life.epoch:
             self._failed_starts += 1

@@ -17,7 +17,7 @@ import attrs
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
-from mqcore_conformance.saboteurs import INJECTORS, MMAP, RECORDERS, SABOTEURS, Saboteur, suitable_seeds
+from mqcore_conformance.saboteurs import INJECTORS, MMAP, RECORDERS, SABOTEURS, Saboteur, plans_of
 from mqcore_conformance.simulation import run_plan
 from mqcore_conformance.verdicts import Status
 
@@ -114,18 +114,18 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
     caught: set[str] = set()
     found: int | None = None
     example, runs = "", 0
-    for seed in suitable_seeds(saboteur):
-        result = run_cell(saboteur.cell, [seed], sabotage=saboteur.make, extra_seeds_max=0)
+    for seed, plan in plans_of(saboteur):
+        run = run_plan(plan, saboteur.make())
         runs += 1
-        errors = [failure.result.error for failure in result.failures if failure.result.error]
-        exits = [text for failure in result.failures for text in failure.result.exits]
-        example = next((text for text in exits if any(mark in text for mark in MISFITS)), "")
-        if example:
-            example = f"the saboteur does not fit the core any more: {example}"
+        misfit = next((text for text in run.exits if any(mark in text for mark in MISFITS)), "")
+        if misfit:  # what died is the saboteur, not what it sabotaged
+            example = f"the saboteur does not fit the core any more: {misfit}"
             caught.clear()
-            break  # what died is the saboteur, not what it sabotaged
-        example = next(iter(errors), "")
-        violations = [violation for failure in result.failures for violation in failure.violations]
+            break
+        if run.error:
+            example = run.error
+            continue
+        violations = check_history(run.history)
         caught |= {violation.clause for violation in violations}
         if saboteur.clause in caught:
             found = seed
@@ -158,7 +158,7 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
 
 
 def _run_injector(saboteur: Saboteur) -> Kill:
-    seeds = list(itertools.islice(suitable_seeds(saboteur), INJECTOR_SEEDS))
+    seeds = [seed for seed, _ in itertools.islice(plans_of(saboteur), INJECTOR_SEEDS)]
     result = run_cell(saboteur.cell, seeds, sabotage=saboteur.make, extra_seeds_max=0)
     return Kill(
         name=saboteur.name,

@@ -84,7 +84,7 @@ def tally(facts: Facts) -> Counter[str]:
                 counts["faults-injected"] += 1
                 counts["faults-that-hit-unflushed"] += event.kind in ("power-cut", "flush-error") and event.hit > 0
                 counts["crash-states"] += event.kind in ("process-kill", "power-cut")
-                has_jumped = has_jumped or event.kind == "wall-jump"
+                has_jumped = has_jumped or (event.kind == "wall-jump" and event.hit > 0)
             case Appended():
                 counts["appended-after-wall-jump"] += has_jumped
             case Altered():

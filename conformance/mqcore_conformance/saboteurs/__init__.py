@@ -4,7 +4,7 @@ A saboteur that survives means that the suite cannot see its bug: the selftest f
 """
 
 from mqcore_conformance.saboteurs._catalogue import INJECTORS, SABOTEURS
-from mqcore_conformance.saboteurs._model import MMAP, Saboteur, suitable_seeds
+from mqcore_conformance.saboteurs._model import MMAP, Saboteur, plans_of
 from mqcore_conformance.saboteurs._records import RECORDERS
 
-__all__ = ["INJECTORS", "MMAP", "RECORDERS", "SABOTEURS", "Saboteur", "suitable_seeds"]
+__all__ = ["INJECTORS", "MMAP", "RECORDERS", "SABOTEURS", "Saboteur", "plans_of"]

@@ -11,11 +11,12 @@ runs on the model disk or on one node can show them:
 
 from __future__ import annotations
 
-from mqcore_conformance.plans import CHURN_SIZES, Plan
+from mqcore_conformance.plans import Plan
 from mqcore_conformance.saboteurs import _broker as broker
 from mqcore_conformance.saboteurs import _disks as disks
 from mqcore_conformance.saboteurs import _injectors as injectors
 from mqcore_conformance.saboteurs import _log as log
+from mqcore_conformance.saboteurs import _shapes as shapes
 from mqcore_conformance.saboteurs import _storage as storage
 from mqcore_conformance.saboteurs._model import Saboteur
 
@@ -25,29 +26,9 @@ __all__ = ["INJECTORS", "SABOTEURS"]
 # ---- plans that can show a bug at all ----------------------------------------------------------------------------
 
 
-def _uses_files_again(plan: Plan) -> bool:
-    """Logs of one shape take turns in small segments, so that old bytes lie where a new batch may end."""
-    alike = all(send.sizes == CHURN_SIZES for producer in plan.producers for send in producer.sends)
-    return plan.churn and alike and "segment_bytes=4096" in plan.storage
-
-
-def _checks_recovery(plan: Plan) -> bool:
-    """The final disk is recovered with and without a crash in it, and batches are large enough to be torn."""
-    return plan.recovery_checked and _has_large_batches(plan)
-
-
-def _has_large_batches(plan: Plan) -> bool:
-    sizes = [sum(send.sizes) for producer in plan.producers for send in producer.sends]
-    return sum(size > 600 for size in sizes) >= 4
-
-
 def _runs_on(plan: Plan) -> bool:
     """The broker lives from the start to the drain."""
     return plan.last_ending == "none" and plan.before_drain == "none"
-
-
-def _stops_then_loses_power(plan: Plan) -> bool:
-    return plan.last_ending == "stop" and plan.before_drain == "power-cut"
 
 
 def _only(*kinds: str):  # type: ignore[no-untyped-def]
@@ -84,6 +65,8 @@ FLUSHES = (
         flush="sync",
         family="power-cut",
         green=("sync/kill",),
+        shape=shapes.large_batches,
+        seed=1,
     ),
     Saboteur(
         name="roll-unflushed",
@@ -93,6 +76,8 @@ FLUSHES = (
         flush="sync",
         family="power-cut",
         green=("sync/kill",),
+        shape=shapes.large_batches,
+        seed=3,
     ),
     Saboteur(
         name="close-unflushed",
@@ -120,16 +105,19 @@ FLUSHES = (
         flush="sync",
         family="flush-error",
         green=("sync/kill",),
+        shape=shapes.failing_flush_then_kill_then_power_cut,
+        seed=1,
     ),
     Saboteur(
         name="clean-mark-laundered",
         bug="the clean mark laundered by a stop after a failed flush",
         make=storage.clean_mark_laundered,
-        clause="G08",
-        flush="none",
+        clause="G01",
+        flush="sync",
         family="flush-error",
         green=("sync/stop",),
-        suits=_stops_then_loses_power,
+        shape=shapes.failing_flush_then_stop_then_power_cut,
+        seed=9,
     ),
     Saboteur(
         name="no-flush-after-create",
@@ -139,6 +127,7 @@ FLUSHES = (
         flush="sync",
         family="power-cut",
         green=("sync/kill",),
+        seed=6,
     ),
     Saboteur(
         name="no-flush-after-rename",
@@ -189,6 +178,7 @@ RECOVERY = (
         flush="none",
         family="power-cut",
         green=("none/none", "none/kill"),
+        seed=8,
     ),
     Saboteur(
         name="stale-bytes",
@@ -198,7 +188,8 @@ RECOVERY = (
         flush="none",
         family="kill",
         green=("sync/none",),
-        suits=_uses_files_again,
+        shape=shapes.same_files_again,
+        seed=3,
     ),
     Saboteur(
         name="recovery-skipped",
@@ -208,8 +199,9 @@ RECOVERY = (
         flush="none",
         family="power-cut",
         green=("none/none",),
-        suits=_checks_recovery,
+        shape=shapes.recovery_checked,
         seeds_max=200,
+        seed=7,
     ),
     Saboteur(
         name="epoch-resumed",
@@ -232,7 +224,6 @@ REPLIES = (
         clause="G14",
         flush="none",
         family="none",
-        green=("sync/none",),
     ),
     Saboteur(
         name="fallback-to-async",
@@ -242,6 +233,7 @@ REPLIES = (
         flush="sync",
         family="slow",
         green=("sync/none", "sync/kill"),
+        seed=6,
     ),
     Saboteur(
         name="duplicate-at-once",
@@ -253,6 +245,8 @@ REPLIES = (
         transport="tcp",
         green=("sync/none",),
         seeds_max=150,
+        shape=shapes.retries_in_a_stall,
+        seed=5,
     ),
     Saboteur(
         name="duplicate-appended",
@@ -273,6 +267,7 @@ REPLIES = (
         flush="sync",
         family="flush-error",
         green=("sync/none", "sync/kill"),
+        seed=4,
     ),
     Saboteur(
         name="rejected-after-append",
@@ -281,7 +276,6 @@ REPLIES = (
         clause="G07",
         flush="none",
         family="none",
-        green=(),
     ),
     Saboteur(
         name="window-ignored",
@@ -292,6 +286,8 @@ REPLIES = (
         family="slow",
         green=("async/kill", "sync/slow"),
         seeds_max=120,
+        shape=shapes.power_cut_in_a_stall,
+        seed=2,
     ),
     Saboteur(
         name="reads-above-committed",
@@ -301,6 +297,7 @@ REPLIES = (
         flush="sync",
         family="none",
         green=("none/none",),
+        seed=4,
     ),
     Saboteur(
         name="position-unchecked",
@@ -310,6 +307,7 @@ REPLIES = (
         flush="none",
         family="power-cut",
         green=("none/none", "none/kill"),
+        seed=3,
     ),
     Saboteur(
         name="flusher-dies",
@@ -320,6 +318,7 @@ REPLIES = (
         family="none",
         green=("none/none",),
         suits=_runs_on,
+        seed=8,
     ),
 )
 

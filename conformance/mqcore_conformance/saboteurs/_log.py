@@ -59,7 +59,7 @@ def damage_served() -> tuple[Replacement, ...]:
 
 @replacing
 def one_salt() -> tuple[Replacement, ...]:
-    """A record's header does not say of which log it is: what another log left in a file that is used again counts."""
+    """A record's header does not say of which log it is, and nothing marks the end: what another log left counts."""
 
     def make(original: Any) -> Any:
         async def open_log(store: Any, name: str, salt: int) -> Any:
@@ -67,7 +67,10 @@ def one_salt() -> tuple[Replacement, ...]:
 
         return open_log
 
-    return ((STORE, "LogStore", "_open_log", make),)
+    return (
+        (STORE, "LogStore", "_open_log", make),
+        ("mqcore_mmap._segment", "", "_END_MARK", lambda _: b""),
+    )
 
 
 @replacing

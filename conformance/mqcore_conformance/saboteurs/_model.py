@@ -14,7 +14,7 @@ from mqcore_conformance.cells import Cell
 from mqcore_conformance.plans import FLUSH_POLICIES, Plan, draw_plan
 from mqcore_conformance.simulation import Sabotage
 
-__all__ = ["MMAP", "Saboteur", "every_plan", "suitable_seeds"]
+__all__ = ["MMAP", "Saboteur", "as_drawn", "every_plan", "plans_of"]
 
 MMAP = "mmap://{dir}"
 SEEDS_DRAWN_MAX = 6_000
@@ -26,13 +26,18 @@ def every_plan(plan: Plan) -> bool:
     return True
 
 
+def as_drawn(plan: Plan) -> Plan:
+    """Return the plan."""
+    return plan
+
+
 @attrs.frozen(kw_only=True)
 class Saboteur:
     """One bug. ``clause`` must turn red in the cell of ``flush`` and ``family``; the cells ``green`` stay green.
 
     ``green``: cells as ``flush/family``, on the same storage. ``suits``: which plans of the cell can show the bug at
-    all. ``seed``: one that showed it, tried first so that the selftest is quick; when plans are drawn in another way
-    the seeds from 0 on are tried, at most ``seeds_max`` that suit.
+    all; ``shape``: what is made of them so that it does soon. ``seed``: one that showed it, tried first so that the
+    selftest is quick; when plans are drawn in another way the seeds from 0 on are tried, ``seeds_max`` that suit.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Saboteur:
     green: tuple[str, ...] = ()
     transport: str = "inproc"
     suits: Callable[[Plan], bool] = every_plan
+    shape: Callable[[Plan], Plan] = as_drawn
     seed: int | None = None
     seeds_max: int = 60
 
@@ -61,13 +67,13 @@ class Saboteur:
         )
 
 
-def suitable_seeds(saboteur: Saboteur) -> Iterator[int]:
-    """Give the seeds to try: the one that is known first, then those from 0 on whose plan suits."""
-    known = saboteur.seed
-    if known is not None and saboteur.suits(_plan(saboteur.cell, known)):
-        yield known
-    others = (seed for seed in range(SEEDS_DRAWN_MAX) if seed != known and saboteur.suits(_plan(saboteur.cell, seed)))
-    yield from itertools.islice(others, saboteur.seeds_max)
+def plans_of(saboteur: Saboteur) -> Iterator[tuple[int, Plan]]:
+    """Give seeds with their plans: the seed that is known first, then those from 0 on whose plan suits."""
+    known = () if saboteur.seed is None else (saboteur.seed,)
+    seeds = itertools.chain(known, range(SEEDS_DRAWN_MAX))
+    drawn = ((seed, _plan(saboteur.cell, seed)) for seed in seeds)
+    suitable = ((seed, saboteur.shape(plan)) for seed, plan in drawn if saboteur.suits(plan))
+    yield from itertools.islice(suitable, saboteur.seeds_max)
 
 
 def _plan(cell: Cell, seed: int) -> Plan:

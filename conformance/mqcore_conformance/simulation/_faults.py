@@ -1,6 +1,10 @@
 """The injector: strikes when the plan says so, and tells what it found to bite.
 
 Must not know what is promised. A fault that is bounded in time is over when its duration is; ``heal`` ends the rest.
+
+A death comes at a call of the file system (also of one that a device thread makes), before a step of any task (so at
+every await that lets others run, a thread's answer and a clock's alarm included), at a time, or with an acknowledgement.
+Between these a process does nothing that anybody outside could tell.
 """
 
 from __future__ import annotations
@@ -119,7 +123,8 @@ class Injector:
             case "wall-jump":
                 before_ms = world.clock.wall_ms()
                 world.clock.jump_wall(fault.amount)
-                world.witnesses["wall-jump"] += world.clock.wall_ms() != before_ms
+                hit = int(world.clock.wall_ms() != before_ms)
+                world.witnesses["wall-jump"] += hit
             case "rot":
                 self._nursery.start_soon(self._rot, fault.amount)
                 return

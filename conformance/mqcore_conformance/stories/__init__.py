@@ -3,11 +3,11 @@
 The checkers' tests read them, and the selftest: a checker that is sabotaged has to judge one of them otherwise.
 """
 
-from mqcore_conformance.stories import _consumers as _consumers
-from mqcore_conformance.stories import _content as _content
-from mqcore_conformance.stories import _flushes as _flushes
-from mqcore_conformance.stories import _loss as _loss
-from mqcore_conformance.stories import _observed as _observed
+import mqcore_conformance.stories._consumers
+import mqcore_conformance.stories._content
+import mqcore_conformance.stories._flushes
+import mqcore_conformance.stories._loss
+import mqcore_conformance.stories._observed  # noqa: F401 - importing them tells the stories
 from mqcore_conformance.stories._story import STORIES, Story, Tale
 
 __all__ = ["STORIES", "Story", "Tale"]

@@ -1,0 +1,135 @@
+"""Shapes: what is made of a drawn plan so that a rare bug shows within a few seeds, however plans are drawn.
+
+A shape leaves the plan in its cell: same storage, transport, policy and family. Knows plans only.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mqcore_conformance.plans import CHURN_SIZES, FaultPlan, Plan, ProducerPlan, SendPlan
+
+__all__ = [
+    "failing_flush_then_kill_then_power_cut",
+    "failing_flush_then_stop_then_power_cut",
+    "large_batches",
+    "power_cut_in_a_stall",
+    "recovery_checked",
+    "retries_in_a_stall",
+    "same_files_again",
+    "small_segments",
+]
+
+
+def small_segments(plan: Plan) -> Plan:
+    """Roll often; every flush goes to the segments themselves."""
+    url = plan.storage.partition("?")[0]
+    options = "segment_bytes=4096&first_extent_bytes=4096&extent_bytes_max=4096&journal_range_bytes_max=0"
+    return attrs.evolve(plan, storage=f"{url}?{options}")
+
+
+def _producer(plan: Plan, sends: tuple[SendPlan, ...], *, window: int = 4) -> ProducerPlan:
+    return ProducerPlan(
+        name="producer-0",
+        partition=0,
+        idempotent=True,
+        window=window,
+        retries=True,
+        sends=sends,
+    )
+
+
+def large_batches(plan: Plan) -> Plan:
+    """Batches that a roll has to follow soon, many in flight, then a power cut."""
+    sends = tuple(SendPlan(sizes=(900 + 300 * (number % 5),)) for number in range(20))
+    cut = FaultPlan(kind="power-cut", trigger="acks", when=4 + plan.seed % 8)
+    shaped = attrs.evolve(
+        plan,
+        partitions=1,
+        producers=(_producer(plan, sends),),
+        consumers=(),
+        faults=(cut,),
+        last_ending="none",
+        churn=False,
+    )
+    return small_segments(shaped)
+
+
+def same_files_again(plan: Plan) -> Plan:
+    """Two logs of one shape take turns in small segments, so that old bytes lie where a new batch may end."""
+    sends = tuple(SendPlan(sizes=CHURN_SIZES, pause_us=10_000 + 2_000 * (plan.seed % 20)) for _ in range(25))
+    kill = FaultPlan(kind="process-kill", trigger="acks", when=6 + plan.seed % 9)
+    shaped = attrs.evolve(
+        plan,
+        partitions=1,
+        producers=(_producer(plan, sends, window=1),),
+        consumers=(),
+        churn=True,
+        disk_latency_us={},
+        network_latency_us=0,
+        network_jitter_us=0,
+        faults=(kill,),
+        last_ending="none",
+        restart_after_us=0,
+    )
+    return small_segments(shaped)
+
+
+def recovery_checked(plan: Plan) -> Plan:
+    """Recover the final disk with and without a crash in it."""
+    return attrs.evolve(plan, recovery_checked=True)
+
+
+def _flush_fails(plan: Plan, ending: str) -> Plan:
+    sends = tuple(SendPlan(sizes=(2_500,), pause_us=30_000) for _ in range(20))
+    fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6)
+    return attrs.evolve(
+        plan,
+        partitions=1,
+        producers=(_producer(plan, sends),),
+        faults=(fault,),
+        last_ending=ending,
+        before_drain="power-cut",
+        churn=False,
+    )
+
+
+def failing_flush_then_stop_then_power_cut(plan: Plan) -> Plan:
+    """A flush fails, the broker is stopped in order, and later the power is cut."""
+    return _flush_fails(plan, "stop")
+
+
+def failing_flush_then_kill_then_power_cut(plan: Plan) -> Plan:
+    """A flush fails, the broker is killed, and later the power is cut."""
+    return _flush_fails(plan, "process-kill")
+
+
+def power_cut_in_a_stall(plan: Plan) -> Plan:
+    """Many small batches; a flush takes half a minute, and the power is cut in it."""
+    sends = tuple(SendPlan(sizes=(100,) * 5, pause_us=5_000) for _ in range(25))
+    stall = FaultPlan(kind="stall", trigger="acks", when=1 + plan.seed % 5, duration_us=30_000_000, target="flush")
+    many = attrs.evolve(stall, target="flush_many")
+    cut = FaultPlan(kind="power-cut", trigger="time", when=110_000)
+    return attrs.evolve(
+        plan,
+        partitions=1,
+        producers=(_producer(plan, sends, window=8),),
+        faults=(stall, many, cut),
+        visible="committed",
+        weakest_send=None,
+    )
+
+
+def retries_in_a_stall(plan: Plan) -> Plan:
+    """Connections break while a flush takes long, so that retries meet what is not flushed yet."""
+    sends = tuple(SendPlan(sizes=(100,), pause_us=1_000) for _ in range(20))
+    when = 2 + plan.seed % 9
+    stall = FaultPlan(kind="stall", trigger="acks", when=when, duration_us=500_000, target="flush")
+    flap = FaultPlan(kind="flap", trigger="acks", when=when + 1, duration_us=300_000, amount=10)
+    later = FaultPlan(kind="flap", trigger="time", when=30_000 + 5_000 * (plan.seed % 10), amount=15)
+    return attrs.evolve(
+        plan,
+        partitions=1,
+        producers=(_producer(plan, sends),),
+        faults=(stall, attrs.evolve(stall, target="flush_many"), flap, later),
+    )

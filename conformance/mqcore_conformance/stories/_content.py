@@ -123,25 +123,25 @@ def a_duplicates_receipt_states_the_present_epoch() -> Story:
 
 @bad("G07", ABORTED)
 def drained_after_it_was_rejected() -> Story:
-    return Story().invoke("a").end("a", "rejected", code="storage-full").drain((0, 1, ["a"]))
+    return Story().invoke("a").end("a", "rejected", code="batch-too-large").drain((0, 1, ["a"]))
 
 
 @bad("G07", ABORTED)
 def read_after_it_was_rejected_and_gone_again() -> Story:
-    story = Story("none").invoke("a").end("a", "rejected", code="storage-full").fetch("r", 0, (0, 1, ["a"]))
+    story = Story("none").invoke("a").end("a", "rejected", code="batch-too-large").fetch("r", 0, (0, 1, ["a"]))
     return story.restart().drain(end=0)
 
 
 @bad("G07", ABORTED)
 def read_before_it_was_rejected() -> Story:
-    story = Story("none").invoke("a").fetch("r", 0, (0, 1, ["a"])).end("a", "rejected", code="storage-full")
+    story = Story("none").invoke("a").fetch("r", 0, (0, 1, ["a"])).end("a", "rejected", code="batch-too-large")
     return story.drain((0, 1, ["a"]))
 
 
 @bad("G07", ABORTED)
 def rejected_twice_and_drained() -> Story:
-    story = Story().invoke("a").end("a", "rejected", code="storage-full")
-    story.invoke("a", attempt=2).end("a", "rejected", attempt=2, code="storage-full")
+    story = Story().invoke("a").end("a", "rejected", code="batch-too-large")
+    story.invoke("a", attempt=2).end("a", "rejected", attempt=2, code="batch-too-large")
     return story.drain((0, 1, ["a"]))
 
 
@@ -153,13 +153,13 @@ def a_rejected_retry_of_an_unknown_attempt_may_be_there() -> Story:
 
 @good
 def a_retry_of_a_rejected_attempt_may_be_there() -> Story:
-    story = Story().invoke("a").end("a", "rejected", code="storage-full").invoke("a", attempt=2)
+    story = Story().invoke("a").end("a", "rejected", code="batch-too-large").invoke("a", attempt=2)
     return story.append(0, 1).flush(1).ack("a", 0, attempt=2).drain((0, 1, ["a"]))
 
 
 @good
 def an_attempt_that_never_ended_may_be_there() -> Story:
-    story = Story().invoke("a").end("a", "rejected", code="storage-full").invoke("a", attempt=2)
+    story = Story().invoke("a").end("a", "rejected", code="batch-too-large").invoke("a", attempt=2)
     return story.drain((0, 1, ["a"]))
 
 
@@ -185,7 +185,7 @@ def three_times_after_two_attempts() -> Story:
 
 @bad("G15", DUPLICATE)
 def a_rejected_attempt_explains_no_duplicate() -> Story:
-    story = Story().invoke("a").end("a", "rejected", code="storage-full").invoke("a", attempt=2)
+    story = Story().invoke("a").end("a", "rejected", code="batch-too-large").invoke("a", attempt=2)
     return story.ack("a", 1, attempt=2).drain((0, 1, ["a", "a"]))
 
 

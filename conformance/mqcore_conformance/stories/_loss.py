@@ -107,7 +107,7 @@ def an_unknown_outcome_is_not_a_loss() -> Story:
 
 @good
 def a_rejected_send_is_not_a_loss() -> Story:
-    return Story().invoke("a").end("a", "rejected", code="storage-full").drain(end=0)
+    return Story().invoke("a").end("a", "rejected", code="batch-too-large").drain(end=0)
 
 
 @good

@@ -89,6 +89,24 @@ def a_slow_reader_costs_more_and_more() -> Story:
     return story.add(Probed, clause="G20", question="a slow reader", holds=False, observed="it grows")
 
 
+@bad("G20", Anomaly.UNBOUNDED_RESOURCE, "G07")
+def what_a_full_broker_rejected_is_read() -> Story:
+    story = Story().invoke("a").end("a", "rejected", code="storage-full")
+    return story.drain((0, 1, ["a"]))
+
+
+@good
+def what_a_full_broker_rejected_is_taken_later() -> Story:
+    story = Story().invoke("a").end("a", "rejected", code="storage-full").invoke("a", attempt=2)
+    return story.append(0, 1).flush(1).ack("a", 0, attempt=2).drain((0, 1, ["a"]))
+
+
+@good
+def a_full_broker_rejects_the_retry_of_what_it_has() -> Story:
+    story = Story().invoke("a").end("a", "unknown").invoke("a", attempt=2)
+    return story.end("a", "rejected", attempt=2, code="storage-full").drain((0, 1, ["a"]))
+
+
 @good
 def whatever_was_asked_holds() -> Story:
     story = Story().add(Probed, clause="G18", question="an unknown option", holds=True, observed="refused")

@@ -1,50 +1,91 @@
 """What the author of a part states: what is tested, what it claims, which failures are known.
 
 Read from ``[tool.mqcore.conformance]`` of the author's pyproject.toml and from the claims file that it names. A clause
-is never left out in silence: only ``[[xfail]]`` with a reason and an issue changes how it counts.
+is never left out in silence: only ``[[xfail]]`` with a reason and an issue changes how it counts. Every mistake in
+either file is one line that names file, key and remedy.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+import hashlib
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
-from mqcore.config import read_toml
 from mqcore.errors import ConfigurationError
+from mqcore.guarantees import Level
 from mqcore.registry import structure_options
-from mqcore_conformance.checkers import CHECKERS
+from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES
+from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.verdicts import Status
+from mqcore_conformance.whereabouts import printable
 
-__all__ = ["Claims", "Claimed", "KnownFailure", "load_claims", "read_settings"]
+__all__ = ["Claimed", "Claims", "KnownFailure", "Settings", "find_settings", "load_claims", "read_settings"]
+
+T = TypeVar("T")
+FILE_BYTES_MAX = 1024 * 1024
+TABLE = "tool.mqcore.conformance"
+TIERS = ("contract", "T0", "T1")
+SEEDS_MAX = 1_000_000
 
 
-def _not_empty(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+def _says_something(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not value.strip():
         raise ValueError(f"{attribute.name} must say something")
+
+
+def _is_clause(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value in NOT_BUILT:
+        raise ValueError(f"clause {value} is not checked: {NOT_BUILT[value]}")
+    if value not in CHECKERS:
+        raise ValueError(f"no clause {value!r}; one of {', '.join(CHECKERS)}")
+
+
+def _are_among(*names: str) -> Any:
+    def check(_: object, attribute: attrs.Attribute[Any], values: tuple[str, ...]) -> None:
+        for value in values:
+            if value not in names:
+                raise ValueError(f"{attribute.name}: no {value!r}; one of {', '.join(names)}")
+
+    return check
+
+
+_LEVELS = tuple(level.label for level in Level)
+_level = attrs.validators.optional(attrs.validators.in_(_LEVELS))
+_count = attrs.validators.optional(attrs.validators.ge(0))
 
 
 @attrs.frozen(kw_only=True)
 class KnownFailure:
     """A clause that is known to fail: in which cells (a pattern), why, and where that is followed."""
 
-    clause: str = attrs.field(validator=attrs.validators.in_(sorted(CHECKERS)))
-    reason: str = attrs.field(validator=_not_empty)
-    issue: str = attrs.field(validator=_not_empty)
-    cell: str = "*"
+    clause: str = attrs.field(validator=_is_clause)
+    reason: str = attrs.field(validator=_says_something)
+    issue: str = attrs.field(validator=_says_something)
+    cell: str = attrs.field(default="*", validator=_says_something)
 
 
 @attrs.frozen(kw_only=True)
 class Claimed:
-    """What the storage claims; compared with its capabilities. Unset: whatever it declares."""
+    """What a part claims; compared with what it declares. Unset: whatever it declares."""
 
-    append_level: str | None = None
-    flush_level: str | None = None
-    member_losses_survived: int | None = None
+    append_level: str | None = attrs.field(default=None, validator=_level)
+    flush_level: str | None = attrs.field(default=None, validator=_level)
+    member_losses_survived: int | None = attrs.field(default=None, validator=_count)
+    proves_durable_end: bool | None = None
+    append_bytes_max: int | None = attrs.field(default=None, validator=_count)
+    log_name_bytes_max: int | None = attrs.field(default=None, validator=_count)
+    logs_max: int | None = attrs.field(default=None, validator=_count)
     simulable: bool | None = None
+    half_close: bool | None = None
+    multiplexed: bool | None = None
+    local_only: bool | None = None
+    streams_max: int | None = attrs.field(default=None, validator=_count)
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +96,7 @@ class Claims:
     xfail: tuple[KnownFailure, ...] = ()
 
     def judge(self, clause: str, cell: str, status: Status) -> Status:
-        """Return what ``status`` counts as: a known failure is XFAIL, one that passes is XPASS. FAIL stays FAIL."""
+        """Return what ``status`` counts as: a known failure is XFAIL, one that passes is XPASS."""
         known = any(one.clause == clause and fnmatch.fnmatchcase(cell, one.cell) for one in self.xfail)
         if not known:
             return status
@@ -64,31 +105,109 @@ class Claims:
         return Status.XPASS if status is Status.PASS else status
 
     def differences(self, capabilities: object) -> list[str]:
-        """Return each claim that the part's declared capabilities do not bear out."""
+        """Return each claim about this kind of part that its declared capabilities do not bear out."""
         found = []
         for field in attrs.fields(Claimed):
             claimed = getattr(self.claims, field.name)
-            declared = getattr(capabilities, field.name, None)
+            if claimed is None or not hasattr(capabilities, field.name):
+                continue
+            declared = getattr(capabilities, field.name)
             declared = getattr(declared, "label", declared)
-            if claimed is not None and claimed != declared:
+            if claimed != declared:
                 found.append(f"claimed {field.name} = {claimed!r}, the part declares {declared!r}")
         return found
+
+    @property
+    def digest(self) -> str:
+        """A few letters that change when anything that is claimed changes; ``none`` when nothing is."""
+        if self == Claims():
+            return "none"
+        return hashlib.blake2b(repr(self).encode(), digest_size=4).hexdigest()
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """``[tool.mqcore.conformance]``: what the suite tests in an author's repository.
+
+    ``storage`` and ``transport``: URLs with ``{dir}``, one or several. ``claims``: path of the claims file, from the
+    folder of pyproject.toml. ``check_seconds_max``: time limit of one contract check, for slow parts.
+    """
+
+    storage: tuple[str, ...] = ()
+    transport: tuple[str, ...] = ()
+    claims: str = ""
+    seeds: int = attrs.field(
+        default=2, validator=[attrs.validators.ge(1), attrs.validators.le(SEEDS_MAX)]
+    )
+    tiers: tuple[str, ...] = attrs.field(default=("contract", "T0"), validator=_are_among(*TIERS))
+    families: tuple[str, ...] = attrs.field(
+        default=(), validator=_are_among(*dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
+    )
+    check_seconds_max: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
+    )
 
 
 def load_claims(path: Path) -> Claims:
     """Return the claims of a TOML file; ``ConfigurationError`` names the file, the key and what is allowed."""
-    return structure_options(Claims, read_toml(path), str(path))
+    table = _read_toml(path, "a claims file has [claims] and [[xfail]]")
+    return _structured(Claims, table, str(path))
 
 
-def read_settings(root: Path) -> Mapping[str, Any]:
-    """Return ``[tool.mqcore.conformance]`` of the pyproject.toml in ``root``, empty when there is none."""
+def read_settings(root: Path) -> Settings:
+    """Return the settings in the pyproject.toml of ``root``; the defaults when there are none."""
     path = root / "pyproject.toml"
-    if not path.exists():
-        return {}
-    tool = read_toml(path).get("tool", {})
-    found = tool.get("mqcore", {}).get("conformance", {}) if isinstance(tool, dict) else {}
-    known = ("storage", "transport", "claims", "seeds", "tiers", "families")
-    for key in found:
-        if key not in known:
-            raise ConfigurationError(f"{path}: tool.mqcore.conformance.{key} is no key; known: {', '.join(known)}")
-    return dict(found)
+    table = _table_of(path) if path.exists() else None
+    if table is None:
+        return Settings()
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: {TABLE} is no table; write [{TABLE}]")
+    for key in ("storage", "transport", "tiers", "families"):
+        if isinstance(table.get(key), str):
+            table[key] = [table[key]]
+    return _structured(Settings, table, f"{path}, [{TABLE}]")
+
+
+def find_settings(*places: Path) -> Path | None:
+    """Return the nearest folder at or above one of ``places`` whose pyproject.toml has the table, if any does."""
+    for place in places:
+        for folder in _and_parents(place):
+            path = folder / "pyproject.toml"
+            if path.is_file() and _table_of(path) is not None:
+                return folder
+    return None
+
+
+def _and_parents(place: Path) -> Iterator[Path]:
+    place = place.absolute()
+    yield from (place, *place.parents)
+
+
+def _table_of(path: Path) -> Any:
+    found: Any = _read_toml(path, f"the suite reads [{TABLE}] there")
+    for name in TABLE.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _read_toml(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigurationError(f"{path}: larger than {FILE_BYTES_MAX} bytes; {remedy}")
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8 text") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {printable(str(error))}; {remedy}") from None
+
+
+def _structured(cls: type[T], table: Mapping[str, object], where: str) -> T:
+    try:
+        return structure_options(cls, table, where)
+    except ConfigurationError as error:
+        raise ConfigurationError(printable(str(error))[:600]) from None

@@ -1,33 +1,46 @@
 """The suite as tests: ``from mqcore_conformance.suite import *`` in a test module of the author's repository.
 
-What is tested stands in the author's pyproject.toml::
+What is tested stands in the author's pyproject.toml, the nearest one above the test module that has the table::
 
     [tool.mqcore.conformance]
     storage = "mybackend://{dir}"      # and/or transport = "mytransport://..."
     claims = "conformance.toml"        # optional
     seeds = 2                          # optional, per cell
 
-Test names hold the ids of the clauses, so that ``-k G01`` picks one.
+Test names hold the ids of the clauses, so that ``-k G01`` picks one. What is known to fail is stated in the claims
+file; a test of the suite that was overridden or deleted fails the run.
 """
 
 from __future__ import annotations
 
-import tempfile
-from functools import cache
+import contextlib
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
+import attrs
 import pytest
 
-from mqcore.abc import StorageContext
 from mqcore.errors import ConfigurationError
-from mqcore.ports import system_ports
-from mqcore.registry import create_storage
-from mqcore_conformance.cells import Cell, CellResult, run_cell
+from mqcore_conformance.apart import alive, run_apart
+from mqcore_conformance.cells import Cell, CellResult, label_of, run_cell
 from mqcore_conformance.checkers import CHECKERS
-from mqcore_conformance.claims import Claims, load_claims, read_settings
-from mqcore_conformance.contract import CHECKS, StorageHarness, TransportHarness, checks_of, run_check
-from mqcore_conformance.runner import STORAGES, TRANSPORTS, Request, plan_cells
+from mqcore_conformance.claims import Claims, Settings, find_settings, load_claims, read_settings
+from mqcore_conformance.contract import (
+    CHECKS,
+    Check,
+    check_part,
+    checks_of,
+    explain_check,
+    part_facts,
+    replay_command,
+    write_check_repro,
+)
+from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.report import explain_failure, write_repro
+from mqcore_conformance.request import STORAGES, TRANSPORTS, Request, plan_cells
 from mqcore_conformance.verdicts import Status
 
 __all__ = [
@@ -38,113 +51,206 @@ __all__ = [
     "test_simulation",
 ]
 
-SEEDS_DEFAULT = 2
 FAMILIES_DEFAULT = ("none", "kill", "power-cut", "flush-error", "full", "rot", "mixed")
+RUN_S_MAX = 60.0
+"""A run of a cell of which nothing comes for so long hangs."""
+_CHECKS_AT_IMPORT = dict(CHECKS)
+_CHECKERS_AT_IMPORT = dict(CHECKERS)
+
+
+@attrs.frozen(kw_only=True)
+class _Plan:
+    """What is tested where the suite was adopted. ``problem``: its settings or its claims cannot be read."""
+
+    root: Path
+    settings: Settings = attrs.field(factory=Settings)
+    claims: Claims = attrs.field(factory=Claims)
+    problem: str = ""
+
+    @property
+    def storages(self) -> tuple[str, ...]:
+        """Storages under test: the author's, else all that mqcore brings."""
+        return self.settings.storage or (() if self.settings.transport else STORAGES)
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """Transports under test, likewise."""
+        return self.settings.transport or (() if self.settings.storage else TRANSPORTS)
+
+    def contract(self) -> Iterable[tuple[str, Check]]:
+        """Every contract check with the URL of its part."""
+        if "contract" in self.settings.tiers:
+            for kind, urls in (("storage", self.storages), ("transport", self.transports)):
+                for url in urls:
+                    for one in checks_of(kind):
+                        yield url, one
+
+    def cells(self) -> Iterable[Cell]:
+        """Every cell that can run."""
+        families = self.settings.families or FAMILIES_DEFAULT
+        tiers = tuple(tier for tier in self.settings.tiers if tier != "contract")
+        request = Request(
+            storages=self.storages or ("mmap://{dir}",),
+            transports=self.transports[:1] or ("inproc",),
+            families=families if self.settings.families else (*families, *T1_FAMILIES),
+            tiers=tiers,
+        )
+        return (cell for cell, why in plan_cells(request) if not why)
+
+
+def _plan_of(module: ModuleType, config: pytest.Config) -> _Plan:
+    here = Path(str(module.__file__)).parent
+    own = module.__name__.startswith("mqcore_conformance.")
+    return _read_plan(Path(config.rootpath), Path(config.invocation_params.dir), None if own else here)
 
 
 @cache
-def _settings(root: Path) -> dict[str, Any]:
-    return dict(read_settings(root))
-
-
-def _claims(root: Path) -> Claims:
-    name = _settings(root).get("claims")
-    return load_claims(root / str(name)) if name else Claims()
-
-
-def _parts(root: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Storages and transports under test: those of the author, else all that mqcore brings."""
-    found = _settings(root)
-    storages, transports = _as_tuple(found.get("storage")), _as_tuple(found.get("transport"))
-    return (storages, transports) if storages or transports else (STORAGES, TRANSPORTS)
-
-
-def _as_tuple(value: object) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(item) for item in value)  # type: ignore[attr-defined]
-
-
-def _cells(root: Path) -> list[tuple[Cell, str]]:
-    storages, transports = _parts(root)
-    settings = _settings(root)
-    if not storages:
-        storages = ("mmap://{dir}",)
-    schemes = tuple(url.partition(":")[0] for url in transports) or ("inproc",)
-    families = _as_tuple(settings.get("families")) or FAMILIES_DEFAULT
-    request = Request(storages=storages, transports=schemes[:1], families=families)
-    return list(plan_cells(request))
+def _read_plan(root: Path, invoked_in: Path, module_in: Path | None) -> _Plan:
+    found = root
+    try:
+        places = (invoked_in, root) if module_in is None else (module_in, invoked_in, root)
+        found = find_settings(*places) or root
+        settings = read_settings(found)
+        claims = load_claims(found / settings.claims) if settings.claims else Claims()
+        for kind, urls in (("storage", settings.storage), ("transport", settings.transport)):
+            for url in urls:
+                facts = part_facts(kind, url)
+                if facts.unknown:
+                    raise ConfigurationError(f"{found / 'pyproject.toml'}, {kind}: {facts.problem}")
+    except ConfigurationError as error:
+        return _Plan(root=found, problem=str(error))
+    return _Plan(root=found, settings=settings, claims=claims)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test its parameters, from the settings of the repository in which it runs."""
-    root = metafunc.config.rootpath
     if metafunc.function.__module__ != __name__:
         return
+    plan = _plan_of(metafunc.module, metafunc.config)
+    cases: list[Any] = []
     if "contract" in metafunc.fixturenames:
-        storages, transports = _parts(root)
-        cases = [("storage", url, one.name) for url in storages for one in checks_of("storage")]
-        cases += [("transport", url, one.name) for url in transports for one in checks_of("transport")]
-        ids = [f"{CHECKS[name].clause}-{url.partition(':')[0]}-{name}" for _, url, name in cases]
-        metafunc.parametrize("contract", cases, ids=ids)
+        if not plan.problem:
+            cases = [
+                pytest.param((url, one.name), id=f"{one.clause}-{label_of(url)}-{one.name}")
+                for url, one in plan.contract()
+            ]
+        _parametrize(metafunc, "contract", cases, plan)
     elif "cell" in metafunc.fixturenames:
-        cells = [(one, why, clause) for one, why in _cells(root) if not why for clause in CHECKERS]
-        metafunc.parametrize("cell", cells, ids=[f"{clause}-{one.name}" for one, _, clause in cells])
+        if not plan.problem:
+            cases = [
+                pytest.param((cell, clause), id=f"{clause}-{cell.name}") for cell in plan.cells() for clause in CHECKERS
+            ]
+        _parametrize(metafunc, "cell", cases, plan)
 
 
-def test_contract(contract: tuple[str, str, str], tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def _parametrize(metafunc: pytest.Metafunc, name: str, cases: Sequence[Any], plan: _Plan) -> None:
+    why = "see test_no_clause_is_left_out" if plan.problem else "nothing to run here"
+    metafunc.parametrize(name, cases or [pytest.param(None, marks=pytest.mark.skip(reason=why), id="nothing")])
+
+
+def test_no_clause_is_left_out(request: pytest.FixtureRequest) -> None:
+    """The settings and the claims can be read; nobody overrode or deleted a test or a clause of the suite."""
+    problem = _plan_of(request.module, request.config).problem or _left_out(request.module)
+    if problem:
+        pytest.fail(problem, pytrace=False)
+
+
+def _left_out(module: ModuleType) -> str:
+    remedy = "state what is known to fail as [[xfail]] with clause, reason and issue in the claims file instead"
+    for name in __all__:
+        if getattr(module, name, None) is not _OWN[name]:
+            done = "overridden" if hasattr(module, name) else "deleted"
+            return f"{module.__name__}.{name} was {done}: {remedy}"
+    gone = [f"check {name}" for name, one in _CHECKS_AT_IMPORT.items() if CHECKS.get(name) is not one]
+    gone += [f"clause {name}" for name, one in _CHECKERS_AT_IMPORT.items() if CHECKERS.get(name) is not one]
+    return f"the {gone[0]} was taken out of the suite or replaced: {remedy}" if gone else ""
+
+
+def _refuse_what_is_left_out(request: pytest.FixtureRequest) -> None:
+    """Where the test that tells it was itself deleted, every other one fails."""
+    if getattr(request.module, "test_no_clause_is_left_out", None) is not _OWN["test_no_clause_is_left_out"]:
+        pytest.fail(_left_out(request.module), pytrace=False)
+
+
+def test_claims_are_what_the_part_declares(request: pytest.FixtureRequest) -> None:
+    """What the claims file states is what the parts declare."""
+    _refuse_what_is_left_out(request)
+    plan = _plan_of(request.module, request.config)
+    if plan.problem:
+        pytest.skip("see test_no_clause_is_left_out")
+    for kind, urls in (("storage", plan.settings.storage), ("transport", plan.settings.transport)):
+        for url in urls:
+            facts = part_facts(kind, url)
+            differences = plan.claims.differences(facts.capabilities) if facts.capabilities else [facts.problem]
+            if differences:
+                pytest.fail(f"G18 {url}: {'; '.join(differences)}", pytrace=False)
+
+
+def test_contract(contract: tuple[str, str], request: pytest.FixtureRequest) -> None:
     """One contract check of one part."""
-    kind, url, name = contract
-    harness = StorageHarness if kind == "storage" else TransportHarness
-    with tempfile.TemporaryDirectory(prefix="mqcore-") as folder:
-        result = run_check(CHECKS[name], lambda place: harness(url, place), Path(folder))
-    claims = _claims(request.config.rootpath)
-    status = claims.judge(CHECKS[name].clause, f"contract/{name}", result.status)
-    _report(status, f"{CHECKS[name].clause} {url}: {CHECKS[name].summary}: {result.text}")
+    _refuse_what_is_left_out(request)
+    plan = _plan_of(request.module, request.config)
+    url, name = contract
+    one = CHECKS[name]
+    result = check_part(one, url, seconds_max=plan.settings.check_seconds_max)
+    status = plan.claims.judge(one.clause, f"contract/{label_of(url)}/{name}", result.status)
+    place = None
+    if result.status is Status.FAIL:
+        folder = _report_folder(request)
+        place = folder / write_check_repro(folder, url, result, plan.settings.check_seconds_max)
+    _tell(status, explain_check(url, result, place))
+
+
+def test_simulation(cell: tuple[Cell, str], request: pytest.FixtureRequest) -> None:
+    """One clause in one cell of the simulation, or of real processes."""
+    _refuse_what_is_left_out(request)
+    plan = _plan_of(request.module, request.config)
+    one, clause = cell
+    result = _run(one, plan.settings.seeds)
+    status = plan.claims.judge(clause, one.name, result.statuses[clause])
+    lines = [f"{clause} {one.name}: {result.reason or status.value}"]
+    for failure in result.failures:
+        found = [violation for violation in failure.violations if violation.clause == clause]
+        if found:
+            lines = [str(found[0]), *explain_failure(failure, one)[:20]]
+            folder = _report_folder(request)
+            with contextlib.suppress(OSError):
+                lines.append(f"replay: {replay_command(folder / write_repro(folder, failure, one))}")
+            break
+    _tell(status, lines)
 
 
 @cache
 def _run(cell: Cell, seeds: int) -> CellResult:
-    return run_cell(cell, range(seeds))
+    """Run a cell in a child: a part that hangs, prints or ends its process does it there."""
+    work = partial(run_cell, cell, range(seeds), ran=lambda _: alive())
+    outcome = run_apart(work, seconds_max=RUN_S_MAX)
+    if outcome.value is not None:
+        return outcome.value
+    return CellResult(cell=cell, statuses=dict.fromkeys(CHECKERS, Status.ERROR), reason=outcome.problem)
 
 
-def test_simulation(cell: tuple[Cell, str, str], request: pytest.FixtureRequest) -> None:
-    """One clause in one cell of the simulation."""
-    one, _, clause = cell
-    root = request.config.rootpath
-    result = _run(one, int(_settings(root).get("seeds", SEEDS_DEFAULT)))
-    texts = [str(found) for failure in result.failures for found in failure.violations if found.clause == clause]
-    status = _claims(root).judge(clause, one.name, result.statuses[clause])
-    _report(status, texts[0] if texts else f"{clause} {one.name}: {result.reason or status.value}")
+def _report_folder(request: pytest.FixtureRequest) -> Path:
+    """Return where repros of this run are kept: pytest's cache, or its temporary folder where there is no cache."""
+    cache_of_pytest = getattr(request.config, "cache", None)
+    if cache_of_pytest is not None:
+        return Path(cache_of_pytest.mkdir("mqcore-conformance"))
+    factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    return factory.getbasetemp() / "mqcore-conformance"
 
 
-def _report(status: Status, text: str) -> None:
-    if status in (Status.PASS, Status.XFAIL):
-        if status is Status.XFAIL:
-            pytest.xfail(text)
+def _tell(status: Status, lines: Sequence[str]) -> None:
+    if status is Status.PASS:
         return
+    if status is Status.XFAIL:
+        pytest.xfail(lines[0])
     if status in (Status.NOT_RUN, Status.NOT_CLAIMED, Status.INCONCLUSIVE):
-        pytest.skip(f"{status.value}: {text}")
-    pytest.fail(f"{status.value}: {text}", pytrace=False)
+        pytest.skip(f"{status.value}: {' '.join(' '.join(lines).split())[:300]}")
+    _fail([status.value, *lines])
 
 
-def test_claims_are_what_the_part_declares(request: pytest.FixtureRequest) -> None:
-    """What the claims file states is what the storage declares."""
-    root = request.config.rootpath
-    storages, _ = _parts(root)
-    for url in storages if _settings(root).get("storage") else ():
-        with tempfile.TemporaryDirectory(prefix="mqcore-") as folder:
-            backend = create_storage(url.replace("{dir}", folder), StorageContext(ports=system_ports()))
-        differences = _claims(root).differences(backend.capabilities)
-        assert not differences, f"{url}: {'; '.join(differences)}"
+def _fail(lines: Sequence[str]) -> NoReturn:
+    pytest.fail("\n".join(lines), pytrace=False)
 
 
-def test_no_clause_is_left_out(request: pytest.FixtureRequest) -> None:
-    """Nobody overrode or deleted a test of the suite: a known failure is stated as [[xfail]] with reason and issue."""
-    module = request.module
-    for name in __all__:
-        if getattr(module, name, None) is not globals()[name]:
-            raise ConfigurationError(
-                f"{module.__name__}.{name} is not the suite's: state what is known to fail as [[xfail]] with clause, "
-                "reason and issue in the claims file instead"
-            )
+_OWN = {name: globals()[name] for name in __all__}

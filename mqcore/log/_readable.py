@@ -173,7 +173,8 @@ class ReadableLog:
             except (ValueError, StorageError):
                 if offset < self._state.start_offset:
                     raise BelowStartError(self.name, offset, self._state.start_offset) from None
-                if self._readable_end() < end_position:  # it stopped meanwhile; what is durable is served
+                stopped = self._readable_end() < end_position  # then what is durable is served
+                if stopped or generation != self._generation:
                     return await self._read(offset, bytes_max, end_offset, control=control)
                 raise
             if generation != self._generation:

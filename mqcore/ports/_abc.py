@@ -53,7 +53,9 @@ class Mapping(ABC):
         """Return bytes ``position`` to ``position + size``, made resident first.
 
         Raises ``OSError`` when they cannot be read (device error, file truncated under the mapping): a bad page is
-        an error here and never a signal that kills the process. The view stays valid after ``close``.
+        an error here and never a signal that kills the process. The view stays valid after ``close``. A file that an
+        outsider cuts off later is met by who looks at the view (a signal) or hands it to a system call (``EFAULT``):
+        look at it in the step in which it was made, and hand it on.
         """
 
     @abstractmethod

@@ -235,33 +235,39 @@ class MmapLog(Log):
     # Read
 
     async def read(self, position: int, size: int) -> memoryview:
-        """Return up to ``size`` bytes as a view of the file; see ``Log.read``."""
+        """Return up to ``size`` bytes as a view of the file; see ``Log.read``.
+
+        The view is made in the last step, after every checkpoint: a caller that looks at it at once does not meet what
+        an outsider may do to the file while other tasks run (cut off under a mapping, it would end the process).
+        """
+        await trio.lowlevel.checkpoint()
         self.check_open()
         if not self._start <= position <= self.end:
             raise ValueError(f"{self.name}: position {position} is outside the log ({self._start} to {self.end})")
         size = min(size, self.end - position)
         if size <= 0:
-            await trio.lowlevel.checkpoint()
             return memoryview(b"")
         segment = self.segments[bisect_right(self._bases, position) - 1]
         if segment.end is not None:
             size = min(size, segment.end - position)
         try:
-            if position >= max(self._appended_from, self._end - READ_INLINE_BYTES):
-                mapping = await self._engine.mapping(segment, position + size - segment.base)
-                view = mapping.view(segment.at(position), size)
-                await trio.lowlevel.checkpoint()
-                return view
-            return await self._read_cold(segment, position, size)
+            if position < max(self._appended_from, self._end - READ_INLINE_BYTES):
+                return await self._read_cold(segment, position, size)
+            mapping = await self._engine.mapping(segment, position + size - segment.base)
+            return mapping.view(segment.at(position), size)
         except OSError as error:
             raise storage_error(error, "read", segment.path, position=position) from error
 
     async def _read_cold(self, segment: Segment, position: int, size: int) -> memoryview:
-        """Read through a thread. The mapping may be closed to make room meanwhile: then it is made again."""
+        """Have a thread bring the bytes into the page cache, then look at them.
+
+        The mapping may be closed to make room meanwhile: then it is made again.
+        """
         while True:
             mapping = await self._engine.mapping(segment, position + size - segment.base)
             try:
-                return await self._engine.reader.run(mapping.view, segment.at(position), size)
+                await self._engine.reader.run(mapping.view, segment.at(position), size)
+                return mapping.view(segment.at(position), size)
             except OSError:
                 if segment.mapping is mapping:
                     raise

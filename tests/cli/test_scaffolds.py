@@ -81,15 +81,15 @@ def test_a_new_storage_is_conformant_to_the_command_line(scaffold, mqcore_comman
     made = scaffold("storage", "shelf")
     done = mqcore_command(
         *("conformance", "run", "--storage", "shelf://{dir}", "--transport", "tcp", "--to", str(tmp_path / "r2")),
-        *("--flush", "sync", "--family", "power-cut,rot", "--seeds", "1"),
+        *("--tier", "T0", "--flush", "sync", "--family", "power-cut,rot", "--seeds", "1"),
         **made.environment,
     )
     out = done.stdout.decode()
     assert done.returncode == 0, out
     lines = out.splitlines()
     assert lines[-1].startswith("conformant")
-    assert {line.split()[0] for line in lines[:-1]} == {"PASS"}
-    assert sum("T0/shelf/tcp/sync/" in line for line in lines) == 2
+    assert {line.split()[0] for line in lines[:-1]} <= {"PASS", "NOT"}  # or not claimed, or not to be run here
+    assert sum(line.startswith("PASS ") and "T0/shelf/tcp/sync/" in line for line in lines) == 2
 
 
 LIES = [
@@ -113,8 +113,8 @@ LIES = [
         "_log.py",
         "        self.file.truncate(HEADER_BYTES + position)\n",
         "",
-        "G01 and model",
-        "G01",
+        "G07 and cut_off",
+        "G07",
         id="forgets-the-truncation",
     ),
 ]
@@ -130,7 +130,7 @@ def test_a_lie_planted_into_a_new_storage_turns_its_clause_red(scaffold, file, o
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert failed
     assert all(f"[{clause}-" in line for line in failed)
-    assert f"fail: {clause} " in done.stdout.lower().replace(clause.lower(), clause), done.stdout
+    assert any(line.startswith(f"{clause} ") for line in done.stdout.splitlines()), done.stdout
 
 
 @pytest.mark.parametrize("kind", ["storage", "transport"])

@@ -87,6 +87,7 @@ class LogStore:
         self._flush_lock = trio.Lock()
         self._opening: dict[str, trio.Lock] = {}
         self._logs: dict[str, PartitionLog] = {}
+        self._not_opened: set[str] = set()
         self._names: set[str] = set()
         self._context: LogContext | None = None
         self._identity: Identity | None = None
@@ -234,7 +235,15 @@ class LogStore:
         if log is not None:
             await trio.lowlevel.checkpoint()
             return log
-        return await self._open_log(name, salt)
+        try:
+            log = await self._open_log(name, salt)
+        except (StorageError, CorruptionError) as error:
+            if name not in self._not_opened:
+                self._not_opened.add(name)
+                self._report(Notice("log-not-opened", f"log {name} cannot be opened: {error}", {"log": name}))
+            raise
+        self._not_opened.discard(name)
+        return log
 
     async def _open_log(self, name: str, salt: int) -> PartitionLog:
         async with self._alone(name):

@@ -139,6 +139,8 @@ class MmapStorage(StorageBackend):
             log = engine.logs.get(name)
             if log is None:
                 log = await self._load(engine, name)
+            else:
+                log.check_not_failed()  # what it shows now is no content to recover from
         self._opening.pop(name, None)
         return log
 

@@ -430,6 +430,21 @@ def test_a_write_that_fails_midway_says_that_bytes_may_be_there() -> None:
     simulate(body)
 
 
+def test_a_log_whose_truncation_failed_is_not_opened_again_as_if_it_were_empty() -> None:
+    """What it shows then is what was flushed, which is no content to recover from: G01, G12."""
+
+    async def body(disk: ModelDisk, backend: MmapStorage) -> None:
+        log = await backend.open_log("a")
+        await log.append([b"x" * 100])
+        disk.fail_next("pwritev")
+        with pytest.raises(StorageError):
+            await log.truncate(50)
+        with pytest.raises(StorageError, match="has stopped"):
+            await backend.open_log("a")
+
+    simulate(body)
+
+
 def test_a_hundred_logs_work_with_a_dozen_descriptors(tmp_path: Path) -> None:
     async def body(backend: MmapStorage) -> None:
         logs = [await backend.open_log(f"l{number}") for number in range(100)]

@@ -26,6 +26,8 @@ LIMITS = Limits()
 WAIT_MS = 2_000
 DRAIN_WAIT_MS = 100
 REFUSED_S = 0.1
+PATIENCE_S = 1.0
+"""How long a fetch may take beyond the time that it waits for messages."""
 STAYS_MAX = 8
 
 
@@ -52,7 +54,10 @@ class Reader:
         asked_at = len(self.world.history)
         request = Fetch(session.next_id(), self.topic_id, self.index, self.offset, self.epoch, bytes_max, wait_ms)
         await session.send(request)
-        reply = await session.receive()
+        with trio.move_on_after(wait_ms / 1000 + PATIENCE_S) as patience:
+            reply = await session.receive()
+        if patience.cancelled_caught:
+            raise SessionLost("no answer in time: the broker's machine may be gone without a word")
         if isinstance(reply, Fetched):
             self._take(session, asked_at, reply)
         elif isinstance(reply, Failed):

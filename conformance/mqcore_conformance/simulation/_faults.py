@@ -2,9 +2,9 @@
 
 Must not know what is promised. A fault that is bounded in time is over when its duration is; ``heal`` ends the rest.
 
-A death comes at a call of the file system (also of one that a device thread makes), before a step of any task (so at
-every await that lets others run, a thread's answer and a clock's alarm included), at a time, or with an acknowledgement.
-Between these a process does nothing that anybody outside could tell.
+A death comes at a call of the file system (one of a device thread too), before a step of any task (so at every await
+that lets others run, a thread's answer and a clock's alarm included), at a time, or with an acknowledgement. Between
+these a process does nothing that anybody outside could tell.
 """
 
 from __future__ import annotations

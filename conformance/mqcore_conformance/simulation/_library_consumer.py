@@ -11,7 +11,7 @@ from mqcore.errors import BatchUndecodableError, MessagesMissingError, MqcoreErr
 from mqcore_conformance.histories import Fetched, FetchFailed, Probed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import ConsumerPlan
 from mqcore_conformance.simulation._consumers import Stays
-from mqcore_conformance.simulation._library_producer import library_ports
+from mqcore_conformance.simulation._library_producer import connected
 from mqcore_conformance.simulation._session import Backoff
 from mqcore_conformance.simulation._watching import Watcher, watched
 
@@ -47,8 +47,7 @@ class LibraryConsumer:
             while True:
                 with trio.move_on_after(self._stays.next_s()) as stay:
                     try:
-                        ports = library_ports(self.world, self.plan.name)
-                        async with library.connect(self._watcher.url, ports=ports, name=self.plan.name) as client:
+                        async with connected(self.world, self._watcher, self.plan.name) as client:
                             await self._use(client)
                     except MqcoreError:
                         pass

@@ -6,8 +6,9 @@ calls rejected must never be read, and it is idempotent, so nothing may be there
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -26,23 +27,35 @@ from mqcore_conformance.simulation._watching import Watcher, watched
 if TYPE_CHECKING:
     from mqcore_conformance.simulation._world import World
 
-__all__ = ["LibraryProducer", "library_ports"]
+__all__ = ["LibraryProducer", "connected"]
 
 GENERATIONS_MAX = 6
 """How often a send that was rejected is made anew, with other contents."""
+PATIENCE_S = 5.0
+"""How long a client waits for a broker before it asks for a connection all the same."""
+RETRY_MS_MIN = 10
+RETRY_MS_MAX = 500
+REQUEST_TIMEOUT_MS = 1_000
+"""A run is short: times like those of the suite's own clients."""
 REST_S = 30.0
 """How long, at most, nothing new is sent while too many deliveries are open."""
 _FINAL = frozenset({"policy-too-weak", "policy-too-strong", "malformed-batch", "batch-too-large", "message-too-large"})
 
 
-def library_ports(world: World, name: str) -> Ports:
-    """Return the ports of one client: the world's clock, and chance of its own."""
-    return Ports(
+@contextlib.asynccontextmanager
+async def connected(world: World, watcher: Watcher, name: str) -> AsyncIterator[library.Client]:
+    """Give a client on the world's clock, with chance of its own, once there is a broker. Raises as ``connect``."""
+    ports = Ports(
         files=world.disk,
         threads=ModelThreads(world.disk),
         clock=world.clock,
         random=seeded(world.plan.seed, f"client/{name}"),
     )
+    with trio.move_on_after(PATIENCE_S):
+        await world.until(lambda: world.is_serving)
+    options = {"retry_ms_min": RETRY_MS_MIN, "retry_ms_max": RETRY_MS_MAX, "request_timeout_ms": REQUEST_TIMEOUT_MS}
+    async with library.connect(watcher.url, ports=ports, name=name, **options) as client:
+        yield client
 
 
 @attrs.frozen(eq=False)
@@ -92,8 +105,7 @@ class LibraryProducer:
         with self.world.network.host(self.plan.name), watched(self.world) as self._watcher:
             while self._todo:
                 try:
-                    ports = library_ports(self.world, self.plan.name)
-                    async with library.connect(self._watcher.url, ports=ports, name=self.plan.name) as client:
+                    async with connected(self.world, self._watcher, self.plan.name) as client:
                         await self._use(client, backoff)
                 except MqcoreError as error:
                     self.last_code = getattr(error, "name", "") or type(error).__name__

@@ -46,7 +46,7 @@ from mqcore_conformance.simulation._faults import DEATHS, Injector, StepCounter
 from mqcore_conformance.simulation._library_consumer import LibraryConsumer
 from mqcore_conformance.simulation._library_producer import LibraryProducer
 from mqcore_conformance.simulation._producers import Producer
-from mqcore_conformance.simulation._session import CallFailed, Session, SessionLost
+from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost
 from mqcore_conformance.simulation._world import DATA, Sabotage, World
 
 __all__ = ["RunResult", "run_plan"]
@@ -61,6 +61,7 @@ REFUSAL_S_MAX = 3.0
 OPERATOR_S = 0.25
 RETRY_S = 0.02
 GIVEN_BACK_S = 1.0
+SETTLE_S = 3.6
 LAST_SIZES = (3_000, 700, 3_000)
 LAST_S_MAX = 1.0
 
@@ -243,6 +244,7 @@ class _Script:
         await _until_done(world, producers, PRODUCERS_S_MAX)
         await self._probe(world)
         await injector.peers.gone()
+        await trio.sleep(SETTLE_S)  # so that consumers meet what the last fault left
         life = world.life
         if self.plan.before_drain in DEATHS and world.kill(self.plan.before_drain):
             await world.ended(life)
@@ -296,7 +298,7 @@ class _Script:
         if world.history[0].flush_level == Level.NONE.label:  # type: ignore[union-attr]
             return
         began_us, why = world.now_us(), "not reached"
-        drained = False
+        drained, backoff = False, Backoff()
         with world.network.host("drain"), trio.move_on_after(PROBE_S_MAX):
             while not drained:
                 try:
@@ -308,7 +310,7 @@ class _Script:
                         await session.aclose()
                 except (SessionLost, CallFailed) as error:
                     why = str(error)
-                    await trio.sleep(RETRY_S)
+                    await backoff.pause()
         world.record(
             LivenessObserved(
                 time_us=world.now_us(),
@@ -447,9 +449,12 @@ async def _operate(world: World) -> None:
 
 
 def _has_stopped(world: World) -> bool:
-    """Whether a log of the broker takes no more appends, so that an operator would restart it."""
+    """Whether a log of the broker takes no more appends, or cannot be opened, so that an operator would restart it."""
     broker = world.broker
-    return broker is not None and any(each.failure is not None for each in broker.partitions.values())
+    if broker is None:
+        return False
+    told = any(notice.kind == "log-not-opened" for notice in world.notices[world.notices_before_life :])
+    return told or any(each.failure is not None for each in broker.partitions.values())
 
 
 async def _drain_all(world: World, session: Session, partitions: int) -> None:
@@ -460,6 +465,7 @@ async def _drain_all(world: World, session: Session, partitions: int) -> None:
 
 
 async def _drain_when_possible(world: World, partitions: int) -> None:
+    backoff = Backoff()
     while True:
         try:
             session = await world.connect()
@@ -470,7 +476,7 @@ async def _drain_when_possible(world: World, partitions: int) -> None:
                 await session.aclose()
         except (SessionLost, CallFailed):
             world.history.clear()
-            await trio.sleep(RETRY_S)
+            await backoff.pause()
 
 
 def _content_of(history: list[Event]) -> dict[str, str]:

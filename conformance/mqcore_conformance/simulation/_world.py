@@ -88,6 +88,7 @@ class World:
         self.random = seeded(plan.seed, "world")
         self.history: list[Event] = []
         self.notices: list[Notice] = []
+        self.notices_before_life = 0
         self.witnesses: Counter[str] = Counter()
         self.url = URLS[plan.transport]
         self.life = 0
@@ -131,7 +132,9 @@ class World:
     def appended(
         self, topic_id: str, index: int, start: int, end: int, base_offset: int, next_offset: int, epoch: int
     ) -> None:
-        """See ``Observer``."""
+        """See ``Observer``. A process that is dead appends nothing, although its last step may go on in memory."""
+        if self.life in self._dead:
+            return
         self.record(
             Appended(
                 time_us=self.now_us(),
@@ -209,6 +212,7 @@ class World:
         if self.life:
             self.disk = self.disk.restart()
         self.life += 1
+        self.notices_before_life = len(self.notices)
         self.changed()
         life = self.life
         files = self.sabotage.wrap_files(self.disk)

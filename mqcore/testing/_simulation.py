@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import trio
@@ -65,13 +65,19 @@ def run_simulation(
 
     The same seed gives the same run, in another process and under another ``PYTHONHASHSEED`` too, as long as the code
     decides nothing by the order of sets, by ``id`` or by real time. Python's global ``random`` is seeded as well.
-    Raises ``trio.TooSlowError`` when the run is not over after ``seconds_max`` virtual seconds, a deadlock included.
+    Raises ``trio.TooSlowError`` when the run is not over after ``seconds_max`` virtual seconds, a deadlock included,
+    and what an instrument raises, which ends the run.
     """
 
     async def bounded() -> T:
-        _quicken_loop()
-        with trio.fail_after(seconds_max):
-            return await async_function(*args)
+        scope = trio.CancelScope()
+        quick = _quicken_loop(scope)
+        with scope, trio.fail_after(seconds_max):
+            result = await async_function(*args)
+            if quick.error is None:
+                return result
+        assert quick.error is not None, "nobody else cancels the scope"
+        raise quick.error
 
     with _deterministic(seed):
         return trio.run(bounded, clock=_virtual_clock(), instruments=list(instruments))
@@ -115,10 +121,24 @@ def _virtual_clock() -> trio.testing.MockClock:
 class _Instruments(dict[str, tuple[Callable[..., object], ...]]):
     """What Trio's loop asks at every turn and step, as a plain table. An instrument that raises ends the run."""
 
+    def __init__(self, instruments: Mapping[str, Iterable[trio.abc.Instrument]], scope: trio.CancelScope) -> None:
+        super().__init__(
+            (hook, tuple(getattr(instrument, hook) for instrument in having))
+            for hook, having in instruments.items()
+            if hook != "_all"
+        )
+        self.error: Exception | None = None
+        self._scope = scope
+
     def call(self, hook: str, *args: object) -> None:
         """Call ``hook`` of each instrument that has it."""
-        for function in self[hook]:
-            function(*args)
+        try:
+            for function in self[hook]:
+                function(*args)
+        except Exception as error:
+            # raised here it would leave Trio's loop with its tasks half done
+            self.error = self.error or error
+            self._scope.cancel()
 
 
 class _Events:
@@ -142,13 +162,10 @@ class _Events:
         return getattr(self._inner, name)
 
 
-def _quicken_loop() -> None:
-    """Take detours out of the loop of this Trio run."""
+def _quicken_loop(scope: trio.CancelScope) -> _Instruments:
+    """Take detours out of the loop of this Trio run. ``scope`` is cancelled when an instrument raises."""
     scheduler: Any = trio._core._run
     runner = scheduler.GLOBAL_RUN_CONTEXT.runner
-    runner.instruments = _Instruments(
-        (hook, tuple(getattr(instrument, hook) for instrument in instruments))
-        for hook, instruments in runner.instruments.data.items()
-        if hook != "_all"
-    )
     runner.io_manager = _Events(runner.io_manager)
+    runner.instruments = quick = _Instruments(runner.instruments.data, scope)
+    return quick

@@ -10,7 +10,7 @@ import pytest
 
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.checkers import check_history
-from mqcore_conformance.histories import Completed, Drained
+from mqcore_conformance.histories import Completed, Drained, Probed
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES, draw_plan, plan_from_json, plan_to_json, shrink_steps
 from mqcore_conformance.simulation import run_plan
 
@@ -40,6 +40,15 @@ def test_a_plan_replays_bit_for_bit_in_another_process_under_another_hash_seed(s
         )
         digests.add(replay.stdout.strip())
     assert len(digests) == 1
+
+
+def test_what_ran_before_in_the_process_does_not_show() -> None:
+    one = plan(3, "rot-identity")
+    first = run_plan(one)
+    run_plan(plan(2, "none"))
+    assert run_plan(one).digest == first.digest
+    refusals = [event.observed for event in first.history if isinstance(event, Probed)]
+    assert any("observed://" in text for text in refusals), "the text names the storage, which is made for the run"
 
 
 @pytest.mark.parametrize("flush", list(FLUSH_POLICIES))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -174,3 +175,56 @@ def test_events_per_second_are_plenty() -> None:
     rate = (disk.call_count + sum(network.counts.values())) / (time.perf_counter() - started)
     print(f"simulation: {rate:,.0f} events per second")
     assert disk.counts["flush"] == 2000
+
+
+def test_an_instrument_that_raises_ends_the_run() -> None:
+    class Broken(trio.abc.Instrument):
+        armed = False
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            if self.armed:
+                raise ZeroDivisionError("of the instrument")
+
+    broken = Broken()
+
+    async def main() -> None:
+        broken.armed = True
+        await trio.sleep(1)
+
+    with pytest.raises(ZeroDivisionError, match="of the instrument"):
+        run_simulation(main, instruments=[broken])
+
+
+def test_an_instrument_sees_every_step() -> None:
+    class Counting(trio.abc.Instrument):
+        steps = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.steps += 1
+
+    async def walk(steps: int) -> None:
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+
+    counted = []
+    for steps in (10, 110):
+        counting = Counting()
+        run_simulation(walk, steps, instruments=[counting])
+        counted.append(counting.steps)
+    assert counted[1] - counted[0] == 100
+
+
+def test_ctrl_c_ends_a_simulation_that_never_waits_for_anything_real() -> None:
+    code = (
+        "import trio; from mqcore.testing import run_simulation\n"
+        "async def main():\n"
+        "    print('runs', flush=True)\n"
+        "    while True: await trio.sleep(0.001)\n"
+        "run_simulation(main, seconds_max=1e12)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "runs\n"
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in told

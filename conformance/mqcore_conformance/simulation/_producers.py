@@ -53,6 +53,8 @@ class Producer:
         self.plan = plan
         self.topic = topic
         self.done = False
+        self.acknowledged = 0
+        """Sends that were acknowledged."""
         self.last_code = ""
         """Why the last attempt that failed did."""
         self._producer_id = 0
@@ -288,6 +290,7 @@ class Producer:
             )
         )
         if outcome == "acknowledged":
+            self.acknowledged += 1
             self.world.acknowledged()
         else:
             self.last_code = str(fields.get("code", ""))

@@ -280,15 +280,15 @@ class _Script:
             probe = Producer(world, plan, TOPIC)
             with trio.move_on_after(PROBE_S_MAX):
                 await probe.run()
-            took_us = world.now_us() - began_us if probe.done else -1
-            why = world.exits[-1] if world.exits and not probe.done else probe.last_code
+            took_us = world.now_us() - began_us if probe.acknowledged else -1
+            why = probe.last_code or (world.exits[-1] if world.exits else "no reply")
             world.record(
                 LivenessObserved(
                     time_us=world.now_us(),
                     what=f"a send to partition {partition}",
                     took_us=took_us,
                     bound_us=LIVENESS_BOUND_US,
-                    reason="" if probe.done else why,
+                    reason="" if probe.acknowledged else why,
                 )
             )
             began_us = world.now_us()

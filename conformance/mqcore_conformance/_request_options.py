@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from mqcore.cli.shell import Duration, refuse
+from mqcore_conformance.claims import Claims, load_claims, read_settings
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.request import (
@@ -32,9 +33,14 @@ def request_options(function: F) -> F:
     families = ", ".join(dict.fromkeys((*FAMILIES, *T1_FAMILIES)))
     options = (
         click.option(
-            "--storage", multiple=True, metavar="URL", help="A URL with {dir}, its name, or all; repeatable. [all]"
+            "--storage",
+            multiple=True,
+            metavar="URL",
+            help="A URL with {dir}, its name, or all; repeatable. [what ./pyproject.toml says, else all]",
         ),
-        click.option("--transport", default="all", metavar="NAMES", help="Names or URLs; by comma. [all]"),
+        click.option(
+            "--transport", metavar="NAMES", help="Names or URLs; by comma. [what ./pyproject.toml says, else all]"
+        ),
         click.option(
             "--flush", default="all", metavar="NAMES", help=f"{', '.join(FLUSH_POLICIES)}; by comma. [all]"
         ),
@@ -61,6 +67,12 @@ def request_options(function: F) -> F:
             "--jobs", type=click.IntRange(1, 64), help="Processes at once. [the cores that this process may use]"
         ),
         click.option(
+            "--claims",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="What the parts claim and what is known to fail. [what ./pyproject.toml says, else nothing]",
+        ),
+        click.option(
             "--dir",
             "folder_of_data",
             metavar="DIR",
@@ -80,9 +92,10 @@ def request_of(options: dict[str, Any]) -> tuple[Request, Path | None]:
         refuse("--seed says exactly which seeds; leave out --seeds and --first-seed")
     first = options["first_seed"] or 0
     budget_ms = options["budget"]
+    storages, transports, claims = _parts(options)
     request = Request(
-        storages=_each(options["storage"] or ("all",), STORAGES, resolve_storage),
-        transports=_each(_split(options["transport"]), TRANSPORTS, resolve_transport),
+        storages=_each(storages, STORAGES, resolve_storage),
+        transports=_each(transports, TRANSPORTS, resolve_transport),
         flushes=_each(_split(options["flush"]), FLUSH_POLICIES),
         families=_each(_split(options["family"]), FAMILIES),
         tiers=_each(_split(options["tier"]), TIERS, _tier),
@@ -92,8 +105,20 @@ def request_of(options: dict[str, Any]) -> tuple[Request, Path | None]:
         extra_seeds=not exact,
         budget_s=budget_ms / 1000 if budget_ms is not None else None,
         jobs=options["jobs"] or min(64, len(os.sched_getaffinity(0))),
+        claims=load_claims(claims) if claims is not None else Claims(),
     )
     return request, options["folder_of_data"]
+
+
+def _parts(options: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
+    """Return storages, transports and the claims file: who names no part means those of ./pyproject.toml."""
+    storages, claims = options["storage"], options["claims"]
+    transports = None if options["transport"] is None else _split(options["transport"])
+    if not storages and transports is None:
+        settings = read_settings(Path())
+        storages, transports = settings.storage, settings.transport or None
+        claims = Path(settings.claims) if claims is None and settings.claims else claims
+    return storages or ("all",), ("all",) if transports is None else transports, claims
 
 
 def _tier(name: str) -> str:

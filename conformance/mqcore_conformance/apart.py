@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 OUTPUT_CHARS_MAX = 2_000
 RESULT_BYTES_MAX = 1 << 30
-PATIENCE_S = 1.0
-"""How much later whoever keeps the time limit looks than the one before."""
+PATIENCE_S_MAX = 1.0
+"""How much later, at most, whoever keeps the time limit looks than the one before."""
 DUMP_SIGNAL = signal.SIGUSR2
 """Makes the child's fault handler say where it is, whatever holds the interpreter."""
 
@@ -71,7 +71,7 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
 
     The value has to be picklable. Whatever the child started ends with it.
     """
-    parent = os.getpid()
+    parent, patience_s = os.getpid(), min(seconds_max, PATIENCE_S_MAX)
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as dump:
         sys.stdout.flush()
@@ -84,11 +84,11 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
             _Child(parent, writer, output, dump, seconds_max).run(function)
         os.close(writer)
         try:
-            found = _wait(reader, seconds_max + 2 * PATIENCE_S)
+            found = _wait(reader, seconds_max + 2 * patience_s)
             if found == "late":
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, DUMP_SIGNAL)
-                select.select([reader], [], [], PATIENCE_S)
+                select.select([reader], [], [], patience_s)
         finally:
             os.close(reader)
             with contextlib.suppress(ProcessLookupError):
@@ -125,6 +125,7 @@ class _Child:
     def __init__(self, parent: int, writer: int, output: IO[bytes], dump: IO[bytes], seconds_max: float) -> None:
         self._writer, self._output, self._dump = writer, output, dump
         self._seconds_max = seconds_max
+        self._patience_s = min(seconds_max, PATIENCE_S_MAX)
         self._deadline = time.monotonic() + seconds_max
         self._parent = parent
         self._lock = threading.Lock()
@@ -165,8 +166,8 @@ class _Child:
             os.write(self._writer, _HEADER.pack(_BEAT, 0))
 
     def _watch(self) -> None:
-        while (left := self._deadline + PATIENCE_S - time.monotonic()) > 0:
-            time.sleep(min(left, PATIENCE_S))
+        while (left := self._deadline + self._patience_s - time.monotonic()) > 0:
+            time.sleep(min(left, PATIENCE_S_MAX))
             if os.getppid() != self._parent:  # nobody waits for it any more
                 os.killpg(0, signal.SIGKILL)
         frame = sys._current_frames().get(self._main)
@@ -175,7 +176,7 @@ class _Child:
         self._end(Outcome(problem=_hangs(self._seconds_max, where), hung=True, doing=self.doing))
 
     def _end(self, outcome: Outcome[Any]) -> None:
-        if not self._lock.acquire(timeout=PATIENCE_S):
+        if not self._lock.acquire(timeout=self._patience_s):
             os._exit(1)
         with contextlib.suppress(BaseException):
             sys.stdout.flush()

@@ -21,6 +21,7 @@ from mqcore_conformance.apart import run_apart
 from mqcore_conformance.cells import DISK_FAMILIES, Cell, cells_of, label_of
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.checkers import NOT_BUILT as CLAUSES_NOT_BUILT
+from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import checks_of
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES, why_not_in_processes
@@ -74,6 +75,7 @@ class Request:
     cells: str = ""
     budget_s: float | None = None
     jobs: int = 1
+    claims: Claims = attrs.field(factory=Claims)
 
     def __attrs_post_init__(self) -> None:
         for names, allowed, what in (
@@ -100,6 +102,7 @@ class Request:
             "--tier": ",".join(self.tiers),
             "--clause": ",".join(self.clauses) or "all",
             "--cell": self.cells or "all",
+            "--claims": self.claims.digest,
             "seeds": ranges_of(self.seeds) + ("" if self.extra_seeds else " exactly"),
         }
 

@@ -17,6 +17,7 @@ import attrs
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
+from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import CHECKS, CheckResult, check_part, write_check_repro
 from mqcore_conformance.interrupts import Interrupt
 from mqcore_conformance.plans import CRASH_POINTS
@@ -26,6 +27,7 @@ from mqcore_conformance.report import (
     merged,
     record_of_cell,
     record_of_check,
+    status_of,
     write_repro,
 )
 from mqcore_conformance.request import (
@@ -108,7 +110,7 @@ def run_request(
         if isinstance(event, Ran):
             watcher.ran(event.piece, event.runs)
         elif isinstance(event, Ended):
-            record = _record_of(event)
+            record = _judged(_record_of(event), request.claims)
             report.write(record)
             left, cut = left - 1, cut or bool(record.get("cut"))
             watcher.recorded(record, event.piece)
@@ -142,6 +144,18 @@ def _record_of(ended: Ended[Piece]) -> Record:
     return _record_of_lost(ended.piece, ended.problem) | {"printed": ended.output}
 
 
+def _judged(record: Record, claims: Claims) -> Record:
+    """Count what the claims file knows to fail as known; a failure is told all the same."""
+    if record["kind"] == "check":
+        status = claims.judge(record["clause"], record["name"], Status(record["status"]))
+        return record | {"status": status.value}
+    name: str = record.get("cell") or record["name"]
+    clauses = {clause: claims.judge(clause, name, Status(one)).value for clause, one in record["clauses"].items()}
+    if clauses == record["clauses"]:
+        return record
+    return record | {"clauses": clauses, "status": status_of(clauses.values())}
+
+
 def _record_of_lost(piece: Piece, problem: str) -> Record:
     """Return the record of a piece whose process died or hung: a part that does that in a check fails it."""
     if isinstance(piece, CheckPiece):
@@ -164,7 +178,7 @@ def _work(
     request: Request, folder: Path, deadline: float | None, piece: Piece, tell: Callable[[int], None]
 ) -> dict[str, Any]:
     if isinstance(piece, CheckPiece):
-        return _check(piece, folder)
+        return _check(piece, folder, request.claims)
     result = run_cell(
         piece.cell,
         piece.seeds,
@@ -194,10 +208,10 @@ def _repro(folder: Path, piece: CellPiece, failure: Failure) -> str:
         return ""
 
 
-def _check(piece: CheckPiece, folder: Path) -> Record:
-    result = check_part(CHECKS[piece.check], piece.url)
+def _check(piece: CheckPiece, folder: Path, claims: Claims) -> Record:
+    result = check_part(CHECKS[piece.check], piece.url, claims=claims)
     repro = ""
     if result.status is Status.FAIL:
         with contextlib.suppress(OSError):  # as above
-            repro = write_check_repro(folder, piece.url, result)
+            repro = write_check_repro(folder, piece.url, result, claims=claims)
     return record_of_check(piece.url, result, repro)

@@ -45,7 +45,6 @@ from mqcore_conformance.verdicts import Status
 
 __all__ = [
     "pytest_generate_tests",
-    "test_claims_are_what_the_part_declares",
     "test_contract",
     "test_no_clause_is_left_out",
     "test_simulation",
@@ -172,32 +171,19 @@ def _refuse_what_is_left_out(request: pytest.FixtureRequest) -> None:
         pytest.fail(_left_out(request.module), pytrace=False)
 
 
-def test_claims_are_what_the_part_declares(request: pytest.FixtureRequest) -> None:
-    """What the claims file states is what the parts declare."""
-    _refuse_what_is_left_out(request)
-    plan = _plan_of(request.module, request.config)
-    if plan.problem:
-        pytest.skip("see test_no_clause_is_left_out")
-    for kind, urls in (("storage", plan.settings.storage), ("transport", plan.settings.transport)):
-        for url in urls:
-            facts = part_facts(kind, url)
-            differences = plan.claims.differences(facts.capabilities) if facts.capabilities else [facts.problem]
-            if differences:
-                pytest.fail(f"G18 {url}: {'; '.join(differences)}", pytrace=False)
-
-
 def test_contract(contract: tuple[str, str], request: pytest.FixtureRequest) -> None:
     """One contract check of one part."""
     _refuse_what_is_left_out(request)
     plan = _plan_of(request.module, request.config)
     url, name = contract
     one = CHECKS[name]
-    result = check_part(one, url, seconds_max=plan.settings.check_seconds_max)
-    status = plan.claims.judge(one.clause, f"contract/{label_of(url)}/{name}", result.status)
+    seconds_max, claims = plan.settings.check_seconds_max, plan.claims
+    result = check_part(one, url, seconds_max=seconds_max, claims=claims)
+    status = claims.judge(one.clause, f"contract/{label_of(url)}/{name}", result.status)
     place = None
     if result.status is Status.FAIL:
         folder = _report_folder(request)
-        place = folder / write_check_repro(folder, url, result, plan.settings.check_seconds_max)
+        place = folder / write_check_repro(folder, url, result, seconds_max, claims)
     _tell(status, explain_check(url, result, place))
 
 

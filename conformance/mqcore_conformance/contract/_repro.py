@@ -20,6 +20,8 @@ import attrs
 
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
+from mqcore.registry import structure_options
+from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._checks import CHECKS, Check, CheckResult, Step, run_check
 from mqcore_conformance.contract._parts import require_part
 from mqcore_conformance.contract._storage import StorageHarness
@@ -53,6 +55,7 @@ class CheckRepro:
     seed: int = 0
     steps: tuple[Step, ...] = ()
     seconds_max: float | None = None
+    claims: Claims = attrs.field(factory=Claims)
 
 
 def check_part(
@@ -63,16 +66,19 @@ def check_part(
     seed: int | None = None,
     steps: Sequence[Step] = (),
     seconds_max: float | None = None,
+    claims: Claims | None = None,
 ) -> CheckResult:
     """Run a check on the part at ``url`` (with ``{dir}``) in a fresh folder, which is made in ``folder``."""
     harness = StorageHarness if one.kind == "storage" else TransportHarness
     with tempfile.TemporaryDirectory(prefix="mqcore-", dir=folder, ignore_cleanup_errors=True) as place:
         return run_check(
-            one, partial(harness, url), Path(place), seed=seed, steps=steps, seconds_max=seconds_max
+            one, partial(harness, url), Path(place), seed=seed, steps=steps, seconds_max=seconds_max, claims=claims
         )
 
 
-def write_check_repro(folder: Path, url: str, result: CheckResult, seconds_max: float | None = None) -> str:
+def write_check_repro(
+    folder: Path, url: str, result: CheckResult, seconds_max: float | None = None, claims: Claims | None = None
+) -> str:
     """Write what replays ``result``, and its explanation, under ``folder/repro``; return the path in ``folder``."""
     one = result.check
     name = hashlib.blake2b(f"{one.name} {url}".encode(), digest_size=4).hexdigest()
@@ -84,6 +90,7 @@ def write_check_repro(folder: Path, url: str, result: CheckResult, seconds_max: 
         "seed": result.seed,
         "steps": [dict(step) for step in result.steps],
         "seconds_max": seconds_max,
+        "claims": attrs.asdict((claims or Claims()).claims, filter=lambda _, value: value is not None),
     }
     (place / CHECK_FILE).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     lines = explain_check(url, result, place)
@@ -118,14 +125,22 @@ def _checked(data: dict[str, Any], file: Path) -> CheckRepro:
         raise ConfigurationError(f"{file}: url, seed, steps or seconds_max cannot be; run the suite again")
     for step in steps:
         one.tell(step)
-    return CheckRepro(check=one, url=str(url), seed=int(str(seed)), steps=tuple(steps), seconds_max=seconds_max)
+    claimed = structure_options(Claims, {"claims": data.get("claims", {})}, str(file))
+    return CheckRepro(
+        check=one, url=str(url), seed=int(str(seed)), steps=tuple(steps), seconds_max=seconds_max, claims=claimed
+    )
 
 
 def replay_check(repro: CheckRepro) -> CheckResult:
     """Run the check of a repro again; ``ConfigurationError`` when its part is not installed."""
     require_part(repro.check.kind, repro.url)
     return check_part(
-        repro.check, repro.url, seed=repro.seed, steps=repro.steps, seconds_max=repro.seconds_max
+        repro.check,
+        repro.url,
+        seed=repro.seed,
+        steps=repro.steps,
+        seconds_max=repro.seconds_max,
+        claims=repro.claims,
     )
 
 

@@ -25,6 +25,7 @@ from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
 from mqcore_conformance.apart import run_apart
+from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, unknown_option
 from mqcore_conformance.contract._storage_grounds import ModelGround, SystemGround
 from mqcore_conformance.contract._storage_model import compare_with_model, play_steps, steps_of
@@ -42,6 +43,7 @@ class StorageHarness:
     seed: int = 0
     steps: Sequence[Mapping[str, Any]] = ()
     limit_s: float = 15.0
+    claims: Claims | None = None
 
     def __init__(self, url: str, folder: Path) -> None:
         self.template = url
@@ -220,7 +222,7 @@ async def what_is_closed_stays_closed(harness: StorageHarness) -> None:
             raise CheckFailed("a closed log answered")
 
 
-@check("storage", "G01")
+@check("storage", "G01", leaves_nothing=True)
 async def cancellation_leaves_the_log_usable(harness: StorageHarness) -> None:
     """A cancelled append may have appended; after a truncation to where it began, the log goes on as before."""
     harness.needs_bytes()

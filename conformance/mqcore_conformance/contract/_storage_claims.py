@@ -17,13 +17,14 @@ from mqcore.errors import CommandNotPossible, MqcoreError, StorageError
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
 from mqcore.testing import run_simulation
+from mqcore_conformance.claims import Claimed, Claims
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
 from mqcore_conformance.contract._storage import StorageHarness, read_whole
 from mqcore_conformance.contract._storage_grounds import ModelGround
 from mqcore_conformance.contract._watched import own_io_seen
 from mqcore_conformance.whereabouts import printable, tell_exception
 
-__all__ = ["live_a_little"]
+__all__ = ["expect_declared", "live_a_little"]
 
 CONTENT = bytes(range(256)) * 40
 LOGS_TRIED_MAX = 10_000
@@ -48,7 +49,21 @@ async def live_a_little(backend: StorageBackend) -> None:
         await backend.aclose()
 
 
-@check("storage", "G20")
+@check("storage", "G18")
+def what_is_claimed_is_declared(harness: StorageHarness) -> None:
+    """What the claims file states of the storage is what the storage declares."""
+    expect_declared(harness.claims, harness.create().capabilities)
+
+
+def expect_declared(claims: Claims | None, capabilities: object) -> None:
+    """Raise unless a part's capabilities bear out the claims; where there are none, list what it declares."""
+    if claims is None or claims.claims == Claimed():
+        raise NotApplicable("no claims file says anything of it; what it declares is probed all the same")
+    differences = claims.differences(capabilities)
+    expect(not differences, "; ".join(differences))
+
+
+@check("storage", "G20", leaves_nothing=True)
 async def nothing_is_left_behind(harness: StorageHarness) -> None:
     """Three lives, and an open that is cancelled, leave no descriptor, thread, process or task behind."""
     for _ in range(3):

@@ -17,6 +17,7 @@ import trio.testing
 from mqcore.abc import ByteStream, Link, Listener, Transport
 from mqcore.errors import ConfigurationError, TransportError
 from mqcore.registry import create_transport
+from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, unknown_option
 
 __all__ = ["TransportHarness", "Wire", "read_to_end"]
@@ -55,6 +56,7 @@ class TransportHarness:
     seed: int = 0
     steps: Sequence[Mapping[str, Any]] = ()
     limit_s: float = 15.0
+    claims: Claims | None = None
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
@@ -218,7 +220,7 @@ async def a_send_that_was_cut_short_tears_the_stream_down(harness: TransportHarn
         raise CheckFailed(f"the stream goes on after a send that was cut short; it ends with {received[-10:]!r}")
 
 
-@check("transport", "G13")
+@check("transport", "G13", leaves_nothing=True)
 async def connect_and_accept_can_be_cancelled(harness: TransportHarness) -> None:
     """Cancelled connects and accepts leave nothing behind that keeps the next ones from working."""
     async with harness.wire() as wire:

@@ -17,6 +17,7 @@ from mqcore.errors import TransportError
 from mqcore.registry import create_transport
 from mqcore.testing import ModelNetwork, run_simulation
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
+from mqcore_conformance.contract._storage_claims import expect_declared
 from mqcore_conformance.contract._transport import TransportHarness, Wire, read_to_end
 from mqcore_conformance.contract._watched import own_io_seen
 from mqcore_conformance.whereabouts import tell_exception
@@ -46,6 +47,12 @@ async def talk_a_little(wire: Wire) -> None:
     await broker.aclose()
 
 
+@check("transport", "G18")
+def what_is_claimed_of_a_transport_is_declared(harness: TransportHarness) -> None:
+    """What the claims file states of the transport is what the transport declares."""
+    expect_declared(harness.claims, create_transport(harness.url).capabilities)
+
+
 @check("transport", "G04")
 def nothing_is_printed_by_a_transport(harness: TransportHarness) -> None:
     """Standard output belongs to messages and standard error to the broker: a part writes to neither."""
@@ -61,7 +68,7 @@ async def _converse(harness: TransportHarness) -> None:
         await talk_a_little(wire)
 
 
-@check("transport", "G20")
+@check("transport", "G20", leaves_nothing=True)
 async def no_socket_is_left_behind(harness: TransportHarness) -> None:
     """Conversations, links that were dropped in the middle, and refused connects leave nothing behind."""
     async with harness.wire() as wire:
@@ -157,7 +164,7 @@ class _CancelAtStep(trio.abc.Instrument):
                 self._scope.cancel()
 
 
-@check("transport", "G13")
+@check("transport", "G13", leaves_nothing=True)
 async def cancellation_anywhere_leaves_the_transport_usable(harness: TransportHarness) -> None:
     """A conversation is cancelled at each of its steps in turn; the next one always works."""
     async with harness.wire() as wire:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mqcore.cli.shell import Verb, current, end, output_options, write_json, write_line
-from mqcore.errors import ConfigurationError
+from mqcore.errors import ConfigurationError, MqcoreError
 from mqcore.guarantees import parse_flush
 from mqcore.registry import find
 from mqcore_conformance.cells import Failure
@@ -69,19 +69,23 @@ def _check(repro: Repro) -> None:
     if repro.plan.transport not in URLS:
         raise ConfigurationError(f"the plan's transport {repro.plan.transport!r} is none of {', '.join(URLS)}")
     if repro.plan.flush is not None:
-        parse_flush(repro.plan.flush)
+        try:
+            parse_flush(repro.plan.flush)
+        except (MqcoreError, ValueError) as error:
+            raise ConfigurationError(f"the plan's flush policy: {error}") from None
 
 
 def _run(repro: Repro) -> tuple[RunResult, Sequence[Violation]]:
     if repro.tier == "T0":
         result = run_plan(repro.plan)
         return result, check_history(result.history) if not result.error else []
-    for _ in range(ATTEMPTS_IN_REAL_TIME):
+    attempts = 0
+    while True:
+        attempts += 1
         result = run_processes(repro.plan)
         violations = check_history(result.history) if not result.error else []
-        if violations or result.error:
-            break
-    return result, violations
+        if violations or result.error or attempts == ATTEMPTS_IN_REAL_TIME:
+            return result, violations
 
 
 def _tell(repro: Repro, result: RunResult, violations: Sequence[Violation]) -> None:

@@ -1,26 +1,32 @@
-"""``mqcore conformance``: what it writes, what it says, how it ends, and that it goes on where it was interrupted."""
+"""``mqcore conformance``: what it refuses and writes, how it ends, that it goes on where it was interrupted."""
 
 from __future__ import annotations
 
-import html.parser
 import json
+import os
+import resource
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 from mqcore.cli import main
-from mqcore.errors import ConfigurationError
-from mqcore_conformance.cells import Cell, run_cell, shrink
-from mqcore_conformance.claims import load_claims
-from mqcore_conformance.report import ReportFile, read_records
-from mqcore_conformance.saboteurs import SABOTEURS
-from mqcore_conformance.selftest import run_selftest
-from mqcore_conformance.verdicts import Status
+from mqcore.guarantees import CLAUSES
+from mqcore.registry import register, unregister
+from mqcore_conformance.explanations import EXPLANATIONS
+from mqcore_conformance.plans import FAMILIES
+from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.report import read_records
 
-SMALL = ("--storage", "mmap", "--transport", "inproc", "--flush", "sync", "--family", "none,power-cut", "--tier", "T0")
+MEMORY = ("--storage", "memory", "--transport", "inproc", "--flush", "none", "--tier", "T0", "--seed", "0")
+"""Cells of a tenth of a second."""
+QUICK = (*MEMORY, "--family", "none,kill")
+LONG = ("--storage", "memory", "--transport", "inproc", "--flush", "none", "--tier", "T0", "--seeds", "400")
+"""Cells of many seconds."""
 
 
 def run(*arguments: str) -> int:
@@ -30,165 +36,362 @@ def run(*arguments: str) -> int:
     return ended.value.code
 
 
-def test_a_run_writes_every_page_and_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def start(folder: Path, *arguments: str, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mqcore", "conformance", "run", *arguments, "--to", str(folder)]
+    return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def names_in(folder: Path) -> list[str]:
+    return [record["name"] for record in read_records(folder) if record["kind"] == "cell"]
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--storage", "bogus"), "no storage 'bogus'; one of memory, mmap, null"),
+        (("--storage", "memry"), "did you mean 'memory'?"),
+        (("--storage", "raid"), "not built yet"),
+        (("--storage", "mm ap:/{{"), "no storage 'mm ap:/{{'"),
+        (("--storage", "mmap:///var/lib/mq"), "write 'mmap://{dir}'"),
+        (("--storage", "mmap://"), "write 'mmap://{dir}'"),
+        (("--storage", "mmap://{dir}?segment_bytes=banana"), "'banana' is not a quantity"),
+        (("--transport", "udp"), "no transport 'udp'; one of inproc, tcp, unix"),
+        (("--transport", "quic"), "not built yet"),
+        (("--family", "earthquake"), "no fault family 'earthquake'"),
+        (("--family", "power_cut"), "did you mean 'power-cut'?"),
+        (("--flush", "maybe"), "no flush policy 'maybe'"),
+        (("--clause", "g1"), "did you mean 'G01'?"),
+        (("--clause", "G09"), "needs replicas, not built yet"),
+        (("--tier", "T7"), "no tier 'T7'"),
+        (("--tier", "T2"), "not built yet"),
+        (("--cell", "nowhere"), "no cell's name contains 'nowhere'"),
+        (("--seed", "3", "--seeds", "2"), "leave out --seeds"),
+        (("--budget", "soon"), "soon"),
+        (("--dir", "/nowhere"), "/nowhere"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2_before_anything_runs(
+    options: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "report"
-    assert run("run", *SMALL, "--seeds", "2", "--to", str(folder)) == 0
+    assert run("run", *options, "--to", str(folder)) == 2
+    out, err = capsys.readouterr()
+    assert told in err
+    assert out == ""
+    assert len([line for line in err.splitlines() if not line.startswith("Try ")]) == 1
+    assert not folder.exists()
+
+
+def test_a_strangers_storage_without_its_folder_gets_a_hint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mqcore_mmap import MmapStorage
+
+    class Shelf(MmapStorage):
+        pass
+
+    register("storage", "shelf", Shelf)
+    try:
+        assert run("run", "--storage", "shelf:///srv/data", "--to", str(tmp_path / "report")) == 2
+        assert "write 'shelf://{dir}'" in capsys.readouterr().err
+        assert run("list", "--storage", "shelf", "--cell", "T0/shelf/tcp/sync/none") == 0
+        assert "T0/shelf/tcp/sync/none" in capsys.readouterr().out
+    finally:
+        unregister("storage", "shelf")
+
+
+def test_a_folder_that_cannot_hold_a_report_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    assert run("run", *QUICK, "--to", str(foreign)) == 2
+    assert "holds other files and no report.jsonl" in capsys.readouterr().err
+    assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
+    (foreign / "thesis.txt").rename(tmp_path / "file")
+    assert run("run", *QUICK, "--to", str(tmp_path / "file")) == 2
+    assert run("run", *QUICK, "--to", str(tmp_path / "file" / "report")) == 2
+    assert "Not a directory" in capsys.readouterr().err
+
+
+# ---- running ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_every_page_tells_each_cell_and_ends_with_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *QUICK, "--jobs", "1", "--to", str(folder)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[:2]] == [
-        ["PASS", "T0/mmap/inproc/sync/none"],
-        ["PASS", "T0/mmap/inproc/sync/power-cut"],
+        ["PASS", "T0/memory/inproc/none/none"],
+        ["PASS", "T0/memory/inproc/none/kill"],
     ]
-    assert lines[-1].startswith("conformant: ")
-    names = {path.name for path in folder.iterdir()}
-    assert names == {"report.jsonl", "report.html", "matrix.md", "junit.xml", "claims.lock"}
-    assert "| T0 | `mmap://{dir}` | inproc | sync | pass | pass |" in (folder / "matrix.md").read_text()
-    assert int(ElementTree.parse(folder / "junit.xml").getroot().get("failures", "x")) == 0
-    html.parser.HTMLParser().feed((folder / "report.html").read_text())
-    assert "http" not in (folder / "report.html").read_text()
+    assert lines[-1] == f"conformant: 2 PASS; {folder}/report.html"
+    assert {path.name for path in folder.iterdir()} == {
+        "report.jsonl",
+        "report.html",
+        "matrix.md",
+        "junit.xml",
+        "claims.lock",
+    }
+
+
+def test_json_output_is_json_lines_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", *QUICK, "--output", "json", "--to", str(tmp_path / "report")) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["kind"] for record in records] == ["cell", "cell", "end"]
+    assert records[-1]["exit"] == 0
+
+
+def test_exactly_the_seeds_that_are_asked_for_are_run(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    arguments = [*MEMORY[:-2], "--seed", "7", "--seed", "3", "--family", "none"]
+    assert run("run", *arguments, "--to", str(folder)) == 0
+    assert read_records(folder)[1]["seeds"] == [7, 3]
+
+
+def test_only_the_clauses_that_are_asked_for_are_judged(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *MEMORY, "--family", "none", "--clause", "g04", "--to", str(folder)) == 0
+    clauses = read_records(folder)[1]["clauses"]
+    assert {clause for clause, status in clauses.items() if status != "NOT RUN"} == {"G04"}
 
 
 def test_a_finished_cell_is_not_run_again_and_a_cut_line_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "report"
-    assert run("run", *SMALL, "--seeds", "1", "--to", str(folder)) == 0
-    whole = (folder / "report.jsonl").read_text()
-    (folder / "report.jsonl").write_text(whole[: whole.rindex('{"kind"') + 40])
+    assert run("run", *QUICK, "--jobs", "1", "--to", str(folder)) == 0
+    whole = (folder / "report.jsonl").read_bytes()
+    (folder / "report.jsonl").write_bytes(whole[:-40])
     capsys.readouterr()
-    assert run("run", *SMALL, "--seeds", "1", "--to", str(folder)) == 0
-    assert "sync/none " not in capsys.readouterr().out
-    assert len(read_records(folder / "report.jsonl")) == 3
+    assert run("run", *QUICK, "--to", str(folder)) == 0
+    out = capsys.readouterr().out
+    assert "1 of 2 are in the report already" in out
+    assert "none/kill " in out
+    assert "none/none " not in out
+    kept = whole[: whole.rindex(b'{"kind"')]
+    assert (folder / "report.jsonl").read_bytes().startswith(kept)
+    assert len(read_records(folder)) == 3
 
 
-def test_other_arguments_and_a_second_run_at_once_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_cell_that_ended_in_an_error_is_run_again_and_counts_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *QUICK, "--jobs", "1", "--to", str(folder)) == 0
+    lines = (folder / "report.jsonl").read_text().splitlines()
+    record = json.loads(lines[-1])
+    record["status"] = "ERROR"
+    record["clauses"] = dict.fromkeys(record["clauses"], "ERROR")
+    (folder / "report.jsonl").write_text("\n".join([*lines[:-1], json.dumps(record), ""]))
+    assert run("run", *QUICK, "--to", str(folder)) == 0
+    assert "ERROR" not in (folder / "matrix.md").read_text()
+
+
+def test_a_resume_with_other_arguments_says_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *MEMORY, "--family", "none", "--to", str(folder)) == 0
+    before = (folder / "report.jsonl").read_bytes()
+    capsys.readouterr()
+    assert run("run", *MEMORY, "--family", "none", "--transport", "tcp", "--to", str(folder)) == 2
+    err = capsys.readouterr().err
+    assert "holds a run with --transport inproc, this one has tcp; write --to another folder" in err
+    assert (folder / "report.jsonl").read_bytes() == before
+    assert run("run", *MEMORY, "--family", "none", "--jobs", "3", "--budget", "1h", "--to", str(folder)) == 0
+
+
+def test_what_is_no_report_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("garbage\n", '{"kind":"cell"}\n', '["run"]\n', "\0\xff\n"):
+        (tmp_path / "report.jsonl").write_text(text)
+        assert run("run", *QUICK, "--to", str(tmp_path)) == 2
+        assert "report.jsonl, line 1: " in capsys.readouterr().err
+        assert (tmp_path / "report.jsonl").read_text() == text
+
+
+def test_a_budget_leaves_out_what_did_not_begin_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "report"
+    began = time.monotonic()
+    assert run("run", *LONG, "--family", "none,stop", "--jobs", "1", "--budget", "500ms", "--to", str(folder)) == 4
+    assert time.monotonic() - began < 5
+    captured = capsys.readouterr()
+    assert "time was up" in captured.err
+    (record,) = [record for record in read_records(folder) if record["kind"] == "cell"]
+    assert f"time was up after {len(record['seeds'])} of 400 seeds" in record["cut"]
+    assert 0 < len(record["seeds"]) < 400
+
+
+def test_seeds_beyond_a_share_are_run_in_parts_and_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mqcore_conformance.request as request
+
+    monkeypatch.setattr(request, "SEEDS_PER_PIECE", 2)
+    folder = tmp_path / "report"
+    assert run("run", *MEMORY[:-2], "--family", "kill", "--seeds", "5", "--to", str(folder)) == 0
+    *parts, whole = read_records(folder)[1:]
+    assert [part["kind"] for part in parts] == ["part", "part", "part"]
+    assert whole["name"] == "T0/memory/inproc/none/kill"
+    assert sorted(whole["seeds"]) == [0, 1, 2, 3, 4]
+    assert whole["runs"] == sum(part["runs"] for part in parts)
+    assert "part" not in (folder / "matrix.md").read_text()
+
+
+# ---- interrupts, crashes, full disks ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run of which one cell is done and others are under way, in two children."""
+    arguments = (*LONG[:-2], "--seeds", "300", "--family", "clock,none,kill,stop", "--jobs", "2")
+    process = start(tmp_path / "report", *arguments, "--budget", "1h", "--cell", "T0/", start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def children_of(process_id: int) -> list[int]:
+    text = Path(f"/proc/{process_id}/task/{process_id}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def wait_for_children(process: subprocess.Popen[str], folder: Path, count: int) -> list[int]:
+    """Return the children of a run once it has begun."""
+    while True:
+        begun = (folder / "report.jsonl").exists() and (folder / "report.jsonl").stat().st_size
+        children = children_of(process.pid)
+        if begun and len(children) >= count:
+            return children
+        assert process.poll() is None
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_valid_report_no_child_and_exit_130(
+    number: signal.Signals, long_run: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    children = wait_for_children(long_run, tmp_path / "report", 2)
+    long_run.send_signal(number)
+    out, err = long_run.communicate(timeout=20)
+    assert long_run.returncode == 130, err
+    assert "interrupted: 0 of 4 are in the report; the same command goes on" in err
+    assert "Traceback" not in out + err
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    folder = tmp_path / "report"
+    assert {path.name for path in folder.iterdir()} >= {"report.jsonl", "report.html", "matrix.md", "junit.xml"}
+    assert names_in(folder) == []
+
+
+def test_a_child_that_is_killed_makes_its_cell_an_error_and_the_run_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    process = start(folder, *LONG[:-2], "--seeds", "8", "--family", "none,stop", "--jobs", "1")
+    victim = wait_for_children(process, folder, 1)[0]
+    os.kill(victim, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 5, err
+    first, second = [record for record in read_records(folder) if record["kind"] == "cell"]
+    assert first["status"] == "ERROR"
+    assert "SIGKILL" in first["reason"]
+    assert second["status"] == "PASS"
+    assert "Traceback" not in out + err
+
+
+def test_two_runs_into_one_folder_and_the_lock_of_a_dead_one(
+    long_run: subprocess.Popen[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "report"
-    report = ReportFile(folder, {"seeds": 1})
-    assert run("run", *SMALL, "--to", str(folder)) == 2
-    assert "another run" in capsys.readouterr().err
-    report.close()
-    assert run("run", *SMALL, "--to", str(folder)) == 2
-    assert "other arguments" in capsys.readouterr().err
+    wait_for_children(long_run, tmp_path / "report", 2)
+    assert run("run", *QUICK, "--to", str(folder)) == 2
+    assert "another run writes it" in capsys.readouterr().err
+    long_run.kill()  # its children find nobody to tell, and end
+    long_run.wait()
+    arguments = (*LONG[:-2], "--seeds", "300", "--family", "clock,none,kill,stop", "--cell", "T0/")
+    assert run("run", *arguments, "--budget", "1ms", "--to", str(folder)) == 4
+    assert "another run" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "options", [("--family", "earthquake"), ("--flush", "maybe"), ("--clause", "G99"), ("--tier", "T7")]
-)
-def test_what_does_not_exist_is_refused_by_name(options, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("run", *options, "--to", str(tmp_path / "report")) == 2
-    assert options[1] in capsys.readouterr().err
+def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    arguments = (*MEMORY, "--family", "none,kill,stop,network", "--transport", "tcp", "--jobs", "1")
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))
+
+    process = start(folder, *arguments, preexec_fn=limit)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 5, err
+    assert err.count("\n") == 1
+    assert "File too large; what was finished is kept: make room" in err
+    kept = (folder / "report.jsonl").read_bytes()
+    assert kept.endswith(b"\n")
+    assert 0 < len(names_in(folder)) < 4
+    assert run("run", *arguments, "--to", str(folder)) == 0
+    assert (folder / "report.jsonl").read_bytes().startswith(kept)
+    assert len(names_in(folder)) == 4
 
 
-def test_list_explain_and_a_wrong_clause(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("list", "--estimate", "--storage", "memory") == 0
+# ---- the other verbs -------------------------------------------------------------------------------------------------
+
+
+def test_list_shows_exactly_what_runs_and_what_is_not_built_yet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--storage", "memory", "--transport", "inproc", "--flush", "none", "--clause", "G20", "--seed", "1")
+    assert run("list", *arguments, "--family", "none", "--output", "json") == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert run("run", *arguments, "--family", "none", "--to", str(tmp_path / "report")) in (0, 4)
+    ran = [record["name"] for record in read_records(tmp_path / "report") if "name" in record]
+    built = [one["name"] for one in listed if one["not_run"] != "not built yet"]
+    assert sorted(built) == sorted(ran)
+    later = {one["name"]: one["what"] for one in listed if one["not_run"] == "not built yet"}
+    assert {"T0+T1/raid/*/*/*", "T0+T1/*/quic/*/*", "T2/*/*/*/*"} < set(later)
+    assert "T0+T1/*/*/*/*, replication sync" in later
+
+
+def test_list_gives_reasons_and_an_estimate_by_jobs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list", "--estimate", "--storage", "memory", "--tier", "contract,T0,T1", "--jobs", "2") == 0
     out = capsys.readouterr().out
     assert "it has no disk" in out
+    assert "T1/memory/tcp/none/" in out
+    assert "contract/memory/" in out
     assert "needs replicas, not built yet" in out
-    assert "about " in out
-    assert run("explain", "g11") == 0
-    assert "a failed flush is final" in capsys.readouterr().out
-    assert run("explain", "G77") == 2
+    assert "with 2 processes" in out
 
 
-def test_a_violation_becomes_a_repro_that_replays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mqcore_conformance.report import write_repro
-
-    saboteur = next(one for one in SABOTEURS if one.name == "reply-before-flush")
-    result = run_cell(saboteur.cell, range(3), sabotage=saboteur.make, stop_at_first=True, extra_seeds_max=0)
-    failure = shrink(result.failures[0], saboteur.make, runs_max=20)
-    assert result.status is Status.FAIL
-    before = result.failures[0].plan
-    assert len(failure.plan.producers) <= len(before.producers)
-    assert sum(len(one.sends) for one in failure.plan.producers) <= sum(len(one.sends) for one in before.producers)
-    repro = tmp_path / write_repro(tmp_path, failure)
-    text = (repro / "failure.txt").read_text()
-    assert "G14 unjustified receipt" in text
-    assert "replay: mqcore conformance replay" in text
-    assert len(text.splitlines()) < 60
-    assert run("replay", str(repro)) == 0  # without the saboteur every clause holds
-    assert "every clause holds" in capsys.readouterr().out
+def test_explain_tells_of_every_clause_what_it_means_and_who_checks_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for clause in CLAUSES:
+        assert run("explain", clause) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"{clause} {CLAUSES[clause].name}\n")
+        assert "not checked" in out or ("looked at" in out and f"check_{clause.lower()}" in out)
+    assert run("explain", "g01") == 0
+    out = capsys.readouterr().out
+    assert "empty-flush" in out
+    assert "must_survive: what the oracle" in out
+    assert run("explain", "G99") == 2
+    assert "no clause 'G99'; did you mean" in capsys.readouterr().err
 
 
-def test_a_cell_whose_fault_never_bit_is_inconclusive() -> None:
-    names = ["cut-that-flushes", "kill-that-kills-nothing", "reply-before-flush", "drop-a-read"]
-    kills = list(run_selftest(names))
-    assert sorted(kill.name for kill in kills) == sorted(names)
-    assert [kill.name for kill in kills if kill.survived] == []
-    assert {kill.caught for kill in kills if kill.name in names[:2]} == {("INCONCLUSIVE",)}
+def test_families_that_explanations_name_exist() -> None:
+    families = {*FAMILIES, *T1_FAMILIES, "crash-points"}
+    words = " ".join(one.where for one in EXPLANATIONS.values()).replace(",", " ").replace(";", " ").split()
+    assert {word for word in words if "-" in word and not word.startswith("T")} <= families
 
 
-STRANGER = """
-[tool.mqcore.conformance]
-storage = "memory://"
-claims = "conformance.toml"
-families = ["kill"]
-seeds = 1
-"""
+def test_verbs_for_what_is_not_there_end_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("matrix", str(tmp_path)) == 2
+    assert run("diff", str(tmp_path), str(tmp_path)) == 2
+    assert run("replay", str(tmp_path)) == 2
+    assert run("replay", str(tmp_path / "nowhere")) == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
-def strangers_run(folder: Path, module: str, claims: str = "") -> subprocess.CompletedProcess[str]:
-    (folder / "pyproject.toml").write_text(STRANGER)
-    (folder / "conformance.toml").write_text(claims)
-    (folder / "test_conformance.py").write_text(module)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "G13 or left_out or claims", "."]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-
-
-def test_two_lines_in_a_strangers_repository_run_the_suite(tmp_path: Path) -> None:
-    ended = strangers_run(tmp_path, "from mqcore_conformance.suite import *\n", '[claims]\nappend_level = "memory"\n')
-    assert ended.returncode == 0, ended.stdout
-    assert "passed" in ended.stdout
-
-
-def test_a_clause_that_is_overridden_or_a_claim_that_is_not_borne_out_fails(tmp_path: Path) -> None:
-    module = "from mqcore_conformance.suite import *\ndef test_simulation():\n    pass\n"
-    ended = strangers_run(tmp_path, module, '[claims]\nflush_level = "disk"\n')
-    assert ended.returncode == 1
-    assert "state what is known to fail as [[xfail]]" in ended.stdout
-    assert "claimed flush_level = 'disk', the part declares 'memory'" in ended.stdout
-
-
-def test_diff_tells_what_changed_colour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, status in (("old", "PASS"), ("new", "FAIL")):
-        (tmp_path / name).mkdir()
-        record = {"kind": "check", "name": "contract/x/y", "clause": "G01", "status": status}
-        (tmp_path / name / "report.jsonl").write_text(json.dumps(record) + "\n")
-    assert run("diff", str(tmp_path / "old"), str(tmp_path / "new")) == 1
-    assert capsys.readouterr().out == "contract/x/y G01: PASS -> FAIL\n"
-    assert run("diff", str(tmp_path / "old"), str(tmp_path / "old")) == 0
-
-
-def test_a_claims_file_states_known_failures_with_reason_and_issue(tmp_path: Path) -> None:
-    path = tmp_path / "conformance.toml"
-    path.write_text(
-        '[claims]\nflush_level = "disk"\n[[xfail]]\nclause = "G03"\ncell = "T0/*"\nreason = "slow"\nissue = "#7"\n'
-    )
-    claims = load_claims(path)
-    assert claims.judge("G03", "T0/mmap/tcp/sync/slow", Status.FAIL) is Status.XFAIL
-    assert claims.judge("G03", "T0/mmap/tcp/sync/slow", Status.PASS) is Status.XPASS
-    assert claims.judge("G01", "T0/mmap/tcp/sync/slow", Status.FAIL) is Status.FAIL
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '[[xfail]]\nclause = "G03"\n',
-        '[[xfail]]\nclause = "G99"\nreason = "r"\nissue = "i"\n',
-        '[[xfail]]\nclause = "G03"\nreason = " "\nissue = "i"\n',
-        "[claims]\ncolour = 1\n",
-        "not toml at all [",
-    ],
-)
-def test_a_broken_claims_file_is_named(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "conformance.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigurationError, match=r"conformance\.toml"):
-        load_claims(path)
-
-
-def test_a_storage_with_io_of_its_own_is_not_simulated_and_says_why() -> None:
-    cell = Cell(tier="T0", storage="mmap://{dir}", transport="tcp", flush="sync", family="kill")
-    result = run_cell(cell, [1], not_run="own I/O")
-    assert result.status is Status.NOT_RUN
-    assert set(result.statuses.values()) == {Status.NOT_RUN}
+def test_a_record_of_another_time_is_shown_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *MEMORY, "--family", "none", "--to", str(folder)) == 0
+    (folder / "report.html").unlink()
+    capsys.readouterr()
+    assert run("matrix", str(folder)) == 0
+    assert "| T0 | `memory://` | inproc | none | none | pass |" in capsys.readouterr().out
+    assert (folder / "report.html").exists()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from mqcore.batch import HEADER_BYTES, MAGIC, BatchHeader, unpack_header
+from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, MAGIC, BatchHeader, unpack_header
 from mqcore.errors import CorruptionError
 from mqcore.ports import FileSystem
 from mqcore.testing import ModelDisk
@@ -98,6 +98,8 @@ def _places(files: Mapping[str, bytes], batch: Appended) -> Iterator[_Place]:
     for path, content in files.items():
         for header, position in _headers(content):
             its_own = header.epoch == batch.epoch and batch.base_offset <= header.base_offset < batch.next_offset
+            if header.attributes & ATTRIBUTE_CONTROL:
+                continue  # the broker's own, without an offset
             if its_own and header.size <= batch.end_position - batch.position:
                 written = content[position : position + header.size]
                 yield _Place(path=path, position=position, header=header, written=written)
@@ -137,4 +139,4 @@ def _rows(data: bytes, begin: int) -> list[str]:
         row = data[start : start + ROW_BYTES]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
         rows.append(f"  {start:6x}  {row.hex(' '):{ROW_BYTES * 3}} |{text}|")
-    return rows or ["  (nothing)"]
+    return rows or ["  nothing: the file ends before it"]

@@ -82,6 +82,11 @@ def cell_detail(cell: Record, anchor: str, pages: Pages) -> str:
     ]
     if chips:
         lines.append(f"<h3>Clauses</h3><p>{''.join(chips)}</p>")
+    for number, failure in enumerate(cell["failures"][:FAILURES_SHOWN_MAX]):
+        lines += _failure(failure, pages, inside=number < INSIDE_PER_CELL_MAX)
+    more = len(cell["failures"]) - FAILURES_SHOWN_MAX
+    if more > 0:
+        lines.append(f"<p>... and {more} more seeds failed; report.jsonl names them.</p>")
     if cell["seeds"]:
         how = cell["how"][:1].upper() + cell["how"][1:]
         events = f"{cell['events']:,}".replace(",", " ")
@@ -90,11 +95,6 @@ def cell_detail(cell: Record, anchor: str, pages: Pages) -> str:
             f"{events} events, {cell['seconds']:.1f} s. Storage <code>{_text(cell['storage'])}</code></p>"
         )
     lines += _witnesses(cell["witnesses"])
-    for number, failure in enumerate(cell["failures"][:FAILURES_SHOWN_MAX]):
-        lines += _failure(failure, pages, inside=number < INSIDE_PER_CELL_MAX)
-    more = len(cell["failures"]) - FAILURES_SHOWN_MAX
-    if more > 0:
-        lines.append(f"<p>... and {more} more seeds failed; report.jsonl names them.</p>")
     lines += _printed(cell.get("printed", ""))
     return "\n".join([*lines, "</section>"])
 
@@ -112,7 +112,7 @@ def check_detail(check: Record, anchor: str, pages: Pages) -> str:
         lines.append(f"<p>Replay: <code>{_escape(pages.replay(repro))}</code></p>")
         place = pages.repro(repro)
         if place is not None:
-            lines += _explanation(place)
+            lines += _explanation(place, shown=True)
     lines += _printed(check.get("printed", ""))
     return "\n".join([*lines, "</section>"])
 
@@ -135,9 +135,11 @@ def _failure(failure: Mapping[str, object], pages: Pages, *, inside: bool) -> li
     return lines
 
 
-def _explanation(place: Path) -> list[str]:
+def _explanation(place: Path, *, shown: bool = False) -> list[str]:
     text = _read(place / "failure.txt")
-    return [f"<details><summary>Explanation</summary><pre>{_escape(text)}</pre></details>"] if text else []
+    if not text:
+        return []
+    return [f"<details{' open' * shown}><summary>Explanation</summary><pre>{_escape(text)}</pre></details>"]
 
 
 def _bytes(place: Path) -> list[str]:

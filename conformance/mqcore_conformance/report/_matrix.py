@@ -43,13 +43,14 @@ def _made_with(records: Sequence[Record]) -> list[str]:
     made_with = next((record.get("made_with") for record in records if record["kind"] == "run"), None)
     if not isinstance(made_with, dict) or not made_with:
         return []
-    return [", ".join(f"{name} {value}" for name, value in made_with.items()) + ".", ""]
+    return [", ".join(f"{_cell(name)} {_cell(value)}" for name, value in made_with.items()) + ".", ""]
 
 
 def _cell(text: object) -> str:
     """Return text that a Markdown table takes as text."""
-    plain = " ".join(str(text).split())
-    return "".join(f"\\{letter}" if letter in "|<>[]`*_\\" else letter for letter in plain)
+    plain = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+    plain = "".join(f"\\{letter}" if letter in "|[]`*_\\" else letter for letter in plain)
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -62,7 +63,7 @@ def _grid(cells: Sequence[Record]) -> list[str]:
     families = list(dict.fromkeys(cell["family"] for cell in cells))
     by_row: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for cell in cells:
-        row = (cell["tier"], f"`{_plain_code(cell['storage'])}`", _cell(cell["transport"]), _cell(cell["flush"]))
+        row = (_cell(cell["tier"]), f"`{_plain_code(cell['storage'])}`", _cell(cell["transport"]), _cell(cell["flush"]))
         by_row.setdefault(row, {}).setdefault(cell["family"], []).append(cell["status"])
     rows = [
         [*row, "none", *(SIGNS[status_of(found[family])] if family in found else "-" for family in families)]
@@ -72,7 +73,7 @@ def _grid(cells: Sequence[Record]) -> list[str]:
 
 
 def _plain_code(text: str) -> str:
-    return "".join(letter for letter in text if letter.isprintable() and letter not in "`|")
+    return "".join(letter for letter in text if letter.isprintable() and letter not in "`|<>")
 
 
 def _not_built() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import CellResult, label_of
 from mqcore_conformance.contract import CheckResult
+from mqcore_conformance.report._repro import safety_first
 from mqcore_conformance.report._timeline import without_repeats
 from mqcore_conformance.verdicts import Status
 
@@ -98,7 +99,7 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
                         "events": list(one.events[:VIOLATIONS_MAX]),
                         "text": without_repeats(str(one)),
                     }
-                    for one in failure.violations[:VIOLATIONS_MAX]
+                    for one in safety_first(failure.violations)[:VIOLATIONS_MAX]
                 ],
                 "error": failure.result.error,
                 "exits": failure.result.exits[:5],
@@ -192,17 +193,33 @@ def _checked(line: bytes, where: str) -> Record:
         record: Record = json.loads(line)
     except (ValueError, RecursionError):
         raise ConfigurationError(f"{where}: not JSON; this is no report of mqcore conformance") from None
-    fields = _KINDS.get(record.get("kind", "")) if isinstance(record, dict) else None
+    fields = _KINDS.get(str(record.get("kind"))) if isinstance(record, dict) else None
     if fields is None:
         raise ConfigurationError(f"{where}: no record of a report of mqcore conformance")
     for name, kind in fields.items():
         if not isinstance(record.get(name), kind):
             raise ConfigurationError(f"{where}: {name!r} is missing or of another type; the report was changed")
+    if not all(map(_is_failure, record.get("failures", ()))) or not all(map(_is_seed, record.get("seeds", ()))):
+        raise ConfigurationError(f"{where}: failures or seeds are of another form; the report was changed")
     statuses = [record.get("status", "PASS"), *record.get("clauses", {}).values()]
     unknown = [status for status in statuses if status not in _ORDER]
     if unknown:
         raise ConfigurationError(f"{where}: no status {unknown[0]!r}; the report was changed")
     return record
+
+
+def _is_failure(value: object) -> bool:
+    if not isinstance(value, dict) or not {"seed", "repro", "error", "violations"} <= value.keys():
+        return False
+    violations = value["violations"]
+    return isinstance(violations, list) and all(
+        isinstance(one, dict) and isinstance(one.get("text"), str) and isinstance(one.get("clause"), str)
+        for one in violations
+    )
+
+
+def _is_seed(value: object) -> bool:
+    return isinstance(value, int)
 
 
 def exit_code_of(records: Iterable[Record], *, complete: bool = True) -> int:

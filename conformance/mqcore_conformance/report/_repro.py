@@ -32,6 +32,7 @@ __all__ = [
     "explain_failure",
     "headline",
     "load_repro",
+    "safety_first",
     "write_repro",
 ]
 
@@ -39,6 +40,7 @@ PLAN, FACTS, HISTORY, EXPLANATION, BYTES = "plan.json", "repro.json", "history.j
 SHOWN_MAX = 5
 EVENTS_MAX = 40
 NEAR = 6
+LIVENESS = "G13"
 COLUMNS_MAX = 118
 LINE_CHARS_MAX = 160
 FILE_BYTES_MAX = 16 * 1024 * 1024
@@ -114,10 +116,19 @@ def _facts(file: Path) -> dict[str, Any]:
         facts = json.loads(_read(file))
     except (ValueError, RecursionError):
         facts = None
-    sane = isinstance(facts, dict) and facts.get("tier") in ("T0", "T1") and isinstance(facts.get("cell"), str)
-    if not sane or not isinstance(facts.get("clauses"), list) or not all(one in CLAUSES for one in facts["clauses"]):
+    if not isinstance(facts, dict) or not _is_sane(facts):
         raise ConfigurationError(f"{file}: tier, cell or clauses cannot be; run the suite again")
-    return facts  # type: ignore[no-any-return]
+    return facts
+
+
+def _is_sane(facts: dict[str, Any]) -> bool:
+    clauses = facts.get("clauses")
+    return (
+        facts.get("tier") in ("T0", "T1")
+        and isinstance(facts.get("cell"), str)
+        and isinstance(clauses, list)
+        and all(clause in CLAUSES for clause in map(str, clauses))
+    )
 
 
 def cell_of(plan: Plan, tier: str = "T0") -> Cell:
@@ -181,23 +192,29 @@ def _flush_of(partition: str, offset: int, history: Sequence[Event]) -> int | No
     return None
 
 
+def safety_first(violations: Sequence[Violation]) -> list[Violation]:
+    """Return violations with those of liveness last: what was lost says more than what it took."""
+    return sorted(violations, key=lambda one: one.clause == LIVENESS)
+
+
 def explain_failure(failure: Failure, cell: Cell | None = None) -> list[str]:
     """Return a screen of explanation: promise against observation, and the events around it."""
     cell = cell or cell_of(failure.plan)
     history = failure.result.history
     lines = []
-    for violation in failure.violations[:SHOWN_MAX]:
+    violations = safety_first(failure.violations)
+    for violation in violations[:SHOWN_MAX]:
         lines += _wrapped(headline(violation, cell, history))
     if len(failure.violations) > SHOWN_MAX:
         lines.append(f"... and {len(failure.violations) - SHOWN_MAX} more violations")
     if failure.result.error:
         lines += _wrapped(f"the engine could not finish: {failure.result.error}")
-    for clause in dict.fromkeys(violation.clause for violation in failure.violations[:SHOWN_MAX]):
+    for clause in dict.fromkeys(violation.clause for violation in violations[:SHOWN_MAX]):
         lines += _wrapped(f"promised: {clause} {CLAUSES[clause].name}: {CLAUSES[clause].statement}", lines_max=3)
     faults = [f"{fault.kind} at {fault.trigger} {fault.when}" for fault in failure.plan.faults]
     planned = without_repeats(", ".join(faults)) or "none"
     lines += _wrapped(f"plan: {cell.name}, seed {failure.seed}; faults planned: {planned}")
-    marked = [index for violation in failure.violations[:3] for index in violation.events[:4]]
+    marked = [index for violation in violations[:3] for index in violation.events[:4]]
     for line in timeline(history, marked, near=NEAR, lines_max=EVENTS_MAX):
         mark = ">" if line.marked else " "
         lines.append(f"{mark} {line.number:>6} {line.time:>12}  {line.what:18} {line.detail}"[:LINE_CHARS_MAX].rstrip())

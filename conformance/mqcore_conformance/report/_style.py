@@ -19,8 +19,7 @@ vertical-align:top}
 th{background:var(--panel);font-weight:600}thead th{position:sticky;top:0}
 td.s{padding:0;text-align:center;vertical-align:middle}td.s a,td.s span{display:block;padding:.25rem .5rem;
 color:inherit;text-decoration:none;white-space:nowrap}td.s a:hover{text-decoration:underline}
-a:focus-visible,button:focus-visible,summary:focus-visible,section:focus-visible{outline:3px solid var(--link);
-outline-offset:-2px}
+a:focus-visible,summary:focus-visible{outline:3px solid var(--link);outline-offset:-2px}section{outline:none}
 .chip{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;margin:.1rem .15rem .1rem 0;text-decoration:none;
 color:inherit}
 .PASS{background:var(--pass)}.FAIL,.XPASS{background:var(--fail);font-weight:600}

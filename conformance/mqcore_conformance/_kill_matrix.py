@@ -22,7 +22,7 @@ def kill_line(kill: Kill) -> str:
 
 
 def _marks(kill: Kill) -> list[str]:
-    if kill.group == "injector":
+    if kill.group in ("injector", "checker"):
         return ["-"] * len(CHECKERS)
     return [
         ("X" if clause == kill.expected else "x") if clause in kill.caught else "." for clause in CHECKERS

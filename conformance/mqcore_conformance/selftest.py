@@ -17,7 +17,18 @@ import attrs
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
-from mqcore_conformance.saboteurs import INJECTORS, MMAP, RECORDERS, SABOTEURS, Saboteur, plans_of
+from mqcore_conformance.saboteurs import (
+    CHECKER_SABOTEURS,
+    INJECTORS,
+    MMAP,
+    RECORDERS,
+    SABOTEURS,
+    Saboteur,
+    mutants,
+    noticed_by,
+    plans_of,
+    stories_judged_otherwise,
+)
 from mqcore_conformance.simulation import run_plan
 from mqcore_conformance.verdicts import Status
 
@@ -26,11 +37,16 @@ __all__ = ["GROUPS", "Kill", "run_selftest", "saboteur_names"]
 GREEN_SEEDS = 2
 INJECTOR_SEEDS = 3
 RECORDER_SEEDS = 40
+MUTANT_TASKS = 4
+NOTICED_SHARE_MIN = 0.85
+"""Least share of the checkers' mutants that stories tell apart; some change what is said, or how fast, only."""
+NOTICED = "noticed"
 MISFITS = (": TypeError: ", ": AttributeError: ", ": LookupError: ")
 
 GROUPS = {
     "core": "parts with a real bug: their clause turns red in their cell",
     "injector": "faults that do not strike: their cell ends INCONCLUSIVE",
+    "checker": "checkers that judge carelessly: a story is judged otherwise than it is told",
     "recorder": "a record of a sound run that says what did not happen: a clause turns red",
 }
 """What kinds of saboteurs there are, in the order in which they are told of."""
@@ -75,6 +91,10 @@ def _tasks() -> dict[str, Callable[[], Kill]]:
         tasks[saboteur.name] = partial(_run_saboteur, saboteur)
     for saboteur in INJECTORS:
         tasks[saboteur.name] = partial(_run_injector, saboteur)
+    for name in CHECKER_SABOTEURS:
+        tasks[name] = partial(_run_checker, name)
+    for part in range(MUTANT_TASKS):
+        tasks[f"checker-mutants-{part + 1}"] = partial(_run_mutants, part)
     for name in RECORDERS:
         tasks[name] = partial(_run_recorder, name)
     return tasks
@@ -171,6 +191,43 @@ def _run_injector(saboteur: Saboteur) -> Kill:
         example="; ".join(str(violation) for failure in result.failures for violation in failure.violations)
         or result.reason,
     )
+
+
+# ---- careless checkers -------------------------------------------------------------------------------------------
+
+
+def _run_checker(name: str) -> Kill:
+    make = CHECKER_SABOTEURS[name]
+    otherwise = stories_judged_otherwise(make())
+    return Kill(
+        name=name,
+        group="checker",
+        bug=_lower((make.__doc__ or "").strip().rstrip(".")),
+        cell=f"{len(otherwise)} stories",
+        expected=NOTICED,
+        caught=(NOTICED,) if otherwise else (),
+        example=f"judged otherwise: {', '.join(otherwise[:3])}" if otherwise else "",
+    )
+
+
+def _run_mutants(part: int) -> Kill:
+    """Every ``MUTANT_TASKS``-th mutant of the checkers."""
+    chosen = list(mutants())[part::MUTANT_TASKS]
+    missed = [mutant for mutant, story in noticed_by(chosen) if not story]
+    noticed = len(chosen) - len(missed)
+    return Kill(
+        name=f"checker-mutants-{part + 1}",
+        group="checker",
+        bug="one comparison, sign or condition of the checkers changed at a time",
+        cell=f"{noticed} of {len(chosen)} mutants",
+        expected=NOTICED,
+        caught=(NOTICED,) if noticed >= NOTICED_SHARE_MIN * len(chosen) else (),
+        example=f"not told apart: {'; '.join(map(str, missed))}" if missed else "",
+    )
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 # ---- records that are not true -----------------------------------------------------------------------------------

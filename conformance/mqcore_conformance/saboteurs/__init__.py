@@ -4,7 +4,21 @@ A saboteur that survives means that the suite cannot see its bug: the selftest f
 """
 
 from mqcore_conformance.saboteurs._catalogue import INJECTORS, SABOTEURS
+from mqcore_conformance.saboteurs._checkers import CHECKER_SABOTEURS, stories_judged_otherwise
 from mqcore_conformance.saboteurs._model import MMAP, Saboteur, plans_of
+from mqcore_conformance.saboteurs._mutants import Mutant, mutants, noticed_by
 from mqcore_conformance.saboteurs._records import RECORDERS
 
-__all__ = ["INJECTORS", "MMAP", "RECORDERS", "SABOTEURS", "Saboteur", "plans_of"]
+__all__ = [
+    "CHECKER_SABOTEURS",
+    "INJECTORS",
+    "MMAP",
+    "RECORDERS",
+    "SABOTEURS",
+    "Mutant",
+    "Saboteur",
+    "mutants",
+    "noticed_by",
+    "plans_of",
+    "stories_judged_otherwise",
+]

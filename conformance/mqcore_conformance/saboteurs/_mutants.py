@@ -21,6 +21,8 @@ __all__ = ["Mutant", "mutants", "noticed_by"]
 
 REAL = "mqcore_conformance.checkers"
 COPY = "mqcore_conformance_mutant"
+LEAVES = frozenset({"_consumers", "_content", "_flushes", "_loss", "_observed"})
+"""Those that only the package imports."""
 MODULES = ("_policies", "_facts", "_consumers", "_content", "_flushes", "_loss", "_observed", "")
 """Modules of the checkers, each after those that it imports."""
 
@@ -144,6 +146,7 @@ def _name(module: str) -> str:
 class _Loader:
     """Makes copies of the checkers; keeps the trees, and the compiled modules that are as they were."""
 
+    loaded: dict[str, types.ModuleType] = attrs.field(factory=dict)
     trees: dict[str, ast.Module] = attrs.field(factory=lambda: {module: _tree(module) for module in MODULES})
     code: dict[str, types.CodeType] = attrs.field(factory=dict)
 
@@ -151,8 +154,12 @@ class _Loader:
         """Load a copy, changed by ``mutant``, and return its package."""
         package = sys.modules[COPY] = types.ModuleType(COPY)
         package.__path__ = []
+        is_leaf = mutant is not None and mutant.module in LEAVES
         for module in MODULES:
             name = _name(module)
+            if is_leaf and module and module in self.loaded and mutant is not None and module != mutant.module:
+                sys.modules[name] = self.loaded[module]
+                continue
             loaded = package if not module else types.ModuleType(name)
             sys.modules[name] = loaded
             if mutant is not None and mutant.module == module:
@@ -163,12 +170,15 @@ class _Loader:
             else:
                 code = self.code[module] = compile(self.trees[module], name, "exec")
             exec(code, loaded.__dict__)
+            if mutant is None:
+                self.loaded[module] = loaded
         return package
 
 
 def noticed_by(chosen: Sequence[Mutant]) -> Iterator[tuple[Mutant, str]]:
     """Give each mutant with the story that it judges otherwise than it is told (empty: none tells it apart)."""
     loader = _Loader()
+    loader.load(None)
     told = [(tale.name, tale.events, set(tale.clauses)) for tale in STORIES.values()]
     try:
         for mutant in chosen:

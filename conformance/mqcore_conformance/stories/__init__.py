@@ -7,7 +7,8 @@ import mqcore_conformance.stories._consumers
 import mqcore_conformance.stories._content
 import mqcore_conformance.stories._flushes
 import mqcore_conformance.stories._loss
-import mqcore_conformance.stories._observed  # noqa: F401 - importing them tells the stories
+import mqcore_conformance.stories._observed
+import mqcore_conformance.stories._policies  # noqa: F401 - importing them tells the stories
 from mqcore_conformance.stories._story import STORIES, Story, Tale
 
 __all__ = ["STORIES", "Story", "Tale"]

@@ -124,6 +124,13 @@ def what_retention_took_was_not_lost() -> Story:
     return story.drain((1, 1, ["b", "c"]), start=1)
 
 
+@good
+def nobody_knows_what_is_left_when_nobody_drained() -> Story:
+    story = Story("none").invoke("a").end("a", "unknown").invoke("b").end("b", "unknown")
+    return story.fetch("r", 0, (0, 1, ["a"])).restart().fetch("r", 1, (1, 2, ["b"]))
+
+
+
 # ---- G08 ---------------------------------------------------------------------------------------------------------
 
 
@@ -202,3 +209,23 @@ def what_was_read_is_reported_as_damaged() -> Story:
 @good
 def what_was_read_lies_below_the_start() -> Story:
     return _abc().fetch("r", 0, (0, 1, ["a", "b"])).restart().drain((2, 1, ["c"]), start=2)
+
+
+@bad("G08", UNSTABLE)
+def flushed_before_the_flush_that_failed_read_and_gone() -> Story:
+    story = Story("none").append(0, 0).invoke("a").append(0, 1).flush(1).end("a", "unknown")
+    story.fetch("r", 0, (0, 1, ["a"])).fault("flush-error").restart("process-kill")
+    return story.drain(end=0)
+
+
+@good
+def a_failed_flush_may_take_what_was_read_under_no_policy() -> Story:
+    story = Story("none").append(0, 0).invoke("a").append(0, 1).end("a", "unknown")
+    story.fetch("r", 0, (0, 1, ["a"])).fault("flush-error").restart("process-kill")
+    return story.drain(end=0)
+
+
+@good
+def what_recovery_found_is_read_before_the_first_append() -> Story:
+    story = Story().append(0, 0).invoke("a").append(0, 1).end("a", "unknown").restart("process-kill")
+    return story.fetch("r", 0, (0, 1, ["a"])).append(1, 1).drain((0, 1, ["a"]))

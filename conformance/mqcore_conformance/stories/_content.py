@@ -52,6 +52,11 @@ def read_before_it_was_sent() -> Story:
     return Story("none").fetch("r", 0, (0, 1, ["a"])).send("a", 0, "page-cache").drain((0, 1, ["a"]))
 
 
+@bad("G04", PHANTOM)
+def what_nobody_sent_is_there_twice() -> Story:
+    return Story().drain((0, 1, ["x", "x"]))
+
+
 @good
 def an_unknown_send_may_be_there() -> Story:
     return _unknown("a").drain((0, 1, ["a"]))

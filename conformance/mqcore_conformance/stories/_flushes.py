@@ -81,6 +81,20 @@ def asked_before_the_failure_and_answered_after_it() -> Story:
     return story.drain((0, 1, ["a"]))
 
 
+@good
+def a_duplicate_of_what_was_flushed_before_is_answered() -> Story:
+    story = Story().append(0, 0).invoke("a", idempotent=True).append(0, 1).flush(1).end("a", "unknown")
+    story.flush(1, failed=True).invoke("a", attempt=2, idempotent=True).ack("a", 0, attempt=2, duplicate=True)
+    return story.drain((0, 1, ["a"]))
+
+
+@good
+def a_reader_is_refused_after_the_failure() -> Story:
+    story = _appended().flush(1, failed=True).end("a", "unknown").refuse("r", 0, "storage-stopped").fetch("r", 0)
+    return story.drain((0, 1, ["a"]))
+
+
+
 # ---- G12 ---------------------------------------------------------------------------------------------------------
 
 
@@ -215,3 +229,32 @@ def a_duplicate_of_what_recovery_found() -> Story:
 def a_weaker_send_states_the_weaker_level() -> Story:
     story = Story(weakest="none").append(0, 0).invoke("a", policy="none").append(0, 1).ack("a", 0, "page-cache")
     return story.drain((0, 1, ["a"]))
+
+
+@good
+def a_flush_covers_the_first_of_two_appends() -> Story:
+    story = Story().append(0, 0).invoke("a").append(0, 1).invoke("b").append(1, 2).flush(1).ack("a", 0)
+    return story.flush(2).ack("b", 1).drain((0, 1, ["a", "b"]))
+
+
+@good
+def a_duplicate_is_answered_before_the_first_append_of_the_life_that_found_it() -> Story:
+    story = Story().append(0, 0).invoke("a", idempotent=True).append(0, 1).end("a", "unknown")
+    story.restart("process-kill").invoke("a", attempt=2, idempotent=True).ack("a", 0, attempt=2, duplicate=True)
+    return story.append(1, 1).drain((0, 1, ["a"]))
+
+
+@bad("G14", UNJUSTIFIED)
+def a_flush_of_the_life_before_is_told_late() -> Story:
+    story = Story().append(0, 0).restart("process-kill").append(0, 0).invoke("a").append(0, 1)
+    return story.flush(1, life=1).ack("a", 0).flush(1).drain((0, 1, ["a"]))
+
+
+@bad("G14", UNJUSTIFIED)
+def acknowledged_and_never_appended() -> Story:
+    return Story("none").append(0, 0).invoke("a").ack("a", 0, "page-cache").drain((0, 1, ["a"]))
+
+
+@bad("G14", UNJUSTIFIED)
+def another_epoch_where_nobody_watches_the_storage() -> Story:
+    return Story().invoke("a").ack("a", 0, epoch=7).drain((0, 7, ["a"]))

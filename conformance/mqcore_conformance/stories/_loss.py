@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mqcore_conformance.histories import REFUSES_TO_START, Probed
 from mqcore_conformance.stories._story import OTHER, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
@@ -114,6 +115,18 @@ def a_rejected_send_is_not_a_loss() -> Story:
 def a_failed_flush_may_take_what_was_not_flushed() -> Story:
     story = Story("none").append(0, 0).invoke("a").append(0, 1).ack("a", 0, "page-cache")
     return story.fault("flush-error").restart("process-kill").drain(end=0)
+
+
+@bad("G01", LOST)
+def a_failed_flush_excuses_no_loss_of_what_was_on_disk() -> Story:
+    return Story().append(0, 0).store("a", 0).fault("flush-error").restart("process-kill").drain(end=0)
+
+
+@bad("G01", LOST)
+def lost_in_a_kill_counts_towards_no_bound() -> Story:
+    story = Story("async(max_messages=1)").send("a", 0, "page-cache").send("b", 1, "page-cache")
+    return story.restart("process-kill").drain(end=0)
+
 
 
 # ---- G02 ---------------------------------------------------------------------------------------------------------
@@ -253,3 +266,25 @@ def what_is_drained_is_not_lost() -> Story:
     for offset, name in enumerate("abc"):
         story.send(name, offset, "page-cache")
     return story.restart().drain((0, 1, ["a", "b"]))
+
+
+@bad("G03", UNBOUNDED)
+def a_failed_flush_may_take_no_more_than_the_bound() -> Story:
+    story = Story("async(max_messages=1)").append(0, 0)
+    for offset, name in enumerate("ab"):
+        story.invoke(name).append(offset, offset + 1).ack(name, offset, "page-cache")
+    return story.fault("flush-error").restart("process-kill").drain(end=0)
+
+
+@bad("G03", UNBOUNDED)
+def another_question_that_holds_excuses_nothing() -> Story:
+    return _three_lost("async(max_messages=2)").add(Probed, clause="G18", question="an option", holds=True)
+
+
+@good
+def a_broker_that_refuses_to_start_loses_nothing_silently() -> Story:
+    story = Story("async(max_messages=1)")
+    for offset, name in enumerate("abc"):
+        story.send(name, offset, "page-cache")
+    story.fault("power-cut").fault("rot", hit=1)
+    return story.add(Probed, clause="G12", question=REFUSES_TO_START, holds=True)

@@ -12,6 +12,7 @@ import attrs
 
 from mqcore_conformance.histories import (
     DRAIN,
+    Altered,
     Appended,
     Completed,
     Drained,
@@ -105,8 +106,13 @@ class Story:
     def flush(self, until: int, *, failed: bool = False, partition: str = P, **fields: Any) -> Story:
         """A flush ends that covers what lies below offset ``until``."""
         return self.add(
-            Flushed, life=self.life, ends=((partition, until * BATCH_BYTES),), failed=failed, **fields
+            Flushed, ends=((partition, until * BATCH_BYTES),), failed=failed, **{"life": self.life, **fields}
         )
+
+    def alter(self, outcome: str = "done", *, asked_at: int | None = None, topic: str = "t", **changes: str) -> Story:
+        """The policies of a topic change, by a request that was made just before or at event ``asked_at``."""
+        asked = len(self.events) if asked_at is None else asked_at
+        return self.add(Altered, topic=topic, asked_at=asked, outcome=outcome, **changes)
 
     # ---- producers -------------------------------------------------------------------------------------------
 

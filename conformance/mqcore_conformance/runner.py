@@ -106,18 +106,19 @@ def run_request(
         deadline=deadline,
         kept_from_children=[report.descriptor],
     )
-    for event in events:
-        if isinstance(event, Ran):
-            watcher.ran(event.piece, event.runs)
-        elif isinstance(event, Ended):
-            record = _judged(_record_of(event), request.claims)
-            report.write(record)
-            left, cut = left - 1, cut or bool(record.get("cut"))
-            watcher.recorded(record, event.piece)
-            if record["kind"] == "part":
-                _merge(report, event.piece)
-        else:
-            watcher.ticks()
+    with contextlib.closing(events):  # no child outlives whatever ends this loop
+        for event in events:
+            if isinstance(event, Ran):
+                watcher.ran(event.piece, event.runs)
+            elif isinstance(event, Ended):
+                record = _judged(_record_of(event), request.claims)
+                report.write(record)
+                left, cut = left - 1, cut or bool(record.get("cut"))
+                watcher.recorded(record, event.piece)
+                if record["kind"] == "part":
+                    _merge(report, event.piece)
+            else:
+                watcher.ticks()
     if interrupt.happened:
         return Ending.INTERRUPTED
     return Ending.OUT_OF_TIME if left or cut else Ending.COMPLETE

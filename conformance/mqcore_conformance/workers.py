@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
@@ -88,7 +88,7 @@ def run_in_children(
     folder: Path | None = None,
     deadline: float | None = None,
     kept_from_children: Iterable[int] = (),
-) -> Iterator[Ended[T] | Ran[T] | Tick]:
+) -> Generator[Ended[T] | Ran[T] | Tick, None, None]:
     """Do ``work(piece, tell)`` for every piece, ``jobs`` at once, each in a child; give what becomes of them.
 
     Ends early when ``interrupt`` happens (unfinished pieces are dropped) or ``deadline`` of ``time.perf_counter`` has

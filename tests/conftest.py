@@ -7,10 +7,12 @@ environment variable ``MQCORE_TEST_REQUIRE`` (comma-separated) fails its tests i
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 import os
 import socket
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -57,8 +59,24 @@ def _source_tree() -> str | None:
     return "the tests are not inside mqcore's source folder"
 
 
+def _eatmydata() -> str | None:
+    if ctypes.util.find_library("eatmydata"):
+        return None
+    return "libeatmydata is not installed; apt-get install eatmydata"
+
+
+def _dirty_pages() -> str | None:
+    if importlib.util.find_spec("mqcore_conformance") is None:
+        return "mqcore_conformance is not installed"
+    from mqcore_conformance.processes import why_no_dirty_pages
+
+    return why_no_dirty_pages(tempfile.gettempdir()) or None
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "atheris": _package("atheris", "atheris"),
+    "dirty-pages": _dirty_pages,
+    "eatmydata": _eatmydata,
     "ipv6": _ipv6,
     "linux": _linux,
     "lz4": _package("lz4", "'mqcore[lz4]'"),

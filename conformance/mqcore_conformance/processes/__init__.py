@@ -1,6 +1,7 @@
 """T1: real broker processes over real transports, a recorder process, a proxy, faulty ports; the same checkers."""
 
-from mqcore_conformance.processes._addresses import why_no_address
+from mqcore_conformance.broker_process._pages import why_no_dirty_pages
+from mqcore_conformance.processes._eatmydata import why_no_eatmydata
 from mqcore_conformance.processes._families import (
     CONTROLLED_FAMILIES,
     PROXY_FAMILIES,
@@ -9,7 +10,6 @@ from mqcore_conformance.processes._families import (
     simpler_plans,
 )
 from mqcore_conformance.processes._feasible import why_not_in_processes
-from mqcore_conformance.processes._pages import why_no_dirty_pages
 from mqcore_conformance.processes._run import run_processes
 from mqcore_conformance.processes._shrinking import run_until_shown, shrink_processes
 
@@ -23,5 +23,6 @@ __all__ = [
     "shrink_processes",
     "simpler_plans",
     "why_no_dirty_pages",
+    "why_no_eatmydata",
     "why_not_in_processes",
 ]

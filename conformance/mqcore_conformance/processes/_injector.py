@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import trio
 
+from mqcore_conformance.broker_process._pages import why_no_dirty_pages
 from mqcore_conformance.histories import Completed, Fetched, Invoked, Probed
 from mqcore_conformance.plans import TOPIC, ConsumerPlan, FaultPlan
-from mqcore_conformance.processes._pages import why_no_dirty_pages
 from mqcore_conformance.processes._proxy import Proxy
 from mqcore_conformance.processes._recordings import Recording
 from mqcore_conformance.processes._world import ProcessWorld
@@ -91,6 +91,7 @@ class Injector:
             await self.world.ended(life)
 
     async def _acknowledged(self, more: int) -> None:
+        await self._until(lambda: self.world.serving or self.world.given_up, LIFE_S_MAX)
         count = self._recording.acknowledgements + more
         await self._until(lambda: self._recording.acknowledgements >= count, TRIGGER_S_MAX)
 

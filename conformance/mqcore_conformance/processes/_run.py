@@ -26,6 +26,7 @@ from mqcore.testing import seeded
 from mqcore_conformance.histories import Event, LivenessObserved, Phase, Setting, TopicSetting, Witnessed
 from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan, plan_to_json
 from mqcore_conformance.processes._addresses import address
+from mqcore_conformance.processes._eatmydata import eatmydata_environment
 from mqcore_conformance.processes._families import PROXY_FAMILIES
 from mqcore_conformance.processes._injector import Injector
 from mqcore_conformance.processes._printed import tell_end
@@ -58,14 +59,15 @@ class _Running:
 
 
 def run_processes(
-    plan: Plan, folder: Path | None = None, *, environment: dict[str, str] | None = None
+    plan: Plan, folder: Path | None = None, *, eat_my_data: bool = False
 ) -> RunResult:
     """Run a plan against processes. Not repeatable bit for bit: time is real; its history is judged all the same.
 
-    ``environment``: variables of the brokers' processes beside those of this one.
+    ``eat_my_data``: the brokers' flushes do nothing (see ``why_no_eatmydata``).
     """
     began = time.perf_counter()
     running = _Running()
+    environment = eatmydata_environment() if eat_my_data else None
     error = ""
     with tempfile.TemporaryDirectory(prefix="mqcore-t1-") as temporary:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+import attrs
 import trio
 
 from mqcore.client import Client, Consumer, Delivery
@@ -70,6 +71,7 @@ class RealProducer:
         self._connect = connect
         self._next = 0
         self._partition = ""
+        self._singly = plan.library is not None and plan.library.singly
 
     async def run(self) -> None:
         """Send everything once; what is on its way when a producer cannot go on stays unknown."""
@@ -87,7 +89,6 @@ class RealProducer:
                         batches_in_flight_max=self.plan.window,
                         delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
                         linger_ms=library.linger_ms,
-                        batch_messages=library.batch_messages,
                     ) as producer:
                         await self._send_all(producer)
             except _GONE:
@@ -106,20 +107,27 @@ class RealProducer:
             send = self.plan.sends[number]
             if send.pause_us:
                 await trio.sleep(send.pause_us / 1e6)
-            deliveries = await self._send(producer, number, send)
-            if deliveries is None:
-                room.release()
+            name = f"{self.plan.name}.{number}"
+            pieces: list[tuple[str, tuple[int, ...]]]
+            if self._singly:
+                pieces = [(f"{name}.{index}", (size,)) for index, size in enumerate(send.sizes)]
             else:
-                nursery.start_soon(self._wait, number, send, deliveries, room)
+                pieces = [(name, send.sizes)]
+            waiting: list[tuple[str, list[Delivery]]] = []
+            for piece, sizes in pieces:
+                deliveries = await self._send(producer, piece, attrs.evolve(send, sizes=sizes))
+                if deliveries is not None:
+                    waiting.append((piece, deliveries))
+            nursery.start_soon(self._wait_all, waiting, room)
 
-    async def _send(self, producer: ClientProducer, number: int, send: SendPlan) -> list[Delivery] | None:
-        """Hand one batch to the client. None when there is nothing to wait for."""
-        values, keys = _messages(f"{self.plan.name}.{number}", send.sizes)
+    async def _send(self, producer: ClientProducer, name: str, send: SendPlan) -> list[Delivery] | None:
+        """Hand one batch, or one message, to the client. None when there is nothing to wait for."""
+        values, keys = _messages(name, send.sizes)
         self.notebook.record(
             Invoked(
                 time_us=self.notebook.now_us(),
                 process=self.plan.name,
-                send=f"{self.plan.name}.{number}",
+                send=name,
                 attempt=1,
                 partition=self._partition,
                 messages=tuple(map(digest_of, keys, values)),
@@ -136,9 +144,12 @@ class RealProducer:
         await producer.wait_for_room(sum(map(len, values)))
         return producer.post_many(values, keys, self.plan.partition, policy=send.policy)  # type: ignore[arg-type]
 
-    async def _wait(
-        self, number: int, send: SendPlan, deliveries: Sequence[Delivery], room: trio.Semaphore
-    ) -> None:
+    async def _wait_all(self, waiting: Sequence[tuple[str, list[Delivery]]], room: trio.Semaphore) -> None:
+        for name, deliveries in waiting:
+            await self._wait(name, deliveries)
+        room.release()
+
+    async def _wait(self, name: str, deliveries: Sequence[Delivery]) -> None:
         """Tell what became of a batch. One that the client cut in two is told by its whole: known if all of it is."""
         outcome, fields, expected = "acknowledged", dict[str, object](), 0
         for index, delivery in enumerate(deliveries):
@@ -168,13 +179,12 @@ class RealProducer:
             Completed(
                 time_us=self.notebook.now_us(),
                 process=self.plan.name,
-                send=f"{self.plan.name}.{number}",
+                send=name,
                 attempt=1,
                 outcome=outcome,  # type: ignore[arg-type]
                 **fields,  # type: ignore[arg-type]
             )
         )
-        room.release()
 
 
 def _messages(name: str, sizes: Sequence[int]) -> tuple[list[bytes], list[bytes | None]]:

@@ -20,13 +20,13 @@ import attrs
 import trio
 
 from mqcore.ports import Clock, system_ports
+from mqcore_conformance.broker_process._child import monotonic_us
+from mqcore_conformance.broker_process._ports import Injection
 from mqcore_conformance.histories import Event, FaultInjected, LivenessObserved, Started
 from mqcore_conformance.plans import TOPIC, FaultPlan, Plan
 from mqcore_conformance.processes._addresses import address
-from mqcore_conformance.processes._child import monotonic_us
 from mqcore_conformance.processes._families import CONTROLLED_FAMILIES
 from mqcore_conformance.processes._image import cut_power
-from mqcore_conformance.processes._ports import Injection
 from mqcore_conformance.processes._printed import tell_end
 from mqcore_conformance.processes._recordings import Life
 from mqcore_conformance.simulation import Session, SessionLost
@@ -52,11 +52,10 @@ class _RealNetwork:
 
 
 class ProcessWorld:
-    """See the module. ``folder`` holds data, sockets and what the children print.
+    """See the module. ``folder`` holds data, sockets and what children print. ``environment``: of the brokers.
 
-    ``volatile``: the storage forgets who it is. ``environment``: of the brokers. ``life``: number of the present one, or
-    of the last. ``given_up``: brokers do not start any more. ``call_faults`` strike at a call of the child's files: one
-    for each life, in this order.
+    ``volatile``: the storage forgets who it is. ``life``: number of the present life, or of the last. ``given_up``:
+    brokers do not start any more. ``call_faults`` strike at a call of the child's files: one for each life, in order.
     """
 
     def __init__(self, plan: Plan, folder: Path, *, volatile: bool, environment: dict[str, str] | None = None) -> None:
@@ -161,7 +160,7 @@ class ProcessWorld:
         printed = self.folder / f"broker-{number}.txt"
         with printed.open("w", encoding="utf-8") as log:
             process = self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "mqcore_conformance.processes._broker", self._asked(fault)],
+                [sys.executable, "-m", "mqcore_conformance.broker_process", self._asked(fault)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -43,6 +43,7 @@ def test_g20_a_call_above_the_limit_is_refused_before_its_json_is_read(open_setu
                     reply = await client.call("topic.list", x="y" * size)
                     assert isinstance(reply, Fatal) is refused
                     assert reply.code == (Code.FRAME_TOO_LARGE if refused else Code.INVALID_REQUEST)
+                    assert ("at most 8192 (limit admin_bytes_max)" in reply.text) is refused
 
     run_virtual(main)
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from shelf_storage import NAME, Crashed, Shelf, batch, read_all, sent, start
+from shelf_storage import (
+    LIMITS,
+    NAME,
+    Clock,
+    Crashed,
+    Shelf,
+    ShelfStorage,
+    batch,
+    ports_of,
+    read_all,
+    sent,
+    start,
+)
 
 from mqcore.errors import CorruptionError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
@@ -351,5 +363,30 @@ def test_everything_is_there_after_a_clean_stop() -> None:
         broker = await start(shelf)
         assert await read_all(await broker.log()) == sent([batch(b"a"), batch(b"b")])
         assert broker.notices == []
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("where", ["backend", "metadata"])
+def test_a_store_that_could_not_be_opened_is_closed_without_another_error(where: str) -> None:
+    class Refusing(ShelfStorage):
+        async def open(self) -> None:
+            raise CorruptionError("damaged", where="the shelf")
+
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        log = await broker.log()
+        await log.append([batch()])
+        await broker.store.aclose()
+        if where == "metadata":
+            del shelf.logs["metadata"]
+        backend = Refusing(shelf) if where == "backend" else ShelfStorage(shelf)
+        store = LogStore(backend, ports=ports_of(Clock()), limits=LIMITS, node_name="node-1", report=lambda _: None)
+        with pytest.raises(CorruptionError, match=r"damaged|metadata log is missing"):
+            await store.open()
+        operations = list(shelf.operations)
+        await store.aclose()  # as the broker does: what went wrong first is what is told
+        assert shelf.operations == operations, "a store that is not open was written to"
 
     trio.run(main)

@@ -13,7 +13,7 @@ import attrs
 
 from mqcore.guarantees import CLAUSES, Level
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, Facts, check_history
-from mqcore_conformance.histories import Completed, Drained, Event, Fetched, Flushed, Setting
+from mqcore_conformance.histories import Completed, Drained, Event, FaultInjected, Fetched, Flushed, Setting
 from mqcore_conformance.plans import (
     CRASH_POINTS,
     FLUSH_POLICIES,
@@ -263,7 +263,7 @@ def _clauses_exercised(history: Sequence[Event]) -> set[str]:
     if Level.parse(setting.flush_level) >= Level.DISK:
         faults = {getattr(event, "kind", "") for event in history}
         clauses |= {"G12"} if "rot" in faults else set()
-        clauses |= {"G11"} if any(isinstance(event, Flushed) and event.failed for event in history) else set()
+        clauses |= {"G11"} if any(_is_failed_flush(event) for event in history) else set()
         clauses |= {"G03"} if any(policy.startswith("async") for policy in setting.topics[0].flush) else set()
     if any(isinstance(event, Completed) and event.code == "storage-full" for event in history):
         clauses |= {"G20"}
@@ -271,6 +271,13 @@ def _clauses_exercised(history: Sequence[Event]) -> set[str]:
     clauses |= {"G17"} if "Recovered" in names else set()
     clauses |= {getattr(event, "clause", "") for event in history if type(event).__name__ == "Probed"}
     return clauses - {""}
+
+
+def _is_failed_flush(event: Event) -> bool:
+    """Whether a flush failed of which the log is known: as recorded, or as injected (T1)."""
+    if isinstance(event, FaultInjected):
+        return event.kind == "flush-error" and "@" in event.detail
+    return isinstance(event, Flushed) and event.failed
 
 
 def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, runs_max: int = 150) -> Failure:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mqcore_conformance.histories import Completed, Event, Invoked, Phase, Setting, TopicSetting, to_json
+from mqcore_conformance.checkers import check_history
+from mqcore_conformance.histories import Completed, Event, FaultInjected, Invoked, Phase, Setting, TopicSetting, to_json
 from mqcore_conformance.processes._printed import tell_end
 from mqcore_conformance.processes._recordings import Life, Recording, merged
 
@@ -104,3 +105,18 @@ def test_the_error_of_a_child_is_told_in_one_line(tmp_path: Path) -> None:
     assert tell_end(1, printed) == "exit status 1: mqcore.errors.CorruptionError: damaged segment header"
     printed.write_text("")
     assert tell_end(-7, printed) == "signal SIGBUS"
+
+
+def flush_error(at_us: int, life: int) -> FaultInjected:
+    return FaultInjected(time_us=at_us, kind="flush-error", life=life, detail="events@1/0", hit=1)
+
+
+def test_a_send_after_a_failed_flush_that_the_same_life_acknowledges_breaks_g11() -> None:
+    history = [SETTING, flush_error(5, life=1), invoked(10), acknowledged(20, life=1)]
+    assert [violation.clause for violation in check_history(history, ["G11"])] == ["G11"]
+
+
+def test_what_was_sent_before_the_flush_failed_or_acknowledged_by_the_next_life_breaks_nothing() -> None:
+    before = [SETTING, invoked(1), flush_error(5, life=1), acknowledged(20, life=1)]
+    later = [SETTING, flush_error(5, life=1), invoked(10), acknowledged(20, life=2)]
+    assert check_history(before, ["G11"]) == check_history(later, ["G11"]) == []

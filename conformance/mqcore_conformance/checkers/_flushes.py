@@ -26,6 +26,7 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
             f"have what was appended at position {position}",
             events=(index,),
         )
+    yield from _acknowledged_by_a_log_that_had_to_stop(facts)
     first: dict[tuple[str, int], FailedFlush] = {}
     for failed in facts.failed_flushes:
         first.setdefault((failed.partition, failed.life), failed)
@@ -67,6 +68,27 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
                     f"event {index}; only offsets below {failure.durable_offset} were flushed",
                     events=(failure.index, index),
                 )
+
+
+def _acknowledged_by_a_log_that_had_to_stop(facts: Facts) -> Iterator[Violation]:
+    """Where no flush is recorded, only the fault: what was sent to that log well after it is not acknowledged."""
+    stopped: dict[tuple[str, int], int] = {}
+    for at, fault in facts.injected:
+        if fault.kind == "flush-error" and "@" in fault.detail:
+            stopped.setdefault((fault.detail, fault.life), at)
+    if not stopped:
+        return
+    for send, index, receipt in facts.acknowledged():
+        since = stopped.get((send.invoked.partition, receipt.life))
+        if since is not None and not receipt.duplicate and send.attempt_of(receipt).invoked_at > since:
+            yield Violation(
+                clause="G11",
+                anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
+                partition=send.invoked.partition,
+                text=f"{send.name} (offset {receipt.offset}) was acknowledged at event {index} by life {receipt.life}, "
+                f"sent after a flush of that log had failed (event {since})",
+                events=(since, index),
+            )
 
 
 def check_g12(facts: Facts) -> Iterator[Violation]:

@@ -16,7 +16,7 @@ from mqcore_conformance.plans import FaultPlan, Plan, ProducerPlan, draw_plan
 
 __all__ = ["CONTROLLED_FAMILIES", "PROXY_FAMILIES", "T1_FAMILIES", "draw_processes_plan", "simpler_plans"]
 
-SENDS = 250
+SENDS = 120
 """Batches of a producer: work for about a second."""
 PAUSE_US_MAX = 2_000
 DIRECTIONS = ("to-broker", "from-broker")

@@ -9,12 +9,14 @@ import contextlib
 import enum
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
 
 from mqcore.guarantees import CLAUSES
+from mqcore_conformance.apart import alive, run_apart
 from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.claims import Claims
@@ -49,6 +51,8 @@ __all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Ending", "Request", "Watcher", "p
 REPROS_MAX = 5
 """Failures of one piece that get a repro."""
 SHRINK_RUNS_MAX = 150
+RUN_S_MAX = 120.0
+"""A run of a cell, and the search for a simpler plan, that take longer hang."""
 SHRINK_RUNS_HURRIED = 30
 
 
@@ -180,18 +184,33 @@ def _work(
 ) -> dict[str, Any]:
     if isinstance(piece, CheckPiece):
         return _check(piece, folder, request.claims)
+    if piece.why:
+        return _cell(request, folder, deadline, piece, tell)
+    outcome = run_apart(partial(_cell, request, folder, deadline, piece, tell), seconds_max=RUN_S_MAX)
+    record = outcome.value or _record_of_lost(piece, outcome.problem)
+    return record | {"printed": outcome.output}
+
+
+def _cell(
+    request: Request, folder: Path, deadline: float | None, piece: CellPiece, tell: Callable[[int], None]
+) -> Record:
+    def told(runs: int) -> None:
+        alive()
+        tell(runs)
+
     result = run_cell(
         piece.cell,
         piece.seeds,
         clauses=request.clauses,
         not_run=piece.why,
         deadline=deadline,
-        ran=tell,
+        ran=told,
         extra_seeds_max=EXTRA_SEEDS_MAX if request.extra_seeds and piece.count == 1 else 0,
     )
     late = deadline is not None and time.perf_counter() > deadline
     repros = []
     for number, failure in enumerate(result.failures[:REPROS_MAX]):
+        alive()
         if number == 0 and failure.violations:
             runs_max = SHRINK_RUNS_HURRIED if deadline is not None else SHRINK_RUNS_MAX
             failure = result.failures[0] = shrink(failure, runs_max=runs_max)

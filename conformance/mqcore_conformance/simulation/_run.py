@@ -48,6 +48,7 @@ from mqcore_conformance.simulation._library_producer import LibraryProducer
 from mqcore_conformance.simulation._producers import Producer
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost
 from mqcore_conformance.simulation._world import DATA, Sabotage, World
+from mqcore_conformance.whereabouts import remember_tasks
 
 __all__ = ["RunResult", "run_plan"]
 
@@ -162,6 +163,7 @@ class _Script:
 
     async def run(self) -> None:
         """Play the plan."""
+        remember_tasks()
         world = World(self.plan, self._sabotage)
         self._worlds.append(world)
         if self._watch is not None:
@@ -244,6 +246,7 @@ class _Script:
         await _until_done(world, producers, PRODUCERS_S_MAX)
         await self._probe(world)
         await injector.peers.gone()
+        world.settling = True
         await trio.sleep(SETTLE_S)  # so that consumers meet what the last fault left
         life = world.life
         if self.plan.before_drain in DEATHS and world.kill(self.plan.before_drain):

@@ -31,6 +31,8 @@ async def churn_topics(world: World) -> None:
     with world.network.host("churn"):
         for number in range(ROUNDS_MAX):
             await trio.sleep(PAUSE_S)
+            if world.settling:
+                return
             try:
                 session = await world.connect()
             except SessionLost:

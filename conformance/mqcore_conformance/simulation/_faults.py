@@ -119,7 +119,7 @@ class Injector:
                 world.disk.fail_next(fault.target, error, times=fault.amount)
             case "stall":
                 world.disk.stall_next(fault.target, fault.duration_us / 1e6)
-                self._stalled_until = trio.current_time() + fault.duration_us / 1e6
+                self._stalled_until = max(self._stalled_until, trio.current_time() + fault.duration_us / 1e6)
             case "wall-jump":
                 before_ms = world.clock.wall_ms()
                 world.clock.jump_wall(fault.amount)

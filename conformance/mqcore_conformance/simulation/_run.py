@@ -247,7 +247,8 @@ class _Script:
         await self._probe(world)
         await injector.peers.gone()
         world.settling = True
-        await trio.sleep(SETTLE_S)  # so that consumers meet what the last fault left
+        if self.plan.consumers:
+            await trio.sleep(SETTLE_S)  # so that they meet what the last fault left
         life = world.life
         if self.plan.before_drain in DEATHS and world.kill(self.plan.before_drain):
             await world.ended(life)

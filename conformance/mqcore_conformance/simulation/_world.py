@@ -96,6 +96,8 @@ class World:
         self.broker: Broker | None = None
         self.steps = 0
         self.closing = False
+        self.settling = False
+        """Whether nothing new is begun any more."""
         self.exits: list[str] = []
         self.stored: list[tuple[str, int, bytes]] = []
         """Partition, offset and mark (see ``Producer``) of a message of each acknowledged batch."""

@@ -25,6 +25,7 @@ __all__ = [
     "reads_above_committed",
     "rejected_after_append",
     "reply_before_flush",
+    "sessions_kept",
     "unknown_called_rejected",
     "window_ignored",
 ]
@@ -219,3 +220,9 @@ def flusher_dies() -> tuple[Replacement, ...]:
         return flush
 
     return ((FLUSHER, "Flusher", "_flush", make),)
+
+
+@replacing
+def sessions_kept() -> tuple[Replacement, ...]:
+    """What a broker holds for a session is kept when its last stream has ended."""
+    return (("mqcore.broker._sessions", "Sessions", "leave", lambda _: lambda *_: None),)

@@ -11,7 +11,6 @@ runs on the model disk or on one node can show them:
 
 from __future__ import annotations
 
-from mqcore_conformance.plans import Plan
 from mqcore_conformance.saboteurs import _broker as broker
 from mqcore_conformance.saboteurs import _disks as disks
 from mqcore_conformance.saboteurs import _injectors as injectors
@@ -24,11 +23,6 @@ __all__ = ["INJECTORS", "SABOTEURS"]
 
 
 # ---- plans that can show a bug at all ----------------------------------------------------------------------------
-
-
-def _runs_on(plan: Plan) -> bool:
-    """The broker lives from the start to the drain."""
-    return plan.last_ending == "none" and plan.before_drain == "none"
 
 
 def _only(*kinds: str):  # type: ignore[no-untyped-def]
@@ -257,7 +251,7 @@ REPLIES = (
         family="network",
         transport="tcp",
         green=("sync/none",),
-        seeds_max=150,
+        shape=shapes.retries_in_a_stall,
     ),
     Saboteur(
         name="unknown-called-rejected",
@@ -267,7 +261,8 @@ REPLIES = (
         flush="sync",
         family="flush-error",
         green=("sync/none", "sync/kill"),
-        seed=4,
+        shape=shapes.appends_beside_a_failing_flush,
+        seed=6,
     ),
     Saboteur(
         name="rejected-after-append",
@@ -307,7 +302,7 @@ REPLIES = (
         flush="none",
         family="power-cut",
         green=("none/none", "none/kill"),
-        seed=3,
+        shape=shapes.reader_over_a_power_cut,
     ),
     Saboteur(
         name="flusher-dies",
@@ -317,8 +312,15 @@ REPLIES = (
         flush="sync",
         family="none",
         green=("none/none",),
-        suits=_runs_on,
-        seed=8,
+        shape=shapes.runs_on,
+    ),
+    Saboteur(
+        name="sessions-kept",
+        bug="what is held for a peer is kept when it has left",
+        make=broker.sessions_kept,
+        clause="G20",
+        flush="none",
+        family="none",
     ),
 )
 

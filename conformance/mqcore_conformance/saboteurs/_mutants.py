@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from mqcore_conformance.histories import Event
 from mqcore_conformance.stories import STORIES
 
 __all__ = ["Mutant", "mutants", "noticed_by"]
@@ -188,7 +189,7 @@ def noticed_by(chosen: Sequence[Mutant]) -> Iterator[tuple[Mutant, str]]:
             sys.modules.pop(_name(module), None)
 
 
-def _first_difference(loader: _Loader, mutant: Mutant, told: Sequence[tuple[str, list[object], set[str]]]) -> str:
+def _first_difference(loader: _Loader, mutant: Mutant, told: Sequence[tuple[str, list[Event], set[str]]]) -> str:
     try:
         check = loader.load(mutant).check_history
     except Exception as error:

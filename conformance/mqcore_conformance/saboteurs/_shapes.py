@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import attrs
 
-from mqcore_conformance.plans import CHURN_SIZES, FaultPlan, Plan, ProducerPlan, SendPlan
+from mqcore_conformance.plans import CHURN_SIZES, ConsumerPlan, FaultPlan, Plan, ProducerPlan, SendPlan
 
 __all__ = [
+    "appends_beside_a_failing_flush",
     "failing_flush_then_kill_then_power_cut",
     "failing_flush_then_stop_then_power_cut",
     "large_batches",
     "power_cut_in_a_stall",
+    "reader_over_a_power_cut",
     "recovery_checked",
     "retries_in_a_stall",
+    "runs_on",
     "same_files_again",
     "small_segments",
 ]
@@ -133,3 +136,42 @@ def retries_in_a_stall(plan: Plan) -> Plan:
         producers=(_producer(plan, sends),),
         faults=(stall, attrs.evolve(stall, target="flush_many"), flap, later),
     )
+
+
+def appends_beside_a_failing_flush(plan: Plan) -> Plan:
+    """A slow flush fails while more is appended, which it does not cover; then the broker is killed."""
+    sends = tuple(SendPlan(sizes=(100,), pause_us=1_000) for _ in range(25))
+    fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6)
+    return attrs.evolve(
+        plan,
+        partitions=1,
+        producers=(_producer(plan, sends, window=8),),
+        faults=(fault,),
+        disk_latency_us={"flush": 20_000, "flush_many": 20_000},
+        last_ending="process-kill",
+        before_drain="none",
+    )
+
+
+def reader_over_a_power_cut(plan: Plan) -> Plan:
+    """A consumer has read what a power cut takes, and reads on where others have taken its place."""
+    sends = tuple(SendPlan(sizes=(700,), pause_us=5_000) for _ in range(25))
+    consumer = ConsumerPlan(name="consumer-0", partition=0, bytes_max=1_000_000, pause_us=0)
+    cut = FaultPlan(kind="power-cut", trigger="acks", when=4 + plan.seed % 8)
+    return attrs.evolve(
+        plan,
+        partitions=1,
+        producers=(_producer(plan, sends),),
+        consumers=(consumer,),
+        faults=(cut,),
+        last_ending="none",
+        before_drain="none",
+        restart_after_us=0,
+    )
+
+
+def runs_on(plan: Plan) -> Plan:
+    """The broker lives from the start to the drain; many small batches, one after the other."""
+    sends = tuple(SendPlan(sizes=(100,)) for _ in range(25))
+    producers = (_producer(plan, sends, window=1),)
+    return attrs.evolve(plan, producers=producers, weakest_send=None, last_ending="none", before_drain="none")

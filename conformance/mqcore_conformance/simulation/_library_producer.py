@@ -53,7 +53,11 @@ async def connected(world: World, watcher: Watcher, name: str) -> AsyncIterator[
     )
     with trio.move_on_after(PATIENCE_S):
         await world.until(lambda: world.is_serving)
-    options = {"retry_ms_min": RETRY_MS_MIN, "retry_ms_max": RETRY_MS_MAX, "request_timeout_ms": REQUEST_TIMEOUT_MS}
+    options: dict[str, Any] = {
+        "retry_ms_min": RETRY_MS_MIN,
+        "retry_ms_max": RETRY_MS_MAX,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+    }
     async with library.connect(watcher.url, ports=ports, name=name, **options) as client:
         yield client
 

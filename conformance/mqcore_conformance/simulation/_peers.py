@@ -26,6 +26,8 @@ __all__ = ["Peers"]
 
 LIMITS = Limits()
 NAME = "peer"
+DEAF = "deaf"
+"""What peers call themselves; one that does not read has stalled only once nothing more fits between."""
 SAMPLE_S = 0.02
 GARBAGE_BYTES_MAX = 50_000
 DEAF_REQUESTS_MAX = 20_000
@@ -115,7 +117,7 @@ class Peers:
         await _read_to_end(stream)
 
     async def _ask_and_never_read(self, stream: ByteStream, amount: int) -> None:
-        await stream.send_all(_greeting())
+        await stream.send_all(_greeting(DEAF))
         fetch = _FETCH.pack(bytes(16), 0, 0, 0, 1_000, 0)
         kind, payload = (Kind.FETCH, fetch) if amount % 2 else (Kind.PING, b"")
         for first in range(1, DEAF_REQUESTS_MAX, DEAF_PER_SEND):
@@ -147,8 +149,9 @@ class Peers:
                 self._worst = f"{connection.outbox.frames_queued} frames queued for one connection"
             if connection.buffer_bytes > LIMITS.frame_bytes_max + 1024 * 1024:
                 self._worst = f"{connection.buffer_bytes} bytes of receive buffer for one connection"
-            if connection.client in ("", NAME) and broker.now() - connection.opened_at > LET_GO_S:
-                self._worst = f"a peer is still connected {LET_GO_S:.0f} s after it came"
+            since = connection.outbox.sending_since if connection.client == DEAF else connection.opened_at
+            if since is not None and connection.client in ("", NAME, DEAF) and broker.now() - since > LET_GO_S:
+                self._worst = f"a peer is still connected after {LET_GO_S:.0f} s"
 
     async def gone(self) -> None:
         """Wait until the broker has let every peer go, and tell what they cost."""
@@ -166,9 +169,9 @@ class Peers:
         )
 
 
-def _greeting() -> bytes:
+def _greeting(name: str = NAME) -> bytes:
     connection = Connection(Role.CLIENT, frame_bytes_max=LIMITS.frame_bytes_max)
-    return b"".join(bytes(part) for part in connection.send(Hello(1, 1, NAME)))
+    return b"".join(bytes(part) for part in connection.send(Hello(1, 1, name)))
 
 
 async def _read_to_end(stream: ByteStream) -> None:

@@ -99,6 +99,9 @@ def may_survive(sent: Sent) -> bool:
 
 
 def _copy_survives(copy: Copy, events: tuple[FaultEvent | Promotion, ...]) -> bool:
+    """Whether ``copy`` is still there; at level none it is nowhere to begin with."""
+    if copy.level is Level.NONE:
+        return False
     return all(survives(copy.level, event.fault) for event in _befell(copy.node, events))
 
 

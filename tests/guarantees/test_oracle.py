@@ -55,6 +55,11 @@ def test_g01_the_level_of_the_copy_decides_as_the_table_of_section_1_says() -> N
         assert survives(level, Fault.POWER_CUT) is survives(level, POWER)
 
 
+def test_g01_a_copy_at_level_none_is_nowhere_even_without_a_fault() -> None:
+    assert not must_survive(alone(Level.NONE), [])
+    assert must_survive(acknowledged(Copy(node="a", level=Level.NONE), Copy(node="b", level=Level.MEMORY)), [])
+
+
 def test_g01_faults_add_up() -> None:
     events = [FaultEvent(KILL, "a"), FaultEvent(DISK, "a")]
     assert not must_survive(alone(Level.MEMORY), events)

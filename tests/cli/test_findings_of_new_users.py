@@ -14,6 +14,8 @@ import pytest
 
 from mqcore.units import grouped
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.selftest import GROUPS, Kill
 
-__all__ = ["kill_line", "kill_page", "kill_table", "summary"]
+__all__ = ["kill_line", "kill_page", "kill_table", "others_table", "summary"]
 
-LEGEND = "X: its clause, red as it must be   x: red beside it   .: green   -: not judged"
+LEGEND = "X: its clause, red as it must be   x: red beside it   .: green"
 
 
 def kill_line(kill: Kill) -> str:
     """One line that tells what became of a saboteur."""
+    if kill.not_run:
+        return f"{kill.verdict:9} {kill.name:31} {kill.cell:35} {kill.not_run}"
     caught = ", ".join(kill.caught) or "nothing"
     seed = f" (seed {kill.seed})" if kill.seed is not None else ""
     stray = f"; red where it must not be: {', '.join(kill.stray)}" if kill.stray else ""
@@ -22,24 +24,27 @@ def kill_line(kill: Kill) -> str:
 
 
 def _marks(kill: Kill) -> list[str]:
-    if kill.group in ("injector", "checker"):
-        return ["-"] * len(CHECKERS)
-    return [
-        ("X" if clause == kill.expected else "x") if clause in kill.caught else "." for clause in CHECKERS
-    ]
+    return [("X" if clause == kill.expected else "x") if clause in kill.caught else "." for clause in CHECKERS]
 
 
 def kill_table(kills: Sequence[Kill]) -> tuple[list[list[str]], list[str]]:
-    """Rows and headings of the matrix, for a terminal."""
-    headings = ["saboteur", *CHECKERS, "cell", "seed", "green in"]
-    rows = []
-    for group in GROUPS:
-        for kill in kills:
-            if kill.group == group:
-                seed = "" if kill.seed is None else str(kill.seed)
-                cell = kill.cell if group != "injector" else f"{kill.cell}: {', '.join(kill.caught)}"
-                rows.append([kill.name, *_marks(kill), cell, seed, " ".join(kill.green)])
-    return rows, headings
+    """Rows and headings of the matrix, of those whose clause has to turn red."""
+    rows = [
+        [kill.name, *_marks(kill), kill.cell, "" if kill.seed is None else str(kill.seed), " ".join(kill.green)]
+        for kill in kills
+        if kill.expected in CHECKERS and not kill.not_run
+    ]
+    return rows, ["saboteur", *CHECKERS, "cell", "seed", "green in"]
+
+
+def others_table(kills: Sequence[Kill]) -> tuple[list[list[str]], list[str]]:
+    """Rows and headings of the rest: what they were seen in, and what came of it."""
+    rows = [
+        [kill.name, kill.cell, ", ".join(kill.caught) or kill.not_run or "nothing"]
+        for kill in kills
+        if kill.expected not in CHECKERS or kill.not_run
+    ]
+    return rows, ["saboteur", "seen in", "outcome"]
 
 
 def summary(kills: Sequence[Kill], seconds: float) -> str:
@@ -53,16 +58,15 @@ def summary(kills: Sequence[Kill], seconds: float) -> str:
 
 def kill_page(kills: Sequence[Kill], seconds: float) -> str:
     """The matrix as a page of Markdown."""
-    rows, headings = kill_table(kills)
     lines = [
         "# Kill matrix",
         "",
         "Every saboteur plants one bug; its clause has to turn red in its cell, and the cells of the last column have",
         f"to stay green. {LEGEND}.",
         "",
-        "| " + " | ".join(headings) + " |",
-        "|" + " --- |" * len(headings),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *_markdown(*kill_table(kills)),
+        "",
+        *_markdown(*others_table(kills)),
         "",
         summary(kills, seconds),
         "",
@@ -76,3 +80,8 @@ def kill_page(kills: Sequence[Kill], seconds: float) -> str:
             lines += [f"- **{kill.name}** ({kill.verdict}): {kill.bug}. {kill.example}".rstrip() for kill in of_group]
             lines.append("")
     return "\n".join(lines)
+
+
+def _markdown(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> list[str]:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines] if rows else []

@@ -10,7 +10,7 @@ import attrs
 import click
 
 from mqcore.cli.shell import Verb, current, end, output_options, refuse, write_json, write_line, write_table
-from mqcore_conformance._kill_matrix import LEGEND, kill_line, kill_page, kill_table, summary
+from mqcore_conformance._kill_matrix import LEGEND, kill_line, kill_page, kill_table, others_table, summary
 from mqcore_conformance.report import EXIT_CODES
 from mqcore_conformance.selftest import Kill, run_selftest, saboteur_names
 
@@ -59,9 +59,11 @@ def selftest(names: tuple[str, ...], jobs: int, folder: Path | None, only_list: 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / PAGE).write_text(kill_page(kills, seconds), encoding="utf-8")
     if not current().json:
-        rows, headings = kill_table(kills)
+        for rows, headings in (kill_table(kills), others_table(kills)):
+            if rows:
+                write_line()
+                write_table(rows, headings)
         write_line()
-        write_table(rows, headings)
         write_line(LEGEND)
         write_line(summary(kills, seconds))
     end(EXIT_CODES["violation"] if any(kill.survived for kill in kills) else 0)

@@ -8,21 +8,27 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 import attrs
 
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import check_history
+from mqcore_conformance.contract import CHECKS, CheckResult, StorageHarness, run_check
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
+from mqcore_conformance.processes import run_on_lying_disk, why_no_lying_disk
 from mqcore_conformance.saboteurs import (
     CHECKER_SABOTEURS,
+    CONTRACT_SABOTEURS,
     INJECTORS,
     MMAP,
     RECORDERS,
     SABOTEURS,
+    ContractSaboteur,
     Saboteur,
     mutants,
     noticed_by,
@@ -45,8 +51,10 @@ MISFITS = (": TypeError: ", ": AttributeError: ", ": LookupError: ")
 
 GROUPS = {
     "core": "parts with a real bug: their clause turns red in their cell",
+    "contract": "refusals that are left out: a contract check of a part alone fails",
     "injector": "faults that do not strike: their cell ends INCONCLUSIVE",
     "checker": "checkers that judge carelessly: a story is judged otherwise than it is told",
+    "machine": "real brokers on a disk whose flushes do nothing: every power cut is red, every kill green",
     "recorder": "a record of a sound run that says what did not happen: a clause turns red",
 }
 """What kinds of saboteurs there are, in the order in which they are told of."""
@@ -72,16 +80,18 @@ class Kill:
     runs: int = 0
     example: str = ""
     seconds: float = 0.0
+    not_run: str = ""
+    """Why this machine cannot show it, with the remedy; empty when it was run."""
 
     @property
     def survived(self) -> bool:
         """Whether the suite missed it, or saw it where it is not."""
-        return self.expected not in self.caught or bool(self.stray)
+        return not self.not_run and (self.expected not in self.caught or bool(self.stray))
 
     @property
     def verdict(self) -> str:
         """The same in a word."""
-        return "SURVIVED" if self.survived else "killed"
+        return "NOT RUN" if self.not_run else "SURVIVED" if self.survived else "killed"
 
 
 def _tasks() -> dict[str, Callable[[], Kill]]:
@@ -89,12 +99,15 @@ def _tasks() -> dict[str, Callable[[], Kill]]:
     tasks: dict[str, Callable[[], Kill]] = {}
     for saboteur in SABOTEURS:
         tasks[saboteur.name] = partial(_run_saboteur, saboteur)
+    for refusal in CONTRACT_SABOTEURS:
+        tasks[refusal.name] = partial(_run_contract, refusal)
     for saboteur in INJECTORS:
         tasks[saboteur.name] = partial(_run_injector, saboteur)
     for name in CHECKER_SABOTEURS:
         tasks[name] = partial(_run_checker, name)
     for part in range(MUTANT_TASKS):
         tasks[f"checker-mutants-{part + 1}"] = partial(_run_mutants, part)
+    tasks["eatmydata"] = _run_eatmydata
     for name in RECORDERS:
         tasks[name] = partial(_run_recorder, name)
     return tasks
@@ -174,6 +187,31 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
     )
 
 
+# ---- refusals that are left out ----------------------------------------------------------------------------------
+
+
+def _run_contract(saboteur: ContractSaboteur) -> Kill:
+    with saboteur.make().installed():
+        planted, green = (_check_mmap(name) for name in (saboteur.check, saboteur.green))
+    return Kill(
+        name=saboteur.name,
+        group="contract",
+        bug=saboteur.bug,
+        cell=f"contract/mmap/{saboteur.check}",
+        expected=saboteur.clause,
+        caught=(planted.check.clause,) if planted.status is Status.FAIL else (),
+        green=(saboteur.green,),
+        stray=() if green.status is Status.PASS else (f"{saboteur.green}: {green.text}",),
+        runs=2,
+        example=f"{planted.check.clause}: {planted.text}" if planted.text else "",
+    )
+
+
+def _check_mmap(name: str) -> CheckResult:
+    with tempfile.TemporaryDirectory(prefix="mqcore-conformance-") as folder:
+        return run_check(CHECKS[name], partial(StorageHarness, MMAP), Path(folder))
+
+
 # ---- faults that do not strike -----------------------------------------------------------------------------------
 
 
@@ -230,6 +268,34 @@ def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
+# ---- a machine that lies -----------------------------------------------------------------------------------------
+
+
+def _run_eatmydata() -> Kill:
+    cell = Cell(tier="T1", storage=MMAP, transport="unix", flush="sync", family="power-cut")
+    kill = Kill(
+        name="eatmydata",
+        group="machine",
+        bug="every flush answers success and does nothing (libeatmydata)",
+        cell=cell.name,
+        expected="G01",
+        caught=(),
+        green=("sync/kill",),
+        not_run=why_no_lying_disk(),
+    )
+    if kill.not_run:
+        return kill
+    cut, killed = run_on_lying_disk("power-cut"), run_on_lying_disk("kill")
+    return attrs.evolve(
+        kill,
+        caught=cut.clauses,
+        stray=tuple(f"sync/kill {each}" for each in (*killed.clauses, killed.error) if each),
+        seed=0,
+        runs=2,
+        example=cut.error or cut.example,
+    )
+
+
 # ---- records that are not true -----------------------------------------------------------------------------------
 
 
@@ -239,8 +305,9 @@ def _run_recorder(name: str) -> Kill:
     cell = Cell(tier="T0", storage=MMAP, transport="tcp", flush="sync", family="kill")
     caught: set[str] = set()
     found: int | None = None
-    example = ""
+    example, runs = "", 0
     for seed in range(RECORDER_SEEDS):
+        runs += 1
         plan = draw_plan(
             seed,
             storage=cell.storage,
@@ -266,6 +333,6 @@ def _run_recorder(name: str) -> Kill:
         expected=clause,
         caught=tuple(sorted(caught)),
         seed=found,
-        runs=seed + 1,
+        runs=runs,
         example=example,
     )

@@ -1,0 +1,70 @@
+"""Saboteurs of what is refused: they are seen by a contract check of a part alone, not by a run.
+
+Knows private names of ``mqcore.registry`` and ``mqcore.broker``; see ``_replacing`` for what happens when one is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+from mqcore_conformance.simulation import Sabotage
+
+__all__ = ["CONTRACT_SABOTEURS", "ContractSaboteur"]
+
+
+@attrs.frozen(kw_only=True)
+class ContractSaboteur:
+    """One bug: the contract check ``check`` of the storage ``mmap`` turns ``clause`` red, ``green`` still passes."""
+
+    name: str
+    bug: str
+    make: Callable[[], Sabotage]
+    clause: str
+    check: str
+    green: str
+
+
+@replacing
+def unknown_options_dropped() -> tuple[Replacement, ...]:
+    """An option that nobody knows is dropped without a word."""
+
+    def make(original: Any) -> Any:
+        def merge(cls: Any, sources: Any) -> Any:
+            known = {field.name for field in attrs.fields(cls)}
+            kept = [(where, {key: given[key] for key in given if key in known}) for where, given in sources]
+            return original(cls, kept)
+
+        return merge
+
+    return (("mqcore.registry._compose", "", "merge_options", make),)
+
+
+@replacing
+def promises_unchecked() -> tuple[Replacement, ...]:
+    """A build starts whatever it promises."""
+    return (("mqcore.broker._broker", "", "check_build", lambda _: lambda *_: []),)
+
+
+CONTRACT_SABOTEURS: tuple[ContractSaboteur, ...] = (
+    ContractSaboteur(
+        name="unknown-option-taken",
+        bug="an unknown option is taken without a word",
+        make=unknown_options_dropped,
+        clause="G18",
+        check="an_unknown_option_is_refused_by_name",
+        green="composing_does_no_io",
+    ),
+    ContractSaboteur(
+        name="promise-unchecked",
+        bug="a build that cannot keep its promise starts",
+        make=promises_unchecked,
+        clause="G18",
+        check="a_build_that_cannot_keep_its_promise_is_refused",
+        green="an_unknown_option_is_refused_by_name",
+    ),
+)
+"""Saboteurs of refusals."""

@@ -6,7 +6,6 @@ in the queue together share one wake-up of the thread, and results that are read
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -72,8 +71,10 @@ class _SystemThread(DeviceThread):
             self._thread = threading.Thread(target=self._work, name=f"mqcore {self._name}", daemon=True)
             self._thread.start()
         self._queue.append(call)
-        with contextlib.suppress(RuntimeError):  # the thread has been woken already
+        try:
             self._wake.release()
+        except RuntimeError:  # the thread has been woken already
+            pass
 
     def _work(self) -> None:
         while True:

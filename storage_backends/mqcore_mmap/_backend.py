@@ -203,7 +203,6 @@ class MmapStorage(StorageBackend):
                 path=self._root,
             )
         await engine.flush(own)
-        await trio.lowlevel.checkpoint()
         return [log.durable_end for log in own]
 
     def _opened(self) -> Engine:

@@ -178,13 +178,21 @@ class Engine:
 
         Raises ``StorageError`` (``too-many-files``, retryable) where a flush did not begin for want of descriptors.
         """
-        async with self.flushing:
+        if self.flushing.locked():
+            await self.flushing.acquire()
+        else:
+            self.flushing.acquire_nowait()  # without the turn of the scheduler that ``acquire`` takes
+        try:
             if self._abandoned:
                 await self.flush_thread.run(_nothing)
                 self._abandoned = False
             jobs = [job for log in logs if (job := log.take_job()) is not None]
+            if not jobs:
+                await trio.lowlevel.checkpoint()
             while jobs:
                 jobs = await self._flush_jobs(jobs)
+        finally:
+            self.flushing.release()
 
     async def _flush_jobs(self, jobs: list[Job]) -> list[Job]:
         """Carry out one flush; return the jobs for which it had no descriptors."""
@@ -195,11 +203,10 @@ class Engine:
                 job.log.take_back(job)
             raise
         self._abandoned = True  # until this call knows that it has ended
-        self.flush_thread.submit(self._flusher.execute, plan)
-        self.flush_thread.submit(plan.finish)
         try:
-            await self.flush_thread.run(_nothing)
+            await self.flush_thread.run(self._carry_out, plan)  # one request: each one wakes the thread
             self._abandoned = False
+            plan.finish()
             self.handles.settle()
             if plan.failure is not None:
                 self._stopped(plan.failure)
@@ -207,10 +214,19 @@ class Engine:
         except BaseException:
             for job in plan.left:
                 job.log.take_back(job)
+            if self._abandoned:  # cancelled: it goes on, or begins
+                self.flush_thread.submit(self._carry_out, plan)
+                self.flush_thread.submit(plan.finish)
             raise
         if plan.journaled and self._journal.wants_fill():
             self.filler.submit(self._journal.fill_ahead)
         return plan.left
+
+    def _carry_out(self, plan: Plan) -> None:
+        """Flush, once. The flusher's thread."""
+        if not plan.has_begun:
+            plan.has_begun = True
+            self._flusher.execute(plan)
 
     async def _prepare(self, jobs: list[Job]) -> Plan:
         """Decide where the jobs go and have the journal ready for them; where it cannot be, they go to their files."""

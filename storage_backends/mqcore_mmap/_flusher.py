@@ -53,6 +53,7 @@ class Plan:
     set_bytes: int
     left: list[Job] = attrs.field(factory=list)
     removed: str | None = None
+    has_begun: bool = False
     failure: FlushFailedError | None = None
 
     @property
@@ -61,7 +62,7 @@ class Plan:
         return self.direct + self.journaled if self.direct else self.journaled
 
     def finish(self) -> None:
-        """Note in every log what is durable now. The flusher's thread, after ``Flusher.execute``."""
+        """Note in every log what is durable now, after ``Flusher.execute`` has ended. Any thread."""
         if self.failure is None:
             for job in self.jobs:
                 job.log.flushed_to(job.end)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from mqcore.abc import Log, StorageContext
+from mqcore.ports import DeviceThread, Threads, system_ports
 from mqcore.testing import ModelDisk, model_ports, run_simulation
 from mqcore.url import Url
 from mqcore_mmap import MmapStorage
@@ -217,3 +221,58 @@ def test_a_cancelled_append_has_appended_and_a_cancelled_flush_goes_on() -> None
         assert await backend.flush(logs) == [2, 2, 1]
 
     run_simulation(main)
+
+
+def test_a_flush_asks_its_thread_once_and_takes_one_turn_of_the_scheduler(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Counted(DeviceThread):
+        def __init__(self, name: str, inner: DeviceThread) -> None:
+            self.name = name
+            self.inner = inner
+
+        async def run(self, function: Any, *args: object) -> Any:
+            asked.append(self.name)
+            return await self.inner.run(function, *args)
+
+        def submit(self, function: Any, *args: object) -> None:
+            asked.append(self.name)
+            self.inner.submit(function, *args)
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    class CountedThreads(Threads):
+        def start(self, name: str) -> DeviceThread:
+            return Counted(name, real.threads.start(name))
+
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += task is me
+
+    real = system_ports(1)
+    ports = attrs.evolve(real, threads=CountedThreads())
+    options = MmapStorage.options_class()
+
+    async def main() -> None:
+        nonlocal me
+        me = trio.lowlevel.current_task()
+        backend = MmapStorage(Url.parse(f"mmap://{tmp_path}/s"), options, StorageContext(ports=ports))
+        await backend.open()
+        log = await backend.open_log("a")
+        await log.append([b"x"])
+        await backend.flush([log])
+        await log.append([b"x"])
+        asked.clear()
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await backend.flush([log])
+        trio.lowlevel.remove_instrument(steps)
+        assert asked == ["flush"]
+        assert steps.count == 1
+        await backend.aclose()
+
+    me: trio.lowlevel.Task | None = None
+    trio.run(main)

@@ -71,7 +71,7 @@ class _SystemThread(DeviceThread):
             self._thread = threading.Thread(target=self._work, name=f"mqcore {self._name}", daemon=True)
             self._thread.start()
         self._queue.append(call)
-        try:
+        try:  # noqa: SIM105 - a context manager costs more than the rest of this
             self._wake.release()
         except RuntimeError:  # the thread has been woken already
             pass

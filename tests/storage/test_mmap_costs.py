@@ -252,6 +252,7 @@ def test_a_flush_asks_its_thread_once_and_takes_one_turn_of_the_scheduler(tmp_pa
         def before_task_step(self, task: trio.lowlevel.Task) -> None:
             self.count += task is me
 
+    me: trio.lowlevel.Task | None = None
     real = system_ports(1)
     ports = attrs.evolve(real, threads=CountedThreads())
     options = MmapStorage.options_class()
@@ -274,5 +275,4 @@ def test_a_flush_asks_its_thread_once_and_takes_one_turn_of_the_scheduler(tmp_pa
         assert steps.count == 1
         await backend.aclose()
 
-    me: trio.lowlevel.Task | None = None
     trio.run(main)

@@ -14,11 +14,13 @@ from pathlib import Path
 import attrs
 import pytest
 
+from mqcore_conformance._kill_matrix import kill_line
 from mqcore_conformance.cells import Cell
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import Completed, Drained, FaultInjected, Fetched, Probed
 from mqcore_conformance.plans import FLUSH_POLICIES, ConsumerPlan, FaultPlan, Plan, plan_from_json, plan_to_json
 from mqcore_conformance.processes import T1_FAMILIES, draw_processes_plan, run_processes, simpler_plans
+from mqcore_conformance.selftest import run_selftest
 from mqcore_conformance.simulation import RunResult
 
 pytestmark = pytest.mark.needs("linux")
@@ -84,9 +86,15 @@ def test_a_power_cut_takes_what_nobody_flushed() -> None:
 @pytest.mark.slow
 @pytest.mark.needs("dirty-pages", "eatmydata")
 def test_a_broker_whose_flushes_do_nothing_is_found_out_by_a_power_cut() -> None:
-    result = run_processes(small_plan("power-cut", "sync", "unix", cut_after(15)), eat_my_data=True)
-    assert result.error == ""
-    assert "G01" in {violation.clause for violation in check_history(result.history)}
+    (kill,) = run_selftest(["eatmydata"])
+    assert (kill.verdict, kill.expected, kill.stray) == ("killed", "G01", ())
+
+
+def test_without_libeatmydata_its_saboteur_is_not_run_and_says_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqcore_conformance.selftest.why_no_lying_disk", lambda: "apt-get install eatmydata")
+    (kill,) = run_selftest(["eatmydata"])
+    assert (kill.verdict, kill.survived, kill.caught) == ("NOT RUN", False, ())
+    assert "apt-get install eatmydata" in kill_line(kill)
 
 
 @pytest.mark.slow

@@ -28,6 +28,8 @@ def why_not_in_processes(transport: str, flush: str, family: str, capabilities: 
             return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
         if family in DISK_FAMILIES:
             return "it has no disk"
+    if family == "flush-error" and flush == "none":
+        return "nothing is flushed under this policy"
     if family in PORT_FAMILIES and not capabilities.simulable:
         return "own I/O: it does not go through the ports, where this fault is injected"
     why = why_no_address(transport)

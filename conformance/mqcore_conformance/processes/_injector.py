@@ -19,7 +19,7 @@ from mqcore_conformance.simulation import Consumer
 
 __all__ = ["Injector"]
 
-TRIGGER_S_MAX = 1.0
+TRIGGER_S_MAX = 5.0
 """A broker that acknowledges nothing meanwhile is struck all the same."""
 CALL_S_MAX = 2.5
 LIFE_S_MAX = 60.0
@@ -93,7 +93,8 @@ class Injector:
     async def _acknowledged(self, more: int) -> None:
         await self._until(lambda: self.world.serving or self.world.given_up, LIFE_S_MAX)
         count = self._recording.acknowledgements + more
-        await self._until(lambda: self._recording.acknowledgements >= count, TRIGGER_S_MAX)
+        recording = self._recording
+        await self._until(lambda: recording.done or recording.acknowledgements >= count, TRIGGER_S_MAX)
 
     async def _until(self, predicate: Callable[[], bool], seconds_max: float) -> None:
         with trio.move_on_after(seconds_max):

@@ -31,7 +31,7 @@ from mqcore_conformance.plans import ConsumerPlan, LibraryPlan, ProducerPlan, Se
 
 __all__ = ["RealConsumer", "RealProducer"]
 
-DELIVERY_TIMEOUT_MS = 30_000
+DELIVERY_TIMEOUT_MS_MAX = 30_000
 CONNECT_TIMEOUT_MS = 5_000
 WAIT_MS = 2_000
 AGAIN_S = 0.05
@@ -87,7 +87,7 @@ class RealProducer:
                     async with client.producer(
                         self.topic,
                         batches_in_flight_max=self.plan.window,
-                        delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
+                        delivery_timeout_ms=min(library.delivery_timeout_ms, DELIVERY_TIMEOUT_MS_MAX),
                         linger_ms=library.linger_ms,
                     ) as producer:
                         await self._send_all(producer)

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cksum < pyproject.toml | tr ' ' '-')
 ARGUMENTS ?=
 
-.PHONY: help setup demo test lint check bench wheel wheel-test docs clean
+.PHONY: help setup demo test lint check bench wheel wheel-test docs matrix clean
 
 help:
 	@echo "make demo        a broker, real text through it, SIGKILL in the middle, and proof that nothing acknowledged is lost"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench       the benchmarks beside their limits; ARGUMENTS='publish-async --seconds 10'"
 	@echo "make wheel-test  build the wheel and run the quick tests against it in an empty environment"
 	@echo "make docs        write the generated pages anew: reference, keys, clauses"
+	@echo "make matrix      run the conformance suite on everything and write docs/conformance-matrix.md"
 	@echo "make clean       remove .venv and everything built"
 
 setup: $(STAMP)
@@ -48,6 +49,12 @@ wheel-test: wheel
 docs: $(STAMP)
 	@$(BIN)/python docs/make_reference.py
 	@MQCORE_TEST_UPDATE=1 $(BIN)/pytest -q tests/docs tests/config/test_example_file.py
+
+# Goes on where it was interrupted; remove build/conformance for a new run. ARGUMENTS='--seeds 50' for more.
+matrix: $(STAMP)
+	@mkdir -p build
+	-@$(BIN)/mqcore conformance run --storage all --transport all --tier contract,T0,T1 --to build/conformance $(ARGUMENTS)
+	@$(BIN)/mqcore conformance matrix build/conformance > docs/conformance-matrix.md
 
 clean:
 	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .hypothesis

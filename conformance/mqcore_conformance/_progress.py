@@ -113,7 +113,7 @@ class _Terminal(_Lines):
         self._live = live
         self._jobs = jobs
         self._done = self._total = 0
-        self._runs: dict[str, int] = {}
+        self._under_way = ""
         self._todo: dict[str, float] = {}
         self._pace = Pace()
         self._shown_at = 0.0
@@ -127,9 +127,8 @@ class _Terminal(_Lines):
     def ran(self, piece: Piece, runs: int) -> None:
         """Remember how far a piece is."""
         of = f" of {len(piece.seeds)}" if isinstance(piece, CellPiece) and runs <= len(piece.seeds) else ""
-        self._runs[f"{piece.name} {of}"] = runs
         self._under_way = f"{piece.name}: {runs}{of} runs"
-        self._show()
+        self.ticks()
 
     def recorded(self, record: Record, piece: Piece) -> None:
         """Write the line above the one that moves."""
@@ -146,8 +145,6 @@ class _Terminal(_Lines):
         """Draw the moving line again, a few times a second."""
         if time.monotonic() - self._shown_at > 0.2:
             self._show()
-
-    _under_way = ""
 
     def _show(self) -> None:
         from rich.text import Text

@@ -146,6 +146,11 @@ def test_json_output_is_json_lines_and_nothing_else(tmp_path: Path, capsys: pyte
     assert records[-1]["exit"] == 0
 
 
+def test_a_storage_that_keeps_nothing_and_says_so_is_not_blamed_for_losses(tmp_path: Path) -> None:
+    arguments = ("--storage", "null", "--transport", "inproc", "--family", "none", "--flush", "none", "--tier", "T0")
+    assert run("run", *arguments, "--seed", "0", "--to", str(tmp_path / "report")) == 0
+
+
 def test_exactly_the_seeds_that_are_asked_for_are_run(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     arguments = [*MEMORY[:-2], "--seed", "7", "--seed", "3", "--family", "none"]

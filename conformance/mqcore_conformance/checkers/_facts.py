@@ -359,5 +359,7 @@ class Facts:
                     log.messages[offset] = (batch.epoch, digest)
 
     def _must_survive(self, level: Level, life: int) -> bool:
+        if level is Level.NONE:
+            return False  # it was taken and thrown away, as stated: no fault is needed
         sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=Receipt(copies=(Copy(node=NODE, level=level),)))
         return must_survive(sent, [FaultEvent(fault, NODE) for fault in self.faults_since(life)])

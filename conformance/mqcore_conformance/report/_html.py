@@ -81,7 +81,7 @@ def _head(records: Sequence[Record], cells: Sequence[Record], checks: Sequence[R
         f"<style>{STYLE}</style></head><body>",
         f"<h1>Conformance <span class='chip {class_of(overall)}'>{_escape(overall)}</span></h1>",
         f"<p>{counts}</p>",
-        f"<p>{runs} runs, {events} events, {seconds:.0f} s of work. {_escape(made_with)}.</p>",
+        f"<p>{runs} runs, {events} events, {seconds:.0f} s of work. {_escape(made_with)}</p>",
         f"<p class=dim>{_escape(asked)}</p>",
         "<p class=dim>Every square opens: clauses, witnesses, seeds, failures. A cell that never met its fault is "
         "INCONCLUSIVE, never PASS. Arrow keys move in the grid, Enter opens, Escape closes.</p>",

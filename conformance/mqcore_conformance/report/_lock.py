@@ -7,6 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mqcore_conformance.report._records import Record, latest
@@ -18,8 +19,9 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 
 def made_with(folder: Path | None = None) -> Mapping[str, str]:
-    """Return versions, kernel and file system of this process; ``folder``: where data of a run goes."""
+    """Return date, versions, kernel and file system of this process; ``folder``: where data of a run goes."""
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "mqcore": importlib.metadata.version("mqcore"),
         "trio": importlib.metadata.version("trio"),
         "python": platform.python_version(),

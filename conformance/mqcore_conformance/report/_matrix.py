@@ -40,10 +40,13 @@ def matrix(records: Iterable[Record]) -> str:
 
 
 def _made_with(records: Sequence[Record]) -> list[str]:
-    made_with = next((record.get("made_with") for record in records if record["kind"] == "run"), None)
-    if not isinstance(made_with, dict) or not made_with:
-        return []
-    return [", ".join(f"{_cell(name)} {_cell(value)}" for name, value in made_with.items()) + ".", ""]
+    run = next((record for record in records if record["kind"] == "run"), {})
+    lines = []
+    for before, values in (("Made with", run.get("made_with")), ("Asked for", run.get("arguments"))):
+        if isinstance(values, dict) and values:
+            told = ", ".join(f"{_cell(name)} {_cell(value)}" for name, value in values.items())
+            lines += [f"{before} {told}.", ""]
+    return lines
 
 
 def _cell(text: object) -> str:

@@ -52,7 +52,7 @@ addEventListener('hashchange',show);
 addEventListener('click',function(e){var a=e.target.closest('td.s a');if(a)last=a});
 addEventListener('keydown',function(e){
 if(e.key==='Escape'&&shown()&&shown().classList.contains('detail')){
-history.pushState(null,'',location.pathname+location.search+'#grid');location.hash='#grid';if(last)last.focus();return}
+location.hash='#grid';if(last)last.focus();return}
 var a=document.activeElement;if(!a||!a.closest)return;var d=a.closest('td.s');if(!d||a.tagName!=='A')return;
 var r=d.parentNode,i=d.cellIndex,n=null;
 if(e.key==='ArrowRight'||e.key==='ArrowLeft'){n=d;

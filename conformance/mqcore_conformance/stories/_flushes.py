@@ -95,6 +95,46 @@ def a_reader_is_refused_after_the_failure() -> Story:
 
 
 
+@bad("G11", TRUSTED)
+def a_log_whose_flush_was_made_to_fail_goes_on() -> Story:
+    return Story("none").fault("flush-error", detail=P).send("a", 0, "page-cache").drain((0, 1, ["a"]))
+
+
+@bad("G11", TRUSTED)
+def the_second_of_two_logs_goes_on() -> Story:
+    story = Story("none").fault("flush-error", detail=OTHER).fault("flush-error", detail=P)
+    return story.send("a", 0, "page-cache").drain((0, 1, ["a"]))
+
+
+@good
+def another_log_whose_flush_was_made_to_fail_stops() -> Story:
+    return Story("none").fault("flush-error", detail=OTHER).send("a", 0, "page-cache").drain((0, 1, ["a"]))
+
+
+@good
+def sent_before_its_flush_was_made_to_fail() -> Story:
+    story = Story("none").invoke("a").fault("flush-error", detail=P).ack("a", 0, "page-cache")
+    return story.drain((0, 1, ["a"]))
+
+
+@good
+def a_duplicate_is_answered_by_a_log_that_has_stopped() -> Story:
+    story = Story("none").invoke("a", idempotent=True).end("a", "unknown").fault("flush-error", detail=P)
+    story.invoke("a", attempt=2, idempotent=True).ack("a", 0, "page-cache", attempt=2, duplicate=True)
+    return story.drain((0, 1, ["a"]))
+
+
+@good
+def the_life_after_the_flush_that_was_made_to_fail_goes_on() -> Story:
+    story = Story("none").fault("flush-error", detail=P).restart("process-kill")
+    return story.send("a", 0, "page-cache").drain((0, 1, ["a"]))
+
+
+@good
+def a_log_that_was_made_slow_goes_on() -> Story:
+    return Story("none").fault("stall", detail=P).send("a", 0, "page-cache").drain((0, 1, ["a"]))
+
+
 # ---- G12 ---------------------------------------------------------------------------------------------------------
 
 

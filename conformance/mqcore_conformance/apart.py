@@ -101,7 +101,7 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
             return attrs.evolve(found, output=printed)
         if found == "late":
             return Outcome(problem=_hangs(seconds_max, _dumped(dump)), hung=True, output=printed)
-        return Outcome(problem=_died(status), output=printed)
+        return Outcome(problem=_died(status, _dumped(dump)), output=printed)
 
 
 def alive(doing: object = None) -> None:
@@ -154,6 +154,7 @@ class _Child:
                 io.FileIO(number, "w", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True
             )
             setattr(sys, name, text)
+        faulthandler.enable(file=self._dump, all_threads=False)
         faulthandler.register(DUMP_SIGNAL, file=self._dump, all_threads=False)
         _Child.current = self
         self.beat()
@@ -226,11 +227,12 @@ def _hangs(seconds_max: float, where: Place | None) -> str:
     return f"it hangs, and observes no cancellation: nothing came of it in {seconds_max:g} s{place}"
 
 
-def _died(status: int) -> str:
+def _died(status: int, where: Place | None) -> str:
+    place = f" in {where}" if where is not None else ""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"it ended its process by signal {number} ({signal.Signals(number).name})"
-    return f"it ended its process with exit status {os.waitstatus_to_exitcode(status)}"
+        return f"it ended its process by signal {number} ({signal.Signals(number).name}){place}"
+    return f"it ended its process with exit status {os.waitstatus_to_exitcode(status)}{place}"
 
 
 def _dumped(dump: IO[bytes]) -> Place | None:

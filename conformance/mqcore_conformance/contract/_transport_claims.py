@@ -12,7 +12,7 @@ import sys
 import trio
 import trio.lowlevel
 
-from mqcore.abc import ByteStream
+from mqcore.abc import ByteStream, Link
 from mqcore.errors import TransportError
 from mqcore.registry import create_transport
 from mqcore.testing import ModelNetwork, run_simulation
@@ -26,6 +26,7 @@ __all__ = ["talk_a_little"]
 
 STREAMS_TRIED_MAX = 2_000
 CANCEL_STEPS_MAX = 400
+END_S_MAX = 5.0
 MODEL_URLS = {"tcp": "tcp://127.0.0.1:7400", "unix": "unix:///mqcore-simulation/broker.sock"}
 
 
@@ -43,7 +44,9 @@ async def talk_a_little(wire: Wire) -> None:
         received += buffer[:size]
     expect(received == b"answer", "what was sent is not what arrived")
     await client.aclose()
-    await read_to_end(broker)
+    with trio.move_on_after(END_S_MAX) as scope:
+        await read_to_end(broker)
+    expect(not scope.cancelled_caught, "the peer of a closed stream waits for its end for ever")
     await broker.aclose()
 
 
@@ -225,19 +228,32 @@ async def streams_of_a_link_are_as_many_as_claimed(harness: TransportHarness) ->
         wire.links += [link, accepted]
         pairs = [(await link.open_stream(), await accepted.accept_stream())]
         if capabilities.multiplexed:
-            with trio.move_on_after(5) as scope:
-                for number in range(min(50, (capabilities.streams_max or 50) - 1)):
-                    stream = await link.open_stream()
-                    await stream.send_all(b"%d" % number)
-                    other = await accepted.accept_stream()
-                    expect(await other.receive_some() == b"%d" % number, "streams of one link are mixed up")
-                    pairs.append((stream, other))
-            expect(not scope.cancelled_caught, "it claims multiplexed, and a second stream of a link never comes")
+            seen = await _why_no_more_streams(link, accepted, pairs, min(50, (capabilities.streams_max or 50) - 1))
+            expect(not seen, f"it claims multiplexed, and of a link's further streams: {seen}")
         await _close_all(pairs)
         if capabilities.streams_max is not None:
             await _expect_streams_max(wire, capabilities.streams_max)
     if not capabilities.multiplexed:
         raise NotApplicable("it does not claim multiplexed: one stream per link, another one connects again")
+
+
+async def _why_no_more_streams(
+    link: Link, accepted: Link, pairs: list[tuple[ByteStream, ByteStream]], count: int
+) -> str:
+    """Open ``count`` more streams of a link into ``pairs``; return what is wrong with them."""
+    with trio.move_on_after(END_S_MAX):
+        try:
+            for number in range(count):
+                stream = await link.open_stream()
+                await stream.send_all(b"%d" % number)
+                other = await accepted.accept_stream()
+                pairs.append((stream, other))
+                if await other.receive_some() != b"%d" % number:
+                    return "they are mixed up"
+        except Exception as error:
+            return tell_exception(error)
+        return ""
+    return "they never come"
 
 
 async def _expect_streams_max(wire: Wire, streams_max: int) -> None:

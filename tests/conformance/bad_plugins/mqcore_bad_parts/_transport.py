@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket as standard
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -84,7 +86,8 @@ class BadStream(SocketStream):
     async def aclose(self) -> None:
         await self.part.at("aclose")
         if self.part.lies("leaks-sockets"):
-            os.dup(self.socket.fileno()) if self.socket.fileno() >= 0 else None
+            for one in standard.socketpair():
+                one.detach()
         await super().aclose()
 
 
@@ -123,7 +126,12 @@ class BadTransport(Transport, Faulty):
                 return await self.listen()
             raise TransportError(f"cannot listen {self.url}: {error}: choose another path") from error
         leave = self.lies("keeps-its-address")
-        on_close = None if leave else lambda: os.unlink(self.path)
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+        on_close = None if leave else remove
         return SocketListener(listening, Url(self.url.scheme, self.path, self.url.query), self._accepted, on_close)
 
     async def connect(self) -> Link:

@@ -69,7 +69,8 @@ def test_crash_points_of_a_seed_are_proved_and_say_for_how_many_calls(monkeypatc
     result = run_cell(cell(CRASH_POINTS), [1])
     assert result.statuses["G01"] is Status.PASS
     assert result.how == (
-        "proved: a crash at each of 200 calls of 1 plan of three batches, 6 distinct; what a power cut keeps is sampled"
+        "proved: a crash at each of 200 calls of 1 plan of three batches, 6 runs where it differs; what a power "
+        "cut keeps is sampled"
     )
 
 

@@ -110,7 +110,7 @@ def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: in
         click.echo(f"interrupted: {done} of {total} are in the report; the same command goes on", err=True)
     elif ending is Ending.OUT_OF_TIME:
         click.echo("time was up before all was run; the same command goes on", err=True)
-    write_line(f"{meaning}: {_counts(records)}; {folder}/report.html")
+    write_line(f"{meaning}: {_counts(records) or 'nothing is finished'}; {folder}/report.html")
     end(code)
 
 

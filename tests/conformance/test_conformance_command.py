@@ -306,11 +306,13 @@ def test_two_runs_into_one_folder_and_the_lock_of_a_dead_one(
     long_run: subprocess.Popen[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "report"
-    wait_for_children(long_run, tmp_path / "report", 2)
+    children = wait_for_children(long_run, tmp_path / "report", 2)
     assert run("run", *QUICK, "--to", str(folder)) == 2
     assert "another run writes it" in capsys.readouterr().err
-    long_run.kill()  # its children find nobody to tell, and end
+    long_run.kill()
     long_run.wait()
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        time.sleep(0.01)  # they find nobody to tell, and end
     arguments = (*LONG[:-2], "--seeds", "300", "--family", "clock,none,kill,stop", "--cell", "T0/")
     assert run("run", *arguments, "--budget", "1ms", "--to", str(folder)) == 4
     assert "another run" not in capsys.readouterr().err

@@ -200,6 +200,11 @@ def test_the_matrix_shows_cells_clauses_and_checks() -> None:
     assert all(not line.startswith("| |") for line in rows)
 
 
+def test_families_stand_in_the_order_of_the_catalogue_whichever_ended_first() -> None:
+    text = matrix([cell(f"T0/mmap/tcp/sync/{family}") for family in ("rot", "odd", "pause", "kill", "none")])
+    assert "| replication | none | kill | rot | pause | odd |" in text
+
+
 def test_junit_counts_failures_errors_and_what_was_skipped() -> None:
     root = ElementTree.fromstring(junit([cell(), cell("T0/mmap/tcp/sync/rot", "FAIL"), check(status="ERROR")]))
     assert root.tag == "testsuites"

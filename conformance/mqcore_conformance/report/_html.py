@@ -16,7 +16,7 @@ from pathlib import Path
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.report._details import Pages, cell_detail, check_detail, prose
 from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
-from mqcore_conformance.report._records import Record, latest, status_of
+from mqcore_conformance.report._records import Record, families_of, latest, status_of
 from mqcore_conformance.report._style import SCRIPT, STYLE
 
 __all__ = ["page"]
@@ -95,7 +95,7 @@ def _square(status: str, anchor: str = "", text: str = "") -> str:
 
 
 def _grid(cells: Sequence[Record], names: Mapping[str, str]) -> list[str]:
-    families = list(dict.fromkeys(cell["family"] for cell in cells))
+    families = families_of(cells)
     rows: dict[tuple[str, ...], dict[str, list[Record]]] = {}
     for cell in cells:
         key = (cell["tier"], cell["storage"], cell["transport"], cell["flush"], "none")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
-from mqcore_conformance.report._records import Record, latest, status_of
+from mqcore_conformance.report._records import Record, families_of, latest, status_of
 
 __all__ = ["diff", "matrix"]
 
@@ -63,7 +63,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def _grid(cells: Sequence[Record]) -> list[str]:
     if not cells:
         return []
-    families = list(dict.fromkeys(cell["family"] for cell in cells))
+    families = families_of(cells)
     by_row: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for cell in cells:
         row = (_cell(cell["tier"]), f"`{_plain_code(cell['storage'])}`", _cell(cell["transport"]), _cell(cell["flush"]))

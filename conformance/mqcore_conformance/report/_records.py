@@ -13,6 +13,8 @@ from typing import Any
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import CellResult, label_of
 from mqcore_conformance.contract import CheckResult
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES
+from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.report._repro import safety_first
 from mqcore_conformance.report._timeline import without_repeats
 from mqcore_conformance.verdicts import Status
@@ -21,6 +23,7 @@ __all__ = [
     "EXIT_CODES",
     "Record",
     "exit_code_of",
+    "families_of",
     "latest",
     "merged",
     "read_records",
@@ -128,6 +131,13 @@ def record_of_check(url: str, result: CheckResult, repro: str = "") -> Record:
         "repro": repro,
         "seconds": round(result.seconds, 3),
     }
+
+
+def families_of(cells: Iterable[Record]) -> list[str]:
+    """Return the families of some cells in the order of the catalogue, whatever order they ended in; strangers last."""
+    known = list(dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
+    found = dict.fromkeys(cell["family"] for cell in cells)
+    return sorted(found, key=lambda family: known.index(family) if family in known else len(known))
 
 
 def merged(parts: Sequence[Record]) -> Record:

@@ -178,8 +178,8 @@ def _how(result: CellResult, extent: _Extent) -> str:
     if result.cell.family == CRASH_POINTS and extent.plans:
         plans = f"{extent.plans} plan" + "s" * (extent.plans > 1)
         return (
-            f"proved: a crash at each of {extent.calls} calls of {plans} of three batches, {result.runs} runs where it differs; "
-            "what a power cut keeps is sampled"
+            f"proved: a crash at each of {extent.calls} calls of {plans} of three batches, "
+            f"{result.runs} runs where it differs; what a power cut keeps is sampled"
         )
     if result.cell.family == CRASH_POINTS:
         return f"sampled: {result.runs} crash points, not all of one plan"

@@ -55,8 +55,8 @@ class Timeline:
     """The policies of one topic through a history: those of ``setting``, then each of ``changes`` (index, event)."""
 
     def __init__(self, setting: TopicSetting, changes: Iterable[tuple[int, Altered]]) -> None:
-        weakest = policy_of(setting.flush[1]) if len(setting.flush) > 1 else None
-        self._default = InForce(policy_of(setting.flush[0]), weakest, setting.visible)
+        own, *weaker = map(policy_of, setting.flush)
+        self._default = InForce(own, weaker[0] if weaker else None, setting.visible)
         self._periods = [_Period(0, float("inf"), self._default)]
         for index, change in changes:
             if change.outcome != "refused":

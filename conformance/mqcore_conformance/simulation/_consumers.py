@@ -54,10 +54,11 @@ class Reader:
         asked_at = len(self.world.history)
         request = Fetch(session.next_id(), self.topic_id, self.index, self.offset, self.epoch, bytes_max, wait_ms)
         await session.send(request)
-        with trio.move_on_after(wait_ms / 1000 + PATIENCE_S) as patience:
-            reply = await session.receive()
-        if patience.cancelled_caught:
-            raise SessionLost("no answer in time: the broker's machine may be gone without a word")
+        try:
+            with trio.fail_after(wait_ms / 1000 + PATIENCE_S):
+                reply = await session.receive()
+        except trio.TooSlowError:
+            raise SessionLost("no answer in time: the broker's machine may be gone without a word") from None
         if isinstance(reply, Fetched):
             self._take(session, asked_at, reply)
         elif isinstance(reply, Failed):

@@ -18,7 +18,6 @@ import attrs
 import trio
 
 from mqcore.abc import Notice, StorageContext
-from mqcore.broker import Broker
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
 from mqcore.testing import Call, ModelDisk, model_ports, run_simulation, seeded
@@ -43,6 +42,7 @@ from mqcore_conformance.simulation._altering import alter_topic
 from mqcore_conformance.simulation._churn import churn_topics
 from mqcore_conformance.simulation._consumers import Consumer, drain_partition
 from mqcore_conformance.simulation._faults import DEATHS, Injector, StepCounter
+from mqcore_conformance.simulation._given_back import check_given_back
 from mqcore_conformance.simulation._library_consumer import LibraryConsumer
 from mqcore_conformance.simulation._library_producer import LibraryProducer
 from mqcore_conformance.simulation._producers import Producer
@@ -61,7 +61,6 @@ PROBE_S_MAX = 20.0
 REFUSAL_S_MAX = 3.0
 OPERATOR_S = 0.25
 RETRY_S = 0.02
-GIVEN_BACK_S = 1.0
 SETTLE_S = 3.6
 LAST_SIZES = (3_000, 700, 3_000)
 LAST_S_MAX = 1.0
@@ -181,7 +180,7 @@ class _Script:
                     clients.cancel_scope.cancel()
                 if not _has_refused(world.history):
                     await self._drain(world)
-                    await _check_given_back(world)
+                    await check_given_back(world)
                 if self.plan.recovery_checked and not world.plan.storage.startswith("memory"):
                     await self._check_recovery(world)
                 world.closing = True
@@ -387,36 +386,6 @@ class _Script:
             twin.history.clear()
         world.witnesses["recoveries"] += 2
         world.witnesses["recovery-crashed"] += crash_at is not None and disk.call_count - before >= crash_at
-
-
-async def _check_given_back(world: World) -> None:
-    """G20: once everybody has left, the broker holds nothing for anybody."""
-    broker = world.broker
-    if broker is None:
-        return
-    held = ""
-    with trio.move_on_after(GIVEN_BACK_S):
-        while held := _held_by(broker):  # noqa: ASYNC110 - nobody tells when a count changes
-            await trio.sleep(RETRY_S)
-    if world.broker is broker:
-        world.record(
-            Probed(
-                time_us=world.now_us(),
-                clause="G20",
-                question="when everybody has left, the broker holds nothing for them",
-                holds=not held,
-                observed=held or "nothing",
-            )
-        )
-
-
-def _held_by(broker: Broker) -> str:
-    counts = {
-        "connections": len(broker.connections),
-        "sessions": len(broker.sessions),
-        "bytes of receive buffers": broker.receive_buffer_bytes,
-    }
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from mqcore.cli import main
 from mqcore_conformance._kill_matrix import kill_line
 from mqcore_conformance.cells import Cell
 from mqcore_conformance.checkers import check_history
@@ -203,3 +204,16 @@ def wait_until(holds: Callable[[], bool], seconds_max: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < until, "it never happened"
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_plan_of_this_tier_replays_against_processes_and_says_how_often(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqcore_conformance._replay_command.ATTEMPTS_IN_REAL_TIME", 1)
+    place = tmp_path / "plan.json"
+    place.write_text(plan_to_json(small_plan("none", "sync", "tcp")))
+    with pytest.raises(SystemExit) as ended:
+        main(["conformance", "replay", str(place)])
+    assert ended.value.code == 0
+    assert "not seen in 1 runs; time is real here" in capsys.readouterr().out

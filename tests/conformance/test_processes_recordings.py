@@ -112,11 +112,11 @@ def flush_error(at_us: int, life: int) -> FaultInjected:
 
 
 def test_a_send_after_a_failed_flush_that_the_same_life_acknowledges_breaks_g11() -> None:
-    history = [SETTING, flush_error(5, life=1), invoked(10), acknowledged(20, life=1)]
+    history: list[Event] = [SETTING, flush_error(5, life=1), invoked(10), acknowledged(20, life=1)]
     assert [violation.clause for violation in check_history(history, ["G11"])] == ["G11"]
 
 
 def test_what_was_sent_before_the_flush_failed_or_acknowledged_by_the_next_life_breaks_nothing() -> None:
-    before = [SETTING, invoked(1), flush_error(5, life=1), acknowledged(20, life=1)]
-    later = [SETTING, flush_error(5, life=1), invoked(10), acknowledged(20, life=2)]
+    before: list[Event] = [SETTING, invoked(1), flush_error(5, life=1), acknowledged(20, life=1)]
+    later: list[Event] = [SETTING, flush_error(5, life=1), invoked(10), acknowledged(20, life=2)]
     assert check_history(before, ["G11"]) == check_history(later, ["G11"]) == []

@@ -92,7 +92,7 @@ def load_repro(path: Path) -> Repro:
     facts = _facts(file.with_name(FACTS)) if path.is_dir() and (path / FACTS).exists() else {}
     return Repro(
         plan=plan,
-        tier=facts.get("tier", "T0"),
+        tier=facts.get("tier", plan.tier),
         cell=facts.get("cell", cell_of(plan).name),
         clauses=tuple(facts.get("clauses", ())),
     )

@@ -16,7 +16,7 @@ from mqcore_conformance.checkers import check_history
 from mqcore_conformance.contract import CHECK_FILE, explain_check, load_check_repro, replay_check
 from mqcore_conformance.processes import run_until_shown
 from mqcore_conformance.report import EXIT_CODES, Repro, cell_of_repro, explain_failure, load_repro
-from mqcore_conformance.simulation import URLS, RunResult, run_plan
+from mqcore_conformance.simulation import RunResult, run_plan, why_not_on_the_model_network
 from mqcore_conformance.verdicts import Status, Violation
 
 __all__ = ["replay"]
@@ -66,8 +66,10 @@ def _replay_plan(repro: Repro) -> None:
 def _check(repro: Repro) -> None:
     """Refuse a plan that this installation cannot run; it may have been written by hand, or elsewhere."""
     find("storage", repro.plan.storage.partition(":")[0])
-    if repro.tier == "T0" and repro.plan.transport not in URLS:
-        raise ConfigurationError(f"the plan's transport {repro.plan.transport!r} is none of {', '.join(URLS)}")
+    find("transports", repro.plan.transport)
+    why = why_not_on_the_model_network(repro.plan.transport) if repro.tier == "T0" else ""
+    if why:
+        raise ConfigurationError(f"the plan's transport {repro.plan.transport!r}: {why}")
     if repro.plan.flush is not None:
         try:
             parse_flush(repro.plan.flush)

@@ -27,7 +27,7 @@ from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES, why_not_in_processes
 from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.seeds import ranges_of
-from mqcore_conformance.simulation import URLS
+from mqcore_conformance.simulation import why_not_on_the_model_network
 from mqcore_conformance.whereabouts import printable
 
 __all__ = [
@@ -303,8 +303,6 @@ def _why_not(cell: Cell) -> str:
 def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:
     if not capabilities.simulable:
         return "own I/O: it does not go through the ports; contract checks and T1 cover it"
-    if cell.transport not in URLS:
-        return "only tcp, unix and inproc run on the model network"
     if capabilities.append_level is Level.NONE and cell.family != "none":
         return "it keeps nothing, so that no fault can take anything"
     if capabilities.flush_level < Level.DISK:
@@ -316,7 +314,7 @@ def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:
         return "nothing is flushed under this policy, so that no damage can be proved"
     if cell.transport == "inproc" and cell.family == "network":
         return "inproc has no network"
-    return ""
+    return why_not_on_the_model_network(cell.transport)
 
 
 def _why_not_in_processes(cell: Cell, capabilities: Capabilities) -> str:

@@ -22,18 +22,16 @@ from mqcore.registry import register, unregister
 from mqcore.testing import Call, ModelClock, ModelDisk, ModelNetwork, ModelThreads, seeded
 from mqcore_conformance.histories import Appended, Completed, Event, FaultInjected, Flushed, Invoked, Started
 from mqcore_conformance.plans import TOPIC, Plan
+from mqcore_conformance.simulation._addresses import model_url
 from mqcore_conformance.simulation._recording import observed_class, observed_url
 from mqcore_conformance.simulation._session import Session, SessionLost
 
-__all__ = ["BROKER", "DATA", "URLS", "Sabotage", "World"]
+__all__ = ["BROKER", "DATA", "Sabotage", "World"]
 
 BROKER = "broker"
 DATA = "/data"
-URLS = {
-    "tcp": "tcp://127.0.0.1:7400",
-    "unix": "unix:///mqcore-simulation/broker.sock",
-    "inproc": "inproc://simulation",
-}
+ON_THE_NETWORK = ("tcp", "unix")
+"""Transports of which it is known that a dead host's streams end by themselves."""
 CONNECT_TIMEOUT_S = 5
 EXITS_MAX = 60
 """Starts that may fail before nobody tries again."""
@@ -90,7 +88,7 @@ class World:
         self.notices: list[Notice] = []
         self.notices_before_life = 0
         self.witnesses: Counter[str] = Counter()
-        self.url = URLS[plan.transport]
+        self.url = model_url(plan.transport)
         self.life = 0
         """The present life of the broker, from 1."""
         self.broker: Broker | None = None
@@ -334,7 +332,7 @@ class World:
 
     def swallows(self, life: int) -> bool:
         """Whether a stream to ``life`` goes nowhere any more. A network's streams end by themselves."""
-        return self.plan.transport == "inproc" and life in self._dead
+        return self.plan.transport not in ON_THE_NETWORK and life in self._dead
 
     # ---- clients ---------------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ CRASH_SEEDS_PER_PLAN = 20
 
 EXTRA_SEEDS_MAX = 12
 """Seeds tried beyond those asked for, until the fault has bitten once."""
+T1_EXTRA_SEEDS_MAX = 2
+"""The same in real time."""
 
 DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot", "rot-identity", "slow", CRASH_POINTS})
 """Families that need a storage with a disk."""
@@ -199,7 +201,7 @@ def _plans(result: CellResult, seeds: Sequence[int], extra: int, extent: _Extent
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
     if cell.tier == "T1":
-        for seed in seeds:
+        for seed in _until_bitten(result, seeds, min(extra, T1_EXTRA_SEEDS_MAX)):
             yield (
                 seed,
                 draw_processes_plan(

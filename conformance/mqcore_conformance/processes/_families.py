@@ -76,10 +76,14 @@ def _pauses(rng: random.Random, plan: Plan) -> Plan:
 
 
 def _kills_at_calls(rng: random.Random, plan: Plan) -> Plan:
-    """One for each life: the first ones early or late, the next ones within a recovery as likely as not."""
+    """One for each life: the first ones early or late, the next ones within a recovery as likely as not.
+
+    Where nothing is flushed there are few calls.
+    """
+    first, later = ((40, 80, 150), (40, 80)) if plan.flush == "none" else ((60, 300, 900), (40, 150, 600))
     faults = []
     for number in range(rng.choice((2, 3, 4))):
-        calls = rng.choice((40, 150, 600)) if number else rng.choice((60, 300, 900))
+        calls = rng.choice(later if number else first)
         how = rng.choice(("before", "after", "torn"))
         faults.append(FaultPlan(kind="process-kill", trigger="call", when=rng.randint(1, calls), target=how))
     return attrs.evolve(plan, faults=tuple(faults), last_ending="process-kill")

@@ -40,10 +40,12 @@ class Injector:
         world.call_faults += [fault for fault in world.plan.faults if fault.trigger == "call"]
 
     async def run(self) -> None:
-        """Strike with every fault, one after the other."""
+        """Strike with every fault, one after the other; at once when the recorder has nothing more to send."""
         for fault in self.world.plan.faults:
+            if self.world.given_up:
+                break
             if fault.trigger == "call":
-                await self._wait_for_end(self.world.life, CALL_S_MAX)
+                await self._until(self._has_died_or_is_done(), CALL_S_MAX)
                 continue
             await self._acknowledged(fault.when)
             await self._strike(fault)
@@ -89,6 +91,10 @@ class Injector:
     async def _wait_for_end(self, life: int, seconds_max: float) -> None:
         with trio.move_on_after(seconds_max):
             await self.world.ended(life)
+
+    def _has_died_or_is_done(self) -> Callable[[], bool]:
+        world, life = self.world, self.world.life
+        return lambda: world.life > life or self._recording.done or world.given_up
 
     async def _acknowledged(self, more: int) -> None:
         await self._until(lambda: self.world.serving or self.world.given_up, LIFE_S_MAX)

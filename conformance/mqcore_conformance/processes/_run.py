@@ -127,12 +127,8 @@ async def _play(plan: Plan, folder: Path, environment: dict[str, str] | None, ru
 async def _safety_and_healing(world: ProcessWorld, recording: Recording, injector: Injector) -> None:
     await world.until(lambda: bool(recording.events) or world.life > 1 or world.given_up)
     with trio.move_on_after(SAFETY_S_MAX):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(injector.run)
-            await world.until(lambda: recording.done or world.given_up)
-            if not any(fault.kind.startswith("proxy") for fault in world.plan.faults):
-                # what has begun is finished; a fault that waits for work that is done is not
-                nursery.cancel_scope.cancel()
+        await injector.run()
+        await world.until(lambda: recording.done or world.given_up)
     world.record(Phase(time_us=world.now_us(), name="healing"))
     await injector.heal()
     with trio.move_on_after(HEALING_S_MAX) as scope:

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any, Generic, TypeVar, cast
 
 import attrs
@@ -36,7 +36,7 @@ from mqcore_conformance.whereabouts import (
     tell_exception,
 )
 
-__all__ = ["Outcome", "alive", "doing", "run_apart"]
+__all__ = ["Outcome", "alive", "at_most", "doing", "run_apart"]
 
 T = TypeVar("T")
 
@@ -117,6 +117,22 @@ def doing(what: object) -> None:
         _Child.current.doing = what
 
 
+@contextlib.contextmanager
+def at_most(seconds_max: float) -> Iterator[None]:
+    """Lower the time limit for a block that has to be quick; the one before goes on after it."""
+    child = _Child.current
+    if child is None:
+        yield
+        return
+    before = child.limit_s, child.deadline
+    child.limit_s = min(seconds_max, child.limit_s)
+    child.deadline = min(child.deadline, time.monotonic() + seconds_max)
+    try:
+        yield
+    finally:
+        child.limit_s, child.deadline = before
+
+
 class _Child:
     """The child's side; ``run`` does not return."""
 
@@ -124,9 +140,9 @@ class _Child:
 
     def __init__(self, parent: int, writer: int, output: IO[bytes], dump: IO[bytes], seconds_max: float) -> None:
         self._writer, self._output, self._dump = writer, output, dump
-        self._seconds_max = seconds_max
+        self._seconds_max = self.limit_s = seconds_max
         self._patience_s = min(seconds_max, PATIENCE_S_MAX)
-        self._deadline = time.monotonic() + seconds_max
+        self.deadline = time.monotonic() + seconds_max
         self._parent = parent
         self._lock = threading.Lock()
         self._main = threading.get_ident()
@@ -162,19 +178,19 @@ class _Child:
 
     def beat(self) -> None:
         """Begin the time limit anew, for the child and its parent."""
-        self._deadline = time.monotonic() + self._seconds_max
+        self.deadline = time.monotonic() + self._seconds_max
         with self._lock:
             os.write(self._writer, _HEADER.pack(_BEAT, 0))
 
     def _watch(self) -> None:
-        while (left := self._deadline + self._patience_s - time.monotonic()) > 0:
+        while (left := self.deadline + self._patience_s - time.monotonic()) > 0:
             time.sleep(min(left, PATIENCE_S_MAX))
             if os.getppid() != self._parent:  # nobody waits for it any more
                 os.killpg(0, signal.SIGKILL)
         frame = sys._current_frames().get(self._main)
         places = places_of_frame(frame, __file__) if frame is not None else []
         where = innermost_of_part(places) or innermost_of_part(places_of_tasks())
-        self._end(Outcome(problem=_hangs(self._seconds_max, where), hung=True, doing=self.doing))
+        self._end(Outcome(problem=_hangs(self.limit_s, where), hung=True, doing=self.doing))
 
     def _end(self, outcome: Outcome[Any]) -> None:
         if not self._lock.acquire(timeout=self._patience_s):

@@ -51,8 +51,8 @@ __all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Ending", "Request", "Watcher", "p
 REPROS_MAX = 5
 """Failures of one piece that get a repro."""
 SHRINK_RUNS_MAX = 150
-RUN_S_MAX = 120.0
-"""A run of a cell, and the search for a simpler plan, that take longer hang."""
+RUN_S_MAX = {"T0": 120.0, "T1": 300.0}
+"""By tier: a run of a cell, and the search for a simpler plan, that take longer hang."""
 SHRINK_RUNS_HURRIED = 30
 
 
@@ -186,7 +186,7 @@ def _work(
         return _check(piece, folder, request.claims)
     if piece.why:
         return _cell(request, folder, deadline, piece, tell)
-    outcome = run_apart(partial(_cell, request, folder, deadline, piece, tell), seconds_max=RUN_S_MAX)
+    outcome = run_apart(partial(_cell, request, folder, deadline, piece, tell), seconds_max=RUN_S_MAX[piece.cell.tier])
     record = outcome.value or _record_of_lost(piece, outcome.problem)
     return record | {"printed": outcome.output}
 

@@ -125,7 +125,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give each test its parameters, from the settings of the repository in which it runs."""
     if metafunc.function.__module__ != __name__:
         return
-    plan = _plan_of(metafunc.module, metafunc.config)
+    module = metafunc.module
+    assert isinstance(module, ModuleType)
+    plan = _plan_of(module, metafunc.config)
     cases: list[Any] = []
     if "contract" in metafunc.fixturenames:
         if not plan.problem:

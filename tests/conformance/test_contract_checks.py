@@ -170,10 +170,8 @@ def test_a_failure_in_pytest_is_one_screen_with_its_replay(repository: Path) -> 
     ("addition", "told"),
     [
         ("del test_contract\n", "test_contract was deleted"),
-        ("def test_contract(): pass\n", "test_contract was overridden"),
-        ("del test_no_clause_is_left_out\n", "test_no_clause_is_left_out was deleted"),
+        ("def test_no_clause_is_left_out(): pass\n", "test_no_clause_is_left_out was overridden"),
         ("from mqcore_conformance.contract import CHECKS\ndel CHECKS['growth_wakes_who_waits']\n", "was taken out"),
-        ("from mqcore_conformance.checkers import CHECKERS\n", ""),
     ],
 )
 def test_a_clause_that_is_deleted_or_overridden_without_a_reason_fails(
@@ -182,14 +180,13 @@ def test_a_clause_that_is_deleted_or_overridden_without_a_reason_fails(
     (repository / "tests" / "test_conformance.py").write_text(TWO_LINES + addition)
     ran = suite(repository, "-k", "left_out or composing_does_no_io")
     assert told in ran.stdout, ran.stdout
-    assert ran.returncode == (1 if told else 0)
-    assert not told or "[[xfail]]" in ran.stdout
+    assert ran.returncode == 1
+    assert "[[xfail]]" in ran.stdout
 
 
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        (["storag = 1"], "storag: unknown key (did you mean 'storage'?)"),
         (['storage = "nosuch://{dir}"'], "no storage backend is called 'nosuch'"),
         (['storage = "bad://{dir}"', 'claims = "missing.toml"'], "missing.toml: cannot be read: No such file"),
     ],

@@ -10,7 +10,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
-from mqcore_conformance.apart import run_apart
+from mqcore_conformance.apart import at_most, run_apart
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, unknown_option
 from mqcore_conformance.contract._storage_grounds import ModelGround, SystemGround
@@ -33,6 +32,8 @@ from mqcore_conformance.contract._storage_steps import tell_operation
 
 __all__ = ["StorageHarness", "read_whole"]
 
+COMPOSE_S_MAX = 2.0
+"""A constructor does no I/O, so that it takes no time."""
 SEQUENCES, SEQUENCES_ON_DISK = 250, 60
 FLUSHED, APPENDED = b"flushed" * 1000, b"appended" * 1000
 
@@ -52,7 +53,8 @@ class StorageHarness:
 
     def create(self, url: str | None = None) -> StorageBackend:
         """Return the storage, composed and not open."""
-        return create_storage(url or self.url, StorageContext(ports=system_ports()))
+        with at_most(COMPOSE_S_MAX):
+            return create_storage(url or self.url, StorageContext(ports=system_ports()))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[StorageBackend]:
@@ -278,7 +280,7 @@ async def everything_is_there_after_a_clean_stop(harness: StorageHarness) -> Non
 def claimed_levels_hold_when_the_process_is_killed(harness: StorageHarness) -> None:
     """What claims to reach page-cache or better is still there after SIGKILL of the process that wrote it."""
     capabilities = harness.create().capabilities
-    outcome = run_apart(partial(trio.run, _write_and_die, harness), seconds_max=harness.limit_s)
+    outcome = run_apart(lambda: trio.run(_write_and_die, harness), seconds_max=harness.limit_s)
     expect("SIGKILL" in outcome.problem, f"a process could not append and flush: {outcome.problem}")
     found = trio.run(_found_again, harness)
     whole = FLUSHED + APPENDED

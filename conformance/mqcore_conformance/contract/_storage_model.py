@@ -284,7 +284,7 @@ def compare_with_model(make_ground: Callable[[], Ground], *, examples: int, fold
         database=None,
         derandomize=True,
         verbosity=Verbosity.quiet,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
         phases=(Phase.generate,),  # shrinking is ours: it has to end in time
     )
     @given(operations(power_cuts=make_ground().power_cuts))

@@ -112,6 +112,10 @@ def _promises(explanation: Explanation) -> str:
     return "; ".join(f"{fault}: {text}" for fault, text in kept.items())
 
 
+FOR_PROGRAMS = frozenset({"url", "mount"})
+"""Facts of a storage that the line for people says already, or that mean nothing to them."""
+
+
 def _introduce(broker: Broker, explanation: Explanation, as_json: bool) -> None:
     status = broker.status()
     if not sys.platform.startswith("linux"):
@@ -119,7 +123,7 @@ def _introduce(broker: Broker, explanation: Explanation, as_json: bool) -> None:
         _say(text, {"event": "platform", "supported": False}, as_json)
     storage = status["storage"]
     assert isinstance(storage, dict)
-    facts = facts_in_words({key: value for key, value in storage.items() if key != "url"})
+    facts = facts_in_words({key: value for key, value in storage.items() if key not in FOR_PROGRAMS})
     _say(
         f"storage {explanation.storage}{f' ({facts})' if facts else ''}; {explanation.flush_sentence}",
         {"event": "storage", "storage": storage, "flush": explanation.flush_sentence},

@@ -21,7 +21,7 @@ BLOCK = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
 VARIES = (
     (r"\b[0-9a-f]{32}\b", "<id>"),
     (r"\d+\.\d+ ?m?s\b", "<time>"),
-    (r"open_files_max \d+", "open_files_max <number>"),
+    (r"open_files_max \d+(?: \d{3})*", "open_files_max <number>"),
     (r"(?m)^( +\d+ +\d+ +\d+ +\d+) +\d+$", r"\1 <bytes>"),
 )
 """What differs from run to run or from machine to machine, and what it is compared as."""

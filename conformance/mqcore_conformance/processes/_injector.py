@@ -77,9 +77,12 @@ class Injector:
 
     async def _end(self, kind: str) -> None:
         """End the present life and wait for the next. Without dirty pages a power cut is a kill."""
-        world, life = self.world, self.world.life
+        world = self.world
         if kind == "none":
             return
+        able = world.has_process if kind != "stop" else lambda: world.serving
+        await self._until(lambda: able() or world.given_up, LIFE_S_MAX)
+        life = world.life
         if kind == "power-cut" and why_no_dirty_pages(str(world.folder)):
             kind = "process-kill"
         if kind == "stop":

@@ -37,7 +37,7 @@ START_S_MAX = 40.0
 CONNECT_TIMEOUT_S = 10.0
 STARTS_THAT_FAIL_MAX = 3
 STARTS_PAUSE_S = 0.2
-STOP_S_MAX = 20.0
+STOP_S_MAX = 30.0
 NOTICE_US = 500_000
 """What a broker may take to notice a failed flush on a loaded machine, until it is held against it."""
 LIVENESS_BOUND_US = 30_000_000
@@ -156,7 +156,7 @@ class ProcessWorld:
         self.lives.append(life)
         self.life = number
         self._ending = ""
-        self.changed()
+        self._process = None
         printed = self.folder / f"broker-{number}.txt"
         with printed.open("w", encoding="utf-8") as log:
             process = self._process = await trio.lowlevel.open_process(
@@ -166,6 +166,7 @@ class ProcessWorld:
                 stderr=log,
                 env={**os.environ, **self._environment} if self._environment else None,
             )
+        self.changed()
         try:
             await self._listen(process, life, fault)
             status = await process.wait()
@@ -322,13 +323,26 @@ class ProcessWorld:
                 await process.stdin.send_all(json.dumps(asked).encode() + b"\n")
 
     async def end_in_order(self) -> None:
-        """Stop the present life, by force when it takes too long, and wait for the next one."""
-        life = self.life
+        """Stop the present life and wait for the next one; one that does not stop is told of, and killed."""
+        life, process, began_us = self.life, self._process, self.now_us()
         self.terminate()
         with trio.move_on_after(STOP_S_MAX) as scope:
             await self.ended(life)
-        if scope.cancelled_caught and self.life == life and self._process is not None:
-            self._process.kill()
+        if scope.cancelled_caught and self.life == life and process is not None:
+            self.record(
+                LivenessObserved(
+                    time_us=self.now_us(),
+                    what="a stop in order",
+                    took_us=-1,
+                    bound_us=round(STOP_S_MAX * 1e6),
+                    reason=f"SIGTERM was sent {(self.now_us() - began_us) / 1e6:.0f} s ago",
+                )
+            )
+            process.kill()
+
+    def has_process(self) -> bool:
+        """Whether there is one that a signal would reach."""
+        return self._process is not None and self._process.returncode is None and not self._ending
 
 
 def _partition_name(world: ProcessWorld, partition: str) -> str:

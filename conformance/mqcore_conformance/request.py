@@ -53,7 +53,7 @@ ALL_FAMILIES = tuple(dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
 SEEDS_PER_PIECE = 500
 """So that long runs use every job, and lose little when they are interrupted."""
 COMPOSE_S_MAX = 5.0
-SAMPLE_FOLDER = "/data"
+SAMPLE_FOLDER = "/dev/null/data"
 TRANSPORT_SAMPLES = ("{name}://127.0.0.1:0", "{name}://{{dir}}/socket", "{name}://conformance", "{name}://")
 
 

@@ -29,7 +29,8 @@ class ModelDisk(FileSystem):
     """The file system as one process sees it; ``restart`` gives it as the next process sees it.
 
     Every decision comes from ``rng`` (or a seed). ``bytes_max`` bounds the device (None: no bound), ``open_files_max``
-    the descriptors of the process, locks included; ``device`` is the number that ``stat`` tells.
+    the descriptors of the process, locks included; ``device`` is the number that ``stat`` tells; ``folders`` are there
+    from the start, parents first.
 
     Operation names: open, stat, list, make_directory, rename, unlink, remove_directory, flush_directory, flush_many,
     lock, free_bytes, pwritev, pread, map, view, flush, truncate, size, link_count, drop_cache, close, release.
@@ -42,10 +43,14 @@ class ModelDisk(FileSystem):
         bytes_max: int | None = None,
         open_files_max: int = 1024,
         device: int = 1,
+        folders: Sequence[str] = (),
     ) -> None:
         self._machine = Machine(random.Random(rng) if isinstance(rng, int) else rng, device)
         self._machine.bytes_max = bytes_max
         self._machine.files_max = open_files_max
+        for path in folders:
+            self._machine.tree.make_directory(path)
+        self._machine.tree.make_durable(list(self._machine.tree.pending))
         self._start_process()
 
     def _start_process(self) -> None:

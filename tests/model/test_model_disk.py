@@ -584,3 +584,10 @@ def test_calls_per_second_are_plenty() -> None:
     rate = disk.call_count / (time.perf_counter() - started)
     print(f"model disk: {rate:,.0f} calls per second")
     assert disk.counts["pwritev"] == count
+
+
+def test_folders_given_at_the_start_survive_a_power_cut_and_cost_no_call():
+    disk = ModelDisk(0, folders=("/a", "/a/b"))
+    assert (disk.call_count, disk.unflushed_entries()) == (0, 0)
+    disk.power_cut()
+    assert disk.restart().stat("/a/b").is_directory

@@ -69,10 +69,8 @@ class ModelGround:
     def __init__(self, url: str, folder: Path, seed: int) -> None:
         self.url = url.replace("{dir}", str(folder / "data"))
         self.seed = seed
-        self.disk = ModelDisk(seeded(seed, "disk"))
-        for place in [*reversed(folder.parents), folder][1:]:
-            self.disk.make_directory(str(place))
-            self.disk.flush_directory(str(place.parent))
+        places = [str(place) for place in (*reversed(folder.parents), folder)][1:]
+        self.disk = ModelDisk(seeded(seed, "disk"), folders=places)
 
     def ports(self) -> Ports:
         """Return ports on the disk."""

@@ -29,7 +29,9 @@ from mqcore_conformance.simulation._session import Session, SessionLost
 __all__ = ["BROKER", "DATA", "Sabotage", "World"]
 
 BROKER = "broker"
-DATA = "/data"
+DATA = "/dev/null/data"
+"""On the model disk only: a storage that goes behind the ports finds no such folder, and can make none, as root either."""
+PARENTS = ("/dev", "/dev/null")
 ON_THE_NETWORK = ("tcp", "unix")
 """Transports of which it is known that a dead host's streams end by themselves."""
 CONNECT_TIMEOUT_S = 5
@@ -73,7 +75,7 @@ class World:
     def __init__(self, plan: Plan, sabotage: Sabotage, *, scheme: str = "observed") -> None:
         self.plan = plan
         self.sabotage = sabotage
-        self.disk = ModelDisk(seeded(plan.seed, "disk"))
+        self.disk = ModelDisk(seeded(plan.seed, "disk"), folders=PARENTS)
         self.disk.latency_us.update(plan.disk_latency_us)
         self.clock = ModelClock()
         self.network = ModelNetwork(

@@ -257,7 +257,7 @@ def test_a_batch_that_cannot_be_decoded_is_one_error_that_names_its_offsets_and_
         tag = 200
 
     async def test(client: Client) -> None:
-        await client.admin.create_topic("t")
+        await client.admin.create_topic("t", config={"private_tags": [200]})
         register("codecs", "secret", Secret)
         try:
             async with client.producer("t") as producer, client.producer("t", codec="secret") as secret:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from mqcore.ports import FileSystem
-from mqcore_conformance.broker_process._pages import dirty_pages, never_written
-from mqcore_conformance.broker_process._ports import FaultyFiles, Injection, faulty_ports
+from mqcore_conformance.broker_process.pages import dirty_pages, never_written
+from mqcore_conformance.broker_process.ports import FaultyFiles, Injection, faulty_ports
 from mqcore_conformance.processes import why_no_dirty_pages
 from mqcore_conformance.processes._image import cut_power
 
@@ -165,8 +165,8 @@ class TestFullDisk:
 
 CHILD = """
 import json, sys
-from mqcore_conformance.broker_process._child import tell
-from mqcore_conformance.broker_process._ports import Injection, faulty_ports
+from mqcore_conformance.broker_process.child import tell
+from mqcore_conformance.broker_process.ports import Injection, faulty_ports
 _, files = faulty_ports(Injection(kill_at=2, kill_how=sys.argv[2]), tell)
 file = files.open(sys.argv[1], create=True)
 file.pwritev([b"0123456789"], 0)

@@ -24,7 +24,7 @@ MACHINE = re.compile(
 TEXT = {".py", ".md", ".toml", ".txt", ".cfg", ".yml", ".yaml", ".json", ".sh", ""}
 
 
-TOLD_BY_THEIR_NAMES = ("good(", "bad(")
+TOLD_BY_THEIR_NAMES = {"good", "bad"}
 """Decorators of hand-made histories: like a test's, the name of such a function is its description."""
 
 
@@ -57,7 +57,7 @@ def _undescribed(body, prefix):
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
             continue
         decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
-        if any(decorator.startswith(TOLD_BY_THEIR_NAMES) for decorator in decorators):
+        if {decorator.partition("(")[0] for decorator in decorators} & TOLD_BY_THEIR_NAMES:
             continue
         inherited = decorators & {"override", "typing.override"} or any(name.endswith(".setter") for name in decorators)
         if not ast.get_docstring(node) and not inherited and "overload" not in decorators:

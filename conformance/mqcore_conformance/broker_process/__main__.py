@@ -16,8 +16,8 @@ import trio
 from mqcore.broker import Broker, serve_broker
 from mqcore.config import make_config
 from mqcore.ports import Ports, system_ports
-from mqcore_conformance.broker_process._child import commands, ignore_interrupt, tell
-from mqcore_conformance.broker_process._ports import FaultyFiles, Injection, faulty_ports
+from mqcore_conformance.broker_process.child import commands, ignore_interrupt, tell
+from mqcore_conformance.broker_process.ports import FaultyFiles, Injection, faulty_ports
 
 __all__ = ["main"]
 

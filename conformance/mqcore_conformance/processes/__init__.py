@@ -1,6 +1,6 @@
 """T1: real broker processes over real transports, a recorder process, a proxy, faulty ports; the same checkers."""
 
-from mqcore_conformance.broker_process._pages import why_no_dirty_pages
+from mqcore_conformance.broker_process.pages import why_no_dirty_pages
 from mqcore_conformance.processes._families import (
     CONTROLLED_FAMILIES,
     PROXY_FAMILIES,

@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mqcore_conformance.broker_process._pages import PAGE_BYTES, dirty_pages, never_written
-from mqcore_conformance.broker_process._undo import read_undo
+from mqcore_conformance.broker_process.pages import PAGE_BYTES, dirty_pages, never_written
+from mqcore_conformance.broker_process.undo import read_undo
 
 __all__ = ["cut_power"]
 

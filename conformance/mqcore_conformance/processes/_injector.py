@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import trio
 
-from mqcore_conformance.broker_process._pages import why_no_dirty_pages
+from mqcore_conformance.broker_process.pages import why_no_dirty_pages
 from mqcore_conformance.histories import Completed, Fetched, Invoked, Probed
 from mqcore_conformance.plans import TOPIC, ConsumerPlan, FaultPlan
 from mqcore_conformance.processes._proxy import Proxy

@@ -9,7 +9,7 @@ import tempfile
 
 import attrs
 
-from mqcore_conformance.broker_process._pages import why_no_dirty_pages
+from mqcore_conformance.broker_process.pages import why_no_dirty_pages
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.plans import Plan
 from mqcore_conformance.processes._eatmydata import why_no_eatmydata

@@ -19,7 +19,7 @@ import trio
 
 from mqcore.client import connect
 from mqcore.ports import Clock, system_ports
-from mqcore_conformance.broker_process._child import commands, ignore_interrupt, monotonic_us
+from mqcore_conformance.broker_process.child import commands, ignore_interrupt, monotonic_us
 from mqcore_conformance.histories import Event, to_json
 from mqcore_conformance.plans import TOPIC, ConsumerPlan, Plan, ProducerPlan, plan_from_json
 from mqcore_conformance.processes._users import RealConsumer, RealProducer

@@ -20,8 +20,8 @@ import attrs
 import trio
 
 from mqcore.ports import Clock, system_ports
-from mqcore_conformance.broker_process._child import monotonic_us
-from mqcore_conformance.broker_process._ports import Injection
+from mqcore_conformance.broker_process.child import monotonic_us
+from mqcore_conformance.broker_process.ports import Injection
 from mqcore_conformance.histories import Event, FaultInjected, LivenessObserved, Started
 from mqcore_conformance.plans import TOPIC, FaultPlan, Plan
 from mqcore_conformance.processes._addresses import address

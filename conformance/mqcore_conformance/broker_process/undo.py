@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from mqcore_conformance.broker_process._pages import PAGE_BYTES, dirty_pages
+from mqcore_conformance.broker_process.pages import PAGE_BYTES, dirty_pages
 
 __all__ = ["Flushing", "UndoLog", "read_undo"]
 

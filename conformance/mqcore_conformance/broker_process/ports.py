@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from mqcore.ports import Buffer, File, FileFacts, FileSystem, Lock, Mapping, Ports, system_ports
-from mqcore_conformance.broker_process._undo import UndoLog
+from mqcore_conformance.broker_process.undo import UndoLog
 
 __all__ = ["FaultyFiles", "Injection", "faulty_ports"]
 

@@ -102,6 +102,7 @@ class FaultInjected:
     """Something was done to the system. ``kind`` such as ``process-kill``, ``power-cut``, ``stop``, ``flush-error``.
 
     ``life``: the life that it ended or hit. ``hit``: how much it found to bite (unflushed sectors, for a power cut).
+    ``rot`` of a stored batch says which: ``first_offset`` up to ``next_offset`` of ``partition``, all that may be lost.
     """
 
     time_us: int
@@ -109,6 +110,9 @@ class FaultInjected:
     life: int
     detail: str = ""
     hit: int = 0
+    partition: str = ""
+    first_offset: int = -1
+    next_offset: int = -1
 
 
 @attrs.frozen(kw_only=True)

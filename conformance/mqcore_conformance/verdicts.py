@@ -24,6 +24,7 @@ class Anomaly(enum.Enum):
     UNSTABLE_READ = "unstable read"
     FAILED_FLUSH_TRUSTED = "failed flush trusted"
     SILENT_DAMAGE = "silent damage"
+    INVENTED_DAMAGE = "invented damage"
     UNJUSTIFIED_RECEIPT = "unjustified receipt"
     NO_PROGRESS = "no progress"
     UNREPEATABLE_RECOVERY = "unrepeatable recovery"

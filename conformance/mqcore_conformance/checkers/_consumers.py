@@ -94,7 +94,7 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
                 continue
             if not is_constant:
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)
-            if facts.records_storage and level >= Level.DISK:
+            if facts.records_storage and level >= Level.DISK > facts.append_level:
                 yield from _check_flushed(facts, process, partition, index, event)
             if log.complete and facts.must_survive(level, event.life):
                 for batch in event.batches:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import attrs
@@ -46,7 +46,7 @@ from mqcore_conformance.histories import (
     Started,
 )
 
-__all__ = ["Attempt", "DrainedLog", "Facts", "FailedFlush", "SendFacts"]
+__all__ = ["Attempt", "DrainedLog", "Facts", "FailedFlush", "SendFacts", "first_outside"]
 
 NODE = "node"
 ENDINGS = {
@@ -97,7 +97,10 @@ class SendFacts:
 
 @attrs.define
 class DrainedLog:
-    """What the final drain found in a partition: message and epoch by offset, and the ranges reported as damaged."""
+    """What the final drain found in a partition: message and epoch by offset, and the ranges reported as damaged.
+
+    ``rotted``: ranges of the batches in which bits rotted, whoever noticed.
+    """
 
     partition: str
     start_offset: int = 0
@@ -106,15 +109,33 @@ class DrainedLog:
     messages: dict[int, tuple[int, str]] = attrs.field(factory=dict)
     order: list[tuple[int, int, str]] = attrs.field(factory=list)
     damaged: list[tuple[int, int]] = attrs.field(factory=list)
+    rotted: list[tuple[int, int]] = attrs.field(factory=list)
+
+    def is_reported(self, offset: int) -> bool:
+        """Whether ``offset`` lies in a range that was reported as damaged, rightly or not."""
+        return any(first <= offset < until for first, until in self.damaged)
 
     def is_damaged(self, offset: int) -> bool:
-        """Whether ``offset`` lies in a range that was reported as damaged."""
-        return any(first <= offset < until for first, until in self.damaged)
+        """Whether ``offset`` lies in a range that was reported as damaged, and in a batch that is."""
+        return self.first_undamaged(offset, offset + 1) > offset
+
+    def first_undamaged(self, first: int, until: int) -> int:
+        """The first of the offsets from ``first`` to ``until`` that is not damaged in this sense, else ``until``."""
+        both = [(max(told[0], hit[0]), min(told[1], hit[1])) for told in self.damaged for hit in self.rotted]
+        return first_outside(first, until, both)
 
     def has(self, offset: int, digest: str) -> bool:
         """Whether the message is there with this content."""
         found = self.messages.get(offset)
         return found is not None and found[1] == digest
+
+
+def first_outside(first: int, until: int, ranges: Iterable[tuple[int, int]]) -> int:
+    """Return the first of the offsets from ``first`` to ``until`` that none of ``ranges`` holds, else ``until``."""
+    for begin, end in sorted(ranges):
+        if begin <= first < end:
+            first = end
+    return min(first, until)
 
 
 @attrs.frozen
@@ -187,6 +208,7 @@ class Facts:
         self.probes: list[tuple[int, Probed]] = []
         self.epochs: dict[int, int] = {}
         self.injected: list[tuple[int, FaultInjected]] = []
+        self.rotted: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.records_storage = False
         self.altered: list[tuple[int, Altered]] = []
         self._timelines: dict[str, Timeline] = {}
@@ -262,6 +284,14 @@ class Facts:
             return False
         return end_offset > self._durable[partition].by_life.get(life, 0)
 
+    def rotted_before(self, partition: str, index: int) -> list[tuple[int, int]]:
+        """Ranges of the batches of ``partition`` in which bits rotted before event ``index``."""
+        return [
+            (fault.first_offset, fault.next_offset)
+            for at, fault in self.injected
+            if at < index and fault.kind == "rot" and fault.partition == partition
+        ]
+
     def durable_before(self, partition: str, index: int) -> int:
         """Offset below which ``partition`` was flushed, as far as events before ``index`` tell."""
         return self._durable[partition].before(index)
@@ -312,10 +342,12 @@ class Facts:
                 if event.process == DRAIN:
                     self._take_drain(event)
             case Drained():
-                log = self.drain.setdefault(event.partition, DrainedLog(event.partition))
+                log = self._drained(event.partition)
                 log.start_offset, log.end_offset, log.complete = event.start_offset, event.end_offset, True
             case FaultInjected():
                 self.injected.append((index, event))
+                if event.kind == "rot" and event.partition:
+                    self.rotted[event.partition].append((event.first_offset, event.next_offset))
                 if event.kind in ENDINGS:
                     self._endings.append((event.life, ENDINGS[event.kind]))
             case Altered():
@@ -347,8 +379,14 @@ class Facts:
             else:
                 self._durable[partition].flushed(index, event.life, durable_end)
 
+    def _drained(self, partition: str) -> DrainedLog:
+        log = self.drain.get(partition)
+        if log is None:
+            log = self.drain[partition] = DrainedLog(partition, rotted=self.rotted[partition])
+        return log
+
     def _take_drain(self, event: Fetched | FetchFailed | Seeked) -> None:
-        log = self.drain.setdefault(event.partition, DrainedLog(event.partition))
+        log = self._drained(event.partition)
         if isinstance(event, FetchFailed) and event.code == "damaged":
             log.damaged.append((event.point, event.until))
         elif isinstance(event, Fetched):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mqcore.guarantees import Level, SyncFlush
-from mqcore_conformance.checkers._facts import Facts, FailedFlush
-from mqcore_conformance.histories import Fetched
+from mqcore_conformance.checkers._facts import Facts, FailedFlush, first_outside
+from mqcore_conformance.histories import Fetched, FetchFailed
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g11", "check_g12", "check_g14"]
@@ -94,7 +94,8 @@ def _acknowledged_by_a_log_that_had_to_stop(facts: Facts) -> Iterator[Violation]
 def check_g12(facts: Facts) -> Iterator[Violation]:
     """Damaged bytes are reported for their range: what had to survive is there, or in a range that is reported.
 
-    A broker that refuses to start on what it cannot read has reported all of it.
+    Nothing else is reported: whole messages would be hidden by it. A broker that refuses to start on what it cannot
+    read has reported all of it.
     """
     for index, probe in facts.probes:
         if probe.clause == "G12" and not probe.holds:
@@ -104,6 +105,7 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
                 text=f"{probe.question}: {probe.observed}",
                 events=(index,),
             )
+    yield from _check_reports(facts)
     if facts.refused or not any(fault.kind == "rot" for _, fault in facts.injected):
         return
     for send, index, receipt in facts.acknowledged():
@@ -111,8 +113,8 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
             continue
         log = facts.log(send.invoked.partition)
         for offset, digest in enumerate(send.invoked.messages, receipt.offset):
-            if offset < log.start_offset or log.has(offset, digest) or log.is_damaged(offset):
-                continue
+            if offset < log.start_offset or log.has(offset, digest) or log.is_reported(offset):
+                continue  # what is reported wrongly is told of already
             yield Violation(
                 clause="G12",
                 anomaly=Anomaly.SILENT_DAMAGE,
@@ -123,6 +125,33 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
                 events=(index,),
             )
             break
+
+
+def _check_reports(facts: Facts) -> Iterator[Violation]:
+    """Every range that a reader is told to be damaged is part of the batches in which bits rotted until then."""
+    told: set[tuple[str, int]] = set()
+    for process, partition, index, event in _reports(facts):
+        rotted = facts.rotted_before(partition, index)
+        offset = first_outside(event.point, event.until, rotted)
+        if offset < event.until and (partition, offset) not in told:
+            told.add((partition, offset))
+            truth = ", ".join(f"{first} to {until - 1}" for first, until in rotted[:5]) or "none"
+            yield Violation(
+                clause="G12",
+                anomaly=Anomaly.INVENTED_DAMAGE,
+                partition=partition,
+                text=f"{process} was told at event {index} that offsets {event.point} to {event.until - 1} are "
+                f"damaged; nothing ever happened to offset {offset} (offsets in which bits rotted: {truth})",
+                events=(index,),
+            )
+
+
+def _reports(facts: Facts) -> Iterator[tuple[str, str, int, FetchFailed]]:
+    """Everything that a reader, the drain too, was told to be damaged: process, partition, event index, event."""
+    for (process, partition), events in facts.reads.items():
+        for index, event in events:
+            if isinstance(event, FetchFailed) and event.code == "damaged":
+                yield process, partition, index, event
 
 
 def check_g14(facts: Facts) -> Iterator[Violation]:

@@ -15,8 +15,8 @@ __all__ = ["check_g01", "check_g02", "check_g03"]
 
 
 def _missing(log: DrainedLog, send: SendFacts, receipt: Completed) -> list[int]:
-    """Offsets of an acknowledged send that the drain does not have, retention and reported damage apart."""
-    if log.complete and log.end_offset >= receipt.offset + len(send.invoked.messages) and not log.damaged:
+    """Offsets of an acknowledged send that the drain does not have, retention and damage that is reported apart."""
+    if log.complete and log.end_offset >= receipt.offset + len(send.invoked.messages) and not log.rotted:
         messages = log.messages
         return [
             offset
@@ -93,13 +93,14 @@ def check_g02(facts: Facts) -> Iterator[Violation]:
 
 def _check_hole(log: DrainedLog, expected: int | None, offset: int) -> Iterator[Violation]:
     """The drain goes on, or ends, at ``offset``. ``expected`` None: nobody knows where it begins."""
-    if expected is not None and offset > expected and not log.is_damaged(expected):
+    missing = offset if expected is None else log.first_undamaged(expected, offset)
+    if expected is not None and missing < offset:
         yield Violation(
             clause="G02",
             anomaly=Anomaly.HOLE,
             partition=log.partition,
-            text=f"the drain goes from offset {expected - 1} to {offset}: {offset - expected} offsets between are "
-            f"missing and nothing reports them; the log is drained from {log.start_offset} to {log.end_offset}",
+            text=f"the drain goes from offset {expected - 1} to {offset}: offset {missing} between is missing, and no "
+            f"damage that was done to it is reported; the log is drained from {log.start_offset} to {log.end_offset}",
         )
 
 

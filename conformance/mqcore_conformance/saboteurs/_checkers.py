@@ -12,7 +12,7 @@ import attrs
 
 from mqcore.guarantees import Fault
 from mqcore_conformance.checkers import check_history
-from mqcore_conformance.histories import DRAIN, Fetched, Flushed
+from mqcore_conformance.histories import DRAIN, FaultInjected, Fetched, FetchFailed, Flushed
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 from mqcore_conformance.simulation import Sabotage
 from mqcore_conformance.stories import STORIES, Tale
@@ -149,6 +149,33 @@ def damage_excuses_everything() -> tuple[Replacement, ...]:
 
 
 @replacing
+def damage_believed() -> tuple[Replacement, ...]:
+    """What is reported to be damaged is damaged."""
+
+    def make(original: Any) -> Any:
+        def take(facts: Any, index: int, event: Any) -> None:
+            if isinstance(event, FetchFailed) and event.code == "damaged":
+                facts.rotted[event.partition].append((event.point, event.until))
+                facts.injected.append((index - 1, _rot(event)))
+            original(facts, index, event)
+
+        return take
+
+    return ((FACTS, "Facts", "_take", make),)
+
+
+def _rot(event: FetchFailed) -> FaultInjected:
+    return FaultInjected(
+        time_us=event.time_us,
+        kind="rot",
+        life=event.life,
+        partition=event.partition,
+        first_offset=event.point,
+        next_offset=event.until,
+    )
+
+
+@replacing
 def failed_flush_excuses_everything() -> tuple[Replacement, ...]:
     """After a flush that failed anything may be lost."""
 
@@ -172,6 +199,7 @@ CHECKER_SABOTEURS: dict[str, Callable[[], Sabotage]] = {
         first_attempt_only,
         consumers_forgotten,
         damage_excuses_everything,
+        damage_believed,
         failed_flush_excuses_everything,
     )
 }

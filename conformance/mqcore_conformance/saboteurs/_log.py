@@ -10,12 +10,16 @@ from typing import Any
 import attrs
 
 from mqcore.errors import CorruptionError
+from mqcore.log import Damage, DamagedRangeError
+from mqcore.log._scan import header_at
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 
 __all__ = [
     "any_record_accepted",
     "cut_at_bad_checksum",
+    "damage_invented",
     "damage_served",
+    "damage_too_wide",
     "epoch_resumed",
     "one_salt",
     "recovery_skipped",
@@ -23,6 +27,7 @@ __all__ = [
 ]
 
 STORE = "mqcore.log._store"
+HIDDEN_OFFSET = 3
 
 
 class _Anything:
@@ -55,6 +60,38 @@ def damage_served() -> tuple[Replacement, ...]:
         return lambda *_: _Anything()
 
     return (("mqcore.log._collect", "", "crc32c", make),)
+
+
+@replacing
+def damage_invented() -> tuple[Replacement, ...]:
+    """One offset of every log is reported as damaged, although nothing ever happened to it."""
+
+    def make(original: Any) -> Any:
+        async def read(log: Any, offset: int, bytes_max: int, end_offset: int, *, control: bool) -> Any:
+            if offset == HIDDEN_OFFSET and not control:
+                raise DamagedRangeError(log.name, Damage(1, 2, offset, offset + 1, "invented"))
+            return await original(log, offset, bytes_max, end_offset, control=control)
+
+        return read
+
+    return (("mqcore.log._readable", "ReadableLog", "_read", make),)
+
+
+@replacing
+def damage_too_wide() -> tuple[Replacement, ...]:
+    """A damaged batch takes the whole one behind it along."""
+
+    def make(original: Any) -> Any:
+        async def locate(log: Any, position: int, *, salt: int, search_end: int, **facts: Any) -> Damage:
+            damage: Damage = await original(log, position, salt=salt, search_end=search_end, **facts)
+            header = await header_at(log, damage.end_position, search_end, salt)
+            if header is None or header.base_offset != damage.next_offset:
+                return damage
+            return damage._replace(end_position=damage.end_position + header.size, next_offset=header.end_offset)
+
+        return locate
+
+    return (("mqcore.log._recovery", "", "locate_damage", make), ("mqcore.log._readable", "", "locate_damage", make))
 
 
 @replacing

@@ -1,35 +1,69 @@
 """Where bits shall rot: a stored message that flushes have covered long enough for its damage to be provable.
 
-Knows the history and the messages' marks; nothing of how a storage lays out its files.
+Knows the history, the messages' marks and what a batch looks like; nothing of how a storage lays out its files.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
+from mqcore.batch import HEADER_BYTES, MAGIC, unpack_header
+from mqcore.errors import CorruptionError
 from mqcore_conformance.histories import Appended, Flushed
 
 if TYPE_CHECKING:
     from mqcore_conformance.simulation._world import World
 
-__all__ = ["find_durable_message"]
+__all__ = ["StoredMessage", "find_durable_message"]
 
 FLUSHES_AFTER = 2
 """A durable mark trails its log by at most one flush; one more for good measure."""
 TRIES = 8
+MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 
 
-def find_durable_message(world: World) -> tuple[str, int] | None:
-    """Return path and position of a message that two later flushes of its log have followed, or None."""
+@attrs.frozen
+class StoredMessage:
+    """A message in a file, and the batch there that it is part of: ``first_offset`` up to ``next_offset``."""
+
+    path: str
+    position: int
+    partition: str
+    first_offset: int
+    next_offset: int
+
+
+def find_durable_message(world: World) -> StoredMessage | None:
+    """Return a message that two later flushes of its log have followed, or None."""
     durable = _durable_offsets(world)
-    candidates = [mark for partition, offset, mark in world.stored if offset < durable.get(partition, 0)]
+    candidates = [(partition, mark) for partition, offset, mark in world.stored if offset < durable.get(partition, 0)]
     world.random.shuffle(candidates)
-    for mark in candidates[:TRIES]:
+    for partition, mark in candidates[:TRIES]:
         for path in world.disk.paths():
-            position = world.disk.content(path, durable=True).find(mark)
+            content = world.disk.content(path, durable=True)
+            position = content.find(mark)
             if position >= 0 and "journal" not in path:
-                return path, position
+                batch = _batch_around(content, position)
+                if batch is not None:
+                    return StoredMessage(path, position, partition, *batch)
     return None
+
+
+def _batch_around(content: bytes, position: int) -> tuple[int, int] | None:
+    """First and next offset of the batch whose bytes hold ``position``, None where no header says so.
+
+    It is read from the bytes that shall rot: a receipt knows neither the whole batch nor a copy of it elsewhere.
+    """
+    at = content.rfind(MAGIC_BYTES, 0, position)
+    if at < 0 or position < at + HEADER_BYTES:
+        return None
+    try:
+        header = unpack_header(memoryview(content)[at:])
+    except CorruptionError:
+        return None
+    return (header.base_offset, header.end_offset) if position < at + header.size else None
 
 
 def _durable_offsets(world: World) -> dict[str, int]:

@@ -204,11 +204,17 @@ class Injector:
                 await trio.sleep(0.05)
             if self._healed:
                 return
-            path, position = place
-            world.disk.rot(path, position, size, world.random)
+            world.disk.rot(place.path, place.position, size, world.random)
             world.record(
                 FaultInjected(
-                    time_us=world.now_us(), kind="rot", life=world.life, detail=f"{path} at {position}", hit=size
+                    time_us=world.now_us(),
+                    kind="rot",
+                    life=world.life,
+                    detail=f"{place.path} at {place.position}",
+                    hit=size,
+                    partition=place.partition,
+                    first_offset=place.first_offset,
+                    next_offset=place.next_offset,
                 )
             )
 

@@ -202,8 +202,14 @@ def exactly_what_was_flushed_is_read() -> Story:
 
 @good
 def what_was_read_is_reported_as_damaged() -> Story:
-    story = Story().store("a", 0).store("b", 1).fetch("r", 0, (0, 1, ["a", "b"])).fault("rot", hit=1)
+    story = Story().store("a", 0).store("b", 1).fetch("r", 0, (0, 1, ["a", "b"])).rot(0, 1)
     return story.refuse("drain", 0, "damaged", point=0, until=1).drain((1, 1, ["b"]), start=0)
+
+
+@good
+def an_append_is_a_flush() -> Story:
+    story = Story(append="disk").append(0, 0).invoke("a").append(0, 1).ack("a", 0)
+    return story.fetch("r", 0, (0, 1, ["a"])).drain((0, 1, ["a"]))
 
 
 @good

@@ -6,7 +6,8 @@ from mqcore_conformance.histories import REFUSES_TO_START, Probed
 from mqcore_conformance.stories._story import OTHER, P, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
-TRUSTED, SILENT, UNJUSTIFIED = Anomaly.FAILED_FLUSH_TRUSTED, Anomaly.SILENT_DAMAGE, Anomaly.UNJUSTIFIED_RECEIPT
+TRUSTED, UNJUSTIFIED = Anomaly.FAILED_FLUSH_TRUSTED, Anomaly.UNJUSTIFIED_RECEIPT
+SILENT, INVENTED = Anomaly.SILENT_DAMAGE, Anomaly.INVENTED_DAMAGE
 
 
 def _appended(policy: str = "sync", name: str = "a") -> Story:
@@ -140,24 +141,24 @@ def a_log_that_was_made_slow_goes_on() -> Story:
 
 @bad("G12", SILENT, "G02")
 def damage_is_not_reported() -> Story:
-    return Story().send("a", 0).send("b", 1).fault("rot", hit=1).drain((1, 1, ["b"]), start=0)
+    return Story().send("a", 0).send("b", 1).rot(0, 1).drain((1, 1, ["b"]), start=0)
 
 
 @bad("G12", SILENT)
 def damage_cuts_the_log() -> Story:
-    return Story().send("a", 0).send("b", 1).fault("rot", hit=1).drain((0, 1, ["a"]), end=1)
+    return Story().send("a", 0).send("b", 1).rot(1, 2).drain((0, 1, ["a"]), end=1)
 
 
 @bad("G12", SILENT, "G02")
 def the_reported_range_ends_too_soon() -> Story:
-    story = Story().send("a", 0).send("b", 1).send("c", 2).fault("rot", hit=1)
+    story = Story().send("a", 0).send("b", 1).send("c", 2).rot(0, 2)
     story.refuse("drain", 0, "damaged", point=0, until=1)
     return story.drain((2, 1, ["c"]), start=0)
 
 
 @bad("G12", SILENT)
 def the_second_message_of_a_batch_is_damaged_silently() -> Story:
-    return Story().invoke("a", "a1", "a2").ack("a", 0).fault("rot", hit=1).drain((0, 1, ["a1"]), end=1)
+    return Story().invoke("a", "a1", "a2").ack("a", 0).rot(0, 2).drain((0, 1, ["a1"]), end=1)
 
 
 @bad("G12", SILENT)
@@ -170,9 +171,56 @@ def it_starts_empty_instead_of_refusing() -> Story:
     return Story().send("a", 0).fault("rot", hit=1).restart("process-kill").drain(end=0)
 
 
+@bad("G12", INVENTED, "G01", "G02")
+def what_never_rotted_is_reported_as_damaged() -> Story:
+    story = Story().send("a", 0).send("b", 1)
+    return story.refuse("drain", 0, "damaged", point=0, until=1).drain((1, 1, ["b"]), start=0)
+
+
+@bad("G12", INVENTED)
+def a_consumer_alone_is_told_of_damage_that_is_none() -> Story:
+    story = Story("none").invoke("a").end("a", "unknown").refuse("r", 0, "damaged", point=0, until=1)
+    return story.drain((0, 1, ["a"]))
+
+
+@bad("G12", INVENTED, "G02")
+def the_reported_range_goes_beyond_the_batch() -> Story:
+    story = Story().send("a", 0).send("b", 1).send("c", 2).rot(0, 1)
+    return story.refuse("drain", 0, "damaged", point=0, until=2).drain((2, 1, ["c"]), start=0)
+
+
+@bad("G12", INVENTED, "G02")
+def the_reported_range_begins_before_the_batch() -> Story:
+    story = Story().send("a", 0).send("b", 1).send("c", 2).rot(1, 2)
+    return story.refuse("drain", 0, "damaged", point=0, until=2).drain((2, 1, ["c"]), start=0)
+
+
+@bad("G12", INVENTED, "G02")
+def another_log_rotted() -> Story:
+    story = Story().send("a", 0).send("b", 1).rot(0, 1, OTHER)
+    return story.refuse("drain", 0, "damaged", point=0, until=1).drain((1, 1, ["b"]), start=0)
+
+
+@bad("G12", INVENTED)
+def reported_before_it_rotted() -> Story:
+    story = Story().send("a", 0).refuse("r", 0, "damaged", point=0, until=1).rot(0, 1)
+    return story.refuse("drain", 0, "damaged", point=0, until=1).drain(start=0, end=1)
+
+
+@good
+def damage_of_two_batches_is_reported_as_one_range() -> Story:
+    story = Story().send("a", 0).send("b", 1).send("c", 2).rot(1, 2).rot(0, 1)
+    return story.refuse("drain", 0, "damaged", point=0, until=2).drain((2, 1, ["c"]), start=0)
+
+
+@good
+def a_range_of_no_offsets_is_reported() -> Story:
+    return Story().send("a", 0).refuse("r", 0, "damaged", point=0, until=0).drain((0, 1, ["a"]))
+
+
 @good
 def damage_is_reported_for_its_range() -> Story:
-    story = Story().send("a", 0).send("b", 1).fault("rot", hit=1)
+    story = Story().send("a", 0).send("b", 1).rot(0, 1)
     return story.refuse("drain", 0, "damaged", point=0, until=1).drain((1, 1, ["b"]), start=0)
 
 
@@ -184,12 +232,12 @@ def the_broker_refuses_to_start_on_what_is_damaged() -> Story:
 
 @good
 def rot_that_hit_nothing_that_counts() -> Story:
-    return Story().send("a", 0).fault("rot", hit=1).drain((0, 1, ["a"]))
+    return Story().send("a", 0).rot(0, 1).drain((0, 1, ["a"]))
 
 
 @good
 def a_power_cut_took_it_and_not_the_rot() -> Story:
-    return Story("none").send("a", 0, "page-cache").fault("rot", hit=1).restart().drain(end=0)
+    return Story("none").send("a", 0, "page-cache").rot(0, 1).restart().drain(end=0)
 
 
 # ---- G14 ---------------------------------------------------------------------------------------------------------

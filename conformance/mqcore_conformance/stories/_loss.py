@@ -176,8 +176,15 @@ def a_lost_suffix_below_the_next_epoch_is_allowed() -> Story:
 @good
 def a_hole_that_is_reported() -> Story:
     story = Story("none").invoke("a", "a1", "a2", "a3").end("a", "unknown")
-    story.refuse("drain", 1, "damaged", point=1, until=2)
+    story.rot(1, 2).refuse("drain", 1, "damaged", point=1, until=2)
     return story.drain((0, 1, ["a1"]), (2, 1, ["a3"]))
+
+
+@bad("G02", HOLE)
+def a_hole_that_goes_on_behind_the_damage() -> Story:
+    story = Story("none").invoke("a", "a1", "a2", "a3", "a4").end("a", "unknown")
+    story.rot(1, 2).refuse("drain", 1, "damaged", point=1, until=2)
+    return story.drain((0, 1, ["a1"]), (3, 1, ["a4"]))
 
 
 @good

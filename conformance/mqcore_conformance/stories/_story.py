@@ -86,6 +86,10 @@ class Story:
         """Something happens to this life."""
         return self.add(FaultInjected, kind=kind, **{"life": self.life, **fields})
 
+    def rot(self, first: int, until: int, partition: str = P) -> Story:
+        """Bits rot in the batch that holds offsets ``first`` to ``until``."""
+        return self.fault("rot", hit=1, partition=partition, first_offset=first, next_offset=until)
+
     def restart(self, kind: str = "power-cut") -> Story:
         """This life ends and another one begins."""
         return self.fault(kind).start()

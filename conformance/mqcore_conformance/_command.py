@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mqcore_conformance._progress import repro_of, watched
 from mqcore_conformance._replay_command import replay
 from mqcore_conformance._request_options import request_of, request_options
 from mqcore_conformance._selftest_command import selftest
+from mqcore_conformance.apart import surveyed
 from mqcore_conformance.checkers import NOT_BUILT
 from mqcore_conformance.estimates import estimate_s, machine_factor
 from mqcore_conformance.interrupts import interrupt_watched
@@ -81,6 +82,11 @@ def conformance() -> None:
 @output_options
 def run(folder: Path, **options: Any) -> None:
     """Run checks and cells, one line each; what the report holds already is not run again."""
+    with surveyed():
+        _run(folder, options)
+
+
+def _run(folder: Path, options: Mapping[str, Any]) -> None:
     request, data = request_of(options)
     pieces = pieces_of(request)
     report = ReportFile(folder, request.arguments(), made_with(data))

@@ -12,7 +12,6 @@ import faulthandler
 import io
 import itertools
 import os
-import pickle
 import re
 import select
 import signal
@@ -23,10 +22,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Generic, TypeVar, cast
+from typing import IO, Any, Generic, TypeVar
 
 import attrs
 
+from mqcore_conformance.handover import HandoverError, from_json, to_json
+from mqcore_conformance.unchanged import Survey
 from mqcore_conformance.whereabouts import (
     Place,
     innermost_of_part,
@@ -36,7 +37,7 @@ from mqcore_conformance.whereabouts import (
     tell_exception,
 )
 
-__all__ = ["Outcome", "alive", "at_most", "doing", "run_apart"]
+__all__ = ["Outcome", "alive", "at_most", "doing", "run_apart", "surveyed"]
 
 T = TypeVar("T")
 
@@ -56,20 +57,25 @@ _DUMPED = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+
 class Outcome(Generic[T]):
     """What came of it: ``value``, or a ``problem`` in one line. ``output``: the end of what was printed meanwhile.
 
-    ``doing``: what ``alive`` was told last, where the child could still say so.
+    ``doing``: what ``alive`` was told last, where the child could still say so. ``tampered``: what ran there changed
+    the suite or the core, so that its value would mean nothing; the problem names what.
     """
 
     value: T | None = None
     problem: str = ""
     hung: bool = False
+    tampered: bool = False
     output: str = ""
     doing: Any = None
+
+
+_GARBAGE: Outcome[Any] = Outcome(problem="its process wrote garbage where its result belongs")
 
 
 def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
     """Return what came of ``function()`` in a child process, at the latest ``seconds_max`` after the last ``alive()``.
 
-    The value has to be picklable. Whatever the child started ends with it.
+    The value has to be one that ``handover`` takes. Whatever the child started ends with it.
     """
     parent, patience_s = os.getpid(), min(seconds_max, PATIENCE_S_MAX)
     reader, writer = os.pipe()
@@ -102,6 +108,16 @@ def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
         if found == "late":
             return Outcome(problem=_hangs(seconds_max, _dumped(dump)), hung=True, output=printed)
         return Outcome(problem=_died(status, _dumped(dump)), output=printed)
+
+
+@contextlib.contextmanager
+def surveyed() -> Iterator[None]:
+    """For a block: what a part changes of the suite in this process, when it is imported, counts too."""
+    before, _Child.survey = _Child.survey, Survey.take()
+    try:
+        yield
+    finally:
+        _Child.survey = before
 
 
 def alive(doing: object = None) -> None:
@@ -137,6 +153,7 @@ class _Child:
     """The child's side; ``run`` does not return."""
 
     current: _Child | None = None
+    survey: Survey | None = None
 
     def __init__(self, parent: int, writer: int, output: IO[bytes], dump: IO[bytes], seconds_max: float) -> None:
         self._writer, self._output, self._dump = writer, output, dump
@@ -150,12 +167,16 @@ class _Child:
 
     def run(self, function: Callable[[], object]) -> None:
         """Run, tell, end."""
-        outcome: Outcome[object] = Outcome(problem="it ended its process")
+        is_nested = _Child.current is not None
+        surveys = [] if is_nested else [Survey.take(), *filter(None, (_Child.survey,))]
         try:
             self._settle()
-            outcome = Outcome(value=function())
+            outcome: Outcome[object] = Outcome(value=function())
         except BaseException as error:
             outcome = Outcome(problem=tell_exception(error))
+        changed = next(filter(None, (survey.first_change() for survey in surveys)), "")
+        if changed:
+            outcome = Outcome(problem=f"the part changed {changed} of the suite", tampered=True)
         self._end(outcome)
 
     def _settle(self) -> None:
@@ -199,9 +220,9 @@ class _Child:
             sys.stdout.flush()
             sys.stderr.flush()
         try:
-            data = pickle.dumps(outcome)
+            data = to_json(outcome)
         except BaseException as error:
-            data = pickle.dumps(Outcome[Any](problem=f"its result cannot be handed over: {tell_exception(error)}"))
+            data = to_json(Outcome[Any](problem=f"its result cannot be handed over: {tell_exception(error)}"))
         with contextlib.suppress(OSError):  # nobody waits for it any more
             _write_all(self._writer, _HEADER.pack(_RESULT, len(data)) + data)
         os._exit(0)
@@ -231,11 +252,19 @@ def _wait(reader: int, seconds_max: float) -> Outcome[Any] | str:
                 del received[: _HEADER.size]
                 deadline = time.monotonic() + seconds_max
             elif kind != _RESULT or size > RESULT_BYTES_MAX:
-                return "gone"
+                return _GARBAGE
             elif len(received) >= _HEADER.size + size:
-                return cast(Outcome[Any], pickle.loads(received[_HEADER.size :]))
+                return _outcome_of(received[_HEADER.size :])
             else:
                 break
+
+
+def _outcome_of(data: bytearray) -> Outcome[Any]:
+    with contextlib.suppress(HandoverError):
+        found = from_json(data)
+        if isinstance(found, Outcome) and isinstance(found.problem, str):
+            return found
+    return _GARBAGE
 
 
 def _hangs(seconds_max: float, where: Place | None) -> str:

@@ -21,6 +21,7 @@ import mqcore
 __all__ = [
     "Place",
     "innermost_of_part",
+    "is_raised_by_suite",
     "leaves",
     "places_of_frame",
     "places_of_tasks",
@@ -38,10 +39,11 @@ def _package(module: object) -> str:
     return str(Path(str(getattr(module, "__file__", ""))).parent) + "/"
 
 
+_SUITE = str(Path(__file__).parent) + "/"
 _OTHERS = (
     sysconfig.get_path("stdlib") + "/",
     *(_package(module) for module in (trio, outcome, hypothesis, mqcore)),
-    str(Path(__file__).parent) + "/",
+    _SUITE,
     "<",
 )
 _INSTALLED = ("/site-packages/", "/dist-packages/")
@@ -131,6 +133,12 @@ def tell_exception(error: BaseException) -> str:
     place = f" in {where}" if where is not None else ""
     text = _text_of(cause)
     return f"it raised {type(cause).__name__}{more}{place}" + (f": {text}" if text else "")
+
+
+def is_raised_by_suite(error: BaseException) -> bool:
+    """Return whether the innermost place of an exception is the suite's: no part raised it."""
+    places = _places_of_traceback(error.__traceback__)
+    return bool(places) and places[-1].file.startswith(_SUITE)
 
 
 def _places_of_traceback(traceback: TracebackType | None) -> list[Place]:

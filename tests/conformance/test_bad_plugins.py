@@ -164,6 +164,30 @@ def test_a_storage_with_io_of_its_own_meets_the_model_too_and_each_kill_is_a_pro
     assert result.text == "step 2, open: a ends at 0 after a restart; 5100 bytes had to stay"
 
 
+@pytest.mark.parametrize("where", ["constructor", "append"])
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("change-a-function", "contract._checks._judge"),
+        ("change-the-code", "contract._checks._judge"),
+        ("change-a-table", "CHECKS.views_stay_valid"),
+        ("change-a-method", "mqcore.testing._disk.ModelDisk.power_cut"),
+        ("shadow-a-builtin", "contract._checks.any"),
+    ],
+)
+def test_a_part_that_changes_the_suite_ends_in_an_error_that_names_what(does: str, told: str, where: str) -> None:
+    result = judged("growth_wakes_who_waits", does, where)
+    assert result.status is Status.ERROR
+    assert result.text.startswith("the part changed mqcore")
+    assert result.text.endswith(f"{told} of the suite")
+
+
+def test_that_nothing_is_claimed_is_not_for_a_part_to_say() -> None:
+    result = judged("growth_wakes_who_waits", "raise-not-applicable", "open")
+    assert result.status is Status.FAIL
+    assert "it raised NotApplicable in raise_not_applicable (_faults.py" in result.text
+
+
 def test_steps_that_block_the_process_are_shown_and_cut_to_the_one_that_does() -> None:
     steps = [{"kind": kind, "log": 0, "where": 0.0, "sizes": [10]} for kind in ("read", "append", "read", "flush")]
     result = check_part(CHECKS[MODEL], "bad://{dir}?does=spin&where=flush", steps=steps, seconds_max=0.5)

@@ -24,6 +24,7 @@ from mqcore_conformance.contract._leftovers import Leftovers, stray_tasks
 from mqcore_conformance.verdicts import Status
 from mqcore_conformance.whereabouts import (
     innermost_of_part,
+    is_raised_by_suite,
     leaves,
     places_of_tasks,
     printable,
@@ -68,7 +69,10 @@ class CheckFailed(Exception):
 
 
 class NotApplicable(Exception):
-    """The part does not claim what the check is about; the message says what, and what was seen all the same."""
+    """The part does not claim what the check is about; the message says what, and what was seen all the same.
+
+    Only the suite says so: raised by the part itself it is any exception.
+    """
 
 
 @attrs.frozen
@@ -258,14 +262,14 @@ def _name_of(task: trio.lowlevel.Task) -> str:
 def _judged(outcome: Outcome[_Judged]) -> _Judged:
     if outcome.value is not None:
         return outcome.value
-    return Status.FAIL, outcome.problem, tuple(outcome.doing or ())
+    status = Status.ERROR if outcome.tampered else Status.FAIL
+    return status, outcome.problem, tuple(outcome.doing or ())
 
 
 def _judge(error: BaseException) -> _Judged:
-    found = leaves(error)
-    absent = next((one for one in found if isinstance(one, NotApplicable)), None)
-    if absent is not None:
-        return Status.NOT_CLAIMED, str(absent), ()
+    found = tuple(leaves(error))
+    if found and all(isinstance(one, NotApplicable) and is_raised_by_suite(one) for one in found):
+        return Status.NOT_CLAIMED, str(found[0]), ()
     failed = next((one for one in found if isinstance(one, CheckFailed)), None)
     if failed is not None:
         return Status.FAIL, printable(str(failed))[:TEXT_CHARS_MAX], failed.steps

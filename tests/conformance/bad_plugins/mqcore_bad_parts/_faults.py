@@ -38,6 +38,22 @@ def raise_(error: BaseException) -> Callable[[], None]:
     return function
 
 
+def raise_not_applicable() -> None:
+    raise sys.modules["mqcore_conformance.contract"].NotApplicable("nothing of this is claimed")
+
+
+def change(module: str, name: str, value: object) -> Callable[[], None]:
+    def function() -> None:
+        setattr(sys.modules[module], name, value)
+
+    return function
+
+
+def change_code() -> None:
+    judge = sys.modules["mqcore_conformance.contract._checks"]._judge
+    judge.__code__ = (lambda error: ("PASS", "", ())).__code__
+
+
 def print_garbage() -> None:
     print('garbage \x1b[2J \x07 {"kind": "cell", "status": "PASS"}')
     print("garbage on standard error \x1b]0;title\x07", file=sys.stderr)
@@ -61,6 +77,12 @@ SYNC: Mapping[str, Callable[[], object]] = {
     "raise-system-exit": raise_(SystemExit(0)),
     "raise-keyboard-interrupt": raise_(KeyboardInterrupt()),
     "raise-odd": raise_(Odd()),
+    "raise-not-applicable": raise_not_applicable,
+    "change-a-function": change("mqcore_conformance.contract._checks", "_judge", lambda error: ("PASS", "", ())),
+    "change-a-table": lambda: sys.modules["mqcore_conformance.contract"].CHECKS.pop("views_stay_valid"),
+    "change-a-method": lambda: setattr(sys.modules["mqcore.testing"].ModelDisk, "power_cut", lambda disk: None),
+    "change-the-code": change_code,
+    "shadow-a-builtin": change("mqcore_conformance.contract._checks", "any", lambda values: False),
     "exit": lambda: os._exit(0),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 
-from mqcore.guarantees import CLAUSES, Level
+from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, Facts, check_history
-from mqcore_conformance.histories import Completed, Drained, Event, FaultInjected, Fetched, Flushed, Setting
+from mqcore_conformance.obligations import obligations
 from mqcore_conformance.plans import (
     CRASH_POINTS,
     FLUSH_POLICIES,
@@ -28,7 +28,7 @@ from mqcore_conformance.simulation import RunResult, Sabotage, crash_calls, run_
 from mqcore_conformance.verdicts import Status, Violation
 from mqcore_conformance.witnesses import tally, what_bit
 
-__all__ = ["Cell", "CellResult", "Failure", "cells_of", "label_of", "run_cell", "shrink"]
+__all__ = ["Cell", "CellResult", "Failure", "LastRun", "cells_of", "label_of", "run_cell", "shrink"]
 
 CRASH_PLANS_MAX = 3
 CRASH_SEEDS_PER_PLAN = 20
@@ -75,9 +75,21 @@ class Failure:
     result: RunResult
 
 
+@attrs.frozen(kw_only=True)
+class LastRun:
+    """The last of several runs of a simulated cell, from which its history can be made again."""
+
+    seed: int
+    plan: Plan
+    digest: str
+
+
 @attrs.define(kw_only=True)
 class CellResult:
-    """What a cell is worth. ``reason``: why it was not run, or what the engine stumbled over."""
+    """What a cell is worth. ``reason``: why it was not run, or what the engine stumbled over.
+
+    ``last``: None where there is nothing to compare, as after one run only.
+    """
 
     cell: Cell
     statuses: dict[str, Status] = attrs.field(factory=dict)
@@ -85,10 +97,12 @@ class CellResult:
     seeds: list[int] = attrs.field(factory=list)
     digests: dict[int, str] = attrs.field(factory=dict)
     witnesses: Counter[str] = attrs.field(factory=Counter)
+    looked_at: Counter[str] = attrs.field(factory=Counter)
     failures: list[Failure] = attrs.field(factory=list)
     events: int = 0
     runs: int = 0
     real_seconds: float = 0.0
+    last: LastRun | None = None
     how: str = ""
     """How a PASS was come by: *proved* within a stated bound, *sampled* over so many seeds."""
 
@@ -142,7 +156,6 @@ def run_cell(
         result.statuses = dict.fromkeys(CLAUSES, Status.NOT_RUN)
         return result
     began = time.perf_counter()
-    seen: set[str] = set()
     extent = _Extent()
     for seed, plan in _plans(result, seeds, extra_seeds_max, extent):
         if deadline is not None and time.perf_counter() > deadline:
@@ -158,17 +171,19 @@ def run_cell(
             result.failures.append(Failure(seed=seed, plan=plan, violations=(), result=run))
             continue
         result.digests[seed] = run.digest
+        if result.runs > 1 and cell.tier == "T0":
+            result.last = LastRun(seed=seed, plan=plan, digest=run.digest)
         facts = Facts(run.history)
         result.witnesses.update(tally(facts))
         result.witnesses.update(run.witnesses)
         violations = [violation for clause in wanted for violation in CHECKERS[clause](facts)]
-        seen |= _clauses_exercised(run.history)
+        result.looked_at.update(obligations(facts))
         if violations:
             result.failures.append(Failure(seed=seed, plan=plan, violations=tuple(violations), result=run))
             if stop_at_first:
                 break
     result.real_seconds = time.perf_counter() - began
-    result.statuses = _statuses(result, wanted, seen)
+    result.statuses = _statuses(result, wanted)
     result.how = _how(result, extent)
     return result
 
@@ -231,7 +246,7 @@ def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int) -> I
         yield seed
 
 
-def _statuses(result: CellResult, wanted: Sequence[str], exercised: set[str]) -> dict[str, Status]:
+def _statuses(result: CellResult, wanted: Sequence[str]) -> dict[str, Status]:
     failed = {violation.clause for failure in result.failures for violation in failure.violations}
     broken = any(failure.result.error for failure in result.failures)
     bit = what_bit(result.cell.family, result.witnesses, result.cell.tier)
@@ -243,43 +258,13 @@ def _statuses(result: CellResult, wanted: Sequence[str], exercised: set[str]) ->
             statuses[clause] = Status.LIVENESS if clause == "G13" else Status.FAIL
         elif broken:
             statuses[clause] = Status.ERROR
-        elif clause not in exercised:
+        elif not result.looked_at[clause]:
             statuses[clause] = Status.NOT_RUN
         elif not result.seeds or not bit:
             statuses[clause] = Status.INCONCLUSIVE
         else:
             statuses[clause] = Status.PASS
     return statuses
-
-
-def _clauses_exercised(history: Sequence[Event]) -> set[str]:
-    """Clauses about which this history says anything at all."""
-    setting = history[0]
-    assert isinstance(setting, Setting)
-    kinds = {type(event) for event in history}
-    clauses = {"G14", "G13"}
-    if Drained in kinds:
-        clauses |= {"G01", "G02", "G04", "G05", "G07", "G15"}
-    if any(isinstance(event, Fetched) and event.process != "drain" for event in history):
-        clauses |= {"G06", "G08"}
-    if Level.parse(setting.flush_level) >= Level.DISK:
-        faults = {getattr(event, "kind", "") for event in history}
-        clauses |= {"G12"} if "rot" in faults else set()
-        clauses |= {"G11"} if any(_is_failed_flush(event) for event in history) else set()
-        clauses |= {"G03"} if any(policy.startswith("async") for policy in setting.topics[0].flush) else set()
-    if any(isinstance(event, Completed) and event.code == "storage-full" for event in history):
-        clauses |= {"G20"}
-    names = {type(event).__name__ for event in history}
-    clauses |= {"G17"} if "Recovered" in names else set()
-    clauses |= {getattr(event, "clause", "") for event in history if type(event).__name__ == "Probed"}
-    return clauses - {""}
-
-
-def _is_failed_flush(event: Event) -> bool:
-    """Whether a flush failed of which the log is known: as recorded, or as injected (T1)."""
-    if isinstance(event, FaultInjected):
-        return event.kind == "flush-error" and "@" in event.detail
-    return isinstance(event, Flushed) and event.failed
 
 
 def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, runs_max: int = 150) -> Failure:

@@ -15,10 +15,11 @@ from mqcore_conformance.checkers._facts import Facts
 from mqcore_conformance.checkers._flushes import check_g11, check_g12, check_g14
 from mqcore_conformance.checkers._loss import check_g01, check_g02, check_g03
 from mqcore_conformance.checkers._observed import check_g13, check_g17, check_g18, check_g20
+from mqcore_conformance.checkers._policies import widest
 from mqcore_conformance.histories import Event
 from mqcore_conformance.verdicts import Violation
 
-__all__ = ["CHECKERS", "NOT_BUILT", "Checker", "Facts", "check_history"]
+__all__ = ["CHECKERS", "NOT_BUILT", "Checker", "Facts", "check_history", "widest"]
 
 Checker = Callable[[Facts], Iterator[Violation]]
 

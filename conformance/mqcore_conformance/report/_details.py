@@ -15,6 +15,7 @@ import attrs
 
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
+from mqcore.units import grouped
 from mqcore_conformance.histories import Event, read_history
 from mqcore_conformance.report._records import Record
 from mqcore_conformance.report._timeline import timeline
@@ -76,12 +77,12 @@ def cell_detail(cell: Record, anchor: str, pages: Pages) -> str:
         lines.append(f"<p>Cut short: {_text(cell['cut'])}; the same command runs it again.</p>")
     chips = [
         f"<a class='chip {_class(status)}' href='#{_escape(clause)}' title='{_escape(_statement(clause))}'>"
-        f"{_escape(clause)} {_escape(status.lower())}</a>"
+        f"{_escape(clause)} {_escape(status.lower())}{_looked_at(cell, clause)}</a>"
         for clause, status in cell["clauses"].items()
         if status != "NOT RUN"
     ]
     if chips:
-        lines.append(f"<h3>Clauses</h3><p>{''.join(chips)}</p>")
+        lines.append(f"<h3>Clauses, and how much each was given to look at</h3><p>{''.join(chips)}</p>")
     for number, failure in enumerate(cell["failures"][:FAILURES_SHOWN_MAX]):
         lines += _failure(failure, pages, inside=number < INSIDE_PER_CELL_MAX)
     more = len(cell["failures"]) - FAILURES_SHOWN_MAX
@@ -97,6 +98,11 @@ def cell_detail(cell: Record, anchor: str, pages: Pages) -> str:
     lines += _witnesses(cell["witnesses"])
     lines += _printed(cell.get("printed", ""))
     return "\n".join([*lines, "</section>"])
+
+
+def _looked_at(cell: Record, clause: str) -> str:
+    count = cell.get("looked_at", {}).get(clause, 0)
+    return f" ({grouped(count)})" if count else ""
 
 
 def check_detail(check: Record, anchor: str, pages: Pages) -> str:

@@ -6,6 +6,7 @@ Knows results and records; knows no file but the one it reads.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
         "seeds": result.seeds,
         "digests": {str(seed): digest for seed, digest in list(result.digests.items())[:DIGESTS_MAX]},
         "witnesses": {name: count for name, count in sorted(result.witnesses.items()) if count},
+        "looked_at": {clause: count for clause, count in sorted(result.looked_at.items()) if count},
         "failures": [
             {
                 "seed": failure.seed,
@@ -147,10 +149,10 @@ def merged(parts: Sequence[Record]) -> Record:
         clause: status_of((part["clauses"].get(clause, "NOT RUN") for part in parts), _PART_ORDER)
         for clause in first["clauses"]
     }
-    witnesses: dict[str, int] = {}
+    sums: dict[str, Counter[str]] = {"witnesses": Counter(), "looked_at": Counter()}
     for part in parts:
-        for name, count in part["witnesses"].items():
-            witnesses[name] = witnesses.get(name, 0) + count
+        for key, counts in sums.items():
+            counts.update(part.get(key, {}))
     seeds = [seed for part in parts for seed in part["seeds"]]
     record = {key: value for key, value in first.items() if key not in ("cell", "number", "count")}
     record.update(
@@ -160,7 +162,7 @@ def merged(parts: Sequence[Record]) -> Record:
         status=status_of(clauses.values()),
         how=f"sampled: {len(seeds)} seeds",
         seeds=seeds,
-        witnesses=dict(sorted(witnesses.items())),
+        **{key: dict(sorted(counts.items())) for key, counts in sums.items()},
         failures=[failure for part in parts for failure in part["failures"]][:FAILURES_MAX],
         reason=next((part["reason"] for part in parts if part["reason"]), ""),
     )

@@ -30,7 +30,7 @@ __all__ = ["BROKER", "DATA", "Sabotage", "World"]
 
 BROKER = "broker"
 DATA = "/dev/null/data"
-"""On the model disk only: a storage that goes behind the ports finds no such folder, and can make none, as root either."""
+"""On the model disk only: a storage that goes behind the ports can make no such folder, as root either."""
 PARENTS = ("/dev", "/dev/null")
 ON_THE_NETWORK = ("tcp", "unix")
 """Transports of which it is known that a dead host's streams end by themselves."""

@@ -55,6 +55,11 @@ def a_power_cut_before_it_excuses_nothing() -> Story:
 
 
 @bad("G01", LOST)
+def a_power_cut_after_the_drain_excuses_nothing() -> Story:
+    return Story("none").send("a", 0, "page-cache").restart("process-kill").drain(end=0).restart()
+
+
+@bad("G01", LOST)
 def never_drained() -> Story:
     return Story().send("a", 0)
 

@@ -1,0 +1,75 @@
+"""Obligations: how much a history gives each checker to look at. A clause that was asked nothing has not passed.
+
+Counts what a checker holds against its promise: batches that must survive, losses that a bound limits, reads, receipts.
+Judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mqcore.guarantees import Level
+from mqcore_conformance.checkers import Facts, widest
+from mqcore_conformance.histories import Completed, Event, FaultInjected, Fetched, FetchFailed, Flushed
+
+__all__ = ["obligations"]
+
+
+def obligations(facts: Facts) -> Counter[str]:
+    """Return by clause how many things ``facts`` puts before its checker; clauses with none are left out."""
+    counts: Counter[str] = Counter()
+    _count_receipts(facts, counts)
+    _count_reads(facts, counts)
+    counts["G07"] = sum(send.rejected for send in facts.sends.values()) if facts.drain else 0
+    counts["G11"] = sum(map(_is_failed_flush, facts.history)) + len(facts.believed_flushes)
+    counts["G13"] = len(facts.liveness)
+    groups = Counter((event.group, event.partition) for _, event in facts.recoveries)
+    counts["G17"] = sum(number - 1 for number in groups.values())
+    counts["G20"] = sum(isinstance(event, Completed) and event.code == "storage-full" for event in facts.history)
+    for _, probe in facts.probes:
+        counts[probe.clause] += 1
+    return +counts
+
+
+def _is_failed_flush(event: Event) -> bool:
+    """Whether a flush failed of which the log is known: as recorded, or as injected (T1)."""
+    if isinstance(event, FaultInjected):
+        return event.kind == "flush-error" and "@" in event.detail
+    return isinstance(event, Flushed) and event.failed
+
+
+def _count_receipts(facts: Facts, counts: Counter[str]) -> None:
+    """G01, G03, G12, G14: what acknowledgements promise, and whether a fault may take it."""
+    rotted = any(fault.kind == "rot" for _, fault in facts.injected)
+    for send, _, receipt in facts.acknowledged():
+        counts["G05"] += 1
+        counts["G14"] += 1
+        level, partition = Level.parse(receipt.level), send.invoked.partition
+        end = receipt.offset + len(send.invoked.messages)
+        voided = facts.voided(partition, receipt.life, level, end)
+        must_survive = facts.must_survive(level, receipt.life)
+        if must_survive and rotted:
+            counts["G12"] += 1
+        elif must_survive and not voided:
+            counts["G01"] += 1
+        if (not must_survive or voided) and send.invoked.policy != "none" and level > Level.MEMORY:
+            counts["G03"] += widest(facts.answering(send, receipt)) is not None and not facts.refused
+
+
+def _count_reads(facts: Facts, counts: Counter[str]) -> None:
+    """G02, G15 of the drain; G04, G05, G12 of every read; G06 and G08 of what consumers were given."""
+    for log in facts.drain.values():
+        counts["G02"] += len(log.order)
+        counts["G15"] += len(log.order)
+    for events in facts.reads.values():
+        counts["G12"] += sum(isinstance(event, FetchFailed) and event.code == "damaged" for _, event in events)
+        read = sum(len(batch.messages) for _, event in events if isinstance(event, Fetched) for batch in event.batches)
+        counts["G04"] += read
+        counts["G05"] += read
+    for _, partition, events in facts.readers():
+        for index, event in events:
+            if isinstance(event, Fetched) and event.batches:
+                counts["G06"] += 1
+                level = facts.visible_level(partition, facts.first_sent_at(event), index)
+                shows_flushed = facts.records_storage and level >= Level.DISK > facts.append_level
+                counts["G08"] += shows_flushed or facts.must_survive(level, event.life)

@@ -209,7 +209,7 @@ class StorageInspection:
         lost = sum(damage.next_offset - damage.first_offset for damage in damages)
         rest = log.end - state.end_position
         if rest > 0 and not self.beside_broker:
-            rest = (await torn_range(log, state, salt))[1] - state.end_position
+            rest = (await torn_range(log, state, salt, self._limits))[1] - state.end_position
         torn = rest > 0 and not self.beside_broker
         return LogFinding(
             name=log.name,

@@ -123,7 +123,7 @@ async def recover(
     )
     end = state.end_position
     if log.end > end:
-        _, end_torn = await torn_range(log, state, salt)
+        _, end_torn = await torn_range(log, state, salt, limits)
         if end_torn > end:
             await _set_aside(log, end, end_torn, why, epoch, report, keep_aside)
         await log.truncate(end)

@@ -17,12 +17,13 @@ import attrs
 
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.apart import alive, run_apart
-from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, run_cell, shrink
+from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, LastRun, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import CHECKS, CheckResult, check_part, write_check_repro
 from mqcore_conformance.interrupts import Interrupt
 from mqcore_conformance.plans import CRASH_POINTS
+from mqcore_conformance.repeating import why_not_repeatable, without_proof
 from mqcore_conformance.report import (
     Record,
     ReportFile,
@@ -185,15 +186,23 @@ def _work(
     if isinstance(piece, CheckPiece):
         return _check(piece, folder, request.claims)
     if piece.why:
-        return _cell(request, folder, deadline, piece, tell)
-    outcome = run_apart(partial(_cell, request, folder, deadline, piece, tell), seconds_max=RUN_S_MAX[piece.cell.tier])
-    record = outcome.value or _record_of_lost(piece, outcome.problem)
+        return _cell(request, folder, deadline, piece, tell)[0]
+    seconds_max = RUN_S_MAX[piece.cell.tier]
+    outcome = run_apart(partial(_cell, request, folder, deadline, piece, tell), seconds_max=seconds_max)
+    if outcome.value is None:
+        return _record_of_lost(piece, outcome.problem) | {"printed": outcome.output}
+    record, last = outcome.value
+    problem = "" if record.get("cut") else why_not_repeatable(last, seconds_max=seconds_max)
+    if problem:
+        clauses = {clause: without_proof(Status(one)).value for clause, one in record["clauses"].items()}
+        record |= {"clauses": clauses, "status": status_of(clauses.values()), "reason": problem}
     return record | {"printed": outcome.output}
 
 
 def _cell(
     request: Request, folder: Path, deadline: float | None, piece: CellPiece, tell: Callable[[int], None]
-) -> Record:
+) -> tuple[Record, LastRun | None]:
+    """Return the record of a piece, and what it takes to see whether its runs repeat."""
     def told(runs: int) -> None:
         alive()
         tell(runs)
@@ -218,7 +227,7 @@ def _cell(
     record = record_of_cell(result, [*repros, *[""] * len(result.failures)])
     if not piece.why and late and (len(result.seeds) < len(piece.seeds) or piece.cell.family == CRASH_POINTS):
         record["cut"] = f"time was up after {len(result.seeds)} of {len(piece.seeds)} seeds"
-    return _of_part(piece, record)
+    return _of_part(piece, record), result.last
 
 
 def _repro(folder: Path, piece: CellPiece, failure: Failure) -> str:

@@ -39,6 +39,7 @@ from mqcore_conformance.contract import (
     write_check_repro,
 )
 from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.repeating import why_not_repeatable, without_proof
 from mqcore_conformance.report import explain_failure, write_repro
 from mqcore_conformance.request import STORAGES, TRANSPORTS, Request, plan_cells
 from mqcore_conformance.verdicts import Status
@@ -213,8 +214,13 @@ def _run(cell: Cell, seeds: int) -> CellResult:
     """Run a cell in a child: a part that hangs, prints or ends its process does it there."""
     work = partial(run_cell, cell, range(seeds), ran=lambda _: alive())
     outcome = run_apart(work, seconds_max=RUN_S_MAX)
-    if outcome.value is not None:
-        return outcome.value
+    result = outcome.value
+    if result is not None:
+        problem = why_not_repeatable(result.last, seconds_max=RUN_S_MAX)
+        if problem:
+            result.reason = problem
+            result.statuses = {clause: without_proof(status) for clause, status in result.statuses.items()}
+        return result
     return CellResult(cell=cell, statuses=dict.fromkeys(CHECKERS, Status.ERROR), reason=outcome.problem)
 
 

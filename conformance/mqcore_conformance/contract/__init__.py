@@ -2,6 +2,7 @@
 
 from mqcore_conformance.contract import _storage as _storage
 from mqcore_conformance.contract import _storage_claims as _storage_claims
+from mqcore_conformance.contract import _storage_elsewhere as _storage_elsewhere
 from mqcore_conformance.contract import _transport as _transport
 from mqcore_conformance.contract import _transport_claims as _transport_claims
 from mqcore_conformance.contract._checks import (

@@ -203,6 +203,7 @@ def _cell(
     request: Request, folder: Path, deadline: float | None, piece: CellPiece, tell: Callable[[int], None]
 ) -> tuple[Record, LastRun | None]:
     """Return the record of a piece, and what it takes to see whether its runs repeat."""
+
     def told(runs: int) -> None:
         alive()
         tell(runs)

@@ -17,6 +17,11 @@ from mqcore_bad_parts._faults import Faulty
 
 LOCK, LOG_BYTES_MAX = ".lock", 64 * 1024 * 1024
 
+KEPT: dict[str, bytes] = {}
+"""What a storage that ``keeps`` has of its files outside its disk."""
+LIVES: list[str] = []
+"""Folders that a storage that ``counts-lives`` has seen opened."""
+
 
 @attrs.frozen(kw_only=True)
 class BadOptions:
@@ -148,12 +153,17 @@ class BadStorage(StorageBackend, Faulty):
     async def open(self) -> None:
         await self.at("open")
         await trio.lowlevel.checkpoint()
+        if self.lies("counts-lives"):
+            LIVES.append(self.root)
+            await trio.sleep(len(LIVES) / 1_000)
         if self.lies("opens-real-files"):
             os.makedirs(self.root, exist_ok=True)
         self.files.make_directory(self.root)
         self.files.flush_directory(self.root.rpartition("/")[0] or "/")
         try:
             self.lock = self.files.lock(f"{self.root}/{LOCK}")
+            if self.lies("keeps") and not await self.list_logs():
+                KEPT.clear()
         except BlockingIOError as error:
             raise StorageError(f"{self.root} is in use: stop the broker that has it", kind="busy") from error
         self.files.flush_directory(self.root)
@@ -179,7 +189,9 @@ class BadStorage(StorageBackend, Faulty):
         if self.lies("takes-any-name"):
             name = "".join(letter for letter in name.lower() if letter.isalnum())[:100] or "x"
         if name not in self.logs:
-            file = self.files.open(f"{self.root}/{name}", create=True)
+            file = self.files.open(path := f"{self.root}/{name}", create=True)
+            if kept := KEPT.get(path):
+                file.pwritev([kept], 0)
             self.files.flush_directory(self.root)
             file.flush()
             file.drop_cache(0, 0)
@@ -192,6 +204,7 @@ class BadStorage(StorageBackend, Faulty):
         await trio.lowlevel.checkpoint()
         if log := self.logs.get(name):
             log.close()
+        KEPT.pop(f"{self.root}/{name}", None)
         try:
             self.files.unlink(f"{self.root}/{name}")
         except FileNotFoundError:
@@ -204,7 +217,9 @@ class BadStorage(StorageBackend, Faulty):
             assert isinstance(log, BadLog)
             if self.lies("loses-a-flushed-log") and log is not logs[0]:
                 continue
-            if not self.lies("acknowledges-before-flushing"):
+            if self.lies("keeps"):
+                KEPT[f"{self.root}/{log.name}"] = log.file.pread(log.true_end, 0)
+            elif not self.lies("acknowledges-before-flushing"):
                 log.write_held()
                 log.file.flush()
         for log in logs:

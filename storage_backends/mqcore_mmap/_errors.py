@@ -6,7 +6,7 @@ import errno
 
 from mqcore.errors import StorageError
 
-__all__ = ["is_full", "storage_error"]
+__all__ = ["is_full", "is_scarcity", "storage_error"]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KINDS = {
@@ -29,6 +29,11 @@ _REMEDIES = {
 def is_full(error: OSError) -> bool:
     """Whether ``error`` says that there is no space."""
     return error.errno in _FULL
+
+
+def is_scarcity(error: OSError) -> bool:
+    """Whether ``error`` says that there is no space or no descriptor; what was asked for has not begun then."""
+    return is_full(error) or error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def storage_error(

@@ -1,7 +1,8 @@
 """Truncate, trim and delete: durable, whole after any crash, and never undone by a later replay of the journal.
 
-Several segments are removed under a tombstone whose name says which; one by its rename alone. What the journal would
-write again is checkpointed first. All of it happens in the flusher's thread, between flushes.
+Several segments are removed under a tombstone whose name says which; one by its rename alone. Neither depends on what
+may be scarce just then, a descriptor or space. What the journal would write again is checkpointed first. All of it
+happens in the flusher's thread, between flushes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from mqcore.ports import File, FileSystem
-from mqcore_mmap._errors import storage_error
+from mqcore_mmap._errors import is_scarcity, storage_error
 from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._layout import Gone, Names
 from mqcore_mmap._segment import Segment, write_zeros
@@ -122,10 +123,19 @@ class Removal:
 def remove_files(
     filesystem: FileSystem, files: SegmentFiles, names: Names, paths: Sequence[str], gone: Gone
 ) -> list[str]:
-    """Take the names from ``paths``, durably and all or none after a crash; return their new paths. Blocks."""
+    """Take the names from ``paths``, durably; return their new paths. Blocks.
+
+    All or none after a crash, or, where there is no descriptor or no space for a tombstone, one after the other: those
+    of a log that is cut from the last on, else from the first on, so that what a crash leaves has no hole.
+    """
     tombstone = names.gone(gone) if len(paths) > 1 else None
     if tombstone is not None:
-        filesystem.open(tombstone, create=True).close()
+        try:
+            filesystem.open(tombstone, create=True).close()
+        except OSError as error:
+            if not is_scarcity(error):
+                raise
+            return _retire_one_by_one(files, paths, from_last=gone.high == POSITION_MAX)
         files.flush_directory()
     freed = [files.retire(path) for path in paths]
     files.flush_directory()
@@ -133,6 +143,15 @@ def remove_files(
         filesystem.unlink(tombstone)
         files.flush_directory()
     return freed
+
+
+def _retire_one_by_one(files: SegmentFiles, paths: Sequence[str], *, from_last: bool) -> list[str]:
+    """Take the names from ``paths`` in order of position or from the last on, each durably before the next."""
+    freed = []
+    for path in reversed(paths) if from_last else paths:
+        freed.append(files.retire(path))
+        files.flush_directory()
+    return freed[::-1] if from_last else freed
 
 
 def _trimmed(log: MmapLog, limit: int) -> list[Segment]:

@@ -66,12 +66,16 @@ def digest_of(key: bytes | None, value: bytes) -> str:
 
 @attrs.frozen(kw_only=True)
 class TopicSetting:
-    """What one topic promises: its flush policies in force during the run (as text), and what consumers see."""
+    """What one topic promises: its flush policies in force during the run (as text), and what consumers see.
+
+    ``retention``: whether the oldest messages may be taken away; else a log begins at offset 0, whatever is said.
+    """
 
     name: str
     partitions: int
     flush: tuple[str, ...]
     visible: str = "committed"
+    retention: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from mqcore.guarantees import Level
@@ -16,6 +17,7 @@ def check_g06(facts: Facts) -> Iterator[Violation]:
     """No consumer goes back or skips, except by seek, by retention, or over a loss that is reported to it."""
     for process, partition, events in facts.readers():
         yield from _check_order(process, partition, events)
+        yield from _check_seeks(facts, process, partition, events)
         yield from _check_reported_loss(facts, process, partition, events)
 
 
@@ -48,6 +50,48 @@ def _order(anomaly: Anomaly, process: str, partition: str, index: int, position:
         text=f"{process} stood at offset {position} and was given offset {found} at event {index}, without a seek",
         events=(index,),
     )
+
+
+def _check_seeks(
+    facts: Facts, process: str, partition: str, events: list[tuple[int, Fetched | FetchFailed | Seeked]]
+) -> Iterator[Violation]:
+    """A consumer is sent elsewhere only over a loss, back to what was lost first, or to a start that can have moved."""
+    position: int | None = None
+    known: list[tuple[int, int, str]] = []
+    for index, event in events:
+        if isinstance(event, Fetched):
+            position = event.next_offset
+            for batch in event.batches:
+                known += [(at, batch.epoch, digest) for at, digest in enumerate(batch.messages, batch.base_offset)]
+        elif isinstance(event, Seeked):
+            wrong = None
+            if event.why == "below-start" and not facts.has_retention(partition):
+                wrong = Anomaly.SKIPPED_POLL, "was told that the log begins there; nothing can have taken the rest"
+            elif event.why == "diverged" and position is not None and event.offset > position:
+                wrong = Anomaly.SKIPPED_POLL, f"stood at offset {position} and was told that the log parts after it"
+            elif event.why == "diverged" and (kept := _kept(facts, partition, known, event.offset)) is not None:
+                wrong = Anomaly.NONMONOTONIC_POLL, f"was told that the log parts there; offset {kept} is as it was read"
+            if wrong is not None:
+                yield Violation(
+                    clause="G06",
+                    anomaly=wrong[0],
+                    partition=partition,
+                    text=f"{process} was sent to offset {event.offset} at event {index}: it {wrong[1]}",
+                    events=(index,),
+                )
+            while known and (known[-1][0] >= event.offset or event.why == "asked"):
+                known.pop()
+            position = event.offset
+
+
+def _kept(facts: Facts, partition: str, known: list[tuple[int, int, str]], point: int) -> int | None:
+    """The first offset from ``point`` on of what was read (``known``) if the final log has it: then it was no loss."""
+    log = facts.log(partition)
+    first = bisect_left(known, (point, 0, ""))
+    if not log.complete or first == len(known):
+        return None
+    offset, epoch, digest = known[first]
+    return offset if log.messages.get(offset) == (epoch, digest) else None
 
 
 def _check_reported_loss(

@@ -99,7 +99,8 @@ class SendFacts:
 class DrainedLog:
     """What the final drain found in a partition: message and epoch by offset, and the ranges reported as damaged.
 
-    ``rotted``: ranges of the batches in which bits rotted, whoever noticed.
+    ``rotted``: ranges of the batches in which bits rotted, whoever noticed. ``start_offset`` is 0 where nothing may
+    take the oldest messages.
     """
 
     partition: str
@@ -263,6 +264,11 @@ class Facts:
             )
         return min(sent.get(digest, 0) for batch in fetched.batches for digest in batch.messages)
 
+    def has_retention(self, partition: str) -> bool:
+        """Whether retention may take the oldest messages of ``partition``."""
+        topic = self.topics.get(partition.rpartition("/")[0].partition("@")[0])
+        return topic is not None and topic.retention
+
     def has_constant_policies(self, partition: str) -> bool:
         """Whether the policies of the partition's topic never change."""
         return self._timeline(partition.rpartition("/")[0]).is_constant
@@ -348,7 +354,8 @@ class Facts:
                     self._take_drain(event)
             case Drained():
                 log = self._drained(event.partition)
-                log.start_offset, log.end_offset, log.complete = event.start_offset, event.end_offset, True
+                log.start_offset = event.start_offset if self.has_retention(event.partition) else 0
+                log.end_offset, log.complete = event.end_offset, True
             case FaultInjected():
                 self.injected.append((index, event))
                 if event.kind == "rot" and event.partition:

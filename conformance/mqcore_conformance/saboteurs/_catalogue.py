@@ -323,6 +323,17 @@ REPLIES = (
         shape=shapes.reader_over_a_power_cut,
     ),
     Saboteur(
+        name="divergence-too-low",
+        bug="a reader is sent back over messages that are still there",
+        make=log.divergence_too_low,
+        clause="G06",
+        flush="none",
+        family="power-cut",
+        green=("none/none",),
+        shape=shapes.reader_over_a_power_cut,
+        seed=1,
+    ),
+    Saboteur(
         name="flusher-dies",
         bug="the task that flushes ends and nobody notices",
         make=broker.flusher_dies,

@@ -20,6 +20,7 @@ __all__ = [
     "damage_invented",
     "damage_served",
     "damage_too_wide",
+    "divergence_too_low",
     "epoch_resumed",
     "one_salt",
     "recovery_skipped",
@@ -92,6 +93,20 @@ def damage_too_wide() -> tuple[Replacement, ...]:
         return locate
 
     return (("mqcore.log._recovery", "", "locate_damage", make), ("mqcore.log._readable", "", "locate_damage", make))
+
+
+@replacing
+def divergence_too_low() -> tuple[Replacement, ...]:
+    """A reader whose history parts from the log's is sent back too far."""
+
+    def make(original: Any) -> Any:
+        def divergence(history: Any, offset: int, number: int, end_offset: int) -> int | None:
+            point: int | None = original(history, offset, number, end_offset)
+            return None if point is None else max(point - 1, 0)
+
+        return divergence
+
+    return (("mqcore.log._history", "EpochHistory", "divergence", make),)
 
 
 @replacing

@@ -8,8 +8,8 @@ from mqcore_conformance.verdicts import Anomaly
 BACK, SKIPPED, UNSTABLE = Anomaly.NONMONOTONIC_POLL, Anomaly.SKIPPED_POLL, Anomaly.UNSTABLE_READ
 
 
-def _abc() -> Story:
-    return Story().store("a", 0).store("b", 1).store("c", 2)
+def _abc(*, retention: bool = False) -> Story:
+    return Story(retention=retention).store("a", 0).store("b", 1).store("c", 2)
 
 
 def _drained(story: Story) -> Story:
@@ -80,6 +80,45 @@ def the_divergence_point_is_too_late() -> Story:
     return story.fetch("r", 1, (1, 2, ["d"])).drain((0, 2, ["c", "d"]))
 
 
+@bad("G06", BACK)
+def a_reader_is_sent_back_although_nothing_was_lost() -> Story:
+    story = _abc().fetch("r", 0, (0, 1, ["a", "b", "c"])).refuse("r", 3, "diverged", point=0)
+    return _drained(story.seek("r", 0, "diverged").fetch("r", 0, (0, 1, ["a", "b", "c"])))
+
+
+@bad("G06", BACK)
+def the_divergence_point_is_too_early() -> Story:
+    story = Story("none").send("a", 0, "page-cache").send("b", 1, "page-cache").fetch("r", 0, (0, 1, ["a", "b"]))
+    story.restart().send("c", 1, "page-cache").refuse("r", 2, "diverged", point=0).seek("r", 0, "diverged")
+    return story.drain((0, 1, ["a"]), (1, 2, ["c"]))
+
+
+@bad("G06", SKIPPED)
+def a_reader_is_sent_on_as_if_something_was_lost() -> Story:
+    story = _abc().fetch("r", 0, (0, 1, ["a"])).refuse("r", 1, "diverged", point=2).seek("r", 2, "diverged")
+    return _drained(story.fetch("r", 2, (2, 1, ["c"])))
+
+
+@bad("G06", SKIPPED)
+def a_reader_is_sent_to_a_start_that_never_moved() -> Story:
+    story = _abc().fetch("r", 0, (0, 1, ["a"])).refuse("r", 1, "below-start", point=2).seek("r", 2, "below-start")
+    return _drained(story.fetch("r", 2, (2, 1, ["c"])))
+
+
+@good
+def a_reader_is_sent_to_the_start_that_retention_moved() -> Story:
+    story = _abc(retention=True).fetch("r", 0, (0, 1, ["a"])).refuse("r", 1, "below-start", point=2)
+    return story.seek("r", 2, "below-start").fetch("r", 2, (2, 1, ["c"])).drain((2, 1, ["c"]), start=2)
+
+
+@good
+def what_was_lost_is_sent_again_to_where_it_was() -> Story:
+    story = Story("none").send("a", 0, "page-cache").send("b", 1, "page-cache").fetch("r", 0, (0, 1, ["a", "b"]))
+    story.restart().invoke("b", attempt=2).ack("b", 1, "page-cache", attempt=2)
+    story.refuse("r", 2, "diverged", point=1).seek("r", 1, "diverged").fetch("r", 1, (1, 2, ["b"]))
+    return story.drain((0, 1, ["a"]), (1, 2, ["b"]))
+
+
 @good
 def a_seek_may_go_anywhere() -> Story:
     story = _abc().fetch("r", 0, (0, 1, ["a", "b"])).seek("r", 0).fetch("r", 0, (0, 1, ["a", "b"]))
@@ -120,7 +159,7 @@ def an_answer_of_the_same_life_cannot_know_of_the_loss() -> Story:
 
 @good
 def what_retention_took_was_not_lost() -> Story:
-    story = _abc().fetch("r", 0, (0, 1, ["a"])).restart().fetch("r", 1, (1, 1, ["b"]))
+    story = _abc(retention=True).fetch("r", 0, (0, 1, ["a"])).restart().fetch("r", 1, (1, 1, ["b"]))
     return story.drain((1, 1, ["b", "c"]), start=1)
 
 
@@ -214,7 +253,7 @@ def an_append_is_a_flush() -> Story:
 
 @good
 def what_was_read_lies_below_the_start() -> Story:
-    return _abc().fetch("r", 0, (0, 1, ["a", "b"])).restart().drain((2, 1, ["c"]), start=2)
+    return _abc(retention=True).fetch("r", 0, (0, 1, ["a", "b"])).restart().drain((2, 1, ["c"]), start=2)
 
 
 @bad("G08", UNSTABLE)

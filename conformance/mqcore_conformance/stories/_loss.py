@@ -66,7 +66,12 @@ def never_drained() -> Story:
 
 @bad("G01", LOST)
 def lost_at_the_start_of_the_log() -> Story:
-    return Story().send("a", 0).send("b", 1).restart().drain(start=1, end=1)
+    return Story(retention=True).send("a", 0).send("b", 1).restart().drain(start=1, end=1)
+
+
+@bad("G01", LOST, "G02")
+def a_start_that_no_retention_moved() -> Story:
+    return Story().send("a", 0).send("b", 1).drain((1, 1, ["b"]), start=1)
 
 
 @bad("G01", LOST)
@@ -103,7 +108,7 @@ def the_heap_does_not_survive_a_stop() -> Story:
 
 @good
 def retention_takes_what_lies_below_the_start() -> Story:
-    return Story().send("a", 0).send("b", 1).drain((1, 1, ["b"]), start=1)
+    return Story(retention=True).send("a", 0).send("b", 1).drain((1, 1, ["b"]), start=1)
 
 
 @good

@@ -53,9 +53,10 @@ class Story:
         visible: str = "committed",
         total_bytes_max: int | None = None,
         weakest: str | None = None,
+        retention: bool = False,
     ) -> None:
         policies = (flush,) if weakest is None else (flush, weakest)
-        topic = TopicSetting(name="t", partitions=2, flush=policies, visible=visible)
+        topic = TopicSetting(name="t", partitions=2, flush=policies, visible=visible, retention=retention)
         self.events: list[Event] = [
             Setting(
                 time_us=0,

@@ -26,7 +26,7 @@ from mqcore_conformance.plans import (
 from mqcore_conformance.processes import draw_processes_plan, run_processes, shrink_processes
 from mqcore_conformance.simulation import RunResult, Sabotage, crash_calls, run_plan
 from mqcore_conformance.verdicts import Status, Violation
-from mqcore_conformance.witnesses import tally, what_bit
+from mqcore_conformance.witnesses import ASKED_OF, has_to_judge, tally, what_bit
 
 __all__ = ["Cell", "CellResult", "Failure", "LastRun", "cells_of", "label_of", "run_cell", "shrink"]
 
@@ -157,7 +157,8 @@ def run_cell(
         return result
     began = time.perf_counter()
     extent = _Extent()
-    for seed, plan in _plans(result, seeds, extra_seeds_max, extent):
+    asked = next((clause for clause in wanted if clause == has_to_judge(cell.family, cell.flush, cell.tier)), "")
+    for seed, plan in _plans(result, seeds, extra_seeds_max, extent, asked):
         if deadline is not None and time.perf_counter() > deadline:
             break
         run = run_processes(plan) if cell.tier == "T1" else run_plan(plan, sabotage())
@@ -183,8 +184,12 @@ def run_cell(
             if stop_at_first:
                 break
     result.real_seconds = time.perf_counter() - began
-    result.statuses = _statuses(result, wanted)
+    result.statuses = _statuses(result, wanted, asked)
+    if asked and result.statuses[asked] is Status.INCONCLUSIVE and not result.looked_at[asked] and not result.reason:
+        result.reason = f"{asked} not judged: nothing for it to look at in {_counted(len(result.seeds), 'seed')}"
     result.how = _how(result, extent)
+    if not asked and result.statuses.get(ASKED_OF.get(cell.family, "")) is Status.NOT_RUN and result.runs:
+        result.how += f"; {ASKED_OF[cell.family]} not judged"
     return result
 
 
@@ -200,7 +205,11 @@ def _how(result: CellResult, extent: _Extent) -> str:
         )
     if result.cell.family == CRASH_POINTS:
         return f"sampled: {result.runs} crash points, not all of one plan"
-    return f"sampled: {len(result.seeds)} seed" + "s" * (len(result.seeds) != 1)
+    return f"sampled: {_counted(len(result.seeds), 'seed')}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 @attrs.define
@@ -211,12 +220,14 @@ class _Extent:
     plans: int = 0
 
 
-def _plans(result: CellResult, seeds: Sequence[int], extra: int, extent: _Extent) -> Iterator[tuple[int, Plan]]:
+def _plans(
+    result: CellResult, seeds: Sequence[int], extra: int, extent: _Extent, asked: str
+) -> Iterator[tuple[int, Plan]]:
     """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
     if cell.tier == "T1":
-        for seed in _until_bitten(result, seeds, min(extra, T1_EXTRA_SEEDS_MAX)):
+        for seed in _until_bitten(result, seeds, min(extra, T1_EXTRA_SEEDS_MAX), asked):
             yield (
                 seed,
                 draw_processes_plan(
@@ -232,21 +243,22 @@ def _plans(result: CellResult, seeds: Sequence[int], extra: int, extent: _Extent
                 extent.calls += calls.count
             extent.plans += 1
         return
-    for seed in _until_bitten(result, seeds, extra):
+    for seed in _until_bitten(result, seeds, extra, asked):
         yield seed, draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family)
 
 
-def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int) -> Iterator[int]:
-    """Give the seeds, then a few more while the fault has found nothing to bite."""
+def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int, asked: str) -> Iterator[int]:
+    """Give the seeds, then a few more while the fault bit nothing, or the clause ``asked`` had nothing to judge."""
     yield from seeds
     first = max(seeds, default=0) + 1
     for seed in range(first, first + extra_max):
-        if what_bit(result.cell.family, result.witnesses, result.cell.tier):
+        bit = what_bit(result.cell.family, result.witnesses, result.cell.tier)
+        if bit and (not asked or result.looked_at[asked]):
             return
         yield seed
 
 
-def _statuses(result: CellResult, wanted: Sequence[str]) -> dict[str, Status]:
+def _statuses(result: CellResult, wanted: Sequence[str], asked: str) -> dict[str, Status]:
     failed = {violation.clause for failure in result.failures for violation in failure.violations}
     broken = any(failure.result.error for failure in result.failures)
     bit = what_bit(result.cell.family, result.witnesses, result.cell.tier)
@@ -259,7 +271,7 @@ def _statuses(result: CellResult, wanted: Sequence[str]) -> dict[str, Status]:
         elif broken:
             statuses[clause] = Status.ERROR
         elif not result.looked_at[clause]:
-            statuses[clause] = Status.NOT_RUN
+            statuses[clause] = Status.INCONCLUSIVE if clause == asked else Status.NOT_RUN
         elif not result.seeds or not bit:
             statuses[clause] = Status.INCONCLUSIVE
         else:

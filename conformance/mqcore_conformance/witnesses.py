@@ -14,7 +14,7 @@ from mqcore_conformance.checkers import Facts
 from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, Fetched
 from mqcore_conformance.plans import CRASH_POINTS
 
-__all__ = ["tally", "what_bit"]
+__all__ = ["ASKED_OF", "has_to_judge", "tally", "what_bit"]
 
 _KILL = ("in-flight-at-kill", "unflushed-at-kill", "lost-as-allowed")
 _CUT = ("disk-sectors-lost", "disk-entries-lost")
@@ -55,6 +55,19 @@ _T1: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """The same for T1: what a signal finds in flight is known to the recorder only."""
+
+ASKED_OF: Mapping[str, str] = MappingProxyType(
+    {"flush-error": "G11", "full": "G20", "rot": "G12", "rot-identity": "G12"}
+)
+"""By family of T0: the clause for whose sake it exists."""
+
+
+def has_to_judge(family: str, flush: str, tier: str = "T0") -> str:
+    """Return the clause without which a cell proves nothing (empty: none); ``flush`` is the name of a policy.
+
+    Where no acknowledgement waits for a flush (``none``), a log flushes so rarely that a failed flush is luck.
+    """
+    return "" if tier != "T0" or (family, flush) == ("flush-error", "none") else ASKED_OF.get(family, "")
 
 
 def what_bit(family: str, witnesses: Mapping[str, int], tier: str = "T0") -> bool:

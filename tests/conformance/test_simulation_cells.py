@@ -118,6 +118,29 @@ def test_every_family_has_its_witnesses() -> None:
         assert what_bit(family, {}, "T1") == (family == "none")
 
 
+def test_a_cell_whose_clause_had_nothing_to_judge_tries_more_seeds() -> None:
+    result = run_cell(cell("flush-error", "async"), [0], clauses=["G11"])
+    assert result.looked_at["G11"]
+    assert result.status is Status.PASS
+    assert len(result.seeds) > 1
+
+
+def test_a_cell_whose_clause_never_had_anything_to_judge_is_inconclusive_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cells, "obligations", lambda facts: Counter({"G01": 1}))
+    result = run_cell(cell("flush-error"), [0], extra_seeds_max=1)
+    assert result.statuses["G01"] is Status.PASS
+    assert result.statuses["G11"] is result.status is Status.INCONCLUSIVE
+    assert result.reason == "G11 not judged: nothing for it to look at in 2 seeds"
+
+
+def test_where_nothing_waits_for_a_flush_the_line_says_that_failed_flushes_were_not_judged() -> None:
+    result = run_cell(cell("flush-error", "none"), [0])
+    assert result.status is Status.PASS
+    assert result.how == "sampled: 1 seed; G11 not judged"
+
+
 def test_plans_vary_everything_that_a_run_can_do() -> None:
     plans = [
         draw_plan(seed, storage="mmap://{dir}", transport="tcp", flush=FLUSH_POLICIES["async"], family="network")

@@ -72,10 +72,23 @@ def _detail(record: Record) -> str:
     if record["kind"] == "check":
         return str(record["text"])
     if record["failures"]:
-        failure = record["failures"][0]
-        text = failure["violations"][0]["text"] if failure["violations"] else failure["error"]
-        return f"seed {failure['seed']}: {text}"
+        return _worst(record)
     return str(record["reason"] or record.get("cut") or record["how"])
+
+
+def _worst(record: Record) -> str:
+    """Return what there is to say of the clause that gave a cell its status; what is known to fail comes last."""
+    told = [
+        (record["clauses"].get(one["clause"], "NOT RUN"), failure, one["text"])
+        for failure in record["failures"]
+        for one in failure["violations"]
+    ]
+    told += [("ERROR", failure, failure["error"]) for failure in record["failures"] if failure["error"]]
+    if not told:
+        return str(record["reason"])
+    _, failure, text = min(told, key=lambda one: one[0] != record["status"])
+    last = f" (it ended by itself: {failure['exits'][-1]})" if failure.get("exits") else ""
+    return f"seed {failure['seed']}: {text}{last}"
 
 
 class _Json:

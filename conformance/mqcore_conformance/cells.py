@@ -30,6 +30,7 @@ from mqcore_conformance.witnesses import ASKED_OF, has_to_judge, tally, what_bit
 
 __all__ = ["Cell", "CellResult", "Failure", "LastRun", "cells_of", "label_of", "run_cell", "shrink"]
 
+LIVENESS = "G13"
 CRASH_PLANS_MAX = 3
 CRASH_SEEDS_PER_PLAN = 20
 """Every crash point is run of the plans of so many seeds: of one for each twenty that are asked for."""
@@ -183,6 +184,7 @@ def run_cell(
             result.failures.append(Failure(seed=seed, plan=plan, violations=tuple(violations), result=run))
             if stop_at_first:
                 break
+    result.failures.sort(key=_mildness)
     result.real_seconds = time.perf_counter() - began
     result.statuses = _statuses(result, wanted, asked)
     if asked and result.statuses[asked] is Status.INCONCLUSIVE and not result.looked_at[asked] and not result.reason:
@@ -191,6 +193,12 @@ def run_cell(
     if not asked and result.statuses.get(ASKED_OF.get(cell.family, "")) is Status.NOT_RUN and result.runs:
         result.how += f"; {ASKED_OF[cell.family]} not judged"
     return result
+
+
+def _mildness(failure: Failure) -> int:
+    """Order of failures: what was lost says more than an engine that stumbled, and that more than what took long."""
+    clauses = {violation.clause for violation in failure.violations}
+    return 0 if clauses - {LIVENESS} else 1 if failure.result.error else 2
 
 
 def _how(result: CellResult, extent: _Extent) -> str:
@@ -267,7 +275,7 @@ def _statuses(result: CellResult, wanted: Sequence[str], asked: str) -> dict[str
         if clause in NOT_BUILT or clause not in wanted:
             statuses[clause] = Status.NOT_RUN
         elif clause in failed:
-            statuses[clause] = Status.LIVENESS if clause == "G13" else Status.FAIL
+            statuses[clause] = Status.LIVENESS if clause == LIVENESS else Status.FAIL
         elif broken:
             statuses[clause] = Status.ERROR
         elif not result.looked_at[clause]:
@@ -282,9 +290,11 @@ def _statuses(result: CellResult, wanted: Sequence[str], asked: str) -> dict[str
 def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, runs_max: int = 150) -> Failure:
     """Return a simpler plan that still breaks one of the same clauses, after at most ``runs_max`` runs.
 
+    Where safety is broken, being late beside it does not count.
     In real time (T1) the bound is one of time, and a plan has a few tries to show it.
     """
     clauses = {violation.clause for violation in failure.violations}
+    clauses = clauses - {LIVENESS} or clauses
     if failure.plan.tier == "T1":
         shown = shrink_processes(failure.plan, clauses)
         if shown is None:

@@ -10,6 +10,7 @@ import pytest
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
+from mqcore_conformance.endings import told_endings
 from mqcore_conformance.histories import Completed, history_digest, read_history, write_history
 from mqcore_conformance.stories import STORIES, Story, Tale
 
@@ -73,3 +74,18 @@ def test_an_end_without_a_beginning_is_refused() -> None:
     story = Story().add(Completed, process="p", send="a", attempt=1, outcome="unknown")
     with pytest.raises(ValueError, match="never invoked"):
         check_history(story.events)
+
+
+def test_starts_that_failed_are_not_told_as_kills() -> None:
+    story = Story("sync").send("a", 0, "disk").fault("power-cut")
+    for _ in range(61):
+        story.life += 1
+        story.fault("exit")
+    lost = [one for one in check_history(story.start().drain(end=0).events) if one.clause == "G01"]
+    assert "after node-power-cut, 61 starts that failed it is absent" in lost[0].text
+
+
+def test_an_end_that_nobody_brought_about_is_told_as_such() -> None:
+    events = Story("sync").send("a", 0, "disk").restart("exit").restart("stop").restart("stop").events
+    assert told_endings(events, 1) == "exit by itself, 2 x stop"
+    assert told_endings(events, 9) == "no fault"

@@ -16,6 +16,7 @@ import pytest
 
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
+from mqcore_conformance._progress import line_of
 from mqcore_conformance.report import (
     NOT_BUILT,
     Record,
@@ -309,3 +310,25 @@ def test_a_last_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
 def test_seeds_in_text() -> None:
     assert ranges_of([3, 1, 2, 9, 11, 12]) == "1-3, 9, 11-12"
     assert ranges_of([]) == ""
+
+
+def test_a_line_quotes_the_clause_that_gave_the_cell_its_status() -> None:
+    failing = cell(status="FAIL")
+    late = {"clause": "G13", "anomaly": "no progress", "partition": "", "events": [], "text": "G13 no progress"}
+    slow = {"seed": 0, "repro": "", "error": "", "exits": ["life 2: CorruptionError: torn"], "violations": [late]}
+    failing["failures"].insert(0, slow)
+    failing["clauses"]["G13"] = "LIVENESS"
+    assert "G01: it is gone" in line_of(failing)
+    failing["clauses"]["G01"], failing["status"] = "XFAIL", "LIVENESS"
+    told = "seed 0: G13 no progress (it ended by itself: life 2: CorruptionError: torn)"
+    assert told in line_of(failing)
+
+
+def test_failures_of_parts_come_worst_first() -> None:
+    late = {"clause": "G13", "text": "late"}
+    lost = {"clause": "G01", "text": "lost"}
+    parts = [
+        cell(kind="part", cell="c", number=number, count=2, failures=[{"error": "", "violations": [one]}])
+        for number, one in ((1, late), (2, lost))
+    ]
+    assert [failure["violations"][0]["text"] for failure in merged(parts)["failures"]] == ["lost", "late"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mqcore.guarantees import AsyncFlush, FlushPolicy, Level
 from mqcore_conformance.checkers._facts import DrainedLog, Facts, SendFacts
 from mqcore_conformance.checkers._policies import widest
+from mqcore_conformance.endings import told_endings
 from mqcore_conformance.histories import Completed, Fetched
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -46,13 +47,13 @@ def check_g01(facts: Facts) -> Iterator[Violation]:
         if not missing:
             continue
         found = log.messages.get(missing[0])
-        faults = ", ".join(fault.label for fault in facts.faults_since(receipt.life)) or "no fault"
         yield Violation(
             clause="G01",
             anomaly=Anomaly.LOST_WRITE,
             partition=send.invoked.partition,
             text=f"offset {missing[0]} ({send.name}, {len(missing)} of {len(send.invoked.messages)} messages) was "
-            f"acknowledged at level {level.label} at event {index} by life {receipt.life}; after {faults} it "
+            f"acknowledged at level {level.label} at event {index} by life {receipt.life}; "
+            f"after {told_endings(facts.history, receipt.life)} it "
             + ("is absent" if found is None else f"holds another message (epoch {found[0]})")
             + f"; the log is drained from {log.start_offset} to {log.end_offset}",
             events=(index,),

@@ -163,12 +163,18 @@ def merged(parts: Sequence[Record]) -> Record:
         how=f"sampled: {len(seeds)} seeds",
         seeds=seeds,
         **{key: dict(sorted(counts.items())) for key, counts in sums.items()},
-        failures=[failure for part in parts for failure in part["failures"]][:FAILURES_MAX],
+        failures=sorted((failure for part in parts for failure in part["failures"]), key=_mildness)[:FAILURES_MAX],
         reason=next((part["reason"] for part in parts if part["reason"]), ""),
     )
     for key in ("runs", "events", "seconds"):
         record[key] = round(sum(part[key] for part in parts), 3)
     return record
+
+
+def _mildness(failure: Record) -> int:
+    """Order of the failures of several parts, as ``run_cell`` has it for one."""
+    clauses = {one["clause"] for one in failure["violations"]}
+    return 0 if clauses - {"G13"} else 1 if failure["error"] else 2
 
 
 def latest(records: Iterable[Record]) -> list[Record]:

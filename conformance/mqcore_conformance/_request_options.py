@@ -1,4 +1,7 @@
-"""The options of ``run`` and ``list``, and the request that they make. Every value is checked before anything runs."""
+"""The options of ``run`` and ``list``, and the request that they make. Every value is checked before anything runs.
+
+A command that names neither a storage nor a transport tests what ./pyproject.toml says, as pytest does there.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 import click
 
 from mqcore.cli.shell import Duration, refuse
-from mqcore_conformance.claims import Claims, load_claims, read_settings
+from mqcore_conformance.claims import (
+    PARTNER_STORAGE,
+    PARTNER_TRANSPORT,
+    SEEDS_MAX,
+    Claims,
+    Settings,
+    load_claims,
+    read_settings,
+)
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.request import (
@@ -25,7 +37,6 @@ from mqcore_conformance.request import (
 __all__ = ["request_of", "request_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-SEEDS_DEFAULT = 2
 
 
 def request_options(function: F) -> F:
@@ -39,27 +50,38 @@ def request_options(function: F) -> F:
             help="A URL with {dir}, its name, or all; repeatable. [what ./pyproject.toml says, else all]",
         ),
         click.option(
-            "--transport", metavar="NAMES", help="Names or URLs; by comma. [what ./pyproject.toml says, else all]"
+            "--transport",
+            multiple=True,
+            metavar="NAMES",
+            help="Names or URLs; by comma, repeatable. [what ./pyproject.toml says, else all]",
         ),
         click.option(
-            "--flush", default="all", metavar="NAMES", help=f"{', '.join(FLUSH_POLICIES)}; by comma. [all]"
+            "--flush", multiple=True, metavar="NAMES", help=f"{', '.join(FLUSH_POLICIES)}; by comma, repeatable. [all]"
         ),
         click.option(
             "--family",
-            default="all",
+            multiple=True,
             metavar="NAMES",
-            help=f"Families of faults: {families}; by comma. All leaves out {CRASH_POINTS}. [all]",
+            help=f"Families of faults: {families}; by comma, repeatable. All leaves out {CRASH_POINTS}. "
+            "[what ./pyproject.toml says, else all]",
         ),
         click.option(
-            "--tier", default="contract,T0", metavar="NAMES", help=f"{', '.join(TIERS)}; by comma. [contract,T0]"
+            "--tier",
+            multiple=True,
+            metavar="NAMES",
+            help=f"{', '.join(TIERS)}; by comma, repeatable. [what ./pyproject.toml says, else contract,T0]",
         ),
-        click.option("--clause", default="", metavar="IDS", help="Judge these clauses only, such as G01,G11."),
+        click.option(
+            "--clause", multiple=True, metavar="IDS", help="Judge these clauses only: G01,G11; by comma, repeatable."
+        ),
         click.option("--cell", default="", metavar="TEXT", help="Only what has this in its name, as list prints it."),
-        click.option("--seeds", type=click.IntRange(1), help=f"Seeds per cell. [{SEEDS_DEFAULT}]"),
-        click.option("--first-seed", type=click.IntRange(0), help="The first of them. [0]"),
         click.option(
-            "--seed", "exact", type=click.IntRange(0), multiple=True, help="Exactly this seed; repeatable."
+            "--seeds",
+            type=click.IntRange(1, SEEDS_MAX),
+            help=f"Seeds per cell, at most {SEEDS_MAX}. [what ./pyproject.toml says, else {Settings().seeds}]",
         ),
+        click.option("--first-seed", type=click.IntRange(0), help="The first of them. [0]"),
+        click.option("--seed", "exact", type=click.IntRange(0), multiple=True, help="Exactly this seed; repeatable."),
         click.option(
             "--budget", type=Duration, metavar="DURATION", help="Begin nothing after this time; status 4 when it cuts."
         ),
@@ -76,7 +98,7 @@ def request_options(function: F) -> F:
             "--dir",
             "folder_of_data",
             metavar="DIR",
-            type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+            type=click.Path(exists=True, file_okay=False, writable=True, resolve_path=True, path_type=Path),
             help="Where {dir} is: on the disk in question. [the system's folder for temporary files]",
         ),
     )
@@ -92,41 +114,71 @@ def request_of(options: dict[str, Any]) -> tuple[Request, Path | None]:
         refuse("--seed says exactly which seeds; leave out --seeds and --first-seed")
     first = options["first_seed"] or 0
     budget_ms = options["budget"]
-    storages, transports, claims = _parts(options)
+    parts = _parts(options)
+    settings = parts.settings
     request = Request(
-        storages=_each(storages, STORAGES, resolve_storage),
-        transports=_each(transports, TRANSPORTS, resolve_transport),
-        flushes=_each(_split(options["flush"]), FLUSH_POLICIES),
-        families=_each(_split(options["family"]), FAMILIES),
-        tiers=_each(_split(options["tier"]), TIERS, _tier),
-        clauses=tuple(dict.fromkeys(part.upper() for part in _split(options["clause"]))),
+        storages=_each(parts.storages, STORAGES, resolve_storage),
+        transports=_each(parts.transports, TRANSPORTS, resolve_transport),
+        partners=parts.partners,
+        flushes=_each(_split(options["flush"], ("all",)), FLUSH_POLICIES),
+        families=_each(_split(options["family"], parts.families), FAMILIES),
+        tiers=_each(_split(options["tier"], settings.tiers), TIERS, _tier),
+        clauses=tuple(dict.fromkeys(part.upper() for part in _split(options["clause"], ()))),
         cells=options["cell"],
-        seeds=tuple(dict.fromkeys(exact)) or tuple(range(first, first + (options["seeds"] or SEEDS_DEFAULT))),
+        seeds=tuple(dict.fromkeys(exact)) or range(first, first + (options["seeds"] or settings.seeds)),
         extra_seeds=not exact,
         budget_s=budget_ms / 1000 if budget_ms is not None else None,
         jobs=options["jobs"] or min(64, len(os.sched_getaffinity(0))),
-        claims=load_claims(claims) if claims is not None else Claims(),
+        claims=load_claims(parts.claims) if parts.claims is not None else Claims(),
+        claims_path=str(parts.claims or ""),
+        check_seconds_max=settings.check_seconds_max,
     )
     return request, options["folder_of_data"]
 
 
-def _parts(options: dict[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...], Path | None]:
-    """Return storages, transports and the claims file: who names no part means those of ./pyproject.toml."""
+@attrs.frozen(kw_only=True)
+class _Parts:
+    """What is under test, and its settings in ./pyproject.toml. ``partners``: what only goes with it in cells."""
+
+    storages: tuple[str, ...]
+    transports: tuple[str, ...]
+    partners: tuple[str, ...] = ()
+    claims: Path | None = None
+    families: tuple[str, ...] = ("all",)
+    settings: Settings = attrs.field(factory=Settings)
+
+
+def _parts(options: dict[str, Any]) -> _Parts:
+    """Return what is tested: who names no part means those of ./pyproject.toml, with its other settings."""
     storages, claims = options["storage"], options["claims"]
-    transports = None if options["transport"] is None else _split(options["transport"])
-    if not storages and transports is None:
-        settings = read_settings(Path())
-        storages, transports = settings.storage, settings.transport or None
-        claims = Path(settings.claims) if claims is None and settings.claims else claims
-    return storages or ("all",), ("all",) if transports is None else transports, claims
+    partners: tuple[str, ...] = ()
+    transports = _split(options["transport"], ("all",))
+    settings = Settings() if storages or options["transport"] else read_settings(Path())
+    if settings == Settings():
+        return _Parts(storages=storages or ("all",), transports=transports, claims=claims)
+    if not settings.storage and not settings.transport:
+        storages, transports = ("all",), ("all",)
+    else:
+        storages, transports = settings.storage or (PARTNER_STORAGE,), settings.transport or (PARTNER_TRANSPORT,)
+        partners = () if settings.storage else (PARTNER_STORAGE,)
+        partners += () if settings.transport else (PARTNER_TRANSPORT,)
+    return _Parts(
+        storages=storages,
+        transports=transports,
+        partners=partners,
+        claims=Path(settings.claims) if claims is None and settings.claims else claims,
+        families=settings.families_tested,
+        settings=settings,
+    )
 
 
 def _tier(name: str) -> str:
     return next((tier for tier in TIERS if tier.lower() == name.lower()), name)
 
 
-def _split(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+def _split(values: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of an option that may be given several times; ``default`` when it is not given at all."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip()) if values else default
 
 
 def _each(

@@ -25,13 +25,28 @@ from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.verdicts import Status
 from mqcore_conformance.whereabouts import printable
 
-__all__ = ["Claimed", "Claims", "KnownFailure", "Settings", "find_settings", "load_claims", "read_settings"]
+__all__ = [
+    "PARTNER_STORAGE",
+    "PARTNER_TRANSPORT",
+    "SEEDS_MAX",
+    "Claimed",
+    "Claims",
+    "KnownFailure",
+    "Settings",
+    "find_settings",
+    "load_claims",
+    "read_settings",
+]
 
 T = TypeVar("T")
 FILE_BYTES_MAX = 1024 * 1024
 TABLE = "tool.mqcore.conformance"
 TIERS = ("contract", "T0", "T1")
 SEEDS_MAX = 1_000_000
+"""Of one cell in one run."""
+FAMILIES_DEFAULT = ("none", "kill", "power-cut", "flush-error", "full", "rot", "mixed")
+PARTNER_STORAGE, PARTNER_TRANSPORT = "mmap://{dir}", "inproc"
+"""What a part of an author meets in cells when only the other kind is under test."""
 
 
 def _says_something(_: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -146,6 +161,11 @@ class Settings:
     check_seconds_max: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
     )
+
+    @property
+    def families_tested(self) -> tuple[str, ...]:
+        """The families that are named, else those of an author's every day."""
+        return self.families or (*FAMILIES_DEFAULT, *T1_FAMILIES)
 
 
 def load_claims(path: Path) -> Claims:

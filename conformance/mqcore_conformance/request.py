@@ -6,7 +6,7 @@ Composes each storage once to see what it can do; runs nothing. What is wrong wi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import TypeAlias, cast
 
@@ -52,6 +52,8 @@ TIERS = ("contract", "T0", "T1")
 ALL_FAMILIES = tuple(dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
 SEEDS_PER_PIECE = 500
 """So that long runs use every job, and lose little when they are interrupted."""
+PIECES_OF_CELL_MAX = 200
+"""So that what is planned stays small, however many seeds there are; beyond it, pieces have more seeds."""
 COMPOSE_S_MAX = 5.0
 SAMPLE_FOLDER = "/dev/null/data"
 TRANSPORT_SAMPLES = ("{name}://127.0.0.1:0", "{name}://{{dir}}/socket", "{name}://conformance", "{name}://")
@@ -61,21 +63,26 @@ TRANSPORT_SAMPLES = ("{name}://127.0.0.1:0", "{name}://{{dir}}/socket", "{name}:
 class Request:
     """What is to be run. ``storages`` are URLs with ``{dir}``; ``transports`` names of mqcore's own, or URLs.
 
+    ``partners``: those of them that only go with others in cells, and are not checked themselves. ``claims_path``:
+    where ``claims`` were read. ``check_seconds_max`` overrides what contract checks have for themselves.
     ``extra_seeds``: whether seeds beyond ``seeds`` may be tried in a cell until its fault has bitten once.
     """
 
     storages: tuple[str, ...]
     transports: tuple[str, ...]
+    partners: tuple[str, ...] = ()
     flushes: tuple[str, ...] = tuple(FLUSH_POLICIES)
     families: tuple[str, ...] = tuple(FAMILIES)
     tiers: tuple[str, ...] = ("contract", "T0")
     clauses: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: Sequence[int] = (0, 1)
     extra_seeds: bool = True
     cells: str = ""
     budget_s: float | None = None
     jobs: int = 1
     claims: Claims = attrs.field(factory=Claims)
+    claims_path: str = ""
+    check_seconds_max: float | None = None
 
     def __attrs_post_init__(self) -> None:
         for names, allowed, what in (
@@ -104,6 +111,8 @@ class Request:
             "--cell": self.cells or "all",
             "--claims": self.claims.digest,
             "seeds": ranges_of(self.seeds) + ("" if self.extra_seeds else " exactly"),
+            "in cells only": ",".join(self.partners) or "nothing",
+            "seconds of a check": str(self.check_seconds_max or "its own"),
         }
 
 
@@ -127,7 +136,7 @@ class CellPiece:
     """A cell over some seeds: part ``number`` of ``count``. ``why`` it is not run; empty when it is."""
 
     cell: Cell
-    seeds: tuple[int, ...]
+    seeds: Sequence[int]
     why: str = ""
     number: int = 1
     count: int = 1
@@ -253,10 +262,10 @@ def _compose(url: str) -> _Asked:
 def pieces_of(request: Request) -> list[Piece]:
     """Return everything that a run does, in its order; ``ConfigurationError`` when that is nothing."""
     pieces: list[Piece] = list(_checks(request)) if "contract" in request.tiers else []
+    count = len(request.seeds)
+    share = max(SEEDS_PER_PIECE, -(-count // PIECES_OF_CELL_MAX))
     for cell, why in plan_cells(request):
-        shares = [
-            request.seeds[begin : begin + SEEDS_PER_PIECE] for begin in range(0, len(request.seeds), SEEDS_PER_PIECE)
-        ]
+        shares = [request.seeds[begin : begin + share] for begin in range(0, count, share)]
         if why or cell.family == CRASH_POINTS:
             shares = [request.seeds]
         pieces += [
@@ -272,7 +281,7 @@ def pieces_of(request: Request) -> list[Piece]:
 def _checks(request: Request) -> Iterator[CheckPiece]:
     for kind, urls in (("storage", request.storages), ("transport", request.transports)):
         for url in urls:
-            for check in checks_of(kind):
+            for check in checks_of(kind) if url not in request.partners else ():
                 piece = CheckPiece(kind=kind, url=url, check=check.name, clause=check.clause)
                 if request.cells in piece.name and (not request.clauses or check.clause in request.clauses):
                     yield piece

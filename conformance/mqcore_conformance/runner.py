@@ -184,7 +184,7 @@ def _work(
     request: Request, folder: Path, deadline: float | None, piece: Piece, tell: Callable[[int], None]
 ) -> dict[str, Any]:
     if isinstance(piece, CheckPiece):
-        return _check(piece, folder, request.claims)
+        return _check(piece, folder, request)
     if piece.why:
         return _cell(request, folder, deadline, piece, tell)[0]
     seconds_max = RUN_S_MAX[piece.cell.tier]
@@ -238,10 +238,11 @@ def _repro(folder: Path, piece: CellPiece, failure: Failure) -> str:
         return ""
 
 
-def _check(piece: CheckPiece, folder: Path, claims: Claims) -> Record:
-    result = check_part(CHECKS[piece.check], piece.url, claims=claims)
+def _check(piece: CheckPiece, folder: Path, request: Request) -> Record:
+    claims, seconds_max = request.claims, request.check_seconds_max
+    result = check_part(CHECKS[piece.check], piece.url, seconds_max=seconds_max, claims=claims)
     repro = ""
     if result.status is Status.FAIL:
         with contextlib.suppress(OSError):  # as above
-            repro = write_check_repro(folder, piece.url, result, claims=claims)
+            repro = write_check_repro(folder, piece.url, result, seconds_max, claims)
     return record_of_check(piece.url, result, repro)

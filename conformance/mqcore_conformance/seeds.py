@@ -9,6 +9,8 @@ __all__ = ["ranges_of"]
 
 def ranges_of(numbers: Iterable[int]) -> str:
     """Return whole numbers in order, those that follow each other as a range."""
+    if isinstance(numbers, range) and len(numbers) > 1 and numbers.step == 1:
+        return f"{numbers[0]}-{numbers[-1]}"
     ranges: list[list[int]] = []
     for number in sorted(set(numbers)):
         if ranges and number == ranges[-1][1] + 1:

@@ -27,7 +27,15 @@ from mqcore.errors import ConfigurationError
 from mqcore_conformance.apart import alive, run_apart
 from mqcore_conformance.cells import Cell, CellResult, label_of, run_cell
 from mqcore_conformance.checkers import CHECKERS
-from mqcore_conformance.claims import Claims, Settings, find_settings, load_claims, read_settings
+from mqcore_conformance.claims import (
+    PARTNER_STORAGE,
+    PARTNER_TRANSPORT,
+    Claims,
+    Settings,
+    find_settings,
+    load_claims,
+    read_settings,
+)
 from mqcore_conformance.contract import (
     CHECKS,
     Check,
@@ -38,7 +46,6 @@ from mqcore_conformance.contract import (
     replay_command,
     write_check_repro,
 )
-from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.repeating import why_not_repeatable, without_proof
 from mqcore_conformance.report import explain_failure, write_repro
 from mqcore_conformance.request import STORAGES, TRANSPORTS, Request, plan_cells
@@ -51,7 +58,6 @@ __all__ = [
     "test_simulation",
 ]
 
-FAMILIES_DEFAULT = ("none", "kill", "power-cut", "flush-error", "full", "rot", "mixed")
 RUN_S_MAX = 60.0
 """A run of a cell of which nothing comes for so long hangs."""
 _CHECKS_AT_IMPORT = dict(CHECKS)
@@ -87,12 +93,11 @@ class _Plan:
 
     def cells(self) -> Iterable[Cell]:
         """Every cell that can run."""
-        families = self.settings.families or FAMILIES_DEFAULT
         tiers = tuple(tier for tier in self.settings.tiers if tier != "contract")
         request = Request(
-            storages=self.storages or ("mmap://{dir}",),
-            transports=self.transports[:1] or ("inproc",),
-            families=families if self.settings.families else (*families, *T1_FAMILIES),
+            storages=self.storages or (PARTNER_STORAGE,),
+            transports=self.settings.transport or self.transports[:1] or (PARTNER_TRANSPORT,),
+            families=self.settings.families_tested,
             tiers=tiers,
         )
         return (cell for cell, why in plan_cells(request) if not why)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,6 +117,61 @@ def test_a_folder_that_cannot_hold_a_report_is_refused(tmp_path: Path, capsys: p
     assert "Not a directory" in capsys.readouterr().err
 
 
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, str]:
+    """What ``list`` says is run, by name."""
+    assert run("list", *arguments, "--output", "json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return {line["name"]: line["what"] for line in lines if not line["not_run"]}
+
+
+def test_an_option_that_is_given_again_adds_to_what_it_named_before(capsys: pytest.CaptureFixture[str]) -> None:
+    again = ("--tier", "t0", "--tier", "T1", "--family", "none", "--family", "kill", "--flush", "none,sync")
+    more = ("--transport", "tcp", "--transport", "unix", "--flush", "async", "--storage", "mmap")
+    once = ("--tier", "T0,T1", "--family", "none,kill", "--flush", "none,sync,async", "--storage", "mmap")
+    found = listed(capsys, *again, *more)
+    assert found == listed(capsys, *once, "--transport", "tcp,unix")
+    assert {"T0/mmap/tcp/none/none", "T1/mmap/unix/async/kill"} < found.keys()
+    clauses = listed(capsys, "--storage", "mmap", "--tier", "contract", "--clause", "G03", "--clause", "g18")
+    assert clauses == listed(capsys, "--storage", "mmap", "--tier", "contract", "--clause", "G03,G18")
+
+
+def test_a_million_seeds_are_planned_in_little_memory_and_one_more_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("list", "--storage", "mmap", "--tier", "T0,T1", "--seeds", "1000001") == 2
+    assert "1000000" in capsys.readouterr().err
+    tracemalloc.start()
+    try:
+        found = listed(capsys, "--storage", "memory", "--transport", "tcp", "--tier", "T0", "--seeds", "1000000")
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000
+    finally:
+        tracemalloc.stop()
+    assert found["T0/memory/tcp/none/kill, part 200 of 200"] == "5000 seeds"
+
+
+def test_without_a_part_what_pyproject_says_is_tested_with_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = '[tool.mqcore.conformance]\nstorage = "memory://"\nseeds = 3\n'
+    (tmp_path / "pyproject.toml").write_text(table + 'tiers = ["T0"]\nfamilies = ["none", "kill"]\n')
+    assert listed(capsys) == {"T0/memory/inproc/none/none": "3 seeds", "T0/memory/inproc/none/kill": "3 seeds"}
+    assert listed(capsys, "--family", "stop", "--seeds", "1") == {"T0/memory/inproc/none/stop": "1 seed"}
+    assert "T0/memory/tcp/none/clock" in listed(capsys, "--storage", "memory", "--tier", "T0")
+    (tmp_path / "pyproject.toml").write_text('[tool.mqcore.conformance]\ntransport = "unix"\nseeds = 1\n')
+    found = listed(capsys)
+    assert {name.split("/")[1] for name in found if name.startswith("contract/")} == {"unix"}
+    assert {tuple(name.split("/")[1:3]) for name in found if name.startswith("T0/")} == {("mmap", "unix")}
+    assert "T0/mmap/unix/sync/clock" not in found
+
+
+def test_the_folder_of_data_may_be_named_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    check = ("--storage", "mmap", "--transport", "inproc", "--tier", "contract", "--cell", "views_stay_valid")
+    assert run("run", *check, "--dir", "data", "--to", "report") == 0
+
+
 # ---- running ---------------------------------------------------------------------------------------------------------
 
 
@@ -202,7 +258,7 @@ def test_a_resume_with_other_arguments_says_what_differs(tmp_path: Path, capsys:
     capsys.readouterr()
     assert run("run", *MEMORY, "--family", "none", "--transport", "tcp", "--to", str(folder)) == 2
     err = capsys.readouterr().err
-    assert "holds a run with --transport inproc, this one has tcp; write --to another folder" in err
+    assert "holds a run with --transport inproc, this one has inproc,tcp; write --to another folder" in err
     assert (folder / "report.jsonl").read_bytes() == before
     assert run("run", *MEMORY, "--family", "none", "--jobs", "3", "--budget", "1h", "--to", str(folder)) == 0
 
@@ -320,7 +376,8 @@ def test_two_runs_into_one_folder_and_the_lock_of_a_dead_one(
 
 def test_a_full_disk_ends_the_run_in_one_line_and_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "report"
-    arguments = (*MEMORY, "--family", "none,kill,stop,network", "--transport", "tcp", "--jobs", "1")
+    memory = ("--storage", "memory", "--transport", "tcp", "--flush", "none", "--tier", "T0", "--seed", "0")
+    arguments = (*memory, "--family", "none,kill,stop,network", "--jobs", "1")
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))

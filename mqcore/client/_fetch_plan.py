@@ -153,8 +153,11 @@ class FetchPlan:
                 first_offset=max(cursor.offset, first) if isinstance(first, int) else cursor.offset, next_offset=target,
             )  # fmt: skip
         else:
-            target = cursor.offset
-        cursor.place(target, 0)
+            cursor.place(cursor.offset, cursor.epoch, is_loose=cursor.is_loose)
+            self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
+            return
+        # the position is left when the error is delivered: a stream that breaks before has told nobody
+        cursor.ask_offset, cursor.ask_epoch = target, 0
         self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
 
     def _answered(self, request_id: int) -> Cursor | None:
@@ -212,5 +215,7 @@ class FetchPlan:
             cursor.offset, cursor.epoch = chunk.header.end_offset, chunk.header.epoch
         elif isinstance(chunk.error, BatchUndecodableError):
             cursor.offset, cursor.epoch = max(cursor.offset, chunk.error.next_offset), 0
+            cursor.is_loose = False
         elif isinstance(chunk.error, MessagesMissingError):
             cursor.offset, cursor.epoch = chunk.error.position, 0
+            cursor.is_loose = False

@@ -151,6 +151,42 @@ def test_g06_a_permitted_loss_is_told_once_and_reading_goes_on_at_the_divergence
     assert [(fetch.offset, fetch.epoch) for fetch in reader.ask()] == [(3, 0)]
 
 
+GAPS = (
+    (Code.DIVERGED, {"offset": 3}, MessagesMissingError),
+    (Code.BELOW_START, {"start_offset": 9}, MessagesMissingError),
+    (Code.DAMAGED, {"offset": 5, "next_offset": 8}, BatchUndecodableError),
+)
+
+
+@pytest.mark.parametrize(("code", "facts", "kind"), GAPS, ids=lambda value: getattr(value, "label", None))
+def test_g06_a_gap_that_nobody_was_told_of_before_the_stream_broke_is_asked_for_again(
+    code: Code, facts: dict[str, int], kind: type[Exception]
+) -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.answer(fetch, batch(0, 5), next_offset=5)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, code, "gone", facts))
+    reader.ask()
+    assert reader.position() == (5, 1)
+    reader.plan.broken()
+    (fetch,) = reader.ask()
+    assert (fetch.offset, fetch.epoch) == (5, 1)
+    reader.plan.failed(Failed(fetch.request_id, code, "gone", facts))
+    assert isinstance(reader.chunk().error, kind)
+
+
+def test_g06_a_refusal_that_tells_of_no_gap_leaves_the_epoch_by_which_a_loss_is_seen() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.answer(fetch, batch(0, 5, 2), next_offset=5)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.UNKNOWN_TOPIC, "deleted", {}))
+    assert isinstance(reader.chunk().error, RejectedError)
+    assert reader.position() == (5, 2)
+    assert [(fetch.offset, fetch.epoch) for fetch in reader.ask()] == [(5, 2)]
+
+
 def test_g06_offsets_that_the_broker_passed_over_are_told() -> None:
     reader = Reader()
     (fetch,) = reader.ask()

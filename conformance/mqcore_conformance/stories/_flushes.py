@@ -225,6 +225,12 @@ def damage_is_reported_for_its_range() -> Story:
 
 
 @good
+def a_storage_that_keeps_nothing_says_that_it_is_not_there() -> Story:
+    story = Story("none", "none", "none").send("a", 0, "none")
+    return story.refuse("r", 0, "damaged", point=0, until=1)
+
+
+@good
 def the_broker_refuses_to_start_on_what_is_damaged() -> Story:
     story = Story().send("a", 0).fault("rot", hit=1).fault("process-kill")
     return story.add(Probed, clause="G12", question=REFUSES_TO_START, holds=True)

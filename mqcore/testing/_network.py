@@ -153,11 +153,12 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.wake_all()
 
     def heal(self) -> None:
-        """End every cut and every stall."""
+        """End every cut and every stall; a connection that ``break_next`` stalled has lost bytes, and is reset."""
         self._cuts.clear()
-        for socket in self._sockets.values():
-            if socket.inbound is not None:
-                socket.inbound.held = False
+        for socket in list(self._sockets.values()):
+            for pipe in (socket.inbound, socket.outbound):
+                if pipe is not None:
+                    pipe.end_stall()
         self.wake_all()
 
     def calm(self) -> None:

@@ -152,6 +152,13 @@ class Pipe:
         self._buffered = len(self._ready)
         self.held = True
 
+    def end_stall(self) -> None:
+        """Let what was held arrive. Bytes that a broken direction swallowed are lost: both ends hear of a reset."""
+        self.held = False
+        if self.budget == 0 and self._then == "stall":
+            self.fail(errno.ECONNRESET, keep_arrived=True)
+            self.peer.fail(errno.ECONNRESET, keep_arrived=True)
+
     def abandon_sender(self) -> None:
         """Fail whoever waits to send, without a word to the reader."""
         self._closed_sender = True

@@ -288,6 +288,43 @@ def test_a_connection_breaks_after_exactly_so_many_bytes(byte_count: int, then: 
     simulate(network, main)
 
 
+@pytest.mark.parametrize("byte_count", [0, 3])
+@pytest.mark.parametrize("closes", [False, True])
+def test_healing_resets_a_connection_that_a_break_stalled(byte_count: int, closes: bool) -> None:
+    network = ModelNetwork(1)
+    network.break_next(byte_count, source="client", then="stall")
+
+    async def main() -> None:
+        client, server = await hosts_pair(network)
+        await client.send_all(b"frame!")
+        if closes:
+            await client.aclose()
+        got = b""
+        with trio.move_on_after(100):
+            while data := await server.receive_some():
+                got += data
+        assert got == b"frame!"[:byte_count]
+        network.heal()
+        for stream in (server,) if closes else (server, client):
+            with trio.fail_after(1), pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+
+    simulate(network, main)
+
+
+def test_healing_leaves_a_connection_whole_whose_break_is_still_to_come() -> None:
+    network = ModelNetwork(1)
+    network.break_next(7, source="client", then="stall")
+
+    async def main() -> None:
+        client, server = await hosts_pair(network)
+        await client.send_all(b"frame!")
+        network.heal()
+        assert await server.receive_some(6) == b"frame!"
+
+    simulate(network, main)
+
+
 def test_refused_connects_and_failed_accepts() -> None:
     network = ModelNetwork(1)
 

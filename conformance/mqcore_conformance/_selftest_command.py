@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 import click
 
 from mqcore.cli.shell import Verb, current, end, output_options, refuse, write_json, write_line, write_table
-from mqcore_conformance._kill_matrix import LEGEND, kill_line, kill_page, kill_table, others_table, summary
+from mqcore_conformance._kill_matrix import LEGEND, alike_line, kill_line, kill_page, kill_table, others_table, summary
 from mqcore_conformance.report import EXIT_CODES
+from mqcore_conformance.saboteurs import CONTRACT_SABOTEURS, INJECTORS, SABOTEURS
 from mqcore_conformance.selftest import Kill, run_selftest, saboteur_names
 
 __all__ = ["selftest"]
@@ -43,16 +46,21 @@ def selftest(names: tuple[str, ...], jobs: int, folder: Path | None, only_list: 
     known = saboteur_names()
     for name in names:
         if name not in known:
-            refuse(f"no saboteur {name!r}; one of {', '.join(known)}")
+            close = difflib.get_close_matches(name, known, n=1)
+            near = f"did you mean {close[0]!r}? " if close else ""
+            refuse(f"no saboteur {name!r}; {near}'mqcore conformance selftest --list' names all")
     if only_list:
-        for name in names or known:
-            write_line(name)
+        _list(names or known)
         return
     began = time.perf_counter()
     kills: list[Kill] = []
-    for kill in run_selftest(names, jobs=jobs):
-        kills.append(kill)
-        _tell(kill)
+    try:
+        for kill in run_selftest(names, jobs=jobs):
+            kills.append(kill)
+            _tell(kill)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted: {len(kills)} of {len(names or known)} were run, none is kept", err=True)
+        raise
     kills.sort(key=lambda kill: known.index(kill.name))
     seconds = time.perf_counter() - began
     if folder is not None:
@@ -65,8 +73,26 @@ def selftest(names: tuple[str, ...], jobs: int, folder: Path | None, only_list: 
                 write_table(rows, headings)
         write_line()
         write_line(LEGEND)
+        if alike := alike_line(kills):
+            write_line(alike)
         write_line(summary(kills, seconds))
     end(EXIT_CODES["violation"] if any(kill.survived for kill in kills) else 0)
+
+
+def _list(names: Sequence[str]) -> None:
+    """Name saboteurs, each with its clause, cell and bug where those are known without running it."""
+    rows = {name: (name, "", "", "") for name in names}
+    for one in (*SABOTEURS, *INJECTORS):
+        if one.name in rows:
+            rows[one.name] = (one.name, one.clause, one.cell.name, one.bug)
+    for refusal in CONTRACT_SABOTEURS:
+        if refusal.name in rows:
+            rows[refusal.name] = (refusal.name, refusal.clause, f"contract/mmap/{refusal.check}", refusal.bug)
+    if current().json:
+        for row in rows.values():
+            write_json(dict(zip(("name", "clause", "cell", "bug"), row, strict=True)))
+        return
+    write_table(list(rows.values()), ("saboteur", "clause", "cell", "bug"))
 
 
 def _tell(kill: Kill) -> None:

@@ -19,6 +19,7 @@ from mqcore_conformance import selftest as selftest_module
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.saboteurs import (
+    ACCEPTED_MUTANTS,
     CHECKER_SABOTEURS,
     CONTRACT_SABOTEURS,
     INJECTORS,
@@ -31,6 +32,9 @@ from mqcore_conformance.selftest import GROUPS, Kill, run_selftest, saboteur_nam
 from mqcore_conformance.simulation import Sabotage
 
 QUICK = ["rejected-after-append", "epoch-resumed", "hoped-level", "flush-retried", "sessions-kept", "promise-unchecked"]
+
+ACCEPTED_MAX = 44
+"""What stories do not tell apart today; a story more makes it less."""
 
 
 def run(*arguments: str) -> int:
@@ -146,11 +150,40 @@ def test_each_line_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["group"] in GROUPS
 
 
-def test_names_are_listed_and_a_wrong_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_listed_with_clause_cell_and_bug_and_a_wrong_one_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert run("--list") == 0
-    assert capsys.readouterr().out.split() == saboteur_names()
-    assert run("no-such-bug") == 2
-    assert "no saboteur 'no-such-bug'; one of empty-flush" in capsys.readouterr().err
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in listed[1:]] == saboteur_names()
+    assert any(line.split()[:3] == ["empty-flush", "G01", "T0/mmap/inproc/sync/power-cut"] for line in listed)
+    assert run("emty-flush") == 2
+    assert "no saboteur 'emty-flush'; did you mean 'empty-flush'?" in capsys.readouterr().err
+
+
+def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("hoped-level", "--list", "--output", "json") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["clause"] == "G14"
+
+
+def test_every_accepted_mutant_is_one_of_the_checkers_as_they_are() -> None:
+    assert len(ACCEPTED_MUTANTS) <= ACCEPTED_MAX
+    assert {mutant.key for mutant in mutants()} >= ACCEPTED_MUTANTS
+
+
+def test_a_mutant_that_survives_is_named_and_one_that_is_not_accepted_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    survivor = next(mutant for mutant in mutants() if mutant.key in ACCEPTED_MUTANTS)
+    monkeypatch.setattr(selftest_module, "MUTANT_TASKS", 1)
+    monkeypatch.setattr(selftest_module, "mutants", lambda: [survivor])
+    assert run("checker-mutants-1", "--to", str(tmp_path)) == 0
+    assert "1 of 1 mutants of the checkers are told apart by no story" in capsys.readouterr().out
+    assert f"- {survivor.key}" in (tmp_path / "kill-matrix.md").read_text()
+    monkeypatch.setattr(selftest_module, "ACCEPTED_MUTANTS", frozenset())
+    assert run("checker-mutants-1") == 1
+    assert f"not accepted: {survivor.key} (line {survivor.line})" in capsys.readouterr().out
 
 
 def is_gone(group: int) -> bool:
@@ -176,4 +209,5 @@ def test_a_key_press_ends_it_and_what_it_started() -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
+    assert "interrupted: " in errors
     assert is_gone(process.pid)

@@ -26,6 +26,7 @@ LEAVES = frozenset({"_consumers", "_content", "_flushes", "_loss", "_observed"})
 """Those that only the package imports."""
 MODULES = ("_policies", "_facts", "_consumers", "_content", "_flushes", "_loss", "_observed", "")
 """Modules of the checkers, each after those that it imports."""
+PLACE_CHARS_MAX = 80
 
 _TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -50,6 +51,13 @@ class Mutant:
     number: int
     line: int
     what: str
+    place: str = ""
+    """Function and source text: what stays when lines move."""
+
+    @property
+    def key(self) -> str:
+        """What this mutant is called in the list of those that are accepted."""
+        return f"{self.module or '__init__'}.{self.place}: {self.what}"
 
     def __str__(self) -> str:
         return f"{self.module or '__init__'}:{self.line} {self.what}"
@@ -59,11 +67,15 @@ class _Changer(ast.NodeTransformer):
     """Visits the places that can be changed in order, notes each, and changes the one with the number ``chosen``."""
 
     def __init__(self, chosen: int = -1) -> None:
-        self.places: list[tuple[int, str]] = []
+        self.places: list[tuple[int, str, str]] = []
         self._chosen = chosen
+        self._function = ""
 
     def _is_next(self, node: ast.expr | ast.stmt, what: str) -> bool:
-        self.places.append((node.lineno, what))
+        text = ""
+        if self._chosen < 0:  # only who lists the places reads them
+            text = ast.unparse(node.test if isinstance(node, ast.If) else node)[:PLACE_CHARS_MAX]
+        self.places.append((node.lineno, what, f"{self._function} `{text}`"))
         return len(self.places) - 1 == self._chosen
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
@@ -121,7 +133,9 @@ class _Changer(ast.NodeTransformer):
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        outer, self._function = self._function, node.name
         node.body = [self.visit(statement) for statement in node.body]
+        self._function = outer
         return node
 
 
@@ -135,8 +149,8 @@ def mutants() -> Iterator[Mutant]:
     for module in MODULES:
         changer = _Changer()
         changer.visit(_tree(module))
-        for number, (line, what) in enumerate(changer.places):
-            yield Mutant(module, number, line, what)
+        for number, (line, what, place) in enumerate(changer.places):
+            yield Mutant(module, number, line, what, place)
 
 
 def _name(module: str) -> str:

@@ -4,7 +4,7 @@ The order in which Trio runs tasks that are ready at the same moment is random o
 when Hypothesis is there (tasks sorted by age, shuffled by a generator that Hypothesis seeds); the same switch is used
 here, with a generator seeded by us. A simulation spends most of its time in Trio's loop, so what the loop asks at every
 turn (the time, instruments, the operating system's events) is answered here without detours, and with the same answers.
-This is the only module that touches Trio's private names.
+This module and ``_stuck`` are the only ones that touch Trio's private names.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import trio.testing
 from mqcore.ports import Ports
 from mqcore.testing._clock import ModelClock
 from mqcore.testing._disk import ModelDisk
+from mqcore.testing._stuck import Stuck
 from mqcore.testing._threads import ModelThreads
 
 __all__ = ["SECONDS_MAX", "model_ports", "run_simulation", "seeded"]
@@ -65,9 +66,10 @@ def run_simulation(
 
     The same seed gives the same run, in another process and under another ``PYTHONHASHSEED`` too, as long as the code
     decides nothing by the order of sets, by ``id`` or by real time. Python's global ``random`` is seeded as well.
-    Raises ``trio.TooSlowError`` when the run is not over after ``seconds_max`` virtual seconds, a deadlock included,
-    and what an instrument raises, which ends the run.
+    Raises ``trio.TooSlowError`` when the run is not over after ``seconds_max`` virtual seconds, a deadlock included (of
+    one that shields itself it says which task waits where), and what an instrument raises, which ends the run.
     """
+    stuck = Stuck()
 
     async def bounded() -> T:
         scope = trio.CancelScope()
@@ -80,7 +82,15 @@ def run_simulation(
         raise quick.error
 
     with _deterministic(seed):
-        return trio.run(bounded, clock=_virtual_clock(), instruments=list(instruments))
+        try:
+            result = trio.run(bounded, clock=_virtual_clock(stuck), instruments=list(instruments))
+        except BaseException:
+            if stuck.error is not None:
+                raise stuck.error from None
+            raise
+    if stuck.error is not None:
+        raise stuck.error
+    return result
 
 
 @contextlib.contextmanager
@@ -98,8 +108,11 @@ def _deterministic(seed: int) -> Iterator[None]:
         random.setstate(global_state)
 
 
-def _virtual_clock() -> trio.testing.MockClock:
-    """Return a clock that jumps to the next deadline when nothing can run, and never asks the real time."""
+def _virtual_clock(stuck: Stuck) -> trio.testing.MockClock:
+    """Return a clock that jumps to the next deadline when nothing can run, and never asks the real time.
+
+    Without a next deadline it asks ``stuck``.
+    """
     scheduler: Any = trio._core._run
     clock: Any = trio.testing.MockClock(autojump_threshold=0)
 
@@ -111,6 +124,8 @@ def _virtual_clock() -> trio.testing.MockClock:
         jump = runner.deadlines.next_deadline() - clock._virtual_base
         if 0 < jump < math.inf:
             clock._virtual_base += jump
+        elif jump == math.inf and isinstance(runner.io_manager, _Events):
+            stuck.look(runner, runner.io_manager.turns)
 
     clock.current_time = lambda: clock._virtual_base
     clock.deadline_to_sleep_time = deadline_to_sleep_time
@@ -146,12 +161,12 @@ class _Events:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self._turns = 0
+        self.turns = 0
 
     def get_events(self, timeout: float) -> Any:
         """Return events; none without asking when the loop would not wait for them anyway."""
-        self._turns += 1
-        return self._inner.get_events(timeout) if timeout or self._turns % TURNS_PER_POLL == 0 else ()
+        self.turns += 1
+        return self._inner.get_events(timeout) if timeout or self.turns % TURNS_PER_POLL == 0 else ()
 
     def process_events(self, events: Any) -> None:
         """Wake whom the events wake."""

@@ -7,9 +7,12 @@ import hashlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -124,6 +127,71 @@ def test_the_switch_and_the_generators_are_put_back() -> None:
 def test_a_deadlock_ends_the_run_with_an_error() -> None:
     with pytest.raises(trio.TooSlowError):
         run_simulation(trio.sleep_forever)
+
+
+async def wait_for_what_never_comes() -> None:
+    await trio.Event().wait()
+
+
+async def wait_shielded() -> None:
+    with trio.CancelScope(shield=True):
+        await wait_for_what_never_comes()
+
+
+async def wait_shielded_and_catch() -> None:
+    with trio.CancelScope(shield=True):
+        while True:
+            with contextlib.suppress(Exception):
+                await wait_for_what_never_comes()
+
+
+@pytest.mark.parametrize("deaf", [wait_shielded, wait_shielded_and_catch])
+def test_a_deadlock_that_heeds_no_cancellation_is_told_with_its_place(
+    deaf: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqcore.testing._stuck.QUIET_S", 0.01)
+    cleaned_up = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deaf, name="the deaf one")
+            try:
+                await trio.sleep(1)
+                raise KeyError
+            finally:
+                cleaned_up.append(True)
+
+    place = r"task the deaf one waits in wait_for_what_never_comes \(.*test_model_simulation\.py:\d+\)"
+    with pytest.raises(trio.TooSlowError, match=place):
+        run_simulation(main)
+    assert cleaned_up
+
+
+def test_a_shielded_wait_for_a_real_thread_is_no_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqcore.testing._stuck.QUIET_S", 0.01)
+
+    async def main() -> str:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(time.sleep, 0.3)
+        return "done"
+
+    assert run_simulation(main) == "done"
+
+
+def test_a_shielded_wait_for_a_real_socket_is_no_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqcore.testing._stuck.QUIET_S", 0.01)
+    ours, theirs = socket.socketpair()
+    timer = threading.Timer(0.3, theirs.send, [b"x"])
+
+    async def main() -> str:
+        with trio.CancelScope(shield=True):
+            await trio.lowlevel.wait_readable(ours)
+        return "done"
+
+    timer.start()
+    with ours, theirs:
+        assert run_simulation(main) == "done"
+        timer.join()
 
 
 def test_hours_pass_in_no_time() -> None:

@@ -107,8 +107,8 @@ def run_plan(
                 seconds_max=SECONDS_MAX,
                 instruments=[counter],
             )
-    except trio.TooSlowError:
-        error = f"the run was not over after {SECONDS_MAX:.0f} virtual seconds: something waits for ever"
+    except trio.TooSlowError as late:
+        error = f"the run was not over after {SECONDS_MAX:.0f} virtual seconds: {late or 'something waits for ever'}"
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
         cause: BaseException = failure

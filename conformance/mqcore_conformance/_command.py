@@ -11,7 +11,7 @@ import click
 from mqcore.cli.shell import Group, Verb, current, end, output_options, write_json, write_line, write_table
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance._explain_command import explain
-from mqcore_conformance._progress import repro_of, watched
+from mqcore_conformance._progress import readers_may_leave, repro_of, watched
 from mqcore_conformance._replay_command import replay
 from mqcore_conformance._request_options import request_of, request_options
 from mqcore_conformance._selftest_command import selftest
@@ -89,8 +89,12 @@ def run(folder: Path, **options: Any) -> None:
 def _run(folder: Path, options: Mapping[str, Any]) -> None:
     request, data = request_of(options)
     pieces = pieces_of(request)
-    report = ReportFile(folder, request.arguments(), made_with(data))
+    made_of = request.made_of()
+    report = ReportFile(folder, request.arguments(), made_with(data), made_of)
     try:
+        held = report.latest()
+        if report.changed:
+            _say(f"{', '.join(report.changed)} changed since {folder} was written: what was run of it is run again")
         with interrupt_watched() as interrupt:
             with watched(request.jobs) as watcher:
                 ending = run_request(request, report, watcher, interrupt=interrupt, folder=data)
@@ -98,26 +102,38 @@ def _run(folder: Path, options: Mapping[str, Any]) -> None:
             write_pages(folder, records)
     finally:
         report.close()
-    _conclude(folder, records, ending, len(pieces))
-
-
-def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: int) -> None:
-    """Say what came of a run, and end."""
-    done = sum(record["kind"] != "run" for record in records)
-    code = exit_code_of(records, complete=ending is Ending.COMPLETE)
+    if records == held and ending is Ending.COMPLETE:
+        last = max((record.get("recorded_at", "") for record in records), default="")
+        _say(f"nothing was run: every result is of the report of {last}; remove {folder} to run all again")
+    now = request.made_of()
+    changed = ", ".join(name for name in now if now[name] != made_of[name])
+    if changed:
+        _say(f"{changed} changed while it was tested: these results are of neither; the same command runs it again")
+    code = exit_code_of(records, complete=ending is Ending.COMPLETE and not changed)
     if ending is Ending.INTERRUPTED:
         code = EXIT_CODES["interrupted"]
+    with readers_may_leave():
+        _conclude(folder, records, ending, len(pieces), code)
+    end(code)
+
+
+def _say(text: str) -> None:
+    click.echo(printable(text), err=True)
+
+
+def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: int, code: int) -> None:
+    """Say what came of a run."""
+    done = sum(record["kind"] != "run" for record in records)
     meaning = next(name for name, number in EXIT_CODES.items() if number == code)
     if current().json:
         write_json({"kind": "end", "exit": code, "meaning": meaning, "report": str(folder / "report.html")})
-        end(code)
+        return
     _explain_worst(folder, [record for record in records if record.get("status") in RED])
     if ending is Ending.INTERRUPTED:
         click.echo(f"interrupted: {done} of {total} are in the report; the same command goes on", err=True)
     elif ending is Ending.OUT_OF_TIME:
         click.echo("time was up before all was run; the same command goes on", err=True)
     write_line(f"{meaning}: {_counts(records) or 'nothing is finished'}; {folder}/report.html")
-    end(code)
 
 
 def _explain_worst(folder: Path, red: Sequence[Record]) -> None:

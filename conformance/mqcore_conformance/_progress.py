@@ -5,13 +5,14 @@ With ``--output json`` it writes records and nothing else. Decides nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mqcore.cli.shell import current, write_json, write_line
+from mqcore.cli.shell import ReaderGone, current, write_json, write_line
 from mqcore_conformance.estimates import Pace, estimate_s
 from mqcore_conformance.report import Record
 from mqcore_conformance.request import CellPiece, Piece
@@ -21,7 +22,7 @@ from mqcore_conformance.whereabouts import printable
 if TYPE_CHECKING:
     from rich.live import Live
 
-__all__ = ["line_of", "repro_of", "watched"]
+__all__ = ["line_of", "readers_may_leave", "repro_of", "watched"]
 
 DETAIL_CHARS_MAX = 240
 COLOURS = {
@@ -32,6 +33,18 @@ COLOURS = {
     "LIVENESS": "bold yellow",
     "INCONCLUSIVE": "yellow",
 }
+
+
+@contextmanager
+def readers_may_leave() -> Iterator[None]:
+    """Go on without output once nobody reads it (``| head``): a run that ended there would have no verdict."""
+    try:
+        yield
+        sys.stdout.flush()
+    except (ReaderGone, BrokenPipeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager
@@ -100,7 +113,8 @@ class _Json:
 
     def recorded(self, record: Record, piece: Piece) -> None:
         """Write the record."""
-        write_json(record)
+        with readers_may_leave():
+            write_json(record)
 
     def ticks(self) -> None:
         """Say nothing."""
@@ -113,12 +127,13 @@ class _Lines(_Json):
         """Say what is there already."""
         self.width = max((len(piece.name) for piece in todo), default=0)
         if done:
-            write_line(f"{done} of {done + len(todo)} are in the report already")
+            with readers_may_leave():
+                write_line(f"{done} of {done + len(todo)} are in the report already")
 
     def recorded(self, record: Record, piece: Piece) -> None:
         """Write a line, at once."""
-        write_line(line_of(record, self.width))
-        sys.stdout.flush()
+        with readers_may_leave():
+            write_line(line_of(record, self.width))
 
 
 class _Terminal(_Lines):

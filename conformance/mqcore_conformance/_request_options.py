@@ -6,7 +6,7 @@ A command that names neither a storage nor a transport tests what ./pyproject.to
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,7 +107,7 @@ def request_options(function: F) -> F:
     return function
 
 
-def request_of(options: dict[str, Any]) -> tuple[Request, Path | None]:
+def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
     """Return the request of a command line, and where data goes; ``ConfigurationError`` in one line."""
     exact: tuple[int, ...] = options["exact"]
     if exact and (options["seeds"] is not None or options["first_seed"] is not None):
@@ -148,7 +148,7 @@ class _Parts:
     settings: Settings = attrs.field(factory=Settings)
 
 
-def _parts(options: dict[str, Any]) -> _Parts:
+def _parts(options: Mapping[str, Any]) -> _Parts:
     """Return what is tested: who names no part means those of ./pyproject.toml, with its other settings."""
     storages, claims = options["storage"], options["claims"]
     partners: tuple[str, ...] = ()

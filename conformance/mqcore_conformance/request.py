@@ -23,6 +23,7 @@ from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.checkers import NOT_BUILT as CLAUSES_NOT_BUILT
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import checks_of
+from mqcore_conformance.fingerprints import made_of
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES, why_not_in_processes
 from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
@@ -109,11 +110,14 @@ class Request:
             "--tier": ",".join(self.tiers),
             "--clause": ",".join(self.clauses) or "all",
             "--cell": self.cells or "all",
-            "--claims": self.claims.digest,
             "seeds": ranges_of(self.seeds) + ("" if self.extra_seeds else " exactly"),
             "in cells only": ",".join(self.partners) or "nothing",
             "seconds of a check": str(self.check_seconds_max or "its own"),
         }
+
+    def made_of(self) -> Mapping[str, str]:
+        """Return what the verdicts are of as it is now: mqcore, each part by its scheme, and the claims."""
+        return {**made_of(self.storages, self.transports), "claims": self.claims.digest}
 
 
 @attrs.frozen(kw_only=True)

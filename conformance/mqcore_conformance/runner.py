@@ -137,7 +137,7 @@ def _merge(report: ReportFile, piece: Piece) -> None:
     """Write the record of a cell of which every part is there."""
     assert isinstance(piece, CellPiece)
     parts = [attrs.evolve(piece, number=number) for number in range(1, piece.count + 1)]
-    if all(report.has(part.name) for part in parts):
+    if all(report.holds(part.name) for part in parts):
         report.write(merged([report.record(part.name) for part in parts]))
 
 

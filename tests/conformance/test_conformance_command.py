@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -239,7 +240,7 @@ def test_a_finished_cell_is_not_run_again_and_a_cut_line_is_left_out(
     assert len(read_records(folder)) == 3
 
 
-def test_a_cell_that_ended_in_an_error_is_run_again_and_counts_anew(tmp_path: Path) -> None:
+def test_a_cell_that_ended_in_an_error_counts_anew(tmp_path: Path) -> None:
     folder = tmp_path / "report"
     assert run("run", *QUICK, "--jobs", "1", "--to", str(folder)) == 0
     lines = (folder / "report.jsonl").read_text().splitlines()
@@ -261,6 +262,84 @@ def test_a_resume_with_other_arguments_says_what_differs(tmp_path: Path, capsys:
     assert "holds a run with --transport inproc, this one has inproc,tcp; write --to another folder" in err
     assert (folder / "report.jsonl").read_bytes() == before
     assert run("run", *MEMORY, "--family", "none", "--jobs", "3", "--budget", "1h", "--to", str(folder)) == 0
+
+
+SHELF = "from mqcore_memory import MemoryStorage\n\n\nclass Shelf(MemoryStorage):\n    name = 'shelf'\n"
+
+
+def test_what_was_run_of_a_part_that_has_changed_since_is_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "shelf_of_a_test.py").write_text(SHELF)
+    monkeypatch.syspath_prepend(tmp_path)
+    register("storage", "shelf", importlib.import_module("shelf_of_a_test").Shelf)
+    folder = tmp_path / "report"
+    both = ("--storage", "shelf", *QUICK[:-1], "none", "--jobs", "1", "--to", str(folder))
+    try:
+        assert run("run", *both) == 0
+        capsys.readouterr()
+        assert run("run", *both) == 0
+        captured = capsys.readouterr()
+        assert "PASS  " not in captured.out
+        assert "nothing was run: every result is of the report of 20" in captured.err
+        (tmp_path / "shelf_of_a_test.py").write_text(SHELF + "    # mended\n")
+        assert run("run", *both) == 0
+        captured = capsys.readouterr()
+        assert "shelf changed since" in captured.err
+        assert "PASS         T0/shelf/inproc/none/none" in captured.out
+        assert "PASS         T0/memory/" not in captured.out
+        assert run("run", *both) == 0
+        assert "nothing was run" in capsys.readouterr().err
+    finally:
+        unregister("storage", "shelf")
+
+
+def test_results_of_a_part_as_it_was_are_in_no_page(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *QUICK, "--to", str(folder)) == 0
+    lines = [json.loads(line) for line in (folder / "report.jsonl").read_text().splitlines()]
+    lines[0]["made_of"]["memory"] = "memory as it was"
+    changed = lines[1] | {"of": "0123456789abcdef"}
+    (folder / "report.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (lines[0], changed)))
+    assert run("matrix", str(folder)) == 0
+    assert "| T0 |" not in (folder / "matrix.md").read_text()
+
+
+def test_other_claims_make_other_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, claims = tmp_path / "report", tmp_path / "claims.toml"
+    claims.write_text("")
+    arguments = (*MEMORY, "--family", "none", "--claims", str(claims), "--to", str(folder))
+    assert run("run", *arguments) == 0
+    claims.write_text('[[xfail]]\nclause = "G01"\nreason = "none"\nissue = "none"\n')
+    assert run("run", *arguments) == 1
+    assert "claims changed since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", ["FAIL", "LIVENESS", "ERROR"])
+def test_what_failed_is_run_again_by_the_same_command(status: str, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *QUICK, "--jobs", "1", "--to", str(folder)) == 0
+    lines = (folder / "report.jsonl").read_text().splitlines()
+    record = json.loads(lines[-1])
+    record |= {"status": status, "clauses": {**record["clauses"], "G01": status}}
+    (folder / "report.jsonl").write_text("\n".join([*lines[:-1], json.dumps(record), ""]))
+    assert run("run", *QUICK, "--to", str(folder)) == 0
+    assert [one["status"] for one in read_records(folder)[1:]] == ["PASS", status, "PASS"]
+
+
+def test_a_run_whose_reader_leaves_goes_on_and_ends_with_its_verdict(tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    null = ("--storage", "null", "--transport", "inproc", "--tier", "T0", "--flush", "none", "--jobs", "1")
+    process = start(folder, *null, "--family", "none,kill,stop")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(60) == run("run", *null, "--family", "none,kill,stop", "--to", str(tmp_path / "again"))
+    process.stderr.close()
+    assert len(names_in(folder)) == 3
+    assert (folder / "report.html").exists()
 
 
 def test_what_is_no_report_is_not_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

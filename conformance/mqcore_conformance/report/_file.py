@@ -9,12 +9,13 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
 from mqcore.errors import ConfigurationError, MqcoreError
-from mqcore_conformance.report._records import Record, latest, read_records
+from mqcore_conformance.report._records import RED, Record, contents_of, latest, read_records
 
 __all__ = ["REPORT", "ReportFile", "ReportNotWritten", "write_whole"]
 
@@ -30,16 +31,24 @@ class ReportNotWritten(MqcoreError):
 class ReportFile:
     """The records of a folder. ``arguments``: what the run was asked for; another request is refused.
 
-    ``made_with``: versions and machine, kept with them.
+    ``made_with``: versions and machine, kept with them. ``made_of``: what verdicts are of (see ``fingerprints``), by
+    part; what the folder holds of other contents counts no more.
     """
 
     def __init__(
-        self, folder: Path, arguments: Mapping[str, str], made_with: Mapping[str, str] = MappingProxyType({})
+        self,
+        folder: Path,
+        arguments: Mapping[str, str],
+        made_with: Mapping[str, str] = MappingProxyType({}),
+        made_of: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.folder = folder
         self.records: list[Record] = []
         self._by_name: dict[str, Record] = {}
         self._size = 0
+        self._made_of = dict(made_of)
+        self.changed: list[str] = []
+        """Of what the folder held older results: names in ``made_of``."""
         self._path = folder / REPORT
         self._file = self._open()
         try:
@@ -86,18 +95,27 @@ class ReportFile:
         self._file.truncate(size)
         self._file.seek(size)
         if not self.records:
-            self.write({"kind": "run", "arguments": arguments, "made_with": made_with})
+            self._begin(arguments, made_with)
             return
-        then = self.records[0].get("arguments", {})
+        then = self._by_name["run"]["arguments"]
         for name in [*arguments, *then]:
             if then.get(name) != arguments.get(name):
                 raise ConfigurationError(
                     f"{self._path}: holds a run with {name} {str(then.get(name, 'not stated'))[:100]}, this one has "
                     f"{str(arguments.get(name, 'not stated'))[:100]}; write --to another folder, or remove this one"
                 )
+        before = self._by_name["run"].get("made_of", {})
+        self.changed = [name for name, contents in self._made_of.items() if before.get(name) != contents]
+        if self.changed:
+            self._begin(arguments, made_with)
+
+    def _begin(self, arguments: dict[str, str], made_with: dict[str, str]) -> None:
+        self.write({"kind": "run", "arguments": arguments, "made_with": made_with, "made_of": self._made_of})
 
     def write(self, record: Record) -> None:
         """Add a record; it is in the file when this returns. ``ReportNotWritten`` when the disk does not take it."""
+        of = contents_of(record, self._made_of)
+        record = record | {"recorded_at": datetime.now(UTC).isoformat(" ", "seconds")} | ({"of": of} if of else {})
         data = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         written = 0
         try:
@@ -114,9 +132,18 @@ class ReportFile:
         self._by_name[_name_of(record)] = record
 
     def has(self, name: str) -> bool:
-        """Whether ``name`` is done: its last record is neither an ERROR nor cut short."""
+        """Whether ``name`` need not be run again: its record is of these contents, whole, and nothing failed."""
+        return self.holds(name) and self._by_name[name]["status"] not in RED
+
+    def holds(self, name: str) -> bool:
+        """Whether ``name`` is there: its last record is of these contents, neither an ERROR nor cut short."""
         found = self._by_name.get(name)
-        return found is not None and found["status"] != "ERROR" and not found.get("cut")
+        return (
+            found is not None
+            and found["status"] != "ERROR"
+            and not found.get("cut")
+            and found.get("of", "") == contents_of(found, self._made_of)
+        )
 
     def record(self, name: str) -> Record:
         """Return the record called ``name`` that counts."""

@@ -5,9 +5,10 @@ Knows results and records; knows no file but the one it reads.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from mqcore_conformance.verdicts import Status
 
 __all__ = [
     "EXIT_CODES",
+    "RED",
     "Record",
+    "contents_of",
     "exit_code_of",
     "families_of",
     "latest",
@@ -178,13 +181,29 @@ def _mildness(failure: Record) -> int:
 
 
 def latest(records: Iterable[Record]) -> list[Record]:
-    """Return the records that count: the last of each name; parts of a cell that is there are left out."""
+    """Return the records that count: the last of each name; parts of a cell that is there are left out.
+
+    What was recorded of other contents than the last run is of (``made_of``) counts no more.
+    """
     by_name = {record.get("name", record["kind"]): record for record in records}
+    made_of = by_name.get("run", {}).get("made_of", {})
+    by_name = {name: one for name, one in by_name.items() if one.get("of", "") == contents_of(one, made_of)}
     return [
         record
         for record in by_name.values()
         if record["kind"] != "part" or by_name.get(record["cell"], {}).get("kind") != "cell"
     ]
+
+
+def contents_of(record: Record, made_of: Mapping[str, str]) -> str:
+    """Return a few letters for what the verdict of a record is of; nothing where that is not known."""
+    if not made_of or record["kind"] == "run":
+        return ""
+    keys = ("url",) if record["kind"] == "check" else ("storage", "transport")
+    schemes = [str(record.get(key, "")).partition(":")[0] for key in keys]
+    names = ["mqcore", "claims", *schemes]
+    text = "\n".join(f"{name} {made_of.get(name, '')}" for name in names)
+    return hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()
 
 
 def read_records(path: Path) -> list[Record]:
@@ -219,6 +238,11 @@ def _checked(line: bytes, where: str) -> Record:
             raise ConfigurationError(f"{where}: {name!r} is missing or of another type; the report was changed")
     if not all(map(_is_failure, record.get("failures", ()))) or not all(map(_is_seed, record.get("seeds", ()))):
         raise ConfigurationError(f"{where}: failures or seeds are of another form; the report was changed")
+    made_of = record.get("made_of", {})
+    if not isinstance(made_of, dict) or not all(isinstance(value, str) for value in made_of.values()):
+        raise ConfigurationError(f"{where}: 'made_of' is of another type; the report was changed")
+    if not isinstance(record.get("url", ""), str):
+        raise ConfigurationError(f"{where}: 'url' is of another type; the report was changed")
     statuses = [record.get("status", "PASS"), *record.get("clauses", {}).values()]
     unknown = [status for status in statuses if status not in _ORDER]
     if unknown:

@@ -271,7 +271,12 @@ class Partition:
         return self._window.acknowledged_offset if self._window is not None else self.log.end_offset
 
     def advance(self) -> None:
-        """Move the committed offset and send the replies that its move, a flush or the time allow."""
+        """Move the committed offset and send the replies that its move, a flush or the time allow.
+
+        Nothing moves once the log has stopped: what was appended last is in its end offset, and is not served.
+        """
+        if self.failure is not None:
+            return
         window = self._window
         frontier = self.log.end_offset
         if window is not None:

@@ -37,3 +37,19 @@ def test_g11_an_append_that_ends_after_a_failed_flush_of_its_log_ends_unknown(op
                 assert beside.code == Code.FLUSH_FAILED
 
     run_simulation(main, seed=1, seconds_max=100)
+
+
+def test_g11_a_change_of_policy_commits_nothing_of_a_log_that_stopped(open_setup: Any) -> None:
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        async with open_setup(STORAGE, ports=model_ports(1, disk), flush="sync") as setup, setup.client() as client:
+            topic = await client.create("lines", flush="sync")
+            assert isinstance(await client.produce(topic, [b"durable"]), Produced)
+            disk.fail_next_flush()
+            assert isinstance(await client.produce(topic, [b"lost"]), Failed)
+            await client.call("topic.alter", name="lines", config={"flush": "none"})
+            (partition,) = setup.broker.partitions.values()
+            assert partition.log.end_offset == 2
+            assert partition.committed_offset == 1
+
+    run_simulation(main, seed=1, seconds_max=100)

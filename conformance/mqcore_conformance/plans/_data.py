@@ -135,7 +135,8 @@ class FaultPlan:
     """One fault: ``kind``, when it strikes (``trigger`` counts from the start), for how long, and how much.
 
     ``call``: at that call of the file system; ``step``: before that step of the scheduler; ``time``: at that
-    microsecond; ``acks``: with that acknowledgement.
+    microsecond; ``acks``: with that acknowledgement. ``power-cut-in-stall``: flushes stall for ``duration_us``, and
+    ``amount`` microseconds after the strike the power is cut.
     """
 
     kind: str

@@ -19,6 +19,7 @@ from mqcore_conformance.plans._data import (
     SendPlan,
 )
 from mqcore_conformance.plans._families import FAMILIES
+from mqcore_conformance.plans._windows import WINDOW_FAMILIES, tighten_window
 
 __all__ = ["draw_plan", "storage_url"]
 
@@ -78,7 +79,10 @@ def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, fam
     # drawn from generators of their own: what is added here leaves the rest of a seed as it was
     plan = _vary_clients(seeded(seed, f"clients/{storage}/{transport}/{flush}/{family}"), plan)
     plan = _vary_policies(seeded(seed, f"policies/{storage}/{transport}/{flush}/{family}"), plan)
-    return FAMILIES[family](rng, plan)
+    plan = FAMILIES[family](rng, plan)
+    if asynchronous and family in WINDOW_FAMILIES:
+        plan = tighten_window(seeded(seed, f"windows/{storage}/{transport}/{flush}/{family}"), plan)
+    return plan
 
 
 def storage_url(rng: random.Random, url: str) -> str:

@@ -120,6 +120,11 @@ class Injector:
             case "stall":
                 world.disk.stall_next(fault.target, fault.duration_us / 1e6)
                 self._stalled_until = max(self._stalled_until, trio.current_time() + fault.duration_us / 1e6)
+            case "power-cut-in-stall":
+                for operation in ("flush", "flush_many"):
+                    world.disk.stall_next(operation, fault.duration_us / 1e6)
+                self._stalled_until = max(self._stalled_until, trio.current_time() + fault.duration_us / 1e6)
+                self._nursery.start_soon(self._cut_later, fault.amount)
             case "wall-jump":
                 before_ms = world.clock.wall_ms()
                 world.clock.jump_wall(fault.amount)
@@ -165,6 +170,11 @@ class Injector:
                 raise ValueError(f"unknown fault {fault.kind!r}")
         if fault.kind.startswith("cut") or fault.kind == "refuse":
             self._nursery.start_soon(self._end_network, fault.duration_us)
+
+    async def _cut_later(self, after_us: int) -> None:
+        await trio.sleep(after_us / 1e6)
+        if not self._healed:
+            self._world.kill("power-cut")
 
     async def _flap(self, times: int) -> None:
         for _ in range(times):

@@ -71,7 +71,8 @@ def line_of(record: Record, width: int = 0) -> str:
     if repro:
         detail += f"; {repro}"
     name = printable(record["name"])
-    return f"{record['status']:12} {name:{width}} {record['seconds']:6.1f} s  {detail}".rstrip()
+    status = "INCOMPLETE" if record.get("cut") and record["status"] == "PASS" else record["status"]
+    return f"{status:12} {name:{width}} {record['seconds']:6.1f} s  {detail}".rstrip()
 
 
 def repro_of(record: Record) -> str:
@@ -83,8 +84,8 @@ def repro_of(record: Record) -> str:
 
 def _detail(record: Record) -> str:
     if record["kind"] == "check":
-        return str(record["text"])
-    if record["failures"]:
+        return str(record["text"] or (record.get("how", "") if record["status"] == "PASS" else ""))
+    if record["failures"] and record["status"] != "XPASS":
         return _worst(record)
     return str(record["reason"] or record.get("cut") or record["how"])
 

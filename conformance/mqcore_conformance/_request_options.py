@@ -33,6 +33,7 @@ from mqcore_conformance.request import (
     resolve_storage,
     resolve_transport,
 )
+from mqcore_conformance.room import require_room
 
 __all__ = ["request_of", "request_options"]
 
@@ -83,7 +84,10 @@ def request_options(function: F) -> F:
         click.option("--first-seed", type=click.IntRange(0), help="The first of them. [0]"),
         click.option("--seed", "exact", type=click.IntRange(0), multiple=True, help="Exactly this seed; repeatable."),
         click.option(
-            "--budget", type=Duration, metavar="DURATION", help="Begin nothing after this time; status 4 when it cuts."
+            "--budget",
+            metavar="DURATION",
+            callback=_budget,
+            help="Begin nothing after this time, such as 60s; status 4 when it cuts.",
         ),
         click.option(
             "--jobs", type=click.IntRange(1, 64), help="Processes at once. [the cores that this process may use]"
@@ -105,6 +109,20 @@ def request_options(function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def _budget(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Return a duration in ms. A bare number would be ms here and seconds to whoever wrote it."""
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        raise click.BadParameter(
+            f"{value!r} has no unit; write {value.strip()}s or {value.strip()}m", context, parameter
+        )
+    budget_ms: int = Duration.convert(value, parameter, context)
+    if budget_ms < 1:
+        raise click.BadParameter(f"{value!r}: nothing could begin; leave it out for no limit", context, parameter)
+    return budget_ms
 
 
 def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
@@ -133,6 +151,8 @@ def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
         claims_path=str(parts.claims or ""),
         check_seconds_max=settings.check_seconds_max,
     )
+    if set(request.tiers) - {"T0"}:
+        require_room(options["folder_of_data"])
     return request, options["folder_of_data"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -13,16 +14,23 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 from mqcore.cli import main
 from mqcore.guarantees import CLAUSES
 from mqcore.registry import register, unregister
+from mqcore_conformance import room
+from mqcore_conformance._progress import line_of
+from mqcore_conformance._replay_command import ENDINGS, FAULT_KINDS
+from mqcore_conformance.contract import CHECKS, CheckResult, run_check
 from mqcore_conformance.explanations import EXPLANATIONS
-from mqcore_conformance.plans import FAMILIES
-from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.plans import FAMILIES, FaultPlan, Plan, draw_plan, plan_to_json
+from mqcore_conformance.processes import T1_FAMILIES, draw_processes_plan
 from mqcore_conformance.report import read_records
+from mqcore_conformance.verdicts import Status
 
 MEMORY = ("--storage", "memory", "--transport", "inproc", "--flush", "none", "--tier", "T0", "--seed", "0")
 """Cells of a tenth of a second."""
@@ -315,6 +323,21 @@ def test_other_claims_make_other_verdicts(tmp_path: Path, capsys: pytest.Capture
     assert "claims changed since" in capsys.readouterr().err
 
 
+def test_a_known_failure_that_holds_or_is_about_nothing_is_told_with_its_entry(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims = tmp_path / "claims.toml"
+    entry = '[[xfail]]\nclause = "G01"\ncell = "{}"\nreason = "none"\nissue = "none"\n'
+    claims.write_text(entry.format("T9/*") + entry.format("T0/*"))
+    arguments = (*MEMORY, "--family", "none", "--claims", str(claims), "--to", str(tmp_path / "report"))
+    assert run("run", *arguments) == 1
+    out, err = capsys.readouterr()
+    assert f"G01 holds, {claims}, [[xfail]] 2 (cell 'T0/*') says that it fails: remove the entry" in out
+    assert err.splitlines() == [
+        f"{claims}: [[xfail]] 1 (clause G01, cell 'T9/*') is about nothing in this run; mend or remove it if no run has it"
+    ]
+
+
 @pytest.mark.parametrize("status", ["FAIL", "LIVENESS", "ERROR"])
 def test_what_failed_is_run_again_by_the_same_command(status: str, tmp_path: Path) -> None:
     folder = tmp_path / "report"
@@ -538,3 +561,96 @@ def test_a_record_of_another_time_is_shown_anew(tmp_path: Path, capsys: pytest.C
     assert run("matrix", str(folder)) == 0
     assert "| T0 | `memory://` | inproc | none | none | pass |" in capsys.readouterr().out
     assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(("budget", "remedy"), [("5", "write 5s or 5m"), ("0s", "leave it out for no limit")])
+def test_a_budget_has_a_unit_and_is_more_than_nothing(
+    budget: str, remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("list", *QUICK, "--budget", budget) == 2
+    assert remedy in capsys.readouterr().err
+
+
+def test_a_disk_without_room_is_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(room, "RUN_BYTES_MIN", 2**62)
+    arguments = ("--storage", "memory", "--transport", "inproc", "--to", str(tmp_path / "report"))
+    assert run("run", *arguments, "--dir", str(tmp_path)) == 2
+    assert f"{tmp_path}: " in (err := capsys.readouterr().err)
+    assert "MB free" in err
+    assert run("list", *arguments[:4], "--tier", "T0") == 0
+
+
+def test_a_check_that_fails_where_no_room_is_left_accuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "CHECK_BYTES_MIN", 2**62)
+
+    def full(place: Path) -> object:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    result = run_check(CHECKS["limits_hold_where_they_are_stated"], full, tmp_path)
+    assert result.status is Status.ERROR
+    assert result.text.startswith("no room to judge it: ")
+
+
+def test_a_cell_that_was_cut_is_no_plain_pass_on_its_line() -> None:
+    record = {"kind": "cell", "name": "c", "status": "PASS", "seconds": 1.0, "failures": [], "reason": "", "how": ""}
+    assert line_of(record | {"cut": "time was up after 9 of 200 seeds"}).startswith("INCOMPLETE ")
+    assert line_of(record).startswith("PASS ")
+
+
+# ---- replay ----------------------------------------------------------------------------------------------------------
+
+
+def repro_of(plan: Plan, folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "plan.json").write_text(plan_to_json(plan))
+    facts = {"tier": plan.tier, "cell": "T0/memory/inproc/none/kill", "clauses": []}
+    (folder / "repro.json").write_text(json.dumps(facts))
+    return folder
+
+
+PLAN = draw_plan(0, storage="memory://", transport="inproc", flush="none", family="kill")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"family": "power-cat"}, "fault family 'power-cat' is unknown here; did you mean 'power-cut'?"),
+        ({"last_ending": "stopp"}, "ending of a life 'stopp' is unknown here; did you mean 'stop'?"),
+        ({"before_drain": "power-cat"}, "ending of a life 'power-cat' is unknown"),
+        ({"faults": (FaultPlan(kind="power-cat", trigger="acks", when=1),)}, "did you mean 'power-cut'?"),
+        ({"faults": (FaultPlan(kind="proxy-cut", trigger="acks", when=1),)}, "fault kind of T0 'proxy-cut' is unknown"),
+        ({"faults": (FaultPlan(kind="stop", trigger="ack", when=1),)}, "not a plan"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_plan_of_what_is_unknown_here_is_refused_and_never_mended(
+    change: dict[str, Any], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("replay", str(repro_of(attrs.evolve(PLAN, **change), tmp_path / "repro"))) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_repro_without_its_facts_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = repro_of(PLAN, tmp_path / "repro")
+    assert run("replay", str(folder)) == 0
+    (folder / "repro.json").unlink()
+    assert run("replay", str(folder)) == 2
+    assert "repro.json: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *T1_FAMILIES])
+def test_every_fault_that_is_drawn_can_be_replayed(family: str) -> None:
+    for tier, draw, families in (("T0", draw_plan, FAMILIES), ("T1", draw_processes_plan, T1_FAMILIES)):
+        for seed in range(30 if family in families else 0):
+            plan = draw(seed, storage="mmap://{dir}", transport="tcp", flush="async", family=family)
+            assert {fault.kind for fault in plan.faults} <= set(FAULT_KINDS[tier])
+            assert {plan.last_ending, plan.before_drain} <= set(ENDINGS)
+
+
+def test_a_check_that_searches_says_that_it_sampled() -> None:
+    searched, seen = CHECKS["any_sequence_of_operations_agrees_with_the_model"], CHECKS["its_sockets_are_trios"]
+    assert CheckResult(check=searched, status=Status.PASS, seed=7).how == "sampled: sequences drawn from seed 7"
+    assert CheckResult(check=seen, status=Status.PASS).how == "observed"

@@ -21,6 +21,7 @@ import trio
 from mqcore_conformance.apart import Outcome, run_apart
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._leftovers import Leftovers, stray_tasks
+from mqcore_conformance.room import why_no_room
 from mqcore_conformance.verdicts import Status
 from mqcore_conformance.whereabouts import (
     innermost_of_part,
@@ -111,6 +112,11 @@ class CheckResult:
     output: str = ""
     seed: int = 0
     steps: tuple[Step, ...] = ()
+
+    @property
+    def how(self) -> str:
+        """How a PASS was come by: a check that has steps searches among many sequences of them."""
+        return "observed" if self.check.tell is str else f"sampled: sequences drawn from seed {self.seed}"
 
 
 CHECKS: dict[str, Check] = {}
@@ -229,7 +235,9 @@ def _run(
         if one.leaves_nothing and (left := leftovers.left()):
             raise CheckFailed(f"it leaves behind {left}")
     except BaseException as error:
-        return _judge(error)
+        status, text, found = _judge(error)
+        problem = why_no_room(folder) if status is Status.FAIL else ""
+        return (Status.ERROR, f"{problem}; {text}", ()) if problem else (status, text, found)
     return Status.PASS, "", ()
 
 

@@ -33,6 +33,7 @@ from mqcore_conformance.processes._printed import tell_end
 from mqcore_conformance.processes._proxy import Proxy
 from mqcore_conformance.processes._recordings import Recording, merged
 from mqcore_conformance.processes._world import LIVENESS_BOUND_US, ProcessWorld
+from mqcore_conformance.room import why_no_room
 from mqcore_conformance.simulation import (
     CallFailed,
     Producer,
@@ -184,7 +185,8 @@ async def _watch_recorder(process: trio.Process, printed: Path, finish: trio.Eve
     """A recorder that dies by itself is the engine's failure, not the broker's."""
     status = await process.wait()
     if not finish.is_set():
-        raise RuntimeError(f"the recorder ended by itself: {tell_end(status, printed)}")
+        no_room = why_no_room(printed.parent)
+        raise RuntimeError(f"the recorder ended by itself: {tell_end(status, printed)}{no_room and f'; {no_room}'}")
 
 
 async def _follow(world: ProcessWorld, recording: Recording) -> None:

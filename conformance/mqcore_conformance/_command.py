@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from mqcore_conformance._replay_command import replay
 from mqcore_conformance._request_options import request_of, request_options
 from mqcore_conformance._selftest_command import selftest
 from mqcore_conformance.apart import surveyed
-from mqcore_conformance.checkers import NOT_BUILT
+from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
 from mqcore_conformance.estimates import estimate_s, machine_factor
 from mqcore_conformance.interrupts import interrupt_watched
 from mqcore_conformance.report import (
@@ -89,6 +89,8 @@ def run(folder: Path, **options: Any) -> None:
 def _run(folder: Path, options: Mapping[str, Any]) -> None:
     request, data = request_of(options)
     pieces = pieces_of(request)
+    for entry in request.claims.about_nothing(_judged_in(pieces, request)):
+        _say(f"{request.claims_path}: {entry} is about nothing in this run; mend or remove it if no run has it")
     made_of = request.made_of()
     report = ReportFile(folder, request.arguments(), made_with(data), made_of)
     try:
@@ -115,6 +117,16 @@ def _run(folder: Path, options: Mapping[str, Any]) -> None:
     with readers_may_leave():
         _conclude(folder, records, ending, len(pieces), code)
     end(code)
+
+
+def _judged_in(pieces: Iterable[Piece], request: Request) -> Iterator[tuple[str, str]]:
+    """Give each clause that is judged in a run with the name of its cell or check."""
+    for piece in pieces:
+        if not isinstance(piece, CellPiece):
+            yield piece.clause, piece.name
+        elif not piece.why and piece.number == 1:
+            for clause in request.clauses or CHECKERS:
+                yield clause, piece.cell.name
 
 
 def _say(text: str) -> None:

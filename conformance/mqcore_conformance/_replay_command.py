@@ -16,11 +16,23 @@ from mqcore_conformance.checkers import check_history
 from mqcore_conformance.contract import CHECK_FILE, explain_check, load_check_repro, replay_check
 from mqcore_conformance.processes import run_until_shown
 from mqcore_conformance.report import EXIT_CODES, Repro, cell_of_repro, explain_failure, load_repro
+from mqcore_conformance.request import ALL_FAMILIES, suggest
 from mqcore_conformance.simulation import RunResult, run_plan, why_not_on_the_model_network
 from mqcore_conformance.verdicts import Status, Violation
 
 __all__ = ["replay"]
 
+_DEATHS = ("process-kill", "power-cut", "stop")
+_NETWORK = ("cut", "cut-to-broker", "cut-from-broker", "reset", "flap", "break", "refuse")
+_DISK = ("flush-error", "full", "io-error", "stall", "power-cut-in-stall", "rot", "rot-identity")
+_PEERS = ("peer-garbage", "peer-half-frame", "peer-huge-length", "peer-deaf", "peer-silent", "peer-flood")
+_PROXY = ("proxy-cut", "proxy-stall", "proxy-duplicate")
+ENDINGS = ("none", *_DEATHS)
+FAULT_KINDS = {
+    "T0": (*_DEATHS, *_DISK, *_NETWORK, *_PEERS, "wall-jump"),
+    "T1": (*_DEATHS, "pause", "full", "flush-error", *_PROXY),
+}
+"""What each tier can inject: a plan of another version may name what would just not happen here."""
 ATTEMPTS_IN_REAL_TIME = 5
 """T1 runs in real time: what it shows once need not come back at once."""
 
@@ -65,6 +77,12 @@ def _replay_plan(repro: Repro) -> None:
 
 def _check(repro: Repro) -> None:
     """Refuse a plan that this installation cannot run; it may have been written by hand, or elsewhere."""
+    plan = repro.plan
+    _refuse_unless_among("fault family", plan.family, ALL_FAMILIES)
+    for fault in plan.faults:
+        _refuse_unless_among(f"fault kind of {repro.tier}", fault.kind, FAULT_KINDS[repro.tier])
+    for ending in (plan.last_ending, plan.before_drain):
+        _refuse_unless_among("ending of a life", ending, ENDINGS)
     find("storage", repro.plan.storage.partition(":")[0])
     find("transports", repro.plan.transport)
     why = why_not_on_the_model_network(repro.plan.transport) if repro.tier == "T0" else ""
@@ -75,6 +93,11 @@ def _check(repro: Repro) -> None:
             parse_flush(repro.plan.flush)
         except (MqcoreError, ValueError) as error:
             raise ConfigurationError(f"the plan's flush policy: {error}") from None
+
+
+def _refuse_unless_among(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise ConfigurationError(f"the plan's {what} {name!r} is unknown here{suggest(name, known)}")
 
 
 def _run(repro: Repro) -> tuple[RunResult, Sequence[Violation], int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,6 +84,10 @@ class KnownFailure:
     issue: str = attrs.field(validator=_says_something)
     cell: str = attrs.field(default="*", validator=_says_something)
 
+    def is_about(self, clause: str, cell: str) -> bool:
+        """Whether it says that this clause fails in this cell."""
+        return self.clause == clause and fnmatch.fnmatchcase(cell, self.cell)
+
 
 @attrs.frozen(kw_only=True)
 class Claimed:
@@ -112,12 +116,26 @@ class Claims:
 
     def judge(self, clause: str, cell: str, status: Status) -> Status:
         """Return what ``status`` counts as: a known failure is XFAIL, one that passes is XPASS."""
-        known = any(one.clause == clause and fnmatch.fnmatchcase(cell, one.cell) for one in self.xfail)
-        if not known:
+        if not any(one.is_about(clause, cell) for one in self.xfail):
             return status
         if status in (Status.FAIL, Status.LIVENESS):
             return Status.XFAIL
         return Status.XPASS if status is Status.PASS else status
+
+    def out_of_date(self, clause: str, cell: str, path: str = "") -> str:
+        """Return what to do about a known failure that passes."""
+        number, known = next((number, one) for number, one in enumerate(self.xfail, 1) if one.is_about(clause, cell))
+        return (
+            f"{clause} holds, {path or 'the claims file'}, [[xfail]] {number} (cell {known.cell!r}) says that it "
+            "fails: remove the entry, or narrow its cell"
+        )
+
+    def about_nothing(self, run: Iterable[tuple[str, str]]) -> list[str]:
+        """Return each known failure that is about none of the clauses and cells of a run, in words."""
+        left = dict(enumerate(self.xfail, 1))
+        for clause, cell in run:
+            left = {number: one for number, one in left.items() if not one.is_about(clause, cell)}
+        return [f"[[xfail]] {number} (clause {one.clause}, cell {one.cell!r})" for number, one in left.items()]
 
     def differences(self, capabilities: object) -> list[str]:
         """Return each claim about this kind of part that its declared capabilities do not bear out."""

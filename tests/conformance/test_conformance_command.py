@@ -334,7 +334,8 @@ def test_a_known_failure_that_holds_or_is_about_nothing_is_told_with_its_entry(
     out, err = capsys.readouterr()
     assert f"G01 holds, {claims}, [[xfail]] 2 (cell 'T0/*') says that it fails: remove the entry" in out
     assert err.splitlines() == [
-        f"{claims}: [[xfail]] 1 (clause G01, cell 'T9/*') is about nothing in this run; mend or remove it if no run has it"
+        f"{claims}: [[xfail]] 1 (clause G01, cell 'T9/*') is about nothing in this run; mend or remove it if no run "
+        "has it"
     ]
 
 

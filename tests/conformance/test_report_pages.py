@@ -32,6 +32,7 @@ from mqcore_conformance.report import (
     read_records,
     write_pages,
 )
+from mqcore_conformance.report._records import contents_of
 from mqcore_conformance.seeds import ranges_of
 
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=alert(1)>|`*&\"'\x1b[31m\0"
@@ -227,6 +228,18 @@ def test_claims_lock_says_what_the_verdicts_were_made_with_and_not_where(tmp_pat
     assert lock["asked_for"] == {"--tier": "T0"}
     assert lock["verdicts"]["T0/mmap/tcp/sync/kill"] == "PASS, seeds 0-2, 7"
     assert socket.gethostname() not in text
+
+
+def test_what_is_committed_does_not_depend_on_what_ended_first() -> None:
+    cells = [cell(f"T0/{storage}/tcp/sync/{family}") for storage in ("mmap", "bad") for family in ("rot", "kill")]
+    run: Record = {"kind": "run", "arguments": {}, "made_with": {}, "made_of": {"mmap": "mqcore 1.0, files 00"}}
+    checks = [check("contract/mmap/" + name) for name in ("limits_hold", "views_stay_valid")]
+    records = [one | {"of": contents_of(one, run["made_of"])} for one in (*cells, *checks)]
+    assert matrix([run, *records]) == matrix([run, *reversed(records)])
+    assert claims_lock([run, *records]) == claims_lock([run, *reversed(records)])
+    lock = tomllib.loads(claims_lock([run, *records]))
+    assert lock["made_of"] == {"mmap": "mqcore 1.0, files 00"}
+    assert list(lock["verdicts"]) == sorted(lock["verdicts"])
 
 
 # ---- records ---------------------------------------------------------------------------------------------------------

@@ -47,12 +47,14 @@ def file_system_of(folder: Path) -> str:
 
 
 def claims_lock(records: Iterable[Record]) -> str:
-    """Return the lock of a report as TOML: versions, what was asked for, and the seeds of each cell."""
+    """Return the lock of a report as TOML: versions, what was asked for, and the seeds of each cell, by name."""
     records = latest(records)
     run = next((record for record in records if record["kind"] == "run"), {})
     lines = ["[made_with]", *_table(run.get("made_with", {})), "", "[asked_for]", *_table(run.get("arguments", {}))]
+    if run.get("made_of"):
+        lines += ["", "[made_of]", *_table(run["made_of"])]
     lines += ["", "[verdicts]"]
-    for record in records:
+    for record in sorted(records, key=lambda record: str(record.get("name", ""))):
         if record["kind"] in ("cell", "part") and record["seeds"]:
             verdict = f"{record['status']}, seeds {ranges_of(record['seeds'])}"
             lines.append(f"{_quoted(record['name'])} = {_quoted(verdict)}")

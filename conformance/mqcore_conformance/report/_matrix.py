@@ -30,13 +30,22 @@ LEGEND = (
 def matrix(records: Iterable[Record]) -> str:
     """Return the grid of a report as Markdown: cells by fault family, then clauses, then contract checks."""
     records = latest(records)
-    cells = [record for record in records if record["kind"] in ("cell", "part")]
-    checks = [record for record in records if record["kind"] == "check"]
+    cells = sorted((record for record in records if record["kind"] in ("cell", "part")), key=_place_of_cell)
+    checks = sorted((record for record in records if record["kind"] == "check"), key=_place_of_check)
     lines = ["# Conformance", "", *_made_with(records)]
     tables = [_grid(cells), _not_built(), _clauses(cells, checks), _checks(checks)]
     for table in tables:
         lines += [*table, ""] if table else []
     return "\n".join([*lines, LEGEND, ""])
+
+
+def _place_of_cell(cell: Record) -> tuple[str, ...]:
+    """Return where a cell stands, whenever it ended."""
+    return cell["tier"], cell["storage"], cell["transport"], cell["flush"], cell["name"]
+
+
+def _place_of_check(check: Record) -> tuple[str, ...]:
+    return check["clause"], check["name"].rpartition("/")[2], check["part"]
 
 
 def _made_with(records: Sequence[Record]) -> list[str]:
@@ -101,7 +110,7 @@ def _clauses(cells: Sequence[Record], checks: Sequence[Record]) -> list[str]:
 def _checks(checks: Sequence[Record]) -> list[str]:
     if not checks:
         return []
-    parts = list(dict.fromkeys(check["part"] for check in checks))
+    parts = sorted({check["part"] for check in checks})
     by_name: dict[tuple[str, str], dict[str, str]] = {}
     for check in checks:
         key = (check["name"].rpartition("/")[2], check["clause"])

@@ -89,7 +89,7 @@ def load_repro(path: Path) -> Repro:
             f"{path}: holds neither {PLAN} nor {CHECK_FILE}; name a folder of report/repro as a run wrote it"
         )
     plan = plan_from_json(_read(file), str(file))
-    facts = _facts(file.with_name(FACTS)) if path.is_dir() and (path / FACTS).exists() else {}
+    facts = _facts(file.with_name(FACTS)) if path.is_dir() else {}
     return Repro(
         plan=plan,
         tier=facts.get("tier", plan.tier),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+import shlex
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,7 +16,10 @@ from mqcore.cli.shell import Group, Verb, current, make_folder, output_options, 
 __all__ = ["command"]
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}\Z")
+_CONFUSING = sys.stdlib_module_names | set(keyword.kwlist) | {"mqcore", "conformance", "trio", "attrs", "click"}
+"""Words that mean something else to whoever reads them; ``mqcore_conformance`` is a package of mqcore."""
 _COMMON = {
+    ".gitignore": "gitignore.txt",
     "pyproject.toml": "pyproject.toml.txt",
     "README.md": "README.md.txt",
     "src/@module@/__init__.py": "__init__.py.txt",
@@ -63,7 +69,9 @@ def _write_package(kind: str, name: str, to: Path) -> None:
 
     if not _NAME.match(name) or name.endswith("-"):
         refuse(f"{name!r}: it becomes a URL's scheme; use 1 to 30 of a-z, 0-9 and '-', beginning with a letter")
-    taken = installed(_GROUPS[kind], name)
+    if name.replace("-", "_") in _CONFUSING:
+        refuse(f"{name!r} is a name of Python's or mqcore's own; choose one that is only yours, such as my-{name}")
+    taken = [part for group in _GROUPS.values() for part in installed(group, name)]
     if taken:
         refuse(f"{name!r} is taken by {taken[0].origin}; a URL's scheme picks one part, so choose another name")
     folder = to / f"mqcore-{name}"
@@ -75,11 +83,12 @@ def _write_package(kind: str, name: str, to: Path) -> None:
         "@module@": f"mqcore_{name.replace('-', '_')}",
         "@Class@": "".join(part.capitalize() for part in name.split("-")),
     }
-    written = []
+    written: list[str] = []
     for path, template in _LAYOUTS[kind].items():
         target = folder / _filled(path, words)
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = files("mqcore.cli").joinpath("templates", kind, template).read_text(encoding="utf-8")
+        place = files("mqcore.cli").joinpath("templates", *((kind,) if template != "gitignore.txt" else ()), template)
+        text = place.read_text(encoding="utf-8")
         target.write_text(_filled(text, words), encoding="utf-8")
         written.append(str(target))
     typed = folder / "src" / words["@module@"] / "py.typed"
@@ -91,7 +100,7 @@ def _write_package(kind: str, name: str, to: Path) -> None:
     for path in written:
         write_line(path)
     shown = folder if folder.is_absolute() else f"./{folder}"  # pip would take a bare name for one of an index
-    write_line(f"next: pip install {shown} && {_NEXT[kind].format(name=name)}")
+    write_line(f"next: pip install -e {shlex.quote(f'{shown}[test]')} && {_NEXT[kind].format(name=name)}")
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

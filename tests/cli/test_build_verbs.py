@@ -167,7 +167,18 @@ def test_storage_inspect_shows_identity_and_offsets(cli, stored):
     assert cli("storage", "inspect", stored, "--log", "nosuch").status == 2
 
 
-@pytest.mark.parametrize("name", ["Shelf", "2shelf", "shelf_x", "shelf-", "s" * 31, "mmap"])
+@pytest.mark.parametrize(
+    "name", ["Shelf", "2shelf", "shelf_x", "shelf-", "s" * 31, "mmap", "tcp", "trio", "class", "json", "conformance"]
+)
 def test_names_that_cannot_be_a_new_scheme_are_refused(cli, tmp_path, name):
     assert cli("new", "storage", name, "--to", tmp_path).status == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["storage", "transport"])
+def test_a_new_package_keeps_what_its_tests_write_out_of_git_and_says_how_to_install_it(cli, tmp_path, kind):
+    result = cli("new", kind, "wren", "--to", tmp_path)
+    folder = tmp_path / "mqcore-wren"
+    assert {"report/", ".pytest_cache/"} <= set((folder / ".gitignore").read_text().split())
+    assert f"pip install -e '{folder}[test]' && " in result.out
+    assert "pip install -e '.[test]'" in (folder / "README.md").read_text()

@@ -1,6 +1,6 @@
 """Asynchronous windows as tight as they can be, and a power cut when they are full: what G03 is judged by.
 
-Small batches keep coming while the device does not flush; then the power goes. Must not know how faults are carried out.
+Small batches keep coming while the device does not flush; then the power goes. Must not know how faults are done.
 """
 
 from __future__ import annotations

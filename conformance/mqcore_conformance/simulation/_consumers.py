@@ -204,6 +204,11 @@ class Consumer:
         self._answers = 0
         self._stays = Stays(plan)
 
+    @property
+    def positions(self) -> dict[int, int]:
+        """The offset that it reads next in its partition."""
+        return {self.plan.partition: self._reader.offset}
+
     async def run(self) -> None:
         """Read until cancelled, over as many sessions as it takes."""
         with self.world.network.host(self.plan.name):

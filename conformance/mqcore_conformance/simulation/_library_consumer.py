@@ -38,6 +38,13 @@ class LibraryConsumer:
         self._stays = Stays(plan)
         self._names: dict[int, str] = {}
         self._watcher: Watcher | None = None
+        self._consumer: library.Consumer | None = None
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """The offset that it reads next in each of its partitions."""
+        known = self._positions if self._consumer is None else self._consumer.positions
+        return {partition: offset for partition, (offset, _) in known.items()}
 
     async def run(self) -> None:
         """Read until cancelled, over as many clients as it takes."""
@@ -69,10 +76,12 @@ class LibraryConsumer:
         async with client.consumer(self.topic, partitions, start, **options) as consumer:
             if (await client.admin.resolve_topic(self.topic))["id"] != self._topic_id:
                 return  # nobody knows which of the two it reads
+            self._consumer = consumer
             try:
                 await self._read(consumer)
             finally:
                 self._positions = consumer.positions
+                self._consumer = None
 
     async def _read(self, consumer: library.Consumer) -> None:
         while True:

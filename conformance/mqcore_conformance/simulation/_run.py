@@ -46,6 +46,7 @@ from mqcore_conformance.simulation._given_back import check_given_back
 from mqcore_conformance.simulation._library_consumer import LibraryConsumer
 from mqcore_conformance.simulation._library_producer import LibraryProducer
 from mqcore_conformance.simulation._producers import Producer
+from mqcore_conformance.simulation._reading_on import watch_consumers
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost
 from mqcore_conformance.simulation._world import DATA, Sabotage, World
 from mqcore_conformance.whereabouts import remember_tasks
@@ -159,6 +160,7 @@ class _Script:
         self._sabotage = sabotage
         self._counter = counter
         self._worlds = worlds
+        self._consumers: list[Consumer | LibraryConsumer] = []
 
     async def run(self) -> None:
         """Play the plan."""
@@ -217,8 +219,11 @@ class _Script:
         ]
         for producer in producers:
             clients.start_soon(producer.run)
-        for consumer in self.plan.consumers:
-            clients.start_soon((LibraryConsumer if consumer.library else Consumer)(world, consumer, TOPIC).run)
+        self._consumers = [
+            (LibraryConsumer if plan.library else Consumer)(world, plan, TOPIC) for plan in self.plan.consumers
+        ]
+        for consumer in self._consumers:
+            clients.start_soon(consumer.run)
         if self.plan.alters:
             clients.start_soon(alter_topic, world)
         clients.start_soon(_operate, world)
@@ -248,6 +253,7 @@ class _Script:
         world.settling = True
         if self.plan.consumers:
             await trio.sleep(SETTLE_S)  # so that they meet what the last fault left
+            await watch_consumers(world, self._consumers, LIVENESS_BOUND_US)
         life = world.life
         if self.plan.before_drain in DEATHS and world.kill(self.plan.before_drain):
             await world.ended(life)

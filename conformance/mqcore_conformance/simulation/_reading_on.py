@@ -1,0 +1,92 @@
+"""Whether consumers read on after healing: each catches up, and a long poll is answered when there is something.
+
+Asks and measures; whether it was soon enough is the checkers' business. Consumers that come and go are not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from mqcore_conformance.histories import Completed, LivenessObserved
+from mqcore_conformance.plans import TOPIC, ConsumerPlan, ProducerPlan, SendPlan
+from mqcore_conformance.simulation._producers import Producer
+from mqcore_conformance.simulation._surroundings import Surroundings
+
+__all__ = ["Following", "watch_consumers"]
+
+READ_S_MAX = 20.0
+SEND_S_MAX = 5.0
+LOOK_S = 0.02
+ROUNDS = 2
+"""The second message comes when the first one has just been read: then no long poll is about to end by itself."""
+
+
+class Following(Protocol):
+    """A consumer, as far as it is asked here: ``positions`` is where it reads next, by partition."""
+
+    @property
+    def plan(self) -> ConsumerPlan:
+        """What it does."""
+        ...
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """The offset that it reads next in each of its partitions."""
+        ...
+
+
+async def watch_consumers(world: Surroundings, consumers: Sequence[Following], bound_us: int) -> None:
+    """Send one message after the other to what is read, and tell how long each consumer took to stand beyond it.
+
+    What they had to read before is a matter of their speed: then only a standstill counts.
+    """
+    followers = [consumer for consumer in consumers if not consumer.plan.stays_us and consumer.positions]
+    partitions = sorted({partition for consumer in followers for partition in consumer.positions})
+    for number in range(1 + ROUNDS):
+        for partition in partitions:
+            end_offset = await _send(world, f"news-{number}-{partition}", partition)
+            if end_offset is None:
+                return  # whether sends succeed is asked elsewhere
+            readers = [consumer for consumer in followers if partition in consumer.positions]
+            async with trio.open_nursery() as nursery:
+                for consumer in readers:
+                    nursery.start_soon(_follow, world, consumer, partition, end_offset, bound_us)
+
+
+async def _send(world: Surroundings, name: str, partition: int) -> int | None:
+    """Send one message; return the offset after it, None when nobody acknowledged it in time."""
+    sends = (SendPlan(sizes=(60,)),)
+    plan = ProducerPlan(name=name, partition=partition, idempotent=False, window=1, retries=True, sends=sends)
+    with trio.move_on_after(SEND_S_MAX):
+        await Producer(world, plan, TOPIC).run()
+    for event in reversed(world.history):
+        if isinstance(event, Completed) and event.process == name and event.outcome == "acknowledged":
+            return event.offset + 1
+    return None
+
+
+async def _follow(world: Surroundings, consumer: Following, partition: int, end_offset: int, bound_us: int) -> None:
+    """Measure the longest standstill of a consumer until it stands at ``end_offset``."""
+    moved_us = world.now_us()
+    longest_us, position = 0, consumer.positions.get(partition, 0)
+    with trio.move_on_after(READ_S_MAX):
+        while consumer.positions.get(partition, 0) < end_offset:
+            await trio.sleep(LOOK_S)
+            now = consumer.positions.get(partition, 0)
+            if now != position:
+                longest_us = max(longest_us, world.now_us() - moved_us)
+                position, moved_us = now, world.now_us()
+    longest_us = max(longest_us, world.now_us() - moved_us)
+    has_read = consumer.positions.get(partition, 0) >= end_offset
+    world.record(
+        LivenessObserved(
+            time_us=world.now_us(),
+            what=f"what {consumer.plan.name} reads next of partition {partition}, up to offset {end_offset},",
+            took_us=longest_us if has_read else -1,
+            bound_us=bound_us,
+            reason="" if has_read else f"it stands at offset {position}",
+        )
+    )

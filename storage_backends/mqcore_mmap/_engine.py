@@ -216,7 +216,7 @@ class Engine:
                 job.log.take_back(job)
             if self._abandoned:  # cancelled: it goes on, or begins
                 self.flush_thread.submit(self._carry_out, plan)
-                self.flush_thread.submit(plan.finish)
+                self.flush_thread.submit(self._finish_abandoned, plan)
             raise
         if plan.journaled and self._journal.wants_fill():
             self.filler.submit(self._journal.fill_ahead)
@@ -227,6 +227,17 @@ class Engine:
         if not plan.has_begun:
             plan.has_begun = True
             self._flusher.execute(plan)
+
+    def _finish_abandoned(self, plan: Plan) -> None:
+        """End a flush whose caller has left: nobody else would tell that it failed. The flusher's thread."""
+        plan.finish()
+        if plan.failure is not None:
+            self._tell_stopped(plan.failure)
+
+    def _tell_stopped(self, error: FlushFailedError) -> None:
+        """Tell of a failure that no call raises. Any thread."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._trio.run_sync_soon(self._stopped, error)
 
     async def _prepare(self, jobs: list[Job]) -> Plan:
         """Decide where the jobs go and have the journal ready for them; where it cannot be, they go to their files."""
@@ -288,8 +299,7 @@ class Engine:
             logs=[log.name for log in logs],
             path=self.layout.names.root,
         )
-        with contextlib.suppress(trio.RunFinishedError):
-            self._trio.run_sync_soon(self._stopped, error)
+        self._tell_stopped(error)
 
     async def settle(self, segments: Sequence[Segment]) -> None:
         """See to it that no replay would write to ``segments``. ``flushing`` is held by the caller.

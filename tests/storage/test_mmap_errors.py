@@ -342,6 +342,31 @@ def test_g11_after_a_failed_flush_its_logs_stop_and_show_only_what_was_durable_b
     simulate(body)
 
 
+def test_g11_a_flush_that_fails_after_its_caller_left_is_told() -> None:
+    told: list[FlushFailedError] = []
+
+    async def test() -> None:
+        disk = ModelDisk(1)
+        context = StorageContext(ports=model_ports(1, disk), stopped=told.append)
+        backend = MmapStorage(Url.parse("mmap:///data"), MmapStorage.options_class(), context)
+        await backend.open()
+        log = await backend.open_log("a")
+        await log.append([b"x" * 1000])
+        await backend.flush([log])
+        await log.append([b"y" * 1000])
+        disk.latency_us["flush"] = 500_000
+        disk.fail_next_flush(path="*segments*")
+        with trio.move_on_after(0.1) as scope:
+            await backend.flush([log])
+        assert scope.cancelled_caught
+        await trio.sleep(10)
+        assert [list(error.logs) for error in told] == [["a"]]
+        assert log.end == log.durable_end == 1000
+        await backend.aclose()
+
+    run_simulation(test, seconds_max=100)
+
+
 def test_g11_a_flush_does_not_count_when_its_file_was_removed(tmp_path: Path) -> None:
     async def body(backend: MmapStorage) -> None:
         log = await backend.open_log("a")

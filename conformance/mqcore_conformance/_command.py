@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from mqcore_conformance.report import (
     ReportFile,
     diff,
     exit_code_of,
+    latest,
     made_with,
     matrix,
     read_records,
@@ -87,6 +89,7 @@ def run(folder: Path, **options: Any) -> None:
 
 
 def _run(folder: Path, options: Mapping[str, Any]) -> None:
+    began = time.monotonic()
     request, data = request_of(options)
     pieces = pieces_of(request)
     for entry in request.claims.about_nothing(_judged_in(pieces, request)):
@@ -115,7 +118,7 @@ def _run(folder: Path, options: Mapping[str, Any]) -> None:
     if ending is Ending.INTERRUPTED:
         code = EXIT_CODES["interrupted"]
     with readers_may_leave():
-        _conclude(folder, records, ending, len(pieces), code)
+        _conclude(folder, records, ending, len(pieces), code, time.monotonic() - began)
     end(code)
 
 
@@ -133,7 +136,7 @@ def _say(text: str) -> None:
     click.echo(printable(text), err=True)
 
 
-def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: int, code: int) -> None:
+def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: int, code: int, seconds: float) -> None:
     """Say what came of a run."""
     done = sum(record["kind"] != "run" for record in records)
     meaning = next(name for name, number in EXIT_CODES.items() if number == code)
@@ -145,7 +148,8 @@ def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: in
         click.echo(f"interrupted: {done} of {total} are in the report; the same command goes on", err=True)
     elif ending is Ending.OUT_OF_TIME:
         click.echo("time was up before all was run; the same command goes on", err=True)
-    write_line(f"{meaning}: {_counts(records) or 'nothing is finished'}; {folder}/report.html")
+    counts = _counts(records) or "nothing is finished"
+    write_line(f"{meaning}: {counts}{_seeds_each(records)}; {_rounded(seconds)}; {folder}/report.html")
 
 
 def _explain_worst(folder: Path, red: Sequence[Record]) -> None:
@@ -164,6 +168,15 @@ def _explain_worst(folder: Path, red: Sequence[Record]) -> None:
         write_line(printable(line, lines=True))
     if len(red) > 1:
         write_line(f"\n{len(red)} failures in all, each with its folder under {folder}/repro")
+
+
+def _seeds_each(records: Sequence[Record]) -> str:
+    """Say how many seeds the cells had: of how many a verdict is says how much it is worth."""
+    numbers = [len(record["seeds"]) for record in records if record["kind"] == "cell" and record["seeds"]]
+    if not numbers:
+        return ""
+    least, most = min(numbers), max(numbers)
+    return f"; {least} to {most} seeds each" if most > least else f"; {least} seed{'s' * (least > 1)} each"
 
 
 def _counts(records: Sequence[Record]) -> str:
@@ -249,6 +262,13 @@ def show_matrix(folder: Path) -> None:
     """Print the matrix of a report, and write its pages again."""
     records = read_records(folder)
     write_pages(folder, records)
+    if current().json:
+        for record in latest(records):
+            if record["kind"] == "check":
+                write_json({key: record[key] for key in ("name", "status", "seconds")} | {"clause": record["clause"]})
+            elif record["kind"] != "run":
+                write_json({key: record[key] for key in ("name", "status", "seconds", "clauses")})
+        return
     write_line(matrix(records).rstrip())
 
 
@@ -260,7 +280,10 @@ def show_diff(old: Path, new: Path) -> None:
     """Print what changed colour from one report to another, came or went; status 1 when something did."""
     lines = diff(read_records(old), read_records(new))
     for line in lines:
-        write_line(line)
-    if not lines:
+        if current().json:
+            write_json({"kind": "change", "text": line})
+        else:
+            write_line(line)
+    if not lines and not current().json:
         write_line("nothing changed colour")
     end(1 if lines else 0)

@@ -6,6 +6,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -194,7 +195,7 @@ def test_a_run_writes_every_page_tells_each_cell_and_ends_with_0(
         ["PASS", "T0/memory/inproc/none/none"],
         ["PASS", "T0/memory/inproc/none/kill"],
     ]
-    assert lines[-1] == f"conformant: 2 PASS; {folder}/report.html"
+    assert re.fullmatch(r"conformant: 2 PASS; 1 seed each; \d+ s; " + re.escape(f"{folder}/report.html"), lines[-1])
     assert {path.name for path in folder.iterdir()} == {
         "report.jsonl",
         "report.html",
@@ -655,3 +656,23 @@ def test_a_check_that_searches_says_that_it_sampled() -> None:
     searched, seen = CHECKS["any_sequence_of_operations_agrees_with_the_model"], CHECKS["its_sockets_are_trios"]
     assert CheckResult(check=searched, status=Status.PASS, seed=7).how == "sampled: sequences drawn from seed 7"
     assert CheckResult(check=seen, status=Status.PASS).how == "observed"
+
+
+def test_matrix_and_diff_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "report"
+    assert run("run", *QUICK, "--to", str(folder)) == 0
+    capsys.readouterr()
+    run("matrix", str(folder), "--output", "json")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert rows
+    assert {row["status"] for row in rows} == {"PASS"}
+    assert run("diff", str(folder), str(folder), "--output", "json") == 0
+    assert capsys.readouterr().out == ""
+    other = tmp_path / "other"
+    other.mkdir()
+    lines = (folder / "report.jsonl").read_text().splitlines(keepends=True)
+    (other / "report.jsonl").write_text("".join(line for line in lines if '"kind":"cell"' not in line.replace(" ", "")))
+    assert run("diff", str(folder), str(other), "--output", "json") == 1
+    changes = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert changes
+    assert all("vanished" in change["text"] for change in changes)

@@ -5,6 +5,7 @@ A cell whose fault never bit is INCONCLUSIVE and never PASS; which witnesses say
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -287,12 +288,19 @@ def _statuses(result: CellResult, wanted: Sequence[str], asked: str) -> dict[str
     return statuses
 
 
-def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, runs_max: int = 150) -> Failure:
+def shrink(
+    failure: Failure,
+    sabotage: Callable[[], Sabotage] = Sabotage,
+    *,
+    runs_max: int = 150,
+    seconds_max: float = math.inf,
+) -> Failure:
     """Return a simpler plan that still breaks one of the same clauses, after at most ``runs_max`` runs.
 
-    Where safety is broken, being late beside it does not count.
-    In real time (T1) the bound is one of time, and a plan has a few tries to show it.
+    Where safety is broken, being late beside it does not count. No run begins after ``seconds_max``. In real time (T1)
+    the bound is one of its own, and a plan has a few tries to show it.
     """
+    deadline = time.perf_counter() + seconds_max
     clauses = {violation.clause for violation in failure.violations}
     clauses = clauses - {LIVENESS} or clauses
     if failure.plan.tier == "T1":
@@ -303,7 +311,7 @@ def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, run
         return Failure(seed=failure.seed, plan=plan, violations=tuple(found), result=run)
     runs = 0
     simplified = bool(clauses)
-    while simplified and runs < runs_max:
+    while simplified and runs < runs_max and time.perf_counter() <= deadline:
         simplified = False
         for plan in shrink_steps(failure.plan):
             runs += 1
@@ -313,6 +321,6 @@ def shrink(failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, run
                 failure = Failure(seed=failure.seed, plan=plan, violations=tuple(violations), result=run)
                 simplified = True
                 break
-            if runs >= runs_max:
-                break
+            if runs >= runs_max or time.perf_counter() > deadline:
+                return failure
     return failure

@@ -19,7 +19,6 @@ from mqcore.guarantees import CLAUSES
 from mqcore_conformance.apart import alive, run_apart
 from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, LastRun, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
-from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import CHECKS, CheckResult, check_part, write_check_repro
 from mqcore_conformance.interrupts import Interrupt
 from mqcore_conformance.plans import CRASH_POINTS
@@ -53,7 +52,9 @@ REPROS_MAX = 5
 """Failures of one piece that get a repro."""
 SHRINK_RUNS_MAX = 150
 RUN_S_MAX = {"T0": 120.0, "T1": 300.0}
-"""By tier: a run of a cell, and the search for a simpler plan, that take longer hang."""
+"""By tier: a run of a cell that takes longer hangs."""
+SHRINK_S_MAX = {"T0": 80.0, "T1": 200.0}
+"""By tier: what the search for a simpler plan may take, less than a run. It begins no run in the second half."""
 SHRINK_RUNS_HURRIED = 30
 
 
@@ -116,7 +117,7 @@ def run_request(
             if isinstance(event, Ran):
                 watcher.ran(event.piece, event.runs)
             elif isinstance(event, Ended):
-                record = _judged(_record_of(event), request.claims)
+                record = _judged(_record_of(event), request)
                 report.write(record)
                 left, cut = left - 1, cut or bool(record.get("cut"))
                 watcher.recorded(record, event.piece)
@@ -150,16 +151,20 @@ def _record_of(ended: Ended[Piece]) -> Record:
     return _record_of_lost(ended.piece, ended.problem) | {"printed": ended.output}
 
 
-def _judged(record: Record, claims: Claims) -> Record:
+def _judged(record: Record, request: Request) -> Record:
     """Count what the claims file knows to fail as known; a failure is told all the same."""
+    claims, path = request.claims, request.claims_path
     if record["kind"] == "check":
         status = claims.judge(record["clause"], record["name"], Status(record["status"]))
-        return record | {"status": status.value}
+        text = claims.out_of_date(record["clause"], record["name"], path) if status is Status.XPASS else record["text"]
+        return record | {"status": status.value, "text": text}
     name: str = record.get("cell") or record["name"]
     clauses = {clause: claims.judge(clause, name, Status(one)).value for clause, one in record["clauses"].items()}
     if clauses == record["clauses"]:
         return record
-    return record | {"clauses": clauses, "status": status_of(clauses.values())}
+    told = [claims.out_of_date(one, name, path) for one, status in clauses.items() if status == Status.XPASS.value]
+    reason = "; ".join([*told, record["reason"]] if record["reason"] else told)
+    return record | {"clauses": clauses, "status": status_of(clauses.values()), "reason": reason}
 
 
 def _record_of_lost(piece: Piece, problem: str) -> Record:
@@ -190,7 +195,8 @@ def _work(
     seconds_max = RUN_S_MAX[piece.cell.tier]
     outcome = run_apart(partial(_cell, request, folder, deadline, piece, tell), seconds_max=seconds_max)
     if outcome.value is None:
-        return _record_of_lost(piece, outcome.problem) | {"printed": outcome.output}
+        problem = _name_of_run(piece, outcome.doing) + outcome.problem
+        return _record_of_lost(piece, problem) | {"printed": outcome.output}
     record, last = outcome.value
     problem = "" if record.get("cut") else why_not_repeatable(last, seconds_max=seconds_max)
     if problem:
@@ -199,15 +205,23 @@ def _work(
     return record | {"printed": outcome.output}
 
 
+def _name_of_run(piece: CellPiece, runs: int | None) -> str:
+    """Say which seed's run it was that came after ``runs`` others, where each run is a seed's."""
+    if runs is None or piece.cell.family == CRASH_POINTS or runs >= len(piece.seeds):
+        return ""
+    return f"seed {piece.seeds[runs]}: "
+
+
 def _cell(
     request: Request, folder: Path, deadline: float | None, piece: CellPiece, tell: Callable[[int], None]
 ) -> tuple[Record, LastRun | None]:
     """Return the record of a piece, and what it takes to see whether its runs repeat."""
 
     def told(runs: int) -> None:
-        alive()
+        alive(runs)
         tell(runs)
 
+    alive(0)
     result = run_cell(
         piece.cell,
         piece.seeds,
@@ -223,12 +237,20 @@ def _cell(
         alive()
         if number == 0 and failure.violations:
             runs_max = SHRINK_RUNS_HURRIED if deadline is not None else SHRINK_RUNS_MAX
-            failure = result.failures[0] = shrink(failure, runs_max=runs_max)
+            failure = result.failures[0] = _simplest(failure, runs_max)
+            alive()
         repros.append(_repro(folder, piece, failure))
     record = record_of_cell(result, [*repros, *[""] * len(result.failures)])
     if not piece.why and late and (len(result.seeds) < len(piece.seeds) or piece.cell.family == CRASH_POINTS):
         record["cut"] = f"time was up after {len(result.seeds)} of {len(piece.seeds)} seeds"
     return _of_part(piece, record), result.last
+
+
+def _simplest(failure: Failure, runs_max: int) -> Failure:
+    """Return a simpler plan that fails likewise, or the one that is known where the search dies or hangs."""
+    seconds_max = SHRINK_S_MAX[failure.plan.tier]
+    search = partial(shrink, failure, runs_max=runs_max, seconds_max=seconds_max / 2)
+    return run_apart(search, seconds_max=seconds_max).value or failure
 
 
 def _repro(folder: Path, piece: CellPiece, failure: Failure) -> str:

@@ -213,6 +213,11 @@ def test_a_failure_is_shrunk_explained_and_loaded_again(tmp_path: Path) -> None:
     assert any("G14" in line and "unjustified receipt" in line for line in explain_failure(failure, saboteur.cell))
 
 
+def test_the_search_for_a_simpler_plan_ends_when_time_is_up() -> None:
+    saboteur = next(one for one in SABOTEURS if one.name == "reply-before-flush")
+    assert shrink(a_failure(), saboteur.make, seconds_max=-1) is a_failure()
+
+
 def test_the_record_of_a_failure_names_events_that_the_history_has(tmp_path: Path) -> None:
     saboteur = next(one for one in SABOTEURS if one.name == "reply-before-flush")
     result = run_cell(saboteur.cell, range(3), sabotage=saboteur.make, stop_at_first=True, extra_seeds_max=0)

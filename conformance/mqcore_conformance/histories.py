@@ -275,7 +275,7 @@ class Drained:
 
 @attrs.frozen(kw_only=True)
 class LivenessObserved:
-    """Something that must succeed after healing: how long it took (-1: never), and the bound."""
+    """Something that must succeed in time, mostly after healing: how long it took (-1: never), and the bound."""
 
     time_us: int
     what: str

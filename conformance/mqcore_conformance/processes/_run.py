@@ -235,7 +235,7 @@ async def _probe(world: ProcessWorld) -> None:
             nursery.start_soon(probe.run)
             await world.until(partial(_is_over, world, probe))
             nursery.cancel_scope.cancel()
-        _observe(world, f"a send to partition {partition}", began_us, probe.done, probe.last_code)
+        _observe(world, f"a send to partition {partition} after healing", began_us, probe.done, probe.last_code)
 
 
 def _is_over(world: ProcessWorld, producer: Producer) -> bool:
@@ -255,7 +255,7 @@ async def _drain(world: ProcessWorld) -> None:
                 elif world.now_us() - refused_us > REFUSED_S_MAX * 1e6:
                     break
                 await trio.sleep(DRAIN_PAUSE_S)
-    _observe(world, "a drain", began_us, drained, why)
+    _observe(world, "a drain after healing", began_us, drained, why)
 
 
 async def _drain_all(world: ProcessWorld) -> None:

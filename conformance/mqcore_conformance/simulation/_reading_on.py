@@ -84,7 +84,7 @@ async def _follow(world: Surroundings, consumer: Following, partition: int, end_
     world.record(
         LivenessObserved(
             time_us=world.now_us(),
-            what=f"what {consumer.plan.name} reads next of partition {partition}, up to offset {end_offset},",
+            what=f"{consumer.plan.name} reading partition {partition} up to offset {end_offset} after healing",
             took_us=longest_us if has_read else -1,
             bound_us=bound_us,
             reason="" if has_read else f"it stands at offset {position}",

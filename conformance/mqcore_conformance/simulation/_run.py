@@ -48,6 +48,7 @@ from mqcore_conformance.simulation._library_producer import LibraryProducer
 from mqcore_conformance.simulation._producers import Producer
 from mqcore_conformance.simulation._reading_on import watch_consumers
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost
+from mqcore_conformance.simulation._waiting import watch_waiting
 from mqcore_conformance.simulation._world import DATA, Sabotage, World
 from mqcore_conformance.whereabouts import remember_tasks
 
@@ -294,7 +295,7 @@ class _Script:
             world.record(
                 LivenessObserved(
                     time_us=world.now_us(),
-                    what=f"a send to partition {partition}",
+                    what=f"a send to partition {partition} after healing",
                     took_us=took_us,
                     bound_us=LIVENESS_BOUND_US,
                     reason="" if probe.acknowledged else why,
@@ -323,7 +324,7 @@ class _Script:
         world.record(
             LivenessObserved(
                 time_us=world.now_us(),
-                what="a drain",
+                what="a drain after healing",
                 took_us=world.now_us() - began_us if drained else -1,
                 bound_us=LIVENESS_BOUND_US,
                 reason="" if drained else why,
@@ -420,6 +421,9 @@ async def _operate(world: World) -> None:
         await trio.sleep(OPERATOR_S)
         if _has_stopped(world):
             life = world.life
+            await watch_waiting(world, LIVENESS_BOUND_US)
+            if world.life != life:
+                continue
             if world.random.random() < 0.5:
                 world.stop()
             else:

@@ -117,7 +117,8 @@ class AsyncWindow:
         size = self._acknowledged_position - self._durable_position
         if policy.max_bytes is not None and 2 * size >= policy.max_bytes:
             return True
-        return total.bytes_max is not None and 2 * total.bytes_now >= total.bytes_max
+        # bytes of other logs are no reason to flush this one: a log that stopped never gives its bytes back
+        return size > 0 and total.bytes_max is not None and 2 * total.bytes_now >= total.bytes_max
 
     @property
     def flush_due_us(self) -> int | None:

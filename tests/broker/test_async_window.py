@@ -109,3 +109,17 @@ def test_a_flush_is_due_before_acknowledgements_have_to_wait() -> None:
     window.appended(50, 11)
     window.advance(0)
     assert window.wants_flush_now
+
+
+def test_a_log_that_has_nothing_to_flush_wants_no_flush_for_the_bytes_of_others() -> None:
+    total = UnflushedTotal(bytes_max=3_000)
+    stopped, other = (AsyncWindow(AsyncFlush(max_messages=40), total, offset=0, position=0) for _ in range(2))
+    stopped.appended(1, 2_000)
+    assert stopped.advance(0) == 1
+    assert stopped.wants_flush_now
+    assert not other.wants_flush_now
+    other.appended(1, 500)
+    assert other.advance(0) == 1
+    assert other.wants_flush_now
+    other.flushed(1, 500)
+    assert not other.wants_flush_now

@@ -216,6 +216,9 @@ class Outbox:
         except (StorageError, CorruptionError) as error:
             self.failed(fetch.request_id, Code.READ_FAILED, str(error))
             return
+        if log.failed is not None:
+            partition.stop(log.failed)  # the read may be the first to notice; what is not durable is committed no more
+            committed = partition.committed_offset
         if self._is_over:
             return
         await self._send(

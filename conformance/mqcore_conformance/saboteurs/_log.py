@@ -11,7 +11,6 @@ import attrs
 
 from mqcore.errors import CorruptionError
 from mqcore.log import Damage, DamagedRangeError
-from mqcore.log._scan import header_at
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 
 __all__ = [
@@ -85,7 +84,7 @@ def damage_too_wide() -> tuple[Replacement, ...]:
     def make(original: Any) -> Any:
         async def locate(log: Any, position: int, *, salt: int, search_end: int, **facts: Any) -> Damage:
             damage: Damage = await original(log, position, salt=salt, search_end=search_end, **facts)
-            header = await header_at(log, damage.end_position, search_end, salt)
+            header = await original.__globals__["header_at"](log, damage.end_position, search_end, salt)
             if header is None or header.base_offset != damage.next_offset:
                 return damage
             return damage._replace(end_position=damage.end_position + header.size, next_offset=header.end_offset)

@@ -187,6 +187,10 @@ class PartitionQueue:
         self.epoch = (self.epoch + 1) % SEQUENCES
         self.next_sequence = 0
         for shipment in list(self.unacked):
+            if shipment.state is ShipmentState.FINISHED:  # behind one that was lost: sequences are for what goes out
+                self.unacked.remove(shipment)
+                self._forget(shipment)
+                continue
             if shipment.abandoned or shipment.state is ShipmentState.DEAD:
                 self._drop(shipment)
                 continue

@@ -193,14 +193,14 @@ class ClientConnection:
             else:
                 if header.codec >= PRIVATE_TAG_MIN or header.body_encoding >= PRIVATE_TAG_MIN:
                     refusal = _refusal_of_tags(header, partition.private_tags)
-            if refusal is None:
-                send = Send(header, message.batch, message.policy, message.request_id, sink)
-                sends = self._sends.get(partition)
-                if sends is None:
-                    self._sends[partition] = [send]
-                else:
-                    sends.append(send)
-                return
+                if refusal is None:
+                    send = Send(header, message.batch, message.policy, message.request_id, sink)
+                    sends = self._sends.get(partition)
+                    if sends is None:
+                        self._sends[partition] = [send]
+                    else:
+                        sends.append(send)
+                    return
         if sink is not None:
             code, text = refusal
             sink.failed(message.request_id, code, text)

@@ -217,12 +217,12 @@ class Facts:
         self._appended_until: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
         self._durable: dict[str, _DurableOffsets] = defaultdict(_DurableOffsets)
         self._endings: list[tuple[int, Fault]] = []
-        drained_at = max((index for index, event in enumerate(history) if isinstance(event, Drained)), default=None)
+        endings_until_drained: int | None = None
         for index, event in enumerate(history):
             self._take(index, event)
-            if index == drained_at:
+            if isinstance(event, Drained):
                 endings_until_drained = len(self._endings)
-        if drained_at is not None:
+        if endings_until_drained is not None:
             del self._endings[endings_until_drained:]  # what was read is there: later faults excuse nothing
         self._survival = cache(self._must_survive)
 

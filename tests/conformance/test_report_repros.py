@@ -136,7 +136,8 @@ def test_a_check_that_failed_replays_and_says_when_it_is_mended(
         assert run("run", *arguments, "--to", str(folder)) == 1
         repro = str(the_repro(folder))
         out = capsys.readouterr().out
-        assert f"replay    mqcore conformance replay {repro}" in out
+        line = next(line for line in out.splitlines() if line.strip().startswith("replay    mqcore conformance replay"))
+        assert Path(line.split()[-1]).resolve() == Path(repro).resolve()
         assert run("replay", repro) == 1
         assert capsys.readouterr().out.endswith("it fails as before\n")
     finally:

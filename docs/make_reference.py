@@ -29,7 +29,7 @@ MODULES = (
     "mqcore.guarantees",
     "mqcore.abc",
     "mqcore.ports",
-    "mqcore.ports.sockets",
+    "mqcore.sockets",
     "mqcore.registry",
     "mqcore.batch",
     "mqcore.protocol",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         MessagesMissingError,
         MqcoreError,
         NotReachedError,
-        OutcomeUnknown,
+        OutcomeUnknownError,
         RefusedError,
         RejectedError,
     )
@@ -38,7 +38,7 @@ __all__ = [
     "MessagesMissingError",
     "MqcoreError",
     "NotReachedError",
-    "OutcomeUnknown",
+    "OutcomeUnknownError",
     "Producer",
     "Receipt",
     "RefusedError",

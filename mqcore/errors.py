@@ -11,7 +11,7 @@ from collections.abc import Iterable
 __all__ = [
     "BatchUndecodableError",
     "BrokenLinkError",
-    "CommandNotPossible",
+    "CommandNotPossibleError",
     "ConfigurationError",
     "CorruptionError",
     "FlushFailedError",
@@ -19,7 +19,7 @@ __all__ = [
     "MessagesMissingError",
     "MqcoreError",
     "NotReachedError",
-    "OutcomeUnknown",
+    "OutcomeUnknownError",
     "PluginError",
     "PluginInvalidError",
     "PluginNotFoundError",
@@ -203,11 +203,11 @@ class RejectedError(MqcoreError):
         self.retryable = retryable
 
 
-class OutcomeUnknown(MqcoreError):
+class OutcomeUnknownError(MqcoreError):
     """The message may or may not be in the log. A retry under the same sequence does not duplicate it."""
 
 
-class CommandNotPossible(MqcoreError):
+class CommandNotPossibleError(MqcoreError):
     """A request that is understood and cannot be done now; the message says why and what would help."""
 
 

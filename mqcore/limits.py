@@ -52,4 +52,4 @@ class Limits:
     producer_batches_kept: int = _limit(64, help="last batches of a producer that a retry is answered from")
     append_inline_us_max: int = _limit(1_000, help="slowest append still made in the event loop's thread, in us")
     drain_grace_ms: int = _limit(10_000, 0, help="time for requests in flight at shutdown, in ms")
-    unknown_log_names_max: int = _limit(1_000, help="logs without a topic that are listed by name")
+    log_names_reported_max: int = _limit(1_000, help="logs without a topic that are listed by name")

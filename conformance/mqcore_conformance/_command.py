@@ -16,10 +16,10 @@ from mqcore_conformance._progress import readers_may_leave, repro_of, watched
 from mqcore_conformance._replay_command import replay
 from mqcore_conformance._request_options import request_of, request_options
 from mqcore_conformance._selftest_command import selftest
-from mqcore_conformance.apart import surveyed
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
 from mqcore_conformance.estimates import estimate_s, machine_factor
 from mqcore_conformance.interrupts import interrupt_watched
+from mqcore_conformance.isolation import surveyed
 from mqcore_conformance.report import (
     EXIT_CODES,
     EXPLANATION,
@@ -38,7 +38,7 @@ from mqcore_conformance.report import (
 from mqcore_conformance.report import NOT_BUILT as ROWS_NOT_BUILT
 from mqcore_conformance.request import CellPiece, Piece, Request, pieces_of
 from mqcore_conformance.runner import Ending, run_request
-from mqcore_conformance.whereabouts import printable
+from mqcore_conformance.tracebacks import printable
 
 __all__ = ["conformance"]
 

@@ -17,7 +17,7 @@ from mqcore_conformance.estimates import Pace, estimate_s
 from mqcore_conformance.report import Record
 from mqcore_conformance.request import CellPiece, Piece
 from mqcore_conformance.runner import Watcher
-from mqcore_conformance.whereabouts import printable
+from mqcore_conformance.tracebacks import printable
 
 if TYPE_CHECKING:
     from rich.live import Live

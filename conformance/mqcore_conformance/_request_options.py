@@ -23,6 +23,7 @@ from mqcore_conformance.claims import (
     load_claims,
     read_settings,
 )
+from mqcore_conformance.disk_space import require_room
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.request import (
@@ -33,7 +34,6 @@ from mqcore_conformance.request import (
     resolve_storage,
     resolve_transport,
 )
-from mqcore_conformance.room import require_room
 
 __all__ = ["request_of", "request_options"]
 

@@ -27,7 +27,7 @@ from mqcore_conformance.plans import (
 from mqcore_conformance.processes import draw_processes_plan, run_processes, shrink_processes
 from mqcore_conformance.simulation import RunResult, Sabotage, crash_calls, run_plan
 from mqcore_conformance.verdicts import Status, Violation
-from mqcore_conformance.witnesses import ASKED_OF, has_to_judge, tally, what_bit
+from mqcore_conformance.witnesses import ASKED_OF, fault_took_effect, has_to_judge, tally
 
 __all__ = ["Cell", "CellResult", "Failure", "LastRun", "cells_of", "label_of", "run_cell", "shrink"]
 
@@ -261,7 +261,7 @@ def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int, aske
     yield from seeds
     first = max(seeds, default=0) + 1
     for seed in range(first, first + extra_max):
-        bit = what_bit(result.cell.family, result.witnesses, result.cell.tier)
+        bit = fault_took_effect(result.cell.family, result.witnesses, result.cell.tier)
         if bit and (not asked or result.looked_at[asked]):
             return
         yield seed
@@ -270,7 +270,7 @@ def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int, aske
 def _statuses(result: CellResult, wanted: Sequence[str], asked: str) -> dict[str, Status]:
     failed = {violation.clause for failure in result.failures for violation in failure.violations}
     broken = any(failure.result.error for failure in result.failures)
-    bit = what_bit(result.cell.family, result.witnesses, result.cell.tier)
+    bit = fault_took_effect(result.cell.family, result.witnesses, result.cell.tier)
     statuses: dict[str, Status] = {}
     for clause in CLAUSES:
         if clause in NOT_BUILT or clause not in wanted:

@@ -22,8 +22,8 @@ from mqcore.registry import structure_options
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES
 from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.tracebacks import printable
 from mqcore_conformance.verdicts import Status
-from mqcore_conformance.whereabouts import printable
 
 __all__ = [
     "PARTNER_STORAGE",

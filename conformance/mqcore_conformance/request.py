@@ -17,19 +17,19 @@ from mqcore.errors import ConfigurationError, MqcoreError, PluginInvalidError
 from mqcore.guarantees import CLAUSES, Level
 from mqcore.registry import create_storage, create_transport, find, installed
 from mqcore.testing import ModelDisk, model_ports
-from mqcore_conformance.apart import run_apart
 from mqcore_conformance.cells import DISK_FAMILIES, Cell, cells_of, label_of
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.checkers import NOT_BUILT as CLAUSES_NOT_BUILT
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import checks_of
 from mqcore_conformance.fingerprints import made_of
+from mqcore_conformance.isolation import run_apart
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES, why_not_in_processes
 from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.seeds import ranges_of
 from mqcore_conformance.simulation import why_not_on_the_model_network
-from mqcore_conformance.whereabouts import printable
+from mqcore_conformance.tracebacks import printable
 
 __all__ = [
     "ALL_FAMILIES",

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import attrs
 
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.apart import alive, run_apart
 from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, LastRun, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.contract import CHECKS, CheckResult, check_part, write_check_repro
 from mqcore_conformance.interrupts import Interrupt
+from mqcore_conformance.isolation import alive, run_apart
 from mqcore_conformance.plans import CRASH_POINTS
 from mqcore_conformance.repeating import why_not_repeatable, without_proof
 from mqcore_conformance.report import (

@@ -14,7 +14,7 @@ from mqcore_conformance.checkers import Facts
 from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, Fetched
 from mqcore_conformance.plans import CRASH_POINTS
 
-__all__ = ["ASKED_OF", "has_to_judge", "tally", "what_bit"]
+__all__ = ["ASKED_OF", "has_to_judge", "tally", "fault_took_effect"]
 
 _KILL = ("in-flight-at-kill", "unflushed-at-kill", "lost-as-allowed")
 _CUT = ("disk-sectors-lost", "disk-entries-lost")
@@ -70,7 +70,7 @@ def has_to_judge(family: str, flush: str, tier: str = "T0") -> str:
     return "" if tier != "T0" or (family, flush) == ("flush-error", "none") else ASKED_OF.get(family, "")
 
 
-def what_bit(family: str, witnesses: Mapping[str, int], tier: str = "T0") -> bool:
+def fault_took_effect(family: str, witnesses: Mapping[str, int], tier: str = "T0") -> bool:
     """Whether the faults of ``family`` found something to bite at least once."""
     names = (_T1 if tier == "T1" else _T0)[family]
     return not names or any(

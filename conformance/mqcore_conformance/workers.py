@@ -24,7 +24,7 @@ from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 import attrs
 
 from mqcore_conformance.interrupts import Interrupt
-from mqcore_conformance.whereabouts import printable, tell_exception
+from mqcore_conformance.tracebacks import printable, tell_exception
 
 __all__ = ["Ended", "Ran", "Tick", "run_in_children"]
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import attrs
 import trio
 
-from mqcore.errors import CommandNotPossible, FlushFailedError, StorageError
+from mqcore.errors import CommandNotPossibleError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.ports import Buffer, Ports
@@ -223,9 +223,9 @@ class StorageBackend(ABC):
         Nothing is made, locked, replayed, repaired or changed. After True ``list_logs``, ``open_log``, ``Log.read`` and
         ``aclose`` work, everything else raises; below ``durable_end`` a log stands still, above it belongs to the
         broker. Raises as ``open``; kind ``missing`` when there is no storage. Optional: a backend without it raises
-        ``CommandNotPossible``.
+        ``CommandNotPossibleError``.
         """
-        raise CommandNotPossible(f"storage {self.url} cannot be read beside its broker: stop the broker first")
+        raise CommandNotPossibleError(f"storage {self.url} cannot be read beside its broker: stop the broker first")
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -15,13 +15,13 @@ import trio
 from mqcore.abc import Link, Listener, Notice, StorageBackend, StorageContext, Transport
 from mqcore.broker._admin import OPERATIONS
 from mqcore.broker._connection import ClientConnection
-from mqcore.broker._flusher import Flusher
+from mqcore.broker._group_commit import GroupCommit
 from mqcore.broker._partition import Partition
 from mqcore.broker._sessions import Sessions
 from mqcore.broker._topics import Topic, Topics
 from mqcore.broker._window import UnflushedTotal
 from mqcore.config import BrokerConfig, TopicConfig, build_of
-from mqcore.errors import CommandNotPossible, FlushFailedError, MqcoreError, OutcomeUnknown, RejectedError
+from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, OutcomeUnknownError, RejectedError
 from mqcore.guarantees import check_available, check_build, raise_refusals
 from mqcore.log import LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
 from mqcore.ports import Ports
@@ -84,7 +84,7 @@ class Broker:
             report=report,
             stopped=self._logs_stopped,
         )
-        self.flusher = Flusher(self.store, ports.clock.monotonic_us)
+        self.flusher = GroupCommit(self.store, ports.clock.monotonic_us)
         self.topics = Topics(MetadataLog(self.store), config.limits, ports, report)
         self._stop = trio.Event()
         self._accepting = trio.CancelScope()
@@ -142,7 +142,7 @@ class Broker:
         known = {partition_log_name(topic.id, index) for topic in topics for index in range(topic.partitions)}
         unknown = [name for name in await self.store.list_logs() if name not in known]
         if unknown:
-            shown = unknown[: self.limits.unknown_log_names_max]
+            shown = unknown[: self.limits.log_names_reported_max]
             text = f"{len(unknown)} logs belong to no topic; they are kept as they are"
             self.report(Notice("unknown-logs", text, {"logs": shown}))
 
@@ -202,7 +202,7 @@ class Broker:
                 if stalled is not None:
                     code, reason = stalled
                     self.report(Notice("connection-stalled", f"{connection.peer.address} is let go: {reason}"))
-                    await connection.let_go(code, reason)
+                    await connection.close_stalled(code, reason)
 
     async def _drain(self) -> None:
         with trio.move_on_after(self.limits.drain_grace_ms / 1000):
@@ -247,7 +247,7 @@ class Broker:
             raise RejectedError(text, code=Code.UNKNOWN_PARTITION, name=Code.UNKNOWN_PARTITION.label)
         doubt = self.topics.in_doubt.get(topic_id)
         if doubt is not None:
-            raise OutcomeUnknown(f"topic {topic.name!r} may be deleted, which a restart will tell: {doubt}")
+            raise OutcomeUnknownError(f"topic {topic.name!r} may be deleted, which a restart will tell: {doubt}")
         return topic
 
     def _partition_of(self, topic: Topic, log: PartitionLog) -> Partition:
@@ -282,7 +282,7 @@ class Broker:
         for partition in self.partitions.values():
             if partition.log.failed is not None:
                 partition.stop(partition.log.failed)
-        facts = {"logs": names[: self.limits.unknown_log_names_max]}
+        facts = {"logs": names[: self.limits.log_names_reported_max]}
         self.report(Notice("logs-stopped", f"{len(names)} logs stopped, such as {names[0]}: {error}", facts))
 
     def topic_altered(self, topic: Topic) -> None:
@@ -299,7 +299,7 @@ class Broker:
     async def remove_logs(self, topic_id: bytes) -> None:
         """Remove the logs of a deleted topic and note that they are gone; done again after a crash in between."""
         prefix = f"{topic_id.hex()}-"
-        await self.retire_partitions(topic_id, CommandNotPossible("the topic was deleted"))
+        await self.retire_partitions(topic_id, CommandNotPossibleError("the topic was deleted"))
         for name in await self.store.list_logs():
             if name.startswith(prefix):
                 await self.store.delete_log(name)

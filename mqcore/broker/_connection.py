@@ -21,7 +21,7 @@ from mqcore.errors import (
     CorruptionError,
     FlushFailedError,
     MqcoreError,
-    OutcomeUnknown,
+    OutcomeUnknownError,
     RefusedError,
     RejectedError,
     RemoteProtocolError,
@@ -139,19 +139,19 @@ class ClientConnection:
                 await outbox.room()
                 if size == 0:
                     return
-                self._rest_if_quiet(size)
+                self._shrink_if_quiet(size)
         except RemoteProtocolError as error:
             await self._append_sends()
             await self.refuse(error.code, str(error))
 
-    def _rest_if_quiet(self, received: int) -> None:
+    def _shrink_if_quiet(self, received: int) -> None:
         """Give a large receive buffer up once the connection has had little to say for a while."""
         if received >= _LARGE_RECEIVE_BYTES:
             self._small_receives = 0
         else:
             self._small_receives += 1
             if self._small_receives > _SMALL_RECEIVES_MAX:
-                self._connection.rest()
+                self._connection.shrink_buffer()
 
     def _account_for_buffer(self) -> None:
         """Keep the sum of all receive buffers within its limit: who would exceed it is turned away."""
@@ -280,7 +280,7 @@ class ClientConnection:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(1):
                 await self.outbox.flush()
 
-    async def let_go(self, code: Code, reason: str) -> None:
+    async def close_stalled(self, code: Code, reason: str) -> None:
         """End the connection of a peer that stalled; it is told why unless it does not even read."""
         if self.outbox.sending_since is None:
             await self.refuse(code, reason)
@@ -318,7 +318,7 @@ def _code_of(error: MqcoreError) -> int:
         return Code.REFUSED
     if isinstance(error, ConfigurationError):
         return Code.INVALID_REQUEST
-    if isinstance(error, OutcomeUnknown | FlushFailedError):
+    if isinstance(error, OutcomeUnknownError | FlushFailedError):
         return Code.APPEND_FAILED
     if isinstance(error, StorageError):
         return {"full": Code.STORAGE_FULL, "too-many-files": Code.TOO_MANY_FILES}.get(error.kind, Code.STORAGE_STOPPED)

@@ -16,7 +16,7 @@ import trio
 from mqcore.abc import Notice
 from mqcore.batch import BatchHeader
 from mqcore.broker._window import AsyncWindow, UnflushedTotal
-from mqcore.errors import MqcoreError, OutcomeUnknown, StorageError
+from mqcore.errors import MqcoreError, OutcomeUnknownError, StorageError
 from mqcore.guarantees import AsyncFlush, FlushPolicy, Level, NoFlush, SyncFlush
 from mqcore.log import (
     ACCEPT,
@@ -171,7 +171,7 @@ class Partition:
             await self._turn()
         self._appending = True
         try:
-            accepted = self._judge(sends)
+            accepted = self._deduplicate(sends)
             if accepted:
                 await self._append_accepted(accepted)
         finally:
@@ -188,7 +188,7 @@ class Partition:
         while self._turns:
             self._turns.popleft().set()
 
-    def _judge(self, sends: Sequence[Send]) -> list[Send]:
+    def _deduplicate(self, sends: Sequence[Send]) -> list[Send]:
         """Answer retries and what the producer table refuses; return what is to be appended."""
         if self.failure is not None:
             for send in sends:
@@ -207,7 +207,7 @@ class Partition:
     async def _append_accepted(self, sends: list[Send]) -> None:
         try:
             base_offsets = await self.log.append([IncomingBatch(send.header, send.data) for send in sends])
-        except (StorageError, OutcomeUnknown) as error:
+        except (StorageError, OutcomeUnknownError) as error:
             if self.log.failed is not None:
                 self.stop(self.log.failed)
             elif not self._is_refusing:
@@ -394,8 +394,8 @@ def _refusal_of(verdict: Verdict) -> tuple[Code, str, dict[str, object]]:
     return code, text, facts
 
 
-def _storage_code(error: StorageError | OutcomeUnknown) -> Code:
-    if isinstance(error, OutcomeUnknown) or error.appended:
+def _storage_code(error: StorageError | OutcomeUnknownError) -> Code:
+    if isinstance(error, OutcomeUnknownError) or error.appended:
         return Code.APPEND_FAILED
     if error.kind == "full":
         return Code.STORAGE_FULL

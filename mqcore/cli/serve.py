@@ -23,7 +23,7 @@ from mqcore.cli.shell import (
     write_json,
     write_line,
 )
-from mqcore.errors import CommandNotPossible, RefusedError
+from mqcore.errors import CommandNotPossibleError, RefusedError
 
 if TYPE_CHECKING:
     from mqcore.abc import Notice
@@ -71,7 +71,7 @@ def _check_open_files() -> None:
 
     allowed = system_ports().files.open_files_max()
     if allowed < OPEN_FILES_MIN:
-        raise CommandNotPossible(
+        raise CommandNotPossibleError(
             f"this process may open {allowed} files, and a broker needs {OPEN_FILES_MIN}: raise the limit (ulimit -n)"
         )
 

@@ -4,9 +4,9 @@ from mqcore.client._admin import Admin
 from mqcore.client._client import Client, connect
 from mqcore.client._consumer import ConsumedBatch, Consumer, Message
 from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptions
+from mqcore.client._partition_queue import Loss
+from mqcore.client._pending_batch import Receipt
 from mqcore.client._producer import Delivery, Producer
-from mqcore.client._sequencer import Loss
-from mqcore.client._shipment import Receipt
 
 __all__ = [
     "Admin",

@@ -20,8 +20,8 @@ from mqcore.abc import Codec
 from mqcore.batch import encode_batch
 from mqcore.client._backoff import Backoff
 from mqcore.client._options import ProducerOptions
-from mqcore.client._sequencer import Loss, PartitionQueue, QueueSettings
-from mqcore.client._shipment import Receipt, Shipment, ShipmentState
+from mqcore.client._partition_queue import Loss, PartitionQueue, QueueSettings
+from mqcore.client._pending_batch import BatchState, PendingBatch, Receipt
 from mqcore.errors import ConfigurationError, RejectedError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
@@ -36,7 +36,7 @@ __all__ = ["Accumulator", "Part", "check_partition"]
 MESSAGE_OVERHEAD_BYTES = 64
 """What a message costs beside its payload, counted against the buffer."""
 
-Part = tuple[Shipment, int, int]
+Part = tuple[PendingBatch, int, int]
 """Messages of one call within a shipment: the shipment, the index of the first, their number."""
 
 
@@ -67,7 +67,7 @@ class Accumulator:
         self.partitions = partitions
         self.producer_id = producer_id
         self.options = options
-        self.completed: list[Shipment] = []
+        self.completed: list[PendingBatch] = []
         self.bytes_held = 0
         self._owner = owner
         self._now = now
@@ -78,7 +78,7 @@ class Accumulator:
         self._delivery_timeout = options.delivery_timeout_ms / 1000
         self._queues: dict[int, PartitionQueue] = {}
         self._active: deque[PartitionQueue] = deque()
-        self._by_age: deque[Shipment] = deque()
+        self._by_age: deque[PendingBatch] = deque()
         self._next_partition = source.randrange(partitions) if partitions else 0
         self._settings = QueueSettings(
             topic=topic,
@@ -185,7 +185,7 @@ class Accumulator:
             raise ValueError(f"{len(keys)} keys for {len(values)} values")
         for value, key in zip(values, keys, strict=True):
             self._check(value, key, None)
-        parts: dict[Shipment, Part] = {}
+        parts: dict[PendingBatch, Part] = {}
         for value, key in zip(values, keys, strict=True):
             shipment, index, _ = self.add(value, key, None, partition, policy)
             _, first, count = parts.get(shipment, (shipment, index, 0))
@@ -205,9 +205,9 @@ class Accumulator:
         self._sticky = self._queue(self._next_partition)
         return self._sticky
 
-    def _open(self, queue: PartitionQueue, policy: int | None, one_way: bool) -> Shipment:
+    def _open(self, queue: PartitionQueue, policy: int | None, one_way: bool) -> PendingBatch:
         now = self._now()
-        shipment = queue.open = Shipment(
+        shipment = queue.open = PendingBatch(
             queue,
             owner=self._owner,
             policy=self._policy if policy is None else policy,
@@ -249,7 +249,7 @@ class Accumulator:
     # sending
 
     def pump(
-        self, now: float, may_send: Callable[[int], bool], send: Callable[[Shipment], None], batch_bytes_max: int
+        self, now: float, may_send: Callable[[int], bool], send: Callable[[PendingBatch], None], batch_bytes_max: int
     ) -> float:
         """Hand every batch whose turn it is to ``send``, as far as ``may_send`` (of its size) allows.
 
@@ -294,20 +294,20 @@ class Accumulator:
                 self._list(queue)
 
     @property
-    def pending(self) -> list[Shipment]:
+    def pending(self) -> list[PendingBatch]:
         """Shipments whose outcome somebody still waits for, oldest first."""
         return [shipment for shipment in self._by_age if not shipment.is_settled and not shipment.one_way]
 
     # answers
 
-    def produced(self, shipment: Shipment, offset: int, epoch: int, level: int, duplicate: bool, node: str) -> None:
+    def produced(self, shipment: PendingBatch, offset: int, epoch: int, level: int, duplicate: bool, node: str) -> None:
         """Take in the acknowledgement of a batch: it holds from ``offset`` on, on ``node``, at ``level``."""
         queue = shipment.queue
         receipt = Receipt(self.topic, queue.partition, offset, Level(level), (node,), epoch, duplicate)
         queue.produced(shipment, receipt)
         self._answered(queue)
 
-    def failed(self, shipment: Shipment, code: int, text: str, facts: Mapping[str, object], now: float) -> None:
+    def failed(self, shipment: PendingBatch, code: int, text: str, facts: Mapping[str, object], now: float) -> None:
         """Take in the refusal of a batch, by its wire code."""
         shipment.queue.failed(shipment, code, text, facts, now)
         self._answered(shipment.queue)
@@ -329,7 +329,7 @@ class Accumulator:
     def deadline(self) -> float:
         """When the oldest unsettled shipment's time is over; infinity when there is none."""
         by_age = self._by_age
-        while by_age and (by_age[0].is_settled or by_age[0].state is ShipmentState.FINISHED):
+        while by_age and (by_age[0].is_settled or by_age[0].state is BatchState.FINISHED):
             by_age.popleft()
         return by_age[0].deadline if by_age else math.inf
 
@@ -347,7 +347,7 @@ class Accumulator:
 
     # callbacks of the queues
 
-    def _encode(self, shipment: Shipment, epoch: int, first_sequence: int) -> bytearray:
+    def _encode(self, shipment: PendingBatch, epoch: int, first_sequence: int) -> bytearray:
         try:
             return encode_batch(
                 shipment.values,
@@ -363,7 +363,7 @@ class Accumulator:
         except (ValueError, TypeError) as error:
             raise RejectedError(f"the batch cannot be encoded: {error}", name="malformed-batch") from error
 
-    def _release(self, shipment: Shipment) -> None:
+    def _release(self, shipment: PendingBatch) -> None:
         self.bytes_held -= shipment.size + MESSAGE_OVERHEAD_BYTES * len(shipment.values)
         shipment.data = None
 
@@ -375,7 +375,7 @@ def _frozen(data: Buffer, what: str) -> bytes:
     return bytes(data)
 
 
-def _add_columns(shipment: Shipment, key: Buffer | None, headers: MessageHeaders) -> None:
+def _add_columns(shipment: PendingBatch, key: Buffer | None, headers: MessageHeaders) -> None:
     """Keep key and headers of the newest message; those before it had none when the column is new."""
     before = len(shipment.values) - 1
     if key is not None and shipment.keys is None:

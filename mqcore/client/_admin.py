@@ -15,8 +15,8 @@ class Admin:
     """Requests to the broker that are not about messages.
 
     Results are the JSON values of docs/protocol.md. Every method raises ``RejectedError`` (``name`` and ``code`` say
-    why), ``RequestFailed`` and ``NotReachedError``; those that change something also ``OutcomeUnknown``, as when the
-    connection broke before the answer. If cancelled, the request may have been carried out.
+    why), ``RequestFailedError`` and ``NotReachedError``; those that change something also ``OutcomeUnknownError``, as
+    when the connection broke before the answer. If cancelled, the request may have been carried out.
     """
 
     def __init__(self, session: Session) -> None:

@@ -186,7 +186,7 @@ class Consumer:
             offset, epoch = to[number] if isinstance(to, dict) else await self._find(to, number)
             if self._batch is not None and self._batch.partition == number:
                 self._forget_batch()
-            self._plan.seek(number, offset, epoch, is_loose=to == "start")
+            self._plan.seek(number, offset, epoch, follows_log_start=to == "start")
         await trio.lowlevel.checkpoint()
 
     async def _find(self, to: str | int | datetime, partition: int) -> tuple[int, int]:

@@ -30,22 +30,22 @@ _RESUME_FACTS: dict[int, str] = {Code.BELOW_START: "start_offset", Code.DAMAGED:
 class Cursor:
     """Where one partition is read: ``offset`` and ``epoch`` of the next message to deliver, and the fetch under way.
 
-    ``ask_offset`` runs ahead of ``offset`` by what was received and not yet delivered. ``is_loose``: the position is
-    wherever the log starts, so that a start which moved on is no gap.
+    ``ask_offset`` runs ahead of ``offset`` by what was received and not yet delivered. ``follows_log_start``: the
+    position is wherever the log starts, so that a start which moved on is no gap.
     """
 
-    __slots__ = ("ask_epoch", "ask_offset", "epoch", "is_loose", "offset", "partition", "request_id")
+    __slots__ = ("ask_epoch", "ask_offset", "epoch", "follows_log_start", "offset", "partition", "request_id")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.request_id: int | None = None
         self.place(0, 0)
 
-    def place(self, offset: int, epoch: int, *, is_loose: bool = False) -> None:
+    def place(self, offset: int, epoch: int, *, follows_log_start: bool = False) -> None:
         """Go on from a position; an answer that is on its way for another one will be dropped."""
         self.offset = self.ask_offset = offset
         self.epoch = self.ask_epoch = epoch
-        self.is_loose = is_loose
+        self.follows_log_start = follows_log_start
         self.request_id = None
 
 
@@ -99,13 +99,13 @@ class FetchPlan:
         self._asked.clear()
         self.chunks.clear()
         for cursor in self.cursors.values():
-            cursor.place(cursor.offset, cursor.epoch, is_loose=cursor.is_loose)
+            cursor.place(cursor.offset, cursor.epoch, follows_log_start=cursor.follows_log_start)
         self._idle = deque(self.cursors.values())
 
-    def seek(self, partition: int, offset: int, epoch: int, *, is_loose: bool = False) -> None:
+    def seek(self, partition: int, offset: int, epoch: int, *, follows_log_start: bool = False) -> None:
         """Go on from a position; what was received for the partition is dropped."""
         cursor = self.cursors[partition]
-        cursor.place(offset, epoch, is_loose=is_loose)
+        cursor.place(offset, epoch, follows_log_start=follows_log_start)
         self.chunks = deque(chunk for chunk in self.chunks if chunk.cursor is not cursor)
         self._idle.append(cursor)
 
@@ -125,7 +125,7 @@ class FetchPlan:
                     cursor.ask_epoch = chunk.header.epoch
         if not message.batches:
             cursor.offset = cursor.ask_offset
-        cursor.is_loose = False
+        cursor.follows_log_start = False
 
     def failed(self, message: Failed) -> None:
         """Take in a refusal: an error in ``chunks`` and the position after it, or another try after a pause."""
@@ -139,8 +139,8 @@ class FetchPlan:
         error: MqcoreError = error_for(code, message.text, dict(facts))
         target = facts.get(_RESUME_FACTS.get(code, "offset"))
         if isinstance(target, int) and code == Code.BELOW_START:
-            if cursor.is_loose:
-                cursor.place(target, 0, is_loose=True)
+            if cursor.follows_log_start:
+                cursor.place(target, 0, follows_log_start=True)
                 return
             error = self._missing(cursor, "retention", target, f"offsets {cursor.offset} to {target - 1} were trimmed")
         elif isinstance(target, int) and code == Code.DIVERGED:
@@ -153,7 +153,7 @@ class FetchPlan:
                 first_offset=max(cursor.offset, first) if isinstance(first, int) else cursor.offset, next_offset=target,
             )  # fmt: skip
         else:
-            cursor.place(cursor.offset, cursor.epoch, is_loose=cursor.is_loose)
+            cursor.place(cursor.offset, cursor.epoch, follows_log_start=cursor.follows_log_start)
             self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
             return
         # the position is left when the error is delivered: a stream that breaks before has told nobody
@@ -215,7 +215,7 @@ class FetchPlan:
             cursor.offset, cursor.epoch = chunk.header.end_offset, chunk.header.epoch
         elif isinstance(chunk.error, BatchUndecodableError):
             cursor.offset, cursor.epoch = max(cursor.offset, chunk.error.next_offset), 0
-            cursor.is_loose = False
+            cursor.follows_log_start = False
         elif isinstance(chunk.error, MessagesMissingError):
             cursor.offset, cursor.epoch = chunk.error.position, 0
-            cursor.is_loose = False
+            cursor.follows_log_start = False

@@ -15,9 +15,9 @@ from mqcore.abc import Codec
 from mqcore.client._accumulator import Accumulator, Part
 from mqcore.client._bell import wait_in, wake
 from mqcore.client._options import ProducerOptions
-from mqcore.client._sequencer import Loss
+from mqcore.client._partition_queue import Loss
+from mqcore.client._pending_batch import PendingBatch, Receipt
 from mqcore.client._session import Session
-from mqcore.client._shipment import Receipt, Shipment
 from mqcore.client._stream import RequestStream
 from mqcore.ports import Buffer
 from mqcore.protocol import Failed, Message, Produce, Produced, SendPolicy
@@ -41,7 +41,7 @@ class Delivery:
 
     __slots__ = ("_count", "_index", "_shipment")
 
-    def __init__(self, shipment: Shipment, index: int, count: int) -> None:
+    def __init__(self, shipment: PendingBatch, index: int, count: int) -> None:
         self._shipment = shipment
         self._index = index
         self._count = count
@@ -58,14 +58,17 @@ class Delivery:
         return shipment.receipt is not None or shipment.error is not None
 
     def result(self) -> Receipt:
-        """Return the receipt; raises ``RejectedError``, ``OutcomeUnknown``, and ``RuntimeError`` before ``is_done``."""
+        """Return the receipt.
+
+        Raises ``RejectedError``, ``OutcomeUnknownError``, and ``RuntimeError`` before ``is_done``.
+        """
         return self._shipment.receipt_of(self._index, self._count)
 
     async def wait(self) -> Receipt:
         """Wait for the outcome and return the receipt. A checkpoint, unless the outcome is known already.
 
-        Raises ``RejectedError`` (nobody will ever read it) or ``OutcomeUnknown``. If cancelled, the outcome is unknown
-        to the caller; the message goes its way, and waiting again is allowed.
+        Raises ``RejectedError`` (nobody will ever read it) or ``OutcomeUnknownError``. If cancelled, the outcome is
+        unknown to the caller; the message goes its way, and waiting again is allowed.
         """
         shipment = self._shipment
         while shipment.receipt is None and shipment.error is None:
@@ -110,9 +113,9 @@ class Producer:
         self._stream: RequestStream | None = None
         self._lingers = options.linger_ms > 0
         # Deadlines beyond that are met by the session's own rounds.
-        self._is_hasty = options.delivery_timeout_ms < 2 * session.options.keepalive_ms
+        self._has_short_deadline = options.delivery_timeout_ms < 2 * session.options.keepalive_ms
         self._delivery_timeout_s = options.delivery_timeout_ms / 1000
-        self._is_lonely = True
+        self._last_batch_was_single = True
         self._refused_since, self._is_told = math.inf, False
         self._room_waiters: list[trio.lowlevel.Task] = []
         self._is_closed = False
@@ -147,8 +150,8 @@ class Producer:
 
         ``key`` picks the partition (crc32c(key) mod partitions) unless ``partition`` does; without either, batches take
         turns. ``policy`` says when it is acknowledged, by default as the producer's option. Raises ``RejectedError``
-        (nobody will ever read it), ``OutcomeUnknown`` (not answered within ``delivery_timeout_ms``; retries make no
-        duplicates). If cancelled, the outcome is unknown: the message may be sent all the same.
+        (nobody will ever read it), ``OutcomeUnknownError`` (not answered within ``delivery_timeout_ms``; retries make
+        no duplicates). If cancelled, the outcome is unknown: the message may be sent all the same.
         """
         accumulator = self._accumulator
         while not accumulator.has_room(len(value)):
@@ -160,7 +163,7 @@ class Producer:
         )
         session = self._session
         stream = session.stream
-        if self._is_lonely and not self._lingers and stream is not None and stream.is_idle:
+        if self._last_batch_was_single and not self._lingers and stream is not None and stream.is_idle:
             # Nobody to share a batch with: sent from here, without waking the writer.
             session.pump()
             await session.flush()
@@ -304,9 +307,9 @@ class Producer:
         again = accumulator.pump(now, stream.may_send, self._ask, stream.welcome.batch_bytes_max)
         if accumulator.completed or self._room_waiters:
             self._wake()
-        return min(again, accumulator.deadline) if self._is_hasty else again
+        return min(again, accumulator.deadline) if self._has_short_deadline else again
 
-    def _ask(self, shipment: Shipment) -> None:
+    def _ask(self, shipment: PendingBatch) -> None:
         stream = self._stream
         assert stream is not None
         assert shipment.data is not None
@@ -319,12 +322,12 @@ class Producer:
             )
             stream.ask(request, shipment)
 
-    def answered(self, shipment: Shipment, message: Message) -> None:
+    def answered(self, shipment: PendingBatch, message: Message) -> None:
         """Take in the answer to a batch."""
         accumulator = self._accumulator
         if isinstance(message, Produced):
             self._refused_since, self._is_told = math.inf, False
-            self._is_lonely = len(shipment.values) == 1
+            self._last_batch_was_single = len(shipment.values) == 1
             accumulator.produced(
                 shipment, message.base_offset, message.epoch, message.level, message.duplicate, self._node
             )

@@ -22,7 +22,7 @@ from mqcore.client._stream import RequestStream, greet
 from mqcore.errors import (
     BrokenLinkError,
     NotReachedError,
-    OutcomeUnknown,
+    OutcomeUnknownError,
     RemoteProtocolError,
     TransportError,
 )
@@ -196,7 +196,7 @@ class Session:
             for source in list(self.sources):
                 source.broken()
             for asker in list(stream.requests.values()):
-                if isinstance(asker, _Question):
+                if isinstance(asker, _PendingCall):
                     asker.broken()
             stream.requests.clear()
             wake(self._waiting_for_credit)
@@ -324,8 +324,8 @@ class Session:
         """Ask the broker for an administrative operation and return its result.
 
         ``is_repeatable``: it may be asked again when the connection breaks. Raises ``RejectedError``,
-        ``RequestFailed``, ``OutcomeUnknown`` (asked, no answer, and not repeatable), ``NotReachedError``. If cancelled,
-        it may have been done.
+        ``RequestFailedError``, ``OutcomeUnknownError`` (asked, no answer, and not repeatable), ``NotReachedError``. If
+        cancelled, it may have been done.
         """
         timeout = self.options.request_timeout_ms / 1000
         was_asked = False
@@ -335,7 +335,7 @@ class Session:
                 if not stream.may_send(len(operation) + 64 * len(arguments)):
                     await wait_in(self._waiting_for_credit)
                     continue
-                question = _Question()
+                question = _PendingCall()
                 was_asked = True
                 stream.ask(Call(stream.next_id(), operation, arguments), question)
                 await self.flush()
@@ -345,13 +345,13 @@ class Session:
                 if isinstance(answer, Failed):
                     raise error_for(answer.code, answer.text, dict(answer.facts))
                 if not is_repeatable:
-                    raise OutcomeUnknown(f"{operation}: the connection broke before the answer: was it done?")
+                    raise OutcomeUnknownError(f"{operation}: the connection broke before the answer: was it done?")
         if was_asked and not is_repeatable:
-            raise OutcomeUnknown(f"{operation}: no answer within {timeout:g} s: was it done?")
+            raise OutcomeUnknownError(f"{operation}: no answer within {timeout:g} s: was it done?")
         raise NotReachedError(f"{operation}: no answer within {timeout:g} s: is the broker reachable?")
 
 
-class _Question:
+class _PendingCall:
     """One call that waits for its answer."""
 
     def __init__(self) -> None:

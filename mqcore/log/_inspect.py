@@ -14,7 +14,7 @@ import attrs
 
 from mqcore.abc import Log, Notice, StorageBackend
 from mqcore.batch import HEADER_BYTES, unpack_header
-from mqcore.errors import CommandNotPossible, CorruptionError, MqcoreError, StorageError
+from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
 from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_state
 from mqcore.log._identity import Identity, IdentityLog
@@ -95,7 +95,7 @@ class StorageInspection:
 
         Raises ``StorageError``, ``CorruptionError``.
         """
-        with contextlib.suppress(CommandNotPossible):
+        with contextlib.suppress(CommandNotPossibleError):
             self.beside_broker = await self._backend.open_readonly()
         if not self.beside_broker:
             await self._backend.open()

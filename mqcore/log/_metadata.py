@@ -84,7 +84,7 @@ class MetadataLog:
     async def _append(self, batch: bytearray) -> int:
         log = self._store.metadata
         async with self._lock:
-            base_offsets = await log.append_own([IncomingBatch(unpack_header(batch), batch)])
+            base_offsets = await log.append_control([IncomingBatch(unpack_header(batch), batch)])
             await self._store.flush([log])
         return base_offsets[0]
 

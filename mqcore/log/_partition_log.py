@@ -12,7 +12,7 @@ import trio
 
 from mqcore.abc import Log, Notice
 from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, stamp, unpack_header
-from mqcore.errors import CorruptionError, OutcomeUnknown, StorageError
+from mqcore.errors import CorruptionError, OutcomeUnknownError, StorageError
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts, pack_epoch_batch
 from mqcore.log._producers import Verdict
@@ -100,15 +100,15 @@ class PartitionLog(ReadableLog):
         epoch batch. Bodies, sizes and sequences have been checked by the caller (``check``).
 
         Raises ``StorageError`` with ``appended`` False when nothing is in the log: before any byte, or after a durable
-        truncation to where it began; the log and its producers are as before. Raises ``OutcomeUnknown`` when even that
-        failed, and sets ``failed``. If cancelled, nothing is in the log either (it was cut off again).
+        truncation to where it began; the log and its producers are as before. Raises ``OutcomeUnknownError`` when even
+        that failed, and sets ``failed``. If cancelled, nothing is in the log either (it was cut off again).
         """
         for header, data in batches:
             if header.attributes & ATTRIBUTE_CONTROL or header.size != len(data) or header.count < 1:
                 raise ValueError(f"log {self.name}: not a batch of a producer, or not all of it: {header}")
-        return await self.append_own(batches)
+        return await self.append_control(batches)
 
-    async def append_own(self, batches: Sequence[IncomingBatch]) -> list[int]:
+    async def append_control(self, batches: Sequence[IncomingBatch]) -> list[int]:
         """``append`` for the broker's own batches too: control batches, which nobody is served."""
         if self._busy:
             self._refuse_busy()
@@ -136,7 +136,7 @@ class PartitionLog(ReadableLog):
                 self._enter_reign(opening, now_ms)
             position = state.end_position
             for (header, _), base_offset in zip(batches, base_offsets, strict=True):
-                state.take(position, header, base_offset, now_ms)
+                state.apply(position, header, base_offset, now_ms)
                 position += header.size
             if position >= self._checkpoint_at:
                 await self._checkpoint()
@@ -147,7 +147,7 @@ class PartitionLog(ReadableLog):
     async def open_reign(self) -> None:
         """Append the epoch batch of this reign if it is not in the log yet. Raises as ``append``."""
         if not self._reign_open:
-            await self.append_own(())
+            await self.append_control(())
 
     def _epoch_batch(self, now_ms: int) -> bytearray:
         """The batch that opens this reign at the log's end."""
@@ -163,7 +163,7 @@ class PartitionLog(ReadableLog):
         state = self._state
         reign = self._context.reign
         state.open_epoch(reign.number, reign.reign_id, state.end_position, state.end_offset)
-        state.take(state.end_position, unpack_header(opening), state.end_offset, now_ms)
+        state.apply(state.end_position, unpack_header(opening), state.end_offset, now_ms)
         self._reign_open = True
 
     async def _append_bytes(self, chunks: Sequence[bytearray | memoryview]) -> None:
@@ -191,7 +191,7 @@ class PartitionLog(ReadableLog):
                 kind="io",
                 position=position,
             )
-            raise OutcomeUnknown(str(self.failed))
+            raise OutcomeUnknownError(str(self.failed))
 
     async def _undo(self, error: BaseException) -> None:
         """Cut off what an append may have left, so that it may be called rejected; else the log stops."""
@@ -211,7 +211,7 @@ class PartitionLog(ReadableLog):
             )
             if not isinstance(second, Exception):
                 raise
-            raise OutcomeUnknown(str(self.failed)) from second
+            raise OutcomeUnknownError(str(self.failed)) from second
 
     def _refuse_busy(self) -> NoReturn:
         raise trio.BusyResourceError(f"log {self.name} is being appended to, truncated or trimmed by another task")

@@ -102,7 +102,7 @@ class BatchScanner:
             except CorruptionError as error:
                 self.invalid = str(error)
                 return 0
-            state.take(position, header, header.base_offset, header.appended_ms)
+            state.apply(position, header, header.base_offset, header.appended_ms)
             self.batches += 1
             at += header.size
         return HEADER_BYTES
@@ -124,7 +124,7 @@ class BatchScanner:
                 )
             state.open_epoch(facts.number, facts.reign_id, position, header.base_offset)
         elif state.epoch_free:
-            state.meet_epoch(header.epoch, position, header.base_offset)
+            state.apply_unopened_epoch(header.epoch, position, header.base_offset)
         else:
             raise CorruptionError(f"epoch {header.epoch} was not opened", where=self._where)
 

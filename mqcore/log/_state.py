@@ -57,7 +57,7 @@ class LogState:
         self.producers = ProducerTable(limits)
         self.damages: dict[int, Damage] = {}
 
-    def take(self, position: int, header: BatchHeader, base_offset: int, appended_ms: int) -> None:
+    def apply(self, position: int, header: BatchHeader, base_offset: int, appended_ms: int) -> None:
         """Take in the batch at ``position``: the next one, appended or met."""
         index = self.index
         if position >= index.fine_at:
@@ -84,7 +84,7 @@ class LogState:
         self.epoch_free = False
         self.history.note(number, reign_id, position, offset)
 
-    def meet_epoch(self, number: int, position: int, offset: int) -> None:
+    def apply_unopened_epoch(self, number: int, position: int, offset: int) -> None:
         """Take in a batch of an epoch whose opening is gone."""
         if number > self.epoch:
             self.open_epoch(number, UNKNOWN_REIGN, position, offset)

@@ -20,7 +20,7 @@ from mqcore.protocol._messages import (
     Welcome,
 )
 from mqcore.protocol._state import TRANSITIONS, Role, State
-from mqcore.protocol.codes import Code, RequestFailed, error_for
+from mqcore.protocol.codes import Code, RequestFailedError, error_for
 
 __all__ = [
     "VERSION_MAX",
@@ -40,7 +40,7 @@ __all__ = [
     "Pong",
     "Produce",
     "Produced",
-    "RequestFailed",
+    "RequestFailedError",
     "Result",
     "Role",
     "SendPolicy",

@@ -134,7 +134,7 @@ class Connection:
         """
         self._move_to(bytearray(max(len(self._buffer), self._needed if self._needed <= len(self._buffer) else 0)))
 
-    def rest(self) -> None:
+    def shrink_buffer(self) -> None:
         """Go back to a small receive buffer, when nothing is pending: a connection at rest costs little memory."""
         if self._filled == self._parsed and len(self._buffer) > _BUFFER_BYTES_FIRST:
             self._move_to(bytearray(_BUFFER_BYTES_FIRST))

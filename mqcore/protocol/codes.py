@@ -9,16 +9,16 @@ from __future__ import annotations
 import enum
 
 from mqcore.errors import (
-    CommandNotPossible,
+    CommandNotPossibleError,
     ConfigurationError,
     MqcoreError,
-    OutcomeUnknown,
+    OutcomeUnknownError,
     RefusedError,
     RejectedError,
     RemoteProtocolError,
 )
 
-__all__ = ["Code", "RequestFailed", "error_for"]
+__all__ = ["Code", "RequestFailedError", "error_for"]
 
 
 class Code(enum.IntEnum):
@@ -93,7 +93,7 @@ _RETRYABLE = frozenset(
 )
 
 
-class RequestFailed(CommandNotPossible):
+class RequestFailedError(CommandNotPossibleError):
     """A request was answered with a code of the 300s or an administrative refusal.
 
     ``code`` is the wire code, ``name`` its label, ``facts`` what the peer told with it (such as offsets).
@@ -118,7 +118,7 @@ def error_for(code: int, message: str, facts: dict[str, object] | None = None) -
             message, code=code, name=known.label if known else str(code), retryable=bool(known and known.retryable)
         )
     if 200 <= code < 300:
-        return OutcomeUnknown(message)
+        return OutcomeUnknownError(message)
     if 300 <= code < 400:
-        return RequestFailed(message, code=code, facts=facts)
+        return RequestFailedError(message, code=code, facts=facts)
     return RemoteProtocolError(message, code=code)

@@ -16,7 +16,7 @@ from mqcore.ports import File, FileSystem
 from mqcore_mmap._errors import is_full
 from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._handles import Handles
-from mqcore_mmap._header import SECTOR_BYTES, Identity, encode_static
+from mqcore_mmap._header import SECTOR_BYTES, SegmentIdentity, encode_static
 from mqcore_mmap._journal import BLOCK_BYTES, JournalFile, Range
 from mqcore_mmap._segment import Segment, write_zeros
 
@@ -227,8 +227,8 @@ class Journal:
         """Write from the journal what a closed descriptor had written: its errors would not be told to this one."""
         by_place = {(segment.uid, segment.base): (segment, file) for segment, file in segments.items()}
         for segment, file in segments.items():
-            if segment.is_born:
-                identity = Identity(self._storage_id, segment.uid, segment.name, segment.base, segment.was_used)
+            if segment.is_unnamed:
+                identity = SegmentIdentity(self._storage_id, segment.uid, segment.name, segment.base, segment.was_used)
                 file.pwritev([encode_static(identity, self._storage_id)[:SECTOR_BYTES]], 0)
         for ranges in journal.sets():
             for item in ranges:

@@ -16,9 +16,9 @@ from mqcore.ports import File, Mapping
 from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import storage_error
-from mqcore_mmap._flusher import Flusher, Job, Plan
+from mqcore_mmap._flusher import FlushPlanner, Job, Plan
 from mqcore_mmap._handles import Handles
-from mqcore_mmap._header import Identity
+from mqcore_mmap._header import SegmentIdentity
 from mqcore_mmap._layout import Layout
 from mqcore_mmap._log import MmapLog
 from mqcore_mmap._recovery import RECOVERY_FILES, Found, Recovered
@@ -70,7 +70,7 @@ class Engine:
         self._journal = Journal(
             ports.files, self.files, self.handles, layout.storage_id, recovered.journals, options.journal_bytes
         )
-        self._flusher = Flusher(
+        self._flusher = FlushPlanner(
             ports.files,
             self.files,
             self.handles,
@@ -93,9 +93,9 @@ class Engine:
         """A random identity for a new log."""
         return self._random.getrandbits(128).to_bytes(16, "little")
 
-    def bear(self, identity: Identity, needed: int, busy: bool, durable_end: int) -> Segment:
-        """Make a segment; see ``SegmentFiles.bear``. The filler's thread."""
-        segment = self.files.bear(identity, needed, busy=busy)
+    def create(self, identity: SegmentIdentity, needed: int, busy: bool, durable_end: int) -> Segment:
+        """Make a segment; see ``SegmentFiles.create``. The filler's thread."""
+        segment = self.files.create(identity, needed, busy=busy)
         if busy and segment.file is not None:
             segment.write_mark(segment.file, durable_end)
         return segment
@@ -391,7 +391,7 @@ class Engine:
 
     def _forget(self, log: MmapLog) -> None:
         if log.segments:
-            self.found[log.name] = [Found(item.path, item.base, item.is_born) for item in log.segments]
+            self.found[log.name] = [Found(item.path, item.base, item.is_unnamed) for item in log.segments]
         else:
             self.found.pop(log.name, None)
         log.close()

@@ -15,7 +15,7 @@ import attrs
 from mqcore.ports import File, FileSystem
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import storage_error
-from mqcore_mmap._header import HEADER_BYTES, Identity, encode_static
+from mqcore_mmap._header import HEADER_BYTES, SegmentIdentity, encode_static
 from mqcore_mmap._layout import Layout
 from mqcore_mmap._segment import Segment, write_zeros
 
@@ -35,19 +35,19 @@ class SegmentFiles:
         self._ready: deque[tuple[str, int, bool]] = deque()  # path, bytes, whether it was used before
         self.preparing = False
 
-    def bear(self, identity: Identity, needed: int, *, busy: bool) -> Segment:
+    def create(self, identity: SegmentIdentity, needed: int, *, busy: bool) -> Segment:
         """Make a segment with room for ``needed`` bytes and return it, open. Not durable; it has no name yet.
 
         A ``busy`` log, one that has filled a segment before, gets a ready file if there is one.
         Raises ``StorageError``; then nothing is left behind.
         """
         if busy:
-            segment = self._bear_from_ready(identity, needed)
+            segment = self._create_from_ready(identity, needed)
             if segment is not None:
                 return segment
         path = self._names.born(next(self._numbers))
         capacity = max(self._options.segment_bytes, needed)
-        segment = Segment(identity, path, is_born=True, allocated=0, capacity=capacity)
+        segment = Segment(identity, path, is_unnamed=True, allocated=0, capacity=capacity)
         first = min(self._options.first_extent_bytes, capacity)
         size = segment.next_extent(needed, first, self._options.extent_bytes_max)
         try:
@@ -59,7 +59,7 @@ class SegmentFiles:
             raise storage_error(error, "make segment", path, position=identity.base) from error
         return segment
 
-    def _bear_from_ready(self, identity: Identity, needed: int) -> Segment | None:
+    def _create_from_ready(self, identity: SegmentIdentity, needed: int) -> Segment | None:
         try:
             old_path, allocated, used = self._ready.popleft()
         except IndexError:
@@ -72,7 +72,7 @@ class SegmentFiles:
         segment = Segment(
             identity,
             path,
-            is_born=True,
+            is_unnamed=True,
             allocated=allocated,
             capacity=self._options.segment_bytes,
         )
@@ -102,7 +102,7 @@ class SegmentFiles:
         path = self._names.segment(segment.name, segment.base)
         self._files.rename(segment.path, path)
         segment.path = path
-        segment.is_born = False
+        segment.is_unnamed = False
 
     def give_names(self, segments: Iterable[Segment]) -> None:
         """Rename what is born of ``segments``, in order, durably.
@@ -110,7 +110,7 @@ class SegmentFiles:
         Of two segments of one log the second must never be there without the first: both are made to last under the
         names that they have before either is renamed.
         """
-        born = [segment for segment in segments if segment.is_born]
+        born = [segment for segment in segments if segment.is_unnamed]
         if not born:
             return
         if len({segment.uid for segment in born}) < len(born):

@@ -24,7 +24,7 @@ from mqcore_mmap._segment import Segment
 if TYPE_CHECKING:
     from mqcore_mmap._log import MmapLog
 
-__all__ = ["Flusher", "Job", "Plan"]
+__all__ = ["FlushPlanner", "Job", "Plan"]
 
 
 @attrs.define(eq=False)
@@ -62,13 +62,13 @@ class Plan:
         return self.direct + self.journaled if self.direct else self.journaled
 
     def finish(self) -> None:
-        """Note in every log what is durable now, after ``Flusher.execute`` has ended. Any thread."""
+        """Note in every log what is durable now, after ``FlushPlanner.execute`` has ended. Any thread."""
         if self.failure is None:
             for job in self.jobs:
                 job.log.flushed_to(job.end)
 
 
-class Flusher:
+class FlushPlanner:
     """See the module."""
 
     def __init__(

@@ -27,7 +27,7 @@ __all__ = [
     "HEADER_BYTES",
     "SECTOR_BYTES",
     "Header",
-    "Identity",
+    "SegmentIdentity",
     "decode_header",
     "encode_mark",
     "encode_static",
@@ -47,7 +47,7 @@ _CRC = struct.Struct("<I")
 
 
 @attrs.frozen
-class Identity:
+class SegmentIdentity:
     """What a segment belongs to: ``uid`` (16 bytes) is drawn when a log is made; ``base`` is its first position.
 
     ``was_used``: its file was used before, and what it held may still stand above what this use has written.
@@ -67,12 +67,12 @@ class Header:
     ``closed_end`` is the exact end after a clean stop.
     """
 
-    identity: Identity | None
+    identity: SegmentIdentity | None
     mark: int
     closed_end: int | None
 
 
-def encode_static(identity: Identity | None, storage_id: bytes) -> bytes:
+def encode_static(identity: SegmentIdentity | None, storage_id: bytes) -> bytes:
     """Return the whole header block of a new segment (of a free file when ``identity`` is None); no mark yet."""
     if identity is None:
         body = _STATIC.pack(_STATIC_MAGIC, VERSION, 0, storage_id, bytes(16), 0, 0)
@@ -113,7 +113,7 @@ def decode_header(block: bytes, where: str) -> Header:
     return Header(identity, mark, first[1] if closed and first is not None else None)
 
 
-def _decode_static(block: bytes, where: str) -> Identity | None:
+def _decode_static(block: bytes, where: str) -> SegmentIdentity | None:
     if len(block) < SECTOR_BYTES:
         raise CorruptionError(
             "segment header is cut off", where=where, expected=f"{HEADER_BYTES} bytes", found=f"{len(block)}"
@@ -133,10 +133,11 @@ def _decode_static(block: bytes, where: str) -> Identity | None:
         raise CorruptionError("segment of another version", where=where, expected=str(VERSION), found=str(version))
     if state == 0:
         return None
-    return Identity(storage_id, uid, block[_STATIC.size : end].decode("ascii", "replace"), base, was_used=state == 2)
+    name = block[_STATIC.size : end].decode("ascii", "replace")
+    return SegmentIdentity(storage_id, uid, name, base, was_used=state == 2)
 
 
-def _decode_mark(block: bytes, index: int, identity: Identity) -> tuple[int, int | None] | None:
+def _decode_mark(block: bytes, index: int, identity: SegmentIdentity) -> tuple[int, int | None] | None:
     start = (index + 1) * SECTOR_BYTES
     if len(block) < start + _MARK.size + _CRC.size:
         return None

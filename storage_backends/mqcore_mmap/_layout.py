@@ -27,7 +27,7 @@ from mqcore.ports import FileSystem, Lock, Ports
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._journal import encode_journal_header
 
-__all__ = ["Gone", "Layout", "Names", "is_in_use", "open_layout", "read_layout"]
+__all__ = ["Tombstone", "Layout", "Names", "is_in_use", "open_layout", "read_layout"]
 
 LAYOUT_NAME = "mqcore-mmap.layout"
 LOCK_NAME = "lock"
@@ -53,7 +53,7 @@ _OWN = frozenset(
 
 
 @attrs.frozen
-class Gone:
+class Tombstone:
     """A tombstone: segments of log ``uid`` with ``low <= base < high`` are gone."""
 
     uid: bytes
@@ -83,7 +83,7 @@ class Names:
         """Path of a file that waits to be used."""
         return f"{self.segments}/+free-{number:016x}"
 
-    def gone(self, gone: Gone) -> str:
+    def gone(self, gone: Tombstone) -> str:
         """Path of a tombstone."""
         return f"{self.segments}/+gone-{gone.uid.hex()}-{gone.low:016x}-{gone.high:016x}"
 
@@ -100,10 +100,10 @@ class Names:
         return (match[1], int(match[2], 16)) if match else None
 
     @staticmethod
-    def parse_gone(file_name: str) -> Gone | None:
+    def parse_tombstone(file_name: str) -> Tombstone | None:
         """The tombstone that a file name states, None if it is none."""
         match = _GONE.match(file_name)
-        return Gone(bytes.fromhex(match[1]), int(match[2], 16), int(match[3], 16)) if match else None
+        return Tombstone(bytes.fromhex(match[1]), int(match[2], 16), int(match[3], 16)) if match else None
 
 
 @attrs.define

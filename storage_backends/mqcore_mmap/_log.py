@@ -17,7 +17,7 @@ from mqcore.errors import StorageError
 from mqcore.ports import Buffer, File
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._flusher import Job
-from mqcore_mmap._header import Identity
+from mqcore_mmap._header import SegmentIdentity
 from mqcore_mmap._segment import Segment
 from mqcore_mmap._shield import run_shielded
 
@@ -200,12 +200,12 @@ class MmapLog(Log):
             if last.rewrite_pending:
                 self._prepare_segment(last, await engine.open(last))
             self._drop_pending()  # what is kept in memory is of one segment only
-        identity = Identity(engine.storage_id, self._uid, self.name, self._end)
+        identity = SegmentIdentity(engine.storage_id, self._uid, self.name, self._end)
         await engine.make_room()
         engine.handles.reserve()
         try:
             segment = await run_shielded(
-                engine.filler, engine.bear, identity, needed, bool(self.segments), self._durable_end
+                engine.filler, engine.create, identity, needed, bool(self.segments), self._durable_end
             )
             engine.handles.adopt(segment)
         finally:

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from mqcore.abc import Log
-from mqcore.errors import CommandNotPossible, CorruptionError, StorageError
+from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
 from mqcore.ports import Buffer, DeviceThread, FileSystem, Ports
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._header import HEADER_BYTES, decode_header, is_unwritten
@@ -85,8 +85,8 @@ class ReadonlyLog(Log):
         """Nothing is held open."""
         await trio.lowlevel.checkpoint()
 
-    def _refusal(self, action: str) -> CommandNotPossible:
-        return CommandNotPossible(f"cannot {action} log {self.name}: it is opened for reading beside its broker")
+    def _refusal(self, action: str) -> CommandNotPossibleError:
+        return CommandNotPossibleError(f"cannot {action} log {self.name}: it is opened for reading beside its broker")
 
 
 class ReadonlyStorage:

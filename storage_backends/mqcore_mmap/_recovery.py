@@ -15,9 +15,9 @@ from mqcore.errors import CorruptionError
 from mqcore.ports import File, FileSystem
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._files import SegmentFiles
-from mqcore_mmap._header import HEADER_BYTES, Header, Identity, decode_header, is_unwritten
+from mqcore_mmap._header import HEADER_BYTES, Header, SegmentIdentity, decode_header, is_unwritten
 from mqcore_mmap._journal import FoundRange, JournalFile
-from mqcore_mmap._layout import Gone, Layout, Names
+from mqcore_mmap._layout import Layout, Names, Tombstone
 from mqcore_mmap._segment import Segment
 
 RECOVERY_FILES = 100
@@ -32,7 +32,7 @@ class Found:
 
     path: str
     base: int
-    is_born: bool
+    is_unnamed: bool
     is_flushed: bool = False
 
 
@@ -85,7 +85,7 @@ class _Run:
         names = self.layout.names
         logs: dict[str, list[Found]] = {}
         free: list[str] = []
-        gone: list[Gone] = []
+        gone: list[Tombstone] = []
         born: list[str] = []
         for file_name in file_names:
             path = f"{names.segments}/{file_name}"
@@ -96,7 +96,7 @@ class _Run:
                     free.append(path)
                     continue
                 born.append(path)
-            elif (tombstone := Names.parse_gone(file_name)) is not None:
+            elif (tombstone := Names.parse_tombstone(file_name)) is not None:
                 gone.append(tombstone)
             else:
                 raise CorruptionError("a file that is no segment; move it elsewhere", where=path)
@@ -112,10 +112,10 @@ class _Run:
 
     def _drop_doubles(self, found: list[Found]) -> None:
         """Sort by base; of two files for one base keep the named one, else the younger: the other never counted."""
-        found.sort(key=lambda item: (item.base, item.is_born, item.path))
+        found.sort(key=lambda item: (item.base, item.is_unnamed, item.path))
         for earlier, later in list(itertools.pairwise(found)):
             if earlier.base == later.base:
-                dropped = earlier if earlier.is_born else later
+                dropped = earlier if earlier.is_unnamed else later
                 self._unlink(dropped.path)
                 found.remove(dropped)
 
@@ -142,13 +142,13 @@ class _Run:
                 if identity is None:
                     self._unlink(path)
                 else:
-                    found = Found(path, identity.base, is_born=True, is_flushed=True)
+                    found = Found(path, identity.base, is_unnamed=True, is_flushed=True)
                     logs.setdefault(identity.name, []).append(found)
         finally:
             for file in opened:
                 file.close()
 
-    def _finish_removal(self, gone: Gone, logs: dict[str, list[Found]]) -> None:
+    def _finish_removal(self, gone: Tombstone, logs: dict[str, list[Found]]) -> None:
         names = self.layout.names
         for found in logs.values():
             for item in [item for item in found if gone.low <= item.base < gone.high]:
@@ -235,8 +235,8 @@ class _Run:
                 f"log {item.name}: the segment at {item.base} is missing; restore it from a copy",
                 where=self.layout.names.segment(item.name, item.base),
             )
-        identity = Identity(self.layout.storage_id, item.uid, item.name, item.base)
-        segment = self.files.bear(identity, len(item.data), busy=False)
+        identity = SegmentIdentity(self.layout.storage_id, item.uid, item.name, item.base)
+        segment = self.files.create(identity, len(item.data), busy=False)
         if segment.file is not None:
             segment.file.close()
         found = Found(segment.path, item.base, True)
@@ -259,10 +259,10 @@ class _Run:
             finally:
                 for file in opened:
                     file.close()
-        born = [(target.found, target.segment()) for target in targets if target.found.is_born]
+        born = [(target.found, target.segment()) for target in targets if target.found.is_unnamed]
         self.files.give_names(segment for _, segment in born)
         for found, segment in born:
-            found.path, found.is_born = segment.path, False
+            found.path, found.is_unnamed = segment.path, False
 
 
 @attrs.define
@@ -270,11 +270,11 @@ class _Target:
     """A segment that the replay writes to."""
 
     found: Found
-    identity: Identity
+    identity: SegmentIdentity
     ranges: list[FoundRange] = attrs.field(factory=list)
 
     def segment(self) -> Segment:
-        return Segment(self.identity, self.found.path, is_born=self.found.is_born, allocated=0, capacity=0)
+        return Segment(self.identity, self.found.path, is_unnamed=self.found.is_unnamed, allocated=0, capacity=0)
 
     def write(self, file: File) -> None:
         """Write every range and state what they prove; a greater mark stays."""
@@ -318,7 +318,7 @@ def load_log(
             size = file.size()
         finally:
             file.close()
-        if item.is_born and not _continues(item, segments):
+        if item.is_unnamed and not _continues(item, segments):
             files.discard(item.path)  # nothing in it was ever flushed, and what it continued is not there
             files.flush_directory()
             continue
@@ -403,7 +403,7 @@ def _checked_segment(
     segment = Segment(
         identity,
         item.path,
-        is_born=item.is_born,
+        is_unnamed=item.is_unnamed,
         allocated=max(0, size - HEADER_BYTES),
         capacity=options.segment_bytes,
     )

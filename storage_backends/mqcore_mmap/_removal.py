@@ -16,7 +16,7 @@ import trio
 from mqcore.ports import File, FileSystem
 from mqcore_mmap._errors import is_scarcity, storage_error
 from mqcore_mmap._files import SegmentFiles
-from mqcore_mmap._layout import Gone, Names
+from mqcore_mmap._layout import Names, Tombstone
 from mqcore_mmap._segment import Segment, write_zeros
 from mqcore_mmap._shield import run_shielded
 
@@ -104,7 +104,7 @@ class Removal:
         for segment in removed:
             self._engine.handles.close(segment)
         paths = [segment.path for segment in removed]
-        gone = Gone(removed[0].uid, low, high)
+        gone = Tombstone(removed[0].uid, low, high)
         try:
             freed = await run_shielded(
                 self._engine.flush_thread, remove_files, self._filesystem, self._files, self._names, paths, gone
@@ -121,7 +121,7 @@ class Removal:
 
 
 def remove_files(
-    filesystem: FileSystem, files: SegmentFiles, names: Names, paths: Sequence[str], gone: Gone
+    filesystem: FileSystem, files: SegmentFiles, names: Names, paths: Sequence[str], gone: Tombstone
 ) -> list[str]:
     """Take the names from ``paths``, durably; return their new paths. Blocks.
 
@@ -158,7 +158,7 @@ def _trimmed(log: MmapLog, limit: int) -> list[Segment]:
     """Segments that lie whole below ``limit``; the first one left has to be on the disk under its name."""
     removed: list[Segment] = []
     for segment, following in itertools.pairwise(log.segments):
-        if following.base > limit or following.is_born:
+        if following.base > limit or following.is_unnamed:
             break
         removed.append(segment)
     return removed

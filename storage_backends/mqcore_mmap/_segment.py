@@ -15,7 +15,7 @@ from mqcore_mmap._header import (
     CHECKPOINT_SLOT,
     HEADER_BYTES,
     SECTOR_BYTES,
-    Identity,
+    SegmentIdentity,
     encode_mark,
 )
 from mqcore_mmap._journal import encode_place
@@ -42,12 +42,12 @@ class Segment:
 
     ``base``: first position. ``capacity``: positions it may hold. ``allocated``: how many of them are on the disk
     (set by the thread that fills). ``end``: position where the next segment begins, None while this is the last.
-    ``is_born``: has no name yet (cleared by the thread that names it). ``pins``: calls that need the descriptor now.
+    ``is_unnamed``: has no name yet (cleared by the thread that names it). ``pins``: calls that need the descriptor now.
     ``keep_open``: holds bytes that are nowhere else, so that only this descriptor can prove them flushed.
     ``dirty``: appended to since the last flush began. ``generation``: the last journal generation that has bytes of
     this segment. ``rewrite_pending``: the descriptor that appended the unflushed bytes was closed, so they are written
     again before another one flushes; ``rewrite_generation``: the same of bytes in journal generations up to this one.
-    ``was_used``: see ``Identity``. ``in_job``: a flush that is being prepared covers bytes of it.
+    ``was_used``: see ``SegmentIdentity``. ``in_job``: a flush that is being prepared covers bytes of it.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Segment:
         "filling",
         "generation",
         "in_job",
-        "is_born",
+        "is_unnamed",
         "keep_open",
         "mapped",
         "mapping",
@@ -76,13 +76,15 @@ class Segment:
         "was_used",
     )
 
-    def __init__(self, identity: Identity, path: str, *, is_born: bool, allocated: int, capacity: int) -> None:
+    def __init__(
+        self, identity: SegmentIdentity, path: str, *, is_unnamed: bool, allocated: int, capacity: int
+    ) -> None:
         self.name = identity.name
         self.uid = identity.uid
         self.base = identity.base
         self.path = path
         self.place = encode_place(identity.uid, identity.base, identity.name)
-        self.is_born = is_born
+        self.is_unnamed = is_unnamed
         self.allocated = allocated
         self.capacity = max(capacity, allocated)
         self.end: int | None = None

@@ -14,9 +14,9 @@ from mqcore.batch import BatchHeader, decode_batch, unpack_header
 from mqcore.client._accumulator import Accumulator
 from mqcore.client._backoff import Backoff
 from mqcore.client._options import ProducerOptions
-from mqcore.client._sequencer import Loss
-from mqcore.client._shipment import Shipment
-from mqcore.errors import ConfigurationError, OutcomeUnknown, RejectedError
+from mqcore.client._partition_queue import Loss
+from mqcore.client._pending_batch import PendingBatch
+from mqcore.errors import ConfigurationError, OutcomeUnknownError, RejectedError
 from mqcore.limits import Limits
 from mqcore.log import ACCEPT, Duplicate, Fenced, Gap, ProducerTable
 from mqcore.protocol import Code
@@ -29,7 +29,7 @@ class Wire:
 
     def __init__(self, partitions: int = 1, **options: Any) -> None:
         self.now = 0.0
-        self.sent: list[Shipment] = []
+        self.sent: list[PendingBatch] = []
         self.losses: list[Loss] = []
         self.credit = 1_000
         self.accumulator = Accumulator(
@@ -45,29 +45,29 @@ class Wire:
             lost=self.losses.append,
         )
 
-    def add(self, value: bytes, key: bytes | None = None, **arguments: Any) -> Shipment:
+    def add(self, value: bytes, key: bytes | None = None, **arguments: Any) -> PendingBatch:
         part = self.accumulator.add(value, key, None, arguments.pop("partition", None), **arguments)
         return part[0]
 
-    def pump(self) -> list[Shipment]:
+    def pump(self) -> list[PendingBatch]:
         before = len(self.sent)
         room = lambda size: len(self.sent) - before < self.credit  # noqa: E731
         self.again = self.accumulator.pump(self.now, room, self.sent.append, 1_000_000)
         return self.sent[before:]
 
-    def acknowledge(self, shipment: Shipment, offset: int = 0) -> None:
+    def acknowledge(self, shipment: PendingBatch, offset: int = 0) -> None:
         self.accumulator.produced(shipment, offset, 1, 2, False, "node")
 
-    def fail(self, shipment: Shipment, code: Code, **facts: object) -> None:
+    def fail(self, shipment: PendingBatch, code: Code, **facts: object) -> None:
         self.accumulator.failed(shipment, code, "refused", facts, self.now)
 
 
-def header_of(shipment: Shipment) -> BatchHeader:
+def header_of(shipment: PendingBatch) -> BatchHeader:
     assert shipment.data is not None
     return unpack_header(shipment.data)
 
 
-def values_of(shipment: Shipment) -> list[bytes]:
+def values_of(shipment: PendingBatch) -> list[bytes]:
     assert shipment.data is not None
     return decode_batch(shipment.data, LIMITS).values
 
@@ -268,7 +268,7 @@ def test_time_over_what_never_left_is_rejected_and_what_may_have_arrived_is_unkn
     wire.now = 1.0
     assert wire.accumulator.deadline == 1.0
     wire.accumulator.expire(1.0)
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknownError):
         first.receipt_of(0)
     with pytest.raises(RejectedError, match="never sent"):
         second.receipt_of(0)
@@ -278,7 +278,7 @@ def test_time_over_what_never_left_is_rejected_and_what_may_have_arrived_is_unkn
     wire.acknowledge(first)
     assert wire.pump() == [third]
     assert header_of(third).first_sequence == 1
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknownError):
         first.receipt_of(0)
 
 
@@ -289,7 +289,7 @@ def test_a_refusal_after_an_attempt_in_doubt_is_unknown_and_not_rejected() -> No
     wire.accumulator.broken()
     wire.pump()
     wire.fail(shipment, Code.UNKNOWN_TOPIC)
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknownError):
         shipment.receipt_of(0)
 
 
@@ -328,13 +328,13 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
     table = ProducerTable(LIMITS)
     log: list[bytes] = []
     refused: set[bytes] = set()
-    on_the_way: list[tuple[Shipment, bytes]] = []
-    late: list[tuple[Shipment, bytes]] = []  # still arrives, although the connection that carried it is gone
-    replies: list[tuple[Shipment, Code | None, object]] = []
-    shipments: list[Shipment] = []
+    on_the_way: list[tuple[PendingBatch, bytes]] = []
+    late: list[tuple[PendingBatch, bytes]] = []  # still arrives, although the connection that carried it is gone
+    replies: list[tuple[PendingBatch, Code | None, object]] = []
+    shipments: list[PendingBatch] = []
     numbers = iter(range(1_000_000))
 
-    def arrive(shipment: Shipment, batch: bytes) -> None:
+    def arrive(shipment: PendingBatch, batch: bytes) -> None:
         header = unpack_header(batch)
         verdict = table.check(header)
         if isinstance(verdict, Duplicate):

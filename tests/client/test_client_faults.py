@@ -15,7 +15,7 @@ import trio.testing
 import mqcore
 from mqcore.abc import ByteStream, Link
 from mqcore.client import Client
-from mqcore.errors import OutcomeUnknown, RejectedError
+from mqcore.errors import OutcomeUnknownError, RejectedError
 from mqcore.registry import create_transport
 
 
@@ -194,7 +194,7 @@ def test_a_send_that_may_have_arrived_ends_unknown_and_one_that_never_left_ends_
             await trio.sleep(1)
             second = producer.post(b"second")
             started = trio.current_time()
-            with pytest.raises(OutcomeUnknown, match="may or may not"):
+            with pytest.raises(OutcomeUnknownError, match="may or may not"):
                 await first.wait()
             assert trio.current_time() - started == pytest.approx(4, abs=0.1)
             with pytest.raises(RejectedError, match="never sent"):
@@ -251,7 +251,7 @@ def test_a_change_whose_answer_got_lost_is_unknown_and_a_question_is_asked_again
         async with trio.open_nursery() as nursery:
             wire.is_mute = True
             nursery.start_soon(soon_cut)
-            with pytest.raises(OutcomeUnknown, match=r"topic\.create"):
+            with pytest.raises(OutcomeUnknownError, match=r"topic\.create"):
                 await client.admin.create_topic("u")
         async with trio.open_nursery() as nursery:
             wire.is_mute = True
@@ -268,7 +268,7 @@ def test_a_client_that_is_left_wakes_who_still_waits() -> None:
         async def wait_for(delivery: mqcore.Delivery) -> None:
             try:
                 await delivery.wait()
-            except (OutcomeUnknown, RejectedError) as error:
+            except (OutcomeUnknownError, RejectedError) as error:
                 outcomes.append(type(error).__name__)
 
         async with (

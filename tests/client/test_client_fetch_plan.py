@@ -132,7 +132,7 @@ def test_g06_a_trimmed_position_is_told_once_and_reading_goes_on_at_the_start() 
 
 def test_a_start_that_moved_on_is_no_gap_for_who_begins_at_the_start() -> None:
     reader = Reader()
-    reader.plan.seek(0, 0, 0, is_loose=True)
+    reader.plan.seek(0, 0, 0, follows_log_start=True)
     (fetch,) = reader.ask()
     reader.plan.failed(Failed(fetch.request_id, Code.BELOW_START, "below", {"start_offset": 9}))
     assert not reader.plan.chunks

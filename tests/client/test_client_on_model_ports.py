@@ -14,7 +14,7 @@ import trio
 
 import mqcore
 from mqcore.client import Client
-from mqcore.errors import MqcoreError, OutcomeUnknown, RejectedError
+from mqcore.errors import MqcoreError, OutcomeUnknownError, RejectedError
 from mqcore.testing import ModelClock, ModelDisk, ModelNetwork, model_ports, run_simulation, seeded
 
 URL = "tcp://10.0.0.1:7400"
@@ -88,7 +88,7 @@ class Story:
                     self.acknowledged[value] = (await producer.send(value)).offset
                 except RejectedError:
                     self.rejected.add(value)
-                except OutcomeUnknown:
+                except OutcomeUnknownError:
                     pass
                 await trio.sleep(self.source.uniform(0, 0.1))
             assert not producer.losses

@@ -12,7 +12,7 @@ from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
 from mqcore_conformance.endings import told_endings
 from mqcore_conformance.histories import Completed, history_digest, read_history, write_history
-from mqcore_conformance.stories import STORIES, Story, Tale
+from mqcore_conformance.stories import STORIES, Case, Story
 
 BAD = [tale for tale in STORIES.values() if tale.clauses]
 GOOD = [tale for tale in STORIES.values() if not tale.clauses]
@@ -31,7 +31,7 @@ def test_every_checker_has_stories_in_which_its_clause_breaks() -> None:
 
 
 @pytest.mark.parametrize("tale", BAD, ids=lambda tale: tale.name)
-def test_what_is_wrong_is_found_and_named(tale: Tale) -> None:
+def test_what_is_wrong_is_found_and_named(tale: Case) -> None:
     violations = check_history(tale.events)
     assert {violation.clause for violation in violations} == set(tale.clauses), [str(one) for one in violations]
     assert {one.anomaly for one in violations if one.clause == tale.clauses[0]} == {tale.anomaly}
@@ -40,7 +40,7 @@ def test_what_is_wrong_is_found_and_named(tale: Tale) -> None:
 
 
 @pytest.mark.parametrize("tale", GOOD, ids=lambda tale: tale.name)
-def test_where_nothing_is_wrong_nothing_is_found(tale: Tale) -> None:
+def test_where_nothing_is_wrong_nothing_is_found(tale: Case) -> None:
     assert [str(violation) for violation in check_history(tale.events)] == []
 
 
@@ -50,7 +50,7 @@ def test_one_clause_can_be_judged_alone() -> None:
 
 
 @pytest.mark.parametrize("tale", STORIES.values(), ids=lambda tale: tale.name)
-def test_a_history_is_the_same_after_a_round_trip(tale: Tale, tmp_path: Path) -> None:
+def test_a_history_is_the_same_after_a_round_trip(tale: Case, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     events = tale.events
     write_history(path, events)

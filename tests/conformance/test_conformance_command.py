@@ -23,7 +23,7 @@ import pytest
 from mqcore.cli import main
 from mqcore.guarantees import CLAUSES
 from mqcore.registry import register, unregister
-from mqcore_conformance import room
+from mqcore_conformance import disk_space
 from mqcore_conformance._progress import line_of
 from mqcore_conformance._replay_command import ENDINGS, FAULT_KINDS
 from mqcore_conformance.contract import CHECKS, CheckResult, run_check
@@ -576,7 +576,7 @@ def test_a_budget_has_a_unit_and_is_more_than_nothing(
 def test_a_disk_without_room_is_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(room, "RUN_BYTES_MIN", 2**62)
+    monkeypatch.setattr(disk_space, "RUN_BYTES_MIN", 2**62)
     arguments = ("--storage", "memory", "--transport", "inproc", "--to", str(tmp_path / "report"))
     assert run("run", *arguments, "--dir", str(tmp_path)) == 2
     assert f"{tmp_path}: " in (err := capsys.readouterr().err)
@@ -587,7 +587,7 @@ def test_a_disk_without_room_is_refused_before_anything_runs(
 def test_a_check_that_fails_where_no_room_is_left_accuses_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "CHECK_BYTES_MIN", 2**62)
+    monkeypatch.setattr(disk_space, "CHECK_BYTES_MIN", 2**62)
 
     def full(place: Path) -> object:
         raise OSError(errno.ENOSPC, "no space left on device")

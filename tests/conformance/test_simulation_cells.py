@@ -27,7 +27,7 @@ from mqcore_conformance.plans import (
 from mqcore_conformance.processes import T1_FAMILIES
 from mqcore_conformance.simulation import CrashCalls, crash_calls, run_plan
 from mqcore_conformance.verdicts import Status
-from mqcore_conformance.witnesses import tally, what_bit
+from mqcore_conformance.witnesses import fault_took_effect, tally
 
 STORAGE = "mmap://{dir}?segment_bytes=16384&first_extent_bytes=4096&extent_bytes_max=4096&journal_bytes=65536"
 
@@ -93,11 +93,11 @@ def test_a_crash_point_strikes_at_the_call_that_the_run_without_it_made(variant:
 
 
 def test_a_kill_that_finds_nothing_in_flight_and_nothing_unflushed_is_no_witness() -> None:
-    assert not what_bit("kill", {"process-kill": 3, "in-flight-at-kill": 0, "unflushed-at-kill": 0})
+    assert not fault_took_effect("kill", {"process-kill": 3, "in-flight-at-kill": 0, "unflushed-at-kill": 0})
     kill = FaultPlan(kind="process-kill", trigger="call", when=70)
     found = witnesses(plan(faults=(kill,)))
     assert found["process-kill"] == 1
-    assert what_bit("kill", found)
+    assert fault_took_effect("kill", found)
 
 
 def test_losses_that_are_allowed_are_counted() -> None:
@@ -113,9 +113,9 @@ def test_losses_that_are_allowed_are_counted() -> None:
 
 def test_every_family_has_its_witnesses() -> None:
     for family in (*FAMILIES, CRASH_POINTS):
-        assert what_bit(family, {}) == (family == "none")
+        assert fault_took_effect(family, {}) == (family == "none")
     for family in T1_FAMILIES:
-        assert what_bit(family, {}, "T1") == (family == "none")
+        assert fault_took_effect(family, {}, "T1") == (family == "none")
 
 
 def test_a_cell_whose_clause_had_nothing_to_judge_tries_more_seeds() -> None:

@@ -103,7 +103,7 @@ def test_the_layout_file(pages: Any, tmp_path: Path) -> None:
 
 def test_a_segments_header_and_marks(pages: Any) -> None:
     text = pages.text(PAGE)
-    identity = _header.Identity(STORAGE_ID, UID, "some-log", 0x1122334455)
+    identity = _header.SegmentIdentity(STORAGE_ID, UID, "some-log", 0x1122334455)
     block = _header.encode_static(identity, STORAGE_ID)
     values: dict[str, int | bytes] = {
         "storage id": STORAGE_ID, "log uid": UID, "base": 0x1122334455, "name length": 8,
@@ -112,9 +112,10 @@ def test_a_segments_header_and_marks(pages: Any) -> None:
     assert block[end : end + 8] == b"some-log"
     assert checksum_at(block, end + 8)
     assert len(block) == 4096 == _header.HEADER_BYTES
-    used = _header.encode_static(_header.Identity(STORAGE_ID, UID, "some-log", 7, was_used=True), STORAGE_ID)
+    used = _header.encode_static(_header.SegmentIdentity(STORAGE_ID, UID, "some-log", 7, was_used=True), STORAGE_ID)
     check_block(text, "static", used, {**values, "state": 2, "base": 7})
-    assert _header.decode_header(used, "").identity == _header.Identity(STORAGE_ID, UID, "some-log", 7, was_used=True)
+    expected = _header.SegmentIdentity(STORAGE_ID, UID, "some-log", 7, was_used=True)
+    assert _header.decode_header(used, "").identity == expected
     free = _header.encode_static(None, STORAGE_ID)
     empty: dict[str, int | bytes] = {"log uid": bytes(16), "base": 0, "name length": 0}
     check_block(text, "static", free, {"state": 0, "storage id": STORAGE_ID, **empty})
@@ -171,7 +172,7 @@ def test_every_file_of_a_used_storage_has_a_name_that_the_page_gives(pages: Any,
     names = [path.name for path in (root / "segments").iterdir()]
     assert names
     assert [name for name in names if not any(form.fullmatch(name) for form in forms)] == []
-    gone = _layout.Names("/s").gone(_layout.Gone(UID, 1, 2)).rpartition("/")[2]
+    gone = _layout.Names("/s").gone(_layout.Tombstone(UID, 1, 2)).rpartition("/")[2]
     assert forms[3].fullmatch(gone)
     assert forms[1].fullmatch(_layout.Names("/s").born(7).rpartition("/")[2])
 

@@ -12,7 +12,7 @@ from shelf_storage import LIMITS, NAME, SALT, Broker, Clock, Shelf, batch, read_
 
 from mqcore.abc import StorageContext
 from mqcore.batch import ATTRIBUTE_CONTROL, unpack_header, verify_body, verify_header
-from mqcore.errors import OutcomeUnknown, StorageError
+from mqcore.errors import OutcomeUnknownError, StorageError
 from mqcore.log import BelowStartError
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
@@ -241,7 +241,7 @@ def test_an_append_that_cannot_be_undone_is_unknown_and_stops_the_log() -> None:
         await broker.store.flush([log])
         shelf.fail_appends.append(StorageError("io", kind="io", appended=True))
         shelf.fail_truncates.append(StorageError("io", kind="io"))
-        with pytest.raises(OutcomeUnknown):
+        with pytest.raises(OutcomeUnknownError):
             await log.append([batch(b"b")])
         assert log.failed is not None
         with pytest.raises(StorageError):

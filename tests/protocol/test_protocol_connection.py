@@ -230,7 +230,7 @@ def test_a_connection_at_rest_goes_back_to_a_small_buffer() -> None:
     client, broker = opened()
     feed(broker, b"".join(bytes(p) for p in client.send(Produce(1, TOPIC, 0, 0, False, b"x" * 90_000))))
     assert broker.buffer_bytes > 16 * 1024
-    broker.rest()
+    broker.shrink_buffer()
     assert broker.buffer_bytes == 16 * 1024
     assert feed(broker, b"".join(client.send(Ping(2)))) == [Ping(2)]
 

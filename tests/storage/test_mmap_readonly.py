@@ -11,7 +11,7 @@ import trio
 from mqcore.abc import StorageBackend, StorageContext
 from mqcore.batch import encode_batch, validate_batch
 from mqcore.broker import open_broker
-from mqcore.errors import CommandNotPossible, StorageError
+from mqcore.errors import CommandNotPossibleError, StorageError
 from mqcore.limits import Limits
 from mqcore.log import IncomingBatch, StorageInspection
 from mqcore.ports import system_ports
@@ -47,7 +47,7 @@ def test_what_is_durable_is_read_beside_the_broker(tmp_path: Path) -> None:
             data += bytes(await log.read(len(data), log.durable_end - len(data)))
         assert data == b"x" * 100_000
         for action in (log.append([b"y"]), log.truncate(0), log.trim(0)):
-            with pytest.raises(CommandNotPossible, match="beside its broker"):
+            with pytest.raises(CommandNotPossibleError, match="beside its broker"):
                 await action
         await visitor.aclose()
         assert await first.append([b"goes on"]) == 100_011

@@ -8,7 +8,7 @@ from trio import socket as tsocket
 
 from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, Url
 from mqcore.errors import TransportError
-from mqcore.ports.sockets import SocketLink, SocketListener, SocketStream, enlarge_buffers, grants_buffers
+from mqcore.sockets import SocketLink, SocketListener, SocketStream, enlarge_buffers, grants_buffers
 from mqcore_tcp._config import TcpOptions
 
 __all__ = ["TcpTransport"]

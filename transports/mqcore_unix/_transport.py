@@ -15,7 +15,7 @@ from trio import socket as tsocket
 
 from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, Url
 from mqcore.errors import ConfigurationError, TransportError
-from mqcore.ports.sockets import SocketLink, SocketListener, SocketStream, enlarge_buffers, grants_buffers
+from mqcore.sockets import SocketLink, SocketListener, SocketStream, enlarge_buffers, grants_buffers
 from mqcore_unix._config import UnixOptions
 from mqcore_unix._file import PathFacts, facts_of, remove_if_same, restrict
 

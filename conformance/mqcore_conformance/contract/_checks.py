@@ -18,12 +18,11 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from mqcore_conformance.apart import Outcome, run_apart
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._leftovers import Leftovers, stray_tasks
-from mqcore_conformance.room import why_no_room
-from mqcore_conformance.verdicts import Status
-from mqcore_conformance.whereabouts import (
+from mqcore_conformance.disk_space import why_no_room
+from mqcore_conformance.isolation import Outcome, run_apart
+from mqcore_conformance.tracebacks import (
     innermost_of_part,
     is_raised_by_suite,
     leaves,
@@ -32,6 +31,7 @@ from mqcore_conformance.whereabouts import (
     remember_tasks,
     tell_exception,
 )
+from mqcore_conformance.verdicts import Status
 
 __all__ = [
     "CHECKS",

@@ -26,7 +26,7 @@ from mqcore_conformance.contract._checks import CHECKS, Check, CheckResult, Step
 from mqcore_conformance.contract._parts import require_part
 from mqcore_conformance.contract._storage import StorageHarness
 from mqcore_conformance.contract._transport import TransportHarness
-from mqcore_conformance.whereabouts import printable
+from mqcore_conformance.tracebacks import printable
 
 __all__ = [
     "CHECK_FILE",

@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 
 from mqcore.abc import StorageBackend, StorageContext
-from mqcore.errors import CommandNotPossible, MqcoreError, StorageError
+from mqcore.errors import CommandNotPossibleError, MqcoreError, StorageError
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
 from mqcore.testing import run_simulation
@@ -22,7 +22,7 @@ from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, chec
 from mqcore_conformance.contract._storage import StorageHarness, read_whole
 from mqcore_conformance.contract._storage_grounds import ModelGround
 from mqcore_conformance.contract._watched import own_io_seen
-from mqcore_conformance.whereabouts import printable, tell_exception
+from mqcore_conformance.tracebacks import printable, tell_exception
 
 __all__ = ["expect_declared", "live_a_little"]
 
@@ -202,7 +202,7 @@ async def a_reader_beside_the_broker_sees_what_is_durable(harness: StorageHarnes
         reader = harness.create()
         try:
             opened = await reader.open_readonly()
-        except CommandNotPossible as error:
+        except CommandNotPossibleError as error:
             await reader.aclose()
             raise NotApplicable(f"it cannot be read beside its broker; probed: {printable(str(error))}") from None
         expect(opened, "open_readonly is False although a broker has the storage")

@@ -20,7 +20,7 @@ from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, chec
 from mqcore_conformance.contract._storage_claims import expect_declared
 from mqcore_conformance.contract._transport import TransportHarness, Wire, read_to_end
 from mqcore_conformance.contract._watched import own_io_seen
-from mqcore_conformance.whereabouts import tell_exception
+from mqcore_conformance.tracebacks import tell_exception
 
 __all__ = ["talk_a_little"]
 

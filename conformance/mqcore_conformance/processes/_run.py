@@ -23,6 +23,7 @@ from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
 from mqcore.testing import seeded
+from mqcore_conformance.disk_space import why_no_room
 from mqcore_conformance.histories import Event, LivenessObserved, Phase, Setting, TopicSetting, Witnessed
 from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan, plan_to_json
 from mqcore_conformance.processes._addresses import address
@@ -33,7 +34,6 @@ from mqcore_conformance.processes._printed import tell_end
 from mqcore_conformance.processes._proxy import Proxy
 from mqcore_conformance.processes._recordings import Recording, merged
 from mqcore_conformance.processes._world import LIVENESS_BOUND_US, ProcessWorld
-from mqcore_conformance.room import why_no_room
 from mqcore_conformance.simulation import (
     CallFailed,
     Producer,

@@ -15,7 +15,7 @@ import trio
 
 from mqcore.client import Client, Consumer, Delivery
 from mqcore.client import Producer as ClientProducer
-from mqcore.errors import BatchUndecodableError, MessagesMissingError, MqcoreError, OutcomeUnknown, RejectedError
+from mqcore.errors import BatchUndecodableError, MessagesMissingError, MqcoreError, OutcomeUnknownError, RejectedError
 from mqcore.nurseries import one_error
 from mqcore_conformance.histories import (
     Completed,
@@ -159,7 +159,7 @@ class RealProducer:
                 outcome = "rejected" if len(deliveries) == 1 else "unknown"
                 fields = {"code": error.name}
                 break
-            except OutcomeUnknown:
+            except OutcomeUnknownError:
                 outcome, fields = "unknown", {"code": "not-answered"}
                 break
             if index == 0:

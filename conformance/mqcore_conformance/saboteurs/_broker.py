@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 PARTITION = "mqcore.broker._partition"
-FLUSHER = "mqcore.broker._flusher"
+FLUSHER = "mqcore.broker._group_commit"
 EVERY = 7
 FLUSHES_OF_A_LIFE = 12
 PATIENCE_S = 0.2

@@ -15,7 +15,7 @@ from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import DRAIN, FaultInjected, Fetched, FetchFailed, Flushed
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 from mqcore_conformance.simulation import Sabotage
-from mqcore_conformance.stories import STORIES, Tale
+from mqcore_conformance.stories import STORIES, Case
 
 __all__ = ["CHECKER_SABOTEURS", "stories_judged_otherwise"]
 
@@ -29,7 +29,7 @@ def stories_judged_otherwise(sabotage: Sabotage) -> list[str]:
         return [tale.name for tale in STORIES.values() if _red(tale) != set(tale.clauses)]
 
 
-def _red(tale: Tale) -> set[str] | None:
+def _red(tale: Case) -> set[str] | None:
     try:
         return {violation.clause for violation in check_history(tale.events)}
     except Exception:  # a checker that dies of it has noticed

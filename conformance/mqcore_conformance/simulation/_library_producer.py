@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mqcore import client as library
-from mqcore.errors import MqcoreError, OutcomeUnknown, RejectedError
+from mqcore.errors import MqcoreError, OutcomeUnknownError, RejectedError
 from mqcore.ports import Ports
 from mqcore.testing import ModelThreads, seeded
 from mqcore_conformance.histories import Completed, Invoked, digest_of
@@ -175,7 +175,7 @@ class LibraryProducer:
             receipt = await producer.send(
                 part.values[0], part.keys[0], partition=self.plan.partition, policy=_policy(part.item.plan)
             )
-        except (RejectedError, OutcomeUnknown) as error:
+        except (RejectedError, OutcomeUnknownError) as error:
             self._failed(part, error)
         else:
             self._acknowledged(part, receipt)
@@ -204,7 +204,7 @@ class LibraryProducer:
     async def _wait_for(self, part: _Part, delivery: library.Delivery) -> None:
         try:
             receipt = await delivery.wait()
-        except (RejectedError, OutcomeUnknown) as error:
+        except (RejectedError, OutcomeUnknownError) as error:
             self._failed(part, error)
         else:
             self._acknowledged(part, receipt)
@@ -245,8 +245,8 @@ class LibraryProducer:
         )
         self.world.acknowledged()
 
-    def _failed(self, part: _Part, error: RejectedError | OutcomeUnknown) -> None:
-        if isinstance(error, OutcomeUnknown):
+    def _failed(self, part: _Part, error: RejectedError | OutcomeUnknownError) -> None:
+        if isinstance(error, OutcomeUnknownError):
             self._complete(part, "unknown", code="unknown")
             return
         self._complete(part, "rejected", code=error.name)

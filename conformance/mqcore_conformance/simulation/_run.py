@@ -39,18 +39,18 @@ from mqcore_conformance.histories import (
 )
 from mqcore_conformance.plans import TOPIC, Plan, ProducerPlan, SendPlan
 from mqcore_conformance.simulation._altering import alter_topic
+from mqcore_conformance.simulation._check_progress import watch_consumers
+from mqcore_conformance.simulation._check_released import check_given_back
 from mqcore_conformance.simulation._churn import churn_topics
 from mqcore_conformance.simulation._consumers import Consumer, drain_partition
 from mqcore_conformance.simulation._faults import DEATHS, Injector, StepCounter
-from mqcore_conformance.simulation._given_back import check_given_back
 from mqcore_conformance.simulation._library_consumer import LibraryConsumer
 from mqcore_conformance.simulation._library_producer import LibraryProducer
 from mqcore_conformance.simulation._producers import Producer
-from mqcore_conformance.simulation._reading_on import watch_consumers
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost
 from mqcore_conformance.simulation._waiting import watch_waiting
 from mqcore_conformance.simulation._world import DATA, Sabotage, World
-from mqcore_conformance.whereabouts import remember_tasks
+from mqcore_conformance.tracebacks import remember_tasks
 
 __all__ = ["RunResult", "run_plan"]
 

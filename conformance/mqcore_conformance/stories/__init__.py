@@ -9,6 +9,6 @@ import mqcore_conformance.stories._flushes
 import mqcore_conformance.stories._loss
 import mqcore_conformance.stories._observed
 import mqcore_conformance.stories._policies  # noqa: F401 - importing them tells the stories
-from mqcore_conformance.stories._story import STORIES, Story, Tale
+from mqcore_conformance.stories._story import STORIES, Case, Story
 
-__all__ = ["STORIES", "Story", "Tale"]
+__all__ = ["STORIES", "Story", "Case"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqcore_conformance.histories import REFUSES_TO_START, Probed
-from mqcore_conformance.stories._story import OTHER, P, Story, bad, good
+from mqcore_conformance.stories._story import OTHER, PARTITION, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 TRUSTED, UNJUSTIFIED = Anomaly.FAILED_FLUSH_TRUSTED, Anomaly.UNJUSTIFIED_RECEIPT
@@ -43,7 +43,7 @@ def the_second_failure_of_a_log_is_not_the_first() -> Story:
 
 @bad("G11", TRUSTED)
 def the_device_does_not_have_what_a_later_flush_covered() -> Story:
-    return _appended().fault("flush-error").flush(1, absent=((P, 0),)).ack("a", 0).drain((0, 1, ["a"]))
+    return _appended().fault("flush-error").flush(1, absent=((PARTITION, 0),)).ack("a", 0).drain((0, 1, ["a"]))
 
 
 @good
@@ -98,12 +98,12 @@ def a_reader_is_refused_after_the_failure() -> Story:
 
 @bad("G11", TRUSTED)
 def a_log_whose_flush_was_made_to_fail_goes_on() -> Story:
-    return Story("none").fault("flush-error", detail=P).send("a", 0, "page-cache").drain((0, 1, ["a"]))
+    return Story("none").fault("flush-error", detail=PARTITION).send("a", 0, "page-cache").drain((0, 1, ["a"]))
 
 
 @bad("G11", TRUSTED)
 def the_second_of_two_logs_goes_on() -> Story:
-    story = Story("none").fault("flush-error", detail=OTHER).fault("flush-error", detail=P)
+    story = Story("none").fault("flush-error", detail=OTHER).fault("flush-error", detail=PARTITION)
     return story.send("a", 0, "page-cache").drain((0, 1, ["a"]))
 
 
@@ -114,26 +114,26 @@ def another_log_whose_flush_was_made_to_fail_stops() -> Story:
 
 @good
 def sent_before_its_flush_was_made_to_fail() -> Story:
-    story = Story("none").invoke("a").fault("flush-error", detail=P).ack("a", 0, "page-cache")
+    story = Story("none").invoke("a").fault("flush-error", detail=PARTITION).ack("a", 0, "page-cache")
     return story.drain((0, 1, ["a"]))
 
 
 @good
 def a_duplicate_is_answered_by_a_log_that_has_stopped() -> Story:
-    story = Story("none").invoke("a", idempotent=True).end("a", "unknown").fault("flush-error", detail=P)
+    story = Story("none").invoke("a", idempotent=True).end("a", "unknown").fault("flush-error", detail=PARTITION)
     story.invoke("a", attempt=2, idempotent=True).ack("a", 0, "page-cache", attempt=2, duplicate=True)
     return story.drain((0, 1, ["a"]))
 
 
 @good
 def the_life_after_the_flush_that_was_made_to_fail_goes_on() -> Story:
-    story = Story("none").fault("flush-error", detail=P).restart("process-kill")
+    story = Story("none").fault("flush-error", detail=PARTITION).restart("process-kill")
     return story.send("a", 0, "page-cache").drain((0, 1, ["a"]))
 
 
 @good
 def a_log_that_was_made_slow_goes_on() -> Story:
-    return Story("none").fault("stall", detail=P).send("a", 0, "page-cache").drain((0, 1, ["a"]))
+    return Story("none").fault("stall", detail=PARTITION).send("a", 0, "page-cache").drain((0, 1, ["a"]))
 
 
 # ---- G12 ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqcore_conformance.histories import LivenessObserved, Probed, Recovered
-from mqcore_conformance.stories._story import OTHER, P, Story, bad, good
+from mqcore_conformance.stories._story import OTHER, PARTITION, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 BOUND_US = 1_000
@@ -50,28 +50,30 @@ def _recovered(*found: tuple[str, str, str, str]) -> Story:
 
 @bad("G17", Anomaly.UNREPEATABLE_RECOVERY)
 def recovering_twice_gives_something_else() -> Story:
-    return _recovered(("1", "once", P, "a"), ("1", "twice", P, "b"))
+    return _recovered(("1", "once", PARTITION, "a"), ("1", "twice", PARTITION, "b"))
 
 
 @bad("G17", Anomaly.UNREPEATABLE_RECOVERY)
 def the_third_recovery_gives_something_else() -> Story:
-    return _recovered(("1", "once", P, "a"), ("1", "twice", P, "a"), ("1", "after a crash in it", P, "b"))
+    return _recovered(
+        ("1", "once", PARTITION, "a"), ("1", "twice", PARTITION, "a"), ("1", "after a crash in it", PARTITION, "b")
+    )
 
 
 @bad("G17", Anomaly.UNREPEATABLE_RECOVERY)
 def only_the_second_log_differs() -> Story:
-    first = (("1", "once", P, "a"), ("1", "once", OTHER, "b"))
-    return _recovered(*first, ("1", "twice", P, "a"), ("1", "twice", OTHER, ""))
+    first = (("1", "once", PARTITION, "a"), ("1", "once", OTHER, "b"))
+    return _recovered(*first, ("1", "twice", PARTITION, "a"), ("1", "twice", OTHER, ""))
 
 
 @good
 def recovering_twice_gives_the_same() -> Story:
-    return _recovered(("1", "once", P, "a"), ("1", "twice", P, "a"))
+    return _recovered(("1", "once", PARTITION, "a"), ("1", "twice", PARTITION, "a"))
 
 
 @good
 def other_disks_and_other_logs_differ() -> Story:
-    return _recovered(("1", "once", P, "a"), ("1", "once", OTHER, "b"), ("2", "once", P, "c"))
+    return _recovered(("1", "once", PARTITION, "a"), ("1", "once", OTHER, "b"), ("2", "once", PARTITION, "c"))
 
 
 # ---- G18, G20 ----------------------------------------------------------------------------------------------------

@@ -30,9 +30,9 @@ from mqcore_conformance.histories import (
 )
 from mqcore_conformance.verdicts import Anomaly
 
-__all__ = ["OTHER", "P", "STORIES", "Story", "Tale", "bad", "good"]
+__all__ = ["OTHER", "PARTITION", "STORIES", "Story", "Case", "bad", "good"]
 
-P = "t@1/0"
+PARTITION = "t@1/0"
 """The partition of most stories."""
 OTHER = "t@1/1"
 """Another one."""
@@ -87,7 +87,7 @@ class Story:
         """Something happens to this life."""
         return self.add(FaultInjected, kind=kind, **{"life": self.life, **fields})
 
-    def rot(self, first: int, until: int, partition: str = P) -> Story:
+    def rot(self, first: int, until: int, partition: str = PARTITION) -> Story:
         """Bits rot in the batch that holds offsets ``first`` to ``until``."""
         return self.fault("rot", hit=1, partition=partition, first_offset=first, next_offset=until)
 
@@ -95,7 +95,7 @@ class Story:
         """This life ends and another one begins."""
         return self.fault(kind).start()
 
-    def append(self, base: int, until: int, partition: str = P) -> Story:
+    def append(self, base: int, until: int, partition: str = PARTITION) -> Story:
         """The storage takes offsets ``base`` to ``until``, a message a batch."""
         return self.add(
             Appended,
@@ -108,7 +108,7 @@ class Story:
             epoch=self.life,
         )
 
-    def flush(self, until: int, *, failed: bool = False, partition: str = P, **fields: Any) -> Story:
+    def flush(self, until: int, *, failed: bool = False, partition: str = PARTITION, **fields: Any) -> Story:
         """A flush ends that covers what lies below offset ``until``."""
         return self.add(
             Flushed, ends=((partition, until * BATCH_BYTES),), failed=failed, **{"life": self.life, **fields}
@@ -121,7 +121,7 @@ class Story:
 
     # ---- producers -------------------------------------------------------------------------------------------
 
-    def invoke(self, send: str, *messages: str, attempt: int = 1, partition: str = P, **fields: Any) -> Story:
+    def invoke(self, send: str, *messages: str, attempt: int = 1, partition: str = PARTITION, **fields: Any) -> Story:
         """An attempt of ``send`` begins; its one message is called like it unless ``messages`` says otherwise."""
         return self.add(
             Invoked,
@@ -154,14 +154,14 @@ class Story:
         """Both at once."""
         return self.invoke(send, **fields).ack(send, offset, level)
 
-    def store(self, send: str, offset: int, *, partition: str = P) -> Story:
+    def store(self, send: str, offset: int, *, partition: str = PARTITION) -> Story:
         """Sent, appended, flushed and acknowledged as it has to be."""
         self.invoke(send, partition=partition).append(offset, offset + 1, partition)
         return self.flush(offset + 1, partition=partition).ack(send, offset)
 
     # ---- readers ---------------------------------------------------------------------------------------------
 
-    def fetch(self, process: str, offset: int, *batches: Batch, partition: str = P, **fields: Any) -> Story:
+    def fetch(self, process: str, offset: int, *batches: Batch, partition: str = PARTITION, **fields: Any) -> Story:
         """A fetch from ``offset`` is answered with ``batches``."""
         until = max([base + len(messages) for base, _, messages in batches], default=offset)
         given: dict[str, Any] = {
@@ -183,7 +183,7 @@ class Story:
         return self.add(
             FetchFailed,
             process=process,
-            partition=P,
+            partition=PARTITION,
             asked_at=len(self.events),
             life=self.life,
             offset=offset,
@@ -195,9 +195,9 @@ class Story:
 
     def seek(self, process: str, offset: int, why: str = "asked") -> Story:
         """A reader goes elsewhere by itself."""
-        return self.add(Seeked, process=process, partition=P, offset=offset, why=why)
+        return self.add(Seeked, process=process, partition=PARTITION, offset=offset, why=why)
 
-    def drain(self, *batches: Batch, start: int = 0, end: int | None = None, partition: str = P) -> Story:
+    def drain(self, *batches: Batch, start: int = 0, end: int | None = None, partition: str = PARTITION) -> Story:
         """The final drain of a partition."""
         until = max([base + len(messages) for base, _, messages in batches], default=start) if end is None else end
         self.fetch(DRAIN, start, *batches, partition=partition)
@@ -205,7 +205,7 @@ class Story:
 
 
 @attrs.frozen
-class Tale:
+class Case:
     """A story with what has to be found in it: ``clauses`` are all that turn red, the first is what it is about."""
 
     name: str
@@ -219,13 +219,13 @@ class Tale:
         return self.tell().events
 
 
-STORIES: dict[str, Tale] = {}
+STORIES: dict[str, Case] = {}
 """Every story by its name."""
 
 Teller: TypeAlias = Callable[[], Story]
 
 
-def _keep(tale: Tale) -> None:
+def _keep(tale: Case) -> None:
     if tale.name in STORIES:
         raise ValueError(f"two stories are called {tale.name}")
     STORIES[tale.name] = tale
@@ -235,7 +235,7 @@ def bad(clause: str, anomaly: Anomaly, *besides: str) -> Callable[[Teller], Tell
     """Decorator: the story breaks ``clause`` by ``anomaly``, and ``besides``, which is not to be had without it."""
 
     def keep(teller: Teller) -> Teller:
-        _keep(Tale(teller.__name__, (clause, *besides), anomaly, teller))
+        _keep(Case(teller.__name__, (clause, *besides), anomaly, teller))
         return teller
 
     return keep
@@ -243,5 +243,5 @@ def bad(clause: str, anomaly: Anomaly, *besides: str) -> Callable[[Teller], Tell
 
 def good(teller: Teller) -> Teller:
     """Decorator: nothing is wrong with the story."""
-    _keep(Tale(teller.__name__, (), None, teller))
+    _keep(Case(teller.__name__, (), None, teller))
     return teller

@@ -15,7 +15,7 @@ from trio import socket
 
 from mqcore.abc import Buffer, Link, Listener, Peer, Transport, TransportCapabilities, Url
 from mqcore.errors import TransportError
-from mqcore.ports.sockets import SocketLink, SocketListener, SocketStream
+from mqcore.sockets import SocketLink, SocketListener, SocketStream
 from mqcore_bad_parts._faults import Faulty
 
 

@@ -23,14 +23,14 @@ from typing import NamedTuple
 
 from mqcore.batch import HEADER_BYTES, pack_header, seal_body, unpack_header
 from mqcore.client._backoff import Backoff
-from mqcore.client._shipment import Receipt, Shipment, ShipmentState, not_sent
-from mqcore.errors import MqcoreError, OutcomeUnknown, RejectedError
+from mqcore.client._pending_batch import BatchState, PendingBatch, Receipt, not_sent
+from mqcore.errors import MqcoreError, OutcomeUnknownError, RejectedError
 from mqcore.protocol import Code, error_for
 
 __all__ = ["Loss", "PartitionQueue", "QueueSettings"]
 
 SEQUENCES = 1 << 32
-_WAITING, _IN_FLIGHT = ShipmentState.WAITING, ShipmentState.IN_FLIGHT
+_WAITING, _IN_FLIGHT = BatchState.WAITING, BatchState.IN_FLIGHT
 
 
 class Loss(NamedTuple):
@@ -53,9 +53,9 @@ class QueueSettings(NamedTuple):
     linger: float
     backoff: Backoff
     random: random.Random
-    encode: Callable[[Shipment, int, int], bytearray]
-    completed: list[Shipment]
-    release: Callable[[Shipment], None]
+    encode: Callable[[PendingBatch, int, int], bytearray]
+    completed: list[PendingBatch]
+    release: Callable[[PendingBatch], None]
     lost: Callable[[Loss], None]
 
 
@@ -83,9 +83,9 @@ class PartitionQueue:
     def __init__(self, partition: int, settings: QueueSettings) -> None:
         self.partition = partition
         self.settings = settings
-        self.open: Shipment | None = None
-        self.gathered: deque[Shipment] = deque()
-        self.unacked: deque[Shipment] = deque()
+        self.open: PendingBatch | None = None
+        self.gathered: deque[PendingBatch] = deque()
+        self.unacked: deque[PendingBatch] = deque()
         self.in_flight = 0
         self.waiting = 0
         self.epoch = 0
@@ -99,7 +99,7 @@ class PartitionQueue:
 
     # sending
 
-    def next_to_send(self, now: float) -> Shipment | None:
+    def next_to_send(self, now: float) -> PendingBatch | None:
         """Return the batch whose turn it is, encoded, to be confirmed with ``sent``; None while there is none."""
         if now < self.resume_at:
             return None
@@ -137,10 +137,10 @@ class PartitionQueue:
             return max(ready_at, self.resume_at)
         return math.inf
 
-    def sent(self, shipment: Shipment) -> None:
+    def sent(self, shipment: PendingBatch) -> None:
         """Take note that ``shipment`` was handed to the connection."""
         if shipment.one_way:
-            shipment.state = ShipmentState.FINISHED
+            shipment.state = BatchState.FINISHED
             self.settings.release(shipment)
             return
         shipment.state = _IN_FLIGHT
@@ -148,7 +148,7 @@ class PartitionQueue:
         self.in_flight += 1
         self.waiting -= 1
 
-    def refuse(self, shipment: Shipment, error: RejectedError) -> None:
+    def refuse(self, shipment: PendingBatch, error: RejectedError) -> None:
         """Give ``shipment`` up, which ``next_to_send`` returned and which cannot be sent at all."""
         is_newest = not shipment.one_way and self.unacked[-1] is shipment and not shipment.was_sent
         if shipment.one_way or is_newest:
@@ -156,19 +156,19 @@ class PartitionQueue:
                 self.unacked.pop()
                 self.waiting -= 1
                 self.next_sequence = shipment.first_sequence
-            shipment.state = ShipmentState.DEAD
+            shipment.state = BatchState.DEAD
             self._settle(shipment, error=error)
             self.settings.release(shipment)
         else:
             self._give_up(shipment, error)
             self._trim()
 
-    def _seal(self, shipment: Shipment) -> bool:
+    def _seal(self, shipment: PendingBatch) -> bool:
         """Give ``shipment`` its sequence and bytes; False when it cannot be encoded, which rejects it."""
         try:
             shipment.data = self.settings.encode(shipment, self.epoch, self.next_sequence)
         except RejectedError as error:
-            shipment.state = ShipmentState.DEAD
+            shipment.state = BatchState.DEAD
             self._settle(shipment, error=error)
             self.settings.release(shipment)
             return False
@@ -187,11 +187,11 @@ class PartitionQueue:
         self.epoch = (self.epoch + 1) % SEQUENCES
         self.next_sequence = 0
         for shipment in list(self.unacked):
-            if shipment.state is ShipmentState.FINISHED:  # behind one that was lost: sequences are for what goes out
+            if shipment.state is BatchState.FINISHED:  # behind one that was lost: sequences are for what goes out
                 self.unacked.remove(shipment)
                 self._forget(shipment)
                 continue
-            if shipment.abandoned or shipment.state is ShipmentState.DEAD:
+            if shipment.abandoned or shipment.state is BatchState.DEAD:
                 self._drop(shipment)
                 continue
             assert shipment.data is not None
@@ -207,15 +207,15 @@ class PartitionQueue:
 
     # answers
 
-    def produced(self, shipment: Shipment, receipt: Receipt) -> None:
+    def produced(self, shipment: PendingBatch, receipt: Receipt) -> None:
         """Take in the acknowledgement of ``shipment``."""
         self.in_flight -= 1
         self.attempt = 0
-        shipment.state = ShipmentState.FINISHED
+        shipment.state = BatchState.FINISHED
         self._settle(shipment, receipt=receipt)
         self._trim()
 
-    def failed(self, shipment: Shipment, code: int, text: str, facts: Mapping[str, object], now: float) -> None:
+    def failed(self, shipment: PendingBatch, code: int, text: str, facts: Mapping[str, object], now: float) -> None:
         """Take in a refusal of ``shipment``: retried, told to its senders, or the sign of a loss."""
         self.in_flight -= 1
         shipment.state = _WAITING
@@ -250,18 +250,18 @@ class PartitionQueue:
         self.in_flight = 0
         self.must_rewind = False
 
-    def end(self, shipment: Shipment, why: str) -> None:
+    def end(self, shipment: PendingBatch, why: str) -> None:
         """End ``shipment``, which nobody waits for any longer: unknown when it may be in the log, else rejected."""
         text = f"topic {self.settings.topic!r} partition {self.partition}: {why}"
-        if shipment.state is ShipmentState.GATHERING:
+        if shipment.state is BatchState.GATHERING:
             self.gathered.remove(shipment)
             if shipment is self.open:
                 self.open = None
-            shipment.state = ShipmentState.DEAD
+            shipment.state = BatchState.DEAD
             self._settle(shipment, error=not_sent(f"{text}, and never sent: is the broker reachable?"))
             self.settings.release(shipment)
         elif shipment.state is _IN_FLIGHT or shipment.in_doubt:
-            self._settle(shipment, error=OutcomeUnknown(f"{text}: it may or may not be in the log"))
+            self._settle(shipment, error=OutcomeUnknownError(f"{text}: it may or may not be in the log"))
             shipment.abandoned = True
         elif shipment.state is _WAITING:
             refusal = shipment.last_refusal
@@ -269,7 +269,7 @@ class PartitionQueue:
             self._give_up(shipment, error)
             self._trim()
 
-    def _failed_by_gap(self, shipment: Shipment, facts: Mapping[str, object], now: float) -> None:
+    def _failed_by_gap(self, shipment: PendingBatch, facts: Mapping[str, object], now: float) -> None:
         expected = facts.get("expected_sequence")
         if self.must_renumber or self.unacked[0] is not shipment:
             return
@@ -281,19 +281,21 @@ class PartitionQueue:
         self.must_renumber = True
         self.settings.lost(Loss(self.settings.topic, self.partition, missing))
 
-    def _give_up(self, shipment: Shipment, error: MqcoreError) -> None:
+    def _give_up(self, shipment: PendingBatch, error: MqcoreError) -> None:
         """Settle ``shipment`` for good; it holds its place until those before it are answered."""
-        if shipment.in_doubt and not isinstance(error, OutcomeUnknown):
-            error = OutcomeUnknown(f"an earlier attempt may be in the log; the last one was refused: {error}")
+        if shipment.in_doubt and not isinstance(error, OutcomeUnknownError):
+            error = OutcomeUnknownError(f"an earlier attempt may be in the log; the last one was refused: {error}")
         self.waiting -= 1
-        shipment.state = ShipmentState.DEAD
+        shipment.state = BatchState.DEAD
         self._settle(shipment, error=error)
 
     def _back_off(self, now: float) -> None:
         self.attempt += 1
         self.resume_at = now + self.settings.backoff.pause(self.attempt, self.settings.random)
 
-    def _settle(self, shipment: Shipment, *, receipt: Receipt | None = None, error: MqcoreError | None = None) -> None:
+    def _settle(
+        self, shipment: PendingBatch, *, receipt: Receipt | None = None, error: MqcoreError | None = None
+    ) -> None:
         if shipment.is_settled:
             return
         shipment.receipt, shipment.error = receipt, error
@@ -304,19 +306,19 @@ class PartitionQueue:
         unacked = self.unacked
         while unacked:
             shipment = unacked[0]
-            if shipment.state is ShipmentState.DEAD:
+            if shipment.state is BatchState.DEAD:
                 self.must_renumber = True
-            elif shipment.state is not ShipmentState.FINISHED:
+            elif shipment.state is not BatchState.FINISHED:
                 return
             unacked.popleft()
             self._forget(shipment)
 
-    def _drop(self, shipment: Shipment) -> None:
+    def _drop(self, shipment: PendingBatch) -> None:
         self.unacked.remove(shipment)
         if shipment.state is _WAITING:
             self.waiting -= 1
-        shipment.state = ShipmentState.DEAD
+        shipment.state = BatchState.DEAD
         self._forget(shipment)
 
-    def _forget(self, shipment: Shipment) -> None:
+    def _forget(self, shipment: PendingBatch) -> None:
         self.settings.release(shipment)

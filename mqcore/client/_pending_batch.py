@@ -1,7 +1,7 @@
 """A batch on its way, and what becomes of it: the unit of sending, of retries and of outcomes.
 
 Outcomes are those of the specification (guarantees, section 1): acknowledged with a receipt, rejected, or unknown.
-No I/O, no trio: whoever waits for a shipment is an opaque token that the shell wakes.
+No I/O, no trio: whoever waits for a batch is an opaque token that the shell wakes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from mqcore.ports import Buffer
 
 if TYPE_CHECKING:
     from mqcore.batch import MessageHeaders
-    from mqcore.client._sequencer import PartitionQueue
+    from mqcore.client._partition_queue import PartitionQueue
 
-__all__ = ["Receipt", "Shipment", "ShipmentState"]
+__all__ = ["Receipt", "PendingBatch", "BatchState"]
 
 
 class Receipt(NamedTuple):
@@ -38,8 +38,8 @@ class Receipt(NamedTuple):
     count: int = 1  # type: ignore[assignment]  # hides tuple.count, which nobody wants of a receipt
 
 
-class ShipmentState(enum.Enum):
-    """Where a shipment is."""
+class BatchState(enum.Enum):
+    """Where a batch is."""
 
     GATHERING = "gathering"
     WAITING = "waiting"
@@ -49,7 +49,7 @@ class ShipmentState(enum.Enum):
     """Will not be sent any more; its sequences stay unused."""
 
 
-class Shipment:
+class PendingBatch:
     """Messages for one partition that travel as one batch.
 
     ``receipt`` or ``error`` is set once its outcome is known. ``in_doubt``: some attempt may have reached the log.
@@ -104,7 +104,7 @@ class Shipment:
         self.size = 0
         self.data: bytearray | None = None
         self.first_sequence = 0
-        self.state = ShipmentState.GATHERING
+        self.state = BatchState.GATHERING
         self.was_sent = False
         self.in_doubt = False
         self.abandoned = False
@@ -119,7 +119,7 @@ class Shipment:
         return self.receipt is not None or self.error is not None
 
     def receipt_of(self, index: int, count: int = 1) -> Receipt:
-        """Receipt of ``count`` messages from the ``index``-th on; raises the error that settled the shipment."""
+        """Receipt of ``count`` messages from the ``index``-th on; raises the error that settled the batch."""
         receipt = self.receipt
         if receipt is None:
             if self.error is None:

@@ -12,10 +12,10 @@ import pytest
 
 from mqcore.abc import Capabilities
 from mqcore.guarantees import Level
-from mqcore_conformance import apart
-from mqcore_conformance.apart import run_apart
+from mqcore_conformance import isolation
 from mqcore_conformance.cells import run_cell
-from mqcore_conformance.handover import HandoverError, from_json, to_json
+from mqcore_conformance.codec import HandoverError, from_json, to_json
+from mqcore_conformance.isolation import run_apart
 from mqcore_conformance.saboteurs import SABOTEURS
 from mqcore_conformance.verdicts import Status
 
@@ -58,9 +58,9 @@ def test_what_is_no_value_is_refused_where_it_is_written(value: object) -> None:
     [
         {"attrs": ["os:system", {"command": "true"}]},
         {"attrs": ["subprocess:Popen", {"args": ["true"]}]},
-        {"attrs": ["mqcore_conformance.apart:run_apart", {}]},
-        {"attrs": ["mqcore_conformance.apart:os", {}]},
-        {"attrs": ["mqcore_conformance.apart:attrs.evolve", {}]},
+        {"attrs": ["mqcore_conformance.isolation:run_apart", {}]},
+        {"attrs": ["mqcore_conformance.isolation:os", {}]},
+        {"attrs": ["mqcore_conformance.isolation:attrs.evolve", {}]},
         {"attrs": ["mqcore_conformance.not_loaded:Class", {}]},
         {"attrs": ["mqcore_conformance.verdicts:Status", {}]},
         {"attrs": ["mqcore_conformance.verdicts:Violation", {"unknown": 1}]},
@@ -88,7 +88,7 @@ class Bomb:
 )
 def test_bytes_of_the_part_s_own_on_the_pipe_are_garbage_and_run_nothing(data: bytes) -> None:
     def forge() -> None:
-        child = apart._Child.current
+        child = isolation._Child.current
         assert child is not None
         os.write(child._writer, struct.pack("!cQ", b"r", len(data)) + data)
         os._exit(0)

@@ -26,9 +26,8 @@ from typing import IO, Any, Generic, TypeVar
 
 import attrs
 
-from mqcore_conformance.handover import HandoverError, from_json, to_json
-from mqcore_conformance.unchanged import Survey
-from mqcore_conformance.whereabouts import (
+from mqcore_conformance.codec import HandoverError, from_json, to_json
+from mqcore_conformance.tracebacks import (
     Place,
     innermost_of_part,
     places_of_frame,
@@ -36,6 +35,7 @@ from mqcore_conformance.whereabouts import (
     printable,
     tell_exception,
 )
+from mqcore_conformance.unchanged import Survey
 
 __all__ = ["Outcome", "alive", "at_most", "doing", "run_apart", "surveyed"]
 
@@ -75,7 +75,7 @@ _GARBAGE: Outcome[Any] = Outcome(problem="its process wrote garbage where its re
 def run_apart(function: Callable[[], T], *, seconds_max: float) -> Outcome[T]:
     """Return what came of ``function()`` in a child process, at the latest ``seconds_max`` after the last ``alive()``.
 
-    The value has to be one that ``handover`` takes. Whatever the child started ends with it.
+    The value has to be one that ``codec`` takes. Whatever the child started ends with it.
     """
     parent, patience_s = os.getpid(), min(seconds_max, PATIENCE_S_MAX)
     reader, writer = os.pipe()

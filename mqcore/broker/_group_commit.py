@@ -14,10 +14,10 @@ from mqcore.broker._partition import Partition
 from mqcore.errors import FlushFailedError
 from mqcore.log import LogStore
 
-__all__ = ["Flusher"]
+__all__ = ["GroupCommit"]
 
 
-class Flusher:
+class GroupCommit:
     """Runs the flushes of one storage.
 
     ``now_us``: monotonic microseconds, the clock of the asynchronous windows. Logs that a failed flush covered beside

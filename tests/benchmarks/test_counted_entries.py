@@ -1,8 +1,8 @@
 """How many Python functions one operation enters, client and broker together: counts may be asserted, times never.
 
 A frame entry is a call of a function of the project, or the resumption of one of its coroutines. The cost of a small
-request is about proportional to it, and unlike a time it is the same on every machine. The bounds are what there is now,
-rounded up: whoever makes an operation cheaper lowers its bound.
+request is about proportional to it, and unlike a time it is the same on every machine. The bounds are what there is
+now, rounded up: what makes an operation cheaper lowers its bound.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.selftest import GROUPS, Kill
 
-__all__ = ["alike_line", "kill_line", "kill_page", "kill_table", "others_table", "summary"]
+__all__ = ["kill_line", "kill_page", "kill_table", "others_table", "summary"]
 
 LEGEND = "X: its clause, red as it must be   x: red beside it   .: green"
 
@@ -56,17 +56,6 @@ def summary(kills: Sequence[Kill], seconds: float) -> str:
     return f"{verdict} ({counts}); {sum(kill.runs for kill in kills)} runs, {seconds:.0f} s"
 
 
-def alike_line(kills: Sequence[Kill]) -> str:
-    """How many mutants of the checkers no story tells apart, and where they are named; empty without mutants."""
-    total, alike = sum(kill.mutants for kill in kills), sum(len(kill.alike) for kill in kills)
-    if not alike:
-        return ""
-    return (
-        f"{alike} of {total} mutants of the checkers are told apart by no story: they are named in kill-matrix.md "
-        "(--to) and by --output json; one that is not on the accepted list counts as a survivor"
-    )
-
-
 def kill_page(kills: Sequence[Kill], seconds: float) -> str:
     """The matrix as a page of Markdown."""
     lines = [
@@ -90,11 +79,6 @@ def kill_page(kills: Sequence[Kill], seconds: float) -> str:
             lines += [f"### {group}: {meaning}", ""]
             lines += [f"- **{kill.name}** ({kill.verdict}): {kill.bug}. {kill.example}".rstrip() for kill in of_group]
             lines.append("")
-    alike = [name for kill in kills for name in kill.alike]
-    if alike:
-        lines += [f"## Mutants of the checkers that no story tells apart: {len(alike)}", ""]
-        lines += [f"- {name}" for name in sorted(alike)]
-        lines.append("")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ import attrs
 import click
 
 from mqcore.cli.shell import Verb, current, end, output_options, refuse, write_json, write_line, write_table
-from mqcore_conformance._kill_matrix import LEGEND, alike_line, kill_line, kill_page, kill_table, others_table, summary
+from mqcore_conformance._kill_matrix import LEGEND, kill_line, kill_page, kill_table, others_table, summary
 from mqcore_conformance.report import EXIT_CODES
 from mqcore_conformance.saboteurs import CONTRACT_SABOTEURS, INJECTORS, SABOTEURS
 from mqcore_conformance.selftest import Kill, run_selftest, saboteur_names
@@ -73,8 +73,6 @@ def selftest(names: tuple[str, ...], jobs: int, folder: Path | None, only_list: 
                 write_table(rows, headings)
         write_line()
         write_line(LEGEND)
-        if alike := alike_line(kills):
-            write_line(alike)
         write_line(summary(kills, seconds))
     end(EXIT_CODES["violation"] if any(kill.survived for kill in kills) else 0)
 

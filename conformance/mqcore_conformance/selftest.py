@@ -22,8 +22,6 @@ from mqcore_conformance.contract import CHECKS, CheckResult, StorageHarness, run
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
 from mqcore_conformance.processes import run_on_lying_disk, why_no_lying_disk
 from mqcore_conformance.saboteurs import (
-    ACCEPTED_MUTANTS,
-    CHECKER_SABOTEURS,
     CONTRACT_SABOTEURS,
     INJECTORS,
     MMAP,
@@ -31,10 +29,7 @@ from mqcore_conformance.saboteurs import (
     SABOTEURS,
     ContractSaboteur,
     Saboteur,
-    mutants,
-    noticed_by,
     plans_of,
-    stories_judged_otherwise,
 )
 from mqcore_conformance.simulation import run_plan
 from mqcore_conformance.verdicts import Status
@@ -44,15 +39,12 @@ __all__ = ["GROUPS", "Kill", "run_selftest", "saboteur_names"]
 GREEN_SEEDS = 2
 INJECTOR_SEEDS = 3
 RECORDER_SEEDS = 40
-MUTANT_TASKS = 4
-NOTICED = "noticed"
 MISFITS = (": TypeError: ", ": AttributeError: ", ": LookupError: ")
 
 GROUPS = {
     "core": "parts with a real bug: their clause turns red in their cell",
     "contract": "refusals that are left out: a contract check of a part alone fails",
     "injector": "faults that do not strike: their cell ends INCONCLUSIVE",
-    "checker": "checkers that judge carelessly: a story is judged otherwise than it is told",
     "machine": "real brokers on a disk whose flushes do nothing: every power cut is red, every kill green",
     "recorder": "a record of a sound run that says what did not happen: a clause turns red",
 }
@@ -81,9 +73,6 @@ class Kill:
     seconds: float = 0.0
     not_run: str = ""
     """Why this machine cannot show it, with the remedy; empty when it was run."""
-    mutants: int = 0
-    alike: tuple[str, ...] = ()
-    """How many mutants of the checkers were tried, and which of them no story tells apart."""
 
     @property
     def survived(self) -> bool:
@@ -105,10 +94,6 @@ def _tasks() -> dict[str, Callable[[], Kill]]:
         tasks[refusal.name] = partial(_run_contract, refusal)
     for saboteur in INJECTORS:
         tasks[saboteur.name] = partial(_run_injector, saboteur)
-    for name in CHECKER_SABOTEURS:
-        tasks[name] = partial(_run_checker, name)
-    for part in range(MUTANT_TASKS):
-        tasks[f"checker-mutants-{part + 1}"] = partial(_run_mutants, part)
     tasks["eatmydata"] = _run_eatmydata
     for name in RECORDERS:
         tasks[name] = partial(_run_recorder, name)
@@ -231,47 +216,6 @@ def _run_injector(saboteur: Saboteur) -> Kill:
         example="; ".join(str(violation) for failure in result.failures for violation in failure.violations)
         or result.reason,
     )
-
-
-# ---- careless checkers -------------------------------------------------------------------------------------------
-
-
-def _run_checker(name: str) -> Kill:
-    make = CHECKER_SABOTEURS[name]
-    otherwise = stories_judged_otherwise(make())
-    return Kill(
-        name=name,
-        group="checker",
-        bug=_lower((make.__doc__ or "").strip().rstrip(".")),
-        cell=f"{len(otherwise)} stories",
-        expected=NOTICED,
-        caught=(NOTICED,) if otherwise else (),
-        example=f"judged otherwise: {', '.join(otherwise[:3])}" if otherwise else "",
-    )
-
-
-def _run_mutants(part: int) -> Kill:
-    """Every ``MUTANT_TASKS``-th mutant of the checkers."""
-    chosen = list(mutants())[part::MUTANT_TASKS]
-    missed = [mutant for mutant, story in noticed_by(chosen) if not story]
-    new = [mutant for mutant in missed if mutant.key not in ACCEPTED_MUTANTS]
-    return Kill(
-        name=f"checker-mutants-{part + 1}",
-        group="checker",
-        bug="one comparison, sign or condition of the checkers changed at a time",
-        cell=f"{len(chosen) - len(missed)} of {len(chosen)} mutants",
-        expected=NOTICED,
-        caught=() if new else (NOTICED,),
-        example=f"told apart by no story, and not accepted: {'; '.join(f'{one.key} (line {one.line})' for one in new)}"
-        if new
-        else "",
-        mutants=len(chosen),
-        alike=tuple(mutant.key for mutant in missed),
-    )
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 # ---- a machine that lies -----------------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from checker_stories import STORIES, Case, Story
 
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
 from mqcore_conformance.endings import told_endings
 from mqcore_conformance.histories import Completed, history_digest, read_history, write_history
-from mqcore_conformance.stories import STORIES, Case, Story
 
 BAD = [tale for tale in STORIES.values() if tale.clauses]
 GOOD = [tale for tale in STORIES.values() if not tale.clauses]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from checker_stories import STORIES
 
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import Facts
 from mqcore_conformance.obligations import obligations
-from mqcore_conformance.stories import STORIES
 from mqcore_conformance.verdicts import Status
 
 

@@ -24,10 +24,6 @@ MACHINE = re.compile(
 TEXT = {".py", ".md", ".toml", ".txt", ".cfg", ".yml", ".yaml", ".json", ".sh", ""}
 
 
-TOLD_BY_THEIR_NAMES = {"good", "bad"}
-"""Decorators of hand-made histories: like a test's, the name of such a function is its description."""
-
-
 def test_import_names_are_used_once_over_all_folders(house):
     names = Counter(
         entry.name.removesuffix(".py")
@@ -57,8 +53,6 @@ def _undescribed(body, prefix):
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) or node.name.startswith("_"):
             continue
         decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
-        if {decorator.partition("(")[0] for decorator in decorators} & TOLD_BY_THEIR_NAMES:
-            continue
         inherited = decorators & {"override", "typing.override"} or any(name.endswith(".setter") for name in decorators)
         if not ast.get_docstring(node) and not inherited and "overload" not in decorators:
             yield node.lineno, prefix + node.name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
+from checker_stories._story import OTHER, Story, bad, good
 from mqcore_conformance.histories import Fetched
-from mqcore_conformance.stories._story import OTHER, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 PHANTOM, INCONSISTENT = Anomaly.PHANTOM, Anomaly.INCONSISTENT_OFFSET

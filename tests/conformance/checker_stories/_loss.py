@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from checker_stories._story import OTHER, Story, bad, good
 from mqcore_conformance.histories import REFUSES_TO_START, Probed
-from mqcore_conformance.stories._story import OTHER, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 LOST, HOLE, UNBOUNDED = Anomaly.LOST_WRITE, Anomaly.HOLE, Anomaly.UNBOUNDED_LOSS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqcore_conformance.stories._story import OTHER, Story, bad, good
+from checker_stories._story import OTHER, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 BACK, SKIPPED, UNSTABLE = Anomaly.NONMONOTONIC_POLL, Anomaly.SKIPPED_POLL, Anomaly.UNSTABLE_READ

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from checker_stories._story import OTHER, PARTITION, Story, bad, good
 from mqcore_conformance.histories import LivenessObserved, Probed, Recovered
-from mqcore_conformance.stories._story import OTHER, PARTITION, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 BOUND_US = 1_000

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from checker_stories._story import OTHER, PARTITION, Story, bad, good
 from mqcore_conformance.histories import REFUSES_TO_START, Probed
-from mqcore_conformance.stories._story import OTHER, PARTITION, Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 TRUSTED, UNJUSTIFIED = Anomaly.FAILED_FLUSH_TRUSTED, Anomaly.UNJUSTIFIED_RECEIPT

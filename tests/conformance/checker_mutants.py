@@ -14,9 +14,9 @@ import types
 from collections.abc import Iterator, Sequence
 
 import attrs
+from checker_stories import STORIES
 
 from mqcore_conformance.histories import Event
-from mqcore_conformance.stories import STORIES
 
 __all__ = ["Mutant", "mutants", "noticed_by"]
 

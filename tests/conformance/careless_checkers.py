@@ -1,6 +1,6 @@
-"""Saboteurs of the checkers: each judges carelessly in one way. At least one story has to be judged otherwise by it.
+"""Careless checkers: each judges carelessly in one way. At least one story has to be judged otherwise by it.
 
-Knows names inside ``mqcore_conformance.checkers``; what is general is in ``_mutants``.
+Knows names inside ``mqcore_conformance.checkers``; what is general is in ``checker_mutants``.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+from checker_stories import STORIES, Case
 
 from mqcore.guarantees import Fault
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import DRAIN, FaultInjected, Fetched, FetchFailed, Flushed
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 from mqcore_conformance.simulation import Sabotage
-from mqcore_conformance.stories import STORIES, Case
 
-__all__ = ["CHECKER_SABOTEURS", "stories_judged_otherwise"]
+__all__ = ["CARELESS_CHECKERS", "stories_judged_otherwise"]
 
 FACTS = "mqcore_conformance.checkers._facts"
 LOSS = "mqcore_conformance.checkers._loss"
@@ -185,8 +185,8 @@ def failed_flush_excuses_everything() -> tuple[Replacement, ...]:
     return ((FACTS, "Facts", "voided", make),)
 
 
-CHECKER_SABOTEURS: dict[str, Callable[[], Sabotage]] = {
-    f"checker-{make.__name__.replace('_', '-')}": make
+CARELESS_CHECKERS: dict[str, Callable[[], Sabotage]] = {
+    make.__name__.replace("_", "-"): make
     for make in (
         unknown_taken_for_failed,
         partition_ignored,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqcore_conformance.stories._story import Story, bad, good
+from checker_stories._story import Story, bad, good
 from mqcore_conformance.verdicts import Anomaly
 
 UNJUSTIFIED, UNSTABLE, UNBOUNDED = Anomaly.UNJUSTIFIED_RECEIPT, Anomaly.UNSTABLE_READ, Anomaly.UNBOUNDED_LOSS

@@ -58,6 +58,10 @@ class Mapping(ABC):
         look at it in the step in which it was made, and hand it on.
         """
 
+    def is_resident(self, position: int, size: int) -> bool:
+        """Whether these bytes are in memory now, so that ``view`` will hardly wait. False if that is not known."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Give the mapping up; its memory goes when the last view does. Idempotent."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mqcore.ports._abc import Buffer, Directory, File, FileFacts, FileSystem, Lock, Mapping
+from mqcore.ports._residency import pages_resident
 
 if sys.platform != "win32":
     import fcntl
@@ -65,6 +66,10 @@ class _SystemMapping(Mapping):
         if not self._populates:
             return self._copy(position, size)
         return memoryview(self._map)[position : position + size]
+
+    def is_resident(self, position: int, size: int) -> bool:
+        # A copy in place of a view is made by pread, which fills the page cache itself: nothing to ask.
+        return self._map is not None and self._populates and pages_resident(self._map, position, size)
 
     def _copy(self, position: int, size: int) -> memoryview:
         data = self._file.pread(size, position)

@@ -259,13 +259,17 @@ class MmapLog(Log):
             raise storage_error(error, "read", segment.path, position=position) from error
 
     async def _read_cold(self, segment: Segment, position: int, size: int) -> memoryview:
-        """Have a thread bring the bytes into the page cache, then look at them.
+        """Look at bytes that may not be in the page cache: unless they are, a thread brings them there first.
 
         The mapping may be closed to make room meanwhile: then it is made again.
         """
         while True:
             mapping = await self._engine.mapping(segment, position + size - segment.base)
             try:
+                # A consumer that is behind mostly reads what the page cache still has: asking costs a few
+                # microseconds, the hand-over to a thread and back many times that.
+                if mapping.is_resident(segment.at(position), size):
+                    return mapping.view(segment.at(position), size)
                 await self._engine.reader.run(mapping.view, segment.at(position), size)
                 return mapping.view(segment.at(position), size)
             except OSError:

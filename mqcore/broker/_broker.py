@@ -124,6 +124,7 @@ class Broker:
 
     async def _open_storage(self) -> None:
         await self.store.open()
+        await self.store.reign()
         await self.topics.replay()
         stored = {topic.name: topic.config for topic in self.topics.by_id.values()}
         raise_refusals(check_build(build_of(self.config, self._backend.capabilities, {**self.config.topics, **stored})))

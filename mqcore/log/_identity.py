@@ -1,4 +1,4 @@
-"""The identity of a storage (rule R2): who it belongs to, its incarnation, its reign, how it was stopped.
+"""The identity of a storage (rule R2): who it belongs to, its set, incarnation and reign, how it was stopped.
 
 A log called ``identity`` of 512-byte records; each is written twice, with a flush after each copy, and counts once its
 second copy is flushed. So a torn write (nothing follows it) and later damage (something does) are told apart: the
@@ -24,11 +24,11 @@ TRIM_BYTES = 64 * 1024
 NODE_NAME_BYTES_MAX = 128
 
 MAGIC = 0x4449514D  # "MQID"
-VERSION = 1
+VERSION = 2
 
-# magic, version, copy, clean, flushed only, sequence, own position, node id, incarnation, reign number, reign id,
-# highest epoch, boot id, instance, node name
-_LAYOUT = struct.Struct("<IHBBB7xQQ16sQQ16sQ64s64s128s")
+# magic, version, copy, clean, flushed only, sequence, own position, node id, set id, incarnation, reign number,
+# reign id, highest epoch, metadata end, boot id, instance, node name
+_LAYOUT = struct.Struct("<IHBBB7xQQ16s16sQQ16sQQ64s64s128s")
 _U32 = struct.Struct("<I")
 _SEALED_BYTES = RECORD_BYTES - 4
 assert _LAYOUT.size <= _SEALED_BYTES
@@ -38,16 +38,21 @@ assert _LAYOUT.size <= _SEALED_BYTES
 class Identity:
     """What the identity log says. Ids are 16 random bytes.
 
-    ``clean``: everything was flushed and nothing was appended since. ``flushed_only``: the node reports flushed
-    positions only (R2 b). ``boot_id`` is the kernel's, ``instance`` names the mount as far as the backend knows.
+    ``set_id``: shared by the nodes that hold the same logs; the metadata log's salt comes from it. ``reign_number`` and
+    ``reign_id``: this node's last reign, 0 before the first. ``highest_epoch``: highest number of any node's reign that
+    was acted on here (R4). ``metadata_end``: end of the metadata log at a clean stop, 0 else. ``clean``: everything was
+    flushed and nothing was appended since. ``flushed_only``: the node reports flushed positions only (R2 b).
+    ``boot_id`` is the kernel's, ``instance`` names the mount as far as the backend knows.
     """
 
     node_id: bytes
+    set_id: bytes
     node_name: str
     incarnation: int
     reign_number: int
     reign_id: bytes
     highest_epoch: int
+    metadata_end: int
     clean: bool
     flushed_only: bool
     boot_id: str
@@ -70,10 +75,12 @@ def pack_identity(identity: Identity, *, sequence: int, copy: int, position: int
         sequence,
         position,
         identity.node_id,
+        identity.set_id,
         identity.incarnation,
         identity.reign_number,
         identity.reign_id,
         identity.highest_epoch,
+        identity.metadata_end,
         identity.boot_id.encode()[:64],
         identity.instance.encode()[:64],
         name,
@@ -90,7 +97,7 @@ def unpack_identity(record: bytes, position: int) -> tuple[Identity, int] | None
     if checksum != crc32c(record[:_SEALED_BYTES]):
         return None
     fields = _LAYOUT.unpack_from(record)
-    magic, version, _, clean, flushed_only, sequence, own_position, node_id, incarnation, number, reign_id = fields[:11]
+    magic, version, _, clean, flushed_only, sequence, own_position, *facts = fields
     if magic != MAGIC:
         return None
     if version != VERSION:
@@ -101,14 +108,16 @@ def unpack_identity(record: bytes, position: int) -> tuple[Identity, int] | None
         )
     if own_position != position:
         return None
-    highest_epoch, boot_id, instance, name = fields[11:]
+    node_id, set_id, incarnation, number, reign_id, highest_epoch, metadata_end, boot_id, instance, name = facts
     identity = Identity(
         node_id=node_id,
+        set_id=set_id,
         node_name=name.rstrip(b"\0").decode(errors="replace"),
         incarnation=incarnation,
         reign_number=number,
         reign_id=reign_id,
         highest_epoch=highest_epoch,
+        metadata_end=metadata_end,
         clean=bool(clean),
         flushed_only=bool(flushed_only),
         boot_id=boot_id.rstrip(b"\0").decode(errors="replace"),
@@ -181,7 +190,8 @@ class IdentityLog:
         log = self._log
         if log.end > self._end:
             await log.truncate(self._end)
-        sequence = self._sequence + 1
+        # Taken even if this fails: another record must not have the number of one that may have reached the disk.
+        self._sequence = sequence = self._sequence + 1
         for copy in (0, 1):
             padding = bytes(-log.end % RECORD_BYTES)
             position = log.end + len(padding)
@@ -189,7 +199,6 @@ class IdentityLog:
             await log.append([padding + record])
             await self._flush([log])
             self._end = position + RECORD_BYTES
-        self._sequence = sequence
         first = self._end - 2 * RECORD_BYTES
         if first - log.start > TRIM_BYTES:
             await log.trim(first)

@@ -155,7 +155,7 @@ class StorageInspection:
         if kind == "metadata":
             if self._identity is None:
                 raise StorageError("the metadata log cannot be verified without the identity", kind="missing")
-            return metadata_salt(self._identity.node_id)
+            return metadata_salt(self._identity.set_id)
         return salt_of_name(name) if kind == "partition" else None
 
     async def _verify_identity(self, log: Log) -> LogFinding:
@@ -164,13 +164,13 @@ class StorageInspection:
         if identity is None:
             return LogFinding(name=log.name, kind="identity", state="torn", text="no identity was ever completed")
         self._identity = identity
-        facts = attrs.asdict(identity) | {"node_id": identity.node_id.hex(), "reign_id": identity.reign_id.hex()}
+        ids = {name: getattr(identity, name).hex() for name in ("node_id", "set_id", "reign_id")}
         return LogFinding(
             name=log.name,
             kind="identity",
             text="; ".join(notice.text for notice in notices),
             bytes_total=log.end - log.start,
-            facts=facts,
+            facts=attrs.asdict(identity) | ids,
         )
 
     async def _verify_sidecar(self, log: Log) -> LogFinding:

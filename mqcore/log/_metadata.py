@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from mqcore.batch import HEADER_BYTES, unpack_header
-from mqcore.errors import CorruptionError, StorageError
+from mqcore.errors import CorruptionError, OutcomeUnknownError, StorageError
 from mqcore.log._control import (
     RECORDS,
     SNAPSHOT,
@@ -19,6 +19,7 @@ from mqcore.log._control import (
     pack_records_batch,
     unpack_records_batch,
 )
+from mqcore.log._partition_log import PartitionLog
 from mqcore.log._store import LogStore
 from mqcore.log._types import IncomingBatch
 from mqcore.ports import Buffer
@@ -29,28 +30,39 @@ READ_BYTES = 4 * 1024 * 1024
 
 
 class MetadataLog:
-    """Append-only JSON records on ``store``'s metadata log; replayed to the end before anybody serves."""
+    """Append-only JSON records on ``store``'s metadata log; replayed to the end before anything is served.
+
+    Belongs to the term of the store in which it is used first.
+    """
 
     def __init__(self, store: LogStore) -> None:
         self._store = store
         self._lock = trio.Lock()
+        self._bound: PartitionLog | None = None
+
+    @property
+    def _log(self) -> PartitionLog:
+        # Kept, not asked of the store each time: late work of an ended reign must not get the log of the next one.
+        if self._bound is None:
+            self._bound = self._store.metadata
+        return self._bound
 
     @property
     def bytes_total(self) -> int:
         """Bytes that the log holds: what says when to ``compact``."""
-        return self._store.metadata.bytes_total
+        return self._log.bytes_total
 
     @property
     def failed(self) -> StorageError | None:
         """Why the log takes no more records, None while it does."""
-        return self._store.metadata.failed
+        return self._log.failed
 
     async def replay(self) -> list[dict[str, Any]]:
         """Every record since the last ``compact``, in order.
 
         Raises ``CorruptionError`` when any of it is damaged: metadata with a hole is not served.
         """
-        log = self._store.metadata
+        log = self._log
         if log.damages:
             raise CorruptionError(
                 f"the metadata log is damaged: {log.damages[0].text}; restore it from a good copy",
@@ -71,7 +83,8 @@ class MetadataLog:
     async def append(self, records: Sequence[Mapping[str, Any]]) -> int:
         """Append ``records`` (JSON objects, at least one) as one batch and flush it; return the offset of the first.
 
-        Durable when it returns. Calls queue up. Raises as ``PartitionLog.append`` and ``LogStore.flush``.
+        Durable when it returns. Calls queue up. Raises as ``PartitionLog.append`` and ``LogStore.flush``, and
+        ``OutcomeUnknownError`` when the log failed, or the term ended, between the two.
         """
         return await self._append(pack_records_batch(records))
 
@@ -79,13 +92,15 @@ class MetadataLog:
         """Replace everything before by ``records``, the whole present state, and give up what lies below. Durable."""
         offset = await self._append(pack_records_batch(records, snapshot=True))
         async with self._lock:
-            await self._store.metadata.trim(offset)
+            await self._log.trim(offset)
 
     async def _append(self, batch: bytearray) -> int:
-        log = self._store.metadata
+        log = self._log
         async with self._lock:
             base_offsets = await log.append_control([IncomingBatch(unpack_header(batch), batch)])
             await self._store.flush([log])
+            if log.durable_position < log.end_position:  # the flush has left it out
+                raise OutcomeUnknownError(f"log {log.name} may hold the record, it is not flushed: {log.failed}")
         return base_offsets[0]
 
 

@@ -42,9 +42,9 @@ def partition_salt(topic_id: bytes, partition: int) -> int:
     return crc32c(topic_id + partition.to_bytes(4, "little"))
 
 
-def metadata_salt(node_id: bytes) -> int:
-    """Salt of the metadata log of the storage of ``node_id``."""
-    return crc32c(node_id)
+def metadata_salt(set_id: bytes) -> int:
+    """Salt of the metadata log that the nodes of the set ``set_id`` share: of no node, or replicas would differ."""
+    return crc32c(set_id)
 
 
 def salt_of_name(name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""One log of batches on one ``Log`` of bytes: append, read, offsets, epochs, truncation, trimming.
+"""One log of batches on one ``Log`` of bytes, for one term of its store: append, truncation, trimming.
 
 Knows nothing of topics, requests or flush policies. One task appends, truncates or trims at a time; reads run beside.
 """
@@ -15,12 +15,14 @@ from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, stamp, un
 from mqcore.errors import CorruptionError, OutcomeUnknownError, StorageError
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts, pack_epoch_batch
+from mqcore.log._flushing import SerialFlusher
 from mqcore.log._producers import Verdict
 from mqcore.log._readable import ReadableLog
 from mqcore.log._recovery import rebuild
 from mqcore.log._scan import header_at
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
+from mqcore.log._term import Term
 from mqcore.log._types import IncomingBatch
 
 __all__ = ["LogContext", "PartitionLog"]
@@ -39,29 +41,23 @@ HISTORY_KEPT_MAX = 256
 
 
 class LogContext(NamedTuple):
-    """What the logs of one store share: the reign, the clock (ms since 1970 UTC), limits, where notices go.
+    """What the logs of one store share in every term: the clock (ms since 1970 UTC), limits, where notices go."""
 
-    ``flush_bytes`` and ``truncate_bytes`` take turns with the store's flushes.
-    """
-
-
-    reign: EpochFacts
     wall_ms: Callable[[], int]
     limits: Limits
     report: Callable[[Notice], None]
-    flush_bytes: Callable[[Sequence[Log]], Awaitable[None]]
-    truncate_bytes: Callable[[Log, int], Awaitable[None]]
+    flusher: SerialFlusher
 
 
 class PartitionLog(ReadableLog):
-    """Batches in order, with offsets. Made by ``LogStore.open_log``.
+    """Batches in order, with offsets. Made by ``LogStore.open_log``, for the store's present ``term``.
 
     ``append``, ``truncate``, ``trim`` and ``checkpoint`` exclude each other: a second one raises
-    ``trio.BusyResourceError``. Once ``failed`` is set nothing is appended, and nothing beyond ``durable_offset`` is
-    served.
+    ``trio.BusyResourceError``. Once ``failed`` is set nothing is appended; after a failure nothing beyond
+    ``durable_offset`` is served, after the end of the term nothing at all (``StorageError``, kind ``closed``).
     """
 
-    __slots__ = ("_busy", "_checkpoint_at", "_context", "_make_sidecar", "_reign_open", "_sidecar")
+    __slots__ = ("_busy", "_checkpoint_at", "_context", "_idle", "_make_sidecar", "_reign_open", "_sidecar", "term")
 
     def __init__(
         self,
@@ -70,16 +66,63 @@ class PartitionLog(ReadableLog):
         *,
         salt: int,
         context: LogContext,
+        term: Term,
         sidecar: Sidecar | None,
         make_sidecar: Callable[[], Awaitable[Sidecar]],
     ) -> None:
         super().__init__(log, state, salt=salt, report=context.report)
+        self.term = term
+        """The only term in which it takes appends."""
         self._context = context
         self._sidecar = sidecar
         self._make_sidecar = make_sidecar
         self._busy = False
+        self._idle: trio.Event | None = None
         self._reign_open = False
         self._plan_checkpoint(0)
+
+    # terms
+
+    def close(self, error: StorageError) -> None:
+        """Take no more appends and serve no more reads in this term, at once; idempotent. ``error`` says why."""
+        self.failed = error
+        self._generation += 1  # a read under way looks again, and finds it closed
+        self._cursors = None
+
+    async def wait_idle(self) -> None:
+        """Wait until no append, truncation, trim or checkpoint is under way."""
+        while self._busy:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def successor(self, term: Term) -> PartitionLog:
+        """The same log for another term, once this one is closed and idle; nothing is recovered again."""
+        heir = PartitionLog(
+            self._log,
+            self._state,
+            salt=self.salt,
+            context=self._context,
+            term=term,
+            sidecar=self._sidecar,
+            make_sidecar=self._make_sidecar,
+        )
+        heir.flushed(self.durable_offset, self.durable_position)
+        heir._checkpoint_at = self._checkpoint_at
+        heir._failure = heir.failed = self._failure
+        return heir
+
+    def _begin(self) -> None:
+        """Begin what excludes everything else. Raises ``StorageError`` (kind ``closed``)."""
+        if self.failed is not None:
+            self._refuse_failed()
+        if self._busy:
+            self._refuse_busy()
+        self._busy = True
+
+    def _end(self) -> None:
+        self._busy = False
+        if self._idle is not None:
+            self._idle.set()
 
     # appending
 
@@ -99,9 +142,10 @@ class PartitionLog(ReadableLog):
         Headers are stamped in a copy; bodies go down as they are. The first append of a reign is preceded by its
         epoch batch. Bodies, sizes and sequences have been checked by the caller (``check``).
 
-        Raises ``StorageError`` with ``appended`` False when nothing is in the log: before any byte, or after a durable
-        truncation to where it began; the log and its producers are as before. Raises ``OutcomeUnknownError`` when even
-        that failed, and sets ``failed``. If cancelled, nothing is in the log either (it was cut off again).
+        Raises ``StorageError`` with ``appended`` False when nothing is in the log: before any byte (kind ``closed``
+        after the reign has ended), or after a durable truncation to where it began; the log and its producers are as
+        before. Raises ``OutcomeUnknownError`` when even that failed, and sets ``failed``. If cancelled, nothing is in
+        the log either (it was cut off again).
         """
         for header, data in batches:
             if header.attributes & ATTRIBUTE_CONTROL or header.size != len(data) or header.count < 1:
@@ -110,14 +154,16 @@ class PartitionLog(ReadableLog):
 
     async def append_control(self, batches: Sequence[IncomingBatch]) -> list[int]:
         """``append`` for the broker's own batches too: control batches, which nobody is served."""
+        reign = self.term.reign
+        if reign is None:
+            raise StorageError(f"log {self.name}: nothing can be appended while {self.term.text} lasts", kind="closed")
+        if self.failed is not None:
+            self._refuse_failed()
         if self._busy:
             self._refuse_busy()
-        if self.failed is not None:
-            raise StorageError(f"log {self.name} takes no appends since a failure: {self.failed}", kind="closed")
         state = self._state
-        context = self._context
-        epoch, salt, now_ms = context.reign.number, self.salt, context.wall_ms()
-        opening = None if self._reign_open else self._epoch_batch(now_ms)
+        epoch, salt, now_ms = reign.number, self.salt, self._context.wall_ms()
+        opening = None if self._reign_open else self._epoch_batch(reign, now_ms)
         chunks: list[bytearray | memoryview] = [] if opening is None else [opening]
         base_offset = state.end_offset
         base_offsets: list[int] = []
@@ -133,7 +179,7 @@ class PartitionLog(ReadableLog):
         try:
             await self._append_bytes(chunks)
             if opening is not None:
-                self._enter_reign(opening, now_ms)
+                self._enter_reign(reign, opening, now_ms)
             position = state.end_position
             for (header, _), base_offset in zip(batches, base_offsets, strict=True):
                 state.apply(position, header, base_offset, now_ms)
@@ -142,6 +188,8 @@ class PartitionLog(ReadableLog):
                 await self._checkpoint()
         finally:
             self._busy = False
+            if self._idle is not None:
+                self._idle.set()
         return base_offsets
 
     async def open_reign(self) -> None:
@@ -149,9 +197,8 @@ class PartitionLog(ReadableLog):
         if not self._reign_open:
             await self.append_control(())
 
-    def _epoch_batch(self, now_ms: int) -> bytearray:
-        """The batch that opens this reign at the log's end."""
-        reign = self._context.reign
+    def _epoch_batch(self, reign: EpochFacts, now_ms: int) -> bytearray:
+        """The batch that opens ``reign`` at the log's end."""
         batch = pack_epoch_batch(reign)
         head = memoryview(batch)[:HEADER_BYTES]
         stamp(
@@ -159,9 +206,8 @@ class PartitionLog(ReadableLog):
         )
         return batch
 
-    def _enter_reign(self, opening: bytearray, now_ms: int) -> None:
+    def _enter_reign(self, reign: EpochFacts, opening: bytearray, now_ms: int) -> None:
         state = self._state
-        reign = self._context.reign
         state.open_epoch(reign.number, reign.reign_id, state.end_position, state.end_offset)
         state.apply(state.end_position, unpack_header(opening), state.end_offset, now_ms)
         self._reign_open = True
@@ -186,32 +232,35 @@ class PartitionLog(ReadableLog):
             await self._undo(error)
             raise
         if position != expected:
-            self.failed = StorageError(
-                f"log {self.name}: the storage appended at {position}, not at {expected}; it breaks its contract",
-                kind="io",
-                position=position,
-            )
-            raise OutcomeUnknownError(str(self.failed))
+            text = f"log {self.name}: the storage appended at {position}, not at {expected}; it breaks its contract"
+            self._fail(StorageError(text, kind="io", position=position))
+            raise OutcomeUnknownError(text)
 
     async def _undo(self, error: BaseException) -> None:
         """Cut off what an append may have left, so that it may be called rejected; else the log stops."""
         position = self._state.end_position
         try:
             with trio.CancelScope(shield=True):
-                await self._context.truncate_bytes(self._log, position)
+                await self._context.flusher.truncate(self._log, position)
         except BaseException as second:
             storage = error if isinstance(error, StorageError) else None
-            self.failed = StorageError(
-                f"log {self.name}: an append failed ({error!r}) and could not be undone ({second!r}); "
-                "restart the broker",
-                kind=storage.kind if storage else "io",
-                path=storage.path if storage else None,
-                position=position,
-                appended=True,
+            text = f"log {self.name}: an append failed ({error!r}) and could not be undone ({second!r}); "
+            text += "restart the broker"
+            self._fail(
+                StorageError(
+                    text,
+                    kind=storage.kind if storage else "io",
+                    path=storage.path if storage else None,
+                    position=position,
+                    appended=True,
+                )
             )
             if not isinstance(second, Exception):
                 raise
-            raise OutcomeUnknownError(str(self.failed)) from second
+            raise OutcomeUnknownError(text) from second
+
+    def _refuse_failed(self) -> NoReturn:
+        raise StorageError(f"log {self.name} takes no appends: {self.failed}", kind="closed")
 
     def _refuse_busy(self) -> NoReturn:
         raise trio.BusyResourceError(f"log {self.name} is being appended to, truncated or trimmed by another task")
@@ -224,14 +273,12 @@ class PartitionLog(ReadableLog):
         The storage behind it is freed by whole segments. The last batch always stays. Reigns and producers are
         remembered. Raises ``StorageError``. Not cancelled once begun.
         """
-        if self._busy:
-            self._refuse_busy()
-        self._busy = True
+        self._begin()
         try:
             with trio.CancelScope(shield=True):
                 await self._trim(min(offset, self._state.end_offset))
         finally:
-            self._busy = False
+            self._end()
         return self._state.start_offset
 
     async def _trim(self, offset: int) -> None:
@@ -254,7 +301,7 @@ class PartitionLog(ReadableLog):
         if sidecar is None:
             state.start_position, state.start_offset = old
             return
-        await self._context.flush_bytes([sidecar.log])
+        await self._context.flusher.flush([sidecar.log])
         sidecar.dirty = False
         state.index.trim(position)
         await self._log.trim(position)
@@ -265,12 +312,10 @@ class PartitionLog(ReadableLog):
         Raises ``ValueError`` below ``start_offset``, ``StorageError`` (then the log has failed). Not cancelled once
         begun.
         """
-        if self._busy:
-            self._refuse_busy()
         state = self._state
         if offset < state.start_offset:
             raise ValueError(f"log {self.name}: cannot truncate at {offset}, it begins at {state.start_offset}")
-        self._busy = True
+        self._begin()
         try:
             with trio.CancelScope(shield=True):
                 begin = state.index.floor(offset - 1)
@@ -280,23 +325,23 @@ class PartitionLog(ReadableLog):
                 if found is not None:
                     await self._truncate_bytes(found[0])
         finally:
-            self._busy = False
+            self._end()
 
     async def _truncate_bytes(self, position: int) -> None:
         context = self._context
         sidecar = self._sidecar
         try:
-            await context.truncate_bytes(self._log, position)
+            await context.flusher.truncate(self._log, position)
             state, _ = await rebuild(
                 self._log, sidecar, salt=self.salt, limits=context.limits, durable_end=position, report=context.report
             )
         except StorageError as error:
-            self.failed = error
+            self._fail(error)
             raise
         self._state = state
         self._generation += 1
         self._cursors = None
-        self._reign_open = state.epoch == context.reign.number
+        self._reign_open = self.term.reign is not None and state.epoch == self.term.reign.number
         self.durable_offset = min(self.durable_offset, state.end_offset)
         self.durable_position = min(self.durable_position, state.end_position)
         self._plan_checkpoint(0)
@@ -306,11 +351,11 @@ class PartitionLog(ReadableLog):
         if self._busy:
             self._refuse_busy()
         if self._state.end_position >= CHECKPOINT_FIRST_BYTES and self.failed is None:
-            self._busy = True
+            self._begin()
             try:
                 await self._checkpoint()
             finally:
-                self._busy = False
+                self._end()
 
     async def _checkpoint(self) -> Sidecar | None:
         """Write one; a failure is reported only: what was appended before it stays appended."""
@@ -360,6 +405,6 @@ class PartitionLog(ReadableLog):
             self._sidecar.stop()
         if self.name not in names:
             return False
-        self.failed = self.failed or error
+        self._fail(error)
         return True
 

@@ -41,6 +41,7 @@ class ReadableLog:
 
     __slots__ = (
         "_cursors",
+        "_failure",
         "_generation",
         "_log",
         "_report",
@@ -57,7 +58,8 @@ class ReadableLog:
         self.salt = salt
         """32 bits that seal the headers of this log."""
         self.failed: StorageError | None = None
-        """Why the log takes no more appends, for good; None while it works."""
+        """Why the log takes no more appends; None while it does."""
+        self._failure: StorageError | None = None  # what stopped it in every term, not the end of this one
         self.durable_offset = 0
         """Offset below which everything is at the backend's flush level."""
         self.durable_position = 0
@@ -141,18 +143,30 @@ class ReadableLog:
         end, stored = self._state.end_position, self._log.end
         if stored >= end:
             return end
-        if self.failed is None:
-            self.failed = StorageError(
-                f"log {self.name}: the storage stopped it at {stored}, short of {end}; restart the broker",
-                kind="flush",
-                position=stored,
+        if self._failure is None:
+            self._fail(
+                StorageError(
+                    f"log {self.name}: the storage stopped it at {stored}, short of {end}; restart the broker",
+                    kind="flush",
+                    position=stored,
+                )
             )
         return stored
+
+    def _fail(self, error: StorageError) -> None:
+        """Note that the log takes no more appends in any term of this process; the first reason stays."""
+        self._failure = self._failure or error
+        self.failed = self.failed or error
 
     async def _read(self, offset: int, bytes_max: int, end_offset: int, *, control: bool) -> ReadResult:
         state = self._state
         end_position = self._readable_end()
-        limit = min(end_offset, state.end_offset if self.failed is None else self.durable_offset)
+        limit = min(end_offset, state.end_offset)
+        if self.failed is not None:
+            if self.failed is not self._failure:
+                # The next term may cut what this one knows of: what was read then would look like damage.
+                raise StorageError(str(self.failed), kind="closed")
+            limit = min(limit, self.durable_offset)
         if offset < state.start_offset:
             raise BelowStartError(self.name, offset, state.start_offset)
         if offset >= limit:

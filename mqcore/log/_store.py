@@ -1,4 +1,4 @@
-"""One broker's storage: its identity and reign, all of its logs, and the flush that serves many of them at once.
+"""One broker's storage: its identity, its terms (reigning, following), all of its logs, and one flush for many of them.
 
 Knows nothing of topics and requests. Names: ``identity``, ``metadata``, one log per partition, and beside a log called
 ``NAME`` its sidecar ``NAME.state`` and torn tails ``NAME.quarantine-EPOCH``.
@@ -15,9 +15,9 @@ import trio
 
 from mqcore.abc import Log, Notice, StorageBackend
 from mqcore.errors import CorruptionError, FlushFailedError, StorageError
-from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts
+from mqcore.log._flushing import SerialFlusher
 from mqcore.log._identity import Identity, IdentityLog
 from mqcore.log._names import (
     IDENTITY_NAME,
@@ -30,22 +30,20 @@ from mqcore.log._names import (
 from mqcore.log._partition_log import LogContext, PartitionLog
 from mqcore.log._recovery import recover, refuse_vanished
 from mqcore.log._sidecar import Sidecar
+from mqcore.log._starting import check_epoch, check_metadata, check_owner, first_identity, next_identity
+from mqcore.log._term import FollowedReign, Term
 from mqcore.ports import Ports
 
 __all__ = ["LogStore"]
-
-FLUSH_RETRY_S = 0.1
-"""Pause before a flush that found no descriptor is tried again."""
-
-INSTANCE_CHARACTERS_MAX = 64
-"""What the identity keeps of the storage's ``mount``."""
 
 QUARANTINES_MAX = 16
 """Torn tails kept per log; an operator removes them."""
 
 
 class LogStore:
-    """The logs of one broker on one backend. ``open`` first, ``aclose`` last.
+    """The logs of one broker on one backend: ``open``, then ``reign`` or ``follow`` and ``leave``, ``aclose`` last.
+
+    One task opens, reigns, follows, leaves and closes; any number of tasks use the logs.
 
     ``node_name``: name of the broker that owns the storage. ``report`` takes notices of damage and repair.
     ``flushed_only``: the broker reports flushed positions only (R2 b). ``stopped`` is told the names of logs that have
@@ -54,16 +52,18 @@ class LogStore:
 
     node_id: bytes
     """16 random bytes, drawn once for this storage."""
+    set_id: bytes
+    """16 random bytes that the nodes with the same logs share; drawn with ``node_id`` unless the node ``join``ed."""
     incarnation: int
     """Raised at each start after which something that was reported as held may be missing (R2)."""
-    epoch: int
-    """Number of this run's reign."""
-    reign_id: bytes
-    """16 random bytes of this run's reign."""
     was_clean: bool
     """Whether the stop before this start was clean (true for a new storage)."""
+    epoch: int
+    """Number of the last reign that was opened or followed by this process; 0 before the first."""
+    reign_id: bytes
+    """Its 16 random bytes."""
     metadata: PartitionLog
-    """The log of ``MetadataLog``."""
+    """The log of ``MetadataLog``, for the present term."""
 
     def __init__(
         self,
@@ -77,37 +77,42 @@ class LogStore:
         stopped: Callable[[list[str], FlushFailedError], None] | None = None,
     ) -> None:
         self.backend = backend
+        self.epoch = 0
+        self.reign_id = bytes(16)
         self._ports = ports
         self._limits = limits
         self._node_name = node_name
         self._report = report
         self._flushed_only = flushed_only
         self._stopped = stopped
-        self._told_stopped: set[str] = set()
-        self._flush_lock = trio.Lock()
+        self._reported_stopped: set[str] = set()
+        self._flusher = SerialFlusher(backend, report=report, stop=self.stop)
+        self._context = LogContext(ports.clock.wall_ms, limits, report, self._flusher)
+        self._term = Term()
         self._opening: dict[str, trio.Lock] = {}
         self._logs: dict[str, PartitionLog] = {}
         self._not_opened: set[str] = set()
         self._names: set[str] = set()
-        self._context: LogContext | None = None
         self._identity: Identity | None = None
         self._identity_log: IdentityLog | None = None
         self._identity_error: StorageError | None = None
+        self._is_open = False
 
     # opening
 
     async def open(self) -> None:
-        """Open the backend, read or make the identity, raise the incarnation (R2), open a new reign (R3).
+        """Open the backend, read or make the identity, raise the incarnation (R2), recover the metadata log.
 
-        All of that is flushed, and the reign's epoch batch is in the metadata log, when it returns. Raises
-        ``StorageError`` (``busy``; ``foreign``: of another broker or version), ``CorruptionError`` (never answered by
-        starting empty). If cancelled or failed, the backend is closed again.
+        Logs can be opened and read then; nothing can be appended before ``reign`` or ``follow``. A new or raised
+        incarnation is flushed when it returns. Raises ``StorageError`` (``busy``; ``foreign``: of another broker or
+        version), ``CorruptionError`` (never answered by starting empty). If cancelled or failed, the backend is closed
+        again.
         """
         try:
             await self.backend.open()
             await self._open()
+            self._is_open = True
         except BaseException:
-            self._context = None  # or a later ``aclose`` would take this for a store that was open
             with trio.CancelScope(shield=True):
                 await self.backend.aclose()
             raise
@@ -115,124 +120,163 @@ class LogStore:
     async def _open(self) -> None:
         self._names = set(await self.backend.list_logs())
         self._identity_log = IdentityLog(
-            await self.backend.open_log(IDENTITY_NAME), flush=self._flush_bytes, report=self._report
+            await self.backend.open_log(IDENTITY_NAME), flush=self._flusher.flush, report=self._report
         )
         old = await self._identity_log.read()
-        if old is None:
-            self._refuse_orphans()
-        elif old.node_name != self._node_name:
-            raise StorageError(
-                f"storage {self.backend.url} belongs to the broker {old.node_name!r}, this one is called "
-                f"{self._node_name!r}; use its own storage, or its name",
-                kind="foreign",
-            )
-        identity = self._next_identity(old)
-        await self._identity_log.write(identity)
-        self._identity = identity
-        self.was_clean = old is None or old.clean
-        self.node_id, self.incarnation = identity.node_id, identity.incarnation
-        self.epoch, self.reign_id = identity.reign_number, identity.reign_id
-        self._context = LogContext(
-            EpochFacts(self.epoch, self.reign_id, self.node_id, self.incarnation),
-            self._ports.clock.wall_ms,
-            self._limits,
-            self._report,
-            self._flush_bytes,
-            self._truncate_bytes,
-        )
-        self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.node_id))
-        try:
-            self._check_metadata(old)
-        except CorruptionError:
-            if old is not None and old.clean:  # still so: the next start must not take this one for a crash
-                await self._identity_log.write(attrs.evolve(identity, clean=True))
-            raise
-        await self.metadata.open_reign()
-        await self.flush([self.metadata])
+        check_owner(old, self._names, node_name=self._node_name, where=str(self.backend.url))
+        identity = self._identity = self._identity_after(old)
+        # A clean mark stays: nothing was appended yet, and a broker that never gets to reign has not spoilt it.
+        if old is None or identity.incarnation != old.incarnation:
+            await self._identity_log.write(identity)
+        self.was_clean = identity.clean
+        self.node_id, self.set_id, self.incarnation = identity.node_id, identity.set_id, identity.incarnation
+        self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.set_id))
+        check_metadata(identity, self._names, self.metadata.end_position)
 
-    def _refuse_orphans(self) -> None:
-        orphans = sorted(self._names - {IDENTITY_NAME})
-        if orphans:
-            raise CorruptionError(
-                f"the storage holds {len(orphans)} logs, such as {orphans[0]!r}, but no identity: restore the log "
-                f"{IDENTITY_NAME!r} from a good copy, or name an empty storage",
-                where=str(self.backend.url),
-            )
-
-    def _next_identity(self, old: Identity | None) -> Identity:
-        random = self._ports.random
+    def _identity_after(self, old: Identity | None) -> Identity:
+        """The identity with which this start begins."""
         boot_id = self._ports.files.boot_id()
-        instance = str(self.backend.facts().get("mount", ""))[:INSTANCE_CHARACTERS_MAX]
+        mount = str(self.backend.facts().get("mount", ""))
         if old is None:
-            return Identity(
-                node_id=random.randbytes(16),
-                node_name=self._node_name,
-                incarnation=1,
-                reign_number=1,
-                reign_id=random.randbytes(16),
-                highest_epoch=1,
-                clean=False,
+            return first_identity(
+                self._node_name,
                 flushed_only=self._flushed_only,
                 boot_id=boot_id,
-                instance=instance,
+                mount=mount,
+                random_bytes=self._ports.random.randbytes,
             )
-        number = max(old.reign_number, old.highest_epoch) + 1
-        return attrs.evolve(
+        return next_identity(
             old,
-            incarnation=old.incarnation + self._must_raise(old, boot_id, instance),
-            reign_number=number,
-            reign_id=random.randbytes(16),
-            highest_epoch=number,
-            clean=False,
             flushed_only=self._flushed_only,
             boot_id=boot_id,
-            instance=instance,
+            mount=mount,
+            append_level=self.backend.capabilities.append_level,
         )
 
-    def _must_raise(self, old: Identity, boot_id: str, instance: str) -> bool:
-        """Whether something that was reported as held can be missing (R2)."""
-        append_level = self.backend.capabilities.append_level
-        if append_level < Level.PAGE_CACHE:
-            return True
-        known = bool(boot_id) and bool(instance)
-        process_died_only = known and (old.boot_id, old.instance) == (boot_id, instance)
-        return not (old.clean or old.flushed_only or process_died_only)
+    async def join(self, set_id: bytes) -> None:
+        """Make this storage, which holds nothing yet, one of the set ``set_id`` (16 bytes), durably. Idempotent.
 
-    def _check_metadata(self, old: Identity | None) -> None:
-        """Refuse a metadata log that has lost what it must hold, or knows more than the identity: never start empty."""
-        highest = max((entry.number for entry in self.metadata.history), default=0)
-        if highest >= self.epoch:
-            raise CorruptionError(
-                "the identity of this storage has gone back: the metadata log knows a newer reign; "
-                "restore both from one copy",
-                where=f"log {IDENTITY_NAME}",
-                expected=f"a reign after {highest}",
-                found=str(self.epoch),
+        Before the first term. Raises ``StorageError`` (kind ``foreign``) when it holds logs of another set. If
+        cancelled, it may have joined.
+        """
+        self._refuse_other_term()
+        assert self._identity is not None
+        if set_id == self.set_id:
+            await trio.lowlevel.checkpoint()
+            return
+        if self.metadata.end_position or any(map(is_partition_name, self._names)):
+            raise StorageError(
+                f"storage {self.backend.url} holds logs of the set {self.set_id.hex()}, it cannot join the set "
+                f"{set_id.hex()}; use an empty storage",
+                kind="foreign",
             )
+        await self._write_identity(attrs.evolve(self._identity, set_id=set_id))
+        self.set_id = set_id
+        self._logs.pop(METADATA_NAME).close(self._term.closed(METADATA_NAME))
+        self.metadata = await self._open_log(METADATA_NAME, metadata_salt(set_id))
 
-        partitions = sorted(name for name in self._names if is_partition_name(name))
-        expected = old.reign_number if old is not None and old.clean else 1 if partitions else 0
-        if highest < expected:
-            holds = f"; the storage holds {len(partitions)} partition logs" if partitions else ""
-            raise CorruptionError(
-                f"the metadata log is missing or has lost its end{holds}; restore it from a good copy",
-                where=f"log {METADATA_NAME}",
-                expected=f"reign {expected}",
-                found=f"reign {highest}" if highest else "an empty log",
+    # terms
+
+    async def reign(self, epoch: int | None = None) -> None:
+        """Open a new reign of this node (R3): ``epoch`` and ``reign_id`` are it, logs opened from now on belong to it.
+
+        ``epoch``: number that the set's record gives it; without a record, one more than any that was seen here. It is
+        flushed in the identity, and its epoch batch in the metadata log, when this returns. Raises ``StorageError``
+        (``foreign`` for a number that is not above every one seen). If cancelled or failed, no reign is open, and its
+        number is never used again.
+        """
+        highest = self._highest_epoch()
+        if epoch is not None and epoch <= highest:
+            raise StorageError(
+                f"storage {self.backend.url} has seen the epoch {highest}: a reign cannot get the number {epoch}; "
+                "the record has gone back, or belongs to another set",
+                kind="foreign",
             )
+        number, reign_id = epoch or highest + 1, self._ports.random.randbytes(16)
+        reign = EpochFacts(number, reign_id, self.node_id, self.incarnation)
+        assert self._identity is not None
+        identity = attrs.evolve(self._identity, reign_number=number, reign_id=reign_id, highest_epoch=number)
+        await self._begin_term(Term(reign=reign), identity)
+        try:
+            await self.metadata.open_reign()
+            await self.flush([self.metadata])
+        except BaseException:
+            await self.leave()
+            raise
+
+    async def follow(self, epoch: int, reign_id: bytes) -> None:
+        """Accept what another node stamps in its reign ``epoch`` (``PartitionLog.append_foreign``), and nothing else.
+
+        ``reign_id``: 16 bytes. The number is flushed in the identity when this returns (R4). Raises ``StorageError``
+        (``foreign`` for a number below one seen). If cancelled or failed, nothing is followed.
+        """
+        highest = self._highest_epoch()
+        if epoch < highest:
+            raise StorageError(
+                f"storage {self.backend.url} has seen the epoch {highest}, it does not follow {epoch} any more",
+                kind="foreign",
+            )
+        assert self._identity is not None
+        identity = attrs.evolve(self._identity, highest_epoch=epoch)
+        await self._begin_term(Term(followed=FollowedReign(epoch, reign_id)), identity)
+
+    async def leave(self) -> None:
+        """End the reign or the following, if there is one: its logs take no more appends and serve no more reads.
+
+        Appends and flushes under way are waited for; what they leave is in the logs. ``reign`` or ``follow`` may come
+        next, without reopening anything. Not cancelled.
+        """
+        ended, self._term = self._term, Term()
+        with trio.CancelScope(shield=True):
+            for log in self._logs.values():
+                log.close(ended.closed(log.name))
+            for log in list(self._logs.values()):
+                await log.wait_idle()
+            await self._flusher.settle()
+        self.metadata = self._of_term(self.metadata)
+
+    def _highest_epoch(self) -> int:
+        self._refuse_other_term()
+        assert self._identity is not None
+        return self._identity.highest_epoch
+
+    def _refuse_other_term(self) -> None:
+        if self._term.reign is not None or self._term.followed is not None:
+            raise RuntimeError(f"leave comes first: {self._term.text} is not over")
+
+    async def _begin_term(self, term: Term, identity: Identity) -> None:
+        """End the time without a reign; ``identity``, without the clean mark, is durable before ``term`` begins."""
+        await self.leave()
+        # In memory first: whether or not the record gets to the disk, its number is not given to another reign.
+        self._identity = attrs.evolve(identity, clean=False, metadata_end=0)
+        await self._write_identity(self._identity)
+        self._term = term
+        self.epoch, self.reign_id = term.epoch, term.reign_id
+        self.metadata = self._of_term(self.metadata)
+
+    def _of_term(self, log: PartitionLog) -> PartitionLog:
+        """``log`` itself, or its successor in the present term."""
+        if log.term is not self._term:
+            log = self._logs[log.name] = log.successor(self._term)
+        return log
+
+    async def _write_identity(self, identity: Identity) -> None:
+        assert self._identity_log is not None
+        await self._identity_log.write(identity)
+        self._identity = identity
 
     # logs
 
     async def open_log(self, name: str, *, salt: int) -> PartitionLog:
-        """Return the partition log called ``name``, recovered; the same object while it is open.
+        """Return the partition log called ``name`` for the present term, recovered; the same object while that lasts.
 
-        ``salt``: 32 bits that belong to the log and to no other, the same for its whole life. Raises ``StorageError``,
-        and ``ValueError`` for a name that the store keeps for itself.
+        ``salt``: 32 bits that belong to the log and to no other, the same for its whole life. Raises ``StorageError``
+        (``closed`` when the term ended meanwhile), and ``ValueError`` for a name that the store keeps for itself.
         """
         if not is_partition_name(name):
             raise ValueError(f"log name {name!r} is kept for the store itself; partition names have no dot")
         log = self._logs.get(name)
-        if log is not None:
+        if log is not None and log.term is self._term:
             await trio.lowlevel.checkpoint()
             return log
         try:
@@ -246,35 +290,42 @@ class LogStore:
         return log
 
     async def _open_log(self, name: str, salt: int) -> PartitionLog:
+        term = self._term
         async with self._alone(name):
-            known = self._logs.get(name)
-            if known is not None:
-                return known
-            context = self._context
-            assert context is not None, "LogStore.open comes first"
-            log = await self.backend.open_log(name)
-            make_sidecar = partial(self._make_sidecar, log, salt)
-            sidecar = await make_sidecar() if name + SIDECAR_SUFFIX in self._names else None
-            if sidecar is not None:
-                refuse_vanished(log, sidecar.log)
-            state = await recover(
-                log,
-                sidecar,
-                salt=salt,
-                limits=self._limits,
-                epoch=self.epoch,
-                report=self._report,
-                keep_aside=self._keep_aside,
-            )
-            opened = PartitionLog(
-                log, state, salt=salt, context=context, sidecar=sidecar, make_sidecar=make_sidecar
-            )
-            if log.durable_end < log.end:
-                await self._flush_bytes([log])
-            opened.flushed(state.end_offset, state.end_position)
-            self._names.add(name)
-            self._logs[name] = opened
-            return opened
+            log = self._logs.get(name)
+            if log is None:
+                log = await self._recover_log(name, salt)
+            # Else the caller, of a term that has ended, would get a log that takes appends of the next one.
+            if term is not self._term:
+                raise term.closed(name)
+            return self._of_term(log)
+
+    async def _recover_log(self, name: str, salt: int) -> PartitionLog:
+        assert self._identity is not None
+        log = await self.backend.open_log(name)
+        make_sidecar = partial(self._make_sidecar, log, salt)
+        sidecar = await make_sidecar() if name + SIDECAR_SUFFIX in self._names else None
+        if sidecar is not None:
+            refuse_vanished(log, sidecar.log)
+        state = await recover(
+            log,
+            sidecar,
+            salt=salt,
+            limits=self._limits,
+            epoch=self._identity.highest_epoch,
+            report=self._report,
+            keep_aside=self._keep_aside,
+        )
+        opened = PartitionLog(
+            log, state, salt=salt, context=self._context, term=self._term, sidecar=sidecar, make_sidecar=make_sidecar
+        )
+        check_epoch(self._identity, name, opened.epoch_at(opened.end_offset))
+        if log.durable_end < log.end:
+            await self._flusher.flush([log])
+        opened.flushed(state.end_offset, state.end_position)
+        self._names.add(name)
+        self._logs[name] = opened
+        return opened
 
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
@@ -302,7 +353,7 @@ class LogStore:
         log = await self.backend.open_log(name)
         self._names.add(name)
         await log.append(chunks)
-        await self._flush_bytes([log])
+        await self._flusher.flush([log])
         await log.aclose()
         return True
 
@@ -313,7 +364,7 @@ class LogStore:
         async with self._alone(name):
             log = self._logs.pop(name, None)
             if log is not None:
-                log.failed = StorageError(f"log {name} is deleted", kind="closed")
+                log.close(StorageError(f"log {name} is deleted", kind="closed"))
             beside = [each for each in self._names if each.startswith(name + ".")]
             for each in (*sorted(beside), name):
                 await self.backend.delete_log(each)
@@ -329,96 +380,68 @@ class LogStore:
         """Make everything appended to ``logs`` so far durable with one flush of the backend.
 
         Moves ``durable_offset`` of each. Calls queue up. Raises ``FlushFailedError``; every open log that the flush
-        covered is ``failed`` then (G11). If cancelled while it waits for its turn, no effect; once begun it ends.
+        covered is ``failed`` then (G11). A log that has failed, or whose term has ended, is left out and not moved. If
+        cancelled while it waits for its turn, no effect; once begun it ends.
         """
-        await self._lock_flush()
+        await self._flusher.begin_turn()
         try:
             marks = [(log, log.end_offset, log.end_position) for log in logs if log.dirty]
             if not marks:
                 return
-            targets = [target for log, _, _ in marks for target in log.flush_targets()]
-            await self._flush_backend(targets)
+            await self._flusher.flush_now([target for log, _, _ in marks for target in log.flush_targets()])
             for log, end_offset, end_position in marks:
                 log.flushed(end_offset, end_position)
                 log.sidecar_flushed()
-        except FlushFailedError as error:
-            self.stop(error)
-            raise
         finally:
-            self._flush_lock.release()
-
-    async def _flush_bytes(self, logs: Sequence[Log]) -> None:
-        """Flush logs of bytes, in turn with ``flush``."""
-        await self._lock_flush()
-        try:
-            await self._flush_backend(logs)
-        except FlushFailedError as error:
-            self.stop(error)
-            raise
-        finally:
-            self._flush_lock.release()
-
-    async def _flush_backend(self, logs: Sequence[Log]) -> None:
-        """Flush; where that cannot begin for want of descriptors, wait for some: nothing has changed by then."""
-        told = False
-        with trio.CancelScope(shield=True):
-            while True:
-                try:
-                    await self.backend.flush(logs)
-                    return
-                except StorageError as error:
-                    if error.kind != "too-many-files":
-                        raise
-                    if not told:
-                        told = True
-                        self._report(Notice("flush-waits", f"a flush waits, and what it is to prove with it: {error}"))
-                await trio.sleep(FLUSH_RETRY_S)
-
-    async def _truncate_bytes(self, log: Log, position: int) -> None:
-        """Truncate a log of bytes while no flush runs."""
-        await self._lock_flush()
-        try:
-            await log.truncate(position)
-        finally:
-            self._flush_lock.release()
-
-    async def _lock_flush(self) -> None:
-        if self._flush_lock.locked():
-            await self._flush_lock.acquire()
-        else:
-            self._flush_lock.acquire_nowait()
+            self._flusher.end_turn()
 
     def stop(self, error: FlushFailedError) -> None:
-        """Stop every open log that a failed flush covered, and tell (G11). Doing it twice is doing it once."""
+        """Stop every open log that a failed flush covered, and report each once (G11). Idempotent."""
         covered = [log.name for log in self._logs.values() if log.flush_failed(error, error.logs)]
         if IDENTITY_NAME in error.logs:
             self._identity_error = error
-        untold = [name for name in covered if name not in self._told_stopped]
-        if untold and self._stopped is not None:
-            self._told_stopped.update(untold)
-            self._stopped(untold, error)
+        new = [name for name in covered if name not in self._reported_stopped]
+        if new and self._stopped is not None:
+            self._reported_stopped.update(new)
+            self._stopped(new, error)
 
     # closing
 
     async def aclose(self, *, flush: bool = True) -> None:
-        """Checkpoint and flush all logs, mark the stop clean, close the backend. Idempotent.
+        """End the term, checkpoint and flush all logs, mark the stop clean, close the backend. Idempotent.
 
         Without ``flush``, or when anything failed, the stop is not marked clean. Shielded from cancellation.
         """
         with trio.CancelScope(shield=True):
             try:
-                if flush and self._context is not None:
+                if flush and self._is_open:
+                    await self.leave()
                     await self._close_clean()
             finally:
-                self._context = None
+                self._is_open = False
                 await self.backend.aclose()
 
     async def _close_clean(self) -> None:
-        logs = list(self._logs.values())
+        logs = [self._of_term(log) for log in list(self._logs.values())]
         for log in logs:
             await log.checkpoint()
         await self.flush(logs)
         assert self._identity is not None
-        assert self._identity_log is not None
-        if self._identity_error is None and all(log.failed is None for log in logs):
-            await self._identity_log.write(attrs.evolve(self._identity, clean=True))
+        if self._identity.clean or self._identity_error is not None or any(log.failed for log in logs):
+            return
+        if self.was_clean or await self._unopened_are_flushed():
+            clean = attrs.evolve(self._identity, clean=True, metadata_end=self.metadata.end_position)
+            await self._write_identity(clean)
+
+    async def _unopened_are_flushed(self) -> bool:
+        """Whether the logs that this run never opened hold nothing that the process before it did not flush.
+
+        Else two stops would make a clean one: the first process dies, this one touches only other logs. They are not
+        flushed here, for without recovery that would put the durable mark above a torn tail.
+        """
+        for name in sorted(self._names - self._logs.keys()):
+            if is_partition_name(name):
+                log = await self.backend.open_log(name)
+                if log.durable_end < log.end:
+                    return False
+        return True

@@ -217,14 +217,13 @@ def test_the_identity_record_on_the_page_of_the_log(pages: Any) -> None:
     rows = ranges_of(text, "## Identity")
     assert [first for first, _ in rows] == [0, *(end for _, end in rows[:-1])]
     identity = Identity(
-        node_id=b"n" * 16, node_name="name", incarnation=3, reign_number=4, reign_id=b"r" * 16, highest_epoch=5,
-        clean=True, flushed_only=True, boot_id="boot", instance="mount",
+        node_id=b"n" * 16, set_id=b"s" * 16, node_name="name", incarnation=3, reign_number=4, reign_id=b"r" * 16,
+        highest_epoch=5, metadata_end=7, clean=True, flushed_only=True, boot_id="boot", instance="mount",
     )  # fmt: skip
     record = pack_identity(identity, sequence=6, copy=1, position=512)
     assert rows[-1][1] == len(record)
-    texts = {15: b"boot", 16: b"mount", 17: b"name"}
-    expected: list[int | bytes] = [b"MQID", 1, 1, 1, 1, 0, 6, 512, b"n" * 16, 3, 4, b"r" * 16, 5]
-    expected += [texts[15].ljust(64, b"\0"), texts[16].ljust(64, b"\0"), texts[17].ljust(128, b"\0"), 0]
+    expected: list[int | bytes] = [b"MQID", 2, 1, 1, 1, 0, 6, 512, b"n" * 16, b"s" * 16, 3, 4, b"r" * 16, 5, 7]
+    expected += [b"boot".ljust(64, b"\0"), b"mount".ljust(64, b"\0"), b"name".ljust(128, b"\0"), 0]
     for (first, end), value in zip(rows, expected, strict=False):
         assert record[first:end] == (value if isinstance(value, bytes) else value.to_bytes(end - first, "little"))
     assert len(rows) == len(expected) + 1

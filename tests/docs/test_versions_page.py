@@ -226,6 +226,7 @@ def test_a_metadata_record_of_another_version(pages: Any, storage: Path, record:
             ports=ports, limits=Limits(), node_name="mqcore", report=lambda notice: None,
         )  # fmt: skip
         await store.open()
+        await store.reign()
         await MetadataLog(store).append([record])
         await store.aclose()
 

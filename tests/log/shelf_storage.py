@@ -252,8 +252,9 @@ async def start(
     clock: object | None = None,
     limits: Limits = LIMITS,
     flushed_only: bool = False,
+    reign: bool = True,
 ) -> Broker:
-    """Open a store."""
+    """Open a store, and a reign on it unless told not to."""
     notices: list[Notice] = []
     store = LogStore(
         ShelfStorage(backend) if isinstance(backend, Shelf) else backend,
@@ -264,6 +265,8 @@ async def start(
         flushed_only=flushed_only,
     )
     await store.open()
+    if reign:
+        await store.reign()
     return Broker(store, notices)
 
 

@@ -252,7 +252,7 @@ def test_a_storage_of_another_version_is_refused_by_version() -> None:
         for at in range(0, len(data), 512):
             data[at + 4] = 9
             data[at + 508 : at + 512] = crc32c(bytes(data[at : at + 508])).to_bytes(4, "little")
-        with pytest.raises(StorageError, match="format version 9, this mqcore reads version 1"):
+        with pytest.raises(StorageError, match="format version 9, this mqcore reads version 2"):
             await start(shelf)
 
     trio.run(main)

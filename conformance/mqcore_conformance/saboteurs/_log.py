@@ -153,7 +153,7 @@ def starts_empty() -> tuple[Replacement, ...]:
 
     def open_log(original: Any) -> Any:
         async def open_anew(store: Any, name: str, salt: int) -> Any:
-            if name == "metadata" and store.epoch == 1:
+            if name == "metadata" and store._identity.highest_epoch == 0:
                 await store.backend.delete_log(name)
             return await original(store, name, salt)
 
@@ -161,8 +161,8 @@ def starts_empty() -> tuple[Replacement, ...]:
 
     return (
         ("mqcore.log._identity", "IdentityLog", "read", read),
-        (STORE, "LogStore", "_refuse_orphans", lambda _: lambda *_: None),
-        (STORE, "LogStore", "_check_metadata", lambda _: lambda *_: None),
+        (STORE, "", "check_owner", lambda _: lambda *_, **__: None),
+        (STORE, "", "check_metadata", lambda _: lambda *_: None),
         (STORE, "LogStore", "_open_log", open_log),
     )
 
@@ -171,12 +171,11 @@ def starts_empty() -> tuple[Replacement, ...]:
 def epoch_resumed() -> tuple[Replacement, ...]:
     """A reign goes on under its own epoch after a power cut."""
 
-    def next_identity(original: Any) -> Any:
-        def same_reign(store: Any, old: Any) -> Any:
-            identity = original(store, old)
-            if old is None:
-                return identity
-            return attrs.evolve(identity, reign_number=old.reign_number, highest_epoch=old.highest_epoch)
+    def begin_term(original: Any) -> Any:
+        async def same_reign(store: Any, term: Any, identity: Any) -> None:
+            number = max(identity.reign_number - 1, 1)
+            identity = attrs.evolve(identity, reign_number=number, highest_epoch=number)
+            await original(store, type(term)(reign=term.reign._replace(number=number)), identity)
 
         return same_reign
 
@@ -189,8 +188,7 @@ def epoch_resumed() -> tuple[Replacement, ...]:
 
     return (
         ("mqcore.log._state", "LogState", "open_epoch", open_epoch),
-        (STORE, "LogStore", "_next_identity", next_identity),
-        (STORE, "LogStore", "_check_metadata", lambda _: lambda *_: None),
+        (STORE, "LogStore", "_begin_term", begin_term),
     )
 
 

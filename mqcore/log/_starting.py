@@ -1,0 +1,104 @@
+"""What a start makes of the identity and the logs that it finds (rules R2, R14): which incarnation, or a refusal.
+
+Pure. Nothing that should be there and is not is answered by starting empty (clause G12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from mqcore.errors import CorruptionError, StorageError
+from mqcore.guarantees import Level
+from mqcore.log._identity import Identity
+from mqcore.log._names import IDENTITY_NAME, METADATA_NAME, is_partition_name
+
+__all__ = ["check_epoch", "check_metadata", "check_owner", "first_identity", "next_identity"]
+
+INSTANCE_CHARACTERS_MAX = 64
+"""What the identity keeps of the storage's ``mount``."""
+
+
+def check_owner(old: Identity | None, names: Iterable[str], *, node_name: str, where: str) -> None:
+    """Refuse logs without an identity (``CorruptionError``), and those of another broker (``StorageError``)."""
+    if old is None:
+        orphans = sorted(set(names) - {IDENTITY_NAME})
+        if orphans:
+            raise CorruptionError(
+                f"the storage holds {len(orphans)} logs, such as {orphans[0]!r}, but no identity: restore the log "
+                f"{IDENTITY_NAME!r} from a good copy, or name an empty storage",
+                where=where,
+            )
+    elif old.node_name != node_name:
+        raise StorageError(
+            f"storage {where} belongs to the broker {old.node_name!r}, this one is called {node_name!r}; use its own "
+            "storage, or its name",
+            kind="foreign",
+        )
+
+
+def first_identity(
+    node_name: str, *, flushed_only: bool, boot_id: str, mount: str, random_bytes: Callable[[int], bytes]
+) -> Identity:
+    """The identity of an empty storage: ids of its own, and no reign yet."""
+    return Identity(
+        node_id=random_bytes(16),
+        set_id=random_bytes(16),
+        node_name=node_name,
+        incarnation=1,
+        reign_number=0,
+        reign_id=bytes(16),
+        highest_epoch=0,
+        metadata_end=0,
+        clean=True,
+        flushed_only=flushed_only,
+        boot_id=boot_id,
+        instance=mount[:INSTANCE_CHARACTERS_MAX],
+    )
+
+
+def next_identity(
+    old: Identity, *, flushed_only: bool, boot_id: str, mount: str, append_level: Level
+) -> Identity:
+    """``old`` under the incarnation that R2 asks for: a higher one where what was reported as held may be missing."""
+    instance = mount[:INSTANCE_CHARACTERS_MAX]
+    known = bool(boot_id) and bool(instance)
+    process_died_only = known and (old.boot_id, old.instance) == (boot_id, instance)
+    nothing_missing = append_level >= Level.PAGE_CACHE and (old.clean or old.flushed_only or process_died_only)
+    return attrs.evolve(
+        old,
+        incarnation=old.incarnation + (not nothing_missing),
+        flushed_only=flushed_only,
+        boot_id=boot_id,
+        instance=instance,
+    )
+
+
+def check_metadata(identity: Identity, names: Iterable[str], end_position: int) -> None:
+    """Refuse a metadata log that ends at ``end_position``, below what it must hold. Raises ``CorruptionError``."""
+    partitions = sum(map(is_partition_name, names))
+    expected = max(identity.metadata_end, 1 if partitions else 0)
+    if end_position < expected:
+        holds = f"; the storage holds {partitions} partition logs" if partitions else ""
+        raise CorruptionError(
+            f"the metadata log is missing or has lost its end{holds}; restore it from a good copy",
+            where=f"log {METADATA_NAME}",
+            expected=f"at least {expected} bytes",
+            found=f"{end_position} bytes" if end_position else "an empty log",
+        )
+
+
+def check_epoch(identity: Identity, log_name: str, highest: int) -> None:
+    """Refuse a log with a reign ``highest`` above all that the identity has seen. Raises ``CorruptionError``.
+
+    The identity is flushed before a reign is written to any log: so it is the identity that has gone back.
+    """
+    if highest > identity.highest_epoch:
+        raise CorruptionError(
+            f"the identity of this storage has gone back: the log {log_name} knows a newer reign; restore both from "
+            "one copy",
+            where=f"log {IDENTITY_NAME}",
+            expected=f"reign {highest} or later",
+            found=f"reign {identity.highest_epoch}",
+        )

@@ -19,6 +19,6 @@ class ConformanceCommand(Command):
 
     def build(self) -> click.Command:
         """Return the group ``conformance``."""
-        from mqcore_conformance._command import conformance
+        from mqcore_conformance.cli import conformance
 
         return conformance

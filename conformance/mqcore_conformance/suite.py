@@ -26,6 +26,7 @@ import pytest
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import Cell, CellResult, label_of, run_cell
 from mqcore_conformance.checkers import CHECKERS
+from mqcore_conformance.children import alive, run_apart
 from mqcore_conformance.claims import (
     PARTNER_STORAGE,
     PARTNER_TRANSPORT,
@@ -45,10 +46,8 @@ from mqcore_conformance.contract import (
     replay_command,
     write_check_repro,
 )
-from mqcore_conformance.isolation import alive, run_apart
-from mqcore_conformance.repeating import why_not_repeatable, without_proof
 from mqcore_conformance.report import explain_failure, write_repro
-from mqcore_conformance.request import STORAGES, TRANSPORTS, Request, plan_cells
+from mqcore_conformance.running import STORAGES, TRANSPORTS, Request, plan_cells, why_not_repeatable, without_proof
 from mqcore_conformance.verdicts import Status
 
 __all__ = [

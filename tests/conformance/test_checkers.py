@@ -11,7 +11,7 @@ from checker_stories import STORIES, Case, Story
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
-from mqcore_conformance.endings import told_endings
+from mqcore_conformance.checkers._endings import told_endings
 from mqcore_conformance.histories import Completed, history_digest, read_history, write_history
 
 BAD = [tale for tale in STORIES.values() if tale.clauses]

@@ -12,10 +12,9 @@ import pytest
 
 from mqcore.abc import Capabilities
 from mqcore.guarantees import Level
-from mqcore_conformance import isolation
 from mqcore_conformance.cells import run_cell
-from mqcore_conformance.codec import HandoverError, from_json, to_json
-from mqcore_conformance.isolation import run_apart
+from mqcore_conformance.children import HandoverError, from_json, run_apart, to_json
+from mqcore_conformance.children import _isolation as isolation
 from mqcore_conformance.saboteurs import SABOTEURS
 from mqcore_conformance.verdicts import Status
 
@@ -58,9 +57,9 @@ def test_what_is_no_value_is_refused_where_it_is_written(value: object) -> None:
     [
         {"attrs": ["os:system", {"command": "true"}]},
         {"attrs": ["subprocess:Popen", {"args": ["true"]}]},
-        {"attrs": ["mqcore_conformance.isolation:run_apart", {}]},
-        {"attrs": ["mqcore_conformance.isolation:os", {}]},
-        {"attrs": ["mqcore_conformance.isolation:attrs.evolve", {}]},
+        {"attrs": ["mqcore_conformance.children._isolation:run_apart", {}]},
+        {"attrs": ["mqcore_conformance.children._isolation:os", {}]},
+        {"attrs": ["mqcore_conformance.children._isolation:attrs.evolve", {}]},
         {"attrs": ["mqcore_conformance.not_loaded:Class", {}]},
         {"attrs": ["mqcore_conformance.verdicts:Status", {}]},
         {"attrs": ["mqcore_conformance.verdicts:Violation", {"unknown": 1}]},

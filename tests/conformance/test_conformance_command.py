@@ -24,10 +24,10 @@ from mqcore.cli import main
 from mqcore.guarantees import CLAUSES
 from mqcore.registry import register, unregister
 from mqcore_conformance import disk_space
-from mqcore_conformance._progress import line_of
-from mqcore_conformance._replay_command import ENDINGS, FAULT_KINDS
+from mqcore_conformance.cli._explanations import EXPLANATIONS
+from mqcore_conformance.cli._progress import line_of
+from mqcore_conformance.cli._replay import ENDINGS, FAULT_KINDS
 from mqcore_conformance.contract import CHECKS, CheckResult, run_check
-from mqcore_conformance.explanations import EXPLANATIONS
 from mqcore_conformance.plans import FAMILIES, FaultPlan, Plan, draw_plan, plan_to_json
 from mqcore_conformance.processes import T1_FAMILIES, draw_processes_plan
 from mqcore_conformance.report import read_records
@@ -388,7 +388,7 @@ def test_a_budget_leaves_out_what_did_not_begin_and_says_so(tmp_path: Path, caps
 
 
 def test_seeds_beyond_a_share_are_run_in_parts_and_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mqcore_conformance.request as request
+    import mqcore_conformance.running._request as request
 
     monkeypatch.setattr(request, "SEEDS_PER_PIECE", 2)
     folder = tmp_path / "report"

@@ -15,13 +15,13 @@ import attrs
 import pytest
 
 from mqcore.cli import main
-from mqcore_conformance._kill_matrix import kill_line
 from mqcore_conformance.cells import Cell
 from mqcore_conformance.checkers import check_history
+from mqcore_conformance.cli._kill_matrix import kill_line
 from mqcore_conformance.histories import Completed, Drained, FaultInjected, Fetched, Probed, Started
 from mqcore_conformance.plans import FLUSH_POLICIES, ConsumerPlan, FaultPlan, Plan, plan_from_json, plan_to_json
 from mqcore_conformance.processes import T1_FAMILIES, draw_processes_plan, run_processes, simpler_plans
-from mqcore_conformance.selftest import run_selftest
+from mqcore_conformance.saboteurs.selftest import run_selftest
 from mqcore_conformance.simulation import RunResult
 
 pytestmark = pytest.mark.needs("linux")
@@ -93,7 +93,7 @@ def test_a_broker_whose_flushes_do_nothing_is_found_out_by_a_power_cut() -> None
 
 
 def test_without_libeatmydata_its_saboteur_is_not_run_and_says_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqcore_conformance.selftest.why_no_lying_disk", lambda: "apt-get install eatmydata")
+    monkeypatch.setattr("mqcore_conformance.saboteurs.selftest.why_no_lying_disk", lambda: "apt-get install eatmydata")
     (kill,) = run_selftest(["eatmydata"])
     assert (kill.verdict, kill.survived, kill.caught) == ("NOT RUN", False, ())
     assert "apt-get install eatmydata" in kill_line(kill)
@@ -124,7 +124,7 @@ def test_simpler_plans_have_less_to_do() -> None:
 
 
 def test_cells_that_cannot_be_run_say_why() -> None:
-    from mqcore_conformance.request import Request, plan_cells
+    from mqcore_conformance.running import Request, plan_cells
 
     request = Request(
         storages=("memory://", "mmap://{dir}", "null://"),
@@ -211,7 +211,7 @@ def wait_until(holds: Callable[[], bool], seconds_max: float = 60.0) -> None:
 def test_a_plan_of_this_tier_replays_against_processes_and_says_how_often(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqcore_conformance._replay_command.ATTEMPTS_IN_REAL_TIME", 1)
+    monkeypatch.setattr("mqcore_conformance.cli._replay.ATTEMPTS_IN_REAL_TIME", 1)
     place = tmp_path / "plan.json"
     place.write_text(plan_to_json(small_plan("none", "sync", "tcp")))
     with pytest.raises(SystemExit) as ended:

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 
 from mqcore_conformance.cells import Cell, run_cell
+from mqcore_conformance.children import Interrupt
 from mqcore_conformance.contract import CHECKS, check_part
-from mqcore_conformance.interrupts import Interrupt
-from mqcore_conformance.repeating import why_not_repeatable
 from mqcore_conformance.report import ReportFile
-from mqcore_conformance.request import Request
-from mqcore_conformance.runner import Ending, run_request
+from mqcore_conformance.running import Ending, Request, run_request, why_not_repeatable
 from mqcore_conformance.verdicts import Status
 
 PLUGINS = Path(__file__).parent / "bad_plugins"

@@ -16,7 +16,7 @@ import pytest
 
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance._progress import line_of
+from mqcore_conformance.cli._progress import line_of
 from mqcore_conformance.report import (
     NOT_BUILT,
     Record,

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from mqcore.cli import main
-from mqcore_conformance import selftest as selftest_module
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.saboteurs import (
@@ -24,7 +23,8 @@ from mqcore_conformance.saboteurs import (
     SABOTEURS,
     Saboteur,
 )
-from mqcore_conformance.selftest import GROUPS, Kill, run_selftest, saboteur_names
+from mqcore_conformance.saboteurs import selftest as selftest_module
+from mqcore_conformance.saboteurs.selftest import GROUPS, Kill, run_selftest, saboteur_names
 from mqcore_conformance.simulation import Sabotage
 
 QUICK = ["rejected-after-append", "epoch-resumed", "hoped-level", "flush-retried", "sessions-kept", "promise-unchecked"]

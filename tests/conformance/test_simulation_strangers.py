@@ -7,7 +7,7 @@ import pytest
 from mqcore.abc import TransportCapabilities
 from mqcore.registry import find, register, unregister
 from mqcore_conformance.cells import Cell, run_cell
-from mqcore_conformance.request import Request, plan_cells
+from mqcore_conformance.running import Request, plan_cells
 from mqcore_conformance.simulation import model_url
 from mqcore_conformance.verdicts import Status
 

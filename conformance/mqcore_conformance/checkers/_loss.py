@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mqcore.guarantees import AsyncFlush, FlushPolicy, Level
+from mqcore_conformance.checkers._endings import told_endings
 from mqcore_conformance.checkers._facts import DrainedLog, Facts, SendFacts
 from mqcore_conformance.checkers._policies import widest
-from mqcore_conformance.endings import told_endings
 from mqcore_conformance.histories import Completed, Fetched
 from mqcore_conformance.verdicts import Anomaly, Violation
 

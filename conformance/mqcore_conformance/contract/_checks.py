@@ -18,11 +18,8 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from mqcore_conformance.claims import Claims
-from mqcore_conformance.contract._leftovers import Leftovers, stray_tasks
-from mqcore_conformance.disk_space import why_no_room
-from mqcore_conformance.isolation import Outcome, run_apart
-from mqcore_conformance.tracebacks import (
+from mqcore_conformance.children import Outcome, run_apart
+from mqcore_conformance.children.tracebacks import (
     innermost_of_part,
     is_raised_by_suite,
     leaves,
@@ -31,6 +28,9 @@ from mqcore_conformance.tracebacks import (
     remember_tasks,
     tell_exception,
 )
+from mqcore_conformance.claims import Claims
+from mqcore_conformance.contract._leftovers import Leftovers, stray_tasks
+from mqcore_conformance.disk_space import why_no_room
 from mqcore_conformance.verdicts import Status
 
 __all__ = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from mqcore_conformance.tracebacks import printable, tasks_below
+from mqcore_conformance.children.tracebacks import printable, tasks_below
 
 __all__ = ["Leftovers", "stray_tasks"]
 

@@ -12,9 +12,9 @@ from mqcore.abc import Capabilities, StorageContext, TransportCapabilities
 from mqcore.errors import ConfigurationError, MqcoreError, PluginNotFoundError
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage, create_transport
+from mqcore_conformance.children import run_apart
+from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.contract._transport import DEFAULTS
-from mqcore_conformance.isolation import run_apart
-from mqcore_conformance.tracebacks import printable
 
 __all__ = ["PartFacts", "part_facts", "require_part"]
 

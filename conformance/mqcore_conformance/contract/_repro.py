@@ -21,12 +21,12 @@ import attrs
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
 from mqcore.registry import structure_options
+from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._checks import CHECKS, Check, CheckResult, Step, run_check
 from mqcore_conformance.contract._parts import require_part
 from mqcore_conformance.contract._storage import StorageHarness
 from mqcore_conformance.contract._transport import TransportHarness
-from mqcore_conformance.tracebacks import printable
 
 __all__ = [
     "CHECK_FILE",

@@ -23,12 +23,12 @@ from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
+from mqcore_conformance.children import at_most, run_apart
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, unknown_option
 from mqcore_conformance.contract._storage_grounds import ModelGround, SystemGround
 from mqcore_conformance.contract._storage_model import compare_with_model, play_steps, steps_of
 from mqcore_conformance.contract._storage_steps import tell_operation
-from mqcore_conformance.isolation import at_most, run_apart
 
 __all__ = ["APPENDED", "FLUSHED", "StorageHarness", "read_whole", "with_small_files"]
 

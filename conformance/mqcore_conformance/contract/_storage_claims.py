@@ -17,12 +17,12 @@ from mqcore.errors import CommandNotPossibleError, MqcoreError, StorageError
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
 from mqcore.testing import run_simulation
+from mqcore_conformance.children.tracebacks import printable, tell_exception
 from mqcore_conformance.claims import Claimed, Claims
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
 from mqcore_conformance.contract._storage import StorageHarness, read_whole
 from mqcore_conformance.contract._storage_grounds import ModelGround
 from mqcore_conformance.contract._watched import own_io_seen
-from mqcore_conformance.tracebacks import printable, tell_exception
 
 __all__ = ["expect_declared", "live_a_little"]
 

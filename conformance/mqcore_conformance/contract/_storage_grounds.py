@@ -17,9 +17,9 @@ import trio
 from mqcore.abc import StorageBackend
 from mqcore.ports import Ports, system_ports
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
+from mqcore_conformance.children import run_apart
 from mqcore_conformance.contract._checks import CheckFailed
 from mqcore_conformance.contract._storage_steps import Kind, Operation
-from mqcore_conformance.isolation import run_apart
 
 __all__ = ["Ground", "ModelGround", "SystemGround"]
 

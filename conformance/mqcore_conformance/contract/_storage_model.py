@@ -20,6 +20,8 @@ from mqcore.abc import Log, StorageBackend, StorageContext
 from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
+from mqcore_conformance.children import alive, doing
+from mqcore_conformance.children.tracebacks import leaves, printable, remember_tasks, tell_exception
 from mqcore_conformance.contract._checks import CheckFailed, expect
 from mqcore_conformance.contract._storage_grounds import Ground
 from mqcore_conformance.contract._storage_steps import (
@@ -30,8 +32,6 @@ from mqcore_conformance.contract._storage_steps import (
     operation_to_data,
     operations,
 )
-from mqcore_conformance.isolation import alive, doing
-from mqcore_conformance.tracebacks import leaves, printable, remember_tasks, tell_exception
 
 __all__ = ["compare_with_model", "play_steps", "steps_of"]
 

@@ -16,11 +16,11 @@ from mqcore.abc import ByteStream, Link
 from mqcore.errors import TransportError
 from mqcore.registry import create_transport
 from mqcore.testing import ModelNetwork, run_simulation
+from mqcore_conformance.children.tracebacks import tell_exception
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
 from mqcore_conformance.contract._storage_claims import expect_declared
 from mqcore_conformance.contract._transport import TransportHarness, Wire, read_to_end
 from mqcore_conformance.contract._watched import own_io_seen
-from mqcore_conformance.tracebacks import tell_exception
 
 __all__ = ["talk_a_little"]
 

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 
-from mqcore_conformance.tracebacks import printable
+from mqcore_conformance.children.tracebacks import printable
 
 __all__ = ["own_io_seen"]
 

@@ -21,6 +21,7 @@ from mqcore.abc import Notice, StorageContext
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
 from mqcore.testing import Call, ModelDisk, model_ports, run_simulation, seeded
+from mqcore_conformance.children.tracebacks import remember_tasks
 from mqcore_conformance.histories import (
     DRAIN,
     REFUSES_TO_START,
@@ -50,7 +51,6 @@ from mqcore_conformance.simulation._producers import Producer
 from mqcore_conformance.simulation._session import Backoff, CallFailed, Session, SessionLost
 from mqcore_conformance.simulation._waiting import watch_waiting
 from mqcore_conformance.simulation._world import DATA, Sabotage, World
-from mqcore_conformance.tracebacks import remember_tasks
 
 __all__ = ["RunResult", "run_plan"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mqcore_conformance.checkers import CHECKERS
-from mqcore_conformance.selftest import GROUPS, Kill
+from mqcore_conformance.saboteurs.selftest import GROUPS, Kill
 
 __all__ = ["kill_line", "kill_page", "kill_table", "others_table", "summary"]
 

@@ -18,11 +18,9 @@ import attrs
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, LastRun, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
+from mqcore_conformance.children import Ended, Interrupt, Ran, alive, run_apart, run_in_children
 from mqcore_conformance.contract import CHECKS, CheckResult, check_part, write_check_repro
-from mqcore_conformance.interrupts import Interrupt
-from mqcore_conformance.isolation import alive, run_apart
 from mqcore_conformance.plans import CRASH_POINTS
-from mqcore_conformance.repeating import why_not_repeatable, without_proof
 from mqcore_conformance.report import (
     Record,
     ReportFile,
@@ -32,7 +30,8 @@ from mqcore_conformance.report import (
     status_of,
     write_repro,
 )
-from mqcore_conformance.request import (
+from mqcore_conformance.running._repeating import why_not_repeatable, without_proof
+from mqcore_conformance.running._request import (
     STORAGES,
     TIERS,
     TRANSPORTS,
@@ -44,7 +43,6 @@ from mqcore_conformance.request import (
     plan_cells,
 )
 from mqcore_conformance.verdicts import Status
-from mqcore_conformance.workers import Ended, Ran, run_in_children
 
 __all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Ending", "Request", "Watcher", "plan_cells", "run_request"]
 

@@ -26,7 +26,7 @@ from mqcore_conformance.claims import (
 from mqcore_conformance.disk_space import require_room
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
 from mqcore_conformance.processes import T1_FAMILIES
-from mqcore_conformance.request import (
+from mqcore_conformance.running import (
     STORAGES,
     TIERS,
     TRANSPORTS,

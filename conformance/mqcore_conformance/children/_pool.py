@@ -23,8 +23,8 @@ from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 import attrs
 
-from mqcore_conformance.interrupts import Interrupt
-from mqcore_conformance.tracebacks import printable, tell_exception
+from mqcore_conformance.children._interrupts import Interrupt
+from mqcore_conformance.children.tracebacks import printable, tell_exception
 
 __all__ = ["Ended", "Ran", "Tick", "run_in_children"]
 

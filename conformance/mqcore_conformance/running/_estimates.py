@@ -15,7 +15,7 @@ import attrs
 
 from mqcore_conformance.plans import CRASH_POINTS, draw_plan
 from mqcore_conformance.report import Record
-from mqcore_conformance.request import CellPiece, Piece
+from mqcore_conformance.running._request import CellPiece, Piece
 from mqcore_conformance.simulation import run_plan
 
 __all__ = ["Pace", "estimate_s", "machine_factor", "measured"]

@@ -9,8 +9,8 @@ import click
 
 from mqcore.cli.shell import Verb, current, output_options, refuse, write_json, write_line
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.explanations import explain_clause
-from mqcore_conformance.request import suggest
+from mqcore_conformance.cli._explanations import explain_clause
+from mqcore_conformance.running import suggest
 
 __all__ = ["explain"]
 

@@ -12,10 +12,10 @@ import attrs
 import click
 
 from mqcore.cli.shell import Verb, current, end, output_options, refuse, write_json, write_line, write_table
-from mqcore_conformance._kill_matrix import LEGEND, kill_line, kill_page, kill_table, others_table, summary
+from mqcore_conformance.cli._kill_matrix import LEGEND, kill_line, kill_page, kill_table, others_table, summary
 from mqcore_conformance.report import EXIT_CODES
 from mqcore_conformance.saboteurs import CONTRACT_SABOTEURS, INJECTORS, SABOTEURS
-from mqcore_conformance.selftest import Kill, run_selftest, saboteur_names
+from mqcore_conformance.saboteurs.selftest import Kill, run_selftest, saboteur_names
 
 __all__ = ["selftest"]
 

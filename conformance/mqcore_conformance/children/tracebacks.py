@@ -39,7 +39,7 @@ def _package(module: object) -> str:
     return str(Path(str(getattr(module, "__file__", ""))).parent) + "/"
 
 
-_SUITE = str(Path(__file__).parent) + "/"
+_SUITE = str(Path(__file__).parent.parent) + "/"
 _OTHERS = (
     sysconfig.get_path("stdlib") + "/",
     *(_package(module) for module in (trio, outcome, hypothesis, mqcore)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from mqcore_conformance.cells import LastRun
-from mqcore_conformance.isolation import run_apart
+from mqcore_conformance.children import run_apart
 from mqcore_conformance.plans import Plan
 from mqcore_conformance.simulation import run_plan
 from mqcore_conformance.verdicts import Status

@@ -11,15 +11,14 @@ import click
 
 from mqcore.cli.shell import Group, Verb, current, end, output_options, write_json, write_line, write_table
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance._explain_command import explain
-from mqcore_conformance._progress import readers_may_leave, repro_of, watched
-from mqcore_conformance._replay_command import replay
-from mqcore_conformance._request_options import request_of, request_options
-from mqcore_conformance._selftest_command import selftest
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
-from mqcore_conformance.estimates import estimate_s, machine_factor
-from mqcore_conformance.interrupts import interrupt_watched
-from mqcore_conformance.isolation import surveyed
+from mqcore_conformance.children import interrupt_watched, surveyed
+from mqcore_conformance.children.tracebacks import printable
+from mqcore_conformance.cli._explain import explain
+from mqcore_conformance.cli._progress import readers_may_leave, repro_of, watched
+from mqcore_conformance.cli._replay import replay
+from mqcore_conformance.cli._request_options import request_of, request_options
+from mqcore_conformance.cli._selftest import selftest
 from mqcore_conformance.report import (
     EXIT_CODES,
     EXPLANATION,
@@ -36,9 +35,16 @@ from mqcore_conformance.report import (
     write_pages,
 )
 from mqcore_conformance.report import NOT_BUILT as ROWS_NOT_BUILT
-from mqcore_conformance.request import CellPiece, Piece, Request, pieces_of
-from mqcore_conformance.runner import Ending, run_request
-from mqcore_conformance.tracebacks import printable
+from mqcore_conformance.running import (
+    CellPiece,
+    Ending,
+    Piece,
+    Request,
+    estimate_s,
+    machine_factor,
+    pieces_of,
+    run_request,
+)
 
 __all__ = ["conformance"]
 

@@ -13,11 +13,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mqcore.cli.shell import ReaderGone, current, write_json, write_line
-from mqcore_conformance.estimates import Pace, estimate_s
+from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.report import Record
-from mqcore_conformance.request import CellPiece, Piece
-from mqcore_conformance.runner import Watcher
-from mqcore_conformance.tracebacks import printable
+from mqcore_conformance.running import CellPiece, Pace, Piece, Watcher, estimate_s
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -26,8 +26,8 @@ from typing import IO, Any, Generic, TypeVar
 
 import attrs
 
-from mqcore_conformance.codec import HandoverError, from_json, to_json
-from mqcore_conformance.tracebacks import (
+from mqcore_conformance.children._codec import HandoverError, from_json, to_json
+from mqcore_conformance.children.tracebacks import (
     Place,
     innermost_of_part,
     places_of_frame,

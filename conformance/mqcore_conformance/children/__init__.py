@@ -1,0 +1,24 @@
+"""Child processes: what runs there can hang, die, print or leak, and harms nothing but itself."""
+
+from mqcore_conformance.children._codec import HandoverError, from_json, to_json
+from mqcore_conformance.children._interrupts import Interrupt, interrupt_watched
+from mqcore_conformance.children._isolation import Outcome, alive, at_most, doing, run_apart, surveyed
+from mqcore_conformance.children._pool import Ended, Ran, Tick, run_in_children
+
+__all__ = [
+    "Ended",
+    "HandoverError",
+    "Interrupt",
+    "Outcome",
+    "Ran",
+    "Tick",
+    "alive",
+    "at_most",
+    "doing",
+    "from_json",
+    "interrupt_watched",
+    "run_apart",
+    "run_in_children",
+    "surveyed",
+    "to_json",
+]

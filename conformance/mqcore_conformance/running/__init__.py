@@ -1,0 +1,45 @@
+"""A run: what is asked for, the pieces of work that follow from it, and how they are done and recorded."""
+
+from mqcore_conformance.running._estimates import Pace, estimate_s, machine_factor, measured
+from mqcore_conformance.running._repeating import why_not_repeatable, without_proof
+from mqcore_conformance.running._request import (
+    ALL_FAMILIES,
+    STORAGES,
+    TIERS,
+    TRANSPORTS,
+    CellPiece,
+    CheckPiece,
+    Piece,
+    Request,
+    pieces_of,
+    plan_cells,
+    resolve_storage,
+    resolve_transport,
+    suggest,
+)
+from mqcore_conformance.running._runner import Ending, Watcher, run_request
+
+__all__ = [
+    "ALL_FAMILIES",
+    "STORAGES",
+    "TIERS",
+    "TRANSPORTS",
+    "CellPiece",
+    "CheckPiece",
+    "Ending",
+    "Pace",
+    "Piece",
+    "Request",
+    "Watcher",
+    "estimate_s",
+    "machine_factor",
+    "measured",
+    "pieces_of",
+    "plan_cells",
+    "resolve_storage",
+    "resolve_transport",
+    "run_request",
+    "suggest",
+    "why_not_repeatable",
+    "without_proof",
+]

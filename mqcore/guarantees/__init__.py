@@ -2,10 +2,11 @@
 
 from mqcore.guarantees.build import Build, TopicBuild, at_least_as_strong, level_for, resolve_flush
 from mqcore.guarantees.clauses import CLAUSES, Clause, clauses_as_markdown
+from mqcore.guarantees.copies import Copy
 from mqcore.guarantees.explain import Explanation, explain
 from mqcore.guarantees.faults import SURVIVED, Fault, survives
 from mqcore.guarantees.levels import Level
-from mqcore.guarantees.oracle import Copy, FaultEvent, Outcome, Promotion, Receipt, Sent, may_survive, must_survive
+from mqcore.guarantees.oracle import FaultEvent, HeldCopy, Outcome, Promotion, Receipt, Sent, may_survive, must_survive
 from mqcore.guarantees.policies import (
     AsyncFlush,
     AsyncReplication,
@@ -41,6 +42,7 @@ __all__ = [
     "Explanation",
     "Fault",
     "FaultEvent",
+    "HeldCopy",
     "FlushPolicy",
     "Level",
     "Loss",

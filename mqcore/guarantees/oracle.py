@@ -15,7 +15,7 @@ from mqcore.guarantees.faults import Fault, survives
 from mqcore.guarantees.levels import Level
 from mqcore.guarantees.policies import AsyncReplication, NoReplication, ReplicationPolicy
 
-__all__ = ["Copy", "FaultEvent", "Outcome", "Promotion", "Receipt", "Sent", "may_survive", "must_survive"]
+__all__ = ["HeldCopy", "FaultEvent", "Outcome", "Promotion", "Receipt", "Sent", "may_survive", "must_survive"]
 
 
 class Outcome(enum.Enum):
@@ -27,7 +27,7 @@ class Outcome(enum.Enum):
 
 
 @attrs.frozen(kw_only=True)
-class Copy:
+class HeldCopy:
     """One node's copy as a receipt states it.
 
     ``reported`` is the lowest level at which that node reports anything as held, in any log: what a fault takes from it
@@ -47,7 +47,7 @@ class Copy:
 class Receipt:
     """What an acknowledgement states: the copies it counts, the primary's first, and the replication policy it met."""
 
-    copies: tuple[Copy, ...] = attrs.field(validator=attrs.validators.min_len(1))
+    copies: tuple[HeldCopy, ...] = attrs.field(validator=attrs.validators.min_len(1))
     replication: ReplicationPolicy = attrs.field(factory=NoReplication)
 
 
@@ -98,14 +98,14 @@ def may_survive(sent: Sent) -> bool:
     return sent.outcome is not Outcome.REJECTED
 
 
-def _copy_survives(copy: Copy, events: tuple[FaultEvent | Promotion, ...]) -> bool:
+def _copy_survives(copy: HeldCopy, events: tuple[FaultEvent | Promotion, ...]) -> bool:
     """Whether ``copy`` is still there; at level none it is nowhere to begin with."""
     if copy.level is Level.NONE:
         return False
     return all(survives(copy.level, event.fault) for event in _befell(copy.node, events))
 
 
-def _bars(copy: Copy, events: tuple[FaultEvent | Promotion, ...], replication: ReplicationPolicy) -> bool:
+def _bars(copy: HeldCopy, events: tuple[FaultEvent | Promotion, ...], replication: ReplicationPolicy) -> bool:
     """Whether the faults keep ``copy``'s node from bringing the batch back, by the policy that its receipt states."""
     if isinstance(replication, NoReplication):
         return False

@@ -14,7 +14,7 @@ import attrs
 from mqcore.guarantees.build import Build, TopicBuild, level_for
 from mqcore.guarantees.faults import Fault, survives
 from mqcore.guarantees.levels import Level
-from mqcore.guarantees.oracle import Copy, FaultEvent, Outcome, Promotion, Receipt, Sent, must_survive
+from mqcore.guarantees.oracle import FaultEvent, HeldCopy, Outcome, Promotion, Receipt, Sent, must_survive
 from mqcore.guarantees.policies import (
     AsyncFlush,
     AsyncReplication,
@@ -194,7 +194,7 @@ def weakest_receipt(build: Build, flush: FlushPolicy) -> Receipt:
     """
     level = level_for(flush, build.append_level, build.flush_level, build.replication)
     counted = build.replication.copies if isinstance(build.replication, SyncReplication) else 1
-    copies = tuple(Copy(node=name, level=level) for name in _nodes(build)[:counted])
+    copies = tuple(HeldCopy(node=name, level=level) for name in _nodes(build)[:counted])
     return Receipt(copies=copies, replication=build.replication)
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from mqcore.guarantees import (
     AsyncReplication,
-    Copy,
     Fault,
     FaultEvent,
+    HeldCopy,
     Level,
     NoReplication,
     Outcome,
@@ -30,13 +30,13 @@ REPLICATIONS = (NoReplication(), AsyncReplication(), SyncReplication())
 KILL, POWER, DISK, HOST = Fault.PROCESS_KILL, Fault.NODE_POWER_CUT, Fault.DISK_LOSS, Fault.HOST_LOSS
 
 
-def acknowledged(*copies: Copy, replication: object = NoReplication(), below: bool = False) -> Sent:
+def acknowledged(*copies: HeldCopy, replication: object = NoReplication(), below: bool = False) -> Sent:
     receipt = Receipt(copies=copies, replication=replication)  # type: ignore[arg-type]
     return Sent(outcome=Outcome.ACKNOWLEDGED, receipt=receipt, below_log_start=below)
 
 
 def alone(level: Level, replication: object = NoReplication()) -> Sent:
-    return acknowledged(Copy(node="a", level=level), replication=replication)
+    return acknowledged(HeldCopy(node="a", level=level), replication=replication)
 
 
 def test_g01_the_level_of_the_copy_decides_as_the_table_of_section_1_says() -> None:
@@ -57,7 +57,7 @@ def test_g01_the_level_of_the_copy_decides_as_the_table_of_section_1_says() -> N
 
 def test_g01_a_copy_at_level_none_is_nowhere_even_without_a_fault() -> None:
     assert not must_survive(alone(Level.NONE), [])
-    assert must_survive(acknowledged(Copy(node="a", level=Level.NONE), Copy(node="b", level=Level.MEMORY)), [])
+    assert must_survive(acknowledged(HeldCopy(node="a", level=Level.NONE), HeldCopy(node="b", level=Level.MEMORY)), [])
 
 
 def test_g01_faults_add_up() -> None:
@@ -74,7 +74,7 @@ def test_nothing_must_survive_that_was_not_acknowledged_or_is_below_the_logs_sta
     for outcome in (Outcome.REJECTED, Outcome.UNKNOWN):
         assert not must_survive(Sent(outcome=outcome), [])
     assert must_survive(alone(Level.DISK), [])
-    assert not must_survive(acknowledged(Copy(node="a", level=Level.DISK), below=True), [])
+    assert not must_survive(acknowledged(HeldCopy(node="a", level=Level.DISK), below=True), [])
 
 
 def test_g07_what_was_rejected_may_not_survive_and_all_else_may() -> None:
@@ -87,11 +87,11 @@ def test_a_receipt_belongs_to_an_acknowledgement_and_names_a_copy() -> None:
     with pytest.raises(ValueError, match="exactly when"):
         Sent(outcome=Outcome.ACKNOWLEDGED)
     with pytest.raises(ValueError, match="exactly when"):
-        Sent(outcome=Outcome.REJECTED, receipt=Receipt(copies=(Copy(node="a", level=Level.DISK),)))
+        Sent(outcome=Outcome.REJECTED, receipt=Receipt(copies=(HeldCopy(node="a", level=Level.DISK),)))
     with pytest.raises(ValueError, match="Length"):
         Receipt(copies=())
     with pytest.raises(ValueError, match="reports at disk"):
-        Copy(node="a", level=Level.MEMORY, reported=Level.DISK)
+        HeldCopy(node="a", level=Level.MEMORY, reported=Level.DISK)
 
 
 def test_without_replication_a_promotion_bars_nobody() -> None:
@@ -107,23 +107,23 @@ def test_under_asynchronous_replication_a_promotion_counts_as_the_loss_of_the_ol
 
 def test_under_synchronous_replication_one_copy_left_is_enough_and_a_promotion_takes_nothing() -> None:
     replication = SyncReplication(copies=2, level=Level.MEMORY)
-    sent = acknowledged(*(Copy(node=n, level=Level.MEMORY) for n in "ab"), replication=replication)
+    sent = acknowledged(*(HeldCopy(node=n, level=Level.MEMORY) for n in "ab"), replication=replication)
     assert must_survive(sent, [FaultEvent(HOST, "a"), Promotion("b")])
     assert not must_survive(sent, [FaultEvent(KILL, "a"), FaultEvent(KILL, "b")])
 
 
 def test_r2_a_node_that_lost_anything_it_reported_is_barred_though_this_batch_was_flushed() -> None:
-    copy = Copy(node="a", level=Level.DISK, reported=Level.PAGE_CACHE)
+    copy = HeldCopy(node="a", level=Level.DISK, reported=Level.PAGE_CACHE)
     sent = acknowledged(copy, replication=SyncReplication())
     assert not must_survive(sent, [FaultEvent(POWER, "a")])
     assert must_survive(sent, [FaultEvent(KILL, "a")])
-    flushed = acknowledged(Copy(node="a", level=Level.DISK), replication=SyncReplication(level=Level.DISK))
+    flushed = acknowledged(HeldCopy(node="a", level=Level.DISK), replication=SyncReplication(level=Level.DISK))
     assert must_survive(flushed, [FaultEvent(POWER, "a")])
 
 
 copies = st.lists(
     st.builds(
-        lambda node, levels: Copy(node=node, level=max(levels), reported=min(levels)),
+        lambda node, levels: HeldCopy(node=node, level=max(levels), reported=min(levels)),
         st.sampled_from(NODES),
         st.tuples(st.sampled_from(Level), st.sampled_from(Level)),
     ),
@@ -144,7 +144,7 @@ quick = settings(deadline=None, max_examples=150)
 @quick
 @given(copies, events, st.sampled_from(REPLICATIONS), events)
 def test_more_faults_never_save_a_batch(
-    held: tuple[Copy, ...], some: tuple, replication: object, more: tuple
+    held: tuple[HeldCopy, ...], some: tuple, replication: object, more: tuple
 ) -> None:  # type: ignore[type-arg]
     sent = acknowledged(*held, replication=replication)
     assert not must_survive(sent, some + more) or must_survive(sent, some)
@@ -152,7 +152,7 @@ def test_more_faults_never_save_a_batch(
 
 @quick
 @given(copies, events, st.sampled_from(REPLICATIONS))
-def test_one_more_copy_never_loses_a_batch(held: tuple[Copy, ...], faults: tuple, replication: object) -> None:  # type: ignore[type-arg]
+def test_one_more_copy_never_loses_a_batch(held: tuple[HeldCopy, ...], faults: tuple, replication: object) -> None:  # type: ignore[type-arg]
     whole = acknowledged(*held, replication=replication)
     for copy in held:
         assert not must_survive(acknowledged(copy, replication=replication), faults) or must_survive(whole, faults)
@@ -161,13 +161,13 @@ def test_one_more_copy_never_loses_a_batch(held: tuple[Copy, ...], faults: tuple
 @quick
 @given(copies, events, st.sampled_from(REPLICATIONS), st.data())
 def test_the_durable_levels_are_in_order(
-    held: tuple[Copy, ...], faults: tuple, replication: object, data: st.DataObject
+    held: tuple[HeldCopy, ...], faults: tuple, replication: object, data: st.DataObject
 ) -> None:  # type: ignore[type-arg]
     """From page cache up a higher level loses nothing that a lower one keeps (memory alone outlives a disk)."""
     raised = tuple(
         copy
         if copy.reported < Level.PAGE_CACHE
-        else Copy(
+        else HeldCopy(
             node=copy.node,
             level=data.draw(st.sampled_from([v for v in Level if v >= copy.level])),
             reported=copy.reported,

@@ -14,10 +14,10 @@ from functools import cache
 import attrs
 
 from mqcore.guarantees import (
-    Copy,
     Fault,
     FaultEvent,
     FlushPolicy,
+    HeldCopy,
     Level,
     Outcome,
     Receipt,
@@ -411,5 +411,5 @@ class Facts:
     def _must_survive(self, level: Level, life: int) -> bool:
         if level is Level.NONE:
             return False  # it was taken and thrown away, as stated: no fault is needed
-        sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=Receipt(copies=(Copy(node=NODE, level=level),)))
+        sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=Receipt(copies=(HeldCopy(node=NODE, level=level),)))
         return must_survive(sent, [FaultEvent(fault, NODE) for fault in self.faults_since(life)])

@@ -265,6 +265,8 @@ class Broker:
             flusher=self.flusher,
             now_us=self._ports.clock.monotonic_us,
             epoch=self.store.epoch,
+            node_id=self.store.node_id,
+            incarnation=self.store.incarnation,
             report=self.report,
         )
 

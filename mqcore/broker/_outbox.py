@@ -15,6 +15,7 @@ import trio
 
 from mqcore.abc import Buffer, ByteStream
 from mqcore.errors import CorruptionError, StorageError
+from mqcore.guarantees import Copy
 from mqcore.log import DamagedRangeError
 from mqcore.protocol import Code, Connection, End, Failed, Fatal, Fetch, Fetched, Message
 
@@ -59,10 +60,12 @@ class Outbox:
 
     # ReplySink
 
-    def produced(self, request_id: int, base_offset: int, epoch: int, level: int, duplicate: bool) -> None:
+    def produced(
+        self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
+    ) -> None:
         """Queue the acknowledgement of one batch."""
         if not self._is_over:
-            self._buffers.append(self._connection.send_produced(request_id, base_offset, epoch, level, duplicate))
+            self._buffers.append(self._connection.send_produced(request_id, base_offset, epoch, duplicate, copies))
             self._queued()
 
     def failed(self, request_id: int, code: int, text: str, facts: Mapping[str, object] | None = None) -> None:

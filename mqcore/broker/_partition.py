@@ -17,7 +17,7 @@ from mqcore.abc import Notice
 from mqcore.batch import BatchHeader
 from mqcore.broker._window import AsyncWindow, UnflushedTotal
 from mqcore.errors import MqcoreError, OutcomeUnknownError, StorageError
-from mqcore.guarantees import AsyncFlush, FlushPolicy, Level, NoFlush, SyncFlush
+from mqcore.guarantees import AsyncFlush, Copy, FlushPolicy, Level, NoFlush, SyncFlush
 from mqcore.log import (
     ACCEPT,
     Conflict,
@@ -40,7 +40,9 @@ __all__ = ["Partition", "ReplySink", "Send"]
 class ReplySink(Protocol):
     """Where replies go: the outbox of one connection."""
 
-    def produced(self, request_id: int, base_offset: int, epoch: int, level: int, duplicate: bool) -> None:
+    def produced(
+        self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
+    ) -> None:
         """Queue the acknowledgement of one batch."""
 
     def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
@@ -98,6 +100,8 @@ class Partition:
         flusher: FlushRequests,
         now_us: Callable[[], int],
         epoch: int,
+        node_id: bytes,
+        incarnation: int,
         report: Callable[[Notice], None],
         private_tags: Iterable[int] = (),
     ) -> None:
@@ -109,6 +113,9 @@ class Partition:
         self.failure: MqcoreError | None = None
         self._append_level = append_level
         self._flush_level = flush_level
+        # Made once: each reply states one of these two.
+        self.copies_appended = (Copy(node_id, incarnation, append_level),)
+        self.copies_flushed = (Copy(node_id, incarnation, flush_level),)
         self._flusher = flusher
         self._now_us = now_us
         self._total = total
@@ -238,7 +245,7 @@ class Partition:
                 continue
             strength = send.policy or self._strength
             if strength == SendPolicy.NONE:
-                send.sink.produced(send.request_id, base_offset, self.epoch, self._append_level, False)
+                send.sink.produced(send.request_id, base_offset, self.epoch, self.copies_appended, False)
                 continue
             waiting = _Waiting(end_offset, base_offset, send.request_id, send.sink, False)
             if strength == SendPolicy.SYNC:
@@ -330,8 +337,8 @@ class Partition:
             self._window.give_up()
 
     def _reply(self, waiting: _Waiting) -> None:
-        level = self._flush_level if waiting.end_offset <= self.log.durable_offset else self._append_level
-        waiting.sink.produced(waiting.request_id, waiting.base_offset, self.epoch, level, waiting.duplicate)
+        copies = self.copies_flushed if waiting.end_offset <= self.log.durable_offset else self.copies_appended
+        waiting.sink.produced(waiting.request_id, waiting.base_offset, self.epoch, copies, waiting.duplicate)
 
     # reading
 

@@ -23,7 +23,7 @@ from mqcore.client._options import ProducerOptions
 from mqcore.client._partition_queue import Loss, PartitionQueue, QueueSettings
 from mqcore.client._pending_batch import BatchState, PendingBatch, Receipt
 from mqcore.errors import ConfigurationError, RejectedError
-from mqcore.guarantees import Level
+from mqcore.guarantees import Copy
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 from mqcore.protocol import Code, SendPolicy
@@ -300,10 +300,12 @@ class Accumulator:
 
     # answers
 
-    def produced(self, shipment: PendingBatch, offset: int, epoch: int, level: int, duplicate: bool, node: str) -> None:
-        """Take in the acknowledgement of a batch: it holds from ``offset`` on, on ``node``, at ``level``."""
+    def produced(
+        self, shipment: PendingBatch, offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
+    ) -> None:
+        """Take in the acknowledgement of a batch: it holds from ``offset`` on, in these ``copies``."""
         queue = shipment.queue
-        receipt = Receipt(self.topic, queue.partition, offset, Level(level), (node,), epoch, duplicate)
+        receipt = Receipt(self.topic, queue.partition, offset, epoch, copies, duplicate)
         queue.produced(shipment, receipt)
         self._answered(queue)
 

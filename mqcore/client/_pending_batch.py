@@ -11,7 +11,7 @@ import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mqcore.errors import MqcoreError, RejectedError
-from mqcore.guarantees import Level
+from mqcore.guarantees import Copy, Level
 from mqcore.ports import Buffer
 
 if TYPE_CHECKING:
@@ -22,20 +22,30 @@ __all__ = ["Receipt", "PendingBatch", "BatchState"]
 
 
 class Receipt(NamedTuple):
-    """What was reached for a message, or for ``count`` of one batch from ``offset`` on.
+    """What was reached for a message, or for ``count`` messages of one batch from ``offset`` on.
 
-    ``level``: level of each copy; ``nodes``: nodes that hold one, by name; ``duplicate``: a retry that the log held
-    already.
+    ``topic``, ``partition``: where it was appended. ``epoch``: number of the reign that appended it, which makes the
+    offset unique for ever. ``copies``: the nodes that hold it, each with its incarnation and level, as the broker
+    stated when it answered. ``duplicate``: the log held it already, from an earlier attempt of the same send.
     """
 
     topic: str
     partition: int
     offset: int
-    level: Level
-    nodes: tuple[str, ...]
     epoch: int
+    copies: tuple[Copy, ...]
     duplicate: bool
     count: int = 1  # type: ignore[assignment]  # hides tuple.count, which nobody wants of a receipt
+
+    @property
+    def level(self) -> Level:
+        """Level of the weakest of the copies."""
+        return min(copy.level for copy in self.copies)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Ids of the nodes that hold a copy, in hexadecimal."""
+        return tuple(copy.node_id.hex() for copy in self.copies)
 
 
 class BatchState(enum.Enum):
@@ -126,7 +136,7 @@ class PendingBatch:
                 raise RuntimeError("the outcome is not known yet")
             raise copy.copy(self.error)
         return Receipt(
-            receipt.topic, receipt.partition, receipt.offset + index, receipt.level, receipt.nodes, receipt.epoch,
+            receipt.topic, receipt.partition, receipt.offset + index, receipt.epoch, receipt.copies,
             receipt.duplicate, count,
         )  # fmt: skip
 

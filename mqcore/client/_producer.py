@@ -109,7 +109,6 @@ class Producer:
             owner=self,
             lost=self.told_of_loss,
         )
-        self._node = ""
         self._stream: RequestStream | None = None
         self._lingers = options.linger_ms > 0
         # Deadlines beyond that are met by the session's own rounds.
@@ -303,7 +302,7 @@ class Producer:
         accumulator = self._accumulator
         if not accumulator.has_work:
             return math.inf
-        self._stream, self._node = stream, stream.welcome.node_name
+        self._stream = stream
         again = accumulator.pump(now, stream.may_send, self._ask, stream.welcome.batch_bytes_max)
         if accumulator.completed or self._room_waiters:
             self._wake()
@@ -329,7 +328,7 @@ class Producer:
             self._refused_since, self._is_told = math.inf, False
             self._last_batch_was_single = len(shipment.values) == 1
             accumulator.produced(
-                shipment, message.base_offset, message.epoch, message.level, message.duplicate, self._node
+                shipment, message.base_offset, message.epoch, message.copies, message.duplicate
             )
         else:
             assert isinstance(message, Failed)

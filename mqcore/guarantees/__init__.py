@@ -6,7 +6,16 @@ from mqcore.guarantees.copies import Copy
 from mqcore.guarantees.explain import Explanation, explain
 from mqcore.guarantees.faults import SURVIVED, Fault, survives
 from mqcore.guarantees.levels import Level
-from mqcore.guarantees.oracle import FaultEvent, HeldCopy, Outcome, Promotion, Receipt, Sent, may_survive, must_survive
+from mqcore.guarantees.oracle import (
+    FaultEvent,
+    HeldCopy,
+    Promotion,
+    SendOutcome,
+    Sent,
+    SentReceipt,
+    may_survive,
+    must_survive,
+)
 from mqcore.guarantees.policies import (
     AsyncFlush,
     AsyncReplication,
@@ -42,20 +51,20 @@ __all__ = [
     "Explanation",
     "Fault",
     "FaultEvent",
-    "HeldCopy",
     "FlushPolicy",
+    "HeldCopy",
     "Level",
     "Loss",
     "NoFlush",
     "NoReplication",
-    "Outcome",
     "Promise",
     "PromiseTable",
     "Promotion",
-    "Receipt",
     "Refusal",
     "ReplicationPolicy",
+    "SendOutcome",
     "Sent",
+    "SentReceipt",
     "SyncFlush",
     "SyncReplication",
     "TopicBuild",

@@ -22,3 +22,7 @@ class Copy(NamedTuple):
     node_id: bytes
     incarnation: int
     level: Level
+
+    def __repr__(self) -> str:
+        # As it is written elsewhere (``mqcore topic describe``, reports): raw bytes help no reader of a receipt.
+        return f"Copy(node_id={self.node_id.hex()}, incarnation={self.incarnation}, level={self.level.label})"

@@ -15,11 +15,11 @@ from mqcore.guarantees.faults import Fault, survives
 from mqcore.guarantees.levels import Level
 from mqcore.guarantees.policies import AsyncReplication, NoReplication, ReplicationPolicy
 
-__all__ = ["HeldCopy", "FaultEvent", "Outcome", "Promotion", "Receipt", "Sent", "may_survive", "must_survive"]
+__all__ = ["HeldCopy", "FaultEvent", "SendOutcome", "Promotion", "SentReceipt", "Sent", "may_survive", "must_survive"]
 
 
-class Outcome(enum.Enum):
-    """Outcome of a send, one of three (guarantees, section 1); a one-way send has none and counts as unknown."""
+class SendOutcome(enum.Enum):
+    """SendOutcome of a send, one of three (guarantees, section 1); a one-way send has none and counts as unknown."""
 
     ACKNOWLEDGED = "acknowledged"
     REJECTED = "rejected"
@@ -44,7 +44,7 @@ class HeldCopy:
 
 
 @attrs.frozen(kw_only=True)
-class Receipt:
+class SentReceipt:
     """What an acknowledgement states: the copies it counts, the primary's first, and the replication policy it met."""
 
     copies: tuple[HeldCopy, ...] = attrs.field(validator=attrs.validators.min_len(1))
@@ -55,12 +55,12 @@ class Receipt:
 class Sent:
     """One batch that was sent: its outcome, its receipt if acknowledged, and whether retention has passed it."""
 
-    outcome: Outcome
-    receipt: Receipt | None = None
+    outcome: SendOutcome
+    receipt: SentReceipt | None = None
     below_log_start: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if (self.outcome is Outcome.ACKNOWLEDGED) != (self.receipt is not None):
+        if (self.outcome is SendOutcome.ACKNOWLEDGED) != (self.receipt is not None):
             raise ValueError("a batch has a receipt exactly when it is acknowledged")
 
 
@@ -95,7 +95,7 @@ def must_survive(sent: Sent, faults: Iterable[FaultEvent | Promotion]) -> bool:
 
 def may_survive(sent: Sent) -> bool:
     """Whether ``sent`` may be in the final drain at all: attempted and not rejected (clauses G04, G07)."""
-    return sent.outcome is not Outcome.REJECTED
+    return sent.outcome is not SendOutcome.REJECTED
 
 
 def _copy_survives(copy: HeldCopy, events: tuple[FaultEvent | Promotion, ...]) -> bool:

@@ -14,7 +14,7 @@ import attrs
 from mqcore.guarantees.build import Build, TopicBuild, level_for
 from mqcore.guarantees.faults import Fault, survives
 from mqcore.guarantees.levels import Level
-from mqcore.guarantees.oracle import FaultEvent, HeldCopy, Outcome, Promotion, Receipt, Sent, must_survive
+from mqcore.guarantees.oracle import FaultEvent, HeldCopy, Promotion, SendOutcome, Sent, SentReceipt, must_survive
 from mqcore.guarantees.policies import (
     AsyncFlush,
     AsyncReplication,
@@ -187,7 +187,7 @@ def promise_tables(build: Build) -> tuple[PromiseTable, ...]:
     )
 
 
-def weakest_receipt(build: Build, flush: FlushPolicy) -> Receipt:
+def weakest_receipt(build: Build, flush: FlushPolicy) -> SentReceipt:
     """Return the least that an acknowledgement of ``build`` under ``flush`` states, the primary's copy first.
 
     With synchronous replication that is a set of ``copies`` nodes; each reports no less than that level.
@@ -195,7 +195,7 @@ def weakest_receipt(build: Build, flush: FlushPolicy) -> Receipt:
     level = level_for(flush, build.append_level, build.flush_level, build.replication)
     counted = build.replication.copies if isinstance(build.replication, SyncReplication) else 1
     copies = tuple(HeldCopy(node=name, level=level) for name in _nodes(build)[:counted])
-    return Receipt(copies=copies, replication=build.replication)
+    return SentReceipt(copies=copies, replication=build.replication)
 
 
 def placements(build: Build, fault: Fault) -> list[Events]:
@@ -218,7 +218,7 @@ def _nodes(build: Build) -> list[str]:
 
 
 def _promise(build: Build, flush: FlushPolicy, fault: Fault, partitions: int, weaker_sends: bool) -> Promise:
-    sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=weakest_receipt(build, flush))
+    sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=weakest_receipt(build, flush))
     if all(must_survive(sent, events) for events in placements(build, fault)):
         return Promise(fault=fault, loss=Loss.NOTHING, reason=_why_kept(build, flush, fault))
     if isinstance(build.replication, AsyncReplication) and fault is not Fault.POWER_CUT and build.node_count > 1:

@@ -18,6 +18,7 @@ in before it reads on, so the transport holds their writer up.
 from __future__ import annotations
 
 from mqcore.errors import LocalProtocolError, RemoteProtocolError
+from mqcore.guarantees import Copy
 from mqcore.ports import Buffer
 from mqcore.protocol._frames import FRAME, FRAME_BYTES, HELLO_BYTES_MAX, FrameHead, decode, encode, encode_produced
 from mqcore.protocol._messages import (
@@ -40,9 +41,9 @@ from mqcore.protocol.codes import Code
 
 __all__ = ["VERSION_MAX", "VERSION_MIN", "Connection"]
 
-VERSION_MIN = 1
+VERSION_MIN = 2
 """Oldest version of the protocol that is spoken."""
-VERSION_MAX = 1
+VERSION_MAX = 2
 """Newest version of the protocol that is spoken."""
 
 _FIRST_FRAME = {
@@ -316,11 +317,13 @@ class Connection:
         self.own_state, self.peer_state = states
         return buffers
 
-    def send_produced(self, request_id: int, base_offset: int, epoch: int, level: int, duplicate: bool) -> bytes:
+    def send_produced(
+        self, request_id: int, base_offset: int, epoch: int, duplicate: bool, copies: tuple[Copy, ...]
+    ) -> bytes:
         """The same as ``send(Produced(...))``, for the broker's hot path."""
         if self._return(request_id) is None or self.own_state is not State.OPEN:
             raise LocalProtocolError(f"request {request_id} is not in flight")
-        return encode_produced(request_id, base_offset, epoch, level, duplicate)
+        return encode_produced(request_id, base_offset, epoch, duplicate, copies)
 
     def _spend_own(self, request_id: int, size: int) -> None:
         if request_id in self._in_flight:

@@ -6,12 +6,14 @@ payload: a fixed part by kind, then bytes. Must not know of connections, credit 
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mqcore.errors import RemoteProtocolError
+from mqcore.guarantees import Copy, Level
 from mqcore.ports import Buffer
 from mqcore.protocol._messages import (
     Call,
@@ -40,16 +42,19 @@ FRAME_BYTES = FRAME.size
 PROTOCOL_MAGIC = b"MQCORE\x00\x01"
 HELLO_BYTES_MAX = 4096
 NAME_BYTES_MAX = 200
+COPIES_MAX = 255
 TEXT_BYTES_MAX = 4096
 _ONE_WAY = 1
+_PRODUCED_KIND = int(Kind.PRODUCED)
 _DUPLICATE = 1
 
 _HELLO = struct.Struct("<8sHH16sB")
 _WELCOME = struct.Struct("<H16s16sQQIQIII")
 _PRODUCE = struct.Struct("<IBBHI16sIB3x")
 _PRODUCE_TAIL = struct.Struct("<16sIB3x")
-_PRODUCED = struct.Struct("<IBBHIQQB7x")
-_PRODUCED_TAIL = struct.Struct("<QQB7x")
+_PRODUCED = struct.Struct("<IBBHIQQ")
+_PRODUCED_TAIL = struct.Struct("<QQ")
+_COPY = struct.Struct("<16sQB")
 _FETCH_TAIL = struct.Struct("<16sIQQII")
 _FETCHED_TAIL = struct.Struct("<QQQ")
 _U16 = struct.Struct("<H")
@@ -136,8 +141,27 @@ def _decode_produce(head: FrameHead, payload: memoryview) -> Produce:
 
 
 def _decode_produced(head: FrameHead, payload: memoryview) -> Produced:
-    base_offset, epoch, level = _exact(_PRODUCED_TAIL, payload, "produced")
-    return Produced(head.request_id, base_offset, epoch, level, bool(head.flags & _DUPLICATE))
+    base_offset, epoch = _fixed(_PRODUCED_TAIL, payload, "produced")
+    copies = _unpack_copies(bytes(payload[_PRODUCED_TAIL.size :]))
+    return Produced(head.request_id, base_offset, epoch, bool(head.flags & _DUPLICATE), copies)
+
+
+# The same few sets of copies come with every acknowledgement: the cache, in C, spares a call for each. It is bounded,
+# since what a hostile broker states is kept here too.
+@functools.lru_cache(maxsize=256)
+def _unpack_copies(data: bytes) -> tuple[Copy, ...]:
+    count, rest = divmod(len(data), _COPY.size)
+    if rest or not 1 <= count <= COPIES_MAX:
+        raise _malformed(f"produced frame with {len(data)} bytes of copies; each has {_COPY.size}, 1 to {COPIES_MAX}")
+    try:
+        return tuple(Copy(node, incarnation, Level(level)) for node, incarnation, level in _COPY.iter_unpack(data))
+    except ValueError as error:
+        raise _malformed(f"produced frame: {error}") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _pack_copies(copies: tuple[Copy, ...]) -> bytes:
+    return b"".join(_COPY.pack(*copy) for copy in copies)
 
 
 def _decode_fetch(head: FrameHead, payload: memoryview) -> Fetch:
@@ -268,11 +292,12 @@ def _encode_produce(message: Produce) -> list[Buffer]:
     ]
 
 
-def encode_produced(request_id: int, base_offset: int, epoch: int, level: int, duplicate: bool) -> bytes:
+def encode_produced(request_id: int, base_offset: int, epoch: int, duplicate: bool, copies: tuple[Copy, ...]) -> bytes:
     """Return the frame of a ``Produced``; apart, because the broker makes one per batch."""
-    return _PRODUCED.pack(
-        _PRODUCED_TAIL.size, Kind.PRODUCED, _DUPLICATE if duplicate else 0, 0, request_id, base_offset, epoch, level
-    )
+    stated = _pack_copies(copies)
+    size = _PRODUCED_TAIL.size + len(stated)
+    flags = _DUPLICATE if duplicate else 0
+    return _PRODUCED.pack(size, _PRODUCED_KIND, flags, 0, request_id, base_offset, epoch) + stated
 
 
 def _encode_fetch(message: Fetch) -> list[Buffer]:

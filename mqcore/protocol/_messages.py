@@ -9,6 +9,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from mqcore.guarantees import Copy, Level
 from mqcore.ports import Buffer
 
 __all__ = [
@@ -98,13 +99,18 @@ class Produce(NamedTuple):
 
 
 class Produced(NamedTuple):
-    """What was reached: offset of the batch's first message, epoch, level of the copy, and whether it was a retry."""
+    """What was reached: offset of the batch's first message, epoch, whether it was a retry, and the copies."""
 
     request_id: int
     base_offset: int
     epoch: int
-    level: int
     duplicate: bool
+    copies: tuple[Copy, ...]
+
+    @property
+    def level(self) -> Level:
+        """Level of the weakest copy: what each of the nodes named holds at least."""
+        return min(copy.level for copy in self.copies)
 
 
 class Fetch(NamedTuple):

@@ -13,7 +13,7 @@ import trio.testing
 import mqcore.broker
 from mqcore.batch import decode_batch, encode_batch, unpack_header
 from mqcore.limits import Limits
-from mqcore.protocol import Call, Connection, Fetch, Hello, Message, Produce, Role, Welcome
+from mqcore.protocol import VERSION_MAX, VERSION_MIN, Call, Connection, Fetch, Hello, Message, Produce, Role, Welcome
 from mqcore.registry import create_transport
 
 LIMITS = Limits()
@@ -42,7 +42,7 @@ class RawClient:
             self.connection.received(size)
 
     async def greet(self, session: bytes = b"") -> Any:
-        await self.send(Hello(1, 1, "raw", session))
+        await self.send(Hello(VERSION_MIN, VERSION_MAX, "raw", session))
         message = await self.receive()
         if isinstance(message, Welcome):
             self.welcome = message

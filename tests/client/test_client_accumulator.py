@@ -17,12 +17,15 @@ from mqcore.client._options import ProducerOptions
 from mqcore.client._partition_queue import Loss
 from mqcore.client._pending_batch import PendingBatch
 from mqcore.errors import ConfigurationError, OutcomeUnknownError, RejectedError
+from mqcore.guarantees import Copy, Level
 from mqcore.limits import Limits
 from mqcore.log import ACCEPT, Duplicate, Fenced, Gap, ProducerTable
 from mqcore.protocol import Code
 
 LIMITS = Limits()
 
+
+COPIES = (Copy(b"n" * 16, 1, Level.PAGE_CACHE),)
 
 class Wire:
     """An accumulator with a hand-cranked clock, and the batches that it sent."""
@@ -56,7 +59,7 @@ class Wire:
         return self.sent[before:]
 
     def acknowledge(self, shipment: PendingBatch, offset: int = 0) -> None:
-        self.accumulator.produced(shipment, offset, 1, 2, False, "node")
+        self.accumulator.produced(shipment, offset, 1, COPIES, False)
 
     def fail(self, shipment: PendingBatch, code: Code, **facts: object) -> None:
         self.accumulator.failed(shipment, code, "refused", facts, self.now)
@@ -80,7 +83,7 @@ def test_what_was_added_since_the_last_pump_is_one_batch_and_receipts_count_from
     assert values_of(shipment) == [b"%d" % number for number in range(64)]
     wire.acknowledge(shipment, offset=100)
     assert shipment.receipt_of(63).offset == 163
-    assert shipment.receipt_of(0).nodes == ("node",)
+    assert shipment.receipt_of(0).copies == COPIES
     assert wire.accumulator.bytes_held == 0
     assert wire.pump() == []
 

@@ -71,4 +71,4 @@ def test_the_example_of_the_readme_runs(pages: Any, tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("Receipt(topic='lines', partition=")
-    assert "Level.DISK" in result.stdout
+    assert "level=disk" in result.stdout

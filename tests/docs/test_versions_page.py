@@ -141,7 +141,7 @@ def welcome_of(welcome: Welcome) -> bytes:
     client, broker = Connection(Role.CLIENT, frame_bytes_max=1000), Connection(Role.BROKER, frame_bytes_max=1000)
     from mqcore.protocol import Hello
 
-    greeting = b"".join(client.send(Hello(1, 1, "any")))
+    greeting = b"".join(client.send(Hello(2, 2, "any")))
     broker.receive_buffer()[: len(greeting)] = greeting
     broker.received(len(greeting))
     broker.next_message()

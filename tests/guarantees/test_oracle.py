@@ -13,10 +13,10 @@ from mqcore.guarantees import (
     HeldCopy,
     Level,
     NoReplication,
-    Outcome,
     Promotion,
-    Receipt,
+    SendOutcome,
     Sent,
+    SentReceipt,
     SyncReplication,
     may_survive,
     must_survive,
@@ -31,8 +31,8 @@ KILL, POWER, DISK, HOST = Fault.PROCESS_KILL, Fault.NODE_POWER_CUT, Fault.DISK_L
 
 
 def acknowledged(*copies: HeldCopy, replication: object = NoReplication(), below: bool = False) -> Sent:
-    receipt = Receipt(copies=copies, replication=replication)  # type: ignore[arg-type]
-    return Sent(outcome=Outcome.ACKNOWLEDGED, receipt=receipt, below_log_start=below)
+    receipt = SentReceipt(copies=copies, replication=replication)  # type: ignore[arg-type]
+    return Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=receipt, below_log_start=below)
 
 
 def alone(level: Level, replication: object = NoReplication()) -> Sent:
@@ -71,25 +71,25 @@ def test_g01_a_fault_elsewhere_takes_nothing() -> None:
 
 
 def test_nothing_must_survive_that_was_not_acknowledged_or_is_below_the_logs_start() -> None:
-    for outcome in (Outcome.REJECTED, Outcome.UNKNOWN):
+    for outcome in (SendOutcome.REJECTED, SendOutcome.UNKNOWN):
         assert not must_survive(Sent(outcome=outcome), [])
     assert must_survive(alone(Level.DISK), [])
     assert not must_survive(acknowledged(HeldCopy(node="a", level=Level.DISK), below=True), [])
 
 
 def test_g07_what_was_rejected_may_not_survive_and_all_else_may() -> None:
-    assert not may_survive(Sent(outcome=Outcome.REJECTED))
-    assert may_survive(Sent(outcome=Outcome.UNKNOWN))
+    assert not may_survive(Sent(outcome=SendOutcome.REJECTED))
+    assert may_survive(Sent(outcome=SendOutcome.UNKNOWN))
     assert may_survive(alone(Level.MEMORY))
 
 
 def test_a_receipt_belongs_to_an_acknowledgement_and_names_a_copy() -> None:
     with pytest.raises(ValueError, match="exactly when"):
-        Sent(outcome=Outcome.ACKNOWLEDGED)
+        Sent(outcome=SendOutcome.ACKNOWLEDGED)
     with pytest.raises(ValueError, match="exactly when"):
-        Sent(outcome=Outcome.REJECTED, receipt=Receipt(copies=(HeldCopy(node="a", level=Level.DISK),)))
+        Sent(outcome=SendOutcome.REJECTED, receipt=SentReceipt(copies=(HeldCopy(node="a", level=Level.DISK),)))
     with pytest.raises(ValueError, match="Length"):
-        Receipt(copies=())
+        SentReceipt(copies=())
     with pytest.raises(ValueError, match="reports at disk"):
         HeldCopy(node="a", level=Level.MEMORY, reported=Level.DISK)
 

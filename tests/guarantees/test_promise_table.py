@@ -18,7 +18,7 @@ from mqcore.guarantees import (
     Loss,
     NoFlush,
     NoReplication,
-    Outcome,
+    SendOutcome,
     Sent,
     SyncFlush,
     SyncReplication,
@@ -194,7 +194,7 @@ quick = settings(deadline=None, max_examples=150)
 @quick
 @given(builds())
 def test_nothing_lost_is_exactly_what_the_oracle_demands_of_a_single_batch(build: Build) -> None:
-    sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=weakest_receipt(build, build.flush_policy))
+    sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=weakest_receipt(build, build.flush_policy))
     for row in promise_table(build).promises:
         kept = all(must_survive(sent, events) for events in placements(build, row.fault))
         assert (row.loss is Loss.NOTHING) is kept

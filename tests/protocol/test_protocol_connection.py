@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqcore.errors import LocalProtocolError, RemoteProtocolError
+from mqcore.guarantees import Copy, Level
 from mqcore.protocol import (
     TRANSITIONS,
     Call,
@@ -32,7 +33,7 @@ from mqcore.protocol import (
 pytestmark = pytest.mark.quick
 
 TOPIC = bytes(range(16))
-WELCOME = Welcome(1, b"s" * 16, b"n" * 16, "node", 3, 4, 8, 100_000, 1 << 20, 1 << 19, 1 << 18)
+WELCOME = Welcome(2, b"s" * 16, b"n" * 16, "node", 3, 4, 8, 100_000, 1 << 20, 1 << 19, 1 << 18)
 
 
 def pair(frame_bytes_max: int = 1 << 20) -> tuple[Connection, Connection]:
@@ -66,11 +67,12 @@ def feed(target: Connection, data: bytes, pieces: list[int] | None = None) -> li
 
 def opened() -> tuple[Connection, Connection]:
     client, broker = pair()
-    feed(broker, b"".join(client.send(Hello(1, 1, "test"))))
+    feed(broker, b"".join(client.send(Hello(2, 2, "test"))))
     feed(client, b"".join(broker.send(WELCOME)))
     return client, broker
 
 
+COPIES = (Copy(b"n" * 16, 3, Level.DISK), Copy(b"m" * 16, 1, Level.PAGE_CACHE))
 REQUESTS = [
     Produce(1, TOPIC, 7, 0, False, b"x" * 300),
     Produce(0, TOPIC, 7, 3, True, b""),
@@ -80,7 +82,7 @@ REQUESTS = [
     End(),
 ]
 REPLIES = [
-    Produced(1, 2**40, 5, 3, True),
+    Produced(1, 2**40, 5, True, COPIES),
     Fetched(2, 10, 0, 12, (b"batches",)),
     Result(3, {"any": ["json"]}),
     Pong(4),
@@ -104,7 +106,7 @@ def test_handshake_tells_the_client_its_credit() -> None:
     assert client.peer_frame_bytes_max == 1 << 20
 
 
-@pytest.mark.parametrize("versions", [(2, 9), (0, 0)])
+@pytest.mark.parametrize("versions", [(3, 9), (1, 1)])
 def test_another_version_is_told_both_ranges(versions: tuple[int, int]) -> None:
     client, broker = pair()
     with pytest.raises(RemoteProtocolError, match=r"versions .* use a client of the broker's release") as caught:
@@ -135,7 +137,7 @@ def test_a_request_before_the_handshake_is_refused() -> None:
 @pytest.mark.parametrize(("size", "fits"), [(65535, True), (65536, True), (65537, False)])
 def test_frame_limit_at_its_edge(size: int, fits: bool) -> None:
     client, broker = pair(65536)
-    feed(broker, b"".join(client.send(Hello(1, 1, "test"))))
+    feed(broker, b"".join(client.send(Hello(2, 2, "test"))))
     feed(client, b"".join(broker.send(WELCOME)))
     data = b"".join(bytes(part) for part in client.send(Produce(1, TOPIC, 0, 0, False, b"x" * (size - 24))))
     if fits:
@@ -218,7 +220,7 @@ def test_an_announced_size_allocates_nothing() -> None:
     broker = Connection(
         Role.BROKER, frame_bytes_max=1 << 24, requests_in_flight_max=8, bytes_in_flight_max=1 << 26
     )
-    feed(broker, b"".join(client.send(Hello(1, 1, "test"))))
+    feed(broker, b"".join(client.send(Hello(2, 2, "test"))))
     broker.send(WELCOME)
     head = (16_000_000).to_bytes(4, "little") + bytes([Kind.PRODUCE]) + bytes(7)
     feed(broker, head)
@@ -303,3 +305,13 @@ def test_the_state_table_lets_nobody_speak_for_the_other_side() -> None:
             assert role is Role.CLIENT
         if kind in (Kind.WELCOME, Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG):
             assert role is Role.BROKER
+
+
+@pytest.mark.parametrize("spoil", [b"", b"\x00" * 24, b"n" * 24 + b"\x09", b"n" * 16 + bytes(8) + b"\x03" + b"x"])
+def test_copies_that_cannot_be_are_malformed(spoil: bytes) -> None:
+    client, broker = opened()
+    feed(broker, b"".join(bytes(part) for part in client.send(Ping(1))))
+    head = (16 + len(spoil)).to_bytes(4, "little") + bytes([Kind.PRODUCED, 0, 0, 0, 1, 0, 0, 0])
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(client, head + bytes(16) + spoil)
+    assert caught.value.code == Code.MALFORMED_FRAME

@@ -19,9 +19,9 @@ from mqcore.guarantees import (
     FlushPolicy,
     HeldCopy,
     Level,
-    Outcome,
-    Receipt,
+    SendOutcome,
     Sent,
+    SentReceipt,
     must_survive,
 )
 from mqcore_conformance.checkers._policies import InForce, Timeline
@@ -411,5 +411,5 @@ class Facts:
     def _must_survive(self, level: Level, life: int) -> bool:
         if level is Level.NONE:
             return False  # it was taken and thrown away, as stated: no fault is needed
-        sent = Sent(outcome=Outcome.ACKNOWLEDGED, receipt=Receipt(copies=(HeldCopy(node=NODE, level=level),)))
+        sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=SentReceipt(copies=(HeldCopy(node=NODE, level=level),)))
         return must_survive(sent, [FaultEvent(fault, NODE) for fault in self.faults_since(life)])

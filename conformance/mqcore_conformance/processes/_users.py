@@ -168,7 +168,7 @@ class RealProducer:
                     "epoch": receipt.epoch,
                     "level": receipt.level.label,
                     "duplicate": receipt.duplicate,
-                    "life": self.notebook.life_of(receipt.nodes[0], receipt.epoch),
+                    "life": self.notebook.life_of(receipt.nodes[0][:8], receipt.epoch),
                 }
                 expected = receipt.offset
             elif (receipt.offset, receipt.epoch) != (expected, fields["epoch"]):

@@ -37,12 +37,12 @@ FLUSHES_OF_A_LIFE = 12
 PATIENCE_S = 0.2
 
 
-def _answer_waiting(partition: Any, level: Any) -> None:
-    """Acknowledge at ``level`` whatever waits for a flush."""
+def _answer_waiting(partition: Any, copies: Any) -> None:
+    """Acknowledge whatever waits for a flush, stating ``copies``."""
     while partition._waiting_sync:
         waiting = partition._waiting_sync.popleft()
         waiting.sink.produced(
-            waiting.request_id, waiting.base_offset, partition.epoch, level, waiting.duplicate
+            waiting.request_id, waiting.base_offset, partition.epoch, copies, waiting.duplicate
         )
 
 
@@ -53,7 +53,7 @@ def reply_before_flush() -> tuple[Replacement, ...]:
     def make(original: Any) -> Any:
         def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
             original(partition, sends, base_offsets)
-            _answer_waiting(partition, partition._flush_level)
+            _answer_waiting(partition, partition.copies_flushed)
 
         return appended
 
@@ -103,7 +103,7 @@ def close_unflushed() -> tuple[Replacement, ...]:
         def stop(broker: Any) -> None:
             original(broker)
             for partition in broker.partitions.values():
-                _answer_waiting(partition, partition._flush_level)
+                _answer_waiting(partition, partition.copies_flushed)
 
         return stop
 
@@ -117,8 +117,8 @@ def duplicate_at_once() -> tuple[Replacement, ...]:
     def make(_: Any) -> Any:
         def answer(partition: Any, send: Any, original: Any) -> None:
             if send.sink is not None:
-                level = partition._flush_level
-                send.sink.produced(send.request_id, original.base_offset, partition.epoch, level, True)
+                copies = partition.copies_flushed
+                send.sink.produced(send.request_id, original.base_offset, partition.epoch, copies, True)
 
         return answer
 

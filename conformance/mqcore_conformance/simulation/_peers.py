@@ -15,7 +15,7 @@ import trio
 from mqcore.abc import ByteStream
 from mqcore.errors import MqcoreError
 from mqcore.limits import Limits
-from mqcore.protocol import Connection, Hello, Kind, Role
+from mqcore.protocol import VERSION_MAX, VERSION_MIN, Connection, Hello, Kind, Role
 from mqcore.registry import create_transport
 from mqcore_conformance.histories import Probed
 
@@ -171,7 +171,7 @@ class Peers:
 
 def _greeting(name: str = NAME) -> bytes:
     connection = Connection(Role.CLIENT, frame_bytes_max=LIMITS.frame_bytes_max)
-    return b"".join(bytes(part) for part in connection.send(Hello(1, 1, name)))
+    return b"".join(bytes(part) for part in connection.send(Hello(VERSION_MIN, VERSION_MAX, name)))
 
 
 async def _read_to_end(stream: ByteStream) -> None:

@@ -9,7 +9,6 @@ import attrs
 import trio
 
 from mqcore.batch import encode_batch
-from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Produce, Produced, SendPolicy
 from mqcore_conformance.histories import Completed, Invoked, digest_of
@@ -224,7 +223,7 @@ class Producer:
                     life=session.life,
                     offset=reply.base_offset,
                     epoch=reply.epoch,
-                    level=Level(reply.level).label,
+                    level=reply.level.label,
                     duplicate=reply.duplicate,
                 )
             elif isinstance(reply, Failed):

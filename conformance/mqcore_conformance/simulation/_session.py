@@ -14,7 +14,20 @@ import trio
 from mqcore.abc import ByteStream
 from mqcore.errors import MqcoreError, ProtocolError
 from mqcore.limits import Limits
-from mqcore.protocol import Call, Code, Connection, Failed, Fatal, Hello, Message, Result, Role, Welcome
+from mqcore.protocol import (
+    VERSION_MAX,
+    VERSION_MIN,
+    Call,
+    Code,
+    Connection,
+    Failed,
+    Fatal,
+    Hello,
+    Message,
+    Result,
+    Role,
+    Welcome,
+)
 from mqcore.registry import create_transport
 
 if TYPE_CHECKING:
@@ -81,7 +94,7 @@ class Session:
         except (MqcoreError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise SessionLost(str(error)) from error
         try:
-            await session.send(Hello(1, 1, "conformance"))
+            await session.send(Hello(VERSION_MIN, VERSION_MAX, "conformance"))
             welcome = await session.receive()
         except BaseException:
             await session.aclose()

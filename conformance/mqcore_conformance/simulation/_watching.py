@@ -18,7 +18,7 @@ from mqcore.abc import ByteStream, Link, Listener, Transport, TransportCapabilit
 from mqcore.errors import ProtocolError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
-from mqcore.protocol import Connection, Hello, Role, Welcome
+from mqcore.protocol import VERSION_MAX, VERSION_MIN, Connection, Hello, Role, Welcome
 from mqcore.registry import create_transport, register, unregister
 from mqcore.url import Url
 from mqcore_conformance.simulation._surroundings import Surroundings
@@ -143,7 +143,7 @@ class WatchedStream(ByteStream):
         self._is_main = is_main
         self._life = watcher.world.life
         self._listening: Connection | None = Connection(Role.CLIENT, frame_bytes_max=Limits().frame_bytes_max)
-        self._listening.send(Hello(1, 1, "watcher"))
+        self._listening.send(Hello(VERSION_MIN, VERSION_MAX, "watcher"))
 
     async def receive_into(self, buffer: bytearray | memoryview) -> int:
         """As inside, unless the broker's process is dead."""

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 PARTITION = "mqcore.broker._partition"
-FLUSHER = "mqcore.broker._group_commit"
+GROUP_COMMIT = "mqcore.broker._group_commit"
 EVERY = 7
 FLUSHES_OF_A_LIFE = 12
 PATIENCE_S = 0.2
@@ -83,7 +83,7 @@ def fallback_to_async() -> tuple[Replacement, ...]:
             async def lose_patience() -> None:
                 await trio.sleep(PATIENCE_S)
                 for partition in partitions:
-                    _answer_waiting(partition, partition._append_level)
+                    _answer_waiting(partition, partition.copies_appended)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lose_patience)
@@ -92,7 +92,7 @@ def fallback_to_async() -> tuple[Replacement, ...]:
 
         return flush
 
-    return ((FLUSHER, "Flusher", "_flush", make),)
+    return ((GROUP_COMMIT, "GroupCommit", "_flush", make),)
 
 
 @replacing
@@ -219,7 +219,7 @@ def flusher_dies() -> tuple[Replacement, ...]:
 
         return flush
 
-    return ((FLUSHER, "Flusher", "_flush", make),)
+    return ((GROUP_COMMIT, "GroupCommit", "_flush", make),)
 
 
 @replacing

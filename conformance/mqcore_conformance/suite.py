@@ -221,8 +221,8 @@ def test_simulation(cell: tuple[Cell, str], request: pytest.FixtureRequest) -> N
 @cache
 def _run(cell: Cell, seeds: int) -> CellResult:
     """Run a cell in a child: a part that hangs, prints or ends its process does it there."""
-    work = partial(run_cell, cell, range(seeds), ran=lambda _: alive())
-    outcome = run_apart(work, seconds_max=RUN_S_MAX)
+    work = partial(run_cell, cell, range(seeds), ran=alive)
+    outcome = run_apart(work, seconds_max=RUN_S_MAX, returns=CellResult)
     result = outcome.value
     if result is not None:
         problem = why_not_repeatable(result.last, seconds_max=RUN_S_MAX)

@@ -1,11 +1,13 @@
 """Child processes: what runs there can hang, die, print or leak, and harms nothing but itself."""
 
+from mqcore_conformance.children._child import Child, Outcome, alive, at_most, doing, surveyed
 from mqcore_conformance.children._codec import HandoverError, from_json, to_json
+from mqcore_conformance.children._forked import run_apart
 from mqcore_conformance.children._interrupts import Interrupt, interrupt_watched
-from mqcore_conformance.children._isolation import Outcome, alive, at_most, doing, run_apart, surveyed
 from mqcore_conformance.children._pool import Ended, Ran, Tick, run_in_children
 
 __all__ = [
+    "Child",
     "Ended",
     "HandoverError",
     "Interrupt",

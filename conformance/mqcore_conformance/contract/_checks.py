@@ -214,7 +214,7 @@ def _attempt(
         def run() -> _Judged:
             return _run(one, make_harness, Path(place), steps, limit_s)
 
-        return run_apart(run, seconds_max=limit_s)
+        return run_apart(run, seconds_max=limit_s, returns=_Judged)
 
 
 def _run(

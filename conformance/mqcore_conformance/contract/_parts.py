@@ -34,7 +34,7 @@ class PartFacts:
 def part_facts(kind: str, url: str) -> PartFacts:
     """Return the facts of the part at ``url`` (with ``{dir}``, or a transport's name); never raises for the part."""
     with tempfile.TemporaryDirectory(prefix="mqcore-") as folder:
-        outcome = run_apart(partial(_ask, kind, url, Path(folder)), seconds_max=SECONDS_MAX)
+        outcome = run_apart(partial(_ask, kind, url, Path(folder)), seconds_max=SECONDS_MAX, returns=PartFacts)
     return outcome.value or PartFacts(problem=outcome.problem)
 
 

@@ -40,8 +40,10 @@ def what_was_flushed_is_on_the_disk_and_not_in_the_process(harness: StorageHarne
     wanted = FLUSHED + (APPENDED if capabilities.append_level >= Level.DISK else b"")
     ground = ModelGround(with_small_files(harness.template), harness.folder, seed=0)
     disks = harness.folder / "disks"
-    _done(run_apart(partial(_write_and_cut, ground, disks), seconds_max=harness.limit_s))
-    found = _done(run_apart(partial(_read_elsewhere, ground.url, disks), seconds_max=harness.limit_s))
+    _done(run_apart(partial(_write_and_cut, ground, disks), seconds_max=harness.limit_s, returns=list[bytes]))
+    found = _done(
+        run_apart(partial(_read_elsewhere, ground.url, disks), seconds_max=harness.limit_s, returns=list[bytes])
+    )
     for data in found:
         expect(
             data.startswith(wanted),

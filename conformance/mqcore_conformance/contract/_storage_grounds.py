@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import attrs
 import trio
 
 from mqcore.abc import StorageBackend
@@ -21,20 +22,42 @@ from mqcore_conformance.children import run_apart
 from mqcore_conformance.contract._checks import CheckFailed
 from mqcore_conformance.contract._storage_steps import Kind, Operation
 
-__all__ = ["Ground", "ModelGround", "SystemGround"]
+__all__ = ["Ground", "LivesSoFar", "LogModel", "ModelGround", "SystemGround"]
 
 VIRTUAL_SECONDS_MAX = 1_000.0
 
 
+@attrs.define
+class LogModel:
+    """Bytes from position 0 on, the start, what is certain to be flushed, and what a flush said to be durable.
+
+    ``proved``: durable end before the last flush; after a crash nothing below it may be in doubt.
+    """
+
+    data: bytearray = attrs.field(factory=bytearray)
+    start: int = 0
+    flushed: int = 0
+    told: int = 0
+    proved: int = 0
+
+
+@attrs.define
+class LivesSoFar:
+    """What one life of the storage hands to the next."""
+
+    models: dict[str, LogModel] = attrs.field(factory=dict)
+    lives: int = 0
+
+
 class Play(Protocol):
-    """Does ``steps`` in one life: ``first`` is the number of the first, ``state`` what the life before returned.
+    """Does ``steps`` in one life: ``first`` is the number of the first, ``known`` what the life before returned.
 
     With ``killed`` the storage is left open at the end.
     """
 
     async def __call__(
-        self, ground: Ground, steps: Sequence[Operation], first: int, state: object, /, *, killed: bool = False
-    ) -> object:
+        self, ground: Ground, steps: Sequence[Operation], first: int, known: LivesSoFar, /, *, killed: bool = False
+    ) -> LivesSoFar:
         """Return what the next life has to know."""
         ...
 
@@ -78,7 +101,7 @@ class ModelGround:
 
     def play(self, steps: Sequence[Operation], play: Play) -> None:
         """Play them all in one simulation: a kill is a call."""
-        run_simulation(play, self, steps, 0, None, seed=self.seed, seconds_max=VIRTUAL_SECONDS_MAX)
+        run_simulation(play, self, steps, 0, LivesSoFar(), seed=self.seed, seconds_max=VIRTUAL_SECONDS_MAX)
 
     async def restart(self, kind: Kind, backend: StorageBackend) -> None:
         """Close the storage, kill it or cut the power."""
@@ -109,20 +132,19 @@ class SystemGround:
 
     def play(self, steps: Sequence[Operation], play: Play) -> None:
         """Play each life in a process that is killed at its end, the last one here."""
-        state: object = None
+        known = LivesSoFar()
         begin = 0
         for end in [number for number, step in enumerate(steps) if step.kind == "kill"]:
-            outcome = run_apart(
-                partial(_live, self, steps[begin:end], begin, state, play), seconds_max=self.seconds_max
-            )
+            life = partial(_live, self, steps[begin:end], begin, known, play)
+            outcome = run_apart(life, seconds_max=self.seconds_max, returns=tuple[str, LivesSoFar])
             if outcome.problem:
                 raise CheckFailed(outcome.problem)
             assert outcome.value is not None
-            wrong, state = outcome.value
+            wrong, known = outcome.value
             if wrong:
                 raise CheckFailed(wrong)
             begin = end + 1
-        trio.run(play, self, steps[begin:], begin, state)
+        trio.run(play, self, steps[begin:], begin, known)
 
     async def restart(self, kind: Kind, backend: StorageBackend) -> None:
         """Close the storage."""
@@ -130,9 +152,9 @@ class SystemGround:
 
 
 def _live(
-    ground: SystemGround, steps: Sequence[Operation], begin: int, state: object, play: Play
-) -> tuple[str, object]:
+    ground: SystemGround, steps: Sequence[Operation], begin: int, known: LivesSoFar, play: Play
+) -> tuple[str, LivesSoFar]:
     try:
-        return "", trio.run(partial(play, ground, steps, begin, state, killed=True))
+        return "", trio.run(partial(play, ground, steps, begin, known, killed=True))
     except CheckFailed as error:
-        return str(error), None
+        return str(error), known

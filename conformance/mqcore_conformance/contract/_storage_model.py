@@ -23,7 +23,7 @@ from mqcore.registry import create_storage
 from mqcore_conformance.children import alive, doing
 from mqcore_conformance.children.tracebacks import leaves, printable, remember_tasks, tell_exception
 from mqcore_conformance.contract._checks import CheckFailed, expect
-from mqcore_conformance.contract._storage_grounds import Ground
+from mqcore_conformance.contract._storage_grounds import Ground, LivesSoFar, LogModel
 from mqcore_conformance.contract._storage_steps import (
     NAMES,
     Kind,
@@ -44,32 +44,10 @@ CLOCK_FACTOR = 2.5
 """The same by the clock, for a storage that waits for its disk."""
 
 
-@attrs.define
-class _LogModel:
-    """Bytes from position 0 on, the start, what is certain to be flushed, and what a flush said to be durable.
-
-    ``proved``: durable end before the last flush; after a crash nothing below it may be in doubt.
-    """
-
-    data: bytearray = attrs.field(factory=bytearray)
-    start: int = 0
-    flushed: int = 0
-    told: int = 0
-    proved: int = 0
-
-
-@attrs.define
-class _State:
-    """What one life of the storage hands to the next."""
-
-    models: dict[str, _LogModel] = attrs.field(factory=dict)
-    lives: int = 0
-
-
 class _Machine:
     """Runs operations on a storage and on its model, side by side."""
 
-    def __init__(self, ground: Ground, seed: int, state: _State) -> None:
+    def __init__(self, ground: Ground, seed: int, state: LivesSoFar) -> None:
         self.ground = ground
         self.seed = seed
         self.state = state
@@ -113,7 +91,7 @@ class _Machine:
     async def _log(self, name: str) -> Log:
         if name not in self.logs:
             self.logs[name] = await self.backend.open_log(name)
-            self.models.setdefault(name, _LogModel())
+            self.models.setdefault(name, LogModel())
         return self.logs[name]
 
     async def _step(self, step: Operation) -> None:
@@ -162,7 +140,7 @@ class _Machine:
             model = self.models[name]
             model.proved, model.flushed, model.told = model.flushed, known, known
 
-    async def _read(self, log: Log, model: _LogModel, at: int, size: int) -> None:
+    async def _read(self, log: Log, model: LogModel, at: int, size: int) -> None:
         got = bytes(await log.read(at, size))
         wanted = bytes(model.data[at : at + size])
         expect(len(got) <= size, f"a read of {size} bytes at {at} gave {len(got)}")
@@ -197,7 +175,7 @@ class _Machine:
             expect(set(listed) <= set(self.models), f"{listed} are listed; opened were {sorted(self.models)}")
             expect(listed == sorted(listed), f"the logs are listed as {listed}, not sorted")
 
-    async def _compare(self, name: str, log: Log, model: _LogModel, end: int) -> None:
+    async def _compare(self, name: str, log: Log, model: LogModel, end: int) -> None:
         position = model.start
         while position < end:
             view = await log.read(position, end - position)
@@ -235,7 +213,7 @@ class _Machine:
             f"{name} claims {log.durable_end} durable after a restart; {proved} was, one flush before the last "
             "(proves_durable_end)",
         )
-        await self._compare(name, log, _LogModel(model.data, max(model.start, log.start)), known)
+        await self._compare(name, log, LogModel(model.data, max(model.start, log.start)), known)
         if log.end > known:
             await log.truncate(known)
         del model.data[known:]
@@ -249,11 +227,10 @@ def play_steps(ground: Ground, steps: Sequence[Operation], seed: int) -> None:
     machines: list[_Machine] = []
 
     async def play(
-        ground: Ground, some: Sequence[Operation], first: int, state: object, *, killed: bool = False
-    ) -> _State:
+        ground: Ground, some: Sequence[Operation], first: int, known: LivesSoFar, *, killed: bool = False
+    ) -> LivesSoFar:
         doing(told[: first + len(some)])
         remember_tasks()
-        known = state if isinstance(state, _State) else _State()
         machine = _Machine(ground, seed, known)
         machine.number = first
         machines.append(machine)

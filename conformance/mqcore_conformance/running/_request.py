@@ -246,7 +246,7 @@ def _ask(url: str) -> _Asked:
 @cache
 def _ask_part(url: str, part: Hashable) -> _Asked:
     """Compose in a child: even that may hang. ``part``: the class of now; another may come to bear its name."""
-    outcome = run_apart(partial(_compose, url), seconds_max=COMPOSE_S_MAX)
+    outcome = run_apart(partial(_compose, url), seconds_max=COMPOSE_S_MAX, returns=_Asked)
     return outcome.value or _Asked(problem=outcome.problem)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
@@ -98,12 +98,9 @@ def run_request(
     watcher.begins(todo, len(pieces) - len(todo))
     left, cut = len(todo), False
 
-    def work(piece: Piece, tell: Callable[[int], None]) -> Record:
-        return _work(request, report.folder, deadline, piece, tell)
-
     events = run_in_children(
         todo,
-        work,
+        partial(_work, request, report.folder, deadline),
         jobs=request.jobs,
         interrupt=interrupt,
         folder=folder,
@@ -140,13 +137,11 @@ def _merge(report: ReportFile, piece: Piece) -> None:
         report.write(merged([report.record(part.name) for part in parts]))
 
 
-def _record_of(ended: Ended[Piece]) -> Record:
-    if ended.value is not None:
-        record = ended.value
-        if ended.output and not record.get("printed"):
-            record["printed"] = ended.output
-        return record
-    return _record_of_lost(ended.piece, ended.problem) | {"printed": ended.output}
+def _record_of(ended: Ended[Piece, Record]) -> Record:
+    outcome = ended.outcome
+    if outcome.value is None:
+        return _record_of_lost(ended.piece, outcome.problem) | {"printed": outcome.output}
+    return outcome.value | {"printed": outcome.value.get("printed") or outcome.output}
 
 
 def _judged(record: Record, request: Request) -> Record:
@@ -183,15 +178,14 @@ def _of_part(piece: CellPiece, record: Record) -> Record:
 # ---- inside a child ------------------------------------------------------------------------------------------------
 
 
-def _work(
-    request: Request, folder: Path, deadline: float | None, piece: Piece, tell: Callable[[int], None]
-) -> dict[str, Any]:
+def _work(request: Request, folder: Path, deadline: float | None, piece: Piece) -> Record:
     if isinstance(piece, CheckPiece):
         return _check(piece, folder, request)
     if piece.why:
-        return _cell(request, folder, deadline, piece, tell)[0]
+        return _cell(request, folder, deadline, piece)[0]
     seconds_max = RUN_S_MAX[piece.cell.tier]
-    outcome = run_apart(partial(_cell, request, folder, deadline, piece, tell), seconds_max=seconds_max)
+    run = partial(_cell, request, folder, deadline, piece)
+    outcome = run_apart(run, seconds_max=seconds_max, returns=tuple[Record, LastRun | None])
     if outcome.value is None:
         problem = _name_of_run(piece, outcome.doing) + outcome.problem
         return _record_of_lost(piece, problem) | {"printed": outcome.output}
@@ -211,14 +205,9 @@ def _name_of_run(piece: CellPiece, runs: int | None) -> str:
 
 
 def _cell(
-    request: Request, folder: Path, deadline: float | None, piece: CellPiece, tell: Callable[[int], None]
+    request: Request, folder: Path, deadline: float | None, piece: CellPiece
 ) -> tuple[Record, LastRun | None]:
     """Return the record of a piece, and what it takes to see whether its runs repeat."""
-
-    def told(runs: int) -> None:
-        alive(runs)
-        tell(runs)
-
     alive(0)
     result = run_cell(
         piece.cell,
@@ -226,7 +215,7 @@ def _cell(
         clauses=request.clauses,
         not_run=piece.why,
         deadline=deadline,
-        ran=told,
+        ran=alive,
         extra_seeds_max=EXTRA_SEEDS_MAX if request.extra_seeds and piece.count == 1 else 0,
     )
     late = deadline is not None and time.perf_counter() > deadline
@@ -248,7 +237,7 @@ def _simplest(failure: Failure, runs_max: int) -> Failure:
     """Return a simpler plan that fails likewise, or the one that is known where the search dies or hangs."""
     seconds_max = SHRINK_S_MAX[failure.plan.tier]
     search = partial(shrink, failure, runs_max=runs_max, seconds_max=seconds_max / 2)
-    return run_apart(search, seconds_max=seconds_max).value or failure
+    return run_apart(search, seconds_max=seconds_max, returns=Failure).value or failure
 
 
 def _repro(folder: Path, piece: CellPiece, failure: Failure) -> str:

@@ -5,9 +5,8 @@ Gives one ``Kill`` per saboteur; ``_kill_matrix`` makes a page of them. Knows ho
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import multiprocessing
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ import attrs
 
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import check_history
+from mqcore_conformance.children import Ended, interrupt_watched, run_in_children
 from mqcore_conformance.contract import CHECKS, CheckResult, StorageHarness, run_check
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
 from mqcore_conformance.processes import run_on_lying_disk, why_no_lying_disk
@@ -60,11 +60,11 @@ class Kill:
     """
 
     name: str
-    group: str
     bug: str
     cell: str
     expected: str
     caught: tuple[str, ...]
+    group: str = ""
     green: tuple[str, ...] = ()
     stray: tuple[str, ...] = ()
     seed: int | None = None
@@ -85,19 +85,15 @@ class Kill:
         return "NOT RUN" if self.not_run else "SURVIVED" if self.survived else "killed"
 
 
-def _tasks() -> dict[str, Callable[[], Kill]]:
-    """What runs each saboteur, by its name."""
-    tasks: dict[str, Callable[[], Kill]] = {}
-    for saboteur in SABOTEURS:
-        tasks[saboteur.name] = partial(_run_saboteur, saboteur)
-    for refusal in CONTRACT_SABOTEURS:
-        tasks[refusal.name] = partial(_run_contract, refusal)
-    for saboteur in INJECTORS:
-        tasks[saboteur.name] = partial(_run_injector, saboteur)
-    tasks["eatmydata"] = _run_eatmydata
-    for name in RECORDERS:
-        tasks[name] = partial(_run_recorder, name)
-    return tasks
+def _tasks() -> dict[str, tuple[str, Callable[[], Kill]]]:
+    """The group of each saboteur and what runs it, by its name."""
+    return {
+        **{one.name: ("core", partial(_run_saboteur, one)) for one in SABOTEURS},
+        **{one.name: ("contract", partial(_run_contract, one)) for one in CONTRACT_SABOTEURS},
+        **{one.name: ("injector", partial(_run_injector, one)) for one in INJECTORS},
+        "eatmydata": ("machine", _run_eatmydata),
+        **{name: ("recorder", partial(_run_recorder, name)) for name in RECORDERS},
+    }
 
 
 def saboteur_names() -> list[str]:
@@ -109,22 +105,24 @@ def run_selftest(names: Iterable[str] = (), *, jobs: int = 1) -> Iterator[Kill]:
     """Run the saboteurs called ``names`` (all when empty) in ``jobs`` processes; give each line as it is done."""
     wanted = set(names)
     todo = [name for name in saboteur_names() if not wanted or name in wanted]
-    if jobs == 1 or len(todo) == 1:
-        yield from map(_run_named, todo)
-        return
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(todo)), _leave_interrupts_alone) as pool:
-        yield from pool.imap_unordered(_run_named, todo)
-
-
-def _leave_interrupts_alone() -> None:
-    """A key press reaches every process of the terminal: the one that started the others ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with interrupt_watched() as interrupt:
+        events = run_in_children(todo, _run_named, jobs=jobs, interrupt=interrupt, returns=Kill)
+        with contextlib.closing(events):
+            for event in events:
+                if isinstance(event, Ended):
+                    yield event.outcome.value or _not_finished(event.piece, event.outcome.problem)
+        if interrupt.happened:
+            raise KeyboardInterrupt
 
 
 def _run_named(name: str) -> Kill:
     began = time.perf_counter()
-    kill = _tasks()[name]()
-    return attrs.evolve(kill, seconds=round(time.perf_counter() - began, 3))
+    group, run = _tasks()[name]
+    return attrs.evolve(run(), group=group, seconds=round(time.perf_counter() - began, 3))
+
+
+def _not_finished(name: str, problem: str) -> Kill:
+    return Kill(name=name, group=_tasks()[name][0], bug="", cell="", expected="a verdict", caught=(), example=problem)
 
 
 # ---- parts with a bug --------------------------------------------------------------------------------------------
@@ -161,7 +159,6 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
             stray.append(f"{cell.flush}/{cell.family} {green.reason}")
     return Kill(
         name=saboteur.name,
-        group="core",
         bug=saboteur.bug,
         cell=saboteur.cell.name,
         expected=saboteur.clause,
@@ -182,7 +179,6 @@ def _run_contract(saboteur: ContractSaboteur) -> Kill:
         planted, green = (_check_mmap(name) for name in (saboteur.check, saboteur.green))
     return Kill(
         name=saboteur.name,
-        group="contract",
         bug=saboteur.bug,
         cell=f"contract/mmap/{saboteur.check}",
         expected=saboteur.clause,
@@ -207,7 +203,6 @@ def _run_injector(saboteur: Saboteur) -> Kill:
     result = run_cell(saboteur.cell, seeds, sabotage=saboteur.make, extra_seeds_max=0)
     return Kill(
         name=saboteur.name,
-        group="injector",
         bug=saboteur.bug,
         cell=saboteur.cell.name,
         expected=Status.INCONCLUSIVE.value,
@@ -225,7 +220,6 @@ def _run_eatmydata() -> Kill:
     cell = Cell(tier="T1", storage=MMAP, transport="unix", flush="sync", family="power-cut")
     kill = Kill(
         name="eatmydata",
-        group="machine",
         bug="every flush answers success and does nothing (libeatmydata)",
         cell=cell.name,
         expected="G01",
@@ -277,7 +271,6 @@ def _run_recorder(name: str) -> Kill:
             break
     return Kill(
         name=name,
-        group="recorder",
         bug=(change.__doc__ or "").strip().rstrip("."),
         cell=cell.name,
         expected=clause,

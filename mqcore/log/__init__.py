@@ -1,5 +1,6 @@
 """Batches on a storage backend's logs of bytes, once for every backend: offsets, epochs, recovery, identity."""
 
+from mqcore.log._history import divergence_of_histories
 from mqcore.log._inspect import LogFinding, StorageInspection, verify_storage
 from mqcore.log._metadata import MetadataLog
 from mqcore.log._names import partition_log_name, partition_salt
@@ -24,8 +25,10 @@ from mqcore.log._types import (
     DamagedRangeError,
     EpochEntry,
     IncomingBatch,
+    LogPoint,
     ReadResult,
     RetentionFacts,
+    StoredBatches,
 )
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "Gap",
     "IncomingBatch",
     "LogFinding",
+    "LogPoint",
     "LogStore",
     "MetadataLog",
     "PartitionLog",
@@ -49,9 +53,11 @@ __all__ = [
     "ReadResult",
     "RetentionFacts",
     "StorageInspection",
+    "StoredBatches",
     "TableFull",
     "TooOld",
     "Verdict",
+    "divergence_of_histories",
     "partition_log_name",
     "partition_salt",
     "verify_storage",

@@ -14,13 +14,12 @@ __all__ = ["BatchCollector"]
 class BatchCollector:
     """Batches from the one that contains ``offset``, below ``limit``, at least one, else at most ``bytes_max`` bytes.
 
-    Control batches are passed over unless ``control``; neighbours share a chunk. ``invalid`` says why it stopped at
+    Control batches are passed over; neighbours share a chunk. ``invalid`` says why it stopped at
     ``position``, where no batch is, or not the one that must be.
     """
 
     __slots__ = (
         "_bytes_max",
-        "_control",
         "_limit",
         "_offset",
         "_salt",
@@ -33,7 +32,7 @@ class BatchCollector:
     )
 
     def __init__(
-        self, offset: int, position: int, *, limit: int, bytes_max: int, salt: int, control: bool, where: str
+        self, offset: int, position: int, *, limit: int, bytes_max: int, salt: int, where: str
     ) -> None:
         self._offset = offset
         self.next_offset = offset
@@ -44,7 +43,6 @@ class BatchCollector:
         self._limit = limit
         self._bytes_max = bytes_max
         self._salt = salt
-        self._control = control
         self._where = where
 
     @property
@@ -78,7 +76,7 @@ class BatchCollector:
                 body = view[at + HEADER_BYTES : at + batch_bytes]
                 if crc32c(body, crc32c(head[:PRODUCER_BYTES])) != header.body_checksum:
                     raise CorruptionError("body checksum does not match", where=self._where)
-                if header.attributes & ATTRIBUTE_CONTROL and not self._control:
+                if header.attributes & ATTRIBUTE_CONTROL:
                     self._chunk(view, begin, at)
                     begin = at + batch_bytes
                 else:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 
-from mqcore.log._types import EpochEntry
+from mqcore.log._types import EpochEntry, LogPoint
 from mqcore.ports import Buffer
 
-__all__ = ["UNKNOWN_REIGN", "EpochHistory"]
+__all__ = ["UNKNOWN_REIGN", "EpochHistory", "divergence_of_histories"]
 
 UNKNOWN_REIGN = bytes(16)
 """Id of a reign whose epoch batch is gone."""
@@ -38,6 +39,11 @@ class EpochHistory:
     def last_number(self) -> int:
         """Number of the last reign; 0 when there is none."""
         return self._numbers[-1] if self._numbers else 0
+
+    @property
+    def last_id(self) -> bytes:
+        """Id of the last reign; ``UNKNOWN_REIGN`` when there is none."""
+        return bytes(self._ids[-16:]) if self._ids else UNKNOWN_REIGN
 
     def note(self, number: int, reign_id: bytes, position: int, offset: int) -> None:
         """Take in the beginning of a reign. Raises ``ValueError`` unless its number is higher than the last."""
@@ -94,3 +100,29 @@ class EpochHistory:
         for number, reign_id, position, offset in _ENTRY.iter_unpack(data):
             history.note(number, reign_id, position, offset)
         return history
+
+
+def divergence_of_histories(
+    mine: Sequence[EpochEntry], my_end: LogPoint, others: Sequence[EpochEntry], others_end: LogPoint
+) -> LogPoint:
+    """Where two logs, each given by its history and its end, begin to differ; the end of the shorter if they do not.
+
+    Below the point both hold the same bytes. They do up to the end of the last reign that both have with the same
+    number, id and start, for a reign is written by one node only, on one log before it (R3, R5). It is ``(0, 0)``
+    where they have no reign in common.
+    """
+    place_of = {entry: place for place, entry in enumerate(others)}
+    for place in range(len(mine) - 1, -1, -1):
+        entry = mine[place]
+        # An unknown id proves nothing: two reigns whose epoch batches are gone look alike.
+        other_place = place_of.get(entry) if entry.reign_id != UNKNOWN_REIGN else None
+        if other_place is not None:
+            return min(_end_of(mine, place, my_end), _end_of(others, other_place, others_end))
+    return LogPoint(0, 0)
+
+
+def _end_of(history: Sequence[EpochEntry], place: int, end: LogPoint) -> LogPoint:
+    if place + 1 == len(history):
+        return end
+    following = history[place + 1]
+    return LogPoint(following.start_position, following.start_offset)

@@ -60,7 +60,8 @@ class MetadataLog:
     async def replay(self) -> list[dict[str, Any]]:
         """Every record since the last ``compact``, in order.
 
-        Raises ``CorruptionError`` when any of it is damaged: metadata with a hole is not served.
+        Raises ``CorruptionError`` when any of it is damaged: metadata with a hole is not served. Raises
+        ``StorageError`` when the log has failed and its end cannot be read.
         """
         log = self._log
         if log.damages:
@@ -69,9 +70,11 @@ class MetadataLog:
                 where=f"log {log.name}",
             )
         records: list[dict[str, Any]] = []
-        offset = log.start_offset
-        while offset < log.end_offset:
-            chunks, _, offset = await log.read_own(offset, READ_BYTES)
+        position = log.start_position
+        while position < log.end_position:
+            chunks, position = await log.read_stored(position, READ_BYTES, log.end_position)
+            if not chunks:
+                raise StorageError(f"log {log.name} cannot be read to its end: {log.failed}", kind="io")
             for chunk in chunks:
                 at = 0
                 while at < len(chunk):

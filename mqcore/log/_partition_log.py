@@ -6,26 +6,25 @@ Knows nothing of topics, requests or flush policies. One task appends, truncates
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, NoReturn
 
 import trio
 
 from mqcore.abc import Log, Notice
 from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, stamp, unpack_header
-from mqcore.errors import CorruptionError, OutcomeUnknownError, StorageError
-from mqcore.limits import Limits
+from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._control import EpochFacts, pack_epoch_batch
-from mqcore.log._flushing import SerialFlusher
+from mqcore.log._foreign import check_foreign
 from mqcore.log._producers import Verdict
-from mqcore.log._readable import ReadableLog
 from mqcore.log._recovery import rebuild
 from mqcore.log._scan import header_at
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._term import Term
 from mqcore.log._types import IncomingBatch
+from mqcore.log._writable import LogContext, WritableLog
+from mqcore.ports import Buffer
 
-__all__ = ["LogContext", "PartitionLog"]
+__all__ = ["PartitionLog"]
 
 CHECKPOINT_FIRST_BYTES = 1024 * 1024
 """A log has no sidecar before it holds more than this."""
@@ -40,16 +39,7 @@ HISTORY_KEPT_MAX = 256
 """Reigns kept that lie wholly below the log's start."""
 
 
-class LogContext(NamedTuple):
-    """What the logs of one store share in every term: the clock (ms since 1970 UTC), limits, where notices go."""
-
-    wall_ms: Callable[[], int]
-    limits: Limits
-    report: Callable[[Notice], None]
-    flusher: SerialFlusher
-
-
-class PartitionLog(ReadableLog):
+class PartitionLog(WritableLog):
     """Batches in order, with offsets. Made by ``LogStore.open_log``, for the store's present ``term``.
 
     ``append``, ``truncate``, ``trim`` and ``checkpoint`` exclude each other: a second one raises
@@ -57,7 +47,7 @@ class PartitionLog(ReadableLog):
     ``durable_offset`` is served, after the end of the term nothing at all (``StorageError``, kind ``closed``).
     """
 
-    __slots__ = ("_busy", "_checkpoint_at", "_context", "_idle", "_make_sidecar", "_reign_open", "_sidecar", "term")
+    __slots__ = ("_checkpoint_at", "_make_sidecar", "_reign_open", "_sidecar")
 
     def __init__(
         self,
@@ -70,30 +60,13 @@ class PartitionLog(ReadableLog):
         sidecar: Sidecar | None,
         make_sidecar: Callable[[], Awaitable[Sidecar]],
     ) -> None:
-        super().__init__(log, state, salt=salt, report=context.report)
-        self.term = term
-        """The only term in which it takes appends."""
-        self._context = context
+        super().__init__(log, state, salt=salt, context=context, term=term)
         self._sidecar = sidecar
         self._make_sidecar = make_sidecar
-        self._busy = False
-        self._idle: trio.Event | None = None
         self._reign_open = False
         self._plan_checkpoint(0)
 
     # terms
-
-    def close(self, error: StorageError) -> None:
-        """Take no more appends and serve no more reads in this term, at once; idempotent. ``error`` says why."""
-        self.failed = error
-        self._generation += 1  # a read under way looks again, and finds it closed
-        self._cursors = None
-
-    async def wait_idle(self) -> None:
-        """Wait until no append, truncation, trim or checkpoint is under way."""
-        while self._busy:
-            self._idle = trio.Event()
-            await self._idle.wait()
 
     def successor(self, term: Term) -> PartitionLog:
         """The same log for another term, once this one is closed and idle; nothing is recovered again."""
@@ -110,19 +83,6 @@ class PartitionLog(ReadableLog):
         heir._checkpoint_at = self._checkpoint_at
         heir._failure = heir.failed = self._failure
         return heir
-
-    def _begin(self) -> None:
-        """Begin what excludes everything else. Raises ``StorageError`` (kind ``closed``)."""
-        if self.failed is not None:
-            self._refuse_failed()
-        if self._busy:
-            self._refuse_busy()
-        self._busy = True
-
-    def _end(self) -> None:
-        self._busy = False
-        if self._idle is not None:
-            self._idle.set()
 
     # appending
 
@@ -192,6 +152,38 @@ class PartitionLog(ReadableLog):
                 self._idle.set()
         return base_offsets
 
+    async def append_foreign(self, batches: Sequence[Buffer], *, position: int) -> None:
+        """Append what the primary of the reign that is followed has stamped, unchanged, with one append of the backend.
+
+        Each item of ``batches`` holds whole batches, one after the other, control batches included; the first byte of
+        all stands at ``position`` of the primary's log, which must be this log's end. Index, history and producers
+        become what a recovery would make of the bytes.
+
+        Raises ``CorruptionError`` when a batch is not intact, not of this log, or does not follow what is here (offset,
+        position, epoch); else as ``append``. Then nothing is in the log, and it is as before; so if cancelled.
+        """
+        followed = self.term.followed
+        if followed is None:
+            raise StorageError(f"log {self.name}: nothing is followed while {self.term.text} lasts", kind="closed")
+        self._begin()
+        try:
+            state = self._state
+            if position != state.end_position:
+                raise CorruptionError(
+                    "batches of another position",
+                    where=f"log {self.name}",
+                    expected=str(state.end_position),
+                    found=str(position),
+                )
+            checked = check_foreign(batches, state, followed=followed, salt=self.salt, where=f"log {self.name}")
+            await self._append_bytes(batches)
+            for header, opening in checked:
+                state.apply_stored(header, opening)
+            if state.end_position >= self._checkpoint_at:
+                await self._checkpoint()
+        finally:
+            self._end()
+
     async def open_reign(self) -> None:
         """Append the epoch batch of this reign if it is not in the log yet. Raises as ``append``."""
         if not self._reign_open:
@@ -211,59 +203,6 @@ class PartitionLog(ReadableLog):
         state.open_epoch(reign.number, reign.reign_id, state.end_position, state.end_offset)
         state.apply(state.end_position, unpack_header(opening), state.end_offset, now_ms)
         self._reign_open = True
-
-    async def _append_bytes(self, chunks: Sequence[bytearray | memoryview]) -> None:
-        expected = self._state.end_position
-        try:
-            position = await self._log.append(chunks)
-        except StorageError as error:
-            if error.appended:
-                await self._undo(error)
-                raise StorageError(
-                    f"log {self.name}: append failed and was undone: {error}",
-                    kind=error.kind,
-                    retryable=error.retryable,
-                    path=error.path,
-                    position=error.position,
-                ) from error
-            self._readable_end()  # notes a log that the storage has stopped
-            raise
-        except BaseException as error:  # cancelled, which is cheaper to undo than to shield every append from
-            await self._undo(error)
-            raise
-        if position != expected:
-            text = f"log {self.name}: the storage appended at {position}, not at {expected}; it breaks its contract"
-            self._fail(StorageError(text, kind="io", position=position))
-            raise OutcomeUnknownError(text)
-
-    async def _undo(self, error: BaseException) -> None:
-        """Cut off what an append may have left, so that it may be called rejected; else the log stops."""
-        position = self._state.end_position
-        try:
-            with trio.CancelScope(shield=True):
-                await self._context.flusher.truncate(self._log, position)
-        except BaseException as second:
-            storage = error if isinstance(error, StorageError) else None
-            text = f"log {self.name}: an append failed ({error!r}) and could not be undone ({second!r}); "
-            text += "restart the broker"
-            self._fail(
-                StorageError(
-                    text,
-                    kind=storage.kind if storage else "io",
-                    path=storage.path if storage else None,
-                    position=position,
-                    appended=True,
-                )
-            )
-            if not isinstance(second, Exception):
-                raise
-            raise OutcomeUnknownError(text) from second
-
-    def _refuse_failed(self) -> NoReturn:
-        raise StorageError(f"log {self.name} takes no appends: {self.failed}", kind="closed")
-
-    def _refuse_busy(self) -> NoReturn:
-        raise trio.BusyResourceError(f"log {self.name} is being appended to, truncated or trimmed by another task")
 
     # retention, truncation, checkpoints
 
@@ -306,11 +245,13 @@ class PartitionLog(ReadableLog):
         state.index.trim(position)
         await self._log.trim(position)
 
-    async def truncate(self, offset: int) -> None:
+    async def truncate(self, offset: int, position: int | None = None) -> None:
         """Cut every batch from the one that contains ``offset`` on, durably; producers and epochs roll back with it.
 
-        Raises ``ValueError`` below ``start_offset``, ``StorageError`` (then the log has failed). Not cancelled once
-        begun.
+        ``position``: where that batch begins, such as a point of divergence: several batches begin at one offset where
+        epoch batches, which take none, stand before it; without it all of them are cut. Raises ``ValueError`` below
+        ``start_offset``, or if no batch begins at ``position``; ``StorageError`` (then the log has failed). Not
+        cancelled once begun.
         """
         state = self._state
         if offset < state.start_offset:
@@ -318,12 +259,21 @@ class PartitionLog(ReadableLog):
         self._begin()
         try:
             with trio.CancelScope(shield=True):
-                begin = state.index.floor(offset - 1)
                 found = await self._walk(
-                    begin, lambda header: header.end_offset > offset or header.base_offset >= offset, None
+                    state.index.floor(offset - 1),
+                    lambda header: header.end_offset > offset or header.base_offset >= offset,
+                    None,
                 )
-                if found is not None:
-                    await self._truncate_bytes(found[0])
+                at = found[0] if found is not None else state.end_position
+                while position is not None and at < position:
+                    header = await header_at(self._log, at, state.end_position, self.salt)
+                    if header is None or header.count:
+                        break
+                    at += header.size
+                if position not in (None, at):
+                    raise ValueError(f"log {self.name}: no batch of offset {offset} begins at {position}")
+                if at < state.end_position:
+                    await self._truncate_bytes(at)
         finally:
             self._end()
 

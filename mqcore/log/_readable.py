@@ -15,15 +15,17 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._collect import BatchCollector
 from mqcore.log._producers import ProducerTable
 from mqcore.log._recovery import damage_notice
-from mqcore.log._scan import header_at, intact_header, locate_damage, read_whole
+from mqcore.log._scan import check_body, header_at, intact_header, locate_damage, read_exactly, read_whole
 from mqcore.log._state import LogState
 from mqcore.log._types import (
     BelowStartError,
     Damage,
     DamagedRangeError,
     EpochEntry,
+    LogPoint,
     ReadResult,
     RetentionFacts,
+    StoredBatches,
 )
 
 __all__ = ["ReadableLog"]
@@ -77,6 +79,11 @@ class ReadableLog:
         return self._state.start_offset
 
     @property
+    def start_position(self) -> int:
+        """Position of the first batch kept."""
+        return self._state.start_position
+
+    @property
     def end_offset(self) -> int:
         """Offset that the next message gets."""
         return self._state.end_offset
@@ -85,6 +92,11 @@ class ReadableLog:
     def end_position(self) -> int:
         """Position after the last batch."""
         return self._state.end_position
+
+    @property
+    def end(self) -> LogPoint:
+        """Position and offset after the last batch."""
+        return LogPoint(self._state.end_position, self._state.end_offset)
 
     @property
     def producers(self) -> ProducerTable:
@@ -132,11 +144,40 @@ class ReadableLog:
         Raises ``BelowStartError``, ``DamagedRangeError`` (a reader can go on at its ``next_offset``), ``StorageError``
         (the device failed). No effect if cancelled.
         """
-        return await self._read(offset, bytes_max, end_offset, control=False)
+        return await self._read(offset, bytes_max, end_offset)
 
-    async def read_own(self, offset: int, bytes_max: int) -> ReadResult:
-        """``read`` to the end, with the broker's own batches."""
-        return await self._read(offset, bytes_max, self._state.end_offset, control=True)
+    async def read_stored(self, position: int, bytes_max: int, end_position: int) -> StoredBatches:
+        """Return whole batches as they are stored, from the one at ``position``, all below ``end_position``.
+
+        By position, because epoch batches take no offset and a copy must have them. At least one batch even if it is
+        larger than ``bytes_max``; none at the end. The chunks are checked (header and body), control batches included.
+        Raises ``CorruptionError`` where no whole batch is, ``StorageError``, ``ValueError`` below the log's first
+        byte. No effect if cancelled.
+        """
+        end = min(end_position, self._readable_end())
+        if self.failed is not None:
+            self._refuse_closed()
+            end = min(end, self.durable_position)
+        if position >= end:
+            await trio.lowlevel.checkpoint()
+            return StoredBatches([], position)
+        where = f"log {self.name} at {position}"
+        generation = self._generation
+        window = await read_whole(self._log, position, min(max(bytes_max, HEADER_BYTES), end - position), HEADER_BYTES)
+        if generation == self._generation:
+            size = intact_header(window[:HEADER_BYTES], self.salt, where).size
+            if len(window) < size <= end - position:
+                window = await read_exactly(self._log, position, size)
+        if generation != self._generation:
+            return await self.read_stored(position, bytes_max, end_position)
+        at = 0
+        while len(window) - at >= HEADER_BYTES:
+            header = intact_header(window[at : at + HEADER_BYTES], self.salt, where)
+            if header.size > len(window) - at:
+                break
+            check_body(header, window[at : at + header.size], where)
+            at += header.size
+        return StoredBatches([window[:at]] if at else [], position + at)
 
     def _readable_end(self) -> int:
         """Position up to which the storage can be read; notes when the storage has stopped the log (clause G11)."""
@@ -153,19 +194,22 @@ class ReadableLog:
             )
         return stored
 
+    def _refuse_closed(self) -> None:
+        """Raise when the term has ended: the next one may cut what this one knows of, which would look like damage."""
+        if self.failed is not self._failure:
+            raise StorageError(str(self.failed), kind="closed")
+
     def _fail(self, error: StorageError) -> None:
         """Note that the log takes no more appends in any term of this process; the first reason stays."""
         self._failure = self._failure or error
         self.failed = self.failed or error
 
-    async def _read(self, offset: int, bytes_max: int, end_offset: int, *, control: bool) -> ReadResult:
+    async def _read(self, offset: int, bytes_max: int, end_offset: int) -> ReadResult:
         state = self._state
         end_position = self._readable_end()
         limit = min(end_offset, state.end_offset)
         if self.failed is not None:
-            if self.failed is not self._failure:
-                # The next term may cut what this one knows of: what was read then would look like damage.
-                raise StorageError(str(self.failed), kind="closed")
+            self._refuse_closed()
             limit = min(limit, self.durable_offset)
         if offset < state.start_offset:
             raise BelowStartError(self.name, offset, state.start_offset)
@@ -177,7 +221,7 @@ class ReadableLog:
         if position is None:
             position = await self._seek(offset)
         collector = BatchCollector(
-            offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, control=control, where=self.name
+            offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name
         )
         wanted = HEADER_BYTES
         while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
@@ -189,10 +233,10 @@ class ReadableLog:
                     raise BelowStartError(self.name, offset, self._state.start_offset) from None
                 stopped = self._readable_end() < end_position  # then what is durable is served
                 if stopped or generation != self._generation:
-                    return await self._read(offset, bytes_max, end_offset, control=control)
+                    return await self._read(offset, bytes_max, end_offset)
                 raise
             if generation != self._generation:
-                return await self._read(offset, bytes_max, end_offset, control=control)
+                return await self._read(offset, bytes_max, end_offset)
             wanted = collector.feed(window)
         if collector.next_offset == offset and (wanted or collector.invalid):
             text = collector.invalid or f"the log ends at {state.end_position} in the middle of a batch"

@@ -14,17 +14,19 @@ from crc32c import crc32c
 from mqcore.abc import Log
 from mqcore.batch import HEADER_BYTES, MAGIC, PRODUCER_BYTES, VERSION, BatchHeader, unpack_header
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.log._control import EPOCH, control_kind, unpack_epoch_batch
+from mqcore.log._control import EPOCH, EpochFacts, control_kind, unpack_epoch_batch
 from mqcore.log._state import LogState
 from mqcore.log._types import Damage
 
 __all__ = [
     "WINDOW_BYTES",
     "BatchScanner",
+    "check_body",
     "find_batch",
     "header_at",
     "intact_header",
     "locate_damage",
+    "opening_of",
     "read_exactly",
     "read_whole",
     "scan_to",
@@ -60,6 +62,36 @@ def _refuse_other_version(view: memoryview, salt: int, where: str) -> None:
         )
 
 
+def check_body(header: BatchHeader, batch: memoryview, where: str) -> None:
+    """Raise ``CorruptionError`` unless the whole ``batch`` has the body that ``header`` was made for."""
+    if crc32c(batch[HEADER_BYTES:], crc32c(batch[:PRODUCER_BYTES])) != header.body_checksum:
+        raise CorruptionError("body checksum does not match", where=where)
+
+
+def opening_of(
+    header: BatchHeader, batch: memoryview, epoch: int, where: str, *, epoch_free: bool
+) -> EpochFacts | None:
+    """The reign that ``batch`` opens after batches of ``epoch``; None if it opens none.
+
+    ``epoch_free``: what opened the batch's epoch may be gone. Raises ``CorruptionError`` for an epoch that goes back,
+    or that nothing opened.
+    """
+    if header.epoch < epoch:
+        raise CorruptionError("epoch goes back", where=where, expected=f"at least {epoch}", found=str(header.epoch))
+    if header.epoch == epoch:
+        return None
+    if header.is_control and control_kind(batch) == EPOCH:
+        facts = unpack_epoch_batch(batch, where)
+        if facts.number != header.epoch:
+            raise CorruptionError(
+                "epoch batch of another epoch", where=where, expected=str(header.epoch), found=str(facts.number)
+            )
+        return facts
+    if not epoch_free:
+        raise CorruptionError(f"epoch {header.epoch} was not opened", where=where)
+    return None
+
+
 class BatchScanner:
     """Feeds a ``LogState`` with every batch that follows it. ``invalid`` says why it stopped."""
 
@@ -81,10 +113,8 @@ class BatchScanner:
         at = 0
         size = len(view)
         while size - at >= HEADER_BYTES:
-            position = state.end_position
-            head = view[at : at + HEADER_BYTES]
             try:
-                header = intact_header(head, self._salt, self._where)
+                header = intact_header(view[at : at + HEADER_BYTES], self._salt, self._where)
                 if header.base_offset != state.end_offset:
                     raise CorruptionError(
                         "batch of another offset",
@@ -95,39 +125,17 @@ class BatchScanner:
                 if size - at < header.size:
                     return header.size
                 batch = view[at : at + header.size]
-                if crc32c(batch[HEADER_BYTES:], crc32c(head[:PRODUCER_BYTES])) != header.body_checksum:
-                    raise CorruptionError("body checksum does not match", where=self._where)
+                check_body(header, batch, self._where)
+                opening = None
                 if header.epoch != state.epoch or state.epoch_free:
-                    self._enter_epoch(header, batch, position)
+                    opening = opening_of(header, batch, state.epoch, self._where, epoch_free=state.epoch_free)
             except CorruptionError as error:
                 self.invalid = str(error)
                 return 0
-            state.apply(position, header, header.base_offset, header.appended_ms)
+            state.apply_stored(header, opening)
             self.batches += 1
             at += header.size
         return HEADER_BYTES
-
-    def _enter_epoch(self, header: BatchHeader, batch: memoryview, position: int) -> None:
-        state = self.state
-        if header.epoch < state.epoch:
-            raise CorruptionError(
-                "epoch goes back", where=self._where, expected=f"at least {state.epoch}", found=str(header.epoch)
-            )
-        if header.is_control and header.epoch > state.epoch and control_kind(batch) == EPOCH:
-            facts = unpack_epoch_batch(batch, self._where)
-            if facts.number != header.epoch:
-                raise CorruptionError(
-                    "epoch batch of another epoch",
-                    where=self._where,
-                    expected=str(header.epoch),
-                    found=str(facts.number),
-                )
-            state.open_epoch(facts.number, facts.reign_id, position, header.base_offset)
-        elif state.epoch_free:
-            state.apply_unopened_epoch(header.epoch, position, header.base_offset)
-        else:
-            raise CorruptionError(f"epoch {header.epoch} was not opened", where=self._where)
-
 
 async def read_exactly(log: Log, position: int, size: int) -> memoryview:
     """Return ``size`` bytes at ``position``, joined from pieces where a segment ends; all of them are below ``end``."""

@@ -1,12 +1,13 @@
 """What is known of one log: its ends, index, epochs, producers. A function of the log's prefix, fed batch by batch.
 
-Pure. Appending, recovery and truncation all go through ``take``, so that a recovered log knows what a running one did.
+Pure. Appending, copying, recovery and truncation all go through ``apply``, so that each ends with the same state.
 """
 
 from __future__ import annotations
 
 from mqcore.batch import BatchHeader
 from mqcore.limits import Limits
+from mqcore.log._control import EpochFacts
 from mqcore.log._history import UNKNOWN_REIGN, EpochHistory
 from mqcore.log._index import OffsetIndex
 from mqcore.log._producers import ProducerTable
@@ -84,11 +85,15 @@ class LogState:
         self.epoch_free = False
         self.history.note(number, reign_id, position, offset)
 
-    def apply_unopened_epoch(self, number: int, position: int, offset: int) -> None:
-        """Take in a batch of an epoch whose opening is gone."""
-        if number > self.epoch:
-            self.open_epoch(number, UNKNOWN_REIGN, position, offset)
+    def apply_stored(self, header: BatchHeader, opening: EpochFacts | None) -> None:
+        """Take in a batch that was stamped before: met by recovery, or by another node. ``opening``: what it opens."""
+        position = self.end_position
+        if opening is not None:
+            self.open_epoch(opening.number, opening.reign_id, position, header.base_offset)
+        elif header.epoch > self.epoch:
+            self.open_epoch(header.epoch, UNKNOWN_REIGN, position, header.base_offset)
         self.epoch_free = False
+        self.apply(position, header, header.base_offset, header.appended_ms)
 
     def begin_at(self, position: int, offset: int) -> None:
         """Begin at the first batch that a trimmed log still has, nothing else being known of what was before."""

@@ -27,11 +27,12 @@ from mqcore.log._names import (
     is_partition_name,
     metadata_salt,
 )
-from mqcore.log._partition_log import LogContext, PartitionLog
+from mqcore.log._partition_log import PartitionLog
 from mqcore.log._recovery import recover, refuse_vanished
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._starting import check_epoch, check_metadata, check_owner, first_identity, next_identity
 from mqcore.log._term import FollowedReign, Term
+from mqcore.log._writable import LogContext
 from mqcore.ports import Ports
 
 __all__ = ["LogStore"]
@@ -294,11 +295,21 @@ class LogStore:
         async with self._alone(name):
             log = self._logs.get(name)
             if log is None:
+                if term.followed is not None:
+                    await self._require_metadata(name)
                 log = await self._recover_log(name, salt)
             # Else the caller, of a term that has ended, would get a log that takes appends of the next one.
             if term is not self._term:
                 raise term.closed(name)
             return self._of_term(log)
+
+    async def _require_metadata(self, name: str) -> None:
+        """Metadata come first, durably: after a crash a storage with partitions and no metadata is a damaged one."""
+        if not self.metadata.end_position:
+            text = f"log {name} cannot be copied before the metadata log has its first batch"
+            raise StorageError(text, kind="missing", retryable=True)
+        if not self.metadata.durable_position:
+            await self.flush([self.metadata])
 
     async def _recover_log(self, name: str, salt: int) -> PartitionLog:
         assert self._identity is not None

@@ -17,8 +17,10 @@ __all__ = [
     "Damage",
     "EpochEntry",
     "IncomingBatch",
+    "LogPoint",
     "ReadResult",
     "RetentionFacts",
+    "StoredBatches",
 ]
 
 
@@ -39,6 +41,23 @@ class ReadResult(NamedTuple):
     chunks: list[memoryview]
     size: int
     next_offset: int
+
+
+class StoredBatches(NamedTuple):
+    """Whole batches as they are stored, control batches included, one after the other in ``chunks``.
+
+    ``next_position`` is where the next read goes on.
+    """
+
+    chunks: list[memoryview]
+    next_position: int
+
+
+class LogPoint(NamedTuple):
+    """A place between two batches of a log: its position, and the offset that the next message there has."""
+
+    position: int
+    offset: int
 
 
 class EpochEntry(NamedTuple):

@@ -266,7 +266,9 @@ def test_r4_the_epoch_that_is_followed_is_durable_before_anything_is_taken_from_
         await broker.store.follow(12, OTHER_REIGN)
         assert (broker.store.epoch, broker.store.reign_id) == (12, OTHER_REIGN)
         with closed():
-            await (await broker.log()).append([batch(b"own")])
+            await broker.store.metadata.append([batch(b"own")])
+        with pytest.raises(StorageError, match="before the metadata log has its first batch"):
+            await broker.log()
         shelf.crash()
         broker = await start(shelf)
         assert broker.store.epoch == 13

@@ -67,10 +67,10 @@ def damage_invented() -> tuple[Replacement, ...]:
     """One offset of every log is reported as damaged, although nothing ever happened to it."""
 
     def make(original: Any) -> Any:
-        async def read(log: Any, offset: int, bytes_max: int, end_offset: int, *, control: bool) -> Any:
-            if offset == HIDDEN_OFFSET and not control:
+        async def read(log: Any, offset: int, bytes_max: int, end_offset: int) -> Any:
+            if offset == HIDDEN_OFFSET:
                 raise DamagedRangeError(log.name, Damage(1, 2, offset, offset + 1, "invented"))
-            return await original(log, offset, bytes_max, end_offset, control=control)
+            return await original(log, offset, bytes_max, end_offset)
 
         return read
 

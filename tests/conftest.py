@@ -68,7 +68,7 @@ def _eatmydata() -> str | None:
 def _dirty_pages() -> str | None:
     if importlib.util.find_spec("mqcore_conformance") is None:
         return "mqcore_conformance is not installed"
-    from mqcore_conformance.processes import why_no_dirty_pages
+    from mqcore_conformance.worlds.processes import why_no_dirty_pages
 
     return why_no_dirty_pages(tempfile.gettempdir()) or None
 

@@ -14,7 +14,7 @@ import time
 
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES, draw_plan
-from mqcore_conformance.simulation import run_plan
+from mqcore_conformance.play import run_plan
 
 __all__ = ["main"]
 

@@ -18,16 +18,17 @@ from mqcore_conformance.obligations import obligations
 from mqcore_conformance.plans import (
     CRASH_POINTS,
     FLUSH_POLICIES,
-    Plan,
+    RunPlan,
     crash_point_bases,
     crash_points,
     draw_plan,
+    draw_processes_plan,
     shrink_steps,
 )
-from mqcore_conformance.processes import draw_processes_plan, run_processes, shrink_processes
-from mqcore_conformance.simulation import RunResult, Sabotage, crash_calls, run_plan
+from mqcore_conformance.play import RunResult, crash_calls, run_plan, shrink_in_real_time
 from mqcore_conformance.verdicts import Status, Violation
 from mqcore_conformance.witnesses import ASKED_OF, fault_took_effect, has_to_judge, tally
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = ["Cell", "CellResult", "Failure", "LastRun", "cells_of", "label_of", "run_cell", "shrink"]
 
@@ -72,7 +73,7 @@ class Failure:
     """What one seed broke: the violations, and the plan that shows it."""
 
     seed: int
-    plan: Plan
+    plan: RunPlan
     violations: tuple[Violation, ...]
     result: RunResult
 
@@ -82,7 +83,7 @@ class LastRun:
     """The last of several runs of a simulated cell, from which its history can be made again."""
 
     seed: int
-    plan: Plan
+    plan: RunPlan
     digest: str
 
 
@@ -163,7 +164,7 @@ def run_cell(
     for seed, plan in _plans(result, seeds, extra_seeds_max, extent, asked):
         if deadline is not None and time.perf_counter() > deadline:
             break
-        run = run_processes(plan) if cell.tier == "T1" else run_plan(plan, sabotage())
+        run = run_plan(plan, sabotage())
         result.runs += 1
         ran(result.runs)
         if seed not in result.seeds:
@@ -231,7 +232,7 @@ class _Extent:
 
 def _plans(
     result: CellResult, seeds: Sequence[int], extra: int, extent: _Extent, asked: str
-) -> Iterator[tuple[int, Plan]]:
+) -> Iterator[tuple[int, RunPlan]]:
     """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
@@ -304,7 +305,7 @@ def shrink(
     clauses = {violation.clause for violation in failure.violations}
     clauses = clauses - {LIVENESS} or clauses
     if failure.plan.tier == "T1":
-        shown = shrink_processes(failure.plan, clauses)
+        shown = shrink_in_real_time(failure.plan, clauses)
         if shown is None:
             return failure
         plan, run, found = shown

@@ -21,8 +21,7 @@ from mqcore.guarantees import Level
 from mqcore.registry import structure_options
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
 from mqcore_conformance.children.tracebacks import printable
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES
-from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, T1_FAMILIES
 from mqcore_conformance.verdicts import Status
 
 __all__ = [

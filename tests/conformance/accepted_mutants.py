@@ -31,7 +31,7 @@ ACCEPTED_MUTANTS = frozenset(
         "_facts.rotted_before `at < index`: Lt becomes LtE",
         "_facts.voided `level >= Level.DISK`: GtE becomes Gt",
         "_flushes._acknowledged_by_a_log_that_had_to_stop `not stopped`: the condition is never met",
-        "_flushes._acknowledged_by_a_log_that_had_to_stop `send.attempt_of(receipt).invoked_at > since`: Gt becomes GtE",
+        "_flushes._acknowledged_by_a_log_that_had_to_stop `send.attempt_of(receipt).invoked.time_us > since_us`: Gt becomes GtE",
         "_flushes._check_reports `', '.join((f'{first} to {until - 1}' for first, until in rotted[:5])) or 'none'`: and becomes or, or the other way round",
         "_flushes.check_g11 `attempt.invoked_at > failure.index`: Gt becomes GtE",
         "_flushes.check_g11 `index < failure.index`: Lt becomes LtE",

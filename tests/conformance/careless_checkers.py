@@ -15,7 +15,7 @@ from mqcore.guarantees import Fault
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import DRAIN, FaultInjected, Fetched, FetchFailed, Flushed
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
-from mqcore_conformance.simulation import Sabotage
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = ["CARELESS_CHECKERS", "stories_judged_otherwise"]
 

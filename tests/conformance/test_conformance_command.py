@@ -28,8 +28,15 @@ from mqcore_conformance.cli._explanations import EXPLANATIONS
 from mqcore_conformance.cli._progress import line_of
 from mqcore_conformance.cli._replay import ENDINGS, FAULT_KINDS
 from mqcore_conformance.contract import CHECKS, CheckResult, run_check
-from mqcore_conformance.plans import FAMILIES, FaultPlan, Plan, draw_plan, plan_to_json
-from mqcore_conformance.processes import T1_FAMILIES, draw_processes_plan
+from mqcore_conformance.plans import (
+    FAMILIES,
+    T1_FAMILIES,
+    FaultPlan,
+    RunPlan,
+    draw_plan,
+    draw_processes_plan,
+    plan_to_json,
+)
 from mqcore_conformance.report import read_records
 from mqcore_conformance.verdicts import Status
 
@@ -606,7 +613,7 @@ def test_a_cell_that_was_cut_is_no_plain_pass_on_its_line() -> None:
 # ---- replay ----------------------------------------------------------------------------------------------------------
 
 
-def repro_of(plan: Plan, folder: Path) -> Path:
+def repro_of(plan: RunPlan, folder: Path) -> Path:
     folder.mkdir()
     (folder / "plan.json").write_text(plan_to_json(plan))
     facts = {"tier": plan.tier, "cell": "T0/memory/inproc/none/kill", "clauses": []}

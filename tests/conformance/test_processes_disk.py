@@ -16,8 +16,8 @@ import pytest
 from mqcore.ports import FileSystem
 from mqcore_conformance.broker_process.pages import dirty_pages, never_written
 from mqcore_conformance.broker_process.ports import FaultyFiles, Injection, faulty_ports
-from mqcore_conformance.processes import why_no_dirty_pages
-from mqcore_conformance.processes._image import cut_power
+from mqcore_conformance.worlds.processes import why_no_dirty_pages
+from mqcore_conformance.worlds.processes._image import cut_power
 
 PAGE = 4096
 

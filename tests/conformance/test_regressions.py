@@ -8,7 +8,7 @@ import pytest
 
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.plans import plan_from_json
-from mqcore_conformance.simulation import run_plan
+from mqcore_conformance.play import run_plan
 
 PLANS = sorted(Path(__file__).with_name("regressions").glob("*.json"))
 

@@ -25,7 +25,7 @@ from mqcore_conformance.saboteurs import (
 )
 from mqcore_conformance.saboteurs import selftest as selftest_module
 from mqcore_conformance.saboteurs.selftest import GROUPS, Kill, run_selftest, saboteur_names
-from mqcore_conformance.simulation import Sabotage
+from mqcore_conformance.worlds.model import Sabotage
 
 QUICK = ["rejected-after-append", "epoch-resumed", "hoped-level", "flush-retried", "sessions-kept", "promise-unchecked"]
 

@@ -12,11 +12,11 @@ from mqcore.errors import ConfigurationError
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import Completed, Drained, Probed
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES, draw_plan, plan_from_json, plan_to_json, shrink_steps
-from mqcore_conformance.simulation import run_plan
+from mqcore_conformance.play import run_plan
 
 REPLAY = (
     "import sys; from mqcore_conformance.plans import plan_from_json;"
-    "from mqcore_conformance.simulation import run_plan;"
+    "from mqcore_conformance.play import run_plan;"
     "print(run_plan(plan_from_json(sys.stdin.read())).digest)"
 )
 

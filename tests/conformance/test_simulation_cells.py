@@ -16,16 +16,16 @@ from mqcore_conformance.plans import (
     CRASH_POINTS,
     FAMILIES,
     FLUSH_POLICIES,
+    T1_FAMILIES,
     FaultPlan,
-    Plan,
     ProducerPlan,
+    RunPlan,
     SendPlan,
     crash_point_bases,
     crash_points,
     draw_plan,
 )
-from mqcore_conformance.processes import T1_FAMILIES
-from mqcore_conformance.simulation import CrashCalls, crash_calls, run_plan
+from mqcore_conformance.play import CrashCalls, crash_calls, run_plan
 from mqcore_conformance.verdicts import Status
 from mqcore_conformance.witnesses import fault_took_effect, tally
 
@@ -36,10 +36,10 @@ def cell(family: str, flush: str = "sync") -> Cell:
     return Cell(tier="T0", storage="mmap://{dir}", transport="tcp", flush=flush, family=family)
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: object) -> RunPlan:
     sends = tuple(SendPlan(sizes=(20, 100)) for _ in range(6))
     producer = ProducerPlan(name="producer-0", partition=0, idempotent=True, window=2, retries=True, sends=sends)
-    plain = Plan(
+    plain = RunPlan(
         seed=1,
         family="kill",
         storage=STORAGE,
@@ -52,7 +52,7 @@ def plan(**changes: object) -> Plan:
     return attrs.evolve(plain, **changes)
 
 
-def witnesses(one: Plan) -> dict[str, int]:
+def witnesses(one: RunPlan) -> dict[str, int]:
     result = run_plan(one)
     assert result.error == ""
     return dict(tally(Facts(result.history)) + result.witnesses)

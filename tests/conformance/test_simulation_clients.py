@@ -17,17 +17,17 @@ from mqcore_conformance.plans import (
     ConsumerPlan,
     FaultPlan,
     LibraryPlan,
-    Plan,
     ProducerPlan,
+    RunPlan,
     SeekPlan,
     SendPlan,
     plan_to_json,
 )
-from mqcore_conformance.simulation import run_plan
+from mqcore_conformance.play import run_plan
 
 REPLAY = (
     "import sys; from mqcore_conformance.plans import plan_from_json;"
-    "from mqcore_conformance.simulation import run_plan;"
+    "from mqcore_conformance.play import run_plan;"
     "print(run_plan(plan_from_json(sys.stdin.read())).digest)"
 )
 SENDS = tuple(SendPlan(sizes=(20, 100, 0), pause_us=2_000) for _ in range(12))
@@ -45,8 +45,8 @@ def consumer(name: str = "consumer-0", **changes: object) -> ConsumerPlan:
     return attrs.evolve(plain, **changes)
 
 
-def plan(**changes: object) -> Plan:
-    plain = Plan(
+def plan(**changes: object) -> RunPlan:
+    plain = RunPlan(
         seed=7,
         family="none",
         storage="mmap://{dir}?segment_bytes=16384&first_extent_bytes=4096&extent_bytes_max=4096&journal_bytes=65536",
@@ -59,7 +59,7 @@ def plan(**changes: object) -> Plan:
     return attrs.evolve(plain, **changes)
 
 
-def run(one: Plan) -> list[Event]:
+def run(one: RunPlan) -> list[Event]:
     """The history of a run that keeps every clause."""
     result = run_plan(one)
     assert result.error == ""

@@ -8,8 +8,8 @@ from mqcore.abc import TransportCapabilities
 from mqcore.registry import find, register, unregister
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.running import Request, plan_cells
-from mqcore_conformance.simulation import model_url
 from mqcore_conformance.verdicts import Status
+from mqcore_conformance.worlds.model import model_url
 
 
 @pytest.fixture

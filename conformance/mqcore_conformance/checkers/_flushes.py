@@ -71,23 +71,26 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
 
 
 def _acknowledged_by_a_log_that_had_to_stop(facts: Facts) -> Iterator[Violation]:
-    """Where no flush is recorded, only the fault: what was sent to that log well after it is not acknowledged."""
-    stopped: dict[tuple[str, int], int] = {}
+    """Where no flush is recorded, only the fault: what was sent to that log well after it is not acknowledged.
+
+    The time of such a fault leaves the broker some time to notice it, so that times are compared, not indices.
+    """
+    stopped: dict[tuple[str, int], tuple[int, int]] = {}
     for at, fault in facts.injected:
         if fault.kind == "flush-error" and "@" in fault.detail:
-            stopped.setdefault((fault.detail, fault.life), at)
+            stopped.setdefault((fault.detail, fault.life), (at, fault.time_us))
     if not stopped:
         return
     for send, index, receipt in facts.acknowledged():
-        since = stopped.get((send.invoked.partition, receipt.life))
-        if since is not None and not receipt.duplicate and send.attempt_of(receipt).invoked_at > since:
+        at, since_us = stopped.get((send.invoked.partition, receipt.life), (0, 0))
+        if at and not receipt.duplicate and send.attempt_of(receipt).invoked.time_us > since_us:
             yield Violation(
                 clause="G11",
                 anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
                 partition=send.invoked.partition,
                 text=f"{send.name} (offset {receipt.offset}) was acknowledged at event {index} by life {receipt.life}, "
-                f"sent after a flush of that log had failed (event {since})",
-                events=(since, index),
+                f"sent after a flush of that log had failed (event {at})",
+                events=(at, index),
             )
 
 

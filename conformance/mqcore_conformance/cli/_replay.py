@@ -14,11 +14,11 @@ from mqcore.registry import find
 from mqcore_conformance.cells import Failure
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.contract import CHECK_FILE, explain_check, load_check_repro, replay_check
-from mqcore_conformance.processes import run_until_shown
+from mqcore_conformance.play import RunResult, run_plan, run_until_shown
 from mqcore_conformance.report import EXIT_CODES, Repro, cell_of_repro, explain_failure, load_repro
 from mqcore_conformance.running import ALL_FAMILIES, suggest
-from mqcore_conformance.simulation import RunResult, run_plan, why_not_on_the_model_network
 from mqcore_conformance.verdicts import Status, Violation
+from mqcore_conformance.worlds.model import why_not_on_the_model_network
 
 __all__ = ["replay"]
 

@@ -24,8 +24,7 @@ from mqcore_conformance.claims import (
     read_settings,
 )
 from mqcore_conformance.disk_space import require_room
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
-from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES, T1_FAMILIES
 from mqcore_conformance.running import (
     STORAGES,
     TIERS,

@@ -1,4 +1,4 @@
-"""Plans: what a simulation does, as data. Drawn from a seed, written as JSON, shrunk by taking things away.
+"""Plans: what a run does, as data. Drawn from a seed, written as JSON, shrunk by taking things away.
 
 A plan says everything that a run depends on, so that the same plan is the same run. Must not know how it is run.
 """
@@ -12,8 +12,8 @@ from mqcore_conformance.plans._data import (
     ConsumerPlan,
     FaultPlan,
     LibraryPlan,
-    Plan,
     ProducerPlan,
+    RunPlan,
     SeekPlan,
     SendPlan,
     plan_from_json,
@@ -21,26 +21,38 @@ from mqcore_conformance.plans._data import (
 )
 from mqcore_conformance.plans._drawing import draw_plan
 from mqcore_conformance.plans._families import FAMILIES
+from mqcore_conformance.plans._process_families import (
+    CONTROLLED_FAMILIES,
+    PROXY_FAMILIES,
+    T1_FAMILIES,
+    draw_processes_plan,
+    simpler_plans,
+)
 from mqcore_conformance.plans._shrinking import shrink_steps
 
 __all__ = [
     "CHURN_SIZES",
+    "CONTROLLED_FAMILIES",
     "CRASH_POINTS",
     "FAMILIES",
     "FLUSH_POLICIES",
+    "PROXY_FAMILIES",
+    "T1_FAMILIES",
     "TOPIC",
     "AlterPlan",
     "ConsumerPlan",
     "FaultPlan",
     "LibraryPlan",
-    "Plan",
+    "RunPlan",
     "ProducerPlan",
     "SeekPlan",
     "SendPlan",
     "crash_point_bases",
     "crash_points",
     "draw_plan",
+    "draw_processes_plan",
     "plan_from_json",
     "plan_to_json",
     "shrink_steps",
+    "simpler_plans",
 ]

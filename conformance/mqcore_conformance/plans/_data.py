@@ -20,7 +20,7 @@ __all__ = [
     "ConsumerPlan",
     "FaultPlan",
     "LibraryPlan",
-    "Plan",
+    "RunPlan",
     "ProducerPlan",
     "SeekPlan",
     "SendPlan",
@@ -148,7 +148,7 @@ class FaultPlan:
 
 
 @attrs.frozen(kw_only=True)
-class Plan:
+class RunPlan:
     """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it.
 
     ``last_ending``: how the broker's life ends when healing begins; ``before_drain``: and once more before the drain.
@@ -192,15 +192,15 @@ class Plan:
 _converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
 
 
-def plan_to_json(plan: Plan) -> str:
+def plan_to_json(plan: RunPlan) -> str:
     """Return a plan as JSON text."""
     return json.dumps(_converter.unstructure(plan), indent=1, sort_keys=True) + "\n"
 
 
-def plan_from_json(text: str, where: str = "plan") -> Plan:
+def plan_from_json(text: str, where: str = "plan") -> RunPlan:
     """Return the plan of a JSON text; ``ConfigurationError`` says what is wrong with it."""
     try:
         plain: Any = json.loads(text)
-        return _converter.structure(plain, Plan)
+        return _converter.structure(plain, RunPlan)
     except Exception as error:
         raise ConfigurationError(f"{where}: not a plan ({type(error).__name__}: {error})") from error

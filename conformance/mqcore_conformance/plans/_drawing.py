@@ -13,8 +13,8 @@ from mqcore_conformance.plans._data import (
     AlterPlan,
     ConsumerPlan,
     LibraryPlan,
-    Plan,
     ProducerPlan,
+    RunPlan,
     SeekPlan,
     SendPlan,
 )
@@ -27,7 +27,7 @@ NARROW = "async(max_messages=10, max_bytes=3 KiB, max_interval=50 ms)"
 """A policy that a topic may change to: tighter bounds than those of the cells."""
 
 
-def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, family: str) -> Plan:
+def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, family: str) -> RunPlan:
     """Return the plan of a seed for one cell. ``storage``: a URL with ``{dir}``; ``flush``: text, None the default.
 
     ``family``: a name of ``FAMILIES``.
@@ -48,7 +48,7 @@ def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, fam
     )
     consumers = tuple(_consumer(rng, number, partitions) for number in range(rng.choice((0, 1, 2))))
     slow = rng.random() < 0.5
-    plan = Plan(
+    plan = RunPlan(
         seed=seed,
         family=family,
         storage=storage_url(rng, storage),
@@ -139,7 +139,7 @@ def _consumer(rng: random.Random, number: int, partitions: int) -> ConsumerPlan:
 # ---- variety -----------------------------------------------------------------------------------------------------
 
 
-def _vary_clients(rng: random.Random, plan: Plan) -> Plan:
+def _vary_clients(rng: random.Random, plan: RunPlan) -> RunPlan:
     """Let some clients be those of ``mqcore.client``, some consumers come, go and seek, some topics be wide."""
     if rng.random() < 0.06:
         many = rng.choice((9, 17))
@@ -187,7 +187,7 @@ def _vary_consumer(rng: random.Random, consumer: ConsumerPlan) -> ConsumerPlan:
     return consumer
 
 
-def _vary_policies(rng: random.Random, plan: Plan) -> Plan:
+def _vary_policies(rng: random.Random, plan: RunPlan) -> RunPlan:
     """Let some brokers have a bound for all logs together, and some topics change their policies in the run."""
     if plan.flush is not None and plan.flush.startswith("async") and rng.random() < 0.25:
         plan = attrs.evolve(plan, total_bytes_max=rng.choice((3_000, 12_000)))

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import attrs
 
 from mqcore.testing import seeded
-from mqcore_conformance.plans._data import FaultPlan, Plan, Trigger
+from mqcore_conformance.plans._data import FaultPlan, RunPlan, Trigger
 
 __all__ = ["FAMILIES"]
 
@@ -21,12 +21,12 @@ def _moment(rng: random.Random, *, calls_max: int = 600) -> tuple[Trigger, int]:
     return trigger, 1 + int(top ** rng.random()) if rng.random() < 0.3 else rng.randint(1, top)
 
 
-def _no_faults(rng: random.Random, plan: Plan) -> Plan:
+def _no_faults(rng: random.Random, plan: RunPlan) -> RunPlan:
     return plan
 
 
-def _deaths(kind: str) -> Callable[[random.Random, Plan], Plan]:
-    def draw(rng: random.Random, plan: Plan) -> Plan:
+def _deaths(kind: str) -> Callable[[random.Random, RunPlan], RunPlan]:
+    def draw(rng: random.Random, plan: RunPlan) -> RunPlan:
         faults = []
         for _ in range(rng.choice((1, 1, 2, 4))):
             trigger, when = _moment(rng)
@@ -43,7 +43,7 @@ def _deaths(kind: str) -> Callable[[random.Random, Plan], Plan]:
     return draw
 
 
-def _flush_errors(rng: random.Random, plan: Plan) -> Plan:
+def _flush_errors(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = []
     for _ in range(rng.choice((1, 1, 2))):
         trigger, when = _moment(rng)
@@ -59,7 +59,7 @@ def _flush_errors(rng: random.Random, plan: Plan) -> Plan:
     )
 
 
-def _full_disk(rng: random.Random, plan: Plan) -> Plan:
+def _full_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
     trigger, when = _moment(rng)
     fault = FaultPlan(
         kind="full",
@@ -71,7 +71,7 @@ def _full_disk(rng: random.Random, plan: Plan) -> Plan:
     return attrs.evolve(plan, faults=(fault, *_sometimes_death(rng)))
 
 
-def _io_errors(rng: random.Random, plan: Plan) -> Plan:
+def _io_errors(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = []
     for _ in range(rng.choice((1, 2, 3))):
         trigger, when = _moment(rng)
@@ -84,17 +84,17 @@ def _io_errors(rng: random.Random, plan: Plan) -> Plan:
     return attrs.evolve(plan, faults=(*faults, *_sometimes_death(rng)))
 
 
-def _bit_rot(rng: random.Random, plan: Plan) -> Plan:
+def _bit_rot(rng: random.Random, plan: RunPlan) -> RunPlan:
     fault = FaultPlan(kind="rot", trigger="acks", when=rng.choice((4, 8, 20)), amount=rng.choice((1, 8)))
     return attrs.evolve(plan, faults=(fault,), last_ending=rng.choice(("process-kill", "power-cut", "stop")))
 
 
-def _metadata_rot(rng: random.Random, plan: Plan) -> Plan:
+def _metadata_rot(rng: random.Random, plan: RunPlan) -> RunPlan:
     fault = FaultPlan(kind="rot-identity", trigger="acks", when=rng.choice((1, 3, 8)), amount=4096)
     return attrs.evolve(plan, faults=(fault,), last_ending=rng.choice(("process-kill", "power-cut")))
 
 
-def _slow_disk(rng: random.Random, plan: Plan) -> Plan:
+def _slow_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = []
     for _ in range(rng.choice((1, 2))):
         trigger, when = _moment(rng)
@@ -106,7 +106,7 @@ def _slow_disk(rng: random.Random, plan: Plan) -> Plan:
     return attrs.evolve(plan, faults=tuple(faults), before_drain=rng.choice(("power-cut", "none")))
 
 
-def _network(rng: random.Random, plan: Plan) -> Plan:
+def _network(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = []
     for _ in range(rng.choice((1, 2, 4))):
         trigger, when = _moment(rng)
@@ -133,10 +133,10 @@ def _network(rng: random.Random, plan: Plan) -> Plan:
 
 
 PEERS = ("peer-garbage", "peer-half-frame", "peer-huge-length", "peer-deaf", "peer-silent", "peer-flood")
-"""Kinds of slow and malicious peers, see ``mqcore_conformance.simulation._peers``."""
+"""Kinds of slow and malicious peers, see ``mqcore_conformance.worlds.model._peers``."""
 
 
-def _peers(rng: random.Random, plan: Plan) -> list[FaultPlan]:
+def _peers(rng: random.Random, plan: RunPlan) -> list[FaultPlan]:
     """Some slow and malicious peers, early, so that they meet the others at work."""
     return [
         FaultPlan(kind=rng.choice(PEERS), trigger="time", when=rng.randint(1, 200_000), amount=rng.randint(1, 12))
@@ -144,7 +144,7 @@ def _peers(rng: random.Random, plan: Plan) -> list[FaultPlan]:
     ]
 
 
-def _clock_jumps(rng: random.Random, plan: Plan) -> Plan:
+def _clock_jumps(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = []
     for _ in range(rng.choice((1, 3))):
         trigger, when = _moment(rng)
@@ -153,7 +153,7 @@ def _clock_jumps(rng: random.Random, plan: Plan) -> Plan:
     return attrs.evolve(plan, faults=(*faults, *_sometimes_death(rng)))
 
 
-def _mixed(rng: random.Random, plan: Plan) -> Plan:
+def _mixed(rng: random.Random, plan: RunPlan) -> RunPlan:
     drawn = [FAMILIES[name](rng, plan) for name in rng.sample(_MIXABLE, 3)]
     return attrs.evolve(
         plan,
@@ -170,7 +170,7 @@ def _sometimes_death(rng: random.Random) -> list[FaultPlan]:
     return [FaultPlan(kind=rng.choice(("process-kill", "power-cut")), trigger=trigger, when=when)]
 
 
-FAMILIES: Mapping[str, Callable[[random.Random, Plan], Plan]] = MappingProxyType(
+FAMILIES: Mapping[str, Callable[[random.Random, RunPlan], RunPlan]] = MappingProxyType(
     {
         "none": _no_faults,
         "kill": _deaths("process-kill"),

@@ -7,12 +7,12 @@ from typing import Any
 
 import attrs
 
-from mqcore_conformance.plans._data import ConsumerPlan, LibraryPlan, Plan, ProducerPlan
+from mqcore_conformance.plans._data import ConsumerPlan, LibraryPlan, ProducerPlan, RunPlan
 
 __all__ = ["shrink_steps"]
 
 
-def shrink_steps(plan: Plan) -> Iterator[Plan]:
+def shrink_steps(plan: RunPlan) -> Iterator[RunPlan]:
     """Give simpler plans, the boldest first. Whoever shrinks takes one that still fails and asks again."""
     for name in ("consumers", "alters", "faults", "producers"):
         items = getattr(plan, name)
@@ -71,5 +71,5 @@ def _simpler_consumers(consumer: ConsumerPlan) -> Iterator[ConsumerPlan]:
             yield attrs.evolve(consumer, **{name: value})
 
 
-def _with_producer(plan: Plan, index: int, producer: ProducerPlan) -> Plan:
+def _with_producer(plan: RunPlan, index: int, producer: ProducerPlan) -> RunPlan:
     return attrs.evolve(plan, producers=(*plan.producers[:index], producer, *plan.producers[index + 1 :]))

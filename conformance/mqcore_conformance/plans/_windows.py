@@ -9,7 +9,7 @@ import random
 
 import attrs
 
-from mqcore_conformance.plans._data import FaultPlan, Plan, ProducerPlan, SendPlan
+from mqcore_conformance.plans._data import FaultPlan, ProducerPlan, RunPlan, SendPlan
 
 __all__ = ["WINDOW_FAMILIES", "tighten_window"]
 
@@ -19,7 +19,7 @@ WIDE = "async(max_messages=1000)"
 """Bounds that a short run never meets, for a broker whose bound of all logs together is the one in question."""
 
 
-def tighten_window(rng: random.Random, plan: Plan) -> Plan:
+def tighten_window(rng: random.Random, plan: RunPlan) -> RunPlan:
     """Give half of the plans one tight bound, producers that fill it, and a power cut in a flush that stalls."""
     if rng.random() < 0.5:
         return plan

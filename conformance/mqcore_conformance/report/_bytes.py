@@ -16,8 +16,9 @@ from mqcore.ports import FileSystem
 from mqcore.testing import ModelDisk
 from mqcore_conformance.cells import Failure
 from mqcore_conformance.histories import Appended, Completed, Event
-from mqcore_conformance.simulation import Sabotage, run_plan
+from mqcore_conformance.play import run_plan
 from mqcore_conformance.verdicts import Violation
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = ["bytes_of_bad_record"]
 

@@ -15,8 +15,7 @@ from typing import Any
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import CellResult, label_of
 from mqcore_conformance.contract import CheckResult
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES
-from mqcore_conformance.processes import T1_FAMILIES
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, T1_FAMILIES
 from mqcore_conformance.report._repro import safety_first
 from mqcore_conformance.report._timeline import without_repeats
 from mqcore_conformance.verdicts import Status

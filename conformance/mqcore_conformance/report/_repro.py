@@ -20,7 +20,7 @@ from mqcore.guarantees import CLAUSES
 from mqcore_conformance.cells import Cell, Failure, label_of
 from mqcore_conformance.contract import CHECK_FILE
 from mqcore_conformance.histories import Appended, Completed, Event, FaultInjected, Flushed, write_history
-from mqcore_conformance.plans import FLUSH_POLICIES, Plan, plan_from_json, plan_to_json
+from mqcore_conformance.plans import FLUSH_POLICIES, RunPlan, plan_from_json, plan_to_json
 from mqcore_conformance.report._bytes import bytes_of_bad_record
 from mqcore_conformance.report._timeline import timeline, without_repeats
 from mqcore_conformance.verdicts import Violation
@@ -50,7 +50,7 @@ FILE_BYTES_MAX = 16 * 1024 * 1024
 class Repro:
     """A plan to run again: in which tier and cell it failed, and the clauses that it broke then."""
 
-    plan: Plan
+    plan: RunPlan
     tier: str = "T0"
     cell: str = ""
     clauses: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ def _is_sane(facts: dict[str, Any]) -> bool:
     )
 
 
-def cell_of(plan: Plan, tier: str = "T0") -> Cell:
+def cell_of(plan: RunPlan, tier: str = "T0") -> Cell:
     """Return the cell to which a plan belongs."""
     flush = next((name for name, text in FLUSH_POLICIES.items() if text == plan.flush), plan.flush or "default")
     url, _, options = plan.storage.partition("?")

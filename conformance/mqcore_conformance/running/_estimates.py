@@ -14,9 +14,9 @@ from types import MappingProxyType
 import attrs
 
 from mqcore_conformance.plans import CRASH_POINTS, draw_plan
+from mqcore_conformance.play import run_plan
 from mqcore_conformance.report import Record
 from mqcore_conformance.running._request import CellPiece, Piece
-from mqcore_conformance.simulation import run_plan
 
 __all__ = ["Pace", "estimate_s", "machine_factor", "measured"]
 

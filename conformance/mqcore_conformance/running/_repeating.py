@@ -10,8 +10,8 @@ from functools import partial
 
 from mqcore_conformance.cells import LastRun
 from mqcore_conformance.children import run_apart
-from mqcore_conformance.plans import Plan
-from mqcore_conformance.simulation import run_plan
+from mqcore_conformance.plans import RunPlan
+from mqcore_conformance.play import run_plan
 from mqcore_conformance.verdicts import Status
 
 __all__ = ["without_proof", "why_not_repeatable"]
@@ -36,6 +36,6 @@ def without_proof(status: Status) -> Status:
     return Status.ERROR if status in (Status.PASS, Status.INCONCLUSIVE) else status
 
 
-def _digest(plan: Plan) -> str:
+def _digest(plan: RunPlan) -> str:
     run = run_plan(plan)
     return run.error or run.digest

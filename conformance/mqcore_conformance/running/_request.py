@@ -24,12 +24,12 @@ from mqcore_conformance.children import run_apart
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import checks_of
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES
-from mqcore_conformance.processes import T1_FAMILIES, why_not_in_processes
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES, T1_FAMILIES
 from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.running._fingerprints import made_of
 from mqcore_conformance.seeds import ranges_of
-from mqcore_conformance.simulation import why_not_on_the_model_network
+from mqcore_conformance.worlds.model import why_not_on_the_model_network
+from mqcore_conformance.worlds.processes import why_not_in_processes
 
 __all__ = [
     "ALL_FAMILIES",

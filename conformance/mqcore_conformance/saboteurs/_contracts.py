@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
-from mqcore_conformance.simulation import Sabotage
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = ["CONTRACT_SABOTEURS", "ContractSaboteur"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mqcore.ports import Buffer, File, FileSystem
-from mqcore_conformance.simulation import Sabotage
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = [
     "DroppedCacheIsKept",

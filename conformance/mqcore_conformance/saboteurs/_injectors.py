@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mqcore.testing import ModelDisk
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
-from mqcore_conformance.simulation import Sabotage
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = [
     "CutThatFlushes",

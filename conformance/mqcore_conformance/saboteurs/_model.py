@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from mqcore_conformance.cells import Cell
-from mqcore_conformance.plans import FLUSH_POLICIES, Plan, draw_plan
-from mqcore_conformance.simulation import Sabotage
+from mqcore_conformance.plans import FLUSH_POLICIES, RunPlan, draw_plan
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = ["MMAP", "Saboteur", "as_drawn", "every_plan", "plans_of"]
 
@@ -21,12 +21,12 @@ SEEDS_DRAWN_MAX = 6_000
 """Plans that are drawn, and not run, in search of those that suit a saboteur."""
 
 
-def every_plan(plan: Plan) -> bool:
+def every_plan(plan: RunPlan) -> bool:
     """Say yes: the saboteur shows itself in any plan of its cell."""
     return True
 
 
-def as_drawn(plan: Plan) -> Plan:
+def as_drawn(plan: RunPlan) -> RunPlan:
     """Return the plan."""
     return plan
 
@@ -48,8 +48,8 @@ class Saboteur:
     family: str
     green: tuple[str, ...] = ()
     transport: str = "inproc"
-    suits: Callable[[Plan], bool] = every_plan
-    shape: Callable[[Plan], Plan] = as_drawn
+    suits: Callable[[RunPlan], bool] = every_plan
+    shape: Callable[[RunPlan], RunPlan] = as_drawn
     seed: int | None = None
     seeds_max: int = 60
 
@@ -67,7 +67,7 @@ class Saboteur:
         )
 
 
-def plans_of(saboteur: Saboteur) -> Iterator[tuple[int, Plan]]:
+def plans_of(saboteur: Saboteur) -> Iterator[tuple[int, RunPlan]]:
     """Give seeds with their plans: the seed that is known first, then those from 0 on whose plan suits."""
     known = () if saboteur.seed is None else (saboteur.seed,)
     seeds = itertools.chain(known, range(SEEDS_DRAWN_MAX))
@@ -76,7 +76,7 @@ def plans_of(saboteur: Saboteur) -> Iterator[tuple[int, Plan]]:
     yield from itertools.islice(suitable, saboteur.seeds_max)
 
 
-def _plan(cell: Cell, seed: int) -> Plan:
+def _plan(cell: Cell, seed: int) -> RunPlan:
     return draw_plan(
         seed, storage=cell.storage, transport=cell.transport, flush=FLUSH_POLICIES[cell.flush], family=cell.family
     )

@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mqcore_conformance.simulation import Sabotage
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = ["Replacement", "replaced", "replacing"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import attrs
 
-from mqcore_conformance.plans import CHURN_SIZES, ConsumerPlan, FaultPlan, Plan, ProducerPlan, SendPlan
+from mqcore_conformance.plans import CHURN_SIZES, ConsumerPlan, FaultPlan, ProducerPlan, RunPlan, SendPlan
 
 __all__ = [
     "appends_beside_a_failing_flush",
@@ -24,14 +24,14 @@ __all__ = [
 ]
 
 
-def small_segments(plan: Plan) -> Plan:
+def small_segments(plan: RunPlan) -> RunPlan:
     """Roll often; every flush goes to the segments themselves."""
     url = plan.storage.partition("?")[0]
     options = "segment_bytes=4096&first_extent_bytes=4096&extent_bytes_max=4096&journal_range_bytes_max=0"
     return attrs.evolve(plan, storage=f"{url}?{options}")
 
 
-def _producer(plan: Plan, sends: tuple[SendPlan, ...], *, window: int = 4) -> ProducerPlan:
+def _producer(plan: RunPlan, sends: tuple[SendPlan, ...], *, window: int = 4) -> ProducerPlan:
     return ProducerPlan(
         name="producer-0",
         partition=0,
@@ -42,7 +42,7 @@ def _producer(plan: Plan, sends: tuple[SendPlan, ...], *, window: int = 4) -> Pr
     )
 
 
-def large_batches(plan: Plan) -> Plan:
+def large_batches(plan: RunPlan) -> RunPlan:
     """Batches that a roll has to follow soon, many in flight, then a power cut."""
     sends = tuple(SendPlan(sizes=(900 + 300 * (number % 5),)) for number in range(20))
     cut = FaultPlan(kind="power-cut", trigger="acks", when=4 + plan.seed % 8)
@@ -58,7 +58,7 @@ def large_batches(plan: Plan) -> Plan:
     return small_segments(shaped)
 
 
-def same_files_again(plan: Plan) -> Plan:
+def same_files_again(plan: RunPlan) -> RunPlan:
     """Two logs of one shape take turns in small segments, so that old bytes lie where a new batch may end."""
     sends = tuple(SendPlan(sizes=CHURN_SIZES, pause_us=10_000 + 2_000 * (plan.seed % 20)) for _ in range(25))
     kill = FaultPlan(kind="process-kill", trigger="acks", when=6 + plan.seed % 9)
@@ -78,12 +78,12 @@ def same_files_again(plan: Plan) -> Plan:
     return small_segments(shaped)
 
 
-def recovery_checked(plan: Plan) -> Plan:
+def recovery_checked(plan: RunPlan) -> RunPlan:
     """Recover the final disk with and without a crash in it."""
     return attrs.evolve(plan, recovery_checked=True)
 
 
-def _flush_fails(plan: Plan, ending: str) -> Plan:
+def _flush_fails(plan: RunPlan, ending: str) -> RunPlan:
     sends = tuple(SendPlan(sizes=(2_500,), pause_us=30_000) for _ in range(20))
     fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6)
     return attrs.evolve(
@@ -97,17 +97,17 @@ def _flush_fails(plan: Plan, ending: str) -> Plan:
     )
 
 
-def failing_flush_then_stop_then_power_cut(plan: Plan) -> Plan:
+def failing_flush_then_stop_then_power_cut(plan: RunPlan) -> RunPlan:
     """A flush fails, the broker is stopped in order, and later the power is cut."""
     return _flush_fails(plan, "stop")
 
 
-def failing_flush_then_kill_then_power_cut(plan: Plan) -> Plan:
+def failing_flush_then_kill_then_power_cut(plan: RunPlan) -> RunPlan:
     """A flush fails, the broker is killed, and later the power is cut."""
     return _flush_fails(plan, "process-kill")
 
 
-def power_cut_in_a_stall(plan: Plan) -> Plan:
+def power_cut_in_a_stall(plan: RunPlan) -> RunPlan:
     """Many small batches; a flush takes half a minute, and the power is cut in it."""
     sends = tuple(SendPlan(sizes=(100,) * 5, pause_us=5_000) for _ in range(25))
     stall = FaultPlan(kind="stall", trigger="acks", when=1 + plan.seed % 5, duration_us=30_000_000, target="flush")
@@ -123,7 +123,7 @@ def power_cut_in_a_stall(plan: Plan) -> Plan:
     )
 
 
-def retries_in_a_stall(plan: Plan) -> Plan:
+def retries_in_a_stall(plan: RunPlan) -> RunPlan:
     """Connections break while a flush takes long, so that retries meet what is not flushed yet."""
     sends = tuple(SendPlan(sizes=(100,), pause_us=1_000) for _ in range(20))
     when = 2 + plan.seed % 9
@@ -138,7 +138,7 @@ def retries_in_a_stall(plan: Plan) -> Plan:
     )
 
 
-def appends_beside_a_failing_flush(plan: Plan) -> Plan:
+def appends_beside_a_failing_flush(plan: RunPlan) -> RunPlan:
     """A slow flush fails while more is appended, which it does not cover; then the broker is killed."""
     sends = tuple(SendPlan(sizes=(100,), pause_us=1_000) for _ in range(25))
     fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6)
@@ -153,7 +153,7 @@ def appends_beside_a_failing_flush(plan: Plan) -> Plan:
     )
 
 
-def reader_over_a_power_cut(plan: Plan) -> Plan:
+def reader_over_a_power_cut(plan: RunPlan) -> RunPlan:
     """A consumer has read what a power cut takes, and reads on where others have taken its place."""
     sends = tuple(SendPlan(sizes=(700,), pause_us=5_000) for _ in range(25))
     consumer = ConsumerPlan(name="consumer-0", partition=0, bytes_max=1_000_000, pause_us=0)
@@ -170,7 +170,7 @@ def reader_over_a_power_cut(plan: Plan) -> Plan:
     )
 
 
-def runs_on(plan: Plan) -> Plan:
+def runs_on(plan: RunPlan) -> RunPlan:
     """The broker lives from the start to the drain; many small batches, one after the other."""
     sends = tuple(SendPlan(sizes=(100,)) for _ in range(25))
     producers = (_producer(plan, sends, window=1),)

@@ -20,7 +20,7 @@ from mqcore_conformance.checkers import check_history
 from mqcore_conformance.children import Ended, interrupt_watched, run_in_children
 from mqcore_conformance.contract import CHECKS, CheckResult, StorageHarness, run_check
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
-from mqcore_conformance.processes import run_on_lying_disk, why_no_lying_disk
+from mqcore_conformance.play import run_on_lying_disk, run_plan, why_no_lying_disk
 from mqcore_conformance.saboteurs import (
     CONTRACT_SABOTEURS,
     INJECTORS,
@@ -31,7 +31,6 @@ from mqcore_conformance.saboteurs import (
     Saboteur,
     plans_of,
 )
-from mqcore_conformance.simulation import run_plan
 from mqcore_conformance.verdicts import Status
 
 __all__ = ["GROUPS", "Kill", "run_selftest", "saboteur_names"]

@@ -1,0 +1,212 @@
+"""The suite's own consumer: it follows its log as it is reported to it, and records what it got."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import trio
+
+from mqcore.batch import HEADER_BYTES, decode_batch, unpack_header
+from mqcore.errors import MqcoreError
+from mqcore.limits import Limits
+from mqcore.ports import Buffer
+from mqcore.protocol import Code, Failed, Fetch, Fetched
+from mqcore_conformance import histories
+from mqcore_conformance.clients._session import (
+    Backoff,
+    CallFailedError,
+    SessionLostError,
+    WireSession,
+    code_name,
+    connect,
+)
+from mqcore_conformance.histories import DRAIN, FetchFailed, ReadBatch, Seeked, digest_of
+from mqcore_conformance.plans import TOPIC, ConsumerPlan
+from mqcore_conformance.world import World
+
+__all__ = ["Reader", "Stays", "WireConsumer"]
+
+LIMITS = Limits()
+WAIT_MS = 2_000
+REFUSED_S = 0.1
+PATIENCE_S = 1.0
+"""How long a fetch may take beyond the time that it waits for messages."""
+STAYS_MAX = 8
+_MOVES = frozenset({Code.BELOW_START, Code.DIVERGED, Code.DAMAGED})
+"""Answers that send a reader elsewhere."""
+
+
+class Reader:
+    """A position in one partition, and the fetches from it."""
+
+    def __init__(self, world: World, process: str, partition: int) -> None:
+        self.world = world
+        self.process = process
+        self.index = partition
+        self.partition = ""
+        self.topic_id = b""
+        self.offset = 0
+        self.epoch = 0
+
+    def set_topic(self, topic_id: bytes, name: str) -> None:
+        """Go on in the topic, from its start when it is another one of the same name."""
+        if topic_id != self.topic_id:
+            self.topic_id, self.partition = topic_id, f"{name}/{self.index}"
+            self.offset = self.epoch = 0
+
+    async def fetch(self, session: WireSession, bytes_max: int, wait_ms: int) -> Fetched | Failed:
+        """Fetch once and record it; move on, or seek where the answer says so."""
+        asked_at = len(self.world.history)
+        request = Fetch(session.next_id(), self.topic_id, self.index, self.offset, self.epoch, bytes_max, wait_ms)
+        await session.send(request)
+        try:
+            with trio.fail_after(wait_ms / 1000 + PATIENCE_S):
+                reply = await session.receive()
+        except trio.TooSlowError:
+            raise SessionLostError("no answer in time: the broker's machine may be gone without a word") from None
+        if isinstance(reply, Fetched):
+            self._take(session, asked_at, reply)
+        elif isinstance(reply, Failed):
+            self._take_failure(session, asked_at, reply)
+        else:
+            raise SessionLostError(f"a fetch was answered with {reply!r}")
+        return reply
+
+    def _at(self, session: WireSession, asked_at: int) -> dict[str, object]:
+        """What every answer to a fetch is recorded with."""
+        return {
+            "process": self.process,
+            "partition": self.partition,
+            "asked_at": asked_at,
+            "life": session.life,
+            "offset": self.offset,
+            "epoch": self.epoch,
+        }
+
+    def _take(self, session: WireSession, asked_at: int, reply: Fetched) -> None:
+        batches = []
+        position, epoch = self.offset, self.epoch
+        for read in (each for data in reply.batches for each in self._split(data)):
+            skipped = max(0, position - read.base_offset)
+            if skipped < len(read.messages):
+                messages = read.messages[skipped:]
+                batches.append(attrs.evolve(read, base_offset=read.base_offset + skipped, messages=messages))
+                position, epoch = read.base_offset + len(read.messages), read.epoch
+        if not batches and reply.next_offset == self.offset and self.process != DRAIN:
+            return  # a long poll that ended: nothing was seen
+        self.world.note(
+            histories.Fetched,
+            **self._at(session, asked_at),
+            next_offset=reply.next_offset,
+            start_offset=reply.start_offset,
+            committed_offset=reply.committed_offset,
+            batches=tuple(batches),
+        )
+        self.offset, self.epoch = max(position, reply.next_offset), epoch
+
+    def _split(self, data: Buffer) -> list[ReadBatch]:
+        view = memoryview(data)
+        found = []
+        try:
+            while len(view) >= HEADER_BYTES:
+                header = unpack_header(view)
+                if not header.is_control:
+                    decoded = decode_batch(view[: header.size], LIMITS)
+                    messages = tuple(map(digest_of, decoded.keys or [None] * header.count, decoded.values))
+                    found.append(ReadBatch(base_offset=header.base_offset, epoch=header.epoch, messages=messages))
+                view = view[header.size :]
+        except MqcoreError as error:
+            question = f"{self.process} checks what it was served from offset {self.offset} of {self.partition}"
+            self.world.probe("G12", question, False, str(error))
+        return found
+
+    def _take_failure(self, session: WireSession, asked_at: int, reply: Failed) -> None:
+        name = {Code.BELOW_START: "start_offset"}.get(Code(reply.code), "offset")
+        point = int(str(reply.facts.get(name, -1))) if reply.code in _MOVES else -1
+        until = int(str(reply.facts.get("next_offset", -1)))
+        code = code_name(reply.code)
+        self.world.note(FetchFailed, **self._at(session, asked_at), code=code, point=point, until=until)
+        if reply.code in _MOVES:
+            self._go_to(until if reply.code == Code.DAMAGED else point, 0, code)
+
+    async def seek(self, session: WireSession, topic: str, to: str) -> None:
+        """Go on from ``start``, ``end`` or an offset, because the plan says so."""
+        offset, epoch = 0 if to in ("start", "end") else int(to), 0
+        if to == "end":
+            found = await session.call("offsets.lookup", {"topic": topic, "partition": self.index, "at": "end"})
+            offset, epoch = int(str(found["offset"])), int(str(found["epoch"]))
+        self._go_to(offset, epoch, "asked")
+
+    def _go_to(self, offset: int, epoch: int, why: str) -> None:
+        self.offset, self.epoch = offset, epoch
+        self.world.note(Seeked, process=self.process, partition=self.partition, offset=offset, why=why)
+
+
+class Stays:
+    """How long a consumer stays each time, until it has come and gone often enough."""
+
+    def __init__(self, plan: ConsumerPlan) -> None:
+        self._seconds = plan.stays_us / 1e6
+        self._left = STAYS_MAX if plan.stays_us else 0
+
+    def next_s(self) -> float:
+        """Return the seconds of the next stay; infinity when it is the last one."""
+        if not self._left:
+            return math.inf
+        self._left -= 1
+        return self._seconds
+
+
+class WireConsumer:
+    """One consumer of the plan: reads until the drain begins, comes, goes and seeks as the plan says."""
+
+    def __init__(self, world: World, plan: ConsumerPlan, topic: str = TOPIC) -> None:
+        self.world = world
+        self.plan = plan
+        self.topic = topic
+        self._reader = Reader(world, plan.name, plan.partition)
+        self._seeks = sorted(plan.seeks, key=lambda seek: seek.after)
+        self._answers = 0
+        self._stays = Stays(plan)
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """The offset that it reads next in its partition."""
+        return {self.plan.partition: self._reader.offset}
+
+    async def run(self) -> None:
+        """Read until cancelled, over as many sessions as it takes."""
+        with self.world.host(self.plan.name):
+            await trio.sleep(self.plan.begins_us / 1e6)
+            backoff = Backoff()
+            while True:
+                has_left = False
+                try:
+                    async with connect(self.world) as session:
+                        backoff.reset()
+                        self._reader.set_topic(*await session.resolve(self.topic))
+                        with trio.move_on_after(self._stays.next_s()) as stay:
+                            await self._read(session)
+                        has_left = stay.cancelled_caught
+                except (SessionLostError, CallFailedError):
+                    pass
+                if has_left:
+                    await trio.sleep(self.plan.away_us / 1e6)
+                else:
+                    await backoff.pause()
+
+    async def _read(self, session: WireSession) -> None:
+        while True:
+            if self._seeks and self._answers >= self._seeks[0].after:
+                await self._reader.seek(session, self.topic, self._seeks[0].to)
+                del self._seeks[0]
+            before = self._reader.offset
+            reply = await self._reader.fetch(session, self.plan.bytes_max, WAIT_MS)
+            self._answers += self._reader.offset > before
+            if isinstance(reply, Failed) and reply.code not in _MOVES:
+                await trio.sleep(REFUSED_S)
+                if reply.code == Code.UNKNOWN_TOPIC:
+                    return
+            if self.plan.pause_us:
+                await trio.sleep(self.plan.pause_us / 1e6)

@@ -1,0 +1,160 @@
+"""Consumers of ``mqcore.client`` under test: every batch or message that they give, every gap that they report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from mqcore import client as library
+from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
+from mqcore_conformance.clients._consumer import Stays
+from mqcore_conformance.clients._library import GONE, connected
+from mqcore_conformance.clients._session import Backoff
+from mqcore_conformance.clients._watched_transport import Watcher, watched
+from mqcore_conformance.histories import Fetched, FetchFailed, ReadBatch, Seeked, digest_of
+from mqcore_conformance.plans import TOPIC, ConsumerPlan
+from mqcore_conformance.world import World
+
+__all__ = ["LibraryConsumer"]
+
+WAIT_MS = 2_000
+
+
+class LibraryConsumer:
+    """One consumer of the plan. The same face as ``WireConsumer``."""
+
+    def __init__(self, world: World, plan: ConsumerPlan, topic: str = TOPIC) -> None:
+        self.world = world
+        self.plan = plan
+        self.topic = topic
+        self._topic_id = ""
+        self._positions: dict[int, tuple[int, int]] = {}
+        """Where it goes on when it comes back."""
+        self._seeks = sorted(plan.seeks, key=lambda seek: seek.after)
+        self._answers = 0
+        self._stays = Stays(plan)
+        self._names: dict[int, str] = {}
+        self._watcher: Watcher | None = None
+        self._consumer: library.Consumer | None = None
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """The offset that it reads next in each of its partitions."""
+        known = self._positions if self._consumer is None else self._consumer.positions
+        return {partition: offset for partition, (offset, _) in known.items()}
+
+    async def run(self) -> None:
+        """Read until cancelled, over as many clients as it takes."""
+        with self.world.host(self.plan.name), watched(self.world) as self._watcher:
+            await trio.sleep(self.plan.begins_us / 1e6)
+            backoff = Backoff()
+            while True:
+                with trio.move_on_after(self._stays.next_s()) as stay:
+                    try:
+                        async with connected(self.world, self._watcher, self.plan.name) as client:
+                            await self._use(client)
+                    except GONE:
+                        pass
+                if stay.cancelled_caught:
+                    await trio.sleep(self.plan.away_us / 1e6)
+                else:
+                    await backoff.pause()
+
+    async def _use(self, client: library.Client) -> None:
+        found = await client.admin.resolve_topic(self.topic)
+        if found["id"] != self._topic_id:
+            self._topic_id = found["id"]
+            self._positions = {}
+        name = self.world.name_topic(self._topic_id, self.topic)
+        self._names = {number: f"{name}/{number}" for number in range(found["partitions"])}
+        partitions = None if self.plan.every else [self.plan.partition]
+        start: Any = self._positions or "start"
+        options: dict[str, Any] = {"fetch_bytes": self.plan.bytes_max, "wait_ms": WAIT_MS}
+        async with client.consumer(self.topic, partitions, start, **options) as consumer:
+            if (await client.admin.resolve_topic(self.topic))["id"] != self._topic_id:
+                return  # nobody knows which of the two it reads
+            self._consumer = consumer
+            try:
+                await self._read(consumer)
+            finally:
+                self._positions = consumer.positions
+                self._consumer = None
+
+    async def _read(self, consumer: library.Consumer) -> None:
+        while True:
+            if self._seeks and self._answers >= self._seeks[0].after:
+                await self._seek(consumer, self._seeks.pop(0).to)
+            before = consumer.positions
+            try:
+                if self.plan.singly:
+                    message = await anext(consumer)
+                    digest = digest_of(message.key, message.value)
+                    self._take(before, message.partition, message.offset, message.epoch, (digest,))
+                else:
+                    batch = await consumer.next_batch()
+                    keys = batch.keys or [None] * len(batch)
+                    digests = tuple(map(digest_of, keys, batch.values))
+                    self._take(before, batch.partition, batch.offset, batch.epoch, digests)
+            except MessagesMissingError as error:
+                code = "below-start" if error.reason == "retention" else "diverged"
+                self._missed(before, error.partition, code, error.position, -1, error.position)
+            except BatchUndecodableError as error:
+                self._undecodable(error)
+                self._missed(
+                    before, error.partition, "damaged", error.first_offset, error.next_offset, error.next_offset
+                )
+            except RejectedError:
+                return
+            if self.plan.pause_us:
+                await trio.sleep(self.plan.pause_us / 1e6)
+
+    async def _seek(self, consumer: library.Consumer, to: str) -> None:
+        try:
+            await consumer.seek(int(to) if to.isdigit() else to)
+        finally:
+            for partition, (offset, _) in consumer.positions.items():
+                self._seeked(partition, offset, "asked")
+
+    # ---- the record ------------------------------------------------------------------------------------------
+
+    def _at(self, before: dict[int, tuple[int, int]], partition: int) -> dict[str, object]:
+        """What every answer is recorded with. The client asks ahead: certainly not before its stream was opened."""
+        assert self._watcher is not None
+        return {
+            "process": self.plan.name,
+            "partition": self._names[partition],
+            "asked_at": self._watcher.side.opened_at,
+            "life": self._watcher.side.life,
+            "offset": before[partition][0],
+            "epoch": before[partition][1],
+        }
+
+    def _take(
+        self, before: dict[int, tuple[int, int]], partition: int, offset: int, epoch: int, messages: tuple[str, ...]
+    ) -> None:
+        self._answers += 1
+        end = offset + len(messages)
+        self.world.note(
+            Fetched,
+            **self._at(before, partition),
+            next_offset=end,
+            start_offset=0,
+            committed_offset=end,
+            batches=(ReadBatch(base_offset=offset, epoch=epoch, messages=messages),),
+        )
+
+    def _missed(
+        self, before: dict[int, tuple[int, int]], partition: int, code: str, point: int, until: int, goes_on: int
+    ) -> None:
+        self.world.note(FetchFailed, **self._at(before, partition), code=code, point=point, until=until)
+        self._seeked(partition, goes_on, code)
+
+    def _seeked(self, partition: int, offset: int, why: str) -> None:
+        self.world.note(Seeked, process=self.plan.name, partition=self._names[partition], offset=offset, why=why)
+
+    def _undecodable(self, error: BatchUndecodableError) -> None:
+        """What the broker served cannot be read; what it reported as damaged was not served."""
+        if "damaged on the broker" not in str(error):
+            question = f"{self.plan.name} checks what it was served from offset {error.first_offset}"
+            self.world.probe("G12", question, False, str(error))

@@ -1,0 +1,138 @@
+"""One run of a plan in the world of its tier, and what it leaves behind. Must not know what a run consists of."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from mqcore.abc import Notice
+from mqcore.testing import Call, run_simulation
+from mqcore_conformance.children.tracebacks import remember_tasks
+from mqcore_conformance.histories import Event, history_digest
+from mqcore_conformance.plans import RunPlan
+from mqcore_conformance.play._script import play
+from mqcore_conformance.world import World
+from mqcore_conformance.worlds.model import ModelWorld, Sabotage, StepCounter
+from mqcore_conformance.worlds.processes import ProcessWorld
+
+__all__ = ["RunResult", "run_plan"]
+
+SECONDS_MAX = 3_600.0
+
+
+@attrs.frozen(kw_only=True)
+class RunResult:
+    """What a run left behind. ``error``: why the engine could not finish it; then the history proves nothing."""
+
+    plan: RunPlan
+    history: list[Event] = attrs.field(factory=list)
+    notices: list[Notice] = attrs.field(factory=list)
+    witnesses: Counter[str] = attrs.field(factory=Counter)
+    exits: list[str] = attrs.field(factory=list)
+    events: int = 0
+    real_seconds: float = 0.0
+    virtual_seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Checksum of the history."""
+        return history_digest(self.history)
+
+
+def run_plan(
+    plan: RunPlan,
+    sabotage: Sabotage | None = None,
+    *,
+    watch: Callable[[ModelWorld, Call], None] | None = None,
+    eat_my_data: bool = False,
+) -> RunResult:
+    """Run a plan. In a simulation the same plan gives the same history, in any process; in real time it does not.
+
+    ``watch`` (T0) is called with each call of the file system before healing, in a plan whose faults do not come with
+    calls. ``eat_my_data`` (T1): the brokers' flushes do nothing (see ``why_no_eatmydata``).
+    """
+    worlds: list[World] = []
+    began = time.perf_counter()
+    error = ""
+    try:
+        with _silenced("mqcore.client"):
+            if plan.tier == "T1":
+                _run_in_processes(plan, eat_my_data, worlds)
+            else:
+                _run_simulated(plan, sabotage or Sabotage(), watch, worlds)
+    except trio.TooSlowError as late:
+        error = f"the run was not over after {SECONDS_MAX:.0f} virtual seconds: {late or 'something waits for ever'}"
+    except Exception as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        cause: BaseException = failure
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if cause is not failure:
+            error += f" ({type(cause).__name__}: {cause})"
+    if not worlds:
+        return RunResult(plan=plan, error=error)
+    world = worlds[0]
+    return RunResult(
+        plan=plan,
+        history=world.history,
+        notices=world.notices,
+        witnesses=world.witnesses,
+        exits=world.exits,
+        events=world.event_count,
+        real_seconds=time.perf_counter() - began,
+        virtual_seconds=world.history[-1].time_us / 1e6 if world.history else 0.0,
+        error=error,
+    )
+
+
+def _run_simulated(
+    plan: RunPlan,
+    sabotage: Sabotage,
+    watch: Callable[[ModelWorld, Call], None] | None,
+    worlds: list[World],
+) -> None:
+    steps = StepCounter()
+
+    async def run() -> None:
+        remember_tasks()
+        world = ModelWorld(plan, sabotage, steps)
+        worlds.append(world)
+        if watch is not None:
+            world.disk.on_call = partial(watch, world)
+        with world.network.installed():
+            await play(world)
+
+    with sabotage.installed():
+        run_simulation(run, seed=plan.seed, seconds_max=SECONDS_MAX, instruments=[steps])
+
+
+def _run_in_processes(plan: RunPlan, eat_my_data: bool, worlds: list[World]) -> None:
+    with tempfile.TemporaryDirectory(prefix="mqcore-t1-") as folder:
+
+        async def run() -> None:
+            world = ProcessWorld(plan, Path(folder), eat_my_data=eat_my_data)
+            worlds.append(world)
+            await play(world)
+
+        trio.run(run)
+
+
+@contextlib.contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    """Keep what a logger says from standard error, where it goes if nothing was set up."""
+    logger, handler = logging.getLogger(name), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,215 @@
+"""A storage that reports what it is asked: every append and every flush, as events. It changes nothing.
+
+An ordinary wrapper backend, ``SCHEME://?inner=URL``: the broker cannot tell it from the storage inside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+import attrs
+
+from mqcore.abc import Capabilities, Log, StorageBackend, StorageContext
+from mqcore.batch import HEADER_BYTES, unpack_header
+from mqcore.errors import FlushFailedError
+from mqcore.ports import Buffer
+from mqcore.registry import create_storage
+from mqcore.url import Url
+
+__all__ = ["ObservedStorage", "Observer", "observed_class", "observed_url"]
+
+_PARTITION_LOG = re.compile(r"([0-9a-f]{32})-([0-9]+)\Z")
+
+
+class Observer(Protocol):
+    """Who is told."""
+
+    def appended(
+        self, topic_id: str, index: int, start: int, end: int, base_offset: int, next_offset: int, epoch: int
+    ) -> None:
+        """Batches went to positions ``start`` to ``end`` of the log of one partition."""
+
+    def flushed(
+        self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]]
+    ) -> None:
+        """A flush ended: topic id, partition and durable end of each partition log that it covered.
+
+        ``absent``: the same of appends, by their positions, that are not on the device nevertheless.
+        """
+
+    def is_absent(self, data: bytes) -> bool:
+        """Whether ``data`` is known not to be on the device, although it was written."""
+        ...
+
+
+def observed_url(scheme: str, inner: str) -> str:
+    """Return the URL of the storage ``inner``, observed by who registered ``scheme``."""
+    return str(Url(scheme, "", {"inner": inner}))
+
+
+@attrs.frozen(kw_only=True)
+class ObservedOptions:
+    """``inner``: URL of the storage inside."""
+
+    inner: str
+
+
+class ObservedLog(Log):
+    """A log inside, observed."""
+
+    def __init__(self, inner: Log, observer: Observer) -> None:
+        self.inner = inner
+        self.name = inner.name
+        match = _PARTITION_LOG.match(inner.name)
+        self.partition = (match[1], int(match[2])) if match else None
+        self._observer = observer
+        self._unflushed: deque[tuple[int, bytes]] = deque()
+
+    @property
+    def start(self) -> int:
+        """As inside."""
+        return self.inner.start
+
+    @property
+    def end(self) -> int:
+        """As inside."""
+        return self.inner.end
+
+    @property
+    def durable_end(self) -> int:
+        """As inside."""
+        return self.inner.durable_end
+
+    @property
+    def may_be_stale(self) -> bool:
+        """As inside."""
+        return self.inner.may_be_stale
+
+    async def append(self, chunks: Sequence[Buffer]) -> int:
+        """Append inside; tell which batches when it is done."""
+        facts = self._describe(chunks) if self.partition is not None else None
+        position = await self.inner.append(chunks)
+        if facts is not None and self.partition is not None:
+            self._unflushed.append((position, b"".join(chunks)))
+            size, base_offset, next_offset, epoch = facts
+            self._observer.appended(*self.partition, position, position + size, base_offset, next_offset, epoch)
+        return position
+
+    def absent(self, durable_end: int) -> list[tuple[str, int, int]]:
+        """Appends below ``durable_end``, flushed for the first time, that the device does not have."""
+        found = []
+        while self._unflushed and self._unflushed[0][0] < durable_end:
+            position, data = self._unflushed.popleft()
+            if self.partition is not None and self._observer.is_absent(data):
+                found.append((*self.partition, position))
+        return found
+
+    def _describe(self, chunks: Sequence[Buffer]) -> tuple[int, int, int, int] | None:
+        """Size, first and next offset and epoch of the batches in ``chunks``; None when they are no batches."""
+        data = memoryview(b"".join(chunks))
+        position, base_offset, next_offset, epoch = 0, -1, -1, 0
+        while position + HEADER_BYTES <= len(data):
+            header = unpack_header(data[position:])
+            if base_offset < 0:
+                base_offset = header.base_offset
+            next_offset = header.base_offset + header.count
+            epoch = header.epoch
+            position += header.size
+        return (len(data), base_offset, next_offset, epoch) if position == len(data) and position else None
+
+    async def read(self, position: int, size: int) -> memoryview:
+        """As inside."""
+        return await self.inner.read(position, size)
+
+    async def truncate(self, position: int) -> None:
+        """As inside."""
+        await self.inner.truncate(position)
+        while self._unflushed and self._unflushed[-1][0] >= position:
+            self._unflushed.pop()
+
+    async def trim(self, position: int) -> int:
+        """As inside."""
+        return await self.inner.trim(position)
+
+    async def aclose(self) -> None:
+        """As inside."""
+        await self.inner.aclose()
+
+    async def wait_growth(self, position: int) -> None:
+        """As inside."""
+        await self.inner.wait_growth(position)
+
+
+class ObservedStorage(StorageBackend):
+    """See the module. ``observer`` is set by ``observed_class``."""
+
+    options_class: ClassVar[type[Any]] = ObservedOptions
+    observer: ClassVar[Observer]
+    wrap: ClassVar[Callable[[StorageBackend], StorageBackend]]
+
+    def __init__(self, url: Url, options: ObservedOptions, context: StorageContext) -> None:
+        super().__init__(url, options, context)
+        self.inner = type(self).wrap(create_storage(options.inner, context))
+        self._logs: dict[str, ObservedLog] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As inside."""
+        return self.inner.capabilities
+
+    async def open(self) -> None:
+        """As inside."""
+        await self.inner.open()
+
+    async def aclose(self) -> None:
+        """As inside."""
+        await self.inner.aclose()
+
+    async def list_logs(self) -> list[str]:
+        """As inside."""
+        return await self.inner.list_logs()
+
+    async def open_log(self, name: str) -> Log:
+        """As inside; the same object for the same log."""
+        log = await self.inner.open_log(name)
+        known = self._logs.get(name)
+        if known is None or known.inner is not log:
+            known = self._logs[name] = ObservedLog(log, self.observer)
+        return known
+
+    async def delete_log(self, name: str) -> None:
+        """As inside."""
+        self._logs.pop(name, None)
+        await self.inner.delete_log(name)
+
+    async def flush(self, logs: Sequence[Log]) -> list[int]:
+        """Flush inside; tell what became of it."""
+        observed = [log for log in logs if isinstance(log, ObservedLog)]
+        try:
+            ends = await self.inner.flush([log.inner for log in observed])
+        except FlushFailedError as error:
+            covered = [log for log in self._logs.values() if log.name in error.logs]
+            self._tell(covered, [log.inner.durable_end for log in covered], failed=True)
+            raise
+        self._tell(observed, ends, failed=False)
+        return ends
+
+    def _tell(self, logs: Sequence[ObservedLog], ends: Sequence[int], *, failed: bool) -> None:
+        covered = [(log, log.partition, end) for log, end in zip(logs, ends, strict=True) if log.partition is not None]
+        absent = [] if failed else [each for log, _, end in covered for each in log.absent(end)]
+        if covered:
+            self.observer.flushed([(*partition, end) for _, partition, end in covered], failed, absent)
+
+    def facts(self) -> dict[str, object]:
+        """As inside."""
+        return self.inner.facts()
+
+
+def observed_class(
+    observer: Observer, wrap: Callable[[StorageBackend], StorageBackend] = lambda backend: backend
+) -> type[ObservedStorage]:
+    """Return the backend class that tells ``observer``; ``wrap`` may put a saboteur between it and the storage."""
+    return type("ObservedStorage", (ObservedStorage,), {"observer": observer, "wrap": staticmethod(wrap)})

@@ -1,0 +1,38 @@
+"""Which cells of T1 make sense here, and why the others do not. Asks the machine where it has to."""
+
+from __future__ import annotations
+
+import tempfile
+
+from mqcore.abc import Capabilities
+from mqcore.guarantees import Level
+from mqcore_conformance.broker_process.pages import why_no_dirty_pages
+from mqcore_conformance.worlds.processes._addresses import why_no_address
+
+__all__ = ["why_not_in_processes"]
+
+DISK_FAMILIES = frozenset({"kill-at-call", "power-cut", "full", "flush-error"})
+PORT_FAMILIES = DISK_FAMILIES - {"power-cut"}
+
+
+def why_not_in_processes(transport: str, flush: str, family: str, capabilities: Capabilities) -> str:
+    """Why a storage of ``capabilities`` is not run in this cell; empty when it is.
+
+    A storage with I/O of its own has no port in which a fault could be injected. Its power cuts lose what the kernel
+    was never asked to write to the disk: less than those of a storage on the ports, and never too much.
+    """
+    if capabilities.append_level is Level.NONE:
+        return "it keeps nothing, so that no fault can take anything"
+    if capabilities.flush_level < Level.DISK:
+        if flush != "none":
+            return f"refused at composition: a flush reaches {capabilities.flush_level.label} (probed by G18)"
+        if family in DISK_FAMILIES:
+            return "it has no disk"
+    if family == "flush-error" and flush == "none":
+        return "nothing is flushed under this policy"
+    if family in PORT_FAMILIES and not capabilities.simulable:
+        return "own I/O: it does not go through the ports, where this fault is injected"
+    why = why_no_address(transport)
+    if not why and family == "power-cut":
+        why = why_no_dirty_pages(tempfile.gettempdir())
+    return why

@@ -1,12 +1,14 @@
-"""The client: producers, consumers and administration over one connection. Reached as ``mqcore.connect``."""
+"""The client: producers, consumers, administration; one connection to each server. Reached as ``mqcore.connect``."""
 
 from mqcore.client._admin import Admin
 from mqcore.client._client import Client, connect
-from mqcore.client._consumer import ConsumedBatch, Consumer, Message
+from mqcore.client._consumed import ConsumedBatch, Message
+from mqcore.client._consumer import Consumer
+from mqcore.client._delivery import Delivery
 from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptions
-from mqcore.client._partition_queue import Loss
-from mqcore.client._pending_batch import Receipt
-from mqcore.client._producer import Delivery, Producer
+from mqcore.client._producer import Producer
+from mqcore.client._producer_state import Loss
+from mqcore.client._receipt import Receipt
 
 __all__ = [
     "Admin",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from mqcore.client._session import Session
+from mqcore.client._router import Router
 
 __all__ = ["Admin"]
 
@@ -19,15 +19,15 @@ class Admin:
     when the connection broke before the answer. If cancelled, the request may have been carried out.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, router: Router) -> None:
+        self._router = router
 
     async def create_topic(
         self, name: str, partitions: int = 1, config: Mapping[str, object] | None = None
     ) -> dict[str, Any]:
         """Create a topic and return it; ``config`` as in docs/composing.md (``flush``, ``visible``, ...)."""
         arguments: dict[str, object] = {"name": name, "partitions": partitions, "config": dict(config or {})}
-        return await self._ask("topic.create", arguments, is_repeatable=False)
+        return await self._request("topic.create", arguments, is_repeatable=False)
 
     async def alter_topic(
         self, name: str, partitions: int | None = None, config: Mapping[str, object] | None = None
@@ -36,29 +36,29 @@ class Admin:
         arguments: dict[str, object] = {"name": name, "config": dict(config or {})}
         if partitions is not None:
             arguments["partitions"] = partitions
-        return await self._ask("topic.alter", arguments, is_repeatable=True)
+        return await self._request("topic.alter", arguments, is_repeatable=True)
 
     async def delete_topic(self, name: str) -> dict[str, Any]:
         """Delete a topic with all its messages; return its name and id."""
-        return await self._ask("topic.delete", {"name": name}, is_repeatable=False)
+        return await self._request("topic.delete", {"name": name}, is_repeatable=False)
 
     async def list_topics(self) -> list[dict[str, Any]]:
         """Return every topic: name, id, number of partitions."""
         topics: list[dict[str, Any]] = []
         while True:
             arguments = {"after": topics[-1]["name"]} if topics else {}
-            page = await self._session.call("topic.list", arguments, is_repeatable=True)
+            page = await self._router.call("topic.list", arguments, is_repeatable=True)
             if not page:
                 return topics
             topics += page
 
     async def describe_topic(self, name: str) -> dict[str, Any]:
         """Return a topic with its configuration and, for each partition, its offsets and size."""
-        topic = await self._ask("topic.describe", {"name": name}, is_repeatable=True)
+        topic = await self._request("topic.describe", {"name": name}, is_repeatable=True)
         logs = topic["logs"]
         while logs and logs[-1]["partition"] + 1 < topic["partitions"]:
             arguments = {"name": name, "after": logs[-1]["partition"]}
-            page = (await self._ask("topic.describe", arguments, is_repeatable=True))["logs"]
+            page = (await self._request("topic.describe", arguments, is_repeatable=True))["logs"]
             if not page:
                 break
             logs += page
@@ -66,7 +66,7 @@ class Admin:
 
     async def resolve_topic(self, name: str) -> dict[str, Any]:
         """Return a topic's id, partitions and configuration; its logs are not opened for it."""
-        return await self._ask("topic.resolve", {"name": name}, is_repeatable=True)
+        return await self._request("topic.resolve", {"name": name}, is_repeatable=True)
 
     async def look_up_offset(self, topic: str, partition: int, at: str | int | datetime) -> tuple[int, int]:
         """Return the position (offset, epoch) at ``"start"``, at ``"end"`` or at a time.
@@ -76,20 +76,20 @@ class Admin:
         """
         moment = time_ms(at) if isinstance(at, datetime) else at
         arguments: dict[str, object] = {"topic": topic, "partition": partition, "at": moment}
-        result = await self._ask("offsets.lookup", arguments, is_repeatable=True)
+        result = await self._request("offsets.lookup", arguments, is_repeatable=True)
         return int(result["offset"]), int(result["epoch"])
 
     async def status(self) -> dict[str, Any]:
         """Return facts of the running broker."""
-        return await self._ask("broker.status", {}, is_repeatable=True)
+        return await self._request("broker.status", {}, is_repeatable=True)
 
     async def operate(self, part: str, operation: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Ask a part of the running broker for one of its own operations and return what it answers."""
         request: dict[str, object] = {"part": part, "operation": operation, "arguments": dict(arguments or {})}
-        return await self._session.call("operate", request, is_repeatable=False)
+        return await self._router.call("operate", request, is_repeatable=False)
 
-    async def _ask(self, operation: str, arguments: dict[str, object], *, is_repeatable: bool) -> dict[str, Any]:
-        result = await self._session.call(operation, arguments, is_repeatable=is_repeatable)
+    async def _request(self, operation: str, arguments: dict[str, object], *, is_repeatable: bool) -> dict[str, Any]:
+        result = await self._router.call(operation, arguments, is_repeatable=is_repeatable)
         return dict(result)
 
 

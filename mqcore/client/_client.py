@@ -7,17 +7,19 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
-import attrs
 import trio
 
-from mqcore.client._accumulator import check_partition
 from mqcore.client._admin import Admin
+from mqcore.client._backoff import Backoff
 from mqcore.client._consumer import Consumer
+from mqcore.client._context import ClientContext
+from mqcore.client._message_checks import check_partition
 from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptions
 from mqcore.client._producer import Producer
-from mqcore.client._session import Session
+from mqcore.client._router import Router
 from mqcore.errors import ConfigurationError
 from mqcore.limits import Limits
 from mqcore.ports import Ports
@@ -26,8 +28,8 @@ from mqcore.registry import create_transport, find_codec, structure_options
 __all__ = ["Client", "connect"]
 
 
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _wall_ns(ports: Ports) -> int:
+    return ports.clock.wall_ms() * 1_000_000
 
 
 @asynccontextmanager
@@ -43,18 +45,20 @@ async def connect(
     """
     if not urls:
         raise ConfigurationError("connect: give the URL of at least one server, such as tcp://127.0.0.1:7400")
-    session = Session(
-        [create_transport(url) for url in urls],
-        structure_options(ClientOptions, options, "connect"),
-        limits or Limits(),
-        random.SystemRandom() if ports is None else ports.random,
-        _wall_ms if ports is None else ports.clock.wall_ms,
+    settings = structure_options(ClientOptions, options, "connect")
+    context = ClientContext(
+        options=settings,
+        limits=limits or Limits(),
+        random=random.SystemRandom() if ports is None else ports.random,
+        wall_ns=time.time_ns if ports is None else partial(_wall_ns, ports),
+        backoff=Backoff(settings.retry_ms_min, settings.retry_ms_max),
     )
+    router = Router([create_transport(url) for url in urls], context)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(session.run)
-            yield Client(session)
+            await nursery.start(router.run)
+            yield Client(router)
         except (trio.Cancelled, BaseExceptionGroup):
             raise
         except BaseException as error:
@@ -69,14 +73,14 @@ async def connect(
 class Client:
     """A connection to a broker. ``admin`` asks for everything that is not about messages."""
 
-    def __init__(self, session: Session) -> None:
-        self.admin = Admin(session)
-        self._session = session
+    def __init__(self, router: Router) -> None:
+        self.admin = Admin(router)
+        self._router = router
 
     @property
     def node(self) -> str | None:
         """Name of the broker's node; None while the connection is being made again."""
-        stream = self._session.stream
+        stream = self._router.home.stream
         return None if stream is None else stream.welcome.node_name
 
     @asynccontextmanager
@@ -89,10 +93,9 @@ class Client:
         settings = structure_options(ProducerOptions, options, "producer")
         codec = None if settings.codec == "none" else find_codec(settings.codec)
         found = await self.admin.resolve_topic(topic)
-        taken = (await self._session.connected()).welcome.batch_bytes_max
-        settings = attrs.evolve(settings, batch_bytes=min(settings.batch_bytes, taken // 2))
+        stream = await self._router.home.ready()
         async with Producer(
-            self._session, topic, bytes.fromhex(found["id"]), int(found["partitions"]), settings, codec
+            self._router, topic, bytes.fromhex(found["id"]), int(found["partitions"]), settings, stream.limits, codec
         ) as producer:
             yield producer
 
@@ -104,7 +107,7 @@ class Client:
         start: Literal["start", "end"] | int | datetime | dict[int, tuple[int, int]] = "end",
         **options: Any,
     ) -> AsyncIterator[Consumer]:
-        """A consumer of ``topic`` (of all its partitions unless some are named), for the length of the block.
+        """A consumer of ``topic``, for the length of the block: of the ``partitions`` named, or of all, later ones too.
 
         ``start``: ``"start"``, ``"end"``, an offset, a time (``datetime`` with a zone), or positions (offset, epoch) by
         partition, as ``Consumer.positions`` gave them; epoch 0 if unknown. ``options`` are those of
@@ -116,7 +119,9 @@ class Client:
         numbers = list(range(count)) if partitions is None else partitions
         for number in numbers:
             check_partition(topic, number, count)
-        consumer = Consumer(self._session, topic, bytes.fromhex(found["id"]), numbers, settings)
+        consumer = Consumer(
+            self._router, topic, bytes.fromhex(found["id"]), numbers, settings, is_whole=partitions is None
+        )
         try:
             await consumer.seek(start)
             yield consumer

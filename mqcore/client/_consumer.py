@@ -1,4 +1,4 @@
-"""The consumer: reads partitions through a stream of its own, in the reader's own task.
+"""The consumer: reads partitions, from whichever servers own them, in the reader's own task.
 
 There is no task in between: what the reader has not taken waits in the socket and holds the broker up (G20). The next
 request goes out before a batch is split, so that the broker reads ahead meanwhile.
@@ -6,133 +6,29 @@ request goes out before a batch is split, so that the broker reads ahead meanwhi
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
-from itertools import count, repeat
-from typing import NamedTuple, Self
+from typing import Self
 
 import trio
 
-from mqcore.batch import ATTRIBUTE_TIMESTAMPS, HeaderPairs, decode_batch
+from mqcore.batch import ATTRIBUTE_TIMESTAMPS, decode_batch
 from mqcore.client._admin import time_ms
-from mqcore.client._fetch_plan import Chunk, FetchPlan
+from mqcore.client._consumed import ConsumedBatch, Message
+from mqcore.client._fetch_plan import FETCH_BYTES_MIN, PARTITIONS_MAX, Chunk, Cursor, FetchPlan
 from mqcore.client._options import ConsumerOptions
+from mqcore.client._reader import Reader
+from mqcore.client._router import Router
 from mqcore.client._session import Session
-from mqcore.client._stream import RequestStream
-from mqcore.errors import (
-    BrokenLinkError,
-    ConfigurationError,
-    CorruptionError,
-    PluginError,
-    RejectedError,
-    RemoteProtocolError,
-    TransportError,
-)
-from mqcore.protocol import Failed, Fetched
+from mqcore.errors import ConfigurationError, CorruptionError, PluginError, RejectedError
+from mqcore.nurseries import one_error
+from mqcore.protocol import Call, Result
+from mqcore.protocol import Message as WireMessage
 
-__all__ = ["ConsumedBatch", "Consumer", "Message", "Start"]
+__all__ = ["Consumer", "Start"]
 
 Start = str | int | datetime | dict[int, tuple[int, int]]
-
-_log = logging.getLogger("mqcore.client")
-_LINK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, TransportError, RemoteProtocolError)
-
-
-class Message(NamedTuple):
-    """One message as it was read. ``timestamp_ms``: when its producer made it, ms since 1970 UTC."""
-
-    topic: str
-    partition: int
-    offset: int
-    epoch: int
-    value: bytes
-    key: bytes | None
-    headers: HeaderPairs
-    timestamp_ms: int
-
-
-class ConsumedBatch:
-    """Messages of one partition that were stored together: ``values``, and the other columns, one item per message.
-
-    ``keys`` and ``headers`` are None when no message has any. ``offset`` is that of the first; ``epoch`` that of all.
-    ``appended_ms``: when the broker took it in, ms since 1970 UTC.
-    """
-
-    __slots__ = (
-        "_timestamps_ms",
-        "appended_ms",
-        "created_ms",
-        "epoch",
-        "headers",
-        "keys",
-        "offset",
-        "partition",
-        "topic",
-        "values",
-    )
-
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        offset: int,
-        epoch: int,
-        values: list[bytes],
-        keys: list[bytes | None] | None,
-        headers: list[HeaderPairs] | None,
-        timestamps_ms: list[int] | None,
-        created_ms: int,
-        appended_ms: int,
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.offset = offset
-        self.epoch = epoch
-        self.values = values
-        self.keys = keys
-        self.headers = headers
-        self.created_ms = created_ms
-        self.appended_ms = appended_ms
-        self._timestamps_ms = timestamps_ms
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @property
-    def next_offset(self) -> int:
-        """Offset after the last message."""
-        return self.offset + len(self.values)
-
-    @property
-    def timestamps_ms(self) -> list[int]:
-        """Create time of each message, ms since 1970 UTC."""
-        if self._timestamps_ms is None:
-            self._timestamps_ms = [self.created_ms] * len(self.values)
-        return self._timestamps_ms
-
-    def messages(self) -> Iterator[Message]:
-        """The messages one by one, in order."""
-        return map(
-            Message,
-            repeat(self.topic),
-            repeat(self.partition),
-            count(self.offset),
-            repeat(self.epoch),
-            self.values,
-            repeat(None) if self.keys is None else self.keys,
-            repeat(()) if self.headers is None else self.headers,
-            repeat(self.created_ms) if self._timestamps_ms is None else self._timestamps_ms,
-        )
-
-    def after(self, offset: int) -> ConsumedBatch:
-        """The part from ``offset`` on."""
-        skip = offset - self.offset
-        return ConsumedBatch(
-            self.topic, self.partition, offset, self.epoch, self.values[skip:], self.keys and self.keys[skip:],
-            self.headers and self.headers[skip:], self._timestamps_ms and self._timestamps_ms[skip:],
-            self.created_ms, self.appended_ms,
-        )  # fmt: skip
 
 
 class Consumer:
@@ -141,29 +37,44 @@ class Consumer:
     ``async for message in consumer`` or ``async for batch in consumer.batches()``: both never end by themselves, follow
     the log and reconnect. Within a partition the order is the log's. A batch that cannot be read raises one
     ``BatchUndecodableError`` that names its offsets, messages that are gone (retention, a permitted loss) one
-    ``MessagesMissingError``; iterating again goes on past it.
+    ``MessagesMissingError``; iterating again goes on past it. A consumer of a whole topic reads partitions that are
+    added to it too, from their start.
     """
 
     def __init__(
-        self, session: Session, topic: str, topic_id: bytes, partitions: Sequence[int], options: ConsumerOptions
+        self,
+        router: Router,
+        topic: str,
+        topic_id: bytes,
+        partitions: Sequence[int],
+        options: ConsumerOptions,
+        *,
+        is_whole: bool,
     ) -> None:
         if not partitions or len(set(partitions)) != len(partitions):
             raise ConfigurationError(f"topic {topic!r}: name each partition to read once, at least one")
         self.topic = topic
-        self._session = session
+        self._router = router
+        self._topic_id = topic_id
         self._options = options
-        self._plan = FetchPlan(topic, topic_id, list(partitions), options)
-        self._stream: RequestStream | None = None
+        self._cursors = {partition: Cursor(partition) for partition in partitions}
+        self._readers: list[Reader] = []
+        self._reader_of: dict[int, Reader] = {}
+        self._is_whole = is_whole
+        self._look_at = trio.current_time() + options.refresh_ms / 1000
+        self._waiting: trio.CancelScope | None = None
         self._batch: ConsumedBatch | None = None
         self._messages: Iterator[Message] = iter(())
         self._next_offset = 0
-        self._attempt = 0
         self._is_closed = False
+        for cursor in self._cursors.values():
+            self._place(cursor, router.owner_of(topic_id, cursor.partition))
+        router.users[self] = None
 
     @property
     def positions(self) -> dict[int, tuple[int, int]]:
         """For each partition the position (offset, epoch) of the next message to deliver; ``seek`` takes it back."""
-        positions = {number: (cursor.offset, cursor.epoch) for number, cursor in self._plan.cursors.items()}
+        positions = {number: (cursor.offset, cursor.epoch) for number, cursor in self._cursors.items()}
         batch = self._batch
         if batch is not None and self._next_offset < batch.next_offset:
             positions[batch.partition] = (self._next_offset, batch.epoch if self._next_offset > batch.offset else 0)
@@ -176,17 +87,17 @@ class Consumer:
         later), or positions (offset, epoch) by partition. Raises ``RejectedError``, ``ConfigurationError``,
         ``NotReachedError``. If cancelled, some partitions may have moved.
         """
-        numbers = list(self._plan.cursors) if partition is None else [partition]
+        numbers = list(self._cursors) if partition is None else [partition]
         if isinstance(to, dict):
             numbers = list(to)
         for number in numbers:
-            if number not in self._plan.cursors:
+            if number not in self._cursors:
                 raise ConfigurationError(f"topic {self.topic!r}: partition {number} is not read by this consumer")
         for number in numbers:
             offset, epoch = to[number] if isinstance(to, dict) else await self._find(to, number)
             if self._batch is not None and self._batch.partition == number:
                 self._forget_batch()
-            self._plan.seek(number, offset, epoch, follows_log_start=to == "start")
+            self._reader_of[number].plan.seek(number, offset, epoch, follows_log_start=to == "start")
         await trio.lowlevel.checkpoint()
 
     async def _find(self, to: str | int | datetime, partition: int) -> tuple[int, int]:
@@ -198,7 +109,7 @@ class Consumer:
             raise ConfigurationError(f'{to!r}: a position is "start", "end", an offset or a datetime')
         at = time_ms(to) if isinstance(to, datetime) else to
         arguments: dict[str, object] = {"topic": self.topic, "partition": partition, "at": at}
-        found = await self._session.call("offsets.lookup", arguments, is_repeatable=True)
+        found = await self._router.call("offsets.lookup", arguments, is_repeatable=True)
         return int(found["offset"]), int(found["epoch"])
 
     # iterating
@@ -238,26 +149,27 @@ class Consumer:
         self._messages = iter(())
 
     async def _receive_batch(self) -> ConsumedBatch:
-        plan = self._plan
         while True:
             if self._is_closed:
                 raise trio.ClosedResourceError("the consumer is closed")
-            while plan.chunks:
-                chunk = plan.chunks.popleft()
-                if chunk.error is None:
-                    batch = self._decode(chunk)
+            for reader in self._readers:
+                plan = reader.plan
+                if plan.chunks:
+                    chunk = plan.chunks.popleft()
+                    if chunk.error is None:
+                        batch = self._decode(plan, chunk)
+                        plan.deliver(chunk)
+                        return batch
                     plan.deliver(chunk)
-                    return batch
-                plan.deliver(chunk)
-                raise chunk.error
+                    raise chunk.error
             await self._receive()
 
-    def _decode(self, chunk: Chunk) -> ConsumedBatch:
+    def _decode(self, plan: FetchPlan, chunk: Chunk) -> ConsumedBatch:
         header, cursor = chunk.header, chunk.cursor
         assert header is not None
         where = f"topic {self.topic!r} partition {cursor.partition} offset {header.base_offset}"
         try:
-            decoded = decode_batch(chunk.data, self._session.limits, where=where)
+            decoded = decode_batch(chunk.data, self._router.context.limits, where=where)
             batch = ConsumedBatch(
                 self.topic,
                 cursor.partition,
@@ -272,73 +184,128 @@ class Consumer:
             )
         except (CorruptionError, RejectedError, PluginError) as error:
             first = max(cursor.offset, header.base_offset)
-            self._plan.deliver(chunk)
-            raise self._plan.undecodable(cursor, first, header.end_offset, error) from error
+            plan.deliver(chunk)
+            raise plan.undecodable(cursor, first, header.end_offset, error) from error
         self._next_offset = batch.offset
         if cursor.offset > batch.offset:
             batch = batch.after(cursor.offset)
             self._next_offset = batch.offset
         return batch
 
-    # the stream
+    # the servers
 
     async def _receive(self) -> None:
-        """Take in one answer, asking first and asking ahead; connects again when the stream broke."""
-        plan = self._plan
-        stream = self._stream
+        """Take in an answer of any of the servers, or note that something changed that is worth another look."""
+        await self._arrange()
         try:
-            if stream is None:
-                stream = self._stream = await self._session.open_stream()
-            await self._ask(stream)
-            with trio.move_on_after((self._options.wait_ms + self._session.options.request_timeout_ms) / 1000):
-                message = await stream.receive_message()
-                if message is None:
-                    raise BrokenLinkError("the server closed the connection")
-                self._attempt = 0
-                if isinstance(message, Fetched):
-                    plan.fetched(message)
-                elif isinstance(message, Failed):
-                    plan.failed(message)
-                if plan.chunks:
-                    await self._ask(stream)
-                return
-            raise BrokenLinkError("the server has been silent for too long")
-        except _LINK_ERRORS as error:
-            await self._broken(error)
+            with trio.CancelScope() as self._waiting:
+                if len(self._readers) > 1:
+                    await self._receive_from_any()
+                elif self._readers[0].is_connected:
+                    await self._readers[0].receive()
+                else:
+                    await self._readers[0].connect()
+        finally:
+            self._waiting = None
 
-    async def _ask(self, stream: RequestStream) -> None:
-        plan = self._plan
-        if plan.is_stale:
-            raise BrokenLinkError("too many answers on their way that nobody wants any more")
-        if plan.must_pause:
-            plan.must_pause = False
-            await self._pause()
-        while stream.may_send(64) and (fetch := plan.next_fetch(stream.next_id())) is not None:
-            stream.ask(fetch)
-        if stream.has_unsent:
-            await stream.flush()
+    async def _receive_from_any(self) -> None:
+        """The first reader that has something ends the waiting of the others, which lose nothing by it.
 
-    async def _broken(self, error: Exception) -> None:
-        stream, self._stream = self._stream, None
-        if self._is_closed:
+        Connecting is not ended by it, and goes on beside: else it would never come to its end beside a busy reader.
+        """
+        with one_error():
+            async with trio.open_nursery() as nursery:
+                for reader in self._readers:
+                    if reader.is_connected:
+                        nursery.start_soon(self._receive_from, reader, nursery.cancel_scope)
+                    elif not reader.is_connecting:
+                        self._router.start_soon(self._connect, reader)
+                await trio.sleep_forever()
+
+    async def _receive_from(self, reader: Reader, others: trio.CancelScope) -> None:
+        await reader.receive()
+        others.cancel()
+
+    async def _connect(self, reader: Reader) -> None:
+        await reader.connect()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Have the task that waits look at all readers again: receiving loses nothing by being cancelled."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _arrange(self) -> None:
+        """Read each partition where it is owned now."""
+        home = self._router.home
+        for reader in list(self._readers):
+            plan = reader.plan
+            moved, plan.moved = plan.moved, []
+            for partition, facts in moved:
+                target = self._router.redirect(self._topic_id, partition, facts)
+                if target is reader.session:
+                    plan.must_pause = True  # no better place is known: asked again later
+                elif partition in plan.cursors:
+                    self._place(plan.remove(partition), target)
+            if reader.session.is_closed:
+                if home.is_closed:
+                    raise trio.ClosedResourceError("the client is closed")
+                for partition in list(plan.cursors):
+                    self._place(plan.remove(partition), self._router.owner_of(self._topic_id, partition))
+            if not plan.cursors:
+                self._readers.remove(reader)
+                await reader.aclose()
+
+    def _place(self, cursor: Cursor, session: Session) -> None:
+        """Read a partition at ``session``, with others of that server over one stream as far as it takes them."""
+        for reader in self._readers:
+            if reader.session is session and len(reader.plan.cursors) < PARTITIONS_MAX:
+                break
+        else:
+            share = max(self._options.prefetch_bytes // len(self._cursors), FETCH_BYTES_MIN)
+            plan = FetchPlan(self.topic, self._topic_id, min(self._options.fetch_bytes, share), self._options.wait_ms)
+            reader = Reader(session, plan, self._router.context, self._options.wait_ms)
+            self._readers.append(reader)
+        reader.plan.add(cursor)
+        self._reader_of[cursor.partition] = reader
+
+    # what the router asks
+
+    def move(self, source: Session, target: Session) -> None:
+        """Nothing to do at once: a reader whose session is closed moves before it receives again."""
+
+    def expire(self, now: float) -> float:
+        """Ask now and then whether the topic has more partitions; return when to be asked again."""
+        if not self._is_whole:
+            return math.inf
+        if now >= self._look_at:
+            self._look_at = now + self._options.refresh_ms / 1000
+            stream = self._router.home.stream
+            if stream is not None and stream.may_send(len(self.topic) + 64):
+                stream.request(Call(stream.next_id(), "topic.resolve", {"name": self.topic}), self._on_resolved)
+        return self._look_at
+
+    def _on_resolved(self, reply: WireMessage | None) -> None:
+        if not isinstance(reply, Result) or not isinstance(reply.value, dict) or self._is_closed:
             return
-        self._plan.broken()
-        _log.info("consumer of topic %r: %s; connecting again", self.topic, error)
-        if stream is not None:
-            await stream.aclose()
-        await self._pause()
+        if reply.value.get("id") != self._topic_id.hex():
+            return  # another topic of that name: requests for this one are answered that it is gone
+        for partition in range(len(self._cursors), int(reply.value["partitions"])):
+            cursor = self._cursors[partition] = Cursor(partition)
+            cursor.place(0, 0, follows_log_start=True)
+            self._place(cursor, self._router.owner_of(self._topic_id, partition))
+            self._look_again()
 
-    async def _pause(self) -> None:
-        self._attempt += 1
-        await trio.sleep(self._session.backoff.pause(self._attempt, self._session.random))
+    def close(self, why: str) -> None:
+        """Nothing to do at once: the consumer's block closes it."""
 
     async def aclose(self) -> None:
-        """Close the consumer's stream, even if this is cancelled. Idempotent."""
+        """Close the consumer's streams, even if this is cancelled. Idempotent."""
         self._is_closed = True
-        stream, self._stream = self._stream, None
+        self._router.users.pop(self, None)
         self._forget_batch()
-        if stream is not None:
-            await stream.aclose()
+        for reader in self._readers:
+            await reader.aclose()
 
 
 class _Batches:

@@ -7,21 +7,21 @@ passed over in silence: what cannot be delivered becomes an error that names it,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mqcore.batch import BatchHeader, unpack_header
-from mqcore.client._options import ConsumerOptions
 from mqcore.errors import BatchUndecodableError, CorruptionError, MessagesMissingError, MqcoreError
 from mqcore.protocol import Code, Failed, Fetch, Fetched, error_for
 
-__all__ = ["Chunk", "Cursor", "FetchPlan"]
+__all__ = ["FETCH_BYTES_MIN", "PARTITIONS_MAX", "Chunk", "Cursor", "FetchPlan"]
 
-FETCHES_IN_FLIGHT_MAX = 1_000
+PARTITIONS_MAX = 1_000
+"""Partitions of one plan: each has a request that waits at the server, which takes about so many a stream."""
 FETCH_BYTES_MIN = 64 * 1024
-CROWDED_WAIT_MS = 200
-"""How long a fetch waits where there are more partitions than fetches in flight: each has to get its turn."""
 STALE_MAX = 64
+EMPTY_IN_A_ROW_MAX = 2
+"""Answers without a message, for each partition, after which the server is taken to let no request wait."""
 
 _RESUME_FACTS: dict[int, str] = {Code.BELOW_START: "start_offset", Code.DAMAGED: "next_offset"}
 """Name of the fact that says where reading can go on."""
@@ -58,28 +58,53 @@ class Chunk(NamedTuple):
     error: MqcoreError | None = None
 
 
-class FetchPlan:
-    """The cursors of one consumer. ``chunks`` are received and not yet delivered; they hold views of the answer."""
+class Moved(NamedTuple):
+    """A partition that the server does not own, and what it says of the one that does."""
 
-    def __init__(self, topic: str, topic_id: bytes, partitions: list[int], options: ConsumerOptions) -> None:
+    partition: int
+    facts: Mapping[str, object]
+
+
+class FetchPlan:
+    """The cursors of one stream. ``chunks`` are received and not yet delivered; they hold views of the answer.
+
+    ``idle`` are cursors without a request under way. ``moved`` are partitions to be read elsewhere, for the shell,
+    which empties it. ``must_pause``: the server refused for now; ``is_polling``: it lets no request wait.
+    """
+
+    def __init__(self, topic: str, topic_id: bytes, bytes_max: int, wait_ms: int) -> None:
         self.topic = topic
-        self.cursors = {partition: Cursor(partition) for partition in partitions}
+        self.cursors: dict[int, Cursor] = {}
         self.chunks: deque[Chunk] = deque()
+        self.idle: deque[Cursor] = deque()
+        self.moved: list[Moved] = []
         self.must_pause = False
+        self.is_polling = False
         self._topic_id = topic_id
+        self._bytes_max = bytes_max
+        self._wait_ms = wait_ms
         self._asked: dict[int, Cursor] = {}
-        self._idle: deque[Cursor] = deque(self.cursors.values())
-        share = options.prefetch_bytes // max(1, len(partitions))
-        self._bytes_max = min(options.fetch_bytes, max(share, FETCH_BYTES_MIN))
-        is_crowded = len(partitions) > FETCHES_IN_FLIGHT_MAX
-        self._wait_ms = min(options.wait_ms, CROWDED_WAIT_MS) if is_crowded else options.wait_ms
+        self._empty_in_a_row = 0
+
+    def add(self, cursor: Cursor) -> None:
+        """Read one more partition, from where its cursor is."""
+        cursor.place(cursor.offset, cursor.epoch, follows_log_start=cursor.follows_log_start)
+        self.cursors[cursor.partition] = cursor
+        self.idle.append(cursor)
+
+    def remove(self, partition: int) -> Cursor:
+        """Read a partition no more and return its cursor; what was received of it is dropped."""
+        cursor = self.cursors.pop(partition)
+        self.chunks = deque(chunk for chunk in self.chunks if chunk.cursor is not cursor)
+        self.idle = deque(each for each in self.idle if each is not cursor)
+        return cursor
 
     # asking
 
     def next_fetch(self, request_id: int) -> Fetch | None:
         """Return the next request to make, under ``request_id``; None when there is none to make now."""
-        while self._idle and len(self._asked) < FETCHES_IN_FLIGHT_MAX:
-            cursor = self._idle.popleft()
+        while self.idle:
+            cursor = self.idle.popleft()
             if cursor.request_id is None:
                 cursor.request_id = request_id
                 self._asked[request_id] = cursor
@@ -100,14 +125,14 @@ class FetchPlan:
         self.chunks.clear()
         for cursor in self.cursors.values():
             cursor.place(cursor.offset, cursor.epoch, follows_log_start=cursor.follows_log_start)
-        self._idle = deque(self.cursors.values())
+        self.idle = deque(self.cursors.values())
 
     def seek(self, partition: int, offset: int, epoch: int, *, follows_log_start: bool = False) -> None:
         """Go on from a position; what was received for the partition is dropped."""
         cursor = self.cursors[partition]
         cursor.place(offset, epoch, follows_log_start=follows_log_start)
         self.chunks = deque(chunk for chunk in self.chunks if chunk.cursor is not cursor)
-        self._idle.append(cursor)
+        self.idle.append(cursor)
 
     # answers
 
@@ -126,6 +151,14 @@ class FetchPlan:
         if not message.batches:
             cursor.offset = cursor.ask_offset
         cursor.follows_log_start = False
+        self._note_waiting(bool(message.batches))
+
+    def _note_waiting(self, has_batches: bool) -> None:
+        """Find out whether the server lets requests wait: if not, asking again at once would never end."""
+        self._empty_in_a_row = 0 if has_batches else self._empty_in_a_row + 1
+        if self._empty_in_a_row > EMPTY_IN_A_ROW_MAX * len(self.cursors):
+            self._empty_in_a_row = 0
+            self.is_polling = True
 
     def failed(self, message: Failed) -> None:
         """Take in a refusal: an error in ``chunks`` and the position after it, or another try after a pause."""
@@ -133,6 +166,9 @@ class FetchPlan:
         if cursor is None:
             return
         code, facts = message.code, message.facts
+        if code == Code.NOT_PRIMARY:
+            self.moved.append(Moved(cursor.partition, facts))
+            return
         if code in Code._value2member_map_ and (Code(code).retryable or code == Code.LIMIT_REACHED):
             self.must_pause = True
             return
@@ -166,7 +202,7 @@ class FetchPlan:
         if cursor is None or cursor.request_id != request_id:
             return None
         cursor.request_id = None
-        self._idle.append(cursor)
+        self.idle.append(cursor)
         return cursor
 
     def _missing(self, cursor: Cursor, reason: str, position: int, text: str) -> MessagesMissingError:

@@ -66,3 +66,4 @@ class ConsumerOptions:
         validator=[validators.ge(1), validators.le(60_000)],
         metadata={"help": "how long the broker holds a request while there is nothing to read, in ms"},
     )
+    refresh_ms: int = _number(5_000, 1, help="how often a consumer of a whole topic looks for new partitions, in ms")

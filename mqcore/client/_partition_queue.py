@@ -8,59 +8,38 @@ Rules, which keep a retry from becoming a duplicate (R12, G15):
 - a batch that certainly is not in the log and is given up leaves a hole: the rest goes on under a new producer epoch,
   from sequence 0, once everything before it was answered; the log refuses the old epoch from then on;
 - the first batch in line answered "you are ahead of the log" says that the log lost acknowledged batches (a permitted
-  loss): it is told, and the rest goes on under a new producer epoch.
+  loss): it is reported, and the rest goes on under a new producer epoch.
 
+Sequences belong to the partition and not to the connection, so the queue can go on at another server as it is.
 No I/O, no clock, no trio.
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from mqcore.batch import HEADER_BYTES, pack_header, seal_body, unpack_header
-from mqcore.client._backoff import Backoff
-from mqcore.client._pending_batch import BatchState, PendingBatch, Receipt, not_sent
+from mqcore.batch import HEADER_BYTES, encode_batch, pack_header, seal_body, unpack_header
+from mqcore.client._pending_batch import MESSAGE_OVERHEAD_BYTES, BatchState, PendingBatch, not_sent
+from mqcore.client._producer_state import Loss, ProducerState
+from mqcore.client._receipt import Receipt
 from mqcore.errors import MqcoreError, OutcomeUnknownError, RejectedError
-from mqcore.protocol import Code, error_for
+from mqcore.protocol import Code, Produced, error_for
 
-__all__ = ["Loss", "PartitionQueue", "QueueSettings"]
+__all__ = ["PartitionQueue"]
 
 SEQUENCES = 1 << 32
 _WAITING, _IN_FLIGHT = BatchState.WAITING, BatchState.IN_FLIGHT
-
-
-class Loss(NamedTuple):
-    """Acknowledged messages that a permitted loss took from the log: their receipts are void."""
-
-    topic: str
-    partition: int
-    messages: int
-
-
-class QueueSettings(NamedTuple):
-    """What all partitions of one producer share.
-
-    ``encode(shipment, epoch, first_sequence)`` makes the batch; ``completed`` collects settled shipments for the shell;
-    ``release`` takes back the memory of one that is done with; ``lost`` is told of losses.
-    """
-
-    topic: str
-    window: int
-    linger: float
-    backoff: Backoff
-    random: random.Random
-    encode: Callable[[PendingBatch, int, int], bytearray]
-    completed: list[PendingBatch]
-    release: Callable[[PendingBatch], None]
-    lost: Callable[[Loss], None]
+_FINISHED, _DEAD = BatchState.FINISHED, BatchState.DEAD
 
 
 class PartitionQueue:
-    """The batches of one producer for one partition."""
+    """The batches of one producer for one partition.
+
+    ``gathered`` have no sequence yet; the newest of them may be ``open`` for more messages. ``unacked`` have one and
+    wait or are in flight. ``line`` is where the queue waits for its turn to send, with those of other partitions.
+    """
 
     __slots__ = (
         "attempt",
@@ -69,20 +48,22 @@ class PartitionQueue:
         "gathered",
         "in_flight",
         "is_listed",
+        "line",
         "must_renumber",
         "must_rewind",
         "next_sequence",
         "open",
         "partition",
         "resume_at",
-        "settings",
+        "state",
         "unacked",
         "waiting",
     )
 
-    def __init__(self, partition: int, settings: QueueSettings) -> None:
+    def __init__(self, partition: int, state: ProducerState, line: deque[PartitionQueue]) -> None:
         self.partition = partition
-        self.settings = settings
+        self.state = state
+        self.line = line
         self.open: PendingBatch | None = None
         self.gathered: deque[PendingBatch] = deque()
         self.unacked: deque[PendingBatch] = deque()
@@ -97,6 +78,24 @@ class PartitionQueue:
         self.flush = False
         self.is_listed = False
 
+    def enlist(self) -> None:
+        """Wait in the line for a turn to send."""
+        if not self.is_listed:
+            self.is_listed = True
+            self.line.append(self)
+
+    def enlist_if_busy(self) -> None:
+        """Wait in the line if there is anything that may be sent, now or after a pause."""
+        if self.waiting or self.gathered or self.must_renumber:
+            self.enlist()
+
+    def move_to(self, line: deque[PartitionQueue]) -> None:
+        """Wait in another line from now on: that of the server that owns the partition now."""
+        if self.is_listed:
+            self.line.remove(self)
+            line.append(self)
+        self.line = line
+
     # sending
 
     def next_to_send(self, now: float) -> PendingBatch | None:
@@ -110,16 +109,15 @@ class PartitionQueue:
             if self.must_renumber:
                 self._renumber()
         if self.waiting:
-            return next(shipment for shipment in self.unacked if shipment.state is _WAITING)
-        while self.gathered and len(self.unacked) < self.settings.window:
-            shipment = self.gathered[0]
-            if shipment is self.open:
-                if now < shipment.opened_at + self.settings.linger and not self.flush:
+            return next(batch for batch in self.unacked if batch.state is _WAITING)
+        while self.gathered and len(self.unacked) < self.state.window:
+            batch = self.gathered[0]
+            if batch is self.open:
+                if now < batch.opened_at + self.state.linger and not self.flush:
                     return None
                 self.open = None
-            self.gathered.popleft()
-            if self._seal(shipment):
-                return shipment
+            if batch.data is not None or self._seal(batch):
+                return batch
         self.flush = self.flush and bool(self.gathered)
         return None
 
@@ -130,54 +128,79 @@ class PartitionQueue:
             return math.inf
         if self.waiting:
             return self.resume_at
-        if self.gathered and len(self.unacked) < self.settings.window and not self.must_renumber:
-            shipment = self.gathered[0]
-            is_gathering = shipment is self.open and not self.flush
-            ready_at = shipment.opened_at + self.settings.linger if is_gathering else -math.inf
+        if self.gathered and len(self.unacked) < self.state.window and not self.must_renumber:
+            batch = self.gathered[0]
+            is_gathering = batch is self.open and not self.flush
+            ready_at = batch.opened_at + self.state.linger if is_gathering else -math.inf
             return max(ready_at, self.resume_at)
         return math.inf
 
-    def sent(self, shipment: PendingBatch) -> None:
-        """Take note that ``shipment`` was handed to the connection."""
-        if shipment.one_way:
-            shipment.state = BatchState.FINISHED
-            self.settings.release(shipment)
+    def sent(self, batch: PendingBatch) -> None:
+        """Take note that ``batch`` was handed to the connection."""
+        if batch.one_way:
+            self.gathered.popleft()
+            batch.state = _FINISHED
+            self._release(batch)
             return
-        shipment.state = _IN_FLIGHT
-        shipment.was_sent = True
+        batch.state = _IN_FLIGHT
+        batch.was_sent = True
         self.in_flight += 1
         self.waiting -= 1
 
-    def refuse(self, shipment: PendingBatch, error: RejectedError) -> None:
-        """Give ``shipment`` up, which ``next_to_send`` returned and which cannot be sent at all."""
-        is_newest = not shipment.one_way and self.unacked[-1] is shipment and not shipment.was_sent
-        if shipment.one_way or is_newest:
-            if is_newest:  # nobody saw its sequences: the next batch takes them
-                self.unacked.pop()
-                self.waiting -= 1
-                self.next_sequence = shipment.first_sequence
-            shipment.state = BatchState.DEAD
-            self._settle(shipment, error=error)
-            self.settings.release(shipment)
+    def refuse(self, batch: PendingBatch, error: RejectedError) -> None:
+        """Give ``batch`` up, which ``next_to_send`` returned and which cannot be sent at all."""
+        if batch.one_way:
+            self.gathered.popleft()
+        elif self.unacked[-1] is batch and not batch.was_sent:
+            # Its sequences were never seen outside: the next batch takes them.
+            self.unacked.pop()
+            self.waiting -= 1
+            self.next_sequence = batch.first_sequence
         else:
-            self._give_up(shipment, error)
+            self._give_up(batch, error)
             self._trim()
+            return
+        self._drop_unsent(batch, error)
 
-    def _seal(self, shipment: PendingBatch) -> bool:
-        """Give ``shipment`` its sequence and bytes; False when it cannot be encoded, which rejects it."""
+    def _drop_unsent(self, batch: PendingBatch, error: MqcoreError) -> None:
+        """End a batch that is out of the queue already and was never sent."""
+        batch.state = _DEAD
+        self._settle(batch, error)
+        self._release(batch)
+
+    def _seal(self, batch: PendingBatch) -> bool:
+        """Give ``gathered[0]`` its sequence and bytes; False when it cannot be encoded, which rejects it.
+
+        A one-way batch stays at the head until it was sent: it has no sequence that would hold its place.
+        """
+        state = self.state
+        one_way = batch.one_way
         try:
-            shipment.data = self.settings.encode(shipment, self.epoch, self.next_sequence)
-        except RejectedError as error:
-            shipment.state = BatchState.DEAD
-            self._settle(shipment, error=error)
-            self.settings.release(shipment)
+            batch.data = encode_batch(
+                batch.values,
+                keys=batch.keys,
+                headers=batch.headers,
+                timestamps_ms=batch.timestamps_ms,
+                created_ms=batch.created_ms,
+                producer_id=0 if one_way else state.producer_id,
+                producer_epoch=0 if one_way else self.epoch,
+                first_sequence=0 if one_way else self.next_sequence,
+                codec=state.codec,
+                limits=state.limits,
+            )
+        except (RejectedError, ValueError, TypeError) as error:
+            self.gathered.popleft()
+            if not isinstance(error, RejectedError):
+                error = RejectedError(f"the batch cannot be encoded: {error}", name="malformed-batch")
+            self._drop_unsent(batch, error)
             return False
-        if shipment.one_way:
+        if one_way:
             return True
-        shipment.first_sequence = self.next_sequence
-        self.next_sequence = (self.next_sequence + len(shipment.values)) % SEQUENCES
-        shipment.state = _WAITING
-        self.unacked.append(shipment)
+        self.gathered.popleft()
+        batch.first_sequence = self.next_sequence
+        self.next_sequence = (self.next_sequence + len(batch.values)) % SEQUENCES
+        batch.state = _WAITING
+        self.unacked.append(batch)
         self.waiting += 1
         return True
 
@@ -186,139 +209,151 @@ class PartitionQueue:
         self.must_renumber = False
         self.epoch = (self.epoch + 1) % SEQUENCES
         self.next_sequence = 0
-        for shipment in list(self.unacked):
-            if shipment.state is BatchState.FINISHED:  # behind one that was lost: sequences are for what goes out
-                self.unacked.remove(shipment)
-                self._forget(shipment)
+        for batch in list(self.unacked):
+            if batch.state is _FINISHED:  # behind one that was lost: sequences are for what goes out
+                self.unacked.remove(batch)
+                self._release(batch)
                 continue
-            if shipment.abandoned or shipment.state is BatchState.DEAD:
-                self._drop(shipment)
+            if batch.abandoned or batch.state is _DEAD:
+                self._drop(batch)
                 continue
-            assert shipment.data is not None
-            header = unpack_header(shipment.data)._replace(
-                producer_epoch=self.epoch, first_sequence=self.next_sequence
-            )
-            data = bytearray(shipment.data)
+            assert batch.data is not None
+            header = unpack_header(batch.data)._replace(producer_epoch=self.epoch, first_sequence=self.next_sequence)
+            # A copy: the bytes of the last attempt may still wait in the connection's buffers.
+            data = bytearray(batch.data)
             data[:HEADER_BYTES] = pack_header(header)
             seal_body(data)
-            shipment.data = data
-            shipment.first_sequence = self.next_sequence
-            self.next_sequence = (self.next_sequence + len(shipment.values)) % SEQUENCES
+            batch.data = data
+            batch.first_sequence = self.next_sequence
+            self.next_sequence = (self.next_sequence + len(batch.values)) % SEQUENCES
 
-    # answers
+    # replies
 
-    def produced(self, shipment: PendingBatch, receipt: Receipt) -> None:
-        """Take in the acknowledgement of ``shipment``."""
+    def produced(self, batch: PendingBatch, reply: Produced) -> None:
+        """Take in the acknowledgement of ``batch``: its receipt says what the broker stated, and nothing else."""
         self.in_flight -= 1
         self.attempt = 0
-        shipment.state = BatchState.FINISHED
-        self._settle(shipment, receipt=receipt)
+        batch.state = _FINISHED
+        if batch.error is None:
+            _, offset, epoch, duplicate, copies = reply
+            batch.receipt = Receipt(self.state.topic, self.partition, offset, epoch, copies, duplicate)
+            self.state.completed.append(batch)
         self._trim()
 
-    def failed(self, shipment: PendingBatch, code: int, text: str, facts: Mapping[str, object], now: float) -> None:
-        """Take in a refusal of ``shipment``: retried, told to its senders, or the sign of a loss."""
-        self.in_flight -= 1
-        shipment.state = _WAITING
-        self.waiting += 1
+    def failed(self, batch: PendingBatch, code: int, text: str, facts: Mapping[str, object], now: float) -> None:
+        """Take in a refusal of ``batch``: retried, reported to its senders, or the sign of a loss."""
+        self._returned(batch)
         self.must_rewind = True
         if code == Code.SEQUENCE_GAP:
-            self._failed_by_gap(shipment, facts, now)
+            self._failed_by_gap(batch, facts, now)
             return
         error = error_for(code, text, dict(facts))
-        if code == Code.SEQUENCE_TOO_OLD and not shipment.in_doubt:
+        if code == Code.SEQUENCE_TOO_OLD and not batch.in_doubt:
             # Nothing of it was ever in the log: the broker has forgotten this producer.
             self.must_renumber = True
             return
         retryable = code in Code._value2member_map_ and Code(code).retryable
         if not isinstance(error, RejectedError):
-            shipment.in_doubt = True
+            batch.in_doubt = True
             retryable = code != Code.SEQUENCE_TOO_OLD
         if retryable:
-            shipment.last_refusal = error
+            batch.last_refusal = error
             self._back_off(now)
         else:
-            self._give_up(shipment, error)
+            self._give_up(batch, error)
             self._trim()
 
-    def broken(self) -> None:
-        """Take note that the connection broke: everything in flight is in doubt and goes out again, in order."""
-        for shipment in self.unacked:
-            if shipment.state is _IN_FLIGHT:
-                shipment.state = _WAITING
-                shipment.in_doubt = True
-                self.waiting += 1
-        self.in_flight = 0
-        self.must_rewind = False
+    def redirected(self, batch: PendingBatch, now: float) -> None:
+        """Take in that the server does not own the partition: ``batch`` was not appended, it goes out again, elsewhere.
 
-    def end(self, shipment: PendingBatch, why: str) -> None:
-        """End ``shipment``, which nobody waits for any longer: unknown when it may be in the log, else rejected."""
-        text = f"topic {self.settings.topic!r} partition {self.partition}: {why}"
-        if shipment.state is BatchState.GATHERING:
-            self.gathered.remove(shipment)
-            if shipment is self.open:
+        The first redirection costs no pause; servers that send it to and fro do.
+        """
+        self._returned(batch)
+        self.must_rewind = True
+        if self.unacked[0] is batch:
+            self.attempt += 1
+            if self.attempt > 1:
+                self.resume_at = now + self.state.backoff.pause(self.attempt - 1, self.state.random)
+
+    def unanswered(self, batch: PendingBatch) -> None:
+        """Take note that the connection broke before ``batch`` was answered: it is in doubt and goes out again."""
+        self._returned(batch)
+        batch.in_doubt = True
+        if not self.in_flight:
+            self.must_rewind = False
+
+    def _returned(self, batch: PendingBatch) -> None:
+        self.in_flight -= 1
+        self.waiting += 1
+        batch.state = _WAITING
+
+    def end(self, batch: PendingBatch, why: str) -> None:
+        """End ``batch``, whose time is over: unknown when it may be in the log, else rejected."""
+        text = f"topic {self.state.topic!r} partition {self.partition}: {why}"
+        if batch.state is BatchState.GATHERING:
+            self.gathered.remove(batch)
+            if batch is self.open:
                 self.open = None
-            shipment.state = BatchState.DEAD
-            self._settle(shipment, error=not_sent(f"{text}, and never sent: is the broker reachable?"))
-            self.settings.release(shipment)
-        elif shipment.state is _IN_FLIGHT or shipment.in_doubt:
-            self._settle(shipment, error=OutcomeUnknownError(f"{text}: it may or may not be in the log"))
-            shipment.abandoned = True
-        elif shipment.state is _WAITING:
-            refusal = shipment.last_refusal
-            error = refusal if refusal is not None else not_sent(f"{text}, and never taken in")
-            self._give_up(shipment, error)
+            self._drop_unsent(batch, not_sent(f"{text}, and never sent: is the broker reachable?"))
+        elif batch.state is _IN_FLIGHT or batch.in_doubt:
+            self._settle(batch, OutcomeUnknownError(f"{text}: it may or may not be in the log"))
+            batch.abandoned = True
+        elif batch.state is _WAITING:
+            refusal = batch.last_refusal
+            self._give_up(batch, refusal if refusal is not None else not_sent(f"{text}, and never taken in"))
             self._trim()
 
-    def _failed_by_gap(self, shipment: PendingBatch, facts: Mapping[str, object], now: float) -> None:
+    def _failed_by_gap(self, batch: PendingBatch, facts: Mapping[str, object], now: float) -> None:
         expected = facts.get("expected_sequence")
-        if self.must_renumber or self.unacked[0] is not shipment:
+        if self.must_renumber or self.unacked[0] is not batch:
             return
-        missing = (shipment.first_sequence - expected) % SEQUENCES if isinstance(expected, int) else 0
-        if shipment.in_doubt and (missing == 0 or missing >= SEQUENCES // 2):
-            # The log is not behind: an earlier attempt was being appended meanwhile. It will be told as a duplicate.
+        missing = (batch.first_sequence - expected) % SEQUENCES if isinstance(expected, int) else 0
+        if batch.in_doubt and (missing == 0 or missing >= SEQUENCES // 2):
+            # The log is not behind: an earlier attempt was being appended meanwhile. The next answer: a duplicate.
             self._back_off(now)
             return
         self.must_renumber = True
-        self.settings.lost(Loss(self.settings.topic, self.partition, missing))
+        self.state.lost(Loss(self.state.topic, self.partition, missing))
 
-    def _give_up(self, shipment: PendingBatch, error: MqcoreError) -> None:
-        """Settle ``shipment`` for good; it holds its place until those before it are answered."""
-        if shipment.in_doubt and not isinstance(error, OutcomeUnknownError):
+    def _give_up(self, batch: PendingBatch, error: MqcoreError) -> None:
+        """Settle ``batch`` for good; it holds its place until those before it are answered."""
+        if batch.in_doubt and not isinstance(error, OutcomeUnknownError):
             error = OutcomeUnknownError(f"an earlier attempt may be in the log; the last one was refused: {error}")
         self.waiting -= 1
-        shipment.state = BatchState.DEAD
-        self._settle(shipment, error=error)
+        batch.state = _DEAD
+        self._settle(batch, error)
 
     def _back_off(self, now: float) -> None:
         self.attempt += 1
-        self.resume_at = now + self.settings.backoff.pause(self.attempt, self.settings.random)
+        self.resume_at = now + self.state.backoff.pause(self.attempt, self.state.random)
 
-    def _settle(
-        self, shipment: PendingBatch, *, receipt: Receipt | None = None, error: MqcoreError | None = None
-    ) -> None:
-        if shipment.is_settled:
-            return
-        shipment.receipt, shipment.error = receipt, error
-        self.settings.completed.append(shipment)
+    def _settle(self, batch: PendingBatch, error: MqcoreError) -> None:
+        if not batch.is_settled:
+            batch.error = error
+            self.state.completed.append(batch)
 
     def _trim(self) -> None:
         """Drop what is done with from the head of the line."""
         unacked = self.unacked
         while unacked:
-            shipment = unacked[0]
-            if shipment.state is BatchState.DEAD:
+            batch = unacked[0]
+            if batch.state is _DEAD:
                 self.must_renumber = True
-            elif shipment.state is not BatchState.FINISHED:
+            elif batch.state is not _FINISHED:
                 return
             unacked.popleft()
-            self._forget(shipment)
+            # Written out as in ``_release``: this is the way of every batch.
+            self.state.bytes_held -= batch.size + MESSAGE_OVERHEAD_BYTES * len(batch.values)
+            batch.data = None
 
-    def _drop(self, shipment: PendingBatch) -> None:
-        self.unacked.remove(shipment)
-        if shipment.state is _WAITING:
+    def _drop(self, batch: PendingBatch) -> None:
+        self.unacked.remove(batch)
+        if batch.state is _WAITING:
             self.waiting -= 1
-        shipment.state = BatchState.DEAD
-        self._forget(shipment)
+        batch.state = _DEAD
+        self._release(batch)
 
-    def _forget(self, shipment: PendingBatch) -> None:
-        self.settings.release(shipment)
+    def _release(self, batch: PendingBatch) -> None:
+        """Take back the memory of a batch that is done with."""
+        self.state.bytes_held -= batch.bytes_held
+        batch.data = None

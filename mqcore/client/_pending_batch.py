@@ -1,51 +1,23 @@
 """A batch on its way, and what becomes of it: the unit of sending, of retries and of outcomes.
 
 Outcomes are those of the specification (guarantees, section 1): acknowledged with a receipt, rejected, or unknown.
-No I/O, no trio: whoever waits for a batch is an opaque token that the shell wakes.
+No I/O, no trio: what waits for a batch is an opaque token that the shell wakes.
 """
 
 from __future__ import annotations
 
 import copy
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+from mqcore.batch import HeaderPairs
+from mqcore.client._receipt import Receipt
 from mqcore.errors import MqcoreError, RejectedError
-from mqcore.guarantees import Copy, Level
-from mqcore.ports import Buffer
 
-if TYPE_CHECKING:
-    from mqcore.batch import MessageHeaders
-    from mqcore.client._partition_queue import PartitionQueue
+__all__ = ["MESSAGE_OVERHEAD_BYTES", "BatchState", "PendingBatch", "not_sent"]
 
-__all__ = ["Receipt", "PendingBatch", "BatchState"]
-
-
-class Receipt(NamedTuple):
-    """What was reached for a message, or for ``count`` messages of one batch from ``offset`` on.
-
-    ``topic``, ``partition``: where it was appended. ``epoch``: number of the reign that appended it, which makes the
-    offset unique for ever. ``copies``: the nodes that hold it, each with its incarnation and level, as the broker
-    stated when it answered. ``duplicate``: the log held it already, from an earlier attempt of the same send.
-    """
-
-    topic: str
-    partition: int
-    offset: int
-    epoch: int
-    copies: tuple[Copy, ...]
-    duplicate: bool
-    count: int = 1  # type: ignore[assignment]  # hides tuple.count, which nobody wants of a receipt
-
-    @property
-    def level(self) -> Level:
-        """Level of the weakest of the copies."""
-        return min(copy.level for copy in self.copies)
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """Ids of the nodes that hold a copy, in hexadecimal."""
-        return tuple(copy.node_id.hex() for copy in self.copies)
+MESSAGE_OVERHEAD_BYTES = 64
+"""What a message costs beside its payload, counted against the producer's buffer."""
 
 
 class BatchState(enum.Enum):
@@ -63,7 +35,8 @@ class PendingBatch:
     """Messages for one partition that travel as one batch.
 
     ``receipt`` or ``error`` is set once its outcome is known. ``in_doubt``: some attempt may have reached the log.
-    ``abandoned``: its senders were told "unknown", it is still retried because later sequences need it.
+    ``abandoned``: its senders were told "unknown", it is still retried because later sequences need it. ``keys``,
+    ``headers`` and ``timestamps_ms`` are None until a message has what the batch alone does not say.
     """
 
     __slots__ = (
@@ -79,38 +52,30 @@ class PendingBatch:
         "last_refusal",
         "one_way",
         "opened_at",
-        "owner",
+        "partition",
         "policy",
-        "queue",
         "receipt",
         "size",
         "state",
+        "timestamps_ms",
         "values",
         "waiters",
         "was_sent",
     )
 
     def __init__(
-        self,
-        queue: PartitionQueue,
-        *,
-        owner: Any,
-        policy: int,
-        one_way: bool,
-        opened_at: float,
-        created_ms: int,
-        deadline: float,
+        self, partition: int, policy: int, one_way: bool, opened_at: float, created_ms: int, deadline: float
     ) -> None:
-        self.queue = queue
-        self.owner = owner
+        self.partition = partition
         self.policy = policy
         self.one_way = one_way
         self.opened_at = opened_at
         self.created_ms = created_ms
         self.deadline = deadline
-        self.values: list[Buffer] = []
-        self.keys: list[Buffer | None] | None = None
-        self.headers: list[MessageHeaders] | None = None
+        self.values: list[bytes] = []
+        self.keys: list[bytes | None] | None = None
+        self.headers: list[HeaderPairs] | None = None
+        self.timestamps_ms: list[int] | None = None
         self.size = 0
         self.data: bytearray | None = None
         self.first_sequence = 0
@@ -128,17 +93,38 @@ class PendingBatch:
         """Whether the outcome is known, or known to be unknown."""
         return self.receipt is not None or self.error is not None
 
+    @property
+    def bytes_held(self) -> int:
+        """What the batch counts against the producer's buffer until its outcome."""
+        return self.size + MESSAGE_OVERHEAD_BYTES * len(self.values)
+
+    def add_columns(self, key: bytes | None, headers: HeaderPairs, created_ms: int) -> None:
+        """Keep what only the newest message has; those before it had none when a column is new."""
+        before = len(self.values) - 1
+        if self.keys is None and key is not None:
+            self.keys = [None] * before
+        if self.keys is not None:
+            self.keys.append(key)
+        if self.headers is None and headers:
+            self.headers = [()] * before
+        if self.headers is not None:
+            self.headers.append(headers)
+        if self.timestamps_ms is None and created_ms != self.created_ms:
+            self.timestamps_ms = [self.created_ms] * before
+        if self.timestamps_ms is not None:
+            self.timestamps_ms.append(created_ms)
+
     def receipt_of(self, index: int, count: int = 1) -> Receipt:
         """Receipt of ``count`` messages from the ``index``-th on; raises the error that settled the batch."""
         receipt = self.receipt
         if receipt is None:
             if self.error is None:
                 raise RuntimeError("the outcome is not known yet")
+            # A copy for each caller: a traceback that one of them adds is not the others'.
             raise copy.copy(self.error)
-        return Receipt(
-            receipt.topic, receipt.partition, receipt.offset + index, receipt.epoch, receipt.copies,
-            receipt.duplicate, count,
-        )  # fmt: skip
+        if index == 0 and count == 1:
+            return receipt
+        return receipt._replace(offset=receipt.offset + index, count=count)
 
 
 def not_sent(text: str) -> RejectedError:

@@ -7,122 +7,88 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import trio
 
 from mqcore.abc import Codec
+from mqcore.batch import MessageHeaders
 from mqcore.client._accumulator import Accumulator, Part
-from mqcore.client._bell import wait_in, wake
+from mqcore.client._bell import wait_in
+from mqcore.client._delivery import Delivery
+from mqcore.client._lane import Lane
 from mqcore.client._options import ProducerOptions
-from mqcore.client._partition_queue import Loss
-from mqcore.client._pending_batch import PendingBatch, Receipt
+from mqcore.client._partition_queue import PartitionQueue
+from mqcore.client._pending_batch import PendingBatch
+from mqcore.client._producer_state import Loss, ProducerState
+from mqcore.client._receipt import Receipt
+from mqcore.client._room import Room
+from mqcore.client._router import Router
 from mqcore.client._session import Session
-from mqcore.client._stream import RequestStream
+from mqcore.errors import OutcomeUnknownError
+from mqcore.limits import Limits
 from mqcore.ports import Buffer
-from mqcore.protocol import Failed, Message, Produce, Produced, SendPolicy
+from mqcore.protocol import Code, Failed, Message, Produced, SendPolicy
 
-if TYPE_CHECKING:
-    from mqcore.batch import MessageHeaders
-
-__all__ = ["Delivery", "Policy", "Producer"]
+__all__ = ["Policy", "Producer"]
 
 Policy = Literal["topic", "none", "async", "sync"]
 
 LOSSES_KEPT = 1_000
 TELL_AFTER_S = 3.0
-"""How long messages are refused, and sent again, before that is told."""
+"""How long messages are refused, and sent again, before that is logged."""
 
 _log = logging.getLogger("mqcore.client")
-
-
-class Delivery:
-    """The outcome of what was posted, now or later. It may be dropped: the messages go their way without it."""
-
-    __slots__ = ("_count", "_index", "_shipment")
-
-    def __init__(self, shipment: PendingBatch, index: int, count: int) -> None:
-        self._shipment = shipment
-        self._index = index
-        self._count = count
-
-    @property
-    def count(self) -> int:
-        """Messages whose outcome this is: one, or those of one batch, in their order."""
-        return self._count
-
-    @property
-    def is_done(self) -> bool:
-        """Whether ``result`` would return or raise the outcome."""
-        shipment = self._shipment
-        return shipment.receipt is not None or shipment.error is not None
-
-    def result(self) -> Receipt:
-        """Return the receipt.
-
-        Raises ``RejectedError``, ``OutcomeUnknownError``, and ``RuntimeError`` before ``is_done``.
-        """
-        return self._shipment.receipt_of(self._index, self._count)
-
-    async def wait(self) -> Receipt:
-        """Wait for the outcome and return the receipt. A checkpoint, unless the outcome is known already.
-
-        Raises ``RejectedError`` (nobody will ever read it) or ``OutcomeUnknownError``. If cancelled, the outcome is
-        unknown to the caller; the message goes its way, and waiting again is allowed.
-        """
-        shipment = self._shipment
-        while shipment.receipt is None and shipment.error is None:
-            await wait_in(shipment.waiters)
-        return shipment.receipt_of(self._index, self._count)
 
 
 class Producer:
     """Sends messages to one topic, each in order with the others of its partition and without duplicates (R12).
 
-    ``losses`` are the last permitted losses that the broker told of: receipts that are void. Leaving its block waits
+    ``losses`` are the last permitted losses that the broker reported: receipts that are void. Leaving its block waits
     until everything has its outcome; when the block raised, what is on its way is dropped (unknown, or never sent).
     """
 
     def __init__(
         self,
-        session: Session,
+        router: Router,
         topic: str,
         topic_id: bytes,
         partitions: int,
         options: ProducerOptions,
+        limits: Limits,
         codec: Codec | None = None,
     ) -> None:
+        context = router.context
         self.losses: deque[Loss] = deque(maxlen=LOSSES_KEPT)
-        self._session = session
+        self._router = router
         self._topic_id = topic_id
-        self._accumulator = Accumulator(
+        self._state = ProducerState(
             topic,
-            partitions,
             options,
-            producer_id=session.random.getrandbits(64) or 1,
-            limits=session.limits,
-            backoff=session.backoff,
-            source=session.random,
-            now=trio.current_time,
-            now_ms=session.wall_ms,
+            producer_id=context.random.getrandbits(64) or 1,
+            limits=limits,
+            backoff=context.backoff,
+            random=context.random,
             codec=codec,
-            owner=self,
-            lost=self.told_of_loss,
+            lost=self._on_loss,
         )
-        self._stream: RequestStream | None = None
+        self._lanes: dict[Session, Lane] = {}
+        self._session_of: dict[int, Session] = {}
+        self._accumulator = Accumulator(
+            self._state, partitions, now=trio.current_time, wall_ns=context.wall_ns, line_of=self._line_of
+        )
+        self._room = Room(self._accumulator)
         self._lingers = options.linger_ms > 0
-        # Deadlines beyond that are met by the session's own rounds.
-        self._has_short_deadline = options.delivery_timeout_ms < 2 * session.options.keepalive_ms
-        self._delivery_timeout_s = options.delivery_timeout_ms / 1000
+        # Deadlines beyond that are met by the router's own rounds.
+        self._has_short_deadline = options.delivery_timeout_ms < 2 * context.options.keepalive_ms
         self._last_batch_was_single = True
-        self._refused_since, self._is_told = math.inf, False
-        self._room_waiters: list[trio.lowlevel.Task] = []
-        self._is_closed = False
+        self._refused_since, self._is_reported = math.inf, False
+        self._why_closed = ""
 
     @property
     def topic(self) -> str:
         """Name of the topic."""
-        return self._accumulator.topic
+        return self._state.topic
 
     @property
     def partitions(self) -> int:
@@ -132,7 +98,7 @@ class Producer:
     @property
     def producer_id(self) -> int:
         """The 64 random bits under which the broker knows this producer's retries."""
-        return self._accumulator.producer_id
+        return self._state.producer_id
 
     # sending
 
@@ -149,28 +115,33 @@ class Producer:
 
         ``key`` picks the partition (crc32c(key) mod partitions) unless ``partition`` does; without either, batches take
         turns. ``policy`` says when it is acknowledged, by default as the producer's option. Raises ``RejectedError``
-        (nobody will ever read it), ``OutcomeUnknownError`` (not answered within ``delivery_timeout_ms``; retries make
+        (it is never read by anyone), ``OutcomeUnknownError`` (not answered within ``delivery_timeout_ms``; retries make
         no duplicates). If cancelled, the outcome is unknown: the message may be sent all the same.
         """
-        accumulator = self._accumulator
-        while not accumulator.has_room(len(value)):
-            await wait_in(self._room_waiters)
-        if self._is_closed:
+        await self._room.wait(len(value))
+        if self._why_closed:
             self._check_open()
-        shipment, index, _ = accumulator.add(
+        batch, index, _ = self._accumulator.add(
             value, key, headers, partition, None if policy is None else SendPolicy[policy.upper()]
         )
-        session = self._session
+        session = self._session_of[batch.partition]
         stream = session.stream
-        if self._last_batch_was_single and not self._lingers and stream is not None and stream.is_idle:
-            # Nobody to share a batch with: sent from here, without waking the writer.
-            session.pump()
-            await session.flush()
+        if (
+            self._last_batch_was_single
+            and not self._lingers
+            and stream is not None
+            and not (stream.requests or stream.unsent or stream.is_sending)
+        ):
+            # No other message to share a batch with: sent from here, without waking the writer.
+            again = self._lanes[session].pump(stream, trio.current_time())
+            if again < math.inf or self._has_short_deadline:
+                self._router.set_alarm(min(again, batch.deadline))
+            await stream.flush()
         else:
-            session.ring()
-        while shipment.receipt is None and shipment.error is None:
-            await wait_in(shipment.waiters)
-        return shipment.receipt_of(index)
+            self._ring(batch)
+        while batch.receipt is None and batch.error is None:
+            await wait_in(batch.waiters)
+        return batch.receipt_of(index)
 
     def post(
         self,
@@ -184,23 +155,21 @@ class Producer:
         """Queue one message, without waiting, and return its delivery. Arguments as for ``send``.
 
         Raises ``RejectedError`` for a message above a limit, ``trio.WouldBlock`` when ``buffer_bytes_max`` are on their
-        way (see ``wait_for_room``).
+        way or others wait for room (see ``wait_for_room``).
         """
-        accumulator = self._accumulator
-        if not accumulator.has_room(len(value)):
+        if not self._room.is_there(len(value)):
             raise trio.WouldBlock("the producer's buffer is full: await wait_for_room() first")
-        if self._is_closed:
+        if self._why_closed:
             self._check_open()
-        shipment, index, _ = accumulator.add(
+        batch, index, _ = self._accumulator.add(
             value, key, headers, partition, None if policy is None else SendPolicy[policy.upper()]
         )
-        self._session.ring()
-        return Delivery(shipment, index, 1)
+        self._ring(batch)
+        return Delivery(batch, index, 1)
 
     async def wait_for_room(self, size: int = 0) -> None:
-        """Wait until ``post`` takes ``size`` more bytes. A checkpoint only when it waits."""
-        while not self._accumulator.has_room(size):
-            await wait_in(self._room_waiters)
+        """Wait until ``post`` takes ``size`` more bytes, in turn with others. A checkpoint only when it waits."""
+        await self._room.wait(size)
 
     def post_many(
         self,
@@ -215,7 +184,7 @@ class Producer:
         ``keys``: one per value. Without keys the batches take turns over the partitions unless ``partition`` is given.
         Raises as ``post``; then nothing was queued.
         """
-        if not self._accumulator.has_room(sum(map(len, values))):
+        if not self._room.is_there(sum(map(len, values))):
             raise trio.WouldBlock("the producer's buffer is full: await wait_for_room() first")
         return [Delivery(*part) for part in self._add_many(values, keys, partition, policy)]
 
@@ -231,13 +200,13 @@ class Producer:
 
         Raises the error of the first batch that has none. If cancelled, the outcome of all is unknown.
         """
-        await self.wait_for_room(sum(map(len, values)))
+        await self._room.wait(sum(map(len, values)))
         parts = self._add_many(values, keys, partition, policy)
         receipts: list[Receipt] = []
-        for shipment, index, count in parts:
-            while shipment.receipt is None and shipment.error is None:
-                await wait_in(shipment.waiters)
-            receipts.append(shipment.receipt_of(index, count))
+        for batch, index, count in parts:
+            while batch.receipt is None and batch.error is None:
+                await wait_in(batch.waiters)
+            receipts.append(batch.receipt_of(index, count))
         return receipts
 
     async def send_one_way(
@@ -251,22 +220,23 @@ class Producer:
 
         Raises ``RejectedError`` for a message above a limit. If cancelled, it may be sent all the same.
         """
-        await self.wait_for_room(len(value))
+        await self._room.wait(len(value))
         self._check_open()
-        self._accumulator.add(value, key, headers, partition, None, True)
-        self._session.ring()
+        batch, _, _ = self._accumulator.add(value, key, headers, partition, None, True)
+        self._ring(batch)
         await trio.lowlevel.checkpoint()
 
     async def flush(self) -> None:
         """Send what lingers and wait until everything queued before this call has its outcome.
 
-        Raises nothing for those that failed: their deliveries tell. If cancelled, they go their way.
+        Raises nothing for those that failed: their deliveries do. If cancelled, they go their way.
         """
         self._accumulator.flush()
-        self._session.ring()
-        for shipment in self._accumulator.pending:
-            while not shipment.is_settled:
-                await wait_in(shipment.waiters)
+        for session in self._lanes:
+            session.bell.ring()
+        for batch in self._accumulator.pending:
+            while not batch.is_settled:
+                await wait_in(batch.waiters)
         await trio.lowlevel.checkpoint()
 
     def _add_many(
@@ -278,103 +248,145 @@ class Producer:
     ) -> list[Part]:
         self._check_open()
         parts = self._accumulator.add_many(
-            values,
-            keys,
-            partition,
-            None if policy is None else SendPolicy[policy.upper()],
+            values, keys, partition, None if policy is None else SendPolicy[policy.upper()]
         )
-        self._session.ring()
+        for batch, _, _ in parts:
+            self._ring(batch)
         return parts
 
+    def _ring(self, batch: PendingBatch) -> None:
+        self._session_of[batch.partition].bell.ring()
+        if self._has_short_deadline:
+            self._router.set_alarm(batch.deadline)
+
     def _check_open(self) -> None:
-        if self._is_closed:
-            raise trio.ClosedResourceError(f"the producer of topic {self.topic!r} is closed")
+        if self._why_closed:
+            raise trio.ClosedResourceError(f"topic {self.topic!r}: {self._why_closed}")
 
-    # what the session asks
+    # which server
 
-    @property
-    def has_work(self) -> bool:
-        """Whether ``pump`` may have something to send."""
-        return self._accumulator.has_work
+    def _line_of(self, partition: int) -> deque[PartitionQueue]:
+        """The line in which a new queue waits: that of the session of its owner."""
+        session = self._session_of[partition] = self._router.owner_of(self._topic_id, partition)
+        return self._lane_at(session).line
 
-    def pump(self, stream: RequestStream, now: float) -> float:
-        """Hand the batches whose turn it is to ``stream``; return when to be asked again."""
-        accumulator = self._accumulator
-        if not accumulator.has_work:
-            return math.inf
-        self._stream = stream
-        again = accumulator.pump(now, stream.may_send, self._ask, stream.welcome.batch_bytes_max)
-        if accumulator.completed or self._room_waiters:
-            self._wake()
-        return min(again, accumulator.deadline) if self._has_short_deadline else again
-
-    def _ask(self, shipment: PendingBatch) -> None:
-        stream = self._stream
-        assert stream is not None
-        assert shipment.data is not None
-        partition = shipment.queue.partition
-        if shipment.one_way:
-            stream.ask(Produce(0, self._topic_id, partition, 0, True, shipment.data))
-        else:
-            request = Produce(
-                stream.next_id(), self._topic_id, partition, shipment.policy, False, shipment.data
+    def _lane_at(self, session: Session) -> Lane:
+        lane = self._lanes.get(session)
+        if lane is None:
+            lane = self._lanes[session] = Lane(
+                self._topic_id,
+                self._state.completed,
+                on_reply=self._on_reply,
+                on_settled=self._wake,
+                on_defect=self._on_defect,
+                on_limits=self._on_limits,
             )
-            stream.ask(request, shipment)
+            session.add(lane)
+        return lane
 
-    def answered(self, shipment: PendingBatch, message: Message) -> None:
-        """Take in the answer to a batch."""
-        accumulator = self._accumulator
-        if isinstance(message, Produced):
-            self._refused_since, self._is_told = math.inf, False
-            self._last_batch_was_single = len(shipment.values) == 1
-            accumulator.produced(
-                shipment, message.base_offset, message.epoch, message.copies, message.duplicate
-            )
-        else:
-            assert isinstance(message, Failed)
-            accumulator.failed(shipment, message.code, message.text, message.facts, trio.current_time())
-            if not shipment.is_settled:
-                self._tell_refusal(message.text)
+    def _on_limits(self, limits: Limits) -> None:
+        """Keep to what a server allows from now on."""
+        self._accumulator.set_limits(limits)
+
+    def move(self, source: Session, target: Session) -> None:
+        """Go on at ``target`` with every partition that is at ``source``, which has nothing in flight."""
+        lane = self._lanes.pop(source, None)
+        if lane is not None:
+            source.remove(lane)
+            for partition, session in self._session_of.items():
+                if session is source:
+                    self._move_queue(partition, target)
+
+    def _move_queue(self, partition: int, target: Session) -> None:
+        self._session_of[partition] = target
+        self._accumulator.queue(partition).move_to(self._lane_at(target).line)
+
+    # replies
+
+    def _on_reply(self, queue: PartitionQueue, batch: PendingBatch, message: Message | None) -> None:
+        try:
+            if type(message) is Produced:
+                self._refused_since = math.inf
+                self._last_batch_was_single = len(batch.values) == 1
+                queue.produced(batch, message)
+            elif message is None:
+                queue.unanswered(batch)
+            else:
+                assert isinstance(message, Failed)
+                self._on_failed(queue, batch, message)
+            if queue.waiting or queue.gathered or queue.must_renumber:
+                queue.enlist()
+                self._session_of[queue.partition].bell.ring()
+        except Exception as error:
+            self._on_defect(error)
         self._wake()
 
-    def _tell_refusal(self, text: str) -> None:
-        """Log why messages wait, once, when nothing has been taken in for a while."""
+    def _on_failed(self, queue: PartitionQueue, batch: PendingBatch, message: Failed) -> None:
         now = trio.current_time()
-        self._refused_since = min(self._refused_since, now)
-        if now - self._refused_since >= TELL_AFTER_S and not self._is_told:
-            self._is_told = True
+        if message.code == Code.NOT_PRIMARY:
+            target = self._router.redirect(self._topic_id, queue.partition, message.facts)
+            if target is not self._session_of[queue.partition]:
+                self._move_queue(queue.partition, target)
+            queue.redirected(batch, now)
+        else:
+            queue.failed(batch, message.code, message.text, message.facts, now)
+        if not batch.is_settled:
+            self._report_refusal(message.text, now)
+
+    def _report_refusal(self, text: str, now: float) -> None:
+        """Log why messages wait, once, when nothing has been taken in for a while."""
+        if self._refused_since == math.inf:
+            self._refused_since, self._is_reported = now, False
+        if now - self._refused_since >= TELL_AFTER_S and not self._is_reported:
+            self._is_reported = True
             _log.warning(
                 "topic %r: nothing is taken in, going on trying; each message for %g s: %s",
-                self.topic, self._delivery_timeout_s, text,
+                self.topic, self._accumulator.delivery_timeout, text,
             )  # fmt: skip
 
-    def broken(self) -> None:
-        """Take note that the connection broke."""
-        self._accumulator.broken()
-
-    def expire(self, now: float) -> float:
-        """End what has waited too long; return when to be asked again."""
-        self._accumulator.expire(now)
-        self._wake()
-        return self._accumulator.deadline
-
-    def told_of_loss(self, loss: Loss) -> None:
-        """Keep and log a loss that the broker told of."""
+    def _on_loss(self, loss: Loss) -> None:
         self.losses.append(loss)
         _log.warning(
             "topic %r partition %d: %d acknowledged messages were lost by the broker (a loss that its policy permits);"
             " their receipts are void", *loss,
         )  # fmt: skip
 
+    def _on_defect(self, error: Exception) -> None:
+        """End this producer, and nothing else of the client, for what should never have been raised."""
+        _log.error("topic %r: the producer failed in a way that is a defect", self.topic, exc_info=error)
+        why = f"the producer failed in a way that is a defect: {error!r}"
+        # Not by way of the queues: what they hold is not to be trusted now, and each sender still gets an outcome.
+        for batch in self._accumulator.by_age:
+            if not batch.is_settled:
+                batch.error = OutcomeUnknownError(f"topic {self.topic!r}: {why}")
+                self._state.completed.append(batch)
+        self._accumulator.by_age.clear()
+        self.close(why)
+
+    def expire(self, now: float) -> float:
+        """End what has waited too long; return when to be asked again."""
+        try:
+            self._accumulator.expire(now)
+            self._wake()
+            return self._accumulator.deadline
+        except Exception as error:
+            self._on_defect(error)
+            return math.inf
+
     def _wake(self) -> None:
-        completed = self._accumulator.completed
+        completed = self._state.completed
         if completed:
-            for shipment in completed:
-                if shipment.waiters:
-                    wake(shipment.waiters)
+            for batch in completed:
+                for task in batch.waiters:
+                    trio.lowlevel.reschedule(task)
+                batch.waiters.clear()
             completed.clear()
-        if self._room_waiters:
-            wake(self._room_waiters)
+            # A batch leaves here and not only when its time is over: it would hold its messages until then.
+            by_age = self._accumulator.by_age
+            while by_age and by_age[0].receipt is not None:
+                by_age.popleft()
+        if self._room.waiting:
+            self._room.give()
 
     # life
 
@@ -384,22 +396,26 @@ class Producer:
         If cancelled, what is still on its way is dropped: its outcome is unknown.
         """
         try:
-            if not self._is_closed:
+            if not self._why_closed:
                 await self.flush()
         finally:
             self.close("the producer was closed")
 
     def close(self, why: str) -> None:
         """Close at once: what is still on its way is dropped, and ends unknown or rejected because of ``why``."""
-        if not self._is_closed:
-            self._is_closed = True
-            self._session.sources.pop(self, None)
-            self._accumulator.drop(why)
-            self._wake()
+        if self._why_closed:
+            return
+        self._why_closed = why
+        self._router.users.pop(self, None)
+        for session, lane in self._lanes.items():
+            session.remove(lane)
+        self._accumulator.drop(why)
+        self._wake()
+        self._room.give_up()
 
     async def __aenter__(self) -> Self:
         await trio.lowlevel.checkpoint()
-        self._session.sources[self] = None
+        self._router.users[self] = None
         return self
 
     async def __aexit__(

@@ -1,62 +1,60 @@
-"""One stream to a broker: the handshake, requests coalesced into few writes, answers handed to who asked.
+"""One stream to a broker: the handshake, requests coalesced into few writes, replies handed to their callbacks.
 
 The shell around ``mqcore.protocol.Connection``. Must not know of topics, batches or reconnecting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
+import attrs
 import trio
 
 from mqcore.abc import Buffer, ByteStream
+from mqcore.client._bell import wait_in, wake
 from mqcore.errors import BrokenLinkError, RemoteProtocolError
 from mqcore.limits import Limits
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
+    Call,
     Connection,
     End,
     Failed,
     Fatal,
+    Fetch,
     Fetched,
     Hello,
     Message,
     Ping,
     Pong,
+    Produce,
     Produced,
     Result,
     Role,
     Welcome,
 )
 
-__all__ = ["Asker", "RequestStream", "greet"]
+__all__ = ["LINK_ERRORS", "OnReply", "RequestStream", "greet"]
 
+OnReply: TypeAlias = Callable[[Message | None], None]
+"""Takes the reply to a request; None when the connection broke before it."""
+
+LINK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, BrokenLinkError, RemoteProtocolError)
+"""What a stream raises when the connection is over."""
 JOIN_BYTES_MAX = 64 * 1024
 """Up to here small frames are joined for one plain send, which costs less than a gathering one."""
+PIECE_BYTES = 256 * 1024
+"""Large sends go out in pieces of about this size: each one that is taken is a sign of life of a slow link."""
 UNSENT_BYTES_MAX = 8 * 1024 * 1024
 REQUEST_IDS = 1 << 32
+PRODUCE_OVERHEAD_BYTES = 64
+"""More than a produce frame adds to its batch."""
 
 
-class Asker(Protocol):
-    """What waits for the answer to a request."""
-
-    owner: Any
-    """Has ``answered(asker, message)``."""
-
-
-class _Ponged:
-    """Takes the answer to a ping and forgets it: that something came is all that matters."""
-
-    def __init__(self) -> None:
-        self.owner = self
-
-    def answered(self, asker: object, message: object) -> None:
-        """Nothing to do."""
-
-
-_PONGED = _Ponged()
+def _forget(_: Message | None) -> None:
+    """The reply to a ping: that something came is all that matters."""
 
 
 async def greet(stream: ByteStream, *, name: str, session: bytes, limits: Limits) -> RequestStream:
@@ -77,37 +75,43 @@ async def greet(stream: ByteStream, *, name: str, session: bytes, limits: Limits
     if isinstance(message, Fatal):
         raise RemoteProtocolError(f"the server refused the connection: {message.text}", code=message.code)
     assert isinstance(message, Welcome)
-    return RequestStream(stream, connection, message)
+    return RequestStream(stream, connection, message, limits)
 
 
 class RequestStream:
-    """A greeted stream: any number of tasks ask, one receives (``receive``), whoever finds it idle sends (``flush``).
+    """A greeted stream: any number of tasks request, one receives (``receive``), any that finds it idle sends.
 
-    ``requests`` are the unanswered ones by id; ``received_at`` is when something was last received.
+    ``requests`` are the callbacks of the unanswered ones by id. ``active_at`` is when bytes were last received, or
+    taken by the link of a large send. ``limits`` are what client and server both allow. ``on_credit`` is called when
+    a request was refused for want of credit and replies came since, ``on_left_over`` when a cancelled ``flush`` left
+    something unsent.
     """
 
-    def __init__(self, stream: ByteStream, connection: Connection, welcome: Welcome) -> None:
+    def __init__(self, stream: ByteStream, connection: Connection, welcome: Welcome, limits: Limits) -> None:
         self.welcome = welcome
         self.connection = connection
-        self.requests: dict[int, Any] = {}
-        self.received_at = trio.current_time()
+        self.batch_bytes_max = min(welcome.batch_bytes_max, welcome.frame_bytes_max - PRODUCE_OVERHEAD_BYTES)
+        self.limits = attrs.evolve(limits, batch_bytes_max=min(limits.batch_bytes_max, self.batch_bytes_max))
+        self.requests: dict[int, OnReply] = {}
+        self.unsent: list[Buffer] = []
+        self.active_at = trio.current_time()
         self.is_ending = False
         self.is_sending = False
+        self.on_credit: Callable[[], None] | None = None
+        self.on_left_over: Callable[[], None] | None = None
+        self._wants_credit = False
         self._stream = stream
-        self._unsent: list[Buffer] = []
         self._unsent_bytes = 0
         self._next_id = 1
 
     # sending
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is under way in either direction."""
-        return not self.requests and not self.is_sending and not self._unsent
-
     def may_send(self, size: int) -> bool:
         """Whether the broker's credit, and this side's memory, allow a request of ``size`` bytes now."""
-        return self._unsent_bytes < UNSENT_BYTES_MAX and not self.is_ending and self.connection.may_send(size)
+        if self._unsent_bytes < UNSENT_BYTES_MAX and not self.is_ending and self.connection.may_send(size):
+            return True
+        self._wants_credit = True
+        return False
 
     def next_id(self) -> int:
         """Return a request id that is not in flight."""
@@ -117,50 +121,101 @@ class RequestStream:
         self._next_id = (request_id + 1) % REQUEST_IDS
         return request_id
 
-    def ask(self, message: Message, asker: Any = None) -> None:
-        """Queue a request; its answer goes to ``asker.owner.answered(asker, message)`` (None: there will be none)."""
-        buffers = self.connection.send(message)
-        if asker is not None:
-            self.requests[message.request_id] = asker  # type: ignore[union-attr]
-        self._unsent += buffers
+    def request(self, message: Call | Fetch | Ping, on_reply: OnReply | None = None) -> None:
+        """Queue a request with an id of ``next_id``; without ``on_reply`` its reply is read by ``receive_message``."""
+        self._queue(self.connection.send(message))
+        if on_reply is not None:
+            self.requests[message.request_id] = on_reply
+
+    def produce(self, topic_id: bytes, partition: int, policy: int, batch: bytearray, on_reply: OnReply | None) -> None:
+        """Queue a batch; one-way without ``on_reply``: it is never answered."""
+        if on_reply is None:
+            self._queue(self.connection.send(Produce(0, topic_id, partition, 0, True, batch)))
+            return
+        request_id = self._next_id
+        while request_id in self.requests:  # as in ``next_id``
+            request_id = (request_id + 1) % REQUEST_IDS
+        self._next_id = (request_id + 1) % REQUEST_IDS
+        buffers = self.connection.send(Produce(request_id, topic_id, partition, policy, False, batch))
+        self.requests[request_id] = on_reply
+        self.unsent += buffers
+        self._unsent_bytes += len(buffers[0]) + len(buffers[1])
+
+    def _queue(self, buffers: list[Buffer]) -> None:
+        self.unsent += buffers
         self._unsent_bytes += sum(map(len, buffers))
 
     def ping(self) -> None:
         """Ask the peer whether it lives."""
         if self.may_send(0):
-            self.ask(Ping(self.next_id()), _PONGED)
+            self.request(Ping(self.next_id()), _forget)
 
-    @property
-    def has_unsent(self) -> bool:
-        """Whether something waits to be sent."""
-        return bool(self._unsent)
+    async def call(self, operation: str, arguments: dict[str, object]) -> Message | None:
+        """Request an administrative operation and return the reply; None when the connection broke before it.
+
+        If cancelled, it may have been done.
+        """
+        replies: list[Message | None] = []
+        waiting: list[trio.lowlevel.Task] = []
+
+        def on_reply(message: Message | None) -> None:
+            replies.append(message)
+            wake(waiting)
+
+        self.request(Call(self.next_id(), operation, arguments), on_reply)
+        await self.flush()
+        while not replies:
+            await wait_in(waiting)
+        return replies[0]
 
     async def flush(self) -> None:
-        """Send what is queued, unless somebody is sending already, who then sends this too.
+        """Send what is queued, unless another task is sending already, which then sends this too.
 
-        Raises Trio's errors of a broken or closed stream. If cancelled, what was not sent stays queued; a part of it
-        may have been sent, then the stream is closed.
+        A connection that breaks by it is closed, which the receiving task finds. If cancelled, what was not sent stays
+        queued; a part of it may have been sent, then the stream is closed.
         """
         if self.is_sending:
             return
         self.is_sending = True
         try:
-            while self._unsent:
-                buffers, self._unsent = self._unsent, []
+            while self.unsent:
+                buffers, self.unsent = self.unsent, []
                 size, self._unsent_bytes = self._unsent_bytes, 0
                 try:
-                    await self._stream.send_buffers(buffers if size > JOIN_BYTES_MAX else [b"".join(buffers)])
+                    if size <= JOIN_BYTES_MAX:
+                        await self._stream.send_buffers((b"".join(buffers),))
+                    elif size <= PIECE_BYTES:
+                        await self._stream.send_buffers(buffers)
+                    else:
+                        await self._send_in_pieces(buffers)
                 except trio.Cancelled:
-                    self._unsent[:0] = buffers
+                    self.unsent[:0] = buffers
                     self._unsent_bytes += size
+                    if self.on_left_over is not None:
+                        self.on_left_over()
                     raise
+        except LINK_ERRORS:
+            await self.aclose()
         finally:
             self.is_sending = False
 
+    async def _send_in_pieces(self, buffers: list[Buffer]) -> None:
+        """Send so that progress can be seen: a time limit is for silence, never for the size of a message."""
+        has_sent = False
+        try:
+            for piece in _pieces(buffers):
+                await self._stream.send_buffers(piece)
+                has_sent = True
+                self.active_at = trio.current_time()
+        except trio.Cancelled:
+            if has_sent:  # what would follow a part of a frame could only be garbage to the peer
+                await self.aclose()
+            raise
+
     # receiving
 
-    async def receive(self, after: Callable[[], None]) -> None:
-        """Hand answers to their askers until the stream ends or breaks; ``after`` runs after each read's answers.
+    async def receive(self) -> None:
+        """Call the callbacks of replies until the stream ends or breaks.
 
         Raises Trio's errors of a broken or closed stream, ``RemoteProtocolError``, ``BrokenLinkError`` with the
         broker's reason. Never sends, so it never waits for a peer that waits for it.
@@ -169,38 +224,49 @@ class RequestStream:
         while True:
             size = await stream.receive_into(connection.receive_buffer())
             connection.received(size)
-            self.received_at = trio.current_time()
+            self.active_at = trio.current_time()
             while (message := connection.next_message()) is not None:
-                kind = type(message)
-                if kind is Produced or kind in _ANSWERS:
-                    asker = requests.pop(message.request_id)  # type: ignore[union-attr]
-                    asker.owner.answered(asker, message)
+                if type(message) in _REPLIES:
+                    requests.pop(message.request_id)(message)  # type: ignore[union-attr]
                 else:
                     self._take_other(message)
-            after()
+            if self._wants_credit:
+                self._wants_credit = False
+                if self.on_credit is not None:
+                    self.on_credit()
             if size == 0:
                 raise BrokenLinkError("the server closed the connection")
 
-    async def receive_message(self) -> Message | None:
+    def broken(self) -> None:
+        """Tell every callback that there will be no reply."""
+        requests, self.requests = self.requests, {}
+        for on_reply in requests.values():
+            on_reply(None)
+
+    async def receive_message(self, silence_s: float) -> Message | None:
         """Return the next message, for a stream that one task uses alone; views in it hold until the next call.
 
-        None when the stream ended. No effect if cancelled. Raises as ``receive``.
+        None when the stream ended. ``silence_s``: how long nothing at all may come, in seconds; then
+        ``BrokenLinkError``. No effect if cancelled. Raises as ``receive``.
         """
         connection = self.connection
         while (message := connection.next_message()) is None:
             if connection.at_end:
                 return None
-            connection.received(await self._stream.receive_into(connection.receive_buffer()))
+            with trio.move_on_after(silence_s) as scope:
+                connection.received(await self._stream.receive_into(connection.receive_buffer()))
+            if scope.cancelled_caught:
+                raise BrokenLinkError(f"the server has been silent for {silence_s:g} s")
         if isinstance(message, Fatal | End):
             self._take_other(message)
-            return await self.receive_message()
+            return await self.receive_message(silence_s)
         return message
 
     def _take_other(self, message: Message) -> None:
         if isinstance(message, End):
             self.is_ending = True
         elif isinstance(message, Fatal):
-            raise BrokenLinkError(f"the server ended the connection: {message.text}")
+            raise RemoteProtocolError(f"the server ended the connection: {message.text}", code=message.code)
         else:
             raise AssertionError(message)
 
@@ -209,4 +275,22 @@ class RequestStream:
         await trio.aclose_forcefully(self._stream)
 
 
-_ANSWERS = frozenset({Failed, Fetched, Result, Pong})
+_REPLIES = frozenset({Produced, Failed, Fetched, Result, Pong})
+
+
+def _pieces(buffers: list[Buffer]) -> Iterator[list[Buffer]]:
+    """Cut ``buffers`` into lists of ``PIECE_BYTES`` together."""
+    piece: list[Buffer] = []
+    size = 0
+    for buffer in buffers:
+        view = memoryview(buffer)
+        while view:
+            part = view[: PIECE_BYTES - size]
+            view = view[len(part) :]
+            piece.append(part)
+            size += len(part)
+            if size == PIECE_BYTES:
+                yield piece
+                piece, size = [], 0
+    if piece:
+        yield piece

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,78 +14,130 @@ from hypothesis import given, settings
 from mqcore.batch import BatchHeader, decode_batch, unpack_header
 from mqcore.client._accumulator import Accumulator
 from mqcore.client._backoff import Backoff
+from mqcore.client._lane import Lane
 from mqcore.client._options import ProducerOptions
-from mqcore.client._partition_queue import Loss
+from mqcore.client._partition_queue import PartitionQueue
 from mqcore.client._pending_batch import PendingBatch
+from mqcore.client._producer_state import Loss, ProducerState
 from mqcore.errors import ConfigurationError, OutcomeUnknownError, RejectedError
 from mqcore.guarantees import Copy, Level
 from mqcore.limits import Limits
 from mqcore.log import ACCEPT, Duplicate, Fenced, Gap, ProducerTable
-from mqcore.protocol import Code
+from mqcore.protocol import Code, Produced
 
 LIMITS = Limits()
-
-
 COPIES = (Copy(b"n" * 16, 1, Level.PAGE_CACHE),)
 
-class Wire:
-    """An accumulator with a hand-cranked clock, and the batches that it sent."""
 
-    def __init__(self, partitions: int = 1, **options: Any) -> None:
+class Wire:
+    """A producer's state machines with a hand-cranked clock, and the batches that it sent. It is their outlet too."""
+
+    def __init__(self, partitions: int = 1, limits: Limits = LIMITS, **options: Any) -> None:
         self.now = 0.0
+        self.wall_ms = 0
         self.sent: list[PendingBatch] = []
         self.losses: list[Loss] = []
+        self.defects: list[Exception] = []
         self.credit = 1_000
-        self.accumulator = Accumulator(
+        self.batch_bytes_max = 1_000_000
+        self.limits = limits
+        self.in_flight: list[PendingBatch] = []
+        state = ProducerState(
             "t",
-            partitions,
             ProducerOptions(**options),
             producer_id=7,
-            limits=LIMITS,
+            limits=limits,
             backoff=Backoff(100, 1_000),
-            source=random.Random(1),
-            now=lambda: self.now,
-            now_ms=lambda: 0,
+            random=random.Random(1),
             lost=self.losses.append,
         )
+        self.lane = Lane(
+            b"t" * 16,
+            state.completed,
+            on_reply=lambda queue, batch, message: None,
+            on_settled=lambda: None,
+            on_defect=self.defects.append,
+            on_limits=lambda limits: None,
+        )
+        self.accumulator = Accumulator(
+            state,
+            partitions,
+            now=lambda: self.now,
+            wall_ns=lambda: self.wall_ms * 1_000_000,
+            line_of=lambda partition: self.lane.line,
+        )
+
+    @property
+    def bytes_held(self) -> int:
+        return self.accumulator.state.bytes_held
+
+    def queue_of(self, batch: PendingBatch) -> PartitionQueue:
+        return self.accumulator.queue(batch.partition)
 
     def add(self, value: bytes, key: bytes | None = None, **arguments: Any) -> PendingBatch:
         part = self.accumulator.add(value, key, None, arguments.pop("partition", None), **arguments)
         return part[0]
 
+    def may_send(self, size: int) -> bool:
+        return self.credit > 0
+
+    def produce(
+        self, topic_id: bytes, partition: int, policy: int, data: bytearray, on_reply: Callable[..., None] | None
+    ) -> None:
+        self.credit -= 1
+        queue = self.accumulator.queue(partition)
+        batch = next(each for each in (*queue.unacked, *queue.gathered) if each.data is data)
+        self.sent.append(batch)
+        if on_reply is not None:
+            self.in_flight.append(batch)
+
     def pump(self) -> list[PendingBatch]:
         before = len(self.sent)
-        room = lambda size: len(self.sent) - before < self.credit  # noqa: E731
-        self.again = self.accumulator.pump(self.now, room, self.sent.append, 1_000_000)
+        credit = self.credit
+        self.again = self.lane.pump(self, self.now)
+        self.credit = credit
         return self.sent[before:]
 
-    def acknowledge(self, shipment: PendingBatch, offset: int = 0) -> None:
-        self.accumulator.produced(shipment, offset, 1, COPIES, False)
+    def acknowledge(self, batch: PendingBatch, offset: int = 0) -> None:
+        self.in_flight.remove(batch)
+        queue = self.queue_of(batch)
+        queue.produced(batch, Produced(1, offset, 1, False, COPIES))
+        queue.enlist_if_busy()
 
-    def fail(self, shipment: PendingBatch, code: Code, **facts: object) -> None:
-        self.accumulator.failed(shipment, code, "refused", facts, self.now)
+    def fail(self, batch: PendingBatch, code: Code, **facts: object) -> None:
+        self.in_flight.remove(batch)
+        queue = self.queue_of(batch)
+        queue.failed(batch, code, "refused", facts, self.now)
+        queue.enlist_if_busy()
+
+    def breaks(self) -> None:
+        """Break the connection: what is in flight on it is never answered."""
+        in_flight, self.in_flight = self.in_flight, []
+        for batch in in_flight:
+            self.queue_of(batch).unanswered(batch)
+            self.queue_of(batch).enlist_if_busy()
 
 
-def header_of(shipment: PendingBatch) -> BatchHeader:
-    assert shipment.data is not None
-    return unpack_header(shipment.data)
+def header_of(batch: PendingBatch) -> BatchHeader:
+    assert batch.data is not None
+    return unpack_header(batch.data)
 
 
-def values_of(shipment: PendingBatch) -> list[bytes]:
-    assert shipment.data is not None
-    return decode_batch(shipment.data, LIMITS).values
+def values_of(batch: PendingBatch) -> list[bytes]:
+    assert batch.data is not None
+    return decode_batch(batch.data, LIMITS).values
 
 
 def test_what_was_added_since_the_last_pump_is_one_batch_and_receipts_count_from_its_offset() -> None:
     wire = Wire()
-    shipments = {wire.add(b"%d" % number) for number in range(64)}
-    (shipment,) = shipments
-    assert wire.pump() == [shipment]
-    assert values_of(shipment) == [b"%d" % number for number in range(64)]
-    wire.acknowledge(shipment, offset=100)
-    assert shipment.receipt_of(63).offset == 163
-    assert shipment.receipt_of(0).copies == COPIES
-    assert wire.accumulator.bytes_held == 0
+    batches = {wire.add(b"%d" % number) for number in range(64)}
+    (batch,) = batches
+    assert wire.pump() == [batch]
+    assert values_of(batch) == [b"%d" % number for number in range(64)]
+    wire.acknowledge(batch, offset=100)
+    assert batch.receipt_of(63).offset == 163
+    assert batch.receipt_of(0).copies == COPIES
+    assert wire.bytes_held == 0
     assert wire.pump() == []
 
 
@@ -92,17 +145,17 @@ def test_a_batch_is_full_at_its_bytes_and_at_its_messages() -> None:
     wire = Wire(batch_bytes=10, batch_messages=3)
     for value in (b"12345", b"12345", b"1", b"2", b"3", b"4", b"a message larger than a batch", b"5"):
         wire.add(value)
-    assert [len(shipment.values) for shipment in wire.pump()] == [2, 3, 1, 1, 1]
+    assert [len(batch.values) for batch in wire.pump()] == [2, 3, 1, 1, 1]
 
 
 def test_add_many_cuts_at_the_same_limits_and_keeps_the_order() -> None:
     wire = Wire(batch_bytes=100, batch_messages=7)
     values = [bytes([number % 250]) * (number % 40) for number in range(200)]
     parts = wire.accumulator.add_many(values, None, None)
-    assert [value for shipment, _, _ in parts for value in shipment.values] == values
-    assert all(len(shipment.values) <= 7 for shipment, _, _ in parts)
-    assert all(sum(map(len, shipment.values)) <= 100 for shipment, _, _ in parts)
-    assert [count for _, _, count in parts] == [len(shipment.values) for shipment, _, _ in parts]
+    assert [value for batch, _, _ in parts for value in batch.values] == values
+    assert all(len(batch.values) <= 7 for batch, _, _ in parts)
+    assert all(sum(map(len, batch.values)) <= 100 for batch, _, _ in parts)
+    assert [count for _, _, count in parts] == [len(batch.values) for batch, _, _ in parts]
 
 
 def test_linger_holds_a_batch_back_until_its_time_or_until_it_is_full() -> None:
@@ -115,24 +168,24 @@ def test_linger_holds_a_batch_back_until_its_time_or_until_it_is_full() -> None:
     wire.add(b"2")
     wire.add(b"3")
     wire.add(b"4")
-    assert [values_of(shipment) for shipment in wire.pump()] == [[b"2", b"3"]]
+    assert [values_of(batch) for batch in wire.pump()] == [[b"2", b"3"]]
     wire.accumulator.flush()
-    assert [values_of(shipment) for shipment in wire.pump()] == [[b"4"]]
+    assert [values_of(batch) for batch in wire.pump()] == [[b"4"]]
 
 
 def test_a_key_goes_to_crc32c_mod_partitions_others_change_partition_by_batch() -> None:
     wire = Wire(partitions=5)
     for key in (b"a", b"b", b"c", b"a"):
-        assert wire.add(b"x", key).queue.partition == crc32c(key) % 5
+        assert wire.add(b"x", key).partition == crc32c(key) % 5
     wire.pump()
     partitions = []
     for _ in range(10):
         first, second = wire.add(b"x"), wire.add(b"y")
         assert first is second
-        partitions.append(first.queue.partition)
+        partitions.append(first.partition)
         wire.pump()
     assert sorted(partitions) == sorted([*range(5), *range(5)])
-    assert wire.add(b"x", partition=3).queue.partition == 3
+    assert wire.add(b"x", partition=3).partition == 3
     with pytest.raises(ConfigurationError, match="partitions 0 to 4, not 5"):
         wire.add(b"x", partition=5)
 
@@ -162,7 +215,7 @@ def test_a_batch_that_the_broker_does_not_take_is_rejected_alone() -> None:
     assert caught.value.name == "batch-too-large"
     wire.acknowledge(small)
     wire.acknowledge(last)
-    assert wire.accumulator.bytes_held == 0
+    assert wire.bytes_held == 0
 
 
 def test_keys_and_headers_stay_with_their_message() -> None:
@@ -171,29 +224,29 @@ def test_keys_and_headers_stay_with_their_message() -> None:
     wire.add(b"2", b"key", partition=0)
     wire.accumulator.add(b"3", None, {"name": b"value"}, 0)
     wire.add(b"4")
-    (shipment,) = wire.pump()
-    assert shipment.data is not None
-    batch = decode_batch(shipment.data, LIMITS)
+    (batch,) = wire.pump()
+    assert batch.data is not None
+    batch = decode_batch(batch.data, LIMITS)
     assert batch.keys == [None, b"key", None, None]
     assert batch.headers == [(), (), (("name", b"value"),), ()]
 
 
 def test_the_window_and_the_credit_hold_batches_back() -> None:
     wire = Wire(batches_in_flight_max=2, batch_messages=1)
-    shipments = [wire.add(b"%d" % number) for number in range(4)]
-    assert wire.pump() == shipments[:2]
-    wire.acknowledge(shipments[0])
+    batches = [wire.add(b"%d" % number) for number in range(4)]
+    assert wire.pump() == batches[:2]
+    wire.acknowledge(batches[0])
     wire.credit = 0
     assert wire.pump() == []
     wire.credit = 5
-    assert wire.pump() == shipments[2:3]
+    assert wire.pump() == batches[2:3]
 
 
 def test_a_broken_connection_repeats_the_same_bytes_in_order_and_later_ones_after_them() -> None:
     wire = Wire(batch_messages=1)
     first, second = wire.add(b"1"), wire.add(b"2")
-    before = [bytes(shipment.data or b"") for shipment in wire.pump()]
-    wire.accumulator.broken()
+    before = [bytes(batch.data or b"") for batch in wire.pump()]
+    wire.breaks()
     third = wire.add(b"3")
     assert wire.pump() == [first, second, third]
     assert [bytes(first.data or b""), bytes(second.data or b"")] == before
@@ -253,14 +306,14 @@ def test_a_gap_before_the_first_in_line_is_a_loss_that_is_told() -> None:
 
 def test_a_gap_that_asks_for_later_sequences_is_no_loss() -> None:
     wire = Wire()
-    shipment = wire.add(b"x")
+    batch = wire.add(b"x")
     wire.pump()
-    wire.accumulator.broken()
+    wire.breaks()
     wire.pump()
-    wire.fail(shipment, Code.SEQUENCE_GAP, expected_sequence=1)
+    wire.fail(batch, Code.SEQUENCE_GAP, expected_sequence=1)
     wire.now = 1.0
-    assert wire.pump() == [shipment]
-    assert header_of(shipment).producer_epoch == 0
+    assert wire.pump() == [batch]
+    assert header_of(batch).producer_epoch == 0
     assert not wire.losses
 
 
@@ -276,7 +329,7 @@ def test_time_over_what_never_left_is_rejected_and_what_may_have_arrived_is_unkn
     with pytest.raises(RejectedError, match="never sent"):
         second.receipt_of(0)
     third = wire.add(b"3")
-    wire.accumulator.broken()
+    wire.breaks()
     assert wire.pump() == [first]  # still repeated: the log may wait for its sequence
     wire.acknowledge(first)
     assert wire.pump() == [third]
@@ -287,24 +340,24 @@ def test_time_over_what_never_left_is_rejected_and_what_may_have_arrived_is_unkn
 
 def test_a_refusal_after_an_attempt_in_doubt_is_unknown_and_not_rejected() -> None:
     wire = Wire()
-    shipment = wire.add(b"x")
+    batch = wire.add(b"x")
     wire.pump()
-    wire.accumulator.broken()
+    wire.breaks()
     wire.pump()
-    wire.fail(shipment, Code.UNKNOWN_TOPIC)
+    wire.fail(batch, Code.UNKNOWN_TOPIC)
     with pytest.raises(OutcomeUnknownError):
-        shipment.receipt_of(0)
+        batch.receipt_of(0)
 
 
 def test_one_way_has_no_sequence_no_answer_and_holds_no_memory_once_sent() -> None:
     wire = Wire()
     wire.add(b"1")
-    shipment = wire.add(b"2", one_way=True)
-    assert wire.pump() == [wire.sent[0], shipment]
+    batch = wire.add(b"2", one_way=True)
+    assert wire.pump() == [wire.sent[0], batch]
     assert header_of(wire.sent[0]).producer_id == 7
-    assert shipment.state.value == "finished"
+    assert batch.state.value == "finished"
     wire.acknowledge(wire.sent[0])
-    assert wire.accumulator.bytes_held == 0
+    assert wire.bytes_held == 0
     third = wire.add(b"3")
     wire.pump()
     assert header_of(third).first_sequence == 1
@@ -313,14 +366,14 @@ def test_one_way_has_no_sequence_no_answer_and_holds_no_memory_once_sent() -> No
 def test_sends_of_different_policies_do_not_share_a_batch() -> None:
     wire = Wire()
     assert wire.add(b"1", policy=3) is not wire.add(b"2", policy=1)
-    assert [shipment.policy for shipment in wire.pump()] == [3, 1]
+    assert [batch.policy for batch in wire.pump()] == [3, 1]
 
 
 def test_a_send_under_the_producers_own_policy_does_not_join_a_weaker_batch() -> None:
     wire = Wire()
     weaker = wire.add(b"1", policy=1)
     assert wire.add(b"2") is not weaker
-    assert [shipment.policy for shipment in wire.pump()] == [1, 0]
+    assert [batch.policy for batch in wire.pump()] == [1, 0]
 
 
 @settings(deadline=None, max_examples=100)
@@ -334,18 +387,18 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
     on_the_way: list[tuple[PendingBatch, bytes]] = []
     late: list[tuple[PendingBatch, bytes]] = []  # still arrives, although the connection that carried it is gone
     replies: list[tuple[PendingBatch, Code | None, object]] = []
-    shipments: list[PendingBatch] = []
+    batches: list[PendingBatch] = []
     numbers = iter(range(1_000_000))
 
-    def arrive(shipment: PendingBatch, batch: bytes) -> None:
-        header = unpack_header(batch)
+    def arrive(batch: PendingBatch, arrived: bytes) -> None:
+        header = unpack_header(arrived)
         verdict = table.check(header)
         if isinstance(verdict, Duplicate):
-            replies.append((shipment, None, verdict.base_offset))
+            replies.append((batch, None, verdict.base_offset))
         elif isinstance(verdict, Gap):
-            replies.append((shipment, Code.SEQUENCE_GAP, verdict.expected_sequence))
+            replies.append((batch, Code.SEQUENCE_GAP, verdict.expected_sequence))
         elif isinstance(verdict, Fenced):
-            replies.append((shipment, Code.SEQUENCE_FENCED, None))
+            replies.append((batch, Code.SEQUENCE_FENCED, None))
         else:
             assert verdict is ACCEPT, verdict
             code = data.draw(st.sampled_from([None, None, None, Code.STORAGE_FULL, Code.MESSAGE_TOO_LARGE]))
@@ -354,24 +407,24 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
                     header.producer_id, header.producer_epoch, header.first_sequence, header.count,
                     header.body_checksum, len(log), 0,
                 )  # fmt: skip
-                replies.append((shipment, None, len(log)))
-                log.extend(decode_batch(batch, LIMITS).values)
+                replies.append((batch, None, len(log)))
+                log.extend(decode_batch(arrived, LIMITS).values)
             else:
-                replies.append((shipment, code, None))
+                replies.append((batch, code, None))
 
     def answer() -> None:
-        shipment, code, fact = replies.pop(0)
+        batch, code, fact = replies.pop(0)
         if code is None:
             assert isinstance(fact, int)
-            wire.acknowledge(shipment, fact)
+            wire.acknowledge(batch, fact)
         else:
-            wire.fail(shipment, code, **({} if fact is None else {"expected_sequence": fact}))
+            wire.fail(batch, code, **({} if fact is None else {"expected_sequence": fact}))
 
     def step(action: str) -> None:
         if action == "add":
-            shipments.append(wire.add(b"%d" % next(numbers)))
+            batches.append(wire.add(b"%d" % next(numbers)))
         elif action == "pump":
-            on_the_way.extend((shipment, bytes(shipment.data or b"")) for shipment in wire.pump())
+            on_the_way.extend((batch, bytes(batch.data or b"")) for batch in wire.pump())
         elif action == "arrive" and on_the_way:
             arrive(*on_the_way.pop(0))
         elif action == "answer" and replies:
@@ -384,7 +437,7 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
             late.extend(on_the_way)
             on_the_way.clear()
             replies.clear()
-            wire.accumulator.broken()
+            wire.breaks()
         wire.now += 0.5
 
     actions = ["add", "add", "pump", "arrive", "arrive", "answer", "answer", "break", "late"]
@@ -393,15 +446,15 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
     for _ in range(400):
         for action in ("pump", "arrive", "answer", "late"):
             step(action)
-    assert all(shipment.is_settled for shipment in shipments)
+    assert all(batch.is_settled for batch in batches)
     assert not wire.losses
-    assert wire.accumulator.bytes_held == 0
+    assert wire.bytes_held == 0
     assert len(set(log)) == len(log), "doubled"
     assert [int(value) for value in log] == sorted(map(int, log)), "out of order"
-    for shipment in shipments:
-        if isinstance(shipment.error, RejectedError):
-            refused.update(bytes(value) for value in shipment.values)
-        elif shipment.receipt is not None:
-            offset = shipment.receipt.offset
-            assert log[offset : offset + len(shipment.values)] == shipment.values
+    for batch in batches:
+        if isinstance(batch.error, RejectedError):
+            refused.update(bytes(value) for value in batch.values)
+        elif batch.receipt is not None:
+            offset = batch.receipt.offset
+            assert log[offset : offset + len(batch.values)] == batch.values
     assert refused.isdisjoint(log), "rejected is invisible (G07)"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from mqcore.batch import control_batch, encode_batch, stamp
-from mqcore.client._fetch_plan import Chunk, FetchPlan
-from mqcore.client._options import ConsumerOptions
+from mqcore.client._fetch_plan import Chunk, Cursor, FetchPlan
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
 from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Fetch, Fetched
@@ -26,8 +23,10 @@ def batch(base_offset: int, count: int, epoch: int = 1) -> bytes:
 class Reader:
     """A plan of one partition, and the requests that it makes."""
 
-    def __init__(self, partitions: list[int] | None = None, **options: Any) -> None:
-        self.plan = FetchPlan("t", TOPIC, partitions or [0], ConsumerOptions(**options))
+    def __init__(self, partitions: list[int] | None = None) -> None:
+        self.plan = FetchPlan("t", TOPIC, bytes_max=1024 * 1024, wait_ms=20_000)
+        for partition in partitions or [0]:
+            self.plan.add(Cursor(partition))
         self.ids = iter(range(1, 1_000_000))
 
     def ask(self) -> list[Fetch]:
@@ -237,14 +236,23 @@ def test_a_refusal_that_passes_is_asked_again_after_a_pause_and_others_are_raise
     assert isinstance(reader.chunk().error, RejectedError)
 
 
-def test_many_partitions_share_the_prefetch_and_all_get_their_turn() -> None:
-    reader = Reader(list(range(3_000)), prefetch_bytes=16 * 1024 * 1024)
-    asked = set()
-    for _ in range(3):
-        fetches = reader.ask()
-        assert len(fetches) <= 1_000
-        assert all(fetch.wait_ms <= 200 for fetch in fetches)
-        for fetch in fetches:
-            asked.add(fetch.partition)
-            reader.plan.fetched(Fetched(fetch.request_id, fetch.offset, 0, 0, ()))
-    assert asked == set(range(3_000))
+def test_answers_without_a_message_to_requests_that_may_wait_are_asked_for_more_slowly() -> None:
+    reader = Reader([0, 1])
+    rounds = 0
+    while not reader.plan.is_polling:
+        rounds += 1
+        for fetch in reader.ask():
+            reader.plan.fetched(Fetched(fetch.request_id, 0, 0, 0, ()))
+    assert rounds == 3
+
+
+def test_a_partition_that_moved_is_left_to_the_shell_and_goes_on_elsewhere_where_it_was() -> None:
+    reader, elsewhere = Reader([0, 1]), Reader([2])
+    fetch, _ = reader.ask()
+    assert reader.answer(fetch, batch(0, 3), next_offset=3) == [(0, 3)]
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.NOT_PRIMARY, "elsewhere", {"url": "tcp://b:1"}))
+    assert reader.plan.moved == [(0, {"url": "tcp://b:1"})]
+    elsewhere.plan.add(reader.plan.remove(0))
+    assert reader.ask() == []
+    assert [(fetch.partition, fetch.offset, fetch.epoch) for fetch in elsewhere.ask()] == [(2, 0, 0), (0, 3, 1)]

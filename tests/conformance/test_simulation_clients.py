@@ -9,7 +9,7 @@ import sys
 import attrs
 import pytest
 
-from mqcore.client import Producer
+from mqcore.client._partition_queue import PartitionQueue
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import Altered, Completed, Event, Fetched, FetchFailed, Invoked, Probed, Seeked
 from mqcore_conformance.plans import (
@@ -121,14 +121,12 @@ def test_a_loss_that_is_allowed_is_reported_by_the_library_and_no_clause_is_brok
 
 
 def test_a_client_that_tells_of_an_outcome_before_it_knows_it_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Producer.answered
+    original = PartitionQueue.produced
 
-    def off_by_one(self, shipment, message):  # type: ignore[no-untyped-def]
-        if hasattr(message, "base_offset"):
-            message = message._replace(base_offset=message.base_offset + 1)
-        original(self, shipment, message)
+    def off_by_one(self, batch, reply):  # type: ignore[no-untyped-def]
+        original(self, batch, reply._replace(base_offset=reply.base_offset + 1))
 
-    monkeypatch.setattr(Producer, "answered", off_by_one)
+    monkeypatch.setattr(PartitionQueue, "produced", off_by_one)
     result = run_plan(plan())
     assert {violation.clause for violation in check_history(result.history)} & {"G01", "G05"}
 

@@ -201,7 +201,7 @@ class Consumer:
             with trio.CancelScope() as self._waiting:
                 if len(self._readers) > 1:
                     await self._receive_from_any()
-                elif self._readers[0].is_connected:
+                elif self._readers[0].stream is not None:
                     await self._readers[0].receive()
                 else:
                     await self._readers[0].connect()
@@ -216,7 +216,7 @@ class Consumer:
         with one_error():
             async with trio.open_nursery() as nursery:
                 for reader in self._readers:
-                    if reader.is_connected:
+                    if reader.stream is not None:
                         nursery.start_soon(self._receive_from, reader, nursery.cancel_scope)
                     elif not reader.is_connecting:
                         self._router.start_soon(self._connect, reader)

@@ -24,7 +24,10 @@ TELL_AFTER_S = 3.0
 
 
 class Reader:
-    """``plan`` says what is read and holds what was received. ``wait_ms``: how long the server may hold a request."""
+    """``plan`` says what is read and holds what was received; ``stream`` is the open one, None while there is none.
+
+    ``wait_ms``: how long the server may hold a request.
+    """
 
     def __init__(self, session: Session, plan: FetchPlan, context: ClientContext, wait_ms: int) -> None:
         self.session = session
@@ -32,18 +35,13 @@ class Reader:
         self.is_connecting = False
         self._context = context
         self._silence_s = (wait_ms + context.options.request_timeout_ms) / 1000
-        self._stream: RequestStream | None = None
+        self.stream: RequestStream | None = None
         self._attempt = 0
         self._refusals = 0
         self._resume_at = 0.0
         self._broken_since = 0.0
         self._is_reported = False
         self._is_closed = False
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether ``receive`` can be called."""
-        return self._stream is not None
 
     async def connect(self) -> None:
         """Try to connect, once, after a pause when the last attempt failed. If cancelled, nothing stays open."""
@@ -55,7 +53,7 @@ class Reader:
             if self._is_closed:
                 await stream.aclose()
             else:
-                self._stream = stream
+                self.stream = stream
         except _LINK_ERRORS as error:
             await self._broken(error)
         finally:
@@ -66,7 +64,7 @@ class Reader:
 
         Raises ``RemoteProtocolError`` for what no new connection would change. No effect if cancelled.
         """
-        plan, stream = self.plan, self._stream
+        plan, stream = self.plan, self.stream
         assert stream is not None
         try:
             await self._ask(stream)
@@ -115,7 +113,7 @@ class Reader:
             await stream.flush()
 
     async def _broken(self, error: Exception) -> None:
-        stream, self._stream = self._stream, None
+        stream, self.stream = self.stream, None
         if self._is_closed:
             return
         self.plan.broken()
@@ -139,6 +137,6 @@ class Reader:
     async def aclose(self) -> None:
         """Close the stream, even if this is cancelled. Idempotent."""
         self._is_closed = True
-        stream, self._stream = self._stream, None
+        stream, self.stream = self.stream, None
         if stream is not None:
             await stream.aclose()

@@ -19,7 +19,6 @@ from mqcore.broker._group_commit import GroupCommit
 from mqcore.broker._partition import Partition
 from mqcore.broker._sessions import Sessions
 from mqcore.broker._topics import Topic, Topics
-from mqcore.broker._window import UnflushedTotal
 from mqcore.config import BrokerConfig, TopicConfig, build_of
 from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, OutcomeUnknownError, RejectedError
 from mqcore.guarantees import check_available, check_build, raise_refusals
@@ -27,6 +26,7 @@ from mqcore.log import LogStore, MetadataLog, PartitionLog, partition_log_name, 
 from mqcore.ports import Ports
 from mqcore.protocol import VERSION_MAX, Code, Welcome
 from mqcore.registry import create_storage, create_transport
+from mqcore.replication import CommitPolicy, Member, UnflushedTotal
 
 __all__ = ["Broker"]
 
@@ -256,18 +256,23 @@ class Broker:
         return Partition(
             log,
             private_tags=topic.config.private_tags,
-            policy=topic.config.flush or self.flush_policy,
-            weakest=topic.config.weakest_send,
-            stable_only=topic.config.visible == "stable",
+            own=Member(self.store.node_id, self.store.incarnation),
+            policy=self._policy_of(topic),
             append_level=capabilities.append_level,
             flush_level=capabilities.flush_level,
             total=self._unflushed,
             flusher=self.flusher,
             now_us=self._ports.clock.monotonic_us,
             epoch=self.store.epoch,
-            node_id=self.store.node_id,
-            incarnation=self.store.incarnation,
             report=self.report,
+        )
+
+    def _policy_of(self, topic: Topic) -> CommitPolicy:
+        config = topic.config
+        return CommitPolicy(
+            flush=config.flush or self.flush_policy,
+            weakest_send=config.weakest_send,
+            stable_only=config.visible == "stable",
         )
 
     def report_defect(self, action: str, error: Exception) -> str:
@@ -293,11 +298,8 @@ class Broker:
         for index in range(topic.partitions):
             partition = self.partitions.get((topic.id, index))
             if partition is not None:
-                partition.set_policy(
-                    topic.config.flush or self.flush_policy, topic.config.weakest_send, topic.config.visible == "stable"
-                )
+                partition.set_policy(self._policy_of(topic))
                 partition.private_tags = frozenset(topic.config.private_tags)
-                partition.advance()
 
     async def remove_logs(self, topic_id: bytes) -> None:
         """Remove the logs of a deleted topic and note that they are gone; done again after a crash in between."""

@@ -27,6 +27,7 @@ from mqcore.errors import (
     RemoteProtocolError,
     StorageError,
 )
+from mqcore.log import IncomingBatch
 from mqcore.protocol import (
     Call,
     Code,
@@ -194,7 +195,8 @@ class ClientConnection:
                 if header.codec >= PRIVATE_TAG_MIN or header.body_encoding >= PRIVATE_TAG_MIN:
                     refusal = _refusal_of_tags(header, partition.private_tags)
                 if refusal is None:
-                    send = Send(header, message.batch, message.policy, message.request_id, sink)
+                    batch = IncomingBatch(header, message.batch)
+                    send = Send(batch, message.policy, message.request_id, sink)
                     sends = self._sends.get(partition)
                     if sends is None:
                         self._sends[partition] = [send]

@@ -71,43 +71,46 @@ class GroupCommit:
         """Flush until cancelled."""
         task_status.started()
         while True:
-            await self._wait_for_work()
-            partitions = self._take()
-            if partitions:
-                await self._flush(partitions)
-
-    async def _wait_for_work(self) -> None:
-        while not self._soon:
-            if self._due:
-                delay_us = self._due.peekitem(0)[0][0] - self._now_us()
-                if delay_us <= 0:
-                    return
-                with trio.move_on_after(delay_us / 1e6):
+            # Not a coroutine of its own: each that is nested here is entered again at every wake-up.
+            while not self._soon:
+                if not self._due:
                     await self._wake.wait()
-            else:
-                await self._wake.wait()
-            self._wake = trio.Event()
+                else:
+                    delay_us = self._due.peekitem(0)[0][0] - self._now_us()
+                    if delay_us <= 0:
+                        break
+                    with trio.move_on_after(delay_us / 1e6):
+                        await self._wake.wait()
+                self._wake = trio.Event()
+            if self._due:
+                self._take_due()
+            partitions = list(self._soon)
+            self._soon.clear()
+            if self._wake.is_set():
+                self._wake = trio.Event()
+            await self._flush(partitions)
 
-    def _take(self) -> list[Partition]:
-        """Return the partitions to flush now: those asked for, and those that are due within this flush's stride."""
+    def _take_due(self) -> None:
+        """Put what is due now with what is to be flushed now, whose own due times are met with that."""
         now_us = self._now_us()
         while self._due and self._due.peekitem(0)[0][0] <= now_us:
             _, partition = self._due.popitem(0)
             del self._due_of[partition]
             self._soon[partition] = None
-        partitions = list(self._soon)
-        self._soon.clear()
-        if self._wake.is_set():
-            self._wake = trio.Event()
-        for partition in partitions:
+        for partition in self._soon:
             self._forget_due(partition)
-        return [partition for partition in partitions if partition.failure is None]
 
     async def _flush(self, partitions: list[Partition]) -> None:
+        logs = []
+        for partition in partitions:
+            if partition.failure is None:
+                logs.append(partition.log)
+        if not logs:
+            return
         self.flushes += 1
-        self.logs_flushed += len(partitions)
+        self.logs_flushed += len(logs)
         try:
-            await self._store.flush([partition.log for partition in partitions])
+            await self._store.flush(logs)
         except FlushFailedError as error:
             for partition in partitions:
                 partition.stop(error)

@@ -1,23 +1,23 @@
-"""One partition on its primary: appends, the committed offset, replies that wait for a policy, parked fetches.
+"""One partition on its primary: a log, the commit rule that decides what is acknowledged, and parked fetches.
 
-The committed offset is moved by the topic's policy alone; a send's own policy decides only when its reply goes out
-(guarantees, section 1). Nothing here is per message, and an idle partition has no task and no timer. Must not know of
-sockets: replies go to a ``ReplySink``.
+The shell around ``mqcore.replication.CommitRule``: it appends, gives the rule its events, and carries out what comes of
+them. Nothing here is per message, and an idle partition has no task and no timer. Must not know of sockets (replies go
+to a ``ReplySink``), nor have an opinion of its own on what is committed.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, Protocol
+from operator import attrgetter
+from typing import NamedTuple, Protocol, TypeAlias
 
 import trio
 
 from mqcore.abc import Notice
-from mqcore.batch import BatchHeader
-from mqcore.broker._window import AsyncWindow, UnflushedTotal
+from mqcore.broker._parked import ParkedFetches
 from mqcore.errors import MqcoreError, OutcomeUnknownError, StorageError
-from mqcore.guarantees import AsyncFlush, Copy, FlushPolicy, Level, NoFlush, SyncFlush
+from mqcore.guarantees import Copy, Level
 from mqcore.log import (
     ACCEPT,
     Conflict,
@@ -31,8 +31,8 @@ from mqcore.log import (
     TooOld,
     Verdict,
 )
-from mqcore.ports import Buffer
-from mqcore.protocol import Code, SendPolicy
+from mqcore.protocol import Code
+from mqcore.replication import Appended, CommitPolicy, CommitRule, LogEnd, Member, Released, UnflushedTotal
 
 __all__ = ["Partition", "ReplySink", "Send"]
 
@@ -49,25 +49,23 @@ class ReplySink(Protocol):
         """Queue a failure."""
 
     def unpark(self, partition: Partition, request_id: int) -> None:
-        """Tell that a parked fetch may have something to read now."""
+        """Take note that a parked fetch may have something to read now."""
 
 
 class Send(NamedTuple):
     """One batch to append, checked, with where its reply goes (``sink`` None: one-way)."""
 
-    header: BatchHeader
-    data: Buffer
+    batch: IncomingBatch
     policy: int
     request_id: int
     sink: ReplySink | None
 
 
-class _Waiting(NamedTuple):
-    end_offset: int
-    base_offset: int
-    request_id: int
-    sink: ReplySink
-    duplicate: bool
+_Reply: TypeAlias = tuple[ReplySink, int, int, bool]
+"""What waits for the commit rule: sink, request id, base offset, whether it is a duplicate's. Plain, for it is hot."""
+
+_header_of = attrgetter("batch.header")
+_batch_of = attrgetter("batch")
 
 
 class FlushRequests(Protocol):
@@ -81,74 +79,57 @@ class FlushRequests(Protocol):
 
 
 class Partition:
-    """A partition that this broker is primary of.
+    """A partition that this broker is primary of, in one reign.
 
-    ``policy`` is the topic's flush policy, ``weakest`` the weakest one that a send may ask for (None: the topic's).
-    ``stable_only``: consumers see flushed messages only. ``private_tags``: those that the topic names.
+    ``own``: this node as receipts name it. ``append_level``, ``flush_level``: what its storage reaches. ``total``:
+    bytes acknowledged and not flushed, of the whole broker. ``private_tags``: those that the topic names.
     """
 
     def __init__(
         self,
         log: PartitionLog,
         *,
-        policy: FlushPolicy,
-        weakest: FlushPolicy | None,
-        stable_only: bool,
+        own: Member,
+        policy: CommitPolicy,
         append_level: Level,
         flush_level: Level,
         total: UnflushedTotal,
         flusher: FlushRequests,
         now_us: Callable[[], int],
         epoch: int,
-        node_id: bytes,
-        incarnation: int,
         report: Callable[[Notice], None],
         private_tags: Iterable[int] = (),
     ) -> None:
         self.log = log
         self.private_tags = frozenset(private_tags)
-        self._report = report
-        self._is_refusing = False
         self.epoch = epoch
         self.failure: MqcoreError | None = None
-        self._append_level = append_level
+        self.committed_offset = log.start_offset
+        """A copy of the rule's, which a fetch looks at."""
+        self._report = report
+        self._is_refusing = False
         self._flush_level = flush_level
-        # Made once: each reply states one of these two.
-        self.copies_appended = (Copy(node_id, incarnation, append_level),)
-        self.copies_flushed = (Copy(node_id, incarnation, flush_level),)
         self._flusher = flusher
         self._now_us = now_us
-        self._total = total
         self._appending = False
-        self._turns: deque[trio.Event] = deque()
-        self._waiting_async: deque[_Waiting] = deque()
-        self._waiting_sync: deque[_Waiting] = deque()
-        self._parked: dict[tuple[ReplySink, int], int] = {}  # offset that each parked fetch waits beyond
-        self._window: AsyncWindow | None = None
-        self._window_ends = False  # the policy has no window any more; what waits in it keeps the bounds it came under
-        self.committed_offset = log.end_offset
-        self.set_policy(policy, weakest, stable_only)
+        self._turns: deque[trio.Event] | None = None  # made when first waited: most partitions never are
+        self._parked: ParkedFetches[tuple[ReplySink, int]] = ParkedFetches()
+        self._rule: CommitRule[_Reply] = CommitRule(
+            own,
+            policy,
+            append_level=append_level,
+            flush_level=flush_level,
+            total=total,
+            end=LogEnd(log.end_offset, log.end_position),
+            durable=LogEnd(log.durable_offset, log.durable_position),
+            committed_offset=log.start_offset,
+        )
+        self._settle(self._rule.advance(now_us()))
 
-    def set_policy(self, policy: FlushPolicy, weakest: FlushPolicy | None, stable_only: bool) -> None:
+    def set_policy(self, policy: CommitPolicy) -> None:
         """Take over a topic's policy; it holds for batches appended from now on."""
-        self.policy = policy
-        self._strength = _strength(policy)
-        self.weakest = weakest if weakest is not None else policy
-        self.stable_only = stable_only
-        bounds = next((each for each in (policy, self.weakest) if isinstance(each, AsyncFlush)), None)
-        window, log, was_ending = self._window, self.log, self._window_ends
-        self._window_ends = bounds is None and window is not None
-        if bounds is None:
-            if window is not None:
-                self._flusher.flush_soon(self)
-            return
-        if window is None:
-            window = AsyncWindow(bounds, self._total, offset=log.durable_offset, position=log.durable_position)
-            self._window = window
-            was_ending = log.end_offset > log.durable_offset
-        window.policy = bounds
-        if was_ending:
-            window.appended(log.end_offset, log.end_position)
+        if self.failure is None:
+            self._settle(self._rule.policy_changed(policy, self._now_us()))
 
     # appending
 
@@ -156,18 +137,7 @@ class Partition:
         """Why a send under ``policy`` cannot be taken, or None."""
         if self.failure is not None:
             return Code.STORAGE_STOPPED, f"the log stopped after a failure: {self.failure}"
-        if policy == SendPolicy.TOPIC:
-            return None
-        if policy == SendPolicy.SYNC and self._flush_level < Level.DISK:
-            return Code.POLICY_TOO_STRONG, "the storage cannot flush to disk; send with the topic's policy"
-        if policy < _strength(self.weakest):
-            return (
-                Code.POLICY_TOO_WEAK,
-                f"the topic takes no sends weaker than {_name(self.weakest)}; its weakest_send would have to allow it",
-            )
-        if policy == SendPolicy.ASYNC and (self._window is None or self._window_ends):
-            return Code.POLICY_TOO_STRONG, "the topic has no asynchronous bounds: send with its own policy"
-        return None
+        return self._rule.refusal(policy) if policy else None
 
     async def append(self, sends: Sequence[Send]) -> None:
         """Append ``sends`` in order with one call of the log; every one gets its reply now or later, exactly once.
@@ -176,202 +146,127 @@ class Partition:
         """
         while self._appending:
             await self._turn()
+        if self.failure is not None:
+            for send in sends:
+                _fail(send, Code.STORAGE_STOPPED, f"the log stopped after a failure: {self.failure}")
+            return
+        for verdict in (verdicts := self.log.check(list(map(_header_of, sends)))):
+            if verdict is not ACCEPT:
+                sends = self._deduplicate(sends, verdicts)
+                break
+        if not sends:
+            return
         self._appending = True
         try:
-            accepted = self._deduplicate(sends)
-            if accepted:
-                await self._append_accepted(accepted)
+            base_offsets = await self.log.append(list(map(_batch_of, sends)))
+        except (StorageError, OutcomeUnknownError) as error:
+            self._append_failed(sends, error)
+        else:
+            self._appended(sends, base_offsets)
         finally:
-            self._end_turn()
+            self._appending = False
+            while self._turns:
+                self._turns.popleft().set()
 
     async def _turn(self) -> None:
         """Wait until the append that is under way has ended. No lock: it costs more than the rest of a small append."""
         turn = trio.Event()
+        if self._turns is None:
+            self._turns = deque()
         self._turns.append(turn)
         await turn.wait()
 
-    def _end_turn(self) -> None:
-        self._appending = False
-        while self._turns:
-            self._turns.popleft().set()
-
-    def _deduplicate(self, sends: Sequence[Send]) -> list[Send]:
+    def _deduplicate(self, sends: Sequence[Send], verdicts: Sequence[Verdict]) -> list[Send]:
         """Answer retries and what the producer table refuses; return what is to be appended."""
-        if self.failure is not None:
-            for send in sends:
-                _fail(send, Code.STORAGE_STOPPED, f"the log stopped after a failure: {self.failure}")
-            return []
         accepted: list[Send] = []
-        for send, verdict in zip(sends, self.log.check([send.header for send in sends]), strict=True):
+        for send, verdict in zip(sends, verdicts, strict=True):
             if verdict is ACCEPT:
                 accepted.append(send)
             elif isinstance(verdict, Duplicate):
-                self._answer_duplicate(send, verdict)
+                if send.sink is not None:
+                    reply = (send.sink, send.request_id, verdict.base_offset, True)
+                    now_us = self._now_us()
+                    self._settle(self._rule.duplicate(verdict.end_offset, send.policy, reply, now_us))
             else:
                 _fail(send, *_refusal_of(verdict))
         return accepted
 
-    async def _append_accepted(self, sends: list[Send]) -> None:
-        try:
-            base_offsets = await self.log.append([IncomingBatch(send.header, send.data) for send in sends])
-        except (StorageError, OutcomeUnknownError) as error:
-            if self.log.failed is not None:
-                self.stop(self.log.failed)
-            elif not self._is_refusing:
-                self._is_refusing = True
-                self._report(Notice("appends-refused", f"log {self.log.name} refuses what is sent: {error}"))
-            for send in sends:
-                _fail(send, _storage_code(error), str(error))
-        else:
-            if self._is_refusing:
-                self._is_refusing = False
-                self._report(Notice("appends-go-on", f"log {self.log.name} takes what is sent again"))
-            if self.failure is None:
-                self._appended(sends, base_offsets)
-                return
-            for send in sends:
-                _fail(send, Code.FLUSH_FAILED, f"the outcome is unknown: {self.failure}")
+    def _append_failed(self, sends: Sequence[Send], error: StorageError | OutcomeUnknownError) -> None:
+        if self.log.failed is not None:
+            self.stop(self.log.failed)
+        elif not self._is_refusing:
+            self._is_refusing = True
+            self._report(Notice("appends-refused", f"log {self.log.name} refuses what is sent: {error}"))
+        for send in sends:
+            _fail(send, _storage_code(error), str(error))
 
-    def _appended(self, sends: list[Send], base_offsets: list[int]) -> None:
-        window = None if self._window_ends else self._window
-        wants_sync = self.stable_only or isinstance(self.policy, SyncFlush)
-        position = self.log.end_position - sum([send.header.size for send in sends])
-        for send, base_offset in zip(sends, base_offsets, strict=True):
-            end_offset = base_offset + send.header.count
-            position += send.header.size
-            if window is not None:
-                window.appended(end_offset, position)
-            if send.sink is None:
-                continue
-            strength = send.policy or self._strength
-            if strength == SendPolicy.NONE:
-                send.sink.produced(send.request_id, base_offset, self.epoch, self.copies_appended, False)
-                continue
-            waiting = _Waiting(end_offset, base_offset, send.request_id, send.sink, False)
-            if strength == SendPolicy.SYNC:
-                wants_sync = True
-                self._waiting_sync.append(waiting)
+    def _appended(self, sends: Sequence[Send], base_offsets: Sequence[int]) -> None:
+        if self._is_refusing:
+            self._is_refusing = False
+            self._report(Notice("appends-go-on", f"log {self.log.name} takes what is sent again"))
+        rule = self._rule
+        batches: list[Appended[_Reply]] = []
+        # From the last to the first: the log may have written an epoch batch before the first, which is in no send.
+        position = self.log.end_position
+        for send, base_offset in zip(reversed(sends), reversed(base_offsets), strict=True):
+            header, sink = send.batch.header, send.sink
+            reply = None if sink is None else (sink, send.request_id, base_offset, False)
+            batches.append((base_offset + header.count, position, send.policy, reply))
+            position -= header.size
+        batches.reverse()
+        self._settle(rule.appended(batches, self._now_us() if rule.is_timed else 0))
+
+    # what the commit rule decides
+
+    def _settle(self, released: Released[_Reply]) -> None:
+        """Carry out what an event of the rule brought about. After every one of its events."""
+        rule = self._rule
+        for (sink, request_id, base_offset, duplicate), copies in released:
+            if copies:
+                sink.produced(request_id, base_offset, self.epoch, copies, duplicate)
             else:
-                self._waiting_async.append(waiting)
-        if wants_sync:
+                sink.failed(request_id, Code.FLUSH_FAILED, f"the outcome is unknown: {self.failure}")
+        if rule.wants_flush_now:
             self._flusher.flush_soon(self)
-        self.advance()
-
-    def _answer_duplicate(self, send: Send, original: Duplicate) -> None:
-        """A retry is answered when the original batch meets the policy that the retry asks for (R12)."""
-        if send.sink is None:
-            return
-        end_offset = original.end_offset
-        strength = send.policy or self._strength
-        waiting = _Waiting(end_offset, original.base_offset, send.request_id, send.sink, True)
-        if strength == SendPolicy.SYNC and end_offset > self.log.durable_offset:
-            _insert(self._waiting_sync, waiting)
-            self._flusher.flush_soon(self)
-        elif strength == SendPolicy.ASYNC and end_offset > self._async_frontier():
-            _insert(self._waiting_async, waiting)
-        else:
-            self._reply(waiting)
-
-    # the committed offset
-
-    def _async_frontier(self) -> int:
-        return self._window.acknowledged_offset if self._window is not None else self.log.end_offset
-
-    def advance(self) -> None:
-        """Move the committed offset and send the replies that its move, a flush or the time allow.
-
-        Nothing moves once the log has stopped: what was appended last is in its end offset, and is not served.
-        """
-        if self.failure is not None:
-            return
-        window = self._window
-        frontier = self.log.end_offset
-        if window is not None:
-            frontier = window.advance(self._now_us())
-            if window.wants_flush_now:
-                self._flusher.flush_soon(self)
-            elif (due := window.flush_due_us) is not None:
-                self._flusher.flush_by(self, due)
-        while self._waiting_async and self._waiting_async[0].end_offset <= frontier:
-            self._reply(self._waiting_async.popleft())
-        durable = self.log.durable_offset
-        while self._waiting_sync and self._waiting_sync[0].end_offset <= durable:
-            self._reply(self._waiting_sync.popleft())
-        if isinstance(self.policy, SyncFlush) or self.stable_only:
-            frontier = durable
-        elif isinstance(self.policy, NoFlush):
-            frontier = self.log.end_offset
-        if frontier > self.committed_offset:
-            self.committed_offset = frontier
-            if self._parked:
-                self._unpark()
+        elif rule.is_timed and (due_us := rule.flush_due_us) is not None:
+            self._flusher.flush_by(self, due_us)
+        if rule.committed_offset != self.committed_offset:
+            self.committed_offset = rule.committed_offset
+            if self._parked.number_of:
+                for sink, request_id in self._parked.wake(self.committed_offset):
+                    sink.unpark(self, request_id)
 
     def flushed(self) -> None:
-        """Tell that a group commit covered this log."""
-        if self._window is not None:
-            self._window.flushed(self.log.durable_offset, self.log.durable_position)
-        self.advance()
-        if self._window_ends and self._window is not None and self._window.is_empty:
-            self._window, self._window_ends = None, False
+        """Take in that a group commit covered this log."""
+        log, rule = self.log, self._rule
+        now_us = self._now_us() if rule.is_timed else 0
+        self._settle(rule.flushed(log.durable_offset, log.durable_position, self._flush_level, now_us))
 
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush or append (G11).
 
         What waits ends unknown; what is not durable is not served any more.
         """
-        if self.failure is not None:
-            return
-        self.failure = error
-        self.committed_offset = min(self.committed_offset, self.log.durable_offset)
-        for waiting in (*self._waiting_async, *self._waiting_sync):
-            waiting.sink.failed(waiting.request_id, Code.FLUSH_FAILED, f"the outcome is unknown: {error}")
-        self._waiting_async.clear()
-        self._waiting_sync.clear()
+        if self.failure is None:
+            self.failure = error
+            self._settle(self._rule.stop())
 
     async def retire(self, error: MqcoreError) -> None:
         """Stop after the append that is under way, for a log that is about to be deleted."""
         while self._appending:
             await self._turn()
         self.stop(error)
-        if self._window is not None:
-            self._window.give_up()
-
-    def _reply(self, waiting: _Waiting) -> None:
-        copies = self.copies_flushed if waiting.end_offset <= self.log.durable_offset else self.copies_appended
-        waiting.sink.produced(waiting.request_id, waiting.base_offset, self.epoch, copies, waiting.duplicate)
+        self._rule.give_up()
 
     # reading
 
     def park(self, offset: int, sink: ReplySink, request_id: int) -> None:
         """Wake ``sink`` once the committed offset is beyond ``offset``."""
-        self._parked[sink, request_id] = offset
+        self._parked.park(offset, (sink, request_id))
 
     def forget_parked(self, sink: ReplySink, request_id: int) -> None:
         """Drop one parked fetch of ``sink``."""
-        self._parked.pop((sink, request_id), None)
-
-    def _unpark(self) -> None:
-        ready = [key for key, offset in self._parked.items() if offset < self.committed_offset]
-        for sink, request_id in ready:
-            del self._parked[sink, request_id]
-            sink.unpark(self, request_id)
-
-
-def _strength(policy: FlushPolicy) -> SendPolicy:
-    if isinstance(policy, SyncFlush):
-        return SendPolicy.SYNC
-    return SendPolicy.ASYNC if isinstance(policy, AsyncFlush) else SendPolicy.NONE
-
-
-def _name(policy: FlushPolicy) -> str:
-    return _strength(policy).name.lower()
-
-
-def _insert(queue: deque[_Waiting], waiting: _Waiting) -> None:
-    position = len(queue)
-    while position and queue[position - 1].end_offset > waiting.end_offset:
-        position -= 1
-    queue.insert(position, waiting)
+        self._parked.forget((sink, request_id))
 
 
 def _fail(send: Send, code: Code, text: str, facts: dict[str, object] | None = None) -> None:

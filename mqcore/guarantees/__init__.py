@@ -37,7 +37,7 @@ from mqcore.guarantees.promises import (
     promise_tables,
     weakest_receipt,
 )
-from mqcore.guarantees.refusals import Refusal, check_available, check_build, check_send, raise_refusals
+from mqcore.guarantees.refusals import Refusal, check_available, check_build, raise_refusals
 
 __all__ = [
     "CLAUSES",
@@ -71,7 +71,6 @@ __all__ = [
     "at_least_as_strong",
     "check_available",
     "check_build",
-    "check_send",
     "clauses_as_markdown",
     "explain",
     "format_flush",

@@ -23,7 +23,7 @@ from mqcore.guarantees.policies import (
 from mqcore.guarantees.policy_text import format_flush, format_replication
 from mqcore.guarantees.promises import Loss, Promise, promise_tables
 
-__all__ = ["Refusal", "check_available", "check_build", "check_send", "raise_refusals"]
+__all__ = ["Refusal", "check_available", "check_build", "raise_refusals"]
 
 
 @attrs.frozen(kw_only=True)
@@ -67,29 +67,6 @@ def check_available(build: Build) -> list[Refusal]:
             remedy='use replication = "none", or `mqcore explain` to see what it would promise',
         )
     ]
-
-
-def check_send(
-    asked: FlushPolicy, topic: FlushPolicy, weakest_send: FlushPolicy | None, flush_level: Level
-) -> Refusal | None:
-    """Return why a send that asks for ``asked`` is refused by a topic under ``topic``, or None.
-
-    Weaker than the topic needs ``weakest_send``; stronger than the storage can give is refused before the append.
-    """
-    if not isinstance(asked, NoFlush) and flush_level < Level.DISK:
-        return Refusal(
-            name="flush-does-not-reach-disk",
-            message=f"a send asks for flush {format_flush(asked)}; a flush of this storage reaches {flush_level.label}",
-            remedy="send without a policy of its own",
-        )
-    if at_least_as_strong(asked, topic) or (weakest_send is not None and at_least_as_strong(asked, weakest_send)):
-        return None
-    floor = topic if weakest_send is None else weakest_send
-    return Refusal(
-        name="send-too-weak",
-        message=f"a send asks for flush {format_flush(asked)}, weaker than the topic's {format_flush(floor)}",
-        remedy="ask for no less, or name the weakest that the topic allows as weakest_send",
-    )
 
 
 def raise_refusals(refusals: Iterable[Refusal]) -> None:

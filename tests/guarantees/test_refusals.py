@@ -19,7 +19,6 @@ from mqcore.guarantees import (
     at_least_as_strong,
     check_available,
     check_build,
-    check_send,
     explain,
     raise_refusals,
 )
@@ -165,30 +164,6 @@ def test_refusals_raise_one_error_of_exit_code_3_with_a_line_each() -> None:
         raise_refusals(refusals)
     assert len(str(caught.value).splitlines()) == 2
     assert exit_code(caught.value) == 3
-
-
-def test_a_sends_own_policy_may_be_stronger_and_not_weaker_than_the_topic_allows() -> None:
-    narrow = AsyncFlush(max_messages=10, max_bytes=10, max_interval_ms=1)
-    for asked, topic, weakest in (
-        (SyncFlush(), BOUNDS, None),
-        (BOUNDS, BOUNDS, None),
-        (narrow, BOUNDS, None),
-        (NoFlush(), SyncFlush(), NoFlush()),
-        (narrow, SyncFlush(), BOUNDS),
-    ):
-        assert check_send(asked, topic, weakest, Level.DISK) is None
-    for asked, topic, weakest in (
-        (NoFlush(), BOUNDS, None),
-        (BOUNDS, SyncFlush(), None),
-        (BOUNDS, narrow, None),
-        (NoFlush(), SyncFlush(), BOUNDS),
-    ):
-        refusal = check_send(asked, topic, weakest, Level.DISK)
-        assert refusal is not None
-        assert refusal.name == "send-too-weak"
-    stronger = check_send(SyncFlush(), NoFlush(), None, Level.MEMORY)
-    assert stronger is not None
-    assert stronger.name == "flush-does-not-reach-disk"
 
 
 def test_strength_of_flush_policies_is_a_partial_order() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from mqcore.log import ACCEPT, Duplicate
-from mqcore.protocol import Code
+from mqcore.protocol import Code, SendPolicy
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 
 __all__ = [
@@ -32,18 +32,19 @@ __all__ = [
 
 PARTITION = "mqcore.broker._partition"
 GROUP_COMMIT = "mqcore.broker._group_commit"
+RULE = "mqcore.replication._commit"
 EVERY = 7
 FLUSHES_OF_A_LIFE = 12
 PATIENCE_S = 0.2
 
 
-def _answer_waiting(partition: Any, copies: Any) -> None:
-    """Acknowledge whatever waits for a flush, stating ``copies``."""
-    while partition._waiting_sync:
-        waiting = partition._waiting_sync.popleft()
-        waiting.sink.produced(
-            waiting.request_id, waiting.base_offset, partition.epoch, copies, waiting.duplicate
-        )
+def _answer_waiting(partition: Any, copies: str) -> None:
+    """Acknowledge whatever waits for a flush, stating the rule's ``copies``."""
+    rule = partition._rule
+    waiting = rule._waiting[SendPolicy.SYNC - 1]
+    while waiting:
+        _, (sink, request_id, base_offset, duplicate) = waiting.popleft()
+        sink.produced(request_id, base_offset, partition.epoch, getattr(rule, copies), duplicate)
 
 
 @replacing
@@ -53,7 +54,7 @@ def reply_before_flush() -> tuple[Replacement, ...]:
     def make(original: Any) -> Any:
         def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
             original(partition, sends, base_offsets)
-            _answer_waiting(partition, partition.copies_flushed)
+            _answer_waiting(partition, "_copies_flushed")
 
         return appended
 
@@ -83,7 +84,7 @@ def fallback_to_async() -> tuple[Replacement, ...]:
             async def lose_patience() -> None:
                 await trio.sleep(PATIENCE_S)
                 for partition in partitions:
-                    _answer_waiting(partition, partition.copies_appended)
+                    _answer_waiting(partition, "_copies_appended")
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lose_patience)
@@ -103,7 +104,7 @@ def close_unflushed() -> tuple[Replacement, ...]:
         def stop(broker: Any) -> None:
             original(broker)
             for partition in broker.partitions.values():
-                _answer_waiting(partition, partition.copies_flushed)
+                _answer_waiting(partition, "_copies_flushed")
 
         return stop
 
@@ -115,14 +116,9 @@ def duplicate_at_once() -> tuple[Replacement, ...]:
     """A duplicate is answered from the table before the original is flushed."""
 
     def make(_: Any) -> Any:
-        def answer(partition: Any, send: Any, original: Any) -> None:
-            if send.sink is not None:
-                copies = partition.copies_flushed
-                send.sink.produced(send.request_id, original.base_offset, partition.epoch, copies, True)
+        return lambda rule, end_offset, own_policy, reply, now_us: [(reply, rule._copies_flushed)]
 
-        return answer
-
-    return ((PARTITION, "Partition", "_answer_duplicate", make),)
+    return ((RULE, "CommitRule", "duplicate", make),)
 
 
 @replacing
@@ -141,7 +137,7 @@ def appends_duplicates() -> tuple[Replacement, ...]:
 @replacing
 def window_ignored() -> tuple[Replacement, ...]:
     """The window's bound is ignored: acknowledgements go on while a flush is stalled."""
-    return (("mqcore.broker._window", "AsyncWindow", "_fits", lambda _: lambda *_: True),)
+    return (("mqcore.replication._window", "AsyncWindow", "_fits", lambda _: lambda *_: True),)
 
 
 @replacing
@@ -149,14 +145,14 @@ def reads_above_committed() -> tuple[Replacement, ...]:
     """Readers see everything that was appended, above the committed offset."""
 
     def make(original: Any) -> Any:
-        def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
-            original(partition, sends, base_offsets)
-            partition.committed_offset = partition.log.end_offset
-            partition._unpark()
+        def appended(rule: Any, batches: Any, now_us: Any) -> Any:
+            released = original(rule, batches, now_us)
+            rule.committed_offset = rule.end.offset
+            return released
 
         return appended
 
-    return ((PARTITION, "Partition", "_appended", make),)
+    return ((RULE, "CommitRule", "appended", make),)
 
 
 @replacing
@@ -166,6 +162,7 @@ def rejected_after_append() -> tuple[Replacement, ...]:
 
     def make(original: Any) -> Any:
         def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
+            sends = list(sends)
             for index, send in enumerate(sends):
                 if send.sink is not None and next(counter) % EVERY == 0:
                     send.sink.failed(send.request_id, Code.BATCH_TOO_LARGE, "the batch is too large")
@@ -190,8 +187,8 @@ def unknown_called_rejected() -> tuple[Replacement, ...]:
 
     def make(original: Any) -> Any:
         def stop(partition: Any, error: Any) -> None:
-            for queue in (partition._waiting_async, partition._waiting_sync):
-                rejecting = [waiting._replace(sink=Rejecting(waiting.sink)) for waiting in queue]
+            for queue in partition._rule._waiting:
+                rejecting = [(end, (Rejecting(sink), *others)) for end, (sink, *others) in queue]
                 queue.clear()
                 queue.extend(rejecting)
             original(partition, error)

@@ -2,7 +2,8 @@
 
 What is acknowledged and not covered by a completed flush never exceeds the policy's messages and bytes, and was all
 acknowledged within a span of its interval: once the oldest is that old, nothing more is acknowledged until a flush has
-covered it. A batch larger than a bound is acknowledged by the flush that covers it. No I/O, no clock, no trio.
+covered it. A batch larger than a bound is acknowledged by the flush that covers it. Must not know of replies, nodes or
+clocks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import attrs
 
 from mqcore.guarantees import AsyncFlush
 
-__all__ = ["AsyncWindow", "UnflushedTotal"]
+__all__ = ["AsyncWindow", "Span", "UnflushedTotal"]
 
 
 @attrs.define
@@ -28,49 +29,122 @@ class UnflushedTotal:
         return self.bytes_max is None or self.bytes_now + size <= self.bytes_max
 
 
+class Span:
+    """When the acknowledged batches were acknowledged that something (a flush, a replica) does not cover yet.
+
+    Offsets are ends of batches, times monotonic microseconds.
+    """
+
+    __slots__ = ("_acknowledged", "span_us")
+
+    def __init__(self, span_us: int) -> None:
+        self.span_us = span_us
+        self._acknowledged: deque[tuple[int, int]] = deque()
+
+    def acknowledged(self, end_offset: int, now_us: int) -> None:
+        """Note that everything below ``end_offset`` is acknowledged at ``now_us`` at the latest."""
+        entries = self._acknowledged
+        if entries and entries[-1][1] == now_us:
+            # The newer end stands for both: what covers it covers the older one, and they have the same age.
+            entries[-1] = (max(end_offset, entries[-1][0]), now_us)
+        elif not entries or entries[-1][0] < end_offset:
+            entries.append((end_offset, now_us))
+
+    def covered(self, offset: int) -> None:
+        """Forget what ends at or below ``offset``."""
+        entries = self._acknowledged
+        while entries and entries[0][0] <= offset:
+            entries.popleft()
+
+    def is_full(self, now_us: int) -> bool:
+        """Whether the oldest is as old as the span, so that nothing may be acknowledged beside it."""
+        entries = self._acknowledged
+        return bool(entries) and now_us - entries[0][1] >= self.span_us
+
+    @property
+    def oldest_us(self) -> int | None:
+        """When the oldest was acknowledged; None when everything is covered."""
+        return self._acknowledged[0][1] if self._acknowledged else None
+
+
 class AsyncWindow:
     """Frontier up to which one log may be acknowledged under ``policy``.
 
     Offsets and byte positions are ends of batches. ``total`` is shared by the logs of a broker.
     """
 
+    __slots__ = (
+        "_acknowledged_position",
+        "_durable_offset",
+        "_durable_position",
+        "_span",
+        "_total",
+        "_waiting",
+        "acknowledged_offset",
+        "is_full",
+        "policy",
+    )
+
     def __init__(self, policy: AsyncFlush, total: UnflushedTotal, *, offset: int, position: int) -> None:
-        self.policy = policy
         self.acknowledged_offset = offset
+        self.is_full = False
+        """Whether a bound holds up what is appended: only a flush makes room."""
         self._total = total
         self._durable_offset = offset
         self._durable_position = position
         self._acknowledged_position = position
         self._waiting: deque[tuple[int, int]] = deque()
-        # end offset and time of each acknowledgement since the last flush; kept only where there is an interval
-        self._acknowledged: deque[tuple[int, int]] = deque()
+        self._span: Span | None = None
+        self.set_policy(policy)
+
+    def set_policy(self, policy: AsyncFlush) -> None:
+        """Hold what is acknowledged from now on to the bounds of ``policy``."""
+        self.policy = policy
+        if policy.max_interval_ms is None:
+            self._span = None
+        elif self._span is None:
+            self._span = Span(policy.max_interval_ms * 1000)
+            if self.acknowledged_offset > self._durable_offset:
+                # When these were acknowledged was not noted; at time 0 they are too old to be added to.
+                self._span.acknowledged(self.acknowledged_offset, 0)
+        else:
+            self._span.span_us = policy.max_interval_ms * 1000
 
     def appended(self, end_offset: int, end_position: int) -> None:
-        """Tell that a batch was appended that ends at ``end_offset`` and ``end_position``."""
+        """Take in that a batch was appended that ends at ``end_offset`` and ``end_position``."""
         self._waiting.append((end_offset, end_position))
 
     def flushed(self, durable_offset: int, durable_position: int) -> None:
-        """Tell that a completed flush covers everything below ``durable_offset`` and ``durable_position``."""
+        """Take in that a completed flush covers everything below ``durable_offset`` and ``durable_position``."""
+        self.is_full = False  # until ``advance`` finds it full again: what a flush cannot help wants no other one
         self._durable_offset = max(self._durable_offset, durable_offset)
         before = max(self._acknowledged_position - self._durable_position, 0)
         self._durable_position = max(self._durable_position, durable_position)
         after = max(self._acknowledged_position - self._durable_position, 0)
         self._total.bytes_now -= before - after
-        while self._acknowledged and self._acknowledged[0][0] <= self._durable_offset:
-            self._acknowledged.popleft()
+        if self._span is not None:
+            self._span.covered(self._durable_offset)
 
-    def advance(self, now_us: int) -> int:
-        """Acknowledge what the bounds allow at monotonic time ``now_us``; return the new frontier."""
+    def advance(self, now_us: int, limit: int) -> int:
+        """Acknowledge what ends at or below ``limit`` and within the bounds at ``now_us``; return the new frontier.
+
+        A batch counts as acknowledged here and not earlier: one that passed the window and then waited for a replica
+        would be acknowledged later than the span that it was admitted to.
+        """
+        self.is_full = False
         while self._waiting:
             end_offset, end_position = self._waiting[0]
+            if end_offset > limit:
+                break
             if end_offset > self._durable_offset and not self._fits(end_offset, end_position, now_us):
+                self.is_full = True
                 break
             self._waiting.popleft()
             before = max(self._acknowledged_position, self._durable_position)
             self._total.bytes_now += max(end_position - before, 0)
             self.acknowledged_offset, self._acknowledged_position = end_offset, end_position
-            if end_offset > self._durable_offset and self.policy.max_interval_ms is not None:
-                self._acknowledged.append((end_offset, now_us))
+            if self._span is not None and end_offset > self._durable_offset:
+                self._span.acknowledged(end_offset, now_us)
         return self.acknowledged_offset
 
     def _fits(self, end_offset: int, end_position: int, now_us: int) -> bool:
@@ -79,10 +153,8 @@ class AsyncWindow:
             return False
         if policy.max_bytes is not None and end_position - self._durable_position > policy.max_bytes:
             return False
-        if policy.max_interval_ms is not None and self._acknowledged:
-            oldest_us = self._acknowledged[0][1]
-            if now_us - oldest_us >= policy.max_interval_ms * 1000:
-                return False
+        if self._span is not None and self._span.is_full(now_us):
+            return False
         return self._total.fits(end_position - max(self._acknowledged_position, self._durable_position))
 
     @property
@@ -103,12 +175,12 @@ class AsyncWindow:
     def give_up(self) -> None:
         """Take this log's bytes out of the broker's total, for a log that is no more. The last call."""
         self._total.bytes_now -= self.unflushed_bytes
-        self._durable_position = self._acknowledged_position
+        self._durable_position = max(self._durable_position, self._acknowledged_position)
 
     @property
     def wants_flush_now(self) -> bool:
-        """Whether acknowledgements wait, or half of a bound is used: a flush now keeps them from waiting."""
-        if self._waiting:
+        """Whether acknowledgements wait for room, or half of a bound is used: a flush now keeps them from waiting."""
+        if self.is_full:
             return True
         policy, total = self.policy, self._total
         messages = self.acknowledged_offset - self._durable_offset
@@ -123,6 +195,6 @@ class AsyncWindow:
     @property
     def flush_due_us(self) -> int | None:
         """Monotonic time by which a flush should start: half the interval after the oldest acknowledgement."""
-        if self.policy.max_interval_ms is None or not self._acknowledged:
+        if self._span is None or (oldest_us := self._span.oldest_us) is None:
             return None
-        return self._acknowledged[0][1] + self.policy.max_interval_ms * 500
+        return oldest_us + self._span.span_us // 2

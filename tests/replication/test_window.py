@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqcore.broker._window import AsyncWindow, UnflushedTotal
 from mqcore.guarantees import AsyncFlush
+from mqcore.replication import AsyncWindow, UnflushedTotal
 
 pytestmark = pytest.mark.quick
 
@@ -51,7 +51,7 @@ def test_g03_no_bound_is_ever_exceeded_except_by_a_batch_that_its_flush_covers(
                 window.flushed(durable, durable_position)
         else:
             now_us += amount * 1000
-        frontier = window.advance(now_us)
+        frontier = window.advance(now_us, 10**9)
         assert frontier >= before
         for end, _ in ends:
             if before < end <= frontier:
@@ -74,40 +74,40 @@ def test_g03_no_bound_is_ever_exceeded_except_by_a_batch_that_its_flush_covers(
             assert total.bytes_now == 0
     if ends:
         window.flushed(*ends[-1])
-        assert window.advance(now_us) == ends[-1][0]
+        assert window.advance(now_us, 10**9) == ends[-1][0]
 
 
 def test_a_batch_larger_than_the_bound_is_acknowledged_by_the_flush_that_covers_it() -> None:
     window = AsyncWindow(AsyncFlush(max_messages=5), UnflushedTotal(), offset=0, position=0)
     window.appended(6, 600)
-    assert window.advance(0) == 0
+    assert window.advance(0, 10**9) == 0
     assert window.wants_flush_now
     window.flushed(6, 600)
-    assert window.advance(0) == 6
+    assert window.advance(0, 10**9) == 6
 
 
 def test_a_stall_makes_the_oldest_older_but_adds_nothing_to_it() -> None:
     policy = AsyncFlush(max_messages=None, max_bytes=None, max_interval_ms=10)
     window = AsyncWindow(policy, UnflushedTotal(), offset=0, position=0)
     window.appended(1, 10)
-    assert window.advance(0) == 1
+    assert window.advance(0, 10**9) == 1
     window.appended(2, 20)
-    assert window.advance(9_999) == 2
+    assert window.advance(9_999, 10**9) == 2
     window.appended(3, 30)
-    assert window.advance(10_000) == 2
-    assert window.advance(10_000_000) == 2
+    assert window.advance(10_000, 10**9) == 2
+    assert window.advance(10_000_000, 10**9) == 2
     window.flushed(2, 20)
-    assert window.advance(10_000_000) == 3
+    assert window.advance(10_000_000, 10**9) == 3
 
 
 def test_a_flush_is_due_before_acknowledgements_have_to_wait() -> None:
     window = AsyncWindow(AsyncFlush(max_messages=100, max_interval_ms=1000), UnflushedTotal(), offset=0, position=0)
     window.appended(49, 10)
-    window.advance(0)
+    window.advance(0, 10**9)
     assert not window.wants_flush_now
     assert window.flush_due_us == 500_000
     window.appended(50, 11)
-    window.advance(0)
+    window.advance(0, 10**9)
     assert window.wants_flush_now
 
 
@@ -115,11 +115,11 @@ def test_a_log_that_has_nothing_to_flush_wants_no_flush_for_the_bytes_of_others(
     total = UnflushedTotal(bytes_max=3_000)
     stopped, other = (AsyncWindow(AsyncFlush(max_messages=40), total, offset=0, position=0) for _ in range(2))
     stopped.appended(1, 2_000)
-    assert stopped.advance(0) == 1
+    assert stopped.advance(0, 10**9) == 1
     assert stopped.wants_flush_now
     assert not other.wants_flush_now
     other.appended(1, 500)
-    assert other.advance(0) == 1
+    assert other.advance(0, 10**9) == 1
     assert other.wants_flush_now
     other.flushed(1, 500)
     assert not other.wants_flush_now

@@ -1,0 +1,93 @@
+"""What a topic's policy asks of a commit, and which policies of a send's own it takes (guarantees, section 1).
+
+Must not know of offsets: a policy says what is waited for, the commit rule when that has come.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mqcore.guarantees import (
+    AsyncFlush,
+    AsyncReplication,
+    FlushPolicy,
+    Level,
+    NoReplication,
+    ReplicationPolicy,
+    SyncFlush,
+    SyncReplication,
+)
+from mqcore.protocol import Code, SendPolicy
+
+__all__ = ["CommitPolicy"]
+
+
+def _strength(policy: FlushPolicy) -> SendPolicy:
+    if isinstance(policy, SyncFlush):
+        return SendPolicy.SYNC
+    return SendPolicy.ASYNC if isinstance(policy, AsyncFlush) else SendPolicy.NONE
+
+
+@attrs.frozen(kw_only=True)
+class CommitPolicy:
+    """The policies of one topic.
+
+    ``weakest_send``: the weakest flush policy that a send may ask for (None: the topic's own). ``stable_only``:
+    consumers see only what is flushed and held by every member of the in-sync set.
+    """
+
+    flush: FlushPolicy
+    weakest_send: FlushPolicy | None = None
+    replication: ReplicationPolicy = attrs.field(factory=NoReplication)
+    stable_only: bool = False
+    strength: SendPolicy = attrs.field(init=False)
+    """What a send that names no policy of its own waits for."""
+    bounds: AsyncFlush | None = attrs.field(init=False)
+    """Bounds of asynchronous acknowledgements, the topic's or those of the weakest send; None: there are none."""
+
+    @strength.default
+    def _own_strength(self) -> SendPolicy:
+        return _strength(self.flush)
+
+    @bounds.default
+    def _own_bounds(self) -> AsyncFlush | None:
+        return next((each for each in (self.flush, self.weakest_send) if isinstance(each, AsyncFlush)), None)
+
+    @property
+    def copies_min(self) -> int:
+        """Nodes that the in-sync set must have for anything to be acknowledged (R8)."""
+        replication = self.replication
+        if isinstance(replication, SyncReplication):
+            return replication.copies
+        return 2 if self.max_delay_ms is not None else 1
+
+    @property
+    def max_delay_ms(self) -> int | None:
+        """How far replicas may lag before acknowledgements wait; None: however far."""
+        replication = self.replication
+        if isinstance(replication, AsyncReplication) and replication.on_exceeded == "throttle":
+            return replication.max_delay_ms
+        return None
+
+    @property
+    def level(self) -> Level:
+        """Level that every member of the in-sync set must reach, the primary included; ``NONE``: any will do."""
+        return self.replication.level if isinstance(self.replication, SyncReplication) else Level.NONE
+
+    def refusal(self, send: int, flush_level: Level) -> tuple[Code, str] | None:
+        """Return why a send under the policy ``send`` cannot be taken, or None.
+
+        ``flush_level``: what a flush of the storage reaches now.
+        """
+        if send == SendPolicy.TOPIC:
+            return None
+        if send == SendPolicy.SYNC and flush_level < Level.DISK:
+            return Code.POLICY_TOO_STRONG, "the storage cannot flush to disk; send with the topic's policy"
+        weakest = self.strength if self.weakest_send is None else _strength(self.weakest_send)
+        if send < weakest:
+            name = SendPolicy(weakest).name.lower()
+            text = f"the topic takes no sends weaker than {name}; its weakest_send would have to allow it"
+            return Code.POLICY_TOO_WEAK, text
+        if send == SendPolicy.ASYNC and self.bounds is None:
+            return Code.POLICY_TOO_STRONG, "the topic has no asynchronous bounds: send with its own policy"
+        return None

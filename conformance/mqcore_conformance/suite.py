@@ -120,7 +120,7 @@ def _read_plan(root: Path, invoked_in: Path, module_in: Path | None) -> _Plan:
             for url in urls:
                 facts = part_facts(kind, url)
                 if facts.unknown:
-                    raise ConfigurationError(f"{found / 'pyproject.toml'}, {kind}: {facts.problem}")
+                    raise ConfigurationError(f"{found / 'pyproject.toml'}, {kind}: {facts.refusal}")
     except ConfigurationError as error:
         return _Plan(root=found, problem=str(error))
     return _Plan(root=found, settings=settings, claims=claims)

@@ -14,7 +14,7 @@ from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.children import Interrupt
 from mqcore_conformance.contract import CHECKS, check_part
 from mqcore_conformance.report import ReportFile
-from mqcore_conformance.running import Ending, Request, run_request, why_not_repeatable
+from mqcore_conformance.running import Ending, Request, RunWatcher, run_request, why_not_repeatable
 from mqcore_conformance.verdicts import Status
 
 PLUGINS = Path(__file__).parent / "bad_plugins"
@@ -30,18 +30,6 @@ def installed(monkeypatch):
     monkeypatch.syspath_prepend(str(PLUGINS))
 
 
-class Nobody:
-    """Watches a run, and says nothing."""
-
-    def begins(self, todo, done) -> None: ...
-
-    def ran(self, piece, runs) -> None: ...
-
-    def recorded(self, record, piece) -> None: ...
-
-    def ticks(self) -> None: ...
-
-
 def record_of_run(folder: Path, does: str, seeds: tuple[int, ...]) -> dict[str, object]:
     request = Request(
         storages=(f"bad://{{dir}}?does={does}",),
@@ -54,7 +42,7 @@ def record_of_run(folder: Path, does: str, seeds: tuple[int, ...]) -> dict[str, 
     )
     report = ReportFile(folder, request.arguments())
     try:
-        assert run_request(request, report, Nobody(), interrupt=Interrupt()) is Ending.COMPLETE
+        assert run_request(request, report, RunWatcher(), interrupt=Interrupt()) is Ending.COMPLETE
         return next(record for record in report.latest() if record["kind"] == "cell")
     finally:
         report.close()

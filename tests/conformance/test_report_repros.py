@@ -38,7 +38,7 @@ class HastyStorage(MmapStorage):
     """Acknowledges before it flushes: every flush of a file does nothing."""
 
     def __init__(self, url: Url, options: object, context: StorageContext) -> None:
-        ports = attrs.evolve(context.ports, files=EmptyFlush().wrap_files(context.ports.files))
+        ports = attrs.evolve(context.ports, files=EmptyFlush(context.ports.files))
         super().__init__(url, options, attrs.evolve(context, ports=ports))  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Tells of a run while it runs: a line for each piece that ends, and on a terminal a line that says what is under way.
+"""Reports on a run while it runs: a line for each piece that ends, and on a terminal a line for what is under way.
 
 With ``--output json`` it writes records and nothing else. Decides nothing.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mqcore.cli.shell import ReaderGone, current, write_json, write_line
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.report import Record
-from mqcore_conformance.running import CellPiece, Pace, Piece, Watcher, estimate_s
+from mqcore_conformance.running import CellPiece, Pace, Piece, RunWatcher, estimate_s
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -35,7 +35,7 @@ COLOURS = {
 
 @contextmanager
 def readers_may_leave() -> Iterator[None]:
-    """Go on without output once nobody reads it (``| head``): a run that ended there would have no verdict."""
+    """Go on without output once no process reads it (``| head``): a run that ended there would have no verdict."""
     try:
         yield
         sys.stdout.flush()
@@ -46,7 +46,7 @@ def readers_may_leave() -> Iterator[None]:
 
 
 @contextmanager
-def watched(jobs: int) -> Iterator[Watcher]:
+def watched(jobs: int) -> Iterator[RunWatcher]:
     """Watch a run for a block, in the way that suits standard output."""
     if current().json:
         yield _Json()
@@ -103,23 +103,14 @@ def _worst(record: Record) -> str:
     return f"seed {failure['seed']}: {text}{last}"
 
 
-class _Json:
-    def begins(self, todo: Sequence[Piece], done: int) -> None:
-        """Say nothing."""
-
-    def ran(self, piece: Piece, runs: int) -> None:
-        """Say nothing."""
-
+class _Json(RunWatcher):
     def recorded(self, record: Record, piece: Piece) -> None:
         """Write the record."""
         with readers_may_leave():
             write_json(record)
 
-    def ticks(self) -> None:
-        """Say nothing."""
 
-
-class _Lines(_Json):
+class _Lines(RunWatcher):
     width = 0
 
     def begins(self, todo: Sequence[Piece], done: int) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Hashable
 from functools import cache, partial
-from pathlib import Path
+from typing import cast
 
 import attrs
 
 from mqcore.abc import Capabilities, StorageContext, TransportCapabilities
-from mqcore.errors import ConfigurationError, MqcoreError, PluginNotFoundError
+from mqcore.errors import ConfigurationError, MqcoreError, PluginInvalidError, PluginNotFoundError
 from mqcore.ports import system_ports
-from mqcore.registry import create_storage, create_transport
+from mqcore.registry import create_storage, create_transport, find
 from mqcore_conformance.children import run_apart
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.contract._transport import DEFAULTS
@@ -19,22 +19,39 @@ from mqcore_conformance.contract._transport import DEFAULTS
 __all__ = ["PartFacts", "part_facts", "require_part"]
 
 SECONDS_MAX = 5.0
+SAMPLE_FOLDER = "/dev/null/data"
+"""Stands for ``{dir}``: composing does no I/O, so that no folder is needed."""
 
 
 @attrs.frozen(kw_only=True)
 class PartFacts:
-    """What a part says of itself, or why it says nothing. ``unknown``: no part of that name is installed."""
+    """What a part declares, or why it declares nothing. ``unknown``: no part of that name is installed.
+
+    ``refusal``: the URL is wrongly written. ``problem``: the part itself is broken.
+    """
 
     capabilities: Capabilities | TransportCapabilities | None = None
+    refusal: str = ""
     problem: str = ""
     unknown: bool = False
 
 
-@cache
 def part_facts(kind: str, url: str) -> PartFacts:
     """Return the facts of the part at ``url`` (with ``{dir}``, or a transport's name); never raises for the part."""
-    with tempfile.TemporaryDirectory(prefix="mqcore-") as folder:
-        outcome = run_apart(partial(_ask, kind, url, Path(folder)), seconds_max=SECONDS_MAX, returns=PartFacts)
+    group = "storage" if kind == "storage" else "transports"
+    try:
+        part = find(group, url.partition(":")[0])
+    except PluginNotFoundError as error:
+        return PartFacts(refusal=printable(str(error)), unknown=True)
+    except MqcoreError as error:
+        return PartFacts(problem=printable(str(error)))
+    return _facts_of(kind, url, cast(Hashable, part))
+
+
+@cache
+def _facts_of(kind: str, url: str, part: Hashable) -> PartFacts:
+    """``part``: the class of now; another one may get its name later."""
+    outcome = run_apart(partial(_ask, kind, url), seconds_max=SECONDS_MAX, returns=PartFacts)
     return outcome.value or PartFacts(problem=outcome.problem)
 
 
@@ -42,18 +59,16 @@ def require_part(kind: str, url: str) -> None:
     """Raise ``ConfigurationError`` when no part of that name is installed: the name is wrong, not the part."""
     facts = part_facts(kind, url)
     if facts.unknown:
-        raise ConfigurationError(facts.problem)
+        raise ConfigurationError(facts.refusal)
 
 
-def _ask(kind: str, url: str, folder: Path) -> PartFacts:
+def _ask(kind: str, url: str) -> PartFacts:
+    url = (url if kind == "storage" else DEFAULTS.get(url, url)).replace("{dir}", SAMPLE_FOLDER)
     try:
         if kind == "storage":
-            context = StorageContext(ports=system_ports())
-            backend = create_storage(url.replace("{dir}", str(folder / "data")), context)
-            return PartFacts(capabilities=backend.capabilities)
-        known = DEFAULTS.get(url, url).replace("{dir}", str(folder))
-        return PartFacts(capabilities=create_transport(known).capabilities)
-    except PluginNotFoundError as error:
-        return PartFacts(problem=printable(str(error)), unknown=True)
-    except MqcoreError as error:
+            return PartFacts(capabilities=create_storage(url, StorageContext(ports=system_ports())).capabilities)
+        return PartFacts(capabilities=create_transport(url).capabilities)
+    except PluginInvalidError as error:
         return PartFacts(problem=printable(str(error)))
+    except MqcoreError as error:
+        return PartFacts(refusal=printable(str(error)))

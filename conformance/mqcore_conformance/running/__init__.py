@@ -1,6 +1,6 @@
 """A run: what is asked for, the pieces of work that follow from it, and how they are done and recorded."""
 
-from mqcore_conformance.running._estimates import Pace, estimate_s, machine_factor, measured
+from mqcore_conformance.running._estimates import Pace, estimate_s, machine_factor
 from mqcore_conformance.running._repeating import why_not_repeatable, without_proof
 from mqcore_conformance.running._request import (
     ALL_FAMILIES,
@@ -17,7 +17,7 @@ from mqcore_conformance.running._request import (
     resolve_transport,
     suggest,
 )
-from mqcore_conformance.running._runner import Ending, Watcher, run_request
+from mqcore_conformance.running._runner import Ending, RunWatcher, run_request
 
 __all__ = [
     "ALL_FAMILIES",
@@ -30,10 +30,9 @@ __all__ = [
     "Pace",
     "Piece",
     "Request",
-    "Watcher",
+    "RunWatcher",
     "estimate_s",
     "machine_factor",
-    "measured",
     "pieces_of",
     "plan_cells",
     "resolve_storage",

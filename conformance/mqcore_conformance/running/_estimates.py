@@ -1,24 +1,22 @@
 """How long a piece of work takes: measured seconds of each kind, set right for this machine by what was seen of it.
 
-The numbers are processor seconds of one core of a small server, from ``measured`` of a report made on an idle one. Runs
+The numbers are processor seconds of one core of a small server, from a report made on an idle one. Runs
 nothing but short simulations, and those only when asked to.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import attrs
 
 from mqcore_conformance.plans import CRASH_POINTS, draw_plan
 from mqcore_conformance.play import run_plan
-from mqcore_conformance.report import Record
 from mqcore_conformance.running._request import CellPiece, Piece
 
-__all__ = ["Pace", "estimate_s", "machine_factor", "measured"]
+__all__ = ["Pace", "estimate_s", "machine_factor"]
 
 CHECK_S = 0.12
 CHECKS_S: Mapping[str, float] = MappingProxyType(
@@ -90,20 +88,3 @@ class Pace:
     def left_s(self, estimated_s: float, jobs: int) -> float:
         """Return how long what was estimated will take at this pace."""
         return estimated_s * self.taken_s / self.estimated_s / jobs
-
-
-def measured(records: Iterable[Record]) -> dict[str, float]:
-    """Return seconds per run and per check, as a report shows them: the tables of this module."""
-    seconds: dict[str, float] = defaultdict(float)
-    counts: dict[str, int] = defaultdict(int)
-    for record in records:
-        if record["kind"] == "cell" and record["runs"]:
-            key = f"{record['tier']}/{record['family']}"
-            count = 1 if record["family"] == CRASH_POINTS else record["runs"]
-        elif record["kind"] == "check":
-            key, count = record["name"].rpartition("/")[2], 1
-        else:
-            continue
-        seconds[key] += record["seconds"]
-        counts[key] += count
-    return {key: round(seconds[key] / counts[key], 3) for key in sorted(seconds)}

@@ -6,24 +6,20 @@ Composes each storage once to see what it can do; runs nothing. What is wrong wi
 from __future__ import annotations
 
 import difflib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
-from typing import TypeAlias, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import attrs
 
-from mqcore.abc import Capabilities, StorageContext
-from mqcore.errors import ConfigurationError, MqcoreError, PluginInvalidError
+from mqcore.abc import Capabilities
+from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES, Level
-from mqcore.registry import create_storage, create_transport, find, installed
-from mqcore.testing import ModelDisk, model_ports
+from mqcore.registry import find, installed
 from mqcore_conformance.cells import DISK_FAMILIES, Cell, cells_of, label_of
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.checkers import NOT_BUILT as CLAUSES_NOT_BUILT
-from mqcore_conformance.children import run_apart
-from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.claims import Claims
-from mqcore_conformance.contract import checks_of
+from mqcore_conformance.contract import checks_of, part_facts
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES, T1_FAMILIES
 from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.running._fingerprints import made_of
@@ -55,8 +51,6 @@ SEEDS_PER_PIECE = 500
 """So that long runs use every job, and lose little when they are interrupted."""
 PIECES_OF_CELL_MAX = 200
 """So that what is planned stays small, however many seeds there are; beyond it, pieces have more seeds."""
-COMPOSE_S_MAX = 5.0
-SAMPLE_FOLDER = "/dev/null/data"
 TRANSPORT_SAMPLES = ("{name}://127.0.0.1:0", "{name}://{{dir}}/socket", "{name}://conformance", "{name}://")
 
 
@@ -183,10 +177,10 @@ def resolve_storage(value: str) -> str:
     if not colon:
         samples = [f"{scheme}://{{dir}}", f"{scheme}://"]
         samples = [url for url in STORAGES if url.startswith(f"{scheme}:")] or samples
-        value = next((url for url in samples if not _refusal(url)), samples[0])
-    refusal = _refusal(value)
+        value = next((url for url in samples if not _refusal("storage", url)), samples[0])
+    refusal = _refusal("storage", value)
     better = f"{scheme}://{{dir}}"
-    hint = f"; write '{better}': every check and cell gets a fresh folder" if not _refusal(better) else ""
+    hint = f"; write '{better}': every check and cell gets a fresh folder" if not _refusal("storage", better) else ""
     if "{dir}" in value:
         hint = ""
     elif rest.lstrip("/").partition("?")[0] and hint:
@@ -207,57 +201,17 @@ def resolve_transport(value: str) -> str:
         return value
     refusal = ""
     for url in [value] if colon else [sample.format(name=scheme) for sample in TRANSPORT_SAMPLES]:
-        outcome = run_apart(partial(_refusal_of_transport, url), seconds_max=COMPOSE_S_MAX)
-        if not outcome.value:
+        found = _refusal("transport", url)
+        if not found:
             return url
-        refusal = refusal or outcome.value
+        refusal = refusal or found
     hint = "" if colon else f"; give its URL, such as '{scheme}://127.0.0.1:0'"
     raise ConfigurationError(f"transport {value!r} cannot be composed: {refusal}{hint}")
 
 
-def _refusal_of_transport(url: str) -> str:
-    try:
-        create_transport(url.replace("{dir}", SAMPLE_FOLDER))
-    except PluginInvalidError:
-        return ""
-    except MqcoreError as error:
-        return printable(str(error))
-    return ""
-
-
-@attrs.frozen
-class _Asked:
-    """What a storage says of itself; ``refusal``: the URL is wrongly written; ``problem``: the part is broken."""
-
-    capabilities: Capabilities | None = None
-    refusal: str = ""
-    problem: str = ""
-
-
-def _refusal(url: str) -> str:
+def _refusal(kind: str, url: str) -> str:
     """Return why a URL is wrongly written, if it is; what is wrong with the part itself is for its checks to say."""
-    return _ask(url).refusal
-
-
-def _ask(url: str) -> _Asked:
-    return _ask_part(url, cast(Hashable, find("storage", url.partition(":")[0])))
-
-
-@cache
-def _ask_part(url: str, part: Hashable) -> _Asked:
-    """Compose in a child: even that may hang. ``part``: the class of now; another may come to bear its name."""
-    outcome = run_apart(partial(_compose, url), seconds_max=COMPOSE_S_MAX, returns=_Asked)
-    return outcome.value or _Asked(problem=outcome.problem)
-
-
-def _compose(url: str) -> _Asked:
-    context = StorageContext(ports=model_ports(0, ModelDisk(0)))
-    try:
-        return _Asked(create_storage(url.replace("{dir}", SAMPLE_FOLDER), context).capabilities)
-    except PluginInvalidError as error:
-        return _Asked(problem=printable(str(error)))
-    except MqcoreError as error:
-        return _Asked(refusal=printable(str(error)))
+    return part_facts(kind, url).refusal
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------------
@@ -306,11 +260,12 @@ def plan_cells(request: Request) -> Iterator[tuple[Cell, str]]:
 
 
 def _why_not(cell: Cell) -> str:
-    asked = _ask(cell.storage)
-    if asked.capabilities is None:
-        return f"the storage cannot be composed: {asked.refusal or asked.problem}"
-    why_not = _why_not_in_processes if cell.tier == "T1" else _why_not_simulated
-    return why_not(cell, asked.capabilities)
+    facts = part_facts("storage", cell.storage)
+    if not isinstance(facts.capabilities, Capabilities):
+        return f"the storage cannot be composed: {facts.refusal or facts.problem}"
+    if cell.tier == "T1":
+        return why_not_in_processes(cell.transport, cell.flush, cell.family, facts.capabilities)
+    return _why_not_simulated(cell, facts.capabilities)
 
 
 def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:
@@ -328,7 +283,3 @@ def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:
     if cell.transport == "inproc" and cell.family == "network":
         return "inproc has no network"
     return why_not_on_the_model_network(cell.transport)
-
-
-def _why_not_in_processes(cell: Cell, capabilities: Capabilities) -> str:
-    return why_not_in_processes(cell.transport, cell.flush, cell.family, capabilities)

@@ -1,6 +1,6 @@
 """What a run does: every piece of a request that the report does not hold yet, each in a child, recorded as it ends.
 
-Knows nothing of terminals: whoever watches is told. What a request is made of stands in ``request``.
+Knows nothing of terminals. What a request is made of stands in ``request``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import attrs
 
@@ -44,7 +43,7 @@ from mqcore_conformance.running._request import (
 )
 from mqcore_conformance.verdicts import Status
 
-__all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Ending", "Request", "Watcher", "plan_cells", "run_request"]
+__all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Ending", "Request", "RunWatcher", "plan_cells", "run_request"]
 
 REPROS_MAX = 5
 """Failures of one piece that get a repro."""
@@ -57,15 +56,15 @@ SHRINK_RUNS_HURRIED = 30
 
 
 class Ending(enum.Enum):
-    """How a run ended: everything is done, time was up, or somebody interrupted it."""
+    """How a run ended: everything is done, time was up, or it was interrupted."""
 
     COMPLETE = "complete"
     OUT_OF_TIME = "out of time"
     INTERRUPTED = "interrupted"
 
 
-class Watcher(Protocol):
-    """Who is told what happens."""
+class RunWatcher:
+    """What a run reports to while it goes on; this one ignores everything."""
 
     def begins(self, todo: Sequence[Piece], done: int) -> None:
         """``todo`` is left to do; ``done`` pieces are in the report already."""
@@ -83,7 +82,7 @@ class Watcher(Protocol):
 def run_request(
     request: Request,
     report: ReportFile,
-    watcher: Watcher,
+    watcher: RunWatcher,
     *,
     interrupt: Interrupt,
     folder: Path | None = None,

@@ -5,7 +5,7 @@ They wrap the file system port, so that they know nothing of any storage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mqcore.ports import Buffer, File, FileSystem
 from mqcore_conformance.worlds.model import Sabotage
@@ -18,7 +18,18 @@ __all__ = [
     "NoDirectoryFlushAfterCreate",
     "NoDirectoryFlushAfterRename",
     "OnlyNewestFileFlushed",
+    "planted",
 ]
+
+
+def planted(disk: Callable[[FileSystem], FileSystem]) -> Callable[[], Sabotage]:
+    """Return what makes the sabotage that puts ``disk`` between a storage and its file system."""
+
+    class Planted(Sabotage):
+        def wrap_files(self, files: FileSystem) -> FileSystem:
+            return disk(files)
+
+    return Planted
 
 
 class _SabotagedFile(File):
@@ -122,21 +133,17 @@ class _SabotagedDisk(FileSystem):
         return self._inner.boot_id()
 
 
-class _Empty(_SabotagedDisk):
+class EmptyFlush(_SabotagedDisk):
+    """Acknowledges before the flush: a flush does nothing and says that it did."""
+
     def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
         for file in files:
             file.inner.size()
 
 
-class EmptyFlush(Sabotage):
-    """Acknowledges before the flush: a flush does nothing and says that it did."""
+class LargeWritesUnflushed(_SabotagedDisk):
+    """Large messages skip the group commit: a flush after a large write does nothing."""
 
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _Empty(files)
-
-
-class _Large(_SabotagedDisk):
     def __init__(self, inner: FileSystem) -> None:
         super().__init__(inner)
         self._large: set[str] = set()
@@ -152,28 +159,16 @@ class _Large(_SabotagedDisk):
             super().flush_files(files)
 
 
-class LargeWritesUnflushed(Sabotage):
-    """Large messages skip the group commit: a flush after a large write does nothing."""
+class OnlyNewestFileFlushed(_SabotagedDisk):
+    """A roll skips the flush: of several files only the last one is flushed."""
 
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _Large(files)
-
-
-class _Newest(_SabotagedDisk):
     def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
         super().flush_files(files[-1:] if len(files) > 1 else files)
 
 
-class OnlyNewestFileFlushed(Sabotage):
-    """A roll skips the flush: of several files only the last one is flushed."""
+class FlushRetried(_SabotagedDisk):
+    """A failed flush is tried again, and the second success believed (fsyncgate)."""
 
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _Newest(files)
-
-
-class _Retried(_SabotagedDisk):
     def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
         try:
             super().flush_files(files)
@@ -181,25 +176,11 @@ class _Retried(_SabotagedDisk):
             super().flush_files(files)
 
 
-class FlushRetried(Sabotage):
-    """A failed flush is tried again, and the second success believed (fsyncgate)."""
-
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _Retried(files)
-
-
-class _Cached(_SabotagedDisk):
-    def drop(self, file: _SabotagedFile, position: int, size: int) -> None:
-        file.inner.size()
-
-
-class DroppedCacheIsKept(Sabotage):
+class DroppedCacheIsKept(_SabotagedDisk):
     """Recovery rescans through the page cache, not what the device holds."""
 
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _Cached(files)
+    def drop(self, file: _SabotagedFile, position: int, size: int) -> None:
+        file.inner.size()
 
 
 class _NoDirectoryAfter(_SabotagedDisk):
@@ -232,27 +213,15 @@ class _NoDirectoryAfter(_SabotagedDisk):
             super().flush_directory(path)
 
 
-class _NoDirectoryAfterCreate(_NoDirectoryAfter):
+class NoDirectoryFlushAfterCreate(_NoDirectoryAfter):
+    """The directory is not flushed after a create: no real file system shows it, the model disk does."""
+
     def created(self, path: str) -> None:
         self._noted.add(path.rpartition("/")[0])
 
 
-class _NoDirectoryAfterRename(_NoDirectoryAfter):
-    def renamed(self, old: str, new: str) -> None:
-        self._noted.add(new.rpartition("/")[0])
-
-
-class NoDirectoryFlushAfterCreate(Sabotage):
-    """The directory is not flushed after a create: no real file system shows it, the model disk does."""
-
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _NoDirectoryAfterCreate(files)
-
-
-class NoDirectoryFlushAfterRename(Sabotage):
+class NoDirectoryFlushAfterRename(_NoDirectoryAfter):
     """The directory is not flushed after a rename."""
 
-    def wrap_files(self, files: FileSystem) -> FileSystem:
-        """See ``Sabotage``."""
-        return _NoDirectoryAfterRename(files)
+    def renamed(self, old: str, new: str) -> None:
+        self._noted.add(new.rpartition("/")[0])

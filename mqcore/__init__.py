@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mqcore.broker import Broker, open_broker
+    from mqcore.broker import Node, open_broker
     from mqcore.client import Client, ConsumedBatch, Consumer, Delivery, Message, Producer, Receipt, connect
     from mqcore.errors import (
         BatchUndecodableError,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchUndecodableError",
-    "Broker",
+    "Node",
     "Client",
     "ConfigurationError",
     "ConsumedBatch",
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Broker": "mqcore.broker",
+    "Node": "mqcore.broker",
     "open_broker": "mqcore.broker",
     "Client": "mqcore.client",
     "ConsumedBatch": "mqcore.client",

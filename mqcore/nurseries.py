@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["one_error"]
+__all__ = ["one_error", "root_cause"]
 
 
 @contextmanager
@@ -20,3 +20,10 @@ def one_error() -> Iterator[None]:
         if isinstance(error, BaseExceptionGroup):
             raise
         raise error from error.__cause__
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first error inside an exception group, however deep; any other error is its own cause."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -15,7 +15,7 @@ import time
 import attrs
 import trio
 
-from mqcore.broker import Broker, serve_broker
+from mqcore.broker import Node, serve_broker
 from mqcore.config import make_config
 from mqcore.ports import system_ports
 from mqcore_bench._slow_disk import SlowDisk
@@ -30,7 +30,7 @@ async def main(storage: str, flush: str, delay_ms: str) -> None:
     started = time.perf_counter()
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            broker: Broker = await nursery.start(functools.partial(serve_broker, config, ports=ports))
+            broker: Node = await nursery.start(functools.partial(serve_broker, config, ports=ports))
             facts = {"url": broker.urls[0], "open_seconds": time.perf_counter() - started}
             print(json.dumps(facts), flush=True)
             async for _ in signals:

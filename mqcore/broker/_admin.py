@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import attrs
 import trio
 
+from mqcore.broker._reign import Reign
 from mqcore.broker._topics import Topic, config_from_json, config_to_json
 from mqcore.errors import MqcoreError, RejectedError
+from mqcore.limits import Limits
 from mqcore.protocol import Code
 
-if TYPE_CHECKING:
-    from mqcore.broker._broker import Broker
-
-__all__ = ["Operation", "OPERATIONS"]
+__all__ = ["AdminScope", "Operation", "OPERATIONS"]
 
 LIST_PAGE = 10_000
 DESCRIBE_PAGE = 1_000
@@ -31,7 +31,17 @@ DAMAGES_SHOWN_MAX = 100
 _REPLY_BYTES_BESIDE = 2048
 """Of the limit, for what a reply says beside its entries."""
 
-Operation = Callable[["Broker", Mapping[str, Any]], Awaitable[object]]
+@attrs.frozen
+class AdminScope:
+    """What an operation may use: the node's limits, its present reign (``RejectedError`` when there is none)."""
+
+    limits: Limits
+    reign: Callable[[], Reign]
+    status: Callable[[], dict[str, object]]
+    operate: Callable[[str, str, Mapping[str, Any]], Awaitable[object]]
+
+
+Operation = Callable[[AdminScope, Mapping[str, Any]], Awaitable[object]]
 
 
 def _invalid(text: str, code: Code = Code.INVALID_REQUEST) -> RejectedError:
@@ -54,12 +64,12 @@ def _only(arguments: Mapping[str, Any], *names: str) -> None:
 class _Page:
     """Entries of one reply, as many as its limit and its bytes allow, and never none."""
 
-    def __init__(self, broker: Broker, limit: int) -> None:
+    def __init__(self, limits: Limits, limit: int) -> None:
         if limit < 1:
             raise _invalid(f"argument 'limit' must be at least 1, not {limit}")
         self.entries: list[dict[str, object]] = []
         self._limit = limit
-        self._bytes_left = min(broker.limits.admin_bytes_max, broker.limits.frame_bytes_max) - _REPLY_BYTES_BESIDE
+        self._bytes_left = min(limits.admin_bytes_max, limits.frame_bytes_max) - _REPLY_BYTES_BESIDE
 
     def take(self, entry: dict[str, object]) -> bool:
         """Add ``entry`` and return True; False when it must be left for the next page."""
@@ -74,9 +84,9 @@ def _brief(topic: Topic) -> dict[str, object]:
     return {"name": topic.name, "id": topic.id.hex(), "partitions": topic.partitions}
 
 
-async def _describe(broker: Broker, topic: Topic, after: int, page: _Page) -> dict[str, object]:
+async def _describe(reign: Reign, topic: Topic, after: int, page: _Page) -> dict[str, object]:
     for index in range(max(after, -1) + 1, topic.partitions):
-        partition = await broker.open_partition(topic.id, index)
+        partition = await reign.open_partition(topic.id, index)
         log = partition.log
         damages = log.damages
         entry: dict[str, object] = {
@@ -95,73 +105,79 @@ async def _describe(broker: Broker, topic: Topic, after: int, page: _Page) -> di
     return {**_brief(topic), "config": config_to_json(topic.config), "logs": page.entries}
 
 
-async def _topic_create(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _topic_create(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name", "partitions", "config")
+    reign = scope.reign()
     plain = dict(_argument(arguments, "config", dict, {}))
     plain.setdefault("partitions", _argument(arguments, "partitions", int, 1))
     name, config = _argument(arguments, "name", str), config_from_json(plain)
-    broker.check_topic_config(name, config)
-    topic = await broker.topics.create(name, config)
+    reign.check_topic_config(name, config)
+    topic = await reign.topics.create(name, config)
     return {**_brief(topic), "config": config_to_json(topic.config)}
 
 
-async def _topic_list(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _topic_list(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "after", "limit")
+    reign = scope.reign()
     after = _argument(arguments, "after", str, "")
-    page = _Page(broker, _argument(arguments, "limit", int, LIST_PAGE))
-    for name in sorted(name for name in broker.topics.by_name if name > after):
-        if not page.take(_brief(broker.topics.by_name[name])):
+    page = _Page(scope.limits, _argument(arguments, "limit", int, LIST_PAGE))
+    for name in sorted(name for name in reign.topics.by_name if name > after):
+        if not page.take(_brief(reign.topics.by_name[name])):
             break
     return page.entries
 
 
-async def _topic_describe(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _topic_describe(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name", "after", "limit")
-    topic = broker.topics.get(_argument(arguments, "name", str), to_use=False)
-    page = _Page(broker, _argument(arguments, "limit", int, DESCRIBE_PAGE))
-    return await _describe(broker, topic, _argument(arguments, "after", int, -1), page)
+    reign = scope.reign()
+    topic = reign.topics.get(_argument(arguments, "name", str), to_use=False)
+    page = _Page(scope.limits, _argument(arguments, "limit", int, DESCRIBE_PAGE))
+    return await _describe(reign, topic, _argument(arguments, "after", int, -1), page)
 
 
-async def _topic_resolve(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _topic_resolve(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name")
-    topic = broker.topics.get(_argument(arguments, "name", str))
+    reign = scope.reign()
+    topic = reign.topics.get(_argument(arguments, "name", str))
     return {**_brief(topic), "config": config_to_json(topic.config)}
 
 
-async def _topic_alter(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _topic_alter(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name", "partitions", "config")
+    reign = scope.reign()
     changes = dict(_argument(arguments, "config", dict, {}))
     if "partitions" in arguments:
         changes["partitions"] = _argument(arguments, "partitions", int)
-    topic = await broker.topics.alter(_argument(arguments, "name", str), changes, broker.check_topic_config)
-    broker.topic_altered(broker.topics.by_id.get(topic.id, topic))  # another change may have come after this one
+    topic = await reign.topics.alter(_argument(arguments, "name", str), changes, reign.check_topic_config)
+    reign.topic_altered(reign.topics.by_id.get(topic.id, topic))  # another change may have come after this one
     return {**_brief(topic), "config": config_to_json(topic.config)}
 
 
-async def _delete(broker: Broker, name: str) -> Topic:
+async def _delete(reign: Reign, name: str) -> Topic:
     try:
-        topic = await broker.topics.delete(name)
+        topic = await reign.topics.delete(name)
     except MqcoreError as error:
-        for topic_id in list(broker.topics.in_doubt):
-            await broker.retire_partitions(topic_id, error)
+        for topic_id in list(reign.topics.in_doubt):
+            await reign.retire_partitions(topic_id, Code.STORAGE_STOPPED, error)
         raise
-    await broker.remove_logs(topic.id)
+    await reign.remove_logs(topic.id)
     return topic
 
 
-async def _topic_delete(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _topic_delete(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "name")
-    name = _argument(arguments, "name", str)
+    reign, name = scope.reign(), _argument(arguments, "name", str)
     deleted: list[Topic] = []
     with trio.CancelScope(shield=True):  # the caller may leave: a deletion that is durable goes on to its end
-        deleted.append(await _delete(broker, name))
+        deleted.append(await _delete(reign, name))
     return {"name": deleted[0].name, "id": deleted[0].id.hex()}
 
 
-async def _offsets_lookup(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _offsets_lookup(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "topic", "partition", "at")
-    topic = broker.topics.get(_argument(arguments, "topic", str))
-    partition = await broker.open_partition(topic.id, _argument(arguments, "partition", int))
+    reign = scope.reign()
+    topic = reign.topics.get(_argument(arguments, "topic", str))
+    partition = await reign.open_partition(topic.id, _argument(arguments, "partition", int))
     at = arguments.get("at")
     if at == "start":
         offset = partition.log.start_offset
@@ -174,16 +190,16 @@ async def _offsets_lookup(broker: Broker, arguments: Mapping[str, Any]) -> objec
     return {"offset": offset, "epoch": partition.log.epoch_at(offset)}
 
 
-async def _broker_status(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _broker_status(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments)
-    return broker.status()
+    return scope.status()
 
 
-async def _operate(broker: Broker, arguments: Mapping[str, Any]) -> object:
+async def _operate(scope: AdminScope, arguments: Mapping[str, Any]) -> object:
     _only(arguments, "part", "operation", "arguments")
     part = _argument(arguments, "part", str)
     operation = _argument(arguments, "operation", str)
-    return await broker.operate(part, operation, _argument(arguments, "arguments", dict, {}))
+    return await scope.operate(part, operation, _argument(arguments, "arguments", dict, {}))
 
 
 OPERATIONS: dict[str, Operation] = {

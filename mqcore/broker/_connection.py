@@ -8,7 +8,8 @@ a timer per read.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import trio
 
@@ -16,6 +17,7 @@ from mqcore.abc import ByteStream, Peer
 from mqcore.batch import PRIVATE_TAG_MIN, BatchHeader, validate_batch
 from mqcore.broker._outbox import Outbox
 from mqcore.broker._partition import Partition, Send
+from mqcore.broker._sessions import Sessions
 from mqcore.errors import (
     ConfigurationError,
     CorruptionError,
@@ -27,6 +29,7 @@ from mqcore.errors import (
     RemoteProtocolError,
     StorageError,
 )
+from mqcore.limits import Limits
 from mqcore.log import IncomingBatch
 from mqcore.protocol import (
     Call,
@@ -43,10 +46,8 @@ from mqcore.protocol import (
     Result,
     Role,
     State,
+    Welcome,
 )
-
-if TYPE_CHECKING:
-    from mqcore.broker._broker import Broker
 
 __all__ = ["ClientConnection"]
 
@@ -58,20 +59,63 @@ _LARGE_RECEIVE_BYTES = 8 * 1024
 _SMALL_RECEIVES_MAX = 64
 
 
+_NO_PARTITIONS: Mapping[tuple[bytes, int], Partition] = {}
+
+
+class Primary(Protocol):
+    """What a connection sees of a reign."""
+
+    @property
+    def partitions(self) -> Mapping[tuple[bytes, int], Partition]:
+        """The open ones, by topic id and index."""
+        ...
+
+
+class Host(Protocol):
+    """What a connection asks of the node that it belongs to."""
+
+    limits: Limits
+    sessions: Sessions
+    receive_buffer_bytes: int
+    refusal: tuple[Code, str] | None
+    now: Callable[[], float]
+
+    @property
+    def reign(self) -> Primary | None:
+        """The present one."""
+        ...
+
+    async def open_partition(self, topic_id: bytes, index: int) -> Partition:
+        """Return a partition, opened at its first use."""
+        ...
+
+    async def call(self, operation: str, arguments: Mapping[str, Any]) -> object:
+        """Answer an administrative call."""
+        ...
+
+    def welcome(self, session: bytes) -> Welcome:
+        """The answer to a greeting."""
+        ...
+
+    def report_defect(self, action: str, error: Exception) -> str:
+        """Report what no part should ever raise; return what the client is told."""
+        ...
+
+
 class ClientConnection:
     """Serves one stream of one client."""
 
-    def __init__(self, broker: Broker, stream: ByteStream, peer: Peer) -> None:
-        limits = broker.limits
+    def __init__(self, node: Host, stream: ByteStream, peer: Peer) -> None:
+        limits = node.limits
         self.peer = peer
         self.client = ""
         self.session = b""
         self.cancel_scope = trio.CancelScope()
-        self.opened_at = broker.now()
+        self.opened_at = node.now()
         self.receiving_since: float | None = None
         self.buffer_bytes = 0
         self._small_receives = 0
-        self._broker = broker
+        self._node = node
         self._stream = stream
         self._connection = Connection(
             Role.BROKER,
@@ -81,7 +125,7 @@ class ClientConnection:
             buffer_bytes_max=_BUFFER_BYTES_MAX,
             admin_bytes_max=limits.admin_bytes_max,
         )
-        self.outbox = Outbox(stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=broker.now)
+        self.outbox = Outbox(stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=node.now)
         self._sends: dict[Partition, list[Send]] = {}
         self._nursery: trio.Nursery | None = None
         self._calls = trio.Semaphore(_CALLS_AT_ONCE)
@@ -104,25 +148,26 @@ class ClientConnection:
             pass
         finally:
             self.outbox.close()
-            self._broker.receive_buffer_bytes -= self.buffer_bytes
+            self._node.receive_buffer_bytes -= self.buffer_bytes
             if self.session:
-                self._broker.sessions.leave(self.session)
+                self._node.sessions.leave(self.session)
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await trio.aclose_forcefully(self._stream)
 
     async def _receive(self) -> None:
-        connection, stream, broker, outbox = self._connection, self._stream, self._broker, self.outbox
-        partitions = broker.partitions
+        connection, stream, node, outbox = self._connection, self._stream, self._node, self.outbox
         outbox.reader = trio.lowlevel.current_task()
         try:
             while True:
                 buffer = connection.receive_buffer()
                 if connection.buffer_bytes != self.buffer_bytes:
                     self._account_for_buffer()
-                self.receiving_since = broker.now()
+                self.receiving_since = node.now()
                 size = await stream.receive_into(buffer)
                 self.receiving_since = None  # what takes long from here on is not the peer's doing
                 connection.received(size)
+                reign = node.reign  # looked up anew with each read: another one may have begun
+                partitions = reign.partitions if reign is not None else _NO_PARTITIONS
                 while (message := connection.next_message()) is not None:
                     if isinstance(message, Produce | Fetch):
                         partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
@@ -156,11 +201,11 @@ class ClientConnection:
 
     def _account_for_buffer(self) -> None:
         """Keep the sum of all receive buffers within its limit: who would exceed it is turned away."""
-        broker, size = self._broker, self._connection.buffer_bytes
-        broker.receive_buffer_bytes += size - self.buffer_bytes
+        node, size = self._node, self._connection.buffer_bytes
+        node.receive_buffer_bytes += size - self.buffer_bytes
         self.buffer_bytes = size
-        limit = broker.limits.receive_buffer_bytes_total_max
-        if broker.receive_buffer_bytes > limit:
+        limit = node.limits.receive_buffer_bytes_total_max
+        if node.receive_buffer_bytes > limit:
             raise RemoteProtocolError(
                 f"receive buffers of all connections exceed {limit} bytes (limit receive_buffer_bytes_total_max)",
                 code=Code.TOO_MANY_CONNECTIONS,
@@ -169,13 +214,13 @@ class ClientConnection:
     async def _open(self, message: Produce | Fetch) -> Partition | None:
         """Open the partition that ``message`` names, at its first use; None when it was answered with a failure."""
         try:
-            return await self._broker.open_partition(message.topic_id, message.partition)
+            return await self._node.open_partition(message.topic_id, message.partition)
         except RejectedError as error:
             code, text = error.code, str(error)
         except MqcoreError as error:
             code, text = Code.STORAGE_STOPPED, str(error)
         except Exception as error:  # a defect of a part ends the request that met it, loudly, and nothing else
-            code, text = Code.STORAGE_STOPPED, self._broker.report_defect("opening a partition", error)
+            code, text = Code.STORAGE_STOPPED, self._node.report_defect("opening a partition", error)
         if not (isinstance(message, Produce) and message.one_way):
             self.outbox.failed(message.request_id, code, text)
         return None
@@ -183,10 +228,10 @@ class ClientConnection:
     def _take_produce(self, partition: Partition, message: Produce) -> None:
         """Check one batch and keep it for the append of everything that arrived together; refused: answered at once."""
         sink = None if message.one_way else self.outbox
-        refusal: tuple[int, str] | None = self._broker.refusal or partition.refusal(message.policy)
+        refusal: tuple[int, str] | None = self._node.refusal or partition.refusal(message.policy)
         if refusal is None:
             try:
-                header = validate_batch(message.batch, self._broker.limits)
+                header = validate_batch(message.batch, self._node.limits)
             except RejectedError as error:
                 refusal = (error.code or Code.MALFORMED_BATCH, str(error))
             except CorruptionError as error:
@@ -213,7 +258,7 @@ class ClientConnection:
             await partition.append(sends)
 
     def _take_fetch(self, partition: Partition, message: Fetch) -> None:
-        limits = self._broker.limits
+        limits = self._node.limits
         if message.wait_ms > limits.fetch_wait_ms_max:
             message = message._replace(wait_ms=limits.fetch_wait_ms_max)
         if message.wait_ms and self.outbox.parked >= limits.fetches_parked_max:
@@ -244,17 +289,17 @@ class ClientConnection:
 
     def _greet(self, hello: Hello) -> None:
         self.client = hello.client
-        self.session = self._broker.sessions.join(hello.session)
-        self.outbox.push(self._broker.welcome(self.session))
+        self.session = self._node.sessions.join(hello.session)
+        self.outbox.push(self._node.welcome(self.session))
 
     async def _call(self, call: Call) -> None:
         await self.outbox.room()
         try:
-            value = await self._broker.call(call.operation, call.arguments)
+            value = await self._node.call(call.operation, call.arguments)
         except MqcoreError as error:
             self.outbox.failed(call.request_id, _code_of(error), str(error))
         except Exception as error:  # as above
-            text = self._broker.report_defect(f"operation {call.operation}", error)
+            text = self._node.report_defect(f"operation {call.operation}", error)
             self.outbox.failed(call.request_id, Code.READ_FAILED, text)
         else:
             self.outbox.push(Result(call.request_id, value))
@@ -263,7 +308,7 @@ class ClientConnection:
 
     async def _finish(self) -> None:
         """Answer what is in flight, as far as it can be within the grace period, then end this direction too."""
-        with trio.move_on_after(self._broker.limits.drain_grace_ms / 1000):
+        with trio.move_on_after(self._node.limits.drain_grace_ms / 1000):
             await self.outbox.drained()
         self.outbox.push(End())
         await self.outbox.flush()
@@ -290,7 +335,7 @@ class ClientConnection:
 
     def stalled(self, now: float) -> tuple[Code, str] | None:
         """Why the watchdog should end this connection at time ``now``, or None."""
-        limits = self._broker.limits
+        limits = self._node.limits
         if not self.is_greeted and now - self.opened_at > limits.handshake_timeout_ms / 1000:
             return Code.HANDSHAKE_TIMEOUT, "no handshake in time"
         silent = 0.0 if self.receiving_since is None else now - self.receiving_since

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from mqcore.abc import Notice
-from mqcore.broker._broker import Broker
+from mqcore.broker._node import Node
 from mqcore.config import BrokerConfig, make_config
 from mqcore.nurseries import one_error
 from mqcore.ports import Ports, system_ports
@@ -28,7 +28,7 @@ async def open_broker(
     ports: Ports | None = None,
     report: Callable[[Notice], None] = _ignore,
     **arguments: Any,
-) -> AsyncIterator[Broker]:
+) -> AsyncIterator[Node]:
     """Run a broker for the length of the block; ``broker.urls`` are what clients connect to.
 
     ``arguments`` are those of ``mqcore.config.make_config`` (``storage``, ``listen``, ``flush``, ...), instead of a
@@ -39,7 +39,7 @@ async def open_broker(
         config = make_config(**arguments)
     elif arguments:
         raise TypeError("give either a config or keyword arguments")
-    broker = Broker(config, ports=ports or system_ports(), report=report)
+    broker = Node(config, ports=ports or system_ports(), report=report)
     with one_error():
         async with trio.open_nursery() as nursery:
             await nursery.start(broker.serve)
@@ -52,10 +52,10 @@ async def serve_broker(
     *,
     ports: Ports | None = None,
     report: Callable[[Notice], None] = _ignore,
-    task_status: trio.TaskStatus[Broker] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a broker until its ``stop`` is called; ``task_status`` gets the running one. Raises as ``open_broker``."""
-    broker = Broker(config, ports=ports or system_ports(), report=report)
+    broker = Node(config, ports=ports or system_ports(), report=report)
     with one_error():
         async with trio.open_nursery() as nursery:
             await nursery.start(broker.serve)

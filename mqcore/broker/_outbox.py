@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import trio
 
 from mqcore.abc import Buffer, ByteStream
+from mqcore.broker._partition import Partition
 from mqcore.errors import CorruptionError, StorageError
 from mqcore.guarantees import Copy
 from mqcore.log import DamagedRangeError
 from mqcore.protocol import Code, Connection, End, Failed, Fatal, Fetch, Fetched, Message
-
-if TYPE_CHECKING:
-    from mqcore.broker._partition import Partition
 
 __all__ = ["Outbox"]
 
@@ -196,6 +193,9 @@ class Outbox:
 
     async def _answer(self, partition: Partition, fetch: Fetch) -> None:
         log = partition.log
+        if partition.closure is not None:
+            self.failed(fetch.request_id, *partition.closure)
+            return
         if fetch.offset < log.start_offset:
             text = f"offset {fetch.offset} is below the log's start {log.start_offset}: seek to the start"
             self.failed(fetch.request_id, Code.BELOW_START, text, {"start_offset": log.start_offset})
@@ -217,7 +217,7 @@ class Outbox:
             self.failed(fetch.request_id, Code.DAMAGED, str(error), facts)
             return
         except (StorageError, CorruptionError) as error:
-            self.failed(fetch.request_id, Code.READ_FAILED, str(error))
+            self.failed(fetch.request_id, *(partition.closure or (Code.READ_FAILED, str(error))))
             return
         if log.failed is not None:
             partition.stop(log.failed)  # the read may be the first to notice; what is not durable is committed no more

@@ -7,6 +7,7 @@ to a ``ReplySink``), nor have an opinion of its own on what is committed.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
@@ -104,6 +105,8 @@ class Partition:
         self.private_tags = frozenset(private_tags)
         self.epoch = epoch
         self.failure: MqcoreError | None = None
+        self.closure: tuple[Code, str] | None = None
+        """Why nothing is answered any more, with its code: the reign is over, or the topic was deleted."""
         self.committed_offset = log.start_offset
         """A copy of the rule's, which a fetch looks at."""
         self._report = report
@@ -136,8 +139,11 @@ class Partition:
     def refusal(self, policy: int) -> tuple[Code, str] | None:
         """Why a send under ``policy`` cannot be taken, or None."""
         if self.failure is not None:
-            return Code.STORAGE_STOPPED, f"the log stopped after a failure: {self.failure}"
+            return self._refusal_of_stop()
         return self._rule.refusal(policy) if policy else None
+
+    def _refusal_of_stop(self) -> tuple[Code, str]:
+        return self.closure or (Code.STORAGE_STOPPED, f"the log stopped after a failure: {self.failure}")
 
     async def append(self, sends: Sequence[Send]) -> None:
         """Append ``sends`` in order with one call of the log; every one gets its reply now or later, exactly once.
@@ -147,8 +153,9 @@ class Partition:
         while self._appending:
             await self._turn()
         if self.failure is not None:
+            refusal = self._refusal_of_stop()
             for send in sends:
-                _fail(send, Code.STORAGE_STOPPED, f"the log stopped after a failure: {self.failure}")
+                _fail(send, *refusal)
             return
         for verdict in (verdicts := self.log.check(list(map(_header_of, sends)))):
             if verdict is not ACCEPT:
@@ -251,11 +258,17 @@ class Partition:
             self.failure = error
             self._settle(self._rule.stop())
 
-    async def retire(self, error: MqcoreError) -> None:
-        """Stop after the append that is under way, for a log that is about to be deleted."""
+    def close(self, code: Code, error: MqcoreError) -> None:
+        """Serve nothing any more: what waits for a policy ends unknown, what waits to read is told ``code`` at once."""
+        self.closure = code, str(error)
+        self.stop(error)
+        for sink, request_id in self._parked.wake(sys.maxsize):
+            sink.unpark(self, request_id)
+
+    async def retire(self) -> None:
+        """Wait for the append that is under way, after ``close``, for a log that is about to be deleted."""
         while self._appending:
             await self._turn()
-        self.stop(error)
         self._rule.give_up()
 
     # reading

@@ -27,7 +27,7 @@ from mqcore.errors import CommandNotPossibleError, RefusedError
 
 if TYPE_CHECKING:
     from mqcore.abc import Notice
-    from mqcore.broker import Broker
+    from mqcore.broker import Node
     from mqcore.config import BrokerConfig
     from mqcore.guarantees import Explanation
 
@@ -116,7 +116,7 @@ FOR_PROGRAMS = frozenset({"url", "mount"})
 """Facts of a storage that the line for people says already, or that mean nothing to them."""
 
 
-def _introduce(broker: Broker, explanation: Explanation, as_json: bool) -> None:
+def _introduce(broker: Node, explanation: Explanation, as_json: bool) -> None:
     status = broker.status()
     if not sys.platform.startswith("linux"):
         text = "this is not Linux: only the memory parts are supported"
@@ -146,13 +146,13 @@ async def _serve(config: BrokerConfig, explanation: Explanation, as_json: bool) 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
-            async def run(*, task_status: trio.TaskStatus[Broker]) -> None:
+            async def run(*, task_status: trio.TaskStatus[Node]) -> None:
                 report = functools.partial(_report, as_json)
                 await _check_addresses(config)
                 await serve_broker(config, report=report, task_status=task_status)
                 nursery.cancel_scope.cancel()
 
-            async def obey(broker: Broker) -> None:
+            async def obey(broker: Node) -> None:
                 nonlocal interrupted
                 count = 0
                 async for number in signals:

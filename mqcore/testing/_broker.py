@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from mqcore.broker import Broker, open_broker
+from mqcore.broker import Node, open_broker
 from mqcore.testing._simulation import model_ports, run_simulation
 
 __all__ = ["run_beside_broker"]
@@ -15,7 +15,7 @@ T = TypeVar("T")
 URL = "inproc://mqcore-testing"
 
 
-def run_beside_broker(test: Callable[[Broker], Awaitable[T]], *, seed: int = 0, **arguments: Any) -> T:
+def run_beside_broker(test: Callable[[Node], Awaitable[T]], *, seed: int = 0, **arguments: Any) -> T:
     """Open a broker on model ports, run ``await test(broker)`` beside it on virtual time, and return the result.
 
     ``arguments`` are those of ``mqcore.open_broker``; by default the storage is ``memory://`` and the only listener

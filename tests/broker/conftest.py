@@ -110,7 +110,7 @@ def messages_of(fetched: Any) -> list[tuple[int, bytes]]:
 class Setup:
     """A broker on some storage, listening in process, and raw clients of it."""
 
-    def __init__(self, broker: mqcore.broker.Broker) -> None:
+    def __init__(self, broker: mqcore.broker.Node) -> None:
         self.broker = broker
 
     @asynccontextmanager

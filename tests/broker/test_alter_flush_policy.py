@@ -34,7 +34,7 @@ def test_g03_a_raise_from_async_to_sync_acknowledges_nothing_beyond_the_old_boun
                     for _ in range(5):
                         reply = await client.receive()
                         assert isinstance(reply, Produced)
-                        (partition,) = setup.broker.partitions.values()
+                        (partition,) = setup.broker.reign.partitions.values()
                         assert reply.base_offset + 1 - partition.log.durable_offset <= 2
                     await altered.wait()
 
@@ -73,6 +73,6 @@ def test_g18_two_changes_at_once_never_make_together_what_is_refused(open_setup:
                 assert isinstance(refused, Failed)
                 assert refused.code == Code.REFUSED
                 assert (await one.call("topic.resolve", name="lines")).value["config"] == first
-            assert setup.broker.check_topic_config("lines", setup.broker.topics.get("lines").config) is None
+            assert setup.broker.reign.check_topic_config("lines", setup.broker.reign.topics.get("lines").config) is None
 
     run_simulation(main, seed=1)

@@ -48,7 +48,7 @@ def test_g11_a_change_of_policy_commits_nothing_of_a_log_that_stopped(open_setup
             disk.fail_next_flush()
             assert isinstance(await client.produce(topic, [b"lost"]), Failed)
             await client.call("topic.alter", name="lines", config={"flush": "none"})
-            (partition,) = setup.broker.partitions.values()
+            (partition,) = setup.broker.reign.partitions.values()
             assert partition.log.end_offset == 2
             assert partition.committed_offset == 1
 

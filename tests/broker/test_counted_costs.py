@@ -77,7 +77,7 @@ def test_a_fetch_copies_no_batch_of_the_log(open_setup: Any, run_virtual: Any) -
         async with open_setup() as setup, setup.client() as client:
             topic = await client.create("lines")
             await client.produce(topic, [b"x" * 100_000])
-            (partition,) = setup.broker.partitions.values()
+            (partition,) = setup.broker.reign.partitions.values()
             result = await partition.log.read(0, 1 << 20, 1)
             (first,), (second,) = result.chunks, (await partition.log.read(0, 1 << 20, 1)).chunks
             assert first.obj is second.obj, "two reads are views of the same memory"

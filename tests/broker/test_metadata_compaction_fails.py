@@ -31,7 +31,7 @@ def test_a_change_that_is_durable_is_acknowledged_though_the_compaction_after_it
                         disk.fail_next("pwritev", errno.ENOSPC, path="*segments*", after=2)
                     altered = await client.call("topic.alter", name="lines", partitions=number)
                     assert isinstance(altered, Result)
-                    assert setup.broker.topics.get("lines").partitions == number
+                    assert setup.broker.reign.topics.get("lines").partitions == number
         assert "metadata-not-compacted" in [notice.kind for notice in notices]
         async with open_setup(STORAGE, ports=model_ports(2, disk), flush="sync") as setup, setup.client() as client:
             assert (await client.call("topic.resolve", name="lines")).value["partitions"] == 11

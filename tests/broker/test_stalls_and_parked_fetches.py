@@ -56,7 +56,7 @@ def test_g20_fetches_that_wait_are_bounded_and_leave_nothing_behind(open_setup: 
                 await reader.send(*fetches)
                 refused = [await reader.receive() for _ in range(10)]
                 assert {(type(reply), reply.code) for reply in refused} == {(Failed, Code.LIMIT_REACHED)}
-                (partition,) = setup.broker.partitions.values()
+                (partition,) = setup.broker.reign.partitions.values()
                 assert len(partition._parked) == 50
                 started = trio.current_time()
                 assert {type(await reader.receive()) for _ in range(50)} == {Fetched}

@@ -61,10 +61,10 @@ def test_g17_a_change_whose_caller_left_may_be_made_again_and_the_broker_starts_
             await leave_in_the_middle(setup, disk, client, other, (operation, {"name": "lines"}))
             await client.call(operation, name="lines")
             names = [each["name"] for each in (await client.call("topic.list")).value]
-            ids = set(setup.broker.topics.by_id)
+            ids = set(setup.broker.reign.topics.by_id)
         async with open_setup(STORAGE, ports=model_ports(2, disk), flush="sync") as setup, setup.client() as client:
             assert [each["name"] for each in (await client.call("topic.list")).value] == names
-            assert set(setup.broker.topics.by_id) == ids
+            assert set(setup.broker.reign.topics.by_id) == ids
 
     run_simulation(main, seed=1)
 

@@ -24,7 +24,7 @@ def run_broker(path: Path, *, topic: bool = True, fill: bool = False) -> None:
         config = make_config(storage=f"mmap://{path}", flush="sync", topics=topics)
         with trio.fail_after(30):
             async with open_broker(config) as broker:
-                for found in broker.topics.by_id.values():
+                for found in broker.reign.topics.by_id.values():
                     partition = await broker.open_partition(found.id, 0)
                     await partition.log.open_reign()
                     for _ in range(3 if fill else 0):

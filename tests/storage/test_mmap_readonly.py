@@ -82,7 +82,7 @@ def test_what_is_no_storage_is_refused_and_not_made(tmp_path: Path) -> None:
 def test_an_inspection_says_that_a_broker_is_running_and_finds_damage_all_the_same(tmp_path: Path) -> None:
     async def main() -> None:
         async with open_broker(storage=f"mmap://{tmp_path}/s", flush="sync", topics={"lines": {}}) as broker:
-            (topic,) = broker.topics.by_id.values()
+            (topic,) = broker.reign.topics.by_id.values()
             partition = await broker.open_partition(topic.id, 0)
             for _ in range(3):
                 batch = memoryview(encode_batch([b"v" * 5000], created_ms=0, limits=Limits()))

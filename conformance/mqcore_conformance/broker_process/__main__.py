@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from mqcore.broker import Broker, serve_broker
+from mqcore.broker import Node, serve_broker
 from mqcore.config import make_config
 from mqcore.ports import Ports, system_ports
 from mqcore_conformance.broker_process.child import commands, ignore_interrupt, tell
@@ -26,12 +26,12 @@ async def _serve(keys: dict[str, object], ports: Ports, files: FaultyFiles | Non
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
-            async def serve(*, task_status: trio.TaskStatus[Broker] = trio.TASK_STATUS_IGNORED) -> None:
+            async def serve(*, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
                 await serve_broker(make_config(**keys), ports=ports, task_status=task_status)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(_obey, files)
-            broker: Broker = await nursery.start(serve)
+            broker: Node = await nursery.start(serve)
             tell({"node": broker.store.node_id.hex()[:8], "epoch": broker.store.epoch, "urls": broker.urls})
             async for _ in signals:
                 broker.stop()

@@ -17,7 +17,7 @@ import trio
 import trio.testing
 
 from mqcore.abc import Log, StorageBackend, StorageContext
-from mqcore.broker import Broker
+from mqcore.broker import Node
 from mqcore.config import make_config
 from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
@@ -145,7 +145,7 @@ def a_build_that_cannot_keep_its_promise_is_refused(harness: StorageHarness) -> 
 
 def _compose(harness: StorageHarness, *, refused: bool, word: str, **keys: object) -> None:
     try:
-        Broker(make_config(storage=harness.url, **keys), ports=system_ports())
+        Node(make_config(storage=harness.url, **keys), ports=system_ports())
     except ConfigurationError as error:
         expect(refused, f"{keys} is refused although its levels allow it: {error}")
         expect(word in str(error), f"the refusal of {keys} does not name {word!r}: {error}")

@@ -103,12 +103,12 @@ def close_unflushed() -> tuple[Replacement, ...]:
     def make(original: Any) -> Any:
         def stop(broker: Any) -> None:
             original(broker)
-            for partition in broker.partitions.values():
+            for partition in broker.reign.partitions.values():
                 _answer_waiting(partition, "_copies_flushed")
 
         return stop
 
-    return (("mqcore.broker._broker", "Broker", "stop", make),)
+    return (("mqcore.broker._node", "Node", "stop", make),)
 
 
 @replacing

@@ -46,7 +46,7 @@ def unknown_options_dropped() -> tuple[Replacement, ...]:
 @replacing
 def promises_unchecked() -> tuple[Replacement, ...]:
     """A build starts whatever it promises."""
-    return (("mqcore.broker._broker", "", "check_build", lambda _: lambda *_: []),)
+    return (("mqcore.broker._node", "", "check_build", lambda _: lambda *_: []),)
 
 
 CONTRACT_SABOTEURS: tuple[ContractSaboteur, ...] = (

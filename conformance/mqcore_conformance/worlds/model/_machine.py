@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mqcore.abc import Capabilities, Notice, StorageContext
-from mqcore.broker import Broker, serve_broker
+from mqcore.broker import Node, serve_broker
 from mqcore.config import BrokerConfig, make_config
 from mqcore.ports import Ports
 from mqcore.registry import create_storage, register, unregister
@@ -67,7 +67,7 @@ class ModelMachine(World):
         )
         self.random = seeded(plan.seed, "world")
         self.notices_before_life = 0
-        self.broker: Broker | None = None
+        self.broker: Node | None = None
         self.scheme = scheme
         self._dead: set[int] = set()
         self._lives: dict[tuple[str, int], int] = {}
@@ -184,7 +184,7 @@ class ModelMachine(World):
 
     async def _serve(self, ports: Ports) -> None:
         async with trio.open_nursery() as nursery:
-            broker: Broker = await nursery.start(_serve_broker, self.config, ports, self.notices.append)
+            broker: Node = await nursery.start(_serve_broker, self.config, ports, self.notices.append)
             if self.life in self._dead:
                 return
             self.broker = broker
@@ -283,6 +283,6 @@ async def _serve_broker(
     ports: Ports,
     report: Callable[[Notice], None],
     *,
-    task_status: trio.TaskStatus[Broker] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     await serve_broker(config, ports=ports, report=report, task_status=task_status)

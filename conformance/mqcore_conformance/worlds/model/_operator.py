@@ -41,7 +41,8 @@ def has_stopped_log(world: ModelMachine) -> bool:
     if broker is None:
         return False
     reported = any(notice.kind == "log-not-opened" for notice in world.notices[world.notices_before_life :])
-    return reported or any(each.failure is not None for each in broker.partitions.values())
+    reign = broker.reign
+    return reported or (reign is not None and any(each.failure is not None for each in reign.partitions.values()))
 
 
 async def _watch_waiting(world: ModelMachine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from mqcore.broker import Broker
+from mqcore.broker import Node
 from mqcore_conformance.worlds.model._machine import ModelMachine
 
 __all__ = ["check_released"]
@@ -26,7 +26,7 @@ async def check_released(world: ModelMachine) -> None:
         world.probe("G20", "when every client has left, the broker holds nothing for them", not held, held or "nothing")
 
 
-def _held_by(broker: Broker) -> str:
+def _held_by(broker: Node) -> str:
     counts = {
         "connections": len(broker.connections),
         "sessions": len(broker.sessions),

@@ -29,6 +29,7 @@ MODULES = (
     "mqcore.guarantees",
     "mqcore.abc",
     "mqcore.ports",
+    "mqcore.links",
     "mqcore.sockets",
     "mqcore.registry",
     "mqcore.batch",

@@ -1,4 +1,4 @@
-"""Streams, links and listeners over stream sockets: what the socket transports (TCP, Unix) have in common.
+"""Streams and listeners over stream sockets: what the socket transports (TCP, Unix) have in common.
 
 Sockets are ``trio.socket`` sockets, so that a custom socket factory (a model network) can stand in. One that has a
 descriptor is read and written through it, without Trio's turn of the scheduler after every call that did not have to
@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
-from mqcore.abc import ByteStream, Link, Listener, Peer
-from mqcore.errors import TransportError
+from mqcore.abc import Link, Listener, Notice
+from mqcore.links import ClosableStream
 from mqcore.ports import Buffer
 from mqcore.url import Url
 
@@ -27,7 +26,6 @@ __all__ = [
     "ACCEPT_PAUSE_SECONDS",
     "BUFFERS_PER_SEND_MAX",
     "RECEIVE_BYTES_DEFAULT",
-    "SocketLink",
     "SocketListener",
     "SocketStream",
     "enlarge_buffers",
@@ -44,11 +42,17 @@ ACCEPT_PAUSE_SECONDS = 0.1
 _CLOSED_ERRORS = frozenset({errno.EBADF, errno.ENOTSOCK})
 _CAPACITY_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _FINAL_ACCEPT_ERRORS = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.EFAULT})
+# Linux passes on what happened to a connection while it waited. Each of these took one connection off the queue, so
+# that trying again at once gets on. Of any other error this is not known: then trying at once might be a busy loop.
+_DEAD_CONNECTION_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in ("ECONNABORTED", "ECONNRESET", "EPROTO", "EPERM", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET",
+                 "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT", "EINTR")
+    if hasattr(errno, name)
+)  # fmt: skip
 
-_log = logging.getLogger("mqcore.transport")
 
-
-class SocketStream(ByteStream, trio.abc.HalfCloseableStream):
+class SocketStream(ClosableStream, trio.abc.HalfCloseableStream):
     """A byte stream over a connected stream socket, which it owns.
 
     One task may send while another receives. A write that ended early (cancelled or failed after some of its bytes
@@ -135,7 +139,7 @@ class SocketStream(ByteStream, trio.abc.HalfCloseableStream):
         """Wait until the socket takes more bytes. No effect if cancelled."""
         self._begin_sending()
         try:
-            if self.socket.fileno() == -1:
+            if self.closed:
                 raise self._stream_error(OSError(errno.EBADF, "closed"))
             await self.socket.wait_writable()
         except OSError as error:
@@ -155,6 +159,11 @@ class SocketStream(ByteStream, trio.abc.HalfCloseableStream):
         except OSError as error:
             raise self._stream_error(error) from error
         self._eof_sent = True
+
+    @property
+    def closed(self) -> bool:
+        """Whether the socket was closed."""
+        return self.socket.fileno() == -1
 
     def close(self) -> None:
         """Close the socket at once; tasks waiting on it get ``trio.ClosedResourceError``. Idempotent."""
@@ -209,85 +218,36 @@ def _after(buffers: Sequence[Buffer], sent: int) -> list[memoryview]:
     return []
 
 
-class SocketLink(Link):
-    """A link whose streams are a socket each.
-
-    ``connect_again`` makes a further stream to the same peer; a server's link has none.
-    """
-
-    def __init__(
-        self, stream: SocketStream, peer: Peer, connect_again: Callable[[], Awaitable[SocketStream]] | None = None
-    ) -> None:
-        self.peer = peer
-        self._first: SocketStream | None = stream
-        self._streams = [stream]
-        self._connect_again = connect_again
-        self._closed = False
-
-    async def accept_stream(self) -> ByteStream:
-        """Return the one stream of a server's link; ``trio.EndOfChannel`` after it, and on a client's link."""
-        await trio.lowlevel.checkpoint()
-        if self._first is None or self._connect_again is not None:
-            raise trio.EndOfChannel
-        stream, self._first = self._first, None
-        return stream
-
-    async def open_stream(self) -> ByteStream:
-        """Return the stream that the link was connected with, then connect again. Raises ``TransportError``.
-
-        If cancelled, nothing stays open.
-        """
-        if self._closed:
-            raise trio.ClosedResourceError("the link is closed")
-        if self._connect_again is None:
-            raise TransportError(f"the link to {self.peer.address} was accepted: only its client can open streams")
-        if self._first is not None:
-            await trio.lowlevel.checkpoint()
-            if self._first is not None:
-                stream, self._first = self._first, None
-                return stream
-        stream = await self._connect_again()
-        if self._closed:
-            stream.close()
-            raise trio.ClosedResourceError("the link was closed")
-        self._streams = [open_one for open_one in self._streams if open_one.socket.fileno() != -1]
-        self._streams.append(stream)
-        return stream
-
-    async def aclose(self) -> None:
-        """Close the link and all its streams, even if this is cancelled. Idempotent."""
-        self._closed = True
-        for stream in self._streams:
-            stream.close()
-        await trio.lowlevel.checkpoint()
-
-
 class SocketListener(Listener):
     """Accepts links on a listening socket, which it owns.
 
     ``make_link`` turns an accepted socket into a link; an ``OSError`` in it (the peer is gone again) drops that socket.
-    ``on_close`` runs once, after the socket was closed.
+    ``report`` takes notices (``accept-waits``, ``accept-resumed``). ``on_close`` runs once, after the close.
     """
 
     def __init__(
         self,
         socket: trio.socket.SocketType,
         url: Url,
-        make_link: Callable[[trio.socket.SocketType, object], SocketLink],
+        make_link: Callable[[trio.socket.SocketType, object], Link],
+        report: Callable[[Notice], None],
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.url = url
         self.socket = socket
         self._make_link = make_link
+        self._report = report
         self._on_close = on_close
+        self._waits = False  # of the listener, not of one call: a cancelled accept must not report it again
 
-    async def accept(self) -> SocketLink:
+    async def accept(self) -> Link:
         """Accept the next link. No link is lost if cancelled.
 
         Connections that died while they waited are skipped. When the process or the machine is out of descriptors or
-        memory, this is logged once and tried again every 100 ms; the connections wait in the kernel meanwhile.
+        memory, or accepting fails for another reason, this is reported once and tried again every 100 ms; the
+        connections wait in the kernel meanwhile. Raises ``trio.ClosedResourceError``, and ``OSError`` where the socket
+        can never accept.
         """
-        short_of: str | None = None
         while True:
             try:
                 socket, address = await self.socket.accept()
@@ -296,14 +256,10 @@ class SocketListener(Listener):
                     raise trio.ClosedResourceError("the listener is closed") from None
                 if error.errno in _FINAL_ACCEPT_ERRORS:
                     raise
-                if error.errno in _CAPACITY_ERRORS:
-                    if short_of is None:
-                        short_of = str(error)
-                        _log.error(
-                            "%s: cannot accept connections: %s; raise the limit (ulimit -n) or lower connections_max;"
-                            " trying again every %d ms",
-                            self.url, short_of, ACCEPT_PAUSE_SECONDS * 1000,
-                        )  # fmt: skip
+                if error.errno not in _DEAD_CONNECTION_ERRORS:
+                    if not self._waits:
+                        self._waits = True
+                        self._report_waiting(error)
                     await trio.sleep(ACCEPT_PAUSE_SECONDS)
                 continue
             try:
@@ -311,9 +267,16 @@ class SocketListener(Listener):
             except OSError:
                 socket.close()
                 continue
-            if short_of is not None:
-                _log.warning("%s: accepting connections again", self.url)
+            if self._waits:
+                self._waits = False
+                self._report(Notice("accept-resumed", f"{self.url}: accepting connections again"))
             return link
+
+    def _report_waiting(self, error: OSError) -> None:
+        is_short = error.errno in _CAPACITY_ERRORS
+        remedy = "raise the limit (ulimit -n) or lower connections_max; " if is_short else ""
+        text = f"{self.url}: cannot accept connections: {error}; {remedy}trying again every {ACCEPT_PAUSE_SECONDS} s"
+        self._report(Notice("accept-waits", text, {"url": str(self.url)}))
 
     async def aclose(self) -> None:
         """Stop listening, even if this is cancelled. Idempotent."""

@@ -2,14 +2,14 @@
 
 from mqcore.abc._codec import Codec
 from mqcore.abc._command import Command
+from mqcore.abc._context import Notice, StorageContext, TransportContext
 from mqcore.abc._storage import (
     CONTRACT_VERSION,
     END_MARK_BYTES,
     Capabilities,
+    FlushedLog,
     Log,
-    Notice,
     StorageBackend,
-    StorageContext,
     check_log_name,
 )
 from mqcore.abc._transport import ByteStream, Link, Listener, Peer, Transport, TransportCapabilities
@@ -24,6 +24,7 @@ __all__ = [
     "Capabilities",
     "Codec",
     "Command",
+    "FlushedLog",
     "Link",
     "Listener",
     "Log",
@@ -33,6 +34,7 @@ __all__ = [
     "StorageContext",
     "Transport",
     "TransportCapabilities",
+    "TransportContext",
     "Url",
     "check_log_name",
 ]

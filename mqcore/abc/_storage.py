@@ -8,30 +8,28 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import attrs
-import trio
 
-from mqcore.errors import CommandNotPossibleError, FlushFailedError, StorageError
+from mqcore.abc._context import StorageContext
+from mqcore.errors import CommandNotPossibleError, StorageError
 from mqcore.guarantees import Level
-from mqcore.limits import Limits
-from mqcore.ports import Buffer, Ports
+from mqcore.ports import Buffer
 from mqcore.url import Url
 
 __all__ = [
     "CONTRACT_VERSION",
     "END_MARK_BYTES",
     "Capabilities",
+    "FlushedLog",
     "Log",
-    "Notice",
     "StorageBackend",
-    "StorageContext",
     "check_log_name",
 ]
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 """Version of the contracts in this package; a part that declares another one is refused by name at composition."""
 
 
@@ -61,15 +59,6 @@ class Capabilities:
     logs_max: int | None = None
 
 
-@attrs.frozen
-class Notice:
-    """Something that an operator should know: stable ``kind`` such as ``segment-damaged``, a sentence, and facts."""
-
-    kind: str
-    text: str
-    facts: Mapping[str, object] = attrs.field(factory=dict)
-
-
 _LOG_NAME = re.compile(r"[a-z0-9_-][a-z0-9._-]*\Z")
 
 
@@ -85,22 +74,11 @@ def check_log_name(name: str, bytes_max: int) -> None:
         raise StorageError(f"log name {name[:40]!r}... has {len(name)} bytes; at most {bytes_max}", kind="limit")
 
 
-def _ignore(_: object) -> None:
-    pass
+class FlushedLog(NamedTuple):
+    """What a flush reached of one log: everything below ``end`` is at ``level`` now."""
 
-
-@attrs.frozen(kw_only=True)
-class StorageContext:
-    """What a backend is given when it is composed, besides its URL and its options.
-
-    ``report`` hears what an operator should know. ``stopped`` is called with the logs that stopped after a failed flush
-    (clause G11), in Trio's thread and soon: also, and above all, when no call was there to raise the error.
-    """
-
-    ports: Ports
-    limits: Limits = attrs.field(factory=Limits)
-    report: Callable[[Notice], None] = _ignore
-    stopped: Callable[[FlushFailedError], None] = _ignore
+    end: int
+    level: Level
 
 
 class Log(ABC):
@@ -129,6 +107,14 @@ class Log(ABC):
     @abstractmethod
     def durable_end(self) -> int:
         """Position below which everything is at the backend's flush level; see ``Capabilities.proves_durable_end``."""
+
+    @property
+    @abstractmethod
+    def level(self) -> Level:
+        """Level that a completed flush gives this log now: the flush level declared, less while a member is missing.
+
+        The capabilities are what the backend can reach; this is what it does reach, and what a receipt states.
+        """
 
     @property
     def may_be_stale(self) -> bool:
@@ -172,22 +158,6 @@ class Log(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Flush what is not flushed, record a clean end, release resources. Idempotent."""
-
-    _growth: trio.Event | None = None
-
-    async def wait_growth(self, position: int) -> None:
-        """Wait until ``end`` is beyond ``position``. No effect if cancelled."""
-        while self.end <= position:
-            if self._growth is None:
-                self._growth = trio.Event()
-            await self._growth.wait()
-        await trio.lowlevel.checkpoint()
-
-    def _grown(self) -> None:
-        """Wake those who wait for growth; a backend calls it after each append."""
-        if self._growth is not None:
-            self._growth.set()
-            self._growth = None
 
 
 class StorageBackend(ABC):
@@ -248,14 +218,22 @@ class StorageBackend(ABC):
         """Delete a log and its bytes, durably; open handles become closed. No error when there is none."""
 
     @abstractmethod
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
-        """Make everything appended to ``logs`` before this call durable; return their durable ends, in order.
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
+        """Make everything appended to ``logs`` before this call durable; return what was reached of each, in order.
 
         One call at a time. Appends go on meanwhile. Raises ``FlushFailedError`` naming every log that the flush
         covered: each of them refuses appends from then on, and its unflushed bytes are not served (clause G11). Raises
         ``StorageError`` of kind ``too-many-files``, retryable, when it could not begin: then nothing has changed.
         If cancelled, the flush goes on and its outcome is seen in ``durable_end``.
         """
+
+    async def operate(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        """Carry out ``operation``, a verb of this part's own (``rebuild``, say), and return what to show for it.
+
+        The core knows no operation: it passes on what an administrator asks of a running broker. Raises
+        ``CommandNotPossibleError`` for one that this part does not have. If cancelled, it may have happened.
+        """
+        raise CommandNotPossibleError(f"storage {self.url.scheme} has no operation {operation!r}")
 
     def facts(self) -> dict[str, object]:
         """Facts to print at start and in ``describe``, such as ``open_files_max``.

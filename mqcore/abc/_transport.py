@@ -8,13 +8,15 @@ stream is bounded. The protocol ends a direction with a frame of its own and nev
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
 import trio
 
+from mqcore.abc._context import TransportContext
 from mqcore.abc._storage import CONTRACT_VERSION
+from mqcore.errors import CommandNotPossibleError
 from mqcore.ports import Buffer
 from mqcore.url import Url
 
@@ -93,7 +95,7 @@ class Link(trio.abc.AsyncResource):
 
 
 class Listener(trio.abc.Listener[Link]):
-    """Accepts links; works with ``trio.serve_listeners``. Survives "too many files": logged, waited out."""
+    """Accepts links; works with ``trio.serve_listeners``. Survives "too many files": reported, waited out."""
 
     url: Url
     """The URL that a client connects to: with the port that was bound."""
@@ -104,9 +106,10 @@ class Transport(ABC):
 
     options_class: ClassVar[type[Any]]
 
-    def __init__(self, url: Url, options: Any) -> None:
+    def __init__(self, url: Url, options: Any, context: TransportContext) -> None:
         self.url = url
         self.options = options
+        self.context = context
 
     @property
     @abstractmethod
@@ -120,3 +123,10 @@ class Transport(ABC):
     @abstractmethod
     async def connect(self) -> Link:
         """Connect to the URL. Raises ``TransportError``. If cancelled, nothing stays open."""
+
+    async def operate(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        """Carry out ``operation``, a verb of this part's own, and return what to show for it.
+
+        Raises ``CommandNotPossibleError`` for one that this part does not have. If cancelled, it may have happened.
+        """
+        raise CommandNotPossibleError(f"transport {self.url.scheme} has no operation {operation!r}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from mqcore.abc import Link, Listener, Notice, StorageBackend, StorageContext, Transport
+from mqcore.abc import Link, Listener, Notice, StorageBackend, StorageContext, Transport, TransportContext
 from mqcore.broker._admin import OPERATIONS, AdminScope
 from mqcore.broker._connection import ClientConnection
 from mqcore.broker._partition import Partition
@@ -72,7 +72,8 @@ class Node:
         self._ports = ports
         context = StorageContext(ports=ports, limits=config.limits, report=report, stopped=self._storage_stopped)
         self._backend = create_storage(config.storage.url, context, config.storage.options)
-        self._transports = [create_transport(listen.url, listen.options) for listen in config.listen]
+        links = TransportContext(random=ports.random, report=report, limits=config.limits)
+        self._transports = [create_transport(listen.url, links, listen.options) for listen in config.listen]
         build = build_of(config, self._backend.capabilities)
         raise_refusals([*check_build(build), *check_available(build)])
         self._flush_policy = build.flush_policy

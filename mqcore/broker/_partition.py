@@ -111,7 +111,6 @@ class Partition:
         """A copy of the rule's, which a fetch looks at."""
         self._report = report
         self._is_refusing = False
-        self._flush_level = flush_level
         self._flusher = flusher
         self._now_us = now_us
         self._appending = False
@@ -247,7 +246,7 @@ class Partition:
         """Take in that a group commit covered this log."""
         log, rule = self.log, self._rule
         now_us = self._now_us() if rule.is_timed else 0
-        self._settle(rule.flushed(log.durable_offset, log.durable_position, self._flush_level, now_us))
+        self._settle(rule.flushed(log.durable_offset, log.durable_position, log.durable_level, now_us))
 
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush or append (G11).

@@ -93,7 +93,7 @@ def explanation_of(config: BrokerConfig) -> Explanation:
     from mqcore.registry import create_storage, create_transport
 
     for listen in config.listen:
-        create_transport(listen.url, listen.options)
+        create_transport(listen.url, table=listen.options)
     context = StorageContext(ports=system_ports(), limits=config.limits)
     backend = create_storage(config.storage.url, context, config.storage.options)
     return explain(build_of(config, backend.capabilities))

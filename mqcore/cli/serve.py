@@ -84,7 +84,7 @@ async def _check_addresses(config: BrokerConfig) -> None:
 
     async with AsyncExitStack() as listening:
         for listen in config.listen:
-            await listening.enter_async_context(await create_transport(listen.url, listen.options).listen())
+            await listening.enter_async_context(await create_transport(listen.url, table=listen.options).listen())
 
 
 def _say(text: str, record: dict[str, object], as_json: bool) -> None:

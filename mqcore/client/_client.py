@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import trio
 
+from mqcore.abc import Notice, TransportContext
 from mqcore.client._admin import Admin
 from mqcore.client._backoff import Backoff
 from mqcore.client._consumer import Consumer
@@ -30,6 +32,10 @@ __all__ = ["Client", "connect"]
 
 def _wall_ns(ports: Ports) -> int:
     return ports.clock.wall_ms() * 1_000_000
+
+
+def _warn(notice: Notice) -> None:
+    logging.getLogger("mqcore.client").warning(notice.text)
 
 
 @asynccontextmanager
@@ -53,7 +59,8 @@ async def connect(
         wall_ns=time.time_ns if ports is None else partial(_wall_ns, ports),
         backoff=Backoff(settings.retry_ms_min, settings.retry_ms_max),
     )
-    router = Router([create_transport(url) for url in urls], context)
+    links = TransportContext(random=context.random, report=_warn, limits=context.limits)
+    router = Router([create_transport(url, links) for url in urls], context)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:

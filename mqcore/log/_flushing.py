@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from mqcore.abc import Log, Notice, StorageBackend
+from mqcore.abc import FlushedLog, Log, Notice, StorageBackend
 from mqcore.errors import FlushFailedError, StorageError
 
 __all__ = ["SerialFlusher"]
@@ -49,18 +49,19 @@ class SerialFlusher:
         """Let the next one have its turn."""
         self._lock.release()
 
-    async def flush_now(self, logs: Sequence[Log]) -> None:
-        """Flush, within a turn. Raises ``FlushFailedError``. Not cancelled once begun.
+    async def flush_now(self, logs: Sequence[Log]) -> list[FlushedLog]:
+        """Flush, within a turn; return what was reached of each. Raises ``FlushFailedError``. Not cancelled once begun.
 
         Where the flush cannot begin for want of descriptors it waits for some: nothing has changed by then, so this is
         no failed flush.
         """
         told = False
+        reached: list[FlushedLog] = []
         with trio.CancelScope(shield=True):
             while True:
                 try:
-                    await self._backend.flush(logs)
-                    return
+                    reached = await self._backend.flush(logs)
+                    break
                 except FlushFailedError as error:
                     self._stop(error)
                     raise
@@ -71,6 +72,7 @@ class SerialFlusher:
                         told = True
                         self._report(Notice("flush-waits", f"a flush waits, and what it is to prove with it: {error}"))
                 await trio.sleep(RETRY_S)
+        return reached
 
     async def flush(self, logs: Sequence[Log]) -> None:
         """Flush in a turn of its own. Raises ``FlushFailedError``."""

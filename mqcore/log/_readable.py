@@ -48,6 +48,7 @@ class ReadableLog:
         "_log",
         "_report",
         "_state",
+        "durable_level",
         "durable_offset",
         "durable_position",
         "failed",
@@ -62,6 +63,7 @@ class ReadableLog:
         self.failed: StorageError | None = None
         """Why the log takes no more appends; None while it does."""
         self._failure: StorageError | None = None  # what stopped it in every term, not the end of this one
+        self.durable_level = log.level
         self.durable_offset = 0
         """Offset below which everything is at the backend's flush level."""
         self.durable_position = 0

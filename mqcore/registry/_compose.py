@@ -19,6 +19,7 @@ from mqcore.abc import (
     StorageContext,
     Transport,
     TransportCapabilities,
+    TransportContext,
 )
 from mqcore.errors import ConfigurationError, MqcoreError, PluginInvalidError, PluginNotFoundError
 from mqcore.guarantees.levels import Level
@@ -79,11 +80,16 @@ def create_storage(
     return backend
 
 
-def create_transport(url: str | Url, table: Mapping[str, object] | None = None) -> Transport:
-    """Return the transport that the scheme of ``url`` picks; nothing is opened. As ``create_storage`` in all else."""
+def create_transport(
+    url: str | Url, context: TransportContext | None = None, table: Mapping[str, object] | None = None
+) -> Transport:
+    """Return the transport that the scheme of ``url`` picks; nothing is opened. As ``create_storage`` in all else.
+
+    Without ``context`` it draws from the system's randomness, reports nothing and keeps the default limits.
+    """
     url = Url.parse(url) if isinstance(url, str) else url
     part = find("transports", url.scheme)
-    transport: Transport = part(url, _options(part, url, table, "transport"))
+    transport: Transport = part(url, _options(part, url, table, "transport"), context or TransportContext())
     _validate_transport(url.scheme, transport.capabilities)
     return transport
 

@@ -3,6 +3,7 @@
 - ``run_simulation(async_function, *args, seed=...)`` runs on virtual time; the same seed gives the same run anywhere.
 - ``model_ports(seed, disk)`` gives ``Ports`` on a ``ModelDisk``, with ``ModelThreads`` and a ``ModelClock``.
 - ``ModelNetwork.installed()`` puts model sockets under Trio's, and so under every transport that asks Trio for its own.
+- ``PassThroughStorage`` and ``PassThroughFileSystem`` change nothing: faulty ones derive from them.
 - ``run_beside_broker(test, seed=...)`` opens a broker on all of these and runs ``await test(broker)`` beside it.
 
 The pytest plug-in (``mqcore_pytest``, loaded by itself) has two fixtures. ``mqcore_run`` is ``run_simulation``.
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from mqcore.testing._files import ModelFile
     from mqcore.testing._machine import Call
     from mqcore.testing._network import ModelNetwork, NetworkEvent
+    from mqcore.testing._pass_through_files import PassThroughFile, PassThroughFileSystem
+    from mqcore.testing._pass_through_storage import PassThroughLog, PassThroughStorage
     from mqcore.testing._simulation import model_ports, run_simulation, seeded
     from mqcore.testing._sockets import ModelSocket
     from mqcore.testing._threads import ModelThreads
@@ -47,6 +50,10 @@ _MODULES = {
     "ModelSocket": "_sockets",
     "ModelThreads": "_threads",
     "NetworkEvent": "_network",
+    "PassThroughFile": "_pass_through_files",
+    "PassThroughFileSystem": "_pass_through_files",
+    "PassThroughLog": "_pass_through_storage",
+    "PassThroughStorage": "_pass_through_storage",
     "RandomChoices": "_choices",
     "model_ports": "_simulation",
     "run_beside_broker": "_broker",
@@ -65,6 +72,10 @@ __all__ = [
     "ModelSocket",
     "ModelThreads",
     "NetworkEvent",
+    "PassThroughFile",
+    "PassThroughFileSystem",
+    "PassThroughLog",
+    "PassThroughStorage",
     "RandomChoices",
     "model_ports",
     "run_beside_broker",

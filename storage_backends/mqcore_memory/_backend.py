@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import trio
 
-from mqcore.abc import Capabilities, Log, StorageBackend, StorageContext, check_log_name
+from mqcore.abc import Capabilities, FlushedLog, Log, StorageBackend, StorageContext, check_log_name
 from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
@@ -22,6 +22,8 @@ CAPABILITIES = Capabilities(append_level=Level.MEMORY, flush_level=Level.MEMORY,
 
 class MemoryLog(Log):
     """A handle on the arenas of one log. Nothing waits but for the checkpoint that each call is."""
+
+    level = CAPABILITIES.flush_level
 
     def __init__(self, name: str, arenas: Arenas) -> None:
         self.name = name
@@ -50,7 +52,6 @@ class MemoryLog(Log):
         if total > CAPABILITIES.append_bytes_max:
             raise StorageError(f"an append of {total} bytes; at most {CAPABILITIES.append_bytes_max}", kind="limit")
         position = self.arenas.append(chunks)
-        self._grown()
         await trio.lowlevel.checkpoint()
         return position
 
@@ -159,11 +160,11 @@ class MemoryStorage(StorageBackend):
         if arenas is not None:
             arenas.free()
 
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         """Return the ends: there is nothing better to reach than memory."""
-        ends = [log.end for log in logs]
+        reached = [FlushedLog(log.end, log.level) for log in logs]
         await trio.lowlevel.checkpoint()
-        return ends
+        return reached
 
     def facts(self) -> dict[str, object]:
         """Bytes in use and the most that may be."""

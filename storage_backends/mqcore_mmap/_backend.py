@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import trio
 
-from mqcore.abc import Capabilities, Log, StorageBackend, StorageContext, check_log_name
+from mqcore.abc import Capabilities, FlushedLog, Log, StorageBackend, StorageContext, check_log_name
 from mqcore.errors import ConfigurationError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.url import Url
@@ -184,7 +184,7 @@ class MmapStorage(StorageBackend):
         await engine.removal.delete(log)
         engine.found.pop(name, None)
 
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         """Make everything appended to ``logs`` durable by about one flush; see ``StorageBackend.flush``."""
         engine = self._opened()
         own: list[MmapLog] = []
@@ -203,7 +203,7 @@ class MmapStorage(StorageBackend):
                 path=self._root,
             )
         await engine.flush(own)
-        return [log.durable_end for log in own]
+        return [FlushedLog(log.durable_end, log.level) for log in own]
 
     def _opened(self) -> Engine:
         if self._engine is None:

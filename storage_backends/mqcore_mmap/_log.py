@@ -14,6 +14,7 @@ import trio
 
 from mqcore.abc import Log
 from mqcore.errors import StorageError
+from mqcore.guarantees import Level
 from mqcore.ports import Buffer, File
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._flusher import Job
@@ -61,6 +62,8 @@ class MmapLog(Log):
         self._closed = False
 
     # What it is
+
+    level = Level.DISK
 
     @property
     def start(self) -> int:
@@ -185,8 +188,6 @@ class MmapLog(Log):
             segment.keep_open = True
         self._end = after
         self.end_is_unsure = False
-        if self._growth is not None:
-            self._grown()
         if after - segment.base > segment.allocated // 2 and not segment.filling:
             self._engine.fill_ahead(segment, after - segment.base)
 

@@ -13,6 +13,7 @@ import trio
 
 from mqcore.abc import Log
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
+from mqcore.guarantees import Level
 from mqcore.ports import Buffer, DeviceThread, FileSystem, Ports
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._header import HEADER_BYTES, decode_header, is_unwritten
@@ -49,6 +50,8 @@ class ReadonlyLog(Log):
     def end(self) -> int:
         """Position after the last file's bytes."""
         return self._pieces[-1].end
+
+    level = Level.DISK
 
     @property
     def durable_end(self) -> int:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import trio
 
-from mqcore.abc import Capabilities, Log, StorageBackend, StorageContext, check_log_name
+from mqcore.abc import Capabilities, FlushedLog, Log, StorageBackend, StorageContext, check_log_name
 from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
@@ -23,6 +23,8 @@ ZEROS = memoryview(bytes(1024 * 1024))
 
 class NullLog(Log):
     """A start and an end."""
+
+    level = CAPABILITIES.flush_level
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,7 +55,6 @@ class NullLog(Log):
         if total > CAPABILITIES.append_bytes_max:
             raise StorageError(f"an append of {total} bytes; at most {CAPABILITIES.append_bytes_max}", kind="limit")
         self._end = position + total
-        self._grown()
         await trio.lowlevel.checkpoint()
         return position
 
@@ -150,8 +151,8 @@ class NullStorage(StorageBackend):
         if log is not None:
             log.close()
 
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         """Return the ends."""
-        ends = [log.end for log in logs]
+        reached = [FlushedLog(log.end, log.level) for log in logs]
         await trio.lowlevel.checkpoint()
-        return ends
+        return reached

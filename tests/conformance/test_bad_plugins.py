@@ -50,7 +50,7 @@ def judged(check: str, does: str, where: str = "", *, own_io: bool = False, seco
     ],
 )
 def test_what_hangs_is_told_with_the_place_where_it_hangs(does: str, where: str, told: str) -> None:
-    result = judged("growth_wakes_who_waits", does, where, seconds_max=0.4)
+    result = judged("a_flush_states_what_it_reached", does, where, seconds_max=0.4)
     assert result.status is Status.FAIL
     assert result.text.startswith("it hangs")
     assert told in result.text
@@ -71,7 +71,7 @@ def test_what_hangs_is_told_with_the_place_where_it_hangs(does: str, where: str,
     ],
 )
 def test_whatever_is_raised_is_one_line(does: str, where: str, told: str) -> None:
-    result = judged("growth_wakes_who_waits", does, where)
+    result = judged("a_flush_states_what_it_reached", does, where)
     assert result.status is Status.FAIL
     assert told in result.text
     assert len(result.text) < 800
@@ -98,7 +98,7 @@ def test_a_part_that_prints_fails_one_check_and_reaches_no_terminal(capfd) -> No
     assert result.status is Status.FAIL
     assert "it printed " in result.text
     assert "raw \\xff\\xfe garbage" in result.output
-    assert judged("growth_wakes_who_waits", "print", "append").status is Status.PASS
+    assert judged("a_flush_states_what_it_reached", "print", "append").status is Status.PASS
     assert capfd.readouterr() == ("", "")
 
 
@@ -176,14 +176,14 @@ def test_a_storage_with_io_of_its_own_meets_the_model_too_and_each_kill_is_a_pro
     ],
 )
 def test_a_part_that_changes_the_suite_ends_in_an_error_that_names_what(does: str, told: str, where: str) -> None:
-    result = judged("growth_wakes_who_waits", does, where)
+    result = judged("a_flush_states_what_it_reached", does, where)
     assert result.status is Status.ERROR
     assert result.text.startswith("the part changed mqcore")
     assert result.text.endswith(f"{told} of the suite")
 
 
 def test_that_nothing_is_claimed_is_not_for_a_part_to_say() -> None:
-    result = judged("growth_wakes_who_waits", "raise-not-applicable", "open")
+    result = judged("a_flush_states_what_it_reached", "raise-not-applicable", "open")
     assert result.status is Status.FAIL
     assert "it raised NotApplicable in raise_not_applicable (_faults.py" in result.text
 
@@ -196,7 +196,8 @@ def test_steps_that_block_the_process_are_shown_and_cut_to_the_one_that_does() -
 
 
 def test_the_same_part_without_a_fault_passes_everything_quickly_enough() -> None:
-    for name in ("growth_wakes_who_waits", "nothing_is_left_behind", "nothing_is_printed", "composing_does_no_io"):
+    names = ("a_flush_states_what_it_reached", "nothing_is_left_behind", "nothing_is_printed", "composing_does_no_io")
+    for name in names:
         assert judged(name, "nothing").text == ""
     for name in ("no_socket_is_left_behind", "trios_own_stream_checks_pass", "nothing_is_printed_by_a_transport"):
         assert judged(name, "nothing").text == ""

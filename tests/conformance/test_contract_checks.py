@@ -81,15 +81,15 @@ def test_a_failure_is_replayed_until_its_part_is_mended(tmp_path: Path) -> None:
 def test_garbage_that_a_part_prints_stays_out_of_the_output_and_a_broken_part_does_not_end_the_run(
     tmp_path: Path,
 ) -> None:
-    arguments = ("--transport", "inproc", "--clause", "G13", "--flush", "sync", "--family", "none", "--seeds", "1")
+    arguments = ("--transport", "inproc", "--clause", "G14", "--flush", "sync", "--family", "none", "--seeds", "1")
     arguments += ("--storage", "bad://{dir}?does=print&where=append")
     arguments += ("--storage", "bad://{dir}?does=raise-system-exit&where=capabilities")
     arguments += ("--storage", "bad://{dir}?does=raise-odd&where=append", "--output", "json")
     ran = mqcore("conformance", "run", *arguments, "--to", "report", cwd=tmp_path)
     records = [json.loads(line) for line in ran.stdout.splitlines()]
     statuses = {record["name"]: record["status"] for record in records if "name" in record}
-    assert statuses["contract/bad?does=print&where=append/growth_wakes_who_waits"] == "PASS"
-    assert statuses["contract/bad?does=raise-odd&where=append/growth_wakes_who_waits"] == "FAIL"
+    assert statuses["contract/bad?does=print&where=append/a_flush_states_what_it_reached"] == "PASS"
+    assert statuses["contract/bad?does=raise-odd&where=append/a_flush_states_what_it_reached"] == "FAIL"
     assert statuses["T0/bad?does=print&where=append/inproc/sync/none"] == "PASS"
     assert statuses["T0/bad?does=raise-system-exit&where=capabilities/inproc/sync/none"] == "NOT RUN"
     assert statuses["T0/bad?does=raise-odd&where=append/inproc/sync/none"] == "ERROR"
@@ -110,7 +110,7 @@ def test_a_claims_file_that_cannot_be_read_is_wrong_usage_in_one_line(tmp_path: 
 
 def test_who_names_no_part_means_those_of_the_repository(repository: Path) -> None:
     ran = mqcore("conformance", "list", "--tier", "contract", cwd=repository)
-    assert "contract/bad/growth_wakes_who_waits" in ran.stdout, ran.stderr
+    assert "contract/bad/a_flush_states_what_it_reached" in ran.stdout, ran.stderr
     assert "contract/mmap" not in ran.stdout
     settings(repository, "storage = 3")
     assert mqcore("conformance", "list", cwd=repository).returncode == 2
@@ -120,11 +120,11 @@ def test_who_names_no_part_means_those_of_the_repository(repository: Path) -> No
 
 
 def test_a_repro_is_data_that_is_checked(tmp_path: Path) -> None:
-    result = check_part(CHECKS["growth_wakes_who_waits"], "memory://")
+    result = check_part(CHECKS["a_flush_states_what_it_reached"], "memory://")
     place = tmp_path / write_check_repro(tmp_path, "memory://", result)
     assert load_check_repro(place).url == "memory://"
     text = (place / "check.json").read_text()
-    broken = [text[:40], "[]", text.replace("growth_wakes", "nobody_wakes"), text.replace('"steps": []', '"steps": 3')]
+    broken = [text[:40], "[]", text.replace("it_reached", "it_wished"), text.replace('"steps": []', '"steps": 3')]
     broken.append(text.replace('"steps": []', '"steps": [' + "{}," * 2000 + "{}]"))
     broken.append(text.replace("memory://", "m" * 2_000_000))
     for content in broken:
@@ -171,7 +171,7 @@ def test_a_failure_in_pytest_is_one_screen_with_its_replay(repository: Path) -> 
     [
         ("del test_contract\n", "test_contract was deleted"),
         ("def test_no_clause_is_left_out(): pass\n", "test_no_clause_is_left_out was overridden"),
-        ("from mqcore_conformance.contract import CHECKS\ndel CHECKS['growth_wakes_who_waits']\n", "was taken out"),
+        ("import mqcore_conformance.contract as c\ndel c.CHECKS['a_flush_states_what_it_reached']\n", "was taken out"),
     ],
 )
 def test_a_clause_that_is_deleted_or_overridden_without_a_reason_fails(

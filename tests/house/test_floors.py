@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.needs("source-tree")
 
 GROUND = ("abc", "batch", "config", "errors", "guarantees", "limits", "nurseries",
-          "ports", "registry", "sockets", "units", "url")  # fmt: skip
+          "links", "ports", "registry", "sockets", "units", "url")  # fmt: skip
 FLOOR = {
     **dict.fromkeys(GROUND, 0),
     "protocol": 1,
@@ -51,8 +51,8 @@ ALLOWED_AROUND_THE_PORTS: dict[tuple[str, str], str] = {}
 
 def room_of(name):
     """``mqcore.log._index`` is in room ``log``; None for the root package, its names, and what is not ours."""
-    if name.startswith("mqcore.sockets"):
-        return "sockets"  # loaded by transports only, and it stands on the contracts that stand on the ports
+    if name.startswith(("mqcore.links", "mqcore.sockets")):
+        return name.split(".")[1]  # loaded by transports only, and it stands on the contracts that stand on the ports
     parts = name.split(".")
     return parts[1] if parts[0] == "mqcore" and len(parts) > 1 and parts[1] in FLOOR else None
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import attrs
 import trio
 
-from mqcore.abc import Capabilities, Log, Notice, StorageBackend, StorageContext
+from mqcore.abc import Capabilities, FlushedLog, Log, Notice, StorageBackend, StorageContext
 from mqcore.batch import encode_batch, unpack_header
 from mqcore.errors import FlushFailedError, StorageError
 from mqcore.guarantees import Level
@@ -88,6 +88,8 @@ class Shelf:
 
 
 class ShelfLog(Log):
+    level = Level.DISK
+
     def __init__(self, name: str, shelf: Shelf) -> None:
         self.name = name
         self.shelf = shelf
@@ -194,7 +196,7 @@ class ShelfStorage(StorageBackend):
             raise Crashed
         self.shelf.logs.pop(name, None)
 
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         await trio.lowlevel.checkpoint()
         if self.shelf.fail_flush:
             raise FlushFailedError("the disk says no", logs=[log.name for log in logs])
@@ -205,7 +207,7 @@ class ShelfStorage(StorageBackend):
             await self.shelf.hold_flushes.wait()
         for log, end in zip(logs, ends, strict=True):
             self.shelf.logs[log.name].durable = end
-        return ends
+        return [FlushedLog(end, log.level) for log, end in zip(logs, ends, strict=True)]
 
 
 @attrs.define

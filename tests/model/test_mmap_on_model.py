@@ -90,7 +90,7 @@ class Workload:
 
     async def flush(self, _: Log) -> None:
         ends = {name: log.end for name, log in self.logs.items()}
-        durable_ends = await self.storage.flush(list(self.logs.values()))
+        durable_ends = [each.end for each in await self.storage.flush(list(self.logs.values()))]
         assert all(durable >= end for durable, end in zip(durable_ends, ends.values(), strict=True))
         self.truth.flushed.update(ends)
 

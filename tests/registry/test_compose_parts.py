@@ -10,6 +10,7 @@ import pytest
 from mqcore.abc import (
     CONTRACT_VERSION,
     Capabilities,
+    FlushedLog,
     Link,
     Listener,
     Log,
@@ -64,7 +65,7 @@ class Shelf(StorageBackend):
     async def delete_log(self, name: str) -> None:
         raise NotImplementedError
 
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         raise NotImplementedError
 
 
@@ -149,10 +150,10 @@ def test_another_contract_version_is_refused_by_name_on_both_sides(context: Stor
     register("storage", "newer", Newer)
     register("transports", "newer", NewerPigeon)
     with pytest.raises(
-        PluginInvalidError, match=r"'newer' is written for a newer contract, version 2; .* speaks version 1"
+        PluginInvalidError, match=r"'newer' is written for a newer contract, version 3; .* speaks version 2"
     ):
         create_storage("newer:///a", context)
-    with pytest.raises(PluginInvalidError, match=r"'newer' is written for an older contract, version 0"):
+    with pytest.raises(PluginInvalidError, match=r"'newer' is written for an older contract, version 1"):
         create_transport("newer://a")
 
 

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from mqcore.abc import Log, StorageContext
+from mqcore.guarantees import Level
 from mqcore.ports import DeviceThread, Threads, system_ports
 from mqcore.testing import ModelDisk, model_ports, run_simulation
 from mqcore.url import Url
@@ -42,7 +43,7 @@ def count(body: Callable[[Callable[[], Counter[str]], MmapStorage], Awaitable[No
 def test_a_log_that_is_opened_and_never_written_costs_no_call() -> None:
     async def body(taken: Callable[[], Counter[str]], backend: MmapStorage) -> None:
         logs = [await backend.open_log(f"l{number}") for number in range(100)]
-        assert await backend.flush(logs) == [0] * 100
+        assert await backend.flush(logs) == [(0, Level.DISK)] * 100
         assert taken() == {}
         await backend.aclose()
 
@@ -218,7 +219,7 @@ def test_a_cancelled_append_has_appended_and_a_cancelled_flush_goes_on() -> None
             await backend.flush(logs)
         assert [log.durable_end for log in logs] == [0, 0, 0]
         await logs[1].append([b"2"])
-        assert await backend.flush(logs) == [2, 2, 1]
+        assert [each.end for each in await backend.flush(logs)] == [2, 2, 1]
 
     run_simulation(main)
 

@@ -150,7 +150,7 @@ class Run:
         names = self.random.sample(NAMES, self.random.randrange(1, len(NAMES) + 1))
         logs = [await backend.open_log(name) for name in names]
         dirty = [log.durable_end != log.end for log in logs]
-        ends = await backend.flush(logs)
+        ends = [each.end for each in await backend.flush(logs)]
         for name, end, was_dirty in zip(names, ends, dirty, strict=True):
             expected = self.logs[name]
             assert end == len(expected.data)

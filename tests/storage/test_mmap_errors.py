@@ -258,7 +258,7 @@ async def main():
     for number in range({sets}):
         for log in logs:
             await log.append([bytes([number + 1]) * 100])
-        assert await backend.flush(logs) == [100 * (number + 1)] * 3
+        assert [each.end for each in await backend.flush(logs)] == [100 * (number + 1)] * 3
     os.kill(os.getpid(), 9)
 trio.run(main)
 """
@@ -337,7 +337,7 @@ def test_g11_after_a_failed_flush_its_logs_stop_and_show_only_what_was_durable_b
             with pytest.raises(FlushFailedError):  # the second try proves nothing
                 await backend.flush([log])
         await other.append([b"x"])
-        assert await backend.flush([other]) == [1]
+        assert [each.end for each in await backend.flush([other])] == [1]
 
     simulate(body)
 
@@ -422,7 +422,7 @@ def test_a_full_disk_rejects_before_a_byte_and_recovers_when_space_is_freed() ->
         with pytest.raises(StorageError, match="free space"):
             await other.append([b"x" * 100_000])
         assert bytes(await log.read(accepted - 3, 3)) == b"xxx"
-        assert await backend.flush([log]) == [accepted]
+        assert [each.end for each in await backend.flush([log])] == [accepted]
         disk.bytes_max = None
         assert await log.append([b"y"]) == accepted
         assert await other.append([b"z"]) == 0
@@ -553,7 +553,7 @@ async def main():
         number += 1
         for log in logs:
             await log.append([number.to_bytes(4, "big") * 250])
-        ends = await backend.flush(logs if number % 2 else logs[:1])
+        ends = [each.end for each in await backend.flush(logs if number % 2 else logs[:1])]
         print(number, flush=True)
 trio.run(main)
 """

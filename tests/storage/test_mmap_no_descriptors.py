@@ -88,7 +88,7 @@ def test_g11_a_flush_without_descriptors_works_or_changes_nothing(seed: int, jou
 
 async def flush_some(backend: MmapStorage, logs: list[Log]) -> None:
     try:
-        ends = await backend.flush(logs)
+        ends = [each.end for each in await backend.flush(logs)]
     except StorageError as error:
         assert (error.kind, error.retryable) == ("too-many-files", True)
     else:

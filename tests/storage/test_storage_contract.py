@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mqcore.abc import Log, StorageBackend, StorageContext
-from mqcore.errors import ConfigurationError, StorageError
+from mqcore.errors import CommandNotPossibleError, ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.url import Url
@@ -94,7 +94,7 @@ class Machine:
 
     async def flush(self, chosen: list[str]) -> None:
         logs = [await self.log(name) for name in chosen]
-        assert await self.backend.flush(logs) == [len(self.models[name].data) for name in chosen]
+        assert [each.end for each in await self.backend.flush(logs)] == [len(self.models[name].data) for name in chosen]
 
     async def read(self, name: str, where: float, size: int) -> None:
         log, model = await self.log(name), self.models[name]
@@ -262,17 +262,25 @@ def test_an_append_above_the_limit_is_refused_before_a_byte_is_written(
 
 
 @pytest.mark.parametrize("make", BACKENDS)
-def test_wait_growth_returns_once_there_is_more(make: Callable[[str], StorageBackend], tmp_path: Any) -> None:
+def test_a_flush_states_end_and_level_of_each_log(make: Callable[[str], StorageBackend], tmp_path: Any) -> None:
     async def body(backend: StorageBackend) -> None:
-        log = await backend.open_log("a")
-        async with trio.open_nursery() as nursery:
-            for _ in range(3):
-                nursery.start_soon(log.wait_growth, 4)
-            await trio.testing.wait_all_tasks_blocked()
-            await log.append([b"1234"])
-            await trio.testing.wait_all_tasks_blocked()
-            assert len(nursery.child_tasks) == 3
-            await log.append([b"5"])
+        logs = [await backend.open_log(name) for name in NAMES]
+        for size, log in enumerate(logs, start=1):
+            await log.append([b"x" * size])
+        level = backend.capabilities.flush_level
+        assert await backend.flush(logs) == [(size, level) for size in range(1, len(logs) + 1)]
+        assert {log.level for log in logs} == {level}
+
+    run_with(make, str(tmp_path), body)
+
+
+@pytest.mark.parametrize("make", BACKENDS)
+def test_an_operation_that_the_part_does_not_have_is_refused_by_name(
+    make: Callable[[str], StorageBackend], tmp_path: Any
+) -> None:
+    async def body(backend: StorageBackend) -> None:
+        with pytest.raises(CommandNotPossibleError, match=f"storage {backend.url.scheme} has no operation 'rebuild'"):
+            await backend.operate("rebuild", {})
 
     run_with(make, str(tmp_path), body)
 
@@ -322,7 +330,7 @@ def test_null_counts_and_keeps_nothing() -> None:
         assert await log.append([b"abc", memoryview(b"de")]) == 0
         assert (log.end, log.durable_end) == (5, 5)
         assert bytes(await log.read(1, 100)) == bytes(4)
-        assert await backend.flush([log]) == [5]
+        assert [each.end for each in await backend.flush([log])] == [5]
         assert backend.capabilities.flush_level is Level.NONE
         await backend.aclose()
 

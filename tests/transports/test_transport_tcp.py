@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from mqcore.abc import Notice, TransportContext, Url
 from mqcore.errors import ConfigurationError, TransportError
 from mqcore.registry import create_transport
+from mqcore.sockets import ACCEPT_PAUSE_SECONDS, SocketListener
 
 
 @contextmanager
@@ -60,24 +64,58 @@ def test_ipv6_addresses_are_in_brackets() -> None:
     trio.run(main)
 
 
-def test_out_of_descriptors_is_logged_once_waited_out_and_survived(caplog: pytest.LogCaptureFixture) -> None:
+def test_out_of_descriptors_is_reported_once_waited_out_and_survived() -> None:
+    notices: list[Notice] = []
+
     async def main() -> None:
-        async with await create_transport("tcp://127.0.0.1:0").listen() as listener:
+        context = TransportContext(report=notices.append)
+        async with await create_transport("tcp://127.0.0.1:0", context).listen() as listener:
             client = create_transport(f"{listener.url}?socket_buffer_bytes=0")
             with no_more_descriptors(leave=1):
                 link = await client.connect()  # takes the last one: the accepted socket has none left
                 with trio.move_on_after(0.25) as scope:
                     await listener.accept()
                 assert scope.cancelled_caught
-                assert len(caplog.records) == 1
-                assert "ulimit -n" in caplog.text
-                assert str(listener.url) in caplog.text
+                assert [notice.kind for notice in notices] == ["accept-waits"]
+                assert "ulimit -n" in notices[0].text
+                assert str(listener.url) in notices[0].text
             with trio.fail_after(5):
                 await (await listener.accept()).aclose()
             await link.aclose()
 
-    with caplog.at_level(logging.ERROR, "mqcore.transport"):
-        trio.run(main)
+    trio.run(main)
+    assert [notice.kind for notice in notices] == ["accept-waits", "accept-resumed"]
+
+
+class FailingSocket:
+    """A listening socket whose accepts fail with ``errors`` in turn, then wait for ever."""
+
+    def __init__(self, errors: Iterable[int]) -> None:
+        self.errors = iter(errors)
+        self.asked = 0
+
+    async def accept(self) -> Any:
+        self.asked += 1
+        for number in self.errors:
+            raise OSError(number, "accept failed")
+        await trio.sleep_forever()
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("number", "asked"), [(errno.EIO, 3), (errno.EHOSTUNREACH, 10_001)])
+def test_an_accept_error_that_is_not_known_waits_and_one_dead_connection_does_not(number: int, asked: int) -> None:
+    notices: list[Notice] = []
+    socket: Any = FailingSocket([number] * 10_000)
+
+    async def main() -> None:
+        listener = SocketListener(socket, Url("tcp", "here"), lambda _, __: None, notices.append)  # type: ignore[arg-type,return-value]
+        with trio.move_on_after(2.5 * ACCEPT_PAUSE_SECONDS):
+            await listener.accept()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert socket.asked == asked
+    assert [notice.kind for notice in notices] == (["accept-waits"] if number == errno.EIO else [])
 
 
 @pytest.mark.parametrize(

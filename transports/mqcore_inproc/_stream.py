@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import trio
 
-from mqcore.abc import Buffer, ByteStream
+from mqcore.abc import Buffer
+from mqcore.links import ClosableStream
 
 __all__ = ["InprocStream", "stream_pair"]
 
@@ -80,7 +81,7 @@ class _Pipe:
         self.receivers.unpark_all()
 
 
-class InprocStream(ByteStream, trio.abc.HalfCloseableStream):
+class InprocStream(ClosableStream, trio.abc.HalfCloseableStream):
     """One end of a stream in memory."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:

@@ -6,8 +6,9 @@ from collections import deque
 
 import trio
 
-from mqcore.abc import ByteStream, Link, Listener, Peer, Transport, TransportCapabilities, Url
+from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, TransportContext, Url
 from mqcore.errors import ConfigurationError, TransportError
+from mqcore.links import StreamLink
 from mqcore_inproc._config import InprocOptions
 from mqcore_inproc._stream import InprocStream, stream_pair
 
@@ -31,8 +32,8 @@ class InprocTransport(Transport):
 
     options_class = InprocOptions
 
-    def __init__(self, url: Url, options: InprocOptions) -> None:
-        super().__init__(url, options)
+    def __init__(self, url: Url, options: InprocOptions, context: TransportContext) -> None:
+        super().__init__(url, options, context)
         if not url.rest:
             raise ConfigurationError(f"{url}: needs a name, as in inproc://broker")
         self._buffer_bytes: int = options.buffer_bytes
@@ -55,7 +56,7 @@ class InprocTransport(Transport):
     async def connect(self) -> Link:
         """Connect to the listener of that name. Raises ``TransportError``. If cancelled, nothing stays open."""
         stream = await self._connect_stream()
-        return InprocLink(stream, Peer(address=str(self.url)), self)
+        return StreamLink(stream, Peer(address=str(self.url)), self._connect_stream)
 
     async def _connect_stream(self) -> InprocStream:
         await trio.lowlevel.checkpoint()
@@ -69,50 +70,6 @@ class InprocTransport(Transport):
         ours, theirs = stream_pair(self._buffer_bytes)
         await listener.offer(theirs)
         return ours
-
-
-class InprocLink(Link):
-    """A link whose streams are pairs in memory; ``transport`` connects further ones on a client's link."""
-
-    def __init__(self, stream: InprocStream, peer: Peer, transport: InprocTransport | None = None) -> None:
-        self.peer = peer
-        self._first: InprocStream | None = stream
-        self._streams = [stream]
-        self._transport = transport
-        self._closed = False
-
-    async def accept_stream(self) -> ByteStream:
-        """Return the one stream of a server's link; ``trio.EndOfChannel`` after it, and on a client's link."""
-        await trio.lowlevel.checkpoint()
-        if self._first is None or self._transport is not None:
-            raise trio.EndOfChannel
-        stream, self._first = self._first, None
-        return stream
-
-    async def open_stream(self) -> ByteStream:
-        """Return the stream that the link was connected with, then connect again. Raises ``TransportError``."""
-        await trio.lowlevel.checkpoint()
-        if self._closed:
-            raise trio.ClosedResourceError("the link is closed")
-        if self._transport is None:
-            raise TransportError(f"the link to {self.peer.address} was accepted: only its client can open streams")
-        if self._first is not None:
-            stream, self._first = self._first, None
-            return stream
-        stream = await self._transport._connect_stream()
-        if self._closed:
-            stream.close()
-            raise trio.ClosedResourceError("the link was closed")
-        self._streams = [open_one for open_one in self._streams if not open_one.closed]
-        self._streams.append(stream)
-        return stream
-
-    async def aclose(self) -> None:
-        """Close the link and all its streams, even if this is cancelled. Idempotent."""
-        self._closed = True
-        for stream in self._streams:
-            stream.close()
-        await trio.lowlevel.checkpoint()
 
 
 class InprocListener(Listener):
@@ -135,7 +92,7 @@ class InprocListener(Listener):
         self._waiting.append(stream)
         self._acceptors.unpark()
 
-    async def accept(self) -> InprocLink:
+    async def accept(self) -> Link:
         """Accept the next link. No link is lost if cancelled."""
         await trio.lowlevel.checkpoint()
         while not self._waiting and not self._closed:
@@ -143,7 +100,7 @@ class InprocListener(Listener):
         if self._closed:
             raise trio.ClosedResourceError("the listener is closed")
         self._connectors.unpark()
-        return InprocLink(self._waiting.popleft(), Peer(address=str(self.url)))
+        return StreamLink(self._waiting.popleft(), Peer(address=str(self.url)))
 
     async def aclose(self) -> None:
         """Give the name up and drop what waits to be accepted. Idempotent."""

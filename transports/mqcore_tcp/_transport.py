@@ -6,9 +6,10 @@ import errno
 
 from trio import socket as tsocket
 
-from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, Url
+from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, TransportContext, Url
 from mqcore.errors import TransportError
-from mqcore.sockets import SocketLink, SocketListener, SocketStream, enlarge_buffers, grants_buffers
+from mqcore.links import StreamLink
+from mqcore.sockets import SocketListener, SocketStream, enlarge_buffers, grants_buffers
 from mqcore_tcp._config import TcpOptions
 
 __all__ = ["TcpTransport"]
@@ -36,8 +37,8 @@ class TcpTransport(Transport):
 
     options_class = TcpOptions
 
-    def __init__(self, url: Url, options: TcpOptions) -> None:
-        super().__init__(url, options)
+    def __init__(self, url: Url, options: TcpOptions, context: TransportContext) -> None:
+        super().__init__(url, options, context)
         self._host, self._port = url.address
         self._buffer_bytes: int = options.socket_buffer_bytes
         self._backlog: int = options.backlog
@@ -61,14 +62,15 @@ class TcpTransport(Transport):
             await socket.bind(address)
             socket.listen(self._backlog)
             port = socket.getsockname()[1]
+            large = self._buffers_granted(family)
         except OSError as error:
             socket.close()
             raise self._error("listen", error, _LISTEN_REMEDIES) from error
         except BaseException:
             socket.close()
             raise
-        large = self._buffers_granted(family)
-        return SocketListener(socket, Url(self.url.scheme, _host_and_port(self._host, port)), _LinkMaker(self, large))
+        url = Url(self.url.scheme, _host_and_port(self._host, port))
+        return SocketListener(socket, url, _LinkMaker(self, large), self.context.report)
 
     async def connect(self) -> Link:
         """Connect to the first address of the host that answers. Raises ``TransportError``.
@@ -76,7 +78,7 @@ class TcpTransport(Transport):
         If cancelled, nothing stays open.
         """
         stream = await self._connect_stream()
-        return SocketLink(stream, Peer(address=_host_and_port(self._host, self._port)), self._connect_stream)
+        return StreamLink(stream, Peer(address=_host_and_port(self._host, self._port)), self._connect_stream)
 
     async def _connect_stream(self) -> SocketStream:
         failure: OSError | None = None
@@ -134,10 +136,10 @@ class _LinkMaker:
         self._transport = transport
         self._large_buffers = large_buffers
 
-    def __call__(self, socket: tsocket.SocketType, address: object) -> SocketLink:
+    def __call__(self, socket: tsocket.SocketType, address: object) -> StreamLink:
         self._transport.tune(socket, self._large_buffers)
         host, port = address[:2] if isinstance(address, tuple) else (str(address), 0)
-        return SocketLink(SocketStream(socket), Peer(address=_host_and_port(host, port)))
+        return StreamLink(SocketStream(socket), Peer(address=_host_and_port(host, port)))
 
 
 def _host_and_port(host: str, port: int) -> str:

@@ -13,9 +13,10 @@ from functools import partial
 
 from trio import socket as tsocket
 
-from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, Url
+from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, TransportContext, Url
 from mqcore.errors import ConfigurationError, TransportError
-from mqcore.sockets import SocketLink, SocketListener, SocketStream, enlarge_buffers, grants_buffers
+from mqcore.links import StreamLink
+from mqcore.sockets import SocketListener, SocketStream, enlarge_buffers, grants_buffers
 from mqcore_unix._config import UnixOptions
 from mqcore_unix._file import PathFacts, facts_of, remove_if_same, restrict
 
@@ -55,8 +56,8 @@ class UnixTransport(Transport):
 
     options_class = UnixOptions
 
-    def __init__(self, url: Url, options: UnixOptions) -> None:
-        super().__init__(url, options)
+    def __init__(self, url: Url, options: UnixOptions, context: TransportContext) -> None:
+        super().__init__(url, options, context)
         self._path = url.path
         if len(os.fsencode(self._path)) > PATH_BYTES_MAX:
             raise ConfigurationError(
@@ -90,12 +91,13 @@ class UnixTransport(Transport):
                 raise self._error("listen", error, _LISTEN_REMEDIES) from error
             raise
         on_close = None if facts is None else partial(remove_if_same, self._path, facts)
-        return SocketListener(socket, Url(self.url.scheme, self._path), partial(self._accepted, large), on_close)
+        url = Url(self.url.scheme, self._path)
+        return SocketListener(socket, url, partial(self._accepted, large), self.context.report, on_close)
 
     async def connect(self) -> Link:
         """Connect to the socket. Raises ``TransportError``. If cancelled, nothing stays open."""
         stream = await self._connect_stream()
-        return SocketLink(stream, _peer_of(stream.socket, str(self.url)), self._connect_stream)
+        return StreamLink(stream, _peer_of(stream.socket, str(self.url)), self._connect_stream)
 
     async def _bind(self, socket: tsocket.SocketType) -> PathFacts | None:
         """Bind, after making sure that a file in the way is nobody's; return the facts of the file that was made."""
@@ -149,10 +151,10 @@ class UnixTransport(Transport):
             raise
         return SocketStream(socket)
 
-    def _accepted(self, large_buffers: bool, socket: tsocket.SocketType, _address: object) -> SocketLink:
+    def _accepted(self, large_buffers: bool, socket: tsocket.SocketType, _address: object) -> StreamLink:
         if large_buffers:
             enlarge_buffers(socket, self._options.socket_buffer_bytes)
-        return SocketLink(SocketStream(socket), _peer_of(socket, str(self.url)))
+        return StreamLink(SocketStream(socket), _peer_of(socket, str(self.url)))
 
     def _buffers_granted(self) -> bool:
         if not self._options.socket_buffer_bytes:

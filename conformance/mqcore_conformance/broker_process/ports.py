@@ -16,7 +16,8 @@ from typing import Any
 
 import attrs
 
-from mqcore.ports import Buffer, File, FileFacts, FileSystem, Lock, Mapping, Ports, system_ports
+from mqcore.ports import Buffer, File, FileSystem, Ports, system_ports
+from mqcore.testing import PassThroughFile, PassThroughFileSystem
 from mqcore_conformance.broker_process.undo import UndoLog
 
 __all__ = ["FaultyFiles", "Injection", "faulty_ports"]
@@ -39,11 +40,11 @@ class Injection:
     boot_id: str = ""
 
 
-class FaultyFiles(FileSystem):
+class FaultyFiles(PassThroughFileSystem):
     """See the module. ``tell`` is called with a fact for the suite; it may be called in any thread."""
 
     def __init__(self, inner: FileSystem, injection: Injection, tell: Callable[[dict[str, Any]], None]) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.injection = injection
         self.tell = tell
         self.undo = UndoLog(injection.undo) if injection.undo else None
@@ -144,14 +145,6 @@ class FaultyFiles(FileSystem):
             self.die("open")
         return file
 
-    def stat(self, path: str) -> FileFacts:
-        """As the machine does."""
-        return self.inner.stat(path)
-
-    def list(self, path: str) -> list[str]:
-        """As the machine does."""
-        return self.inner.list(path)
-
     def do(self, operation: str, function: Callable[..., Any], *arguments: object) -> None:
         """Call ``function`` as one counted call."""
         last = self.call(operation)
@@ -187,36 +180,28 @@ class FaultyFiles(FileSystem):
         inner = [file.inner for file in ours]
         self.do("flush-many", self.flush, ours, lambda: self.inner.flush_many(inner))
 
-    def lock(self, path: str) -> Lock:
-        """As the machine does."""
-        return self.inner.lock(path)
-
     def free_bytes(self, path: str) -> int:
         """As the machine says, or what the injected limit leaves."""
         room, free = self.room_bytes, self.inner.free_bytes(path)
         return free if room is None else min(max(room, 0), free)
-
-    def open_files_max(self) -> int:
-        """As the machine says."""
-        return self.inner.open_files_max()
 
     def boot_id(self) -> str:
         """The kernel's, or the one of the machine that was powered on again."""
         return self.injection.boot_id or self.inner.boot_id()
 
 
-class FaultyFile(File):
+class FaultyFile(PassThroughFile):
     """An open file of the machine, with the faults of its file system."""
 
     def __init__(self, files: FaultyFiles, inner: File) -> None:
-        self.inner: Any = inner
-        self.path = inner.path
+        super().__init__(inner)
         self._files = files
 
     @property
     def descriptor(self) -> int:
         """The descriptor inside."""
-        return int(self.inner.descriptor)
+        descriptor: int = self.inner.descriptor  # type: ignore[attr-defined]
+        return descriptor
 
     def pwritev(self, buffers: Sequence[Buffer], position: int) -> int:
         """Write, unless the disk is full; noted in the undo log first."""
@@ -233,20 +218,10 @@ class FaultyFile(File):
     def _write(self, buffers: Sequence[Buffer], position: int, size: int) -> int:
         undo = self._files.undo
         if undo is None:
-            return int(self.inner.pwritev(buffers, position))
+            return self.inner.pwritev(buffers, position)
         with undo.lock:
             undo.writing(self.descriptor, position, size)
-            return int(self.inner.pwritev(buffers, position))
-
-    def pread(self, size: int, position: int) -> bytes:
-        """As the machine does."""
-        data: bytes = self.inner.pread(size, position)
-        return data
-
-    def map(self, size: int) -> Mapping:
-        """As the machine does."""
-        mapping: Mapping = self.inner.map(size)
-        return mapping
+            return self.inner.pwritev(buffers, position)
 
     def flush(self) -> None:
         """Flush, or fail."""
@@ -263,22 +238,6 @@ class FaultyFile(File):
         with undo.lock:
             undo.truncating(self.descriptor, size)
             files.do("truncate", self.inner.truncate, size)
-
-    def size(self) -> int:
-        """As the machine says."""
-        return int(self.inner.size())
-
-    def link_count(self) -> int:
-        """As the machine says."""
-        return int(self.inner.link_count())
-
-    def drop_cache(self, position: int, size: int) -> None:
-        """As the machine does."""
-        self.inner.drop_cache(position, size)
-
-    def close(self) -> None:
-        """As the machine does."""
-        self.inner.close()
 
 
 def faulty_ports(injection: Injection, tell: Callable[[dict[str, Any]], None]) -> tuple[Ports, FaultyFiles]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import attrs
 import trio
 
-from mqcore.abc import ByteStream, Link, Listener, Transport, TransportCapabilities
+from mqcore.abc import ByteStream, Link, Listener, Transport, TransportCapabilities, TransportContext
 from mqcore.errors import ProtocolError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
@@ -92,9 +92,9 @@ class WatchedTransport(Transport):
     options_class: ClassVar[type[Any]] = WatchedOptions
     watcher: ClassVar[Watcher]
 
-    def __init__(self, url: Url, options: WatchedOptions) -> None:
-        super().__init__(url, options)
-        self._inner = create_transport(options.inner)
+    def __init__(self, url: Url, options: WatchedOptions, context: TransportContext) -> None:
+        super().__init__(url, options, context)
+        self._inner = create_transport(options.inner, context)
 
     @property
     def capabilities(self) -> TransportCapabilities:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-import trio.testing
 
 from mqcore.abc import Log, StorageBackend, StorageContext
 from mqcore.broker import Node
@@ -247,15 +246,17 @@ async def cancellation_leaves_the_log_usable(harness: StorageHarness) -> None:
         expect(await read_whole(log) == wanted, "the log holds other bytes than were appended and not cut off")
 
 
-@check("storage", "G13")
-async def growth_wakes_who_waits(harness: StorageHarness) -> None:
-    """``wait_growth`` returns when the end has passed the position."""
+@check("storage", "G14")
+async def a_flush_states_what_it_reached(harness: StorageHarness) -> None:
+    """A flush returns the end that it covered and the level that the log is at now, no better than declared."""
     async with harness.opened() as backend:
         log = await backend.open_log("log")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(log.wait_growth, 0)
-            await trio.testing.wait_all_tasks_blocked()
-            await log.append([b"x"])
+        await log.append([b"x"])
+        (reached,) = await backend.flush([log])
+        best = backend.capabilities.flush_level
+        expect(reached.end == 1, f"after one byte a flush states the durable end {reached.end}")
+        expect(reached.level == log.level, f"a flush states {reached.level.label}, its log {log.level.label}")
+        expect(reached.level <= best, f"a flush states {reached.level.label}; {best.label} is declared")
 
 
 @check("storage", "G01")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mqcore.ports import Buffer, File, FileSystem
+from mqcore.testing import PassThroughFile, PassThroughFileSystem
 from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = [
@@ -32,50 +33,26 @@ def planted(disk: Callable[[FileSystem], FileSystem]) -> Callable[[], Sabotage]:
     return Planted
 
 
-class _SabotagedFile(File):
+class _SabotagedFile(PassThroughFile):
     """A file of ``disk``; everything goes through, what a saboteur changes goes through ``saboteur``."""
 
     def __init__(self, inner: File, saboteur: _SabotagedDisk) -> None:
-        self.inner = inner
-        self.path = inner.path
+        super().__init__(inner)
         self._saboteur = saboteur
 
     def pwritev(self, buffers: Sequence[Buffer], position: int) -> int:
         self._saboteur.wrote(self, sum(map(len, buffers)))
-        return self.inner.pwritev(buffers, position)
-
-    def pread(self, size: int, position: int) -> bytes:
-        return self.inner.pread(size, position)
-
-    def map(self, size: int):  # type: ignore[no-untyped-def]
-        return self.inner.map(size)
+        return super().pwritev(buffers, position)
 
     def flush(self) -> None:
         self._saboteur.flush_files([self])
 
-    def truncate(self, size: int) -> None:
-        self.inner.truncate(size)
-
-    def size(self) -> int:
-        return self.inner.size()
-
-    def link_count(self) -> int:
-        return self.inner.link_count()
-
     def drop_cache(self, position: int, size: int) -> None:
         self._saboteur.drop(self, position, size)
 
-    def close(self) -> None:
-        self.inner.close()
 
-
-class _SabotagedDisk(FileSystem):
+class _SabotagedDisk(PassThroughFileSystem):
     """The file system, with the wrapped files of a saboteur. What is not defined here goes to the disk inside."""
-
-    def __init__(self, inner: FileSystem) -> None:
-        self._inner = inner
-
-    # what saboteurs change
 
     def wrote(self, file: _SabotagedFile, size: int) -> None:
         """Called before each write."""
@@ -85,52 +62,17 @@ class _SabotagedDisk(FileSystem):
         if len(files) == 1:
             files[0].inner.flush()
         else:
-            self._inner.flush_many([file.inner for file in files])
+            super().flush_many(files)
 
     def drop(self, file: _SabotagedFile, position: int, size: int) -> None:
         """Drop cached pages."""
         file.inner.drop_cache(position, size)
 
-    # the port
-
-    def open(self, path: str, *, create: bool = False, exclusive: bool = False, write: bool = True) -> File:
-        return _SabotagedFile(self._inner.open(path, create=create, exclusive=exclusive, write=write), self)
+    def wrap(self, file: File) -> PassThroughFile:
+        return _SabotagedFile(file, self)
 
     def flush_many(self, files: Sequence[File]) -> None:
         self.flush_files([file for file in files if isinstance(file, _SabotagedFile)])
-
-    def stat(self, path: str):  # type: ignore[no-untyped-def]
-        return self._inner.stat(path)
-
-    def list(self, path: str) -> list[str]:
-        return self._inner.list(path)
-
-    def make_directory(self, path: str) -> None:
-        self._inner.make_directory(path)
-
-    def rename(self, old: str, new: str) -> None:
-        self._inner.rename(old, new)
-
-    def unlink(self, path: str) -> None:
-        self._inner.unlink(path)
-
-    def remove_directory(self, path: str) -> None:
-        self._inner.remove_directory(path)
-
-    def flush_directory(self, path: str) -> None:
-        self._inner.flush_directory(path)
-
-    def lock(self, path: str):  # type: ignore[no-untyped-def]
-        return self._inner.lock(path)
-
-    def free_bytes(self, path: str) -> int:
-        return self._inner.free_bytes(path)
-
-    def open_files_max(self) -> int:
-        return self._inner.open_files_max()
-
-    def boot_id(self) -> str:
-        return self._inner.boot_id()
 
 
 class EmptyFlush(_SabotagedDisk):
@@ -191,7 +133,7 @@ class _NoDirectoryAfter(_SabotagedDisk):
         self._noted: set[str] = set()
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False, write: bool = True) -> File:
-        if create and path.rpartition("/")[2] not in self._inner.list(path.rpartition("/")[0]):
+        if create and path.rpartition("/")[2] not in self.inner.list(path.rpartition("/")[0]):
             self.created(path)
         return super().open(path, create=create, exclusive=exclusive, write=write)
 
@@ -208,7 +150,7 @@ class _NoDirectoryAfter(_SabotagedDisk):
     def flush_directory(self, path: str) -> None:
         if path in self._noted:
             self._noted.discard(path)
-            self._inner.stat(path)
+            self.inner.stat(path)
         else:
             super().flush_directory(path)
 

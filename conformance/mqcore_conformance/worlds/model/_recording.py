@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Protocol
 
 import attrs
 
-from mqcore.abc import Capabilities, Log, StorageBackend, StorageContext
+from mqcore.abc import FlushedLog, Log, StorageBackend, StorageContext
 from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import FlushFailedError
 from mqcore.ports import Buffer
 from mqcore.registry import create_storage
+from mqcore.testing import PassThroughLog, PassThroughStorage
 from mqcore.url import Url
 
 __all__ = ["ObservedStorage", "Observer", "observed_class", "observed_url"]
@@ -57,36 +58,15 @@ class ObservedOptions:
     inner: str
 
 
-class ObservedLog(Log):
+class ObservedLog(PassThroughLog):
     """A log inside, observed."""
 
     def __init__(self, inner: Log, observer: Observer) -> None:
-        self.inner = inner
-        self.name = inner.name
+        super().__init__(inner)
         match = _PARTITION_LOG.match(inner.name)
         self.partition = (match[1], int(match[2])) if match else None
         self._observer = observer
         self._unflushed: deque[tuple[int, bytes]] = deque()
-
-    @property
-    def start(self) -> int:
-        """As inside."""
-        return self.inner.start
-
-    @property
-    def end(self) -> int:
-        """As inside."""
-        return self.inner.end
-
-    @property
-    def durable_end(self) -> int:
-        """As inside."""
-        return self.inner.durable_end
-
-    @property
-    def may_be_stale(self) -> bool:
-        """As inside."""
-        return self.inner.may_be_stale
 
     async def append(self, chunks: Sequence[Buffer]) -> int:
         """Append inside; tell which batches when it is done."""
@@ -120,82 +100,40 @@ class ObservedLog(Log):
             position += header.size
         return (len(data), base_offset, next_offset, epoch) if position == len(data) and position else None
 
-    async def read(self, position: int, size: int) -> memoryview:
-        """As inside."""
-        return await self.inner.read(position, size)
-
     async def truncate(self, position: int) -> None:
         """As inside."""
         await self.inner.truncate(position)
         while self._unflushed and self._unflushed[-1][0] >= position:
             self._unflushed.pop()
 
-    async def trim(self, position: int) -> int:
-        """As inside."""
-        return await self.inner.trim(position)
 
-    async def aclose(self) -> None:
-        """As inside."""
-        await self.inner.aclose()
-
-    async def wait_growth(self, position: int) -> None:
-        """As inside."""
-        await self.inner.wait_growth(position)
-
-
-class ObservedStorage(StorageBackend):
+class ObservedStorage(PassThroughStorage):
     """See the module. ``observer`` is set by ``observed_class``."""
 
     options_class: ClassVar[type[Any]] = ObservedOptions
     observer: ClassVar[Observer]
-    wrap: ClassVar[Callable[[StorageBackend], StorageBackend]]
+    wrap_storage: ClassVar[Callable[[StorageBackend], StorageBackend]]
 
     def __init__(self, url: Url, options: ObservedOptions, context: StorageContext) -> None:
-        super().__init__(url, options, context)
-        self.inner = type(self).wrap(create_storage(options.inner, context))
-        self._logs: dict[str, ObservedLog] = {}
+        super().__init__(type(self).wrap_storage(create_storage(options.inner, context)))
+        self.url, self.options = url, options
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """As inside."""
-        return self.inner.capabilities
+    def wrap(self, log: Log) -> ObservedLog:
+        """Return the observed log."""
+        return ObservedLog(log, self.observer)
 
-    async def open(self) -> None:
-        """As inside."""
-        await self.inner.open()
-
-    async def aclose(self) -> None:
-        """As inside."""
-        await self.inner.aclose()
-
-    async def list_logs(self) -> list[str]:
-        """As inside."""
-        return await self.inner.list_logs()
-
-    async def open_log(self, name: str) -> Log:
-        """As inside; the same object for the same log."""
-        log = await self.inner.open_log(name)
-        known = self._logs.get(name)
-        if known is None or known.inner is not log:
-            known = self._logs[name] = ObservedLog(log, self.observer)
-        return known
-
-    async def delete_log(self, name: str) -> None:
-        """As inside."""
-        self._logs.pop(name, None)
-        await self.inner.delete_log(name)
-
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         """Flush inside; tell what became of it."""
         observed = [log for log in logs if isinstance(log, ObservedLog)]
         try:
-            ends = await self.inner.flush([log.inner for log in observed])
+            reached = await super().flush(logs)
         except FlushFailedError as error:
-            covered = [log for log in self._logs.values() if log.name in error.logs]
+            opened = [log for log in self.opened.values() if isinstance(log, ObservedLog)]
+            covered = [log for log in opened if log.name in error.logs]
             self._tell(covered, [log.inner.durable_end for log in covered], failed=True)
             raise
-        self._tell(observed, ends, failed=False)
-        return ends
+        self._tell(observed, [each.end for each in reached], failed=False)
+        return reached
 
     def _tell(self, logs: Sequence[ObservedLog], ends: Sequence[int], *, failed: bool) -> None:
         covered = [(log, log.partition, end) for log, end in zip(logs, ends, strict=True) if log.partition is not None]
@@ -203,13 +141,9 @@ class ObservedStorage(StorageBackend):
         if covered:
             self.observer.flushed([(*partition, end) for _, partition, end in covered], failed, absent)
 
-    def facts(self) -> dict[str, object]:
-        """As inside."""
-        return self.inner.facts()
-
 
 def observed_class(
     observer: Observer, wrap: Callable[[StorageBackend], StorageBackend] = lambda backend: backend
 ) -> type[ObservedStorage]:
     """Return the backend class that tells ``observer``; ``wrap`` may put a saboteur between it and the storage."""
-    return type("ObservedStorage", (ObservedStorage,), {"observer": observer, "wrap": staticmethod(wrap)})
+    return type("ObservedStorage", (ObservedStorage,), {"observer": observer, "wrap_storage": staticmethod(wrap)})

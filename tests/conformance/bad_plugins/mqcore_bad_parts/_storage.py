@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from mqcore.abc import Buffer, Capabilities, Log, StorageBackend, StorageContext, Url, check_log_name
+from mqcore.abc import Buffer, Capabilities, FlushedLog, Log, StorageBackend, StorageContext, Url, check_log_name
 from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import File, Lock, system_ports
@@ -32,6 +32,7 @@ class BadOptions:
 
 class BadLog(Log):
     start = 0
+    level = Level.DISK
 
     def __init__(self, storage: BadStorage, name: str, file: File) -> None:
         self.storage, self.name, self.file = storage, name, file
@@ -65,7 +66,6 @@ class BadLog(Log):
             self.held += data
         else:
             self.file.pwritev([data], position)
-        self._grown()
         await trio.lowlevel.checkpoint()
         return position
 
@@ -211,7 +211,7 @@ class BadStorage(StorageBackend, Faulty):
             return
         self.files.flush_directory(self.root)
 
-    async def flush(self, logs: Sequence[Log]) -> list[int]:
+    async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         await self.at("flush")
         for log in logs:
             assert isinstance(log, BadLog)
@@ -225,4 +225,4 @@ class BadStorage(StorageBackend, Faulty):
         for log in logs:
             log.durable = log.true_end  # type: ignore[attr-defined]
         await trio.lowlevel.checkpoint()
-        return [log.durable_end for log in logs]
+        return [FlushedLog(log.durable_end, log.level) for log in logs]

@@ -13,9 +13,10 @@ import attrs
 import trio
 from trio import socket
 
-from mqcore.abc import Buffer, Link, Listener, Peer, Transport, TransportCapabilities, Url
+from mqcore.abc import Buffer, Link, Listener, Peer, Transport, TransportCapabilities, TransportContext, Url
 from mqcore.errors import TransportError
-from mqcore.sockets import SocketLink, SocketListener, SocketStream
+from mqcore.links import StreamLink
+from mqcore.sockets import SocketListener, SocketStream
 from mqcore_bad_parts._faults import Faulty
 
 
@@ -94,8 +95,8 @@ class BadStream(SocketStream):
 class BadTransport(Transport, Faulty):
     options_class = BadOptions
 
-    def __init__(self, url: Url, options: BadOptions) -> None:
-        super().__init__(url, options)
+    def __init__(self, url: Url, options: BadOptions, context: TransportContext) -> None:
+        super().__init__(url, options, context)
         self.now("constructor")
         self.path = url.path
 
@@ -132,12 +133,13 @@ class BadTransport(Transport, Faulty):
                 os.unlink(self.path)
 
         on_close = None if leave else remove
-        return SocketListener(listening, Url(self.url.scheme, self.path, self.url.query), self._accepted, on_close)
+        url = Url(self.url.scheme, self.path, self.url.query)
+        return SocketListener(listening, url, self._accepted, self.context.report, on_close)
 
     async def connect(self) -> Link:
         await self.at("connect")
         stream = await self._connect_stream()
-        return SocketLink(stream, Peer(address=str(self.url)), self._connect_stream)
+        return StreamLink(stream, Peer(address=str(self.url)), self._connect_stream)
 
     async def _connect_stream(self) -> SocketStream:
         connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -152,5 +154,5 @@ class BadTransport(Transport, Faulty):
             raise
         return BadStream(connecting, self)
 
-    def _accepted(self, accepted: Any, address: object) -> SocketLink:
-        return SocketLink(BadStream(accepted, self), Peer(address=str(self.url)))
+    def _accepted(self, accepted: Any, address: object) -> StreamLink:
+        return StreamLink(BadStream(accepted, self), Peer(address=str(self.url)))

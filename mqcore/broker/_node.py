@@ -257,6 +257,12 @@ class Node:
             limits.frame_bytes_max,
             limits.batch_bytes_max,
             limits.fetch_bytes_max,
+            limits.fetches_parked_max,
+            limits.batch_messages_max,
+            limits.batch_uncompressed_bytes_max,
+            limits.message_bytes_max,
+            limits.key_bytes_max,
+            limits.headers_bytes_max,
         )
 
     async def call(self, operation: str, arguments: Mapping[str, Any]) -> object:

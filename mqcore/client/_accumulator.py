@@ -19,6 +19,7 @@ from mqcore.client._message_checks import check_bytes, check_partition, freeze, 
 from mqcore.client._partition_queue import PartitionQueue
 from mqcore.client._pending_batch import MESSAGE_OVERHEAD_BYTES, BatchState, PendingBatch
 from mqcore.client._producer_state import ProducerState
+from mqcore.errors import RejectedError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 
@@ -36,7 +37,8 @@ class Accumulator:
     """The messages of one producer, from the call that brought them to their outcome.
 
     ``now`` gives the seconds of the clock that times everything, ``wall_ns`` the ns since 1970 UTC. ``line_of`` names
-    the line in which a new partition's queue waits for its turn. ``by_age`` are batches by the end of their time.
+    the line in which a new partition's queue waits for its turn. ``own_limits`` are the client's. ``by_age`` are
+    batches by the end of their time.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Accumulator:
         now: Callable[[], float],
         wall_ns: Callable[[], int],
         line_of: Callable[[int], deque[PartitionQueue]],
+        own_limits: Limits,
     ) -> None:
         self.state = state
         self.partitions = partitions
         self.queues: dict[int, PartitionQueue] = {}
         self.by_age: deque[PendingBatch] = deque()
         self.delivery_timeout = state.options.delivery_timeout_ms / 1000
+        self._own_limits = own_limits
         self._buffer_bytes_max = state.options.buffer_bytes_max
         self._now = now
         self._wall_ns = wall_ns
@@ -89,7 +93,8 @@ class Accumulator:
     ) -> Part:
         """Take in one message.
 
-        Raises ``RejectedError`` for what breaks the limits, ``ConfigurationError`` for an unknown partition or what is
+        Raises ``RejectedError`` for what breaks the client's own limits (what breaks only the broker's gets that as its
+        outcome), ``ConfigurationError`` for an unknown partition or what is
         no header, ``TypeError`` for what is not bytes.
         """
         if type(value) is not bytes:
@@ -99,7 +104,11 @@ class Accumulator:
         if size > self._message_bytes_max or key is not None or headers:
             key = None if key is None else freeze(key, "key")
             pairs = freeze_headers(headers)
-            size += check_bytes(value, key, pairs, self.state.limits)
+            size += check_bytes(value, key, pairs, self._own_limits)
+            try:
+                check_bytes(value, key, pairs, self.state.limits)
+            except RejectedError as error:
+                return self._refused(error), 0, 1
         if partition is not None:
             queue = self.queue(partition)
         elif key is not None:
@@ -139,7 +148,7 @@ class Accumulator:
         frozen = values if not set(map(type, values)) - {bytes} else [freeze(value, "value") for value in values]
         sizes = list(map(len, frozen))
         if sizes and max(sizes) > self._message_bytes_max:
-            check_bytes(bytes(frozen[sizes.index(max(sizes))]), None, (), self.state.limits)
+            return self._add_singly(frozen, [None] * len(sizes), partition, policy)
         if policy is None:
             policy = self.state.policy
         created_ms = self._wall_ns() // NS_PER_MS
@@ -167,14 +176,34 @@ class Accumulator:
     ) -> list[Part]:
         if len(keys) != len(values):
             raise ValueError(f"{len(keys)} keys for {len(values)} values")
+        return self._add_singly(values, keys, partition, policy)
+
+    def _add_singly(
+        self,
+        values: Sequence[Buffer],
+        keys: Sequence[Buffer | None],
+        partition: int | None,
+        policy: int | None,
+    ) -> list[Part]:
+        """Take in messages of which some may be refused; those that the client itself does not allow before any."""
         for value, key in zip(values, keys, strict=True):
-            check_bytes(freeze(value, "value"), None if key is None else freeze(key, "key"), (), self.state.limits)
+            check_bytes(freeze(value, "value"), None if key is None else freeze(key, "key"), (), self._own_limits)
         parts: dict[PendingBatch, Part] = {}
         for value, key in zip(values, keys, strict=True):
             batch, index, _ = self.add(value, key, None, partition, policy)
             _, first, count = parts.get(batch, (batch, index, 0))
             parts[batch] = (batch, first, count + 1)
         return list(parts.values())
+
+    def _refused(self, error: RejectedError) -> PendingBatch:
+        """A batch that is settled already and goes nowhere: the outcome of one message that the broker does not take.
+
+        An outcome and not an error of the call: what a broker takes may be another matter with the next connection.
+        """
+        batch = PendingBatch(self._sticky.partition, self.state.policy, False, self._now(), 0, math.inf)
+        batch.state = BatchState.DEAD
+        batch.error = error
+        return batch
 
     @staticmethod
     def _has_columns(batch: PendingBatch) -> bool:

@@ -70,6 +70,7 @@ class Consumer:
         for cursor in self._cursors.values():
             self._place(cursor, router.owner_of(topic_id, cursor.partition))
         router.users[self] = None
+        router.set_alarm(self.expire(trio.current_time()))
 
     @property
     def positions(self) -> dict[int, tuple[int, int]]:
@@ -259,12 +260,15 @@ class Consumer:
     def _place(self, cursor: Cursor, session: Session) -> None:
         """Read a partition at ``session``, with others of that server over one stream as far as it takes them."""
         for reader in self._readers:
-            if reader.session is session and len(reader.plan.cursors) < PARTITIONS_MAX:
+            if reader.session is session and len(reader.plan.cursors) < reader.partitions_max:
                 break
         else:
             share = max(self._options.prefetch_bytes // len(self._cursors), FETCH_BYTES_MIN)
             plan = FetchPlan(self.topic, self._topic_id, min(self._options.fetch_bytes, share), self._options.wait_ms)
-            reader = Reader(session, plan, self._router.context, self._options.wait_ms)
+            # Each partition has a request that waits at the server, which takes so many of a stream.
+            stream = session.stream
+            parked_max = PARTITIONS_MAX if stream is None else stream.limits.fetches_parked_max
+            reader = Reader(session, plan, self._router.context, self._options.wait_ms, min(PARTITIONS_MAX, parked_max))
             self._readers.append(reader)
         reader.plan.add(cursor)
         self._reader_of[cursor.partition] = reader

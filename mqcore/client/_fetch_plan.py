@@ -17,7 +17,7 @@ from mqcore.protocol import Code, Failed, Fetch, Fetched, error_for
 __all__ = ["FETCH_BYTES_MIN", "PARTITIONS_MAX", "Chunk", "Cursor", "FetchPlan"]
 
 PARTITIONS_MAX = 1_000
-"""Partitions of one plan: each has a request that waits at the server, which takes about so many a stream."""
+"""Partitions of one plan at most."""
 FETCH_BYTES_MIN = 64 * 1024
 STALE_MAX = 64
 EMPTY_IN_A_ROW_MAX = 2

@@ -75,7 +75,12 @@ class Producer:
         self._lanes: dict[Session, Lane] = {}
         self._session_of: dict[int, Session] = {}
         self._accumulator = Accumulator(
-            self._state, partitions, now=trio.current_time, wall_ns=context.wall_ns, line_of=self._line_of
+            self._state,
+            partitions,
+            now=trio.current_time,
+            wall_ns=context.wall_ns,
+            line_of=self._line_of,
+            own_limits=context.limits,
         )
         self._room = Room(self._accumulator)
         self._lingers = options.linger_ms > 0

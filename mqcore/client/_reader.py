@@ -26,12 +26,15 @@ TELL_AFTER_S = 3.0
 class Reader:
     """``plan`` says what is read and holds what was received; ``stream`` is the open one, None while there is none.
 
-    ``wait_ms``: how long the server may hold a request.
+    ``wait_ms``: how long the server may hold a request; ``partitions_max``: how many partitions it may read.
     """
 
-    def __init__(self, session: Session, plan: FetchPlan, context: ClientContext, wait_ms: int) -> None:
+    def __init__(
+        self, session: Session, plan: FetchPlan, context: ClientContext, wait_ms: int, partitions_max: int
+    ) -> None:
         self.session = session
         self.plan = plan
+        self.partitions_max = partitions_max
         self.is_connecting = False
         self._context = context
         self._silence_s = (wait_ms + context.options.request_timeout_ms) / 1000

@@ -49,7 +49,7 @@ _PRODUCED_KIND = int(Kind.PRODUCED)
 _DUPLICATE = 1
 
 _HELLO = struct.Struct("<8sHH16sB")
-_WELCOME = struct.Struct("<H16s16sQQIQIII")
+_WELCOME = struct.Struct("<H16s16sQQIQ9I")
 _PRODUCE = struct.Struct("<IBBHI16sIB3x")
 _PRODUCE_TAIL = struct.Struct("<16sIB3x")
 _PRODUCED = struct.Struct("<IBBHIQQ")
@@ -117,11 +117,9 @@ def _decode_hello(head: FrameHead, payload: memoryview) -> Hello:
 
 
 def _decode_welcome(head: FrameHead, payload: memoryview) -> Welcome:
-    version, session, node_id, incarnation, epoch, requests, in_flight, frame, batch, fetch = _fixed(
-        _WELCOME, payload, "welcome"
-    )
+    version, session, node_id, incarnation, epoch, *limits = _fixed(_WELCOME, payload, "welcome")
     name = _text(payload[_WELCOME.size :], "the node's name")
-    return Welcome(version, session, node_id, name, incarnation, epoch, requests, in_flight, frame, batch, fetch)
+    return Welcome(version, session, node_id, name, incarnation, epoch, *limits)
 
 
 def _decode_produce(head: FrameHead, payload: memoryview) -> Produce:
@@ -261,19 +259,9 @@ def _encode_hello(message: Hello) -> list[Buffer]:
 
 
 def _encode_welcome(message: Welcome) -> list[Buffer]:
-    fixed = _WELCOME.pack(
-        message.version,
-        message.session,
-        message.node_id,
-        message.incarnation,
-        message.epoch,
-        message.requests_in_flight_max,
-        message.bytes_in_flight_max,
-        message.frame_bytes_max,
-        message.batch_bytes_max,
-        message.fetch_bytes_max,
-    )
-    return _frame(Kind.WELCOME, fixed + message.node_name.encode())
+    version, session, node_id, name, *rest = message
+    fixed = _WELCOME.pack(version, session, node_id, *rest)
+    return _frame(Kind.WELCOME, fixed + name.encode())
 
 
 def _encode_produce(message: Produce) -> list[Buffer]:

@@ -72,6 +72,7 @@ class Welcome(NamedTuple):
     """The broker's answer: the version chosen, who it is, and what it grants.
 
     ``requests_in_flight_max`` and ``bytes_in_flight_max`` are the client's credit: a request spends, its reply returns.
+    The other limits say what a request may ask for, so that a client never has to find out by being refused.
     """
 
     version: int
@@ -85,6 +86,12 @@ class Welcome(NamedTuple):
     frame_bytes_max: int
     batch_bytes_max: int
     fetch_bytes_max: int
+    fetches_parked_max: int
+    batch_messages_max: int
+    batch_uncompressed_bytes_max: int
+    message_bytes_max: int
+    key_bytes_max: int
+    headers_bytes_max: int
 
 
 class Produce(NamedTuple):

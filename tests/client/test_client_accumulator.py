@@ -65,6 +65,7 @@ class Wire:
             now=lambda: self.now,
             wall_ns=lambda: self.wall_ms * 1_000_000,
             line_of=lambda partition: self.lane.line,
+            own_limits=LIMITS,
         )
 
     @property
@@ -458,3 +459,88 @@ def test_g15_whatever_breaks_nothing_is_doubled_lost_or_out_of_order(data: st.Da
             offset = batch.receipt.offset
             assert log[offset : offset + len(batch.values)] == batch.values
     assert refused.isdisjoint(log), "rejected is invisible (G07)"
+
+
+def test_a_message_above_a_limit_of_the_broker_only_is_refused_alone_as_its_outcome() -> None:
+    wire = Wire()
+    wire.accumulator.set_limits(Limits(message_bytes_max=100, batch_messages_max=2))
+    values = [b"1", bytes(101), b"2", b"3"]
+    parts = [wire.accumulator.add(value, None, None, None)[0] for value in values]
+    with pytest.raises(RejectedError, match="message of 101 bytes"):
+        parts[1].receipt_of(0)
+    assert [values_of(batch) for batch in wire.pump()] == [[b"1", b"2"], [b"3"]]
+    parts = [part[0] for part in wire.accumulator.add_many(values, None, None)]
+    assert [batch.error is not None for batch in parts] == [False, True, False]
+    assert sum(len(batch.values) for batch in wire.pump()) == 3
+
+
+def test_batches_of_many_small_messages_fit_the_brokers_limit() -> None:
+    wire = Wire()
+    wire.batch_bytes_max = 5_000
+    wire.accumulator.set_limits(Limits(batch_bytes_max=5_000))
+    for number in range(500):
+        wire.wall_ms = number
+        wire.accumulator.add(b"%d" % number, b"key", {"h": b"v"}, 0)
+    sent = wire.pump()
+    assert all(len(batch.data or b"") <= 5_000 for batch in sent)
+    assert sum(len(batch.values) for batch in sent) == 500
+
+
+def test_each_message_keeps_the_time_at_which_it_was_posted() -> None:
+    wire = Wire()
+    for wall_ms in (1_000, 1_000, 1_002, 990):
+        wire.wall_ms = wall_ms
+        batch = wire.add(b"x")
+    wire.pump()
+    assert decode_batch(batch.data or b"", LIMITS).timestamps_ms == [1_000, 1_000, 1_002, 990]
+    wire.acknowledge(batch)
+    alone = wire.add(b"x")
+    wire.pump()
+    assert header_of(alone).attributes == 0, "messages of one ms need no column"
+
+
+def test_headers_are_those_at_the_time_of_posting_and_what_is_no_header_is_refused_alone() -> None:
+    wire = Wire()
+    headers, pairs = {"trace": b"1"}, [("a", bytearray(b"1"))]
+    wire.accumulator.add(b"1", None, headers, 0)
+    wire.accumulator.add(b"2", None, pairs, 0)  # type: ignore[arg-type]
+    wire.accumulator.add(b"3", None, zip(["a"], [b"1"], strict=True), 0)  # type: ignore[arg-type]
+    headers["trace"] = b"2"
+    pairs[0][1][:] = b"2"
+    pairs.append(("b", bytearray()))
+    for wrong in ({"a": "text"}, {"": b"1"}, [("a",)], 7, {"x" * 65_536: b""}):
+        with pytest.raises(ConfigurationError):
+            wire.accumulator.add(b"4", None, wrong, 0)  # type: ignore[arg-type]
+    (batch,) = wire.pump()
+    assert decode_batch(batch.data or b"", LIMITS).headers == [(("trace", b"1"),), (("a", b"1"),), (("a", b"1"),)]
+
+
+def test_a_one_way_batch_that_the_credit_stops_is_sent_later_or_ends_with_its_time() -> None:
+    wire = Wire(delivery_timeout_ms=1_000)
+    wire.credit = 0
+    late = wire.add(b"1", one_way=True)
+    wire.now = 0.5
+    soon = wire.add(b"2", policy=1)
+    assert wire.pump() == []
+    wire.now = 1.0
+    wire.accumulator.expire(wire.now)
+    assert late.is_settled
+    wire.credit = 5
+    assert wire.pump() == [soon]
+    wire.acknowledge(soon)
+    one_way = wire.add(b"3", one_way=True)
+    wire.credit = 0
+    assert wire.pump() == []
+    wire.credit = 1
+    assert wire.pump() == [one_way]
+    assert wire.bytes_held == 0
+
+
+def test_a_defect_in_a_turn_is_reported_and_raises_nothing() -> None:
+    wire = Wire()
+    wire.add(b"1").values.append("no bytes")  # type: ignore[arg-type]
+    batch = wire.accumulator.by_age[0]
+    wire.queue_of(batch).gathered.append(None)  # type: ignore[arg-type]
+    wire.pump()
+    assert isinstance(batch.error, RejectedError), "what cannot be encoded is refused, as it was"
+    assert [type(error) for error in wire.defects] == [AttributeError]

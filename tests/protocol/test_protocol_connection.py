@@ -33,7 +33,7 @@ from mqcore.protocol import (
 pytestmark = pytest.mark.quick
 
 TOPIC = bytes(range(16))
-WELCOME = Welcome(2, b"s" * 16, b"n" * 16, "node", 3, 4, 8, 100_000, 1 << 20, 1 << 19, 1 << 18)
+WELCOME = Welcome(2, b"s" * 16, b"n" * 16, "node", 3, 4, 8, 100_000, 1 << 20, 1 << 19, 1 << 18, *range(10, 16))
 
 
 def pair(frame_bytes_max: int = 1 << 20) -> tuple[Connection, Connection]:

@@ -1,8 +1,9 @@
 """The identity of a storage (rule R2): who it belongs to, its set, incarnation and reign, how it was stopped.
 
-A log called ``identity`` of 512-byte records; each is written twice, with a flush after each copy, and counts once its
-second copy is flushed. So a torn write (nothing follows it) and later damage (something does) are told apart: the
-first is what was before, the second is told loudly and never answered by a new identity. Layout: docs/log.md.
+Records of 512 bytes in two logs. A record is written to one and flushed, then to the other and flushed, and counts
+from then on: so a crash tears at most one copy, and damage to both is told from it, reported, and never answered by a
+new identity. A log that is full begins anew in the space that it has, while the other holds what counts: restarts must
+go on when the disk is full, for ever. Layout: docs/log.md.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from mqcore.log._scan import WINDOW_BYTES, read_exactly
 __all__ = ["Identity", "IdentityLog", "pack_identity", "unpack_identity"]
 
 RECORD_BYTES = 512
-TRIM_BYTES = 64 * 1024
+LOG_BYTES_MAX = 8 * RECORD_BYTES
+"""Most that one of the logs grows to: no more than the least that a storage takes for a log at once."""
 NODE_NAME_BYTES_MAX = 128
 
 MAGIC = 0x4449514D  # "MQID"
@@ -126,17 +128,66 @@ def unpack_identity(record: bytes, position: int) -> tuple[Identity, int] | None
     return identity, sequence
 
 
+class _Copy:
+    """One of the two logs, as it was read: its newest whole record, and what is no record behind that."""
+
+    def __init__(self, log: Log, number: int) -> None:
+        self.log = log
+        self.number = number
+        self.identity: Identity | None = None
+        self.sequence = 0
+        self.end = log.start
+        """Position after the newest whole record."""
+        self.bad: list[int] = []
+        """Positions of records before the newest, and below what flushed bytes prove, that cannot be read."""
+        self.is_spoiled = False
+        """Whether a record behind the newest whole one was there and cannot be read."""
+
+    async def read(self) -> None:
+        """Find the newest whole record. Raises ``StorageError``: another format version, or the device failed."""
+        log = self.log
+        behind: list[int] = []
+        for position, record in await _records(log):
+            found = unpack_identity(record, position)
+            if found is not None:
+                self.identity, self.sequence = found
+                self.end = position + RECORD_BYTES
+                self.bad += behind
+                behind.clear()
+            elif any(record):
+                behind.append(position)
+        # Above what flushed bytes prove a used segment may show bytes of another time. A storage that proves nothing
+        # after a crash leaves the number: a torn write is one record.
+        proven = [position for position in behind if position + RECORD_BYTES <= log.durable_end]
+        if log.durable_end == log.start and len(behind) > 1:
+            proven = behind
+        self.is_spoiled = bool(proven)
+        self.bad += proven
+
+    async def write(self, identity: Identity, sequence: int) -> None:
+        """Append the record; what cannot be read gives way to it, and so does all else in a full log."""
+        log = self.log
+        if self.end + RECORD_BYTES > LOG_BYTES_MAX:
+            self.end = log.start
+        if log.end > self.end:
+            await log.truncate(self.end)
+        await log.append([pack_identity(identity, sequence=sequence, copy=self.number, position=self.end)])
+
+
 class IdentityLog:
-    """Reads and writes the identity on ``log``; ``flush`` makes it durable."""
+    """Reads and writes the identity on two ``logs``; ``flush`` makes one durable."""
 
     def __init__(
-        self, log: Log, *, flush: Callable[[Sequence[Log]], Awaitable[None]], report: Callable[[Notice], None]
+        self,
+        logs: Sequence[Log],
+        *,
+        flush: Callable[[Sequence[Log]], Awaitable[None]],
+        report: Callable[[Notice], None],
     ) -> None:
-        self._log = log
+        self._copies = [_Copy(log, number) for number, log in enumerate(logs)]
         self._flush = flush
         self._report = report
         self._sequence = 0
-        self._end = 0
 
     async def read(self) -> Identity | None:
         """Return the newest identity, None in a storage that never had one.
@@ -144,75 +195,53 @@ class IdentityLog:
         Raises ``CorruptionError`` when there was one that cannot be read, ``StorageError`` (kind ``foreign``) for
         another format version.
         """
-        log = self._log
-        newest: Identity | None = None
-        self._end = log.start + -log.start % RECORD_BYTES
-        bad: list[int] = []
-        inside: list[int] = []
-        both_copies = False
-        for position, record in await self._records():
-            found = unpack_identity(record, position)
-            if found is not None:
-                both_copies = newest is not None and found[1] == self._sequence
-                newest, self._sequence = found
-                self._end = position + RECORD_BYTES
-                inside += bad
-                bad.clear()
-            elif any(record):
-                bad.append(position)
-        # Above what flushed bytes prove, a segment that was used before may show bytes of another time; below it, what
-        # is bad and not the second copy of the newest record is a newer one that cannot be read.
-        newer = [at for at in bad if both_copies or at != self._end]
-        damaged = [at for at in newer if at + RECORD_BYTES <= log.durable_end]
-        if log.durable_end == log.start and len(bad) > 1:
-            damaged = bad
-        if damaged or (newest is None and inside):
-            bad = damaged or inside
+        for copy in self._copies:
+            await copy.read()
+        newest = max(self._copies, key=lambda copy: copy.sequence)
+        spoiled = [copy for copy in self._copies if copy.is_spoiled]
+        if len(spoiled) == len(self._copies) or (spoiled and newest.identity is None):
             raise CorruptionError(
                 "the identity of this storage is damaged: restore it from a good copy, a new one is never made up",
-                where=f"log {log.name}, bytes {bad[0]} to {bad[-1] + RECORD_BYTES}",
+                where=" and ".join(f"log {copy.log.name}, bytes {copy.bad[-1]} on" for copy in spoiled),
                 expected="at least one whole copy of the newest record",
                 found="none",
             )
-        if inside or bad:
-            self._report(
-                Notice(
-                    "identity-torn-or-damaged",
-                    f"log {log.name}: records at {', '.join(map(str, inside + bad))} are torn or damaged; whole copies "
-                    "of what counts are there and are used",
-                    {"positions": inside + bad},
+        self._sequence = newest.sequence
+        self._report_lost(newest.sequence)
+        return newest.identity
+
+    def _report_lost(self, sequence: int) -> None:
+        """Report copies that are damaged, or lack more than the one record that a crash can keep from them."""
+        for copy in self._copies:
+            if copy.bad or copy.sequence < sequence - 1:
+                what = f"records at {', '.join(map(str, copy.bad))} are" if copy.bad else "its newest records are"
+                self._report(
+                    Notice(
+                        "identity-torn-or-damaged",
+                        f"log {copy.log.name}: {what} damaged or missing; the other copy is whole and is used",
+                        {"log": copy.log.name, "positions": copy.bad},
+                    )
                 )
-            )
-        return newest
 
     async def write(self, identity: Identity) -> None:
         """Make ``identity`` the newest, durably, after ``read``. After a ``StorageError`` the storage must stop."""
-        log = self._log
-        if log.end > self._end:
-            await log.truncate(self._end)
         # Taken even if this fails: another record must not have the number of one that may have reached the disk.
-        self._sequence = sequence = self._sequence + 1
-        for copy in (0, 1):
-            padding = bytes(-log.end % RECORD_BYTES)
-            position = log.end + len(padding)
-            record = pack_identity(identity, sequence=sequence, copy=copy, position=position)
-            await log.append([padding + record])
-            await self._flush([log])
-            self._end = position + RECORD_BYTES
-        first = self._end - 2 * RECORD_BYTES
-        if first - log.start > TRIM_BYTES:
-            await log.trim(first)
+        self._sequence += 1
+        # First the copy that lacks something: the other one holds what counts until this is flushed.
+        for copy in sorted(self._copies, key=lambda copy: (not copy.is_spoiled, copy.sequence)):
+            await copy.write(identity, self._sequence)
+            await self._flush([copy.log])
+            copy.end += RECORD_BYTES
+            copy.sequence, copy.is_spoiled = self._sequence, False
 
-    async def _records(self) -> list[tuple[int, bytes]]:
-        log = self._log
-        position = log.start + -log.start % RECORD_BYTES
-        records: list[tuple[int, bytes]] = []
-        while log.end - position >= RECORD_BYTES:
-            size = min(WINDOW_BYTES, log.end - position)
-            window = bytes(await read_exactly(log, position, size - size % RECORD_BYTES))
-            if window.count(0) < len(window):
-                records += [
-                    (position + at, window[at : at + RECORD_BYTES]) for at in range(0, len(window), RECORD_BYTES)
-                ]
-            position += len(window)
-        return records
+
+async def _records(log: Log) -> list[tuple[int, bytes]]:
+    position = log.start
+    records: list[tuple[int, bytes]] = []
+    while log.end - position >= RECORD_BYTES:
+        size = min(WINDOW_BYTES, log.end - position)
+        window = bytes(await read_exactly(log, position, size - size % RECORD_BYTES))
+        if window.count(0) < len(window):
+            records += [(position + at, window[at : at + RECORD_BYTES]) for at in range(0, len(window), RECORD_BYTES)]
+        position += len(window)
+    return records

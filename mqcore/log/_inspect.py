@@ -21,6 +21,7 @@ from mqcore.log._identity import Identity, IdentityLog
 from mqcore.log._metadata import take_records
 from mqcore.log._names import (
     IDENTITY_NAME,
+    IDENTITY_NAMES,
     METADATA_NAME,
     QUARANTINE_MARK,
     SIDECAR_SUFFIX,
@@ -111,18 +112,35 @@ class StorageInspection:
         A log that cannot be read yields a finding too; nothing is raised for damage.
         """
         names = await self._backend.list_logs()
-        for each in sorted(names, key=lambda each: (each != IDENTITY_NAME, each != METADATA_NAME, each)):
-            if name is None or each in (name, IDENTITY_NAME, METADATA_NAME) or each.startswith(f"{name}."):
-                finding = await self._verify(each)
+        with contextlib.suppress(MqcoreError):  # then the findings of its logs say so
+            await self._read_identity(names)
+        for each in sorted(names, key=lambda each: (each not in IDENTITY_NAMES, each != METADATA_NAME, each)):
+            if name is None or each in (name, METADATA_NAME) or each.startswith(f"{name}."):
+                finding = await self._verify(each, names)
                 if name is None or each == name or each.startswith(f"{name}."):
                     yield finding
         for finding in self._missing(names):
             if name is None or finding.name == name:
                 yield finding
 
+    async def _read_identity(self, names: Sequence[str]) -> list[Notice]:
+        """Read what there is of the identity, and return what it reports."""
+        notices: list[Notice] = []
+        copies = [await self._backend.open_log(each) for each in IDENTITY_NAMES if each in names]
+        if copies:
+            self._identity = await IdentityLog(copies, flush=_no_flush, report=notices.append).read()
+        return notices
+
     def _missing(self, names: Sequence[str]) -> Iterator[LogFinding]:
         """Logs that must be there and are not: metadata beside partitions or after a clean stop, a sidecar's log."""
         identity = self._identity
+        others = set(names).difference(IDENTITY_NAMES)
+        for each in IDENTITY_NAMES:
+            if each not in names and others:
+                text = "the log is missing; restore it from a copy"
+                if identity is not None:
+                    text = "the log is missing; the other copy is whole, and the next start writes this one again"
+                yield LogFinding(name=each, kind="identity", state="damaged", text=text)
         partitions = [each for each in names if is_partition_name(each)]
         if METADATA_NAME not in names and (partitions or (identity is not None and identity.clean)):
             yield LogFinding(
@@ -134,12 +152,12 @@ class StorageInspection:
                 text = "the log is missing although its checkpoints are there; restore it from a copy"
                 yield LogFinding(name=main, kind=_kind_of(main), state="damaged", text=text)
 
-    async def _verify(self, name: str) -> LogFinding:
+    async def _verify(self, name: str, names: Sequence[str]) -> LogFinding:
         kind = _kind_of(name)
         try:
             log = await self._backend.open_log(name)
             if kind == "identity":
-                return await self._verify_identity(log)
+                return await self._verify_identity(log, names)
             if kind == "sidecar":
                 return await self._verify_sidecar(log)
             salt = self._salt_of(name, kind)
@@ -158,17 +176,16 @@ class StorageInspection:
             return metadata_salt(self._identity.set_id)
         return salt_of_name(name) if kind == "partition" else None
 
-    async def _verify_identity(self, log: Log) -> LogFinding:
-        notices: list[Notice] = []
-        identity = await IdentityLog(log, flush=_no_flush, report=notices.append).read()
+    async def _verify_identity(self, log: Log, names: Sequence[str]) -> LogFinding:
+        notices = await self._read_identity(names)
+        identity = self._identity
         if identity is None:
             return LogFinding(name=log.name, kind="identity", state="torn", text="no identity was ever completed")
-        self._identity = identity
         ids = {name: getattr(identity, name).hex() for name in ("node_id", "set_id", "reign_id")}
         return LogFinding(
             name=log.name,
             kind="identity",
-            text="; ".join(notice.text for notice in notices),
+            text="; ".join(notice.text for notice in notices if notice.facts["log"] == log.name),
             bytes_total=log.end - log.start,
             facts=attrs.asdict(identity) | ids,
         )
@@ -241,7 +258,9 @@ async def verify_storage(
 
 
 def _kind_of(name: str) -> str:
-    if name in (IDENTITY_NAME, METADATA_NAME):
+    if name in IDENTITY_NAMES:
+        return IDENTITY_NAME
+    if name == METADATA_NAME:
         return name
     if QUARANTINE_MARK in name:
         return "quarantine"

@@ -8,6 +8,7 @@ from crc32c import crc32c
 
 __all__ = [
     "IDENTITY_NAME",
+    "IDENTITY_NAMES",
     "METADATA_NAME",
     "QUARANTINE_MARK",
     "SIDECAR_SUFFIX",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 IDENTITY_NAME = "identity"
+IDENTITY_NAMES = (IDENTITY_NAME, "identity-copy")
 METADATA_NAME = "metadata"
 SIDECAR_SUFFIX = ".state"
 QUARANTINE_MARK = ".quarantine-"
@@ -29,7 +31,7 @@ _PARTITION = re.compile(r"([0-9a-f]{32})-([0-9]{1,9})\Z")
 
 def is_partition_name(name: str) -> bool:
     """Whether ``name`` is that of a partition log, not of one that the store keeps for itself."""
-    return "." not in name and name not in (IDENTITY_NAME, METADATA_NAME)
+    return "." not in name and name not in (*IDENTITY_NAMES, METADATA_NAME)
 
 
 def partition_log_name(topic_id: bytes, partition: int) -> str:

@@ -12,7 +12,7 @@ import trio
 from mqcore.abc import Log, Notice
 from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, stamp, unpack_header
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.log._control import EpochFacts, pack_epoch_batch
+from mqcore.log._control import EPOCH_BATCH_BYTES, EpochFacts, pack_epoch_batch
 from mqcore.log._foreign import check_foreign
 from mqcore.log._producers import Verdict
 from mqcore.log._recovery import rebuild
@@ -34,6 +34,9 @@ CHECKPOINT_SPACING_BYTES = 16 * 1024 * 1024
 
 CHECKPOINT_SHARE = 16
 """The log grows by so many times the size of a checkpoint before the next."""
+
+UNUSED_OPENINGS_MAX = 64
+"""Reigns in a row that wrote nothing but their epoch batches, before they give way to the next one's."""
 
 HISTORY_KEPT_MAX = 256
 """Reigns kept that lie wholly below the log's start."""
@@ -185,9 +188,41 @@ class PartitionLog(WritableLog):
             self._end()
 
     async def open_reign(self) -> None:
-        """Append the epoch batch of this reign if it is not in the log yet. Raises as ``append``."""
-        if not self._reign_open:
+        """Append the epoch batch of this reign if it is not in the log yet. Raises as ``append``.
+
+        Earlier reigns that wrote nothing here but their epoch batches give way to it where they are many, or where
+        there is no space for one more: else a log would grow with every restart, and on a full disk one would be the
+        last. Nothing is lost with them, and their numbers are not used again: the identity knows them.
+        """
+        if len(self._unused_openings()) >= UNUSED_OPENINGS_MAX:
+            await self._cut_unused_openings()
+        try:
             await self.append_control(())
+        except StorageError as error:
+            if error.kind != "full" or not self._unused_openings():
+                raise
+            await self._cut_unused_openings()
+            await self.append_control(())
+
+    def _unused_openings(self) -> list[int]:
+        """Positions of the epoch batches behind the last batch that takes an offset, but for the log's first batch."""
+        state = self._state
+        found: list[int] = []
+        position = state.end_position
+        for entry in reversed(state.history.entries()):
+            position -= EPOCH_BATCH_BYTES
+            if entry.start_position != position or position <= state.start_position:
+                break
+            found.append(position)
+        return found
+
+    async def _cut_unused_openings(self) -> None:
+        self._begin()
+        try:
+            with trio.CancelScope(shield=True):
+                await self._truncate_bytes(self._unused_openings()[-1])
+        finally:
+            self._end()
 
     def _epoch_batch(self, reign: EpochFacts, now_ms: int) -> bytearray:
         """The batch that opens ``reign`` at the log's end."""
@@ -300,7 +335,10 @@ class PartitionLog(WritableLog):
         """Write a checkpoint if the log is large enough for one and has grown since the last. Reports, never raises."""
         if self._busy:
             self._refuse_busy()
-        if self._state.end_position >= CHECKPOINT_FIRST_BYTES and self.failed is None:
+        end_position = self._state.end_position
+        if self._sidecar is not None and self._sidecar.last_position == end_position:
+            return  # one more would say the same, and stops alone would fill the disk
+        if end_position >= CHECKPOINT_FIRST_BYTES and self.failed is None:
             self._begin()
             try:
                 await self._checkpoint()

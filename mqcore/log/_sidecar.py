@@ -52,6 +52,11 @@ class Sidecar:
         self._suspicious = ""
         self._end = 0
 
+    @property
+    def last_position(self) -> int:
+        """Position in the log up to which the newest checkpoint tells; -1 without one."""
+        return self._written[-1][1] if self._written else -1
+
     async def newest(self, position_max: int) -> LogState | None:
         """Return the state of the newest checkpoint at or below ``position_max`` that the log bears out.
 

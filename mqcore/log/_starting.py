@@ -12,7 +12,7 @@ import attrs
 from mqcore.errors import CorruptionError, StorageError
 from mqcore.guarantees import Level
 from mqcore.log._identity import Identity
-from mqcore.log._names import IDENTITY_NAME, METADATA_NAME, is_partition_name
+from mqcore.log._names import IDENTITY_NAME, IDENTITY_NAMES, METADATA_NAME, is_partition_name
 
 __all__ = ["check_epoch", "check_metadata", "check_owner", "first_identity", "next_identity"]
 
@@ -23,7 +23,7 @@ INSTANCE_CHARACTERS_MAX = 64
 def check_owner(old: Identity | None, names: Iterable[str], *, node_name: str, where: str) -> None:
     """Refuse logs without an identity (``CorruptionError``), and those of another broker (``StorageError``)."""
     if old is None:
-        orphans = sorted(set(names) - {IDENTITY_NAME})
+        orphans = sorted(set(names).difference(IDENTITY_NAMES))
         if orphans:
             raise CorruptionError(
                 f"the storage holds {len(orphans)} logs, such as {orphans[0]!r}, but no identity: restore the log "

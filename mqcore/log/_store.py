@@ -1,7 +1,7 @@
 """One broker's storage: its identity, its terms (reigning, following), all of its logs, and one flush for many of them.
 
-Knows nothing of topics and requests. Names: ``identity``, ``metadata``, one log per partition, and beside a log called
-``NAME`` its sidecar ``NAME.state`` and torn tails ``NAME.quarantine-EPOCH``.
+Knows nothing of topics and requests. Names: ``identity`` and its copy, ``metadata``, one log per partition, and beside
+a log called ``NAME`` its sidecar ``NAME.state`` and torn tails ``NAME.quarantine-EPOCH``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mqcore.log._control import EpochFacts
 from mqcore.log._flushing import SerialFlusher
 from mqcore.log._identity import Identity, IdentityLog
 from mqcore.log._names import (
-    IDENTITY_NAME,
+    IDENTITY_NAMES,
     METADATA_NAME,
     QUARANTINE_MARK,
     SIDECAR_SUFFIX,
@@ -120,9 +120,8 @@ class LogStore:
 
     async def _open(self) -> None:
         self._names = set(await self.backend.list_logs())
-        self._identity_log = IdentityLog(
-            await self.backend.open_log(IDENTITY_NAME), flush=self._flusher.flush, report=self._report
-        )
+        logs = [await self.backend.open_log(name) for name in IDENTITY_NAMES]
+        self._identity_log = IdentityLog(logs, flush=self._flusher.flush, report=self._report)
         old = await self._identity_log.read()
         check_owner(old, self._names, node_name=self._node_name, where=str(self.backend.url))
         identity = self._identity = self._identity_after(old)
@@ -416,7 +415,7 @@ class LogStore:
     def stop(self, error: FlushFailedError) -> None:
         """Stop every open log that a failed flush covered, and report each once (G11). Idempotent."""
         covered = [log.name for log in self._logs.values() if log.flush_failed(error, error.logs)]
-        if IDENTITY_NAME in error.logs:
+        if not error.logs.isdisjoint(IDENTITY_NAMES):
             self._identity_error = error
         new = [name for name in covered if name not in self._reported_stopped]
         if new and self._stopped is not None:

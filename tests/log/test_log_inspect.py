@@ -43,7 +43,7 @@ def test_a_whole_storage_is_found_whole_with_its_counts() -> None:
         await written(shelf)
         found = await verify(shelf)
         assert {finding.state for finding in found.values()} == {"whole"}
-        assert [finding.kind for finding in found.values()] == ["identity", "metadata", "partition"]
+        assert [finding.kind for finding in found.values()] == ["identity", "identity", "metadata", "partition"]
         finding = found[NAME]
         assert (finding.batches, finding.messages, finding.start_offset, finding.end_offset) == (4, 4, 0, 4)
         assert (finding.producers, len(finding.reigns)) == (1, 1)
@@ -84,11 +84,24 @@ def test_g12_a_damaged_identity_is_found(copies: int) -> None:
     async def main() -> None:
         shelf = Shelf()
         await written(shelf)
-        for copy in range(copies):
-            shelf.logs["identity"].data[-50 - 512 * copy] ^= 1
+        for name in ("identity", "identity-copy")[:copies]:
+            shelf.logs[name].data[-50] ^= 1
         finding = (await verify(shelf))["identity"]
         assert finding.state == ("whole" if copies == 1 else "damaged")
         assert "damaged" in finding.text
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("gone", ["identity", "identity-copy"])
+def test_g12_a_copy_of_the_identity_that_is_gone_is_damage_and_the_rest_is_verified(gone: str) -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await written(shelf)
+        del shelf.logs[gone]
+        found = {finding.name: finding async for finding in verify_storage(ShelfStorage(shelf))}
+        assert (found[gone].state, found[gone].is_sound) == ("damaged", False)
+        assert {name for name, finding in found.items() if finding.state != "whole"} == {gone}
 
     trio.run(main)
 
@@ -106,7 +119,7 @@ def test_a_stopped_mmap_storage_is_verified(tmp_path: Path) -> None:
         states = {finding.kind: (finding.state, finding.messages, finding.facts) for finding in found}
         assert states == {
             "partition": ("whole", 1_000, {}),
-            "sidecar": ("whole", 0, {"checkpoints": 2, "checkpoints_damaged": 0}),
+            "sidecar": ("whole", 0, {"checkpoints": 1, "checkpoints_damaged": 0}),
         }
 
     trio.run(main)

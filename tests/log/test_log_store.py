@@ -21,7 +21,9 @@ from shelf_storage import (
 
 from mqcore.errors import CorruptionError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
-from mqcore.log import LogStore
+from mqcore.log import LogStore, MetadataLog
+
+IDENTITY = ("identity", "identity-copy")
 
 
 async def stop(shelf: Shelf, **options: object) -> LogStore:
@@ -181,13 +183,15 @@ def test_g12_each_flipped_byte_of_the_identity_is_survived_by_the_other_copy_and
     async def main() -> None:
         shelf = Shelf()
         store = await stop(shelf)
-        for at in range(len(shelf.logs["identity"].data)):
-            hurt = shelf.copy()
-            hurt.logs["identity"].data[at] ^= 0x20
-            broker = await start(hurt)
-            assert broker.store.node_id == store.node_id
-            assert broker.store.epoch > store.epoch
-            assert broker.kinds == ["identity-torn-or-damaged"]
+        for name in IDENTITY:
+            for at in range(len(shelf.logs[name].data)):
+                hurt = shelf.copy()
+                hurt.logs[name].data[at] ^= 0x20
+                broker = await start(hurt)
+                assert broker.store.node_id == store.node_id
+                assert broker.store.epoch > store.epoch
+                assert broker.kinds == ["identity-torn-or-damaged"]
+                assert (await start(hurt)).kinds == ([] if at >= 1024 else ["identity-torn-or-damaged"])
 
     trio.run(main)
 
@@ -196,9 +200,8 @@ def test_g12_a_damaged_identity_is_its_own_clear_error() -> None:
     async def main() -> None:
         shelf = Shelf()
         await stop(shelf)
-        data = shelf.logs["identity"].data
-        data[-100] ^= 1
-        data[-612] ^= 1
+        for name in IDENTITY:
+            shelf.logs[name].data[-100] ^= 1
         with pytest.raises(CorruptionError, match="identity of this storage is damaged"):
             await start(shelf)
 
@@ -210,7 +213,8 @@ def test_r14_logs_without_an_identity_are_refused_loudly() -> None:
         shelf = Shelf()
         log = await (await start(shelf)).log()
         await log.append([batch(b"a")])
-        del shelf.logs["identity"]
+        for name in IDENTITY:
+            del shelf.logs[name]
         with pytest.raises(CorruptionError, match="no identity"):
             await start(shelf)
 
@@ -221,10 +225,11 @@ def test_r14_an_identity_that_has_gone_back_is_refused() -> None:
     async def main() -> None:
         shelf = Shelf()
         await stop(shelf)
-        old = bytes(shelf.logs["identity"].data)
+        old = {name: bytes(shelf.logs[name].data) for name in IDENTITY}
         await stop(shelf)
         await stop(shelf)
-        shelf.logs["identity"].data[:] = old
+        for name in IDENTITY:
+            shelf.logs[name].data[:] = old[name]
         with pytest.raises(CorruptionError, match="gone back"):
             await start(shelf)
 
@@ -248,24 +253,66 @@ def test_a_storage_of_another_version_is_refused_by_version() -> None:
     async def main() -> None:
         shelf = Shelf()
         await stop(shelf)
-        data = shelf.logs["identity"].data
-        for at in range(0, len(data), 512):
-            data[at + 4] = 9
-            data[at + 508 : at + 512] = crc32c(bytes(data[at : at + 508])).to_bytes(4, "little")
+        for data in (shelf.logs[name].data for name in IDENTITY):
+            for at in range(0, len(data), 512):
+                data[at + 4] = 9
+                data[at + 508 : at + 512] = crc32c(bytes(data[at : at + 508])).to_bytes(4, "little")
         with pytest.raises(StorageError, match="format version 9, this mqcore reads version 2"):
             await start(shelf)
 
     trio.run(main)
 
 
-def test_the_identity_log_is_bounded() -> None:
+def test_g12_one_copy_of_the_identity_that_is_gone_is_told_and_made_again() -> None:
     async def main() -> None:
-        shelf = Shelf(segment_bytes=4096)
-        for _ in range(80):
-            await stop(shelf)
-        assert shelf.logs["identity"].end > 100_000
-        assert len(shelf.logs["identity"].data) < 75_000
-        assert (await kill(shelf)).epoch == 81
+        for name in IDENTITY:
+            shelf = Shelf()
+            store = await stop(shelf)
+            del shelf.logs[name]
+            broker = await start(shelf)
+            assert (broker.store.node_id, broker.kinds) == (store.node_id, ["identity-torn-or-damaged"])
+            assert (await start(shelf)).kinds == []
+
+    trio.run(main)
+
+
+def test_g17_a_crash_at_any_step_of_many_restarts_never_loses_the_identity_or_a_number() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        node_id = (await stop(shelf)).node_id
+        epoch = 1
+        for crash_after in range(120):  # each of them further on in the round through both logs
+            shelf.crash_after = crash_after % 16
+            try:
+                await stop(shelf)
+            except Crashed:
+                shelf.crash()
+            shelf.crash_after = None
+            broker = await start(shelf)
+            assert (broker.store.node_id, broker.store.epoch > epoch) == (node_id, True)
+            epoch = broker.store.epoch
+
+    trio.run(main)
+
+
+def test_restarts_do_not_grow_a_storage() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        await (await broker.log()).append([batch(b"a" * 2**21)])  # large enough for a sidecar
+        await MetadataLog(broker.store).append([{"type": "record"}])
+        await broker.store.aclose()
+        for restart in range(2, 300):
+            broker = await start(shelf)
+            log = await broker.log()
+            assert broker.store.metadata.history[-1].number == broker.store.epoch == restart
+            assert await MetadataLog(broker.store).replay() == [{"type": "record"}]
+            await broker.store.aclose()
+        sizes = {name: stored.end for name, stored in shelf.logs.items()}
+        assert max(sizes[name] for name in IDENTITY) <= 4096
+        assert sizes["metadata"] < 16_000
+        assert sizes[f"{NAME}.state"] < 16_000
+        assert log.end_offset == 1
 
     trio.run(main)
 
@@ -344,7 +391,7 @@ def test_the_same_name_gives_the_same_log_and_reserved_names_are_refused() -> No
             for _ in range(5):
                 nursery.start_soon(opened)
         assert len(set(map(id, logs))) == 1
-        for name in ("identity", "metadata", f"{NAME}.state"):
+        for name in (*IDENTITY, "metadata", f"{NAME}.state"):
             with pytest.raises(ValueError, match="kept for the store itself"):
                 await broker.log(name)
 

@@ -42,7 +42,7 @@ def test_r3_open_writes_nothing_of_a_reign_and_takes_no_appends() -> None:
         with closed():
             await log.append([batch(b"a")])
         assert broker.store.epoch == 0
-        assert {name for name, stored in shelf.logs.items() if stored.end} == {"identity"}
+        assert {name for name, stored in shelf.logs.items() if stored.end} == {"identity", "identity-copy"}
 
     trio.run(main)
 

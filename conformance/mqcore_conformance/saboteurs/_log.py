@@ -146,7 +146,9 @@ def starts_empty() -> tuple[Replacement, ...]:
             try:
                 return await original(log)
             except CorruptionError:
-                await log._log.truncate(0)
+                for copy in log._copies:
+                    await copy.log.truncate(0)
+                    copy.end = copy.sequence = 0
                 return None
 
         return read_or_nothing

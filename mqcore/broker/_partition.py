@@ -203,8 +203,11 @@ class Partition:
         elif not self._is_refusing:
             self._is_refusing = True
             self._report(Notice("appends-refused", f"log {self.log.name} refuses what is sent: {error}"))
+        refusal = _storage_code(error), str(error)
+        if self.closure is not None and refusal[0] is not Code.APPEND_FAILED:
+            refusal = self.closure  # not the storage's fault: the reign ended, or the topic, before a byte was written
         for send in sends:
-            _fail(send, _storage_code(error), str(error))
+            _fail(send, *refusal)
 
     def _appended(self, sends: Sequence[Send], base_offsets: Sequence[int]) -> None:
         if self._is_refusing:

@@ -14,6 +14,20 @@ __all__ = ["Limits"]
 KIB = 1024
 MIB = 1024 * KIB
 
+FRAME_BYTES_BESIDE_BATCH = KIB
+"""More than what a frame says beside the batches in it."""
+
+_WITHIN = (
+    ("frame_bytes_max", "receive_buffer_bytes_total_max", 0),
+    ("batch_bytes_max", "frame_bytes_max", FRAME_BYTES_BESIDE_BATCH),
+    ("fetch_bytes_max", "frame_bytes_max", FRAME_BYTES_BESIDE_BATCH),
+    ("admin_bytes_max", "frame_bytes_max", 0),
+    ("message_bytes_max", "batch_uncompressed_bytes_max", 0),
+    ("topics_max", "partitions_max", 0),
+    ("partitions_per_topic_max", "partitions_max", 0),
+)
+"""Limit, the limit that it must fit into, and how much of that is taken by other things; outer ones come first."""
+
 
 
 def _limit(default: int, minimum: int = 1, *, help: str) -> int:
@@ -22,7 +36,11 @@ def _limit(default: int, minimum: int = 1, *, help: str) -> int:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """Every bound of one broker or client. Bytes unless the name says otherwise."""
+    """Every bound of one broker or client. Bytes unless the name says otherwise.
+
+    A limit must fit into the one that holds what it bounds, as a batch into a frame: one that is left at its default
+    follows a lower one, and one that was chosen and does not fit is a ``ValueError`` that names both.
+    """
 
     frame_bytes_max: int = _limit(17 * MIB, 64 * KIB, help="largest frame a peer may send")
     admin_bytes_max: int = _limit(1 * MIB, 4 * KIB, help="largest administrative request, and page of a reply")
@@ -53,3 +71,16 @@ class Limits:
     append_inline_us_max: int = _limit(1_000, help="slowest append still made in the event loop's thread, in us")
     drain_grace_ms: int = _limit(10_000, 0, help="time for requests in flight at shutdown, in ms")
     log_names_reported_max: int = _limit(1_000, help="logs without a topic that are listed by name")
+
+    def __attrs_post_init__(self) -> None:
+        # Refusing a default too would make the user of one low limit name every other one with it.
+        for name, outer, taken in _WITHIN:
+            value, fits = getattr(self, name), getattr(self, outer) - taken
+            if value <= fits:
+                continue
+            if value != getattr(attrs.fields(Limits), name).default:
+                raise ValueError(
+                    f"{name} = {value}: more than {outer} = {getattr(self, outer)} has room for;"
+                    f" at most {fits}, or raise {outer}"
+                )
+            object.__setattr__(self, name, fits)

@@ -27,6 +27,7 @@ def build_of(
         topics=tuple(_topic(name, topic) for name, topic in (config.topics if topics is None else topics).items()),
         survive=config.survive,
         total_bytes_max=config.flush.total_bytes_max,
+        role=config.role,
     )
 
 

@@ -26,7 +26,7 @@ FOREIGN = ("SERVER", "CONFIG", "OUTPUT", "TRACEBACK", "TEST_", "BENCH_", "CONFOR
 
 _TIME_SUFFIXES = ("_ms", "_us")
 _TABLES: Mapping[str, type[Any]] = {"flush": FlushTable, "replication": ReplicationTable, "limits": Limits}
-_PLAIN = ("name", "log_level", "survive", "flush", "replication")
+_PLAIN = ("name", "role", "log_level", "survive", "flush", "replication")
 
 
 def variable_of(path: Sequence[str]) -> str:

@@ -172,6 +172,9 @@ class BrokerConfig:
     listen: tuple[ListenTable, ...] = _key((), "where to listen, one table each")
     flush: FlushTable = _key(FlushTable(), "flush policy")
     replication: ReplicationTable = _key(ReplicationTable(), "replication policy")
+    role: Literal["primary", "replica"] = _key(
+        "primary", "what this node is in its replica set; replica is refused: replication is not built in this version"
+    )
     survive: tuple[Fault, ...] = _key((), "faults that lose nothing acknowledged, or the broker refuses to start")
     log_level: Literal["debug", "info", "warning", "error"] = _key("info", "least severe lines to log")
     limits: Limits = _key(Limits(), "bounds of everything that could grow")

@@ -44,7 +44,7 @@ class Build:
 
     ``storage`` is the backend's URL, for messages; the levels are its declared capabilities.
     ``flush`` None takes the default (see ``resolve_flush``). ``nodes`` None is as many as the replication policy
-    needs at least. ``coordinator``: an outside authority that settles who is primary.
+    needs at least. ``coordinator``: an outside authority that settles who is primary. ``role``: of this node.
     ``total_bytes_max`` bounds what all logs together have acknowledged and not flushed.
     """
 
@@ -59,6 +59,7 @@ class Build:
     nodes: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
     coordinator: bool = False
     failover: Literal["manual", "automatic"] = "manual"
+    role: Literal["primary", "replica"] = "primary"
 
     @property
     def node_count(self) -> int:

@@ -58,15 +58,25 @@ def check_build(build: Build) -> list[Refusal]:
 
 def check_available(build: Build) -> list[Refusal]:
     """Return what ``build`` asks for that is modelled and not available yet."""
-    if isinstance(build.replication, NoReplication):
-        return []
-    return [
-        Refusal(
-            name="replication-not-available",
-            message=f"replication = {format_replication(build.replication)!r} is not available yet",
-            remedy='use replication = "none", or `mqcore explain` to see what it would promise',
+    refusals: list[Refusal] = []
+    if build.role == "replica":
+        # A replica that starts without replication would serve an old copy, or reign over its own.
+        refusals.append(
+            Refusal(
+                name="replica-not-available",
+                message='role = "replica": replication is not built in this version',
+                remedy='write role = "primary" or leave it out',
+            )
         )
-    ]
+    if not isinstance(build.replication, NoReplication):
+        refusals.append(
+            Refusal(
+                name="replication-not-available",
+                message=f"replication = {format_replication(build.replication)!r} is not available yet",
+                remedy='use replication = "none", or `mqcore explain` to see what it would promise',
+            )
+        )
+    return refusals
 
 
 def raise_refusals(refusals: Iterable[Refusal]) -> None:

@@ -57,7 +57,7 @@ def test_the_example_with_every_key_uncommented_is_the_defaults_too(tmp_path: Pa
     assert (config.flush, config.replication, config.survive) == (EXPECTED.flush, EXPECTED.replication, ())
     assert config.storage == StorageTable(url="memory://")
     assert set(tomllib.loads(text)) == {
-        "name", "survive", "log_level", "storage", "listen", "flush", "replication", "limits", "topics",
+        "name", "role", "survive", "log_level", "storage", "listen", "flush", "replication", "limits", "topics",
     }  # fmt: skip
 
 

@@ -115,6 +115,13 @@ def test_g18_replication_is_explained_and_not_available_yet(policy: ReplicationP
     assert check_available(FILE) == []
 
 
+def test_g18_a_replica_is_refused_with_the_reason_and_a_remedy() -> None:
+    (refusal,) = check_available(attrs.evolve(FILE, role="replica"))
+    assert str(refusal) == (
+        'role = "replica": replication is not built in this version; write role = "primary" or leave it out'
+    )
+
+
 def test_survive_met_is_not_refused() -> None:
     faults = (Fault.PROCESS_KILL, Fault.NODE_POWER_CUT, Fault.POWER_CUT)
     assert check_build(attrs.evolve(FILE, survive=faults)) == []

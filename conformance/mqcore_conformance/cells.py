@@ -54,13 +54,17 @@ def label_of(url: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class Cell:
-    """One square of the matrix. ``storage`` is a URL with ``{dir}``; ``flush`` a name of ``FLUSH_POLICIES``."""
+    """One square of the matrix. ``storage`` is a URL with ``{dir}``; ``flush`` a name of ``FLUSH_POLICIES``.
+
+    ``replication``: ``none``, the only value as long as there are no sets of nodes.
+    """
 
     tier: str
     storage: str
     transport: str
     flush: str
     family: str
+    replication: str = "none"
 
     @property
     def name(self) -> str:

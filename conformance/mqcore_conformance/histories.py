@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import attrs
 import cattrs
@@ -19,6 +19,7 @@ from mqcore.errors import ConfigurationError
 
 __all__ = [
     "DRAIN",
+    "FIRST_NODE",
     "REFUSES_TO_START",
     "Altered",
     "Appended",
@@ -31,6 +32,7 @@ __all__ = [
     "Flushed",
     "Invoked",
     "LivenessObserved",
+    "NodeLife",
     "Phase",
     "Probed",
     "ReadBatch",
@@ -38,6 +40,7 @@ __all__ = [
     "Seeked",
     "Setting",
     "Started",
+    "StatedCopy",
     "TopicSetting",
     "Witnessed",
     "digest_of",
@@ -47,6 +50,9 @@ __all__ = [
     "to_json",
     "write_history",
 ]
+
+FIRST_NODE = "n1"
+"""Name of the only node, or of the first one of a set."""
 
 DRAIN = "drain"
 """Name of the process whose reads are the final drain."""
@@ -64,6 +70,30 @@ def digest_of(key: bytes | None, value: bytes) -> str:
     return hasher.hexdigest()
 
 
+class NodeLife(NamedTuple):
+    """One life of one node: the name of the node in its set, and which of its processes, counted from 1."""
+
+    node: str
+    life: int
+
+    def __str__(self) -> str:
+        return f"life {self.life}" + ("" if self.node == FIRST_NODE else f" of {self.node}")
+
+
+@attrs.frozen(kw_only=True)
+class Recorded:
+    """What every event has: its time, and the life of the node that it is about (0: about none)."""
+
+    time_us: int
+    node: str = FIRST_NODE
+    life: int = 0
+
+    @property
+    def by(self) -> NodeLife:
+        """Node and life in one."""
+        return NodeLife(self.node, self.life)
+
+
 @attrs.frozen(kw_only=True)
 class TopicSetting:
     """What one topic promises: its flush policies in force during the run (as text), and what consumers see.
@@ -79,10 +109,9 @@ class TopicSetting:
 
 
 @attrs.frozen(kw_only=True)
-class Setting:
+class Setting(Recorded):
     """The build under test, as far as promises go; levels by their labels. The first event of a history."""
 
-    time_us: int
     storage: str
     transport: str
     append_level: str
@@ -92,26 +121,22 @@ class Setting:
 
 
 @attrs.frozen(kw_only=True)
-class Started:
-    """A broker serves: its ``life`` counts from 1, ``node`` is its storage's identity, ``epoch`` its reign."""
+class Started(Recorded):
+    """A broker serves. ``identity``: the beginning of its storage's node id; ``epoch``: its reign."""
 
-    time_us: int
-    life: int
-    node: str
+    identity: str
     epoch: int
 
 
 @attrs.frozen(kw_only=True)
-class FaultInjected:
+class FaultInjected(Recorded):
     """Something was done to the system. ``kind`` such as ``process-kill``, ``power-cut``, ``stop``, ``flush-error``.
 
-    ``life``: the life that it ended or hit. ``hit``: how much it found to bite (unflushed sectors, for a power cut).
+    ``node`` and ``life``: what it ended or hit. ``hit``: how much it found to bite (unflushed sectors of a power cut).
     ``rot`` of a stored batch says which: ``first_offset`` up to ``next_offset`` of ``partition``, all that may be lost.
     """
 
-    time_us: int
     kind: str
-    life: int
     detail: str = ""
     hit: int = 0
     partition: str = ""
@@ -120,14 +145,13 @@ class FaultInjected:
 
 
 @attrs.frozen(kw_only=True)
-class Invoked:
+class Invoked(Recorded):
     """A send begins. ``send`` names it over all its attempts; ``messages`` are digests in order.
 
     ``policy`` is the send's own (``topic``, ``none``, ``async``, ``sync``). ``idempotent``: under a producer id.
     ``one_way``: no reply is wanted. ``size_bytes``: the batch as it is stored.
     """
 
-    time_us: int
     process: str
     send: str
     attempt: int
@@ -140,30 +164,40 @@ class Invoked:
 
 
 @attrs.frozen(kw_only=True)
-class Completed:
-    """What became of an attempt. For an acknowledgement: the receipt, and the ``life`` that gave it."""
+class StatedCopy:
+    """One copy that a receipt states: the name of the node, its incarnation, the label of the level."""
 
-    time_us: int
+    node: str
+    incarnation: int
+    level: str
+
+
+@attrs.frozen(kw_only=True)
+class Completed(Recorded):
+    """What became of an attempt. For an acknowledgement: the receipt, and the life that gave it.
+
+    ``level`` is the weakest of ``copies``, which are left out where only the node that answered is known.
+    """
+
     process: str
     send: str
     attempt: int
     outcome: Literal["acknowledged", "rejected", "unknown"]
-    life: int = 0
     offset: int = -1
     epoch: int = 0
     level: str = ""
     duplicate: bool = False
     code: str = ""
+    copies: tuple[StatedCopy, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
-class Altered:
+class Altered(Recorded):
     """The policies of a topic were to change. ``asked_at``: events when it was asked for; None: not to be changed.
 
     An empty text sets back to the default. ``topic`` as partitions name it, without its id where nobody knows that.
     """
 
-    time_us: int
     topic: str
     asked_at: int
     outcome: Literal["done", "refused", "unknown"]
@@ -174,11 +208,9 @@ class Altered:
 
 
 @attrs.frozen(kw_only=True)
-class Appended:
+class Appended(Recorded):
     """The storage took bytes: positions in a log, the offsets and the epoch of the batches in them."""
 
-    time_us: int
-    life: int
     partition: str
     position: int
     end_position: int
@@ -188,15 +220,13 @@ class Appended:
 
 
 @attrs.frozen(kw_only=True)
-class Flushed:
+class Flushed(Recorded):
     """A flush ended: the durable end of each log that it covered, or its failure (``ends`` as before it).
 
     ``absent``: positions of appends that it said to cover, and that the page cache has and the device has nowhere; a
     recorder that can look there does so once the device has failed a flush.
     """
 
-    time_us: int
-    life: int
     ends: tuple[tuple[str, int], ...]
     failed: bool = False
     absent: tuple[tuple[str, int], ...] = ()
@@ -212,14 +242,12 @@ class ReadBatch:
 
 
 @attrs.frozen(kw_only=True)
-class Fetched:
+class Fetched(Recorded):
     """A fetch was answered. ``asked_at``: events when it was asked; ``offset`` and ``epoch``: its position."""
 
-    time_us: int
     process: str
     partition: str
     asked_at: int
-    life: int
     offset: int
     epoch: int
     next_offset: int
@@ -229,14 +257,12 @@ class Fetched:
 
 
 @attrs.frozen(kw_only=True)
-class FetchFailed:
+class FetchFailed(Recorded):
     """A fetch was refused with a code such as ``diverged`` (``point``) or ``damaged`` (``point`` to ``until``)."""
 
-    time_us: int
     process: str
     partition: str
     asked_at: int
-    life: int
     offset: int
     epoch: int
     code: str
@@ -245,10 +271,9 @@ class FetchFailed:
 
 
 @attrs.frozen(kw_only=True)
-class Seeked:
+class Seeked(Recorded):
     """A reader set its position itself. ``why``: ``diverged``, ``below-start``, ``damaged``, ``asked``."""
 
-    time_us: int
     process: str
     partition: str
     offset: int
@@ -256,28 +281,25 @@ class Seeked:
 
 
 @attrs.frozen(kw_only=True)
-class Phase:
+class Phase(Recorded):
     """The run enters a phase: ``safety``, ``healing``, ``drain``."""
 
-    time_us: int
     name: str
 
 
 @attrs.frozen(kw_only=True)
-class Drained:
+class Drained(Recorded):
     """The final drain of a partition is complete: everything from ``start_offset`` below ``end_offset`` was read."""
 
-    time_us: int
     partition: str
     start_offset: int
     end_offset: int
 
 
 @attrs.frozen(kw_only=True)
-class LivenessObserved:
+class LivenessObserved(Recorded):
     """Something that must succeed in time, mostly after healing: how long it took (-1: never), and the bound."""
 
-    time_us: int
     what: str
     took_us: int
     bound_us: int
@@ -285,10 +307,9 @@ class LivenessObserved:
 
 
 @attrs.frozen(kw_only=True)
-class Recovered:
+class Recovered(Recorded):
     """Content of a log after a recovery. All of one ``group`` must be equal; ``way`` says how it was recovered."""
 
-    time_us: int
     group: str
     way: str
     partition: str
@@ -296,10 +317,9 @@ class Recovered:
 
 
 @attrs.frozen(kw_only=True)
-class Probed:
+class Probed(Recorded):
     """A direct question about one clause, asked and answered: refusals (G18), bounds (G20)."""
 
-    time_us: int
     clause: str
     question: str
     holds: bool
@@ -307,10 +327,9 @@ class Probed:
 
 
 @attrs.frozen(kw_only=True)
-class Witnessed:
+class Witnessed(Recorded):
     """How often each fault bit, and what else shows that the run was not empty."""
 
-    time_us: int
     counts: dict[str, int]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from mqcore.guarantees import Level
-from mqcore_conformance.checkers import Facts, widest
+from mqcore_conformance.checkers import Facts, is_voided, widest
 from mqcore_conformance.histories import Completed, Event, FaultInjected, Fetched, FetchFailed, Flushed
 
 __all__ = ["obligations"]
@@ -41,19 +41,17 @@ def _is_failed_flush(event: Event) -> bool:
 def _count_receipts(facts: Facts, counts: Counter[str]) -> None:
     """G01, G03, G12, G14: what acknowledgements promise, and whether a fault may take it."""
     rotted = any(fault.kind == "rot" for _, fault in facts.injected)
-    for send, _, receipt in facts.acknowledged():
+    for send, attempt, receipt in facts.acknowledged():
         counts["G05"] += 1
         counts["G14"] += 1
-        level, partition = Level.parse(receipt.level), send.invoked.partition
-        end = receipt.offset + len(send.invoked.messages)
-        voided = facts.voided(partition, receipt.life, level, end)
-        must_survive = facts.must_survive(level, receipt.life)
+        voided = is_voided(facts, send, attempt)
+        must_survive = facts.must_survive(attempt.copies)
         if must_survive and rotted:
             counts["G12"] += 1
         elif must_survive and not voided:
             counts["G01"] += 1
-        if (not must_survive or voided) and send.invoked.policy != "none" and level > Level.MEMORY:
-            counts["G03"] += widest(facts.answering(send, receipt)) is not None and not facts.refused
+        if (not must_survive or voided) and send.invoked.policy != "none" and Level.parse(receipt.level) > Level.MEMORY:
+            counts["G03"] += widest(facts.answering(send, attempt)) is not None and not facts.refused
 
 
 def _count_reads(facts: Facts, counts: Counter[str]) -> None:
@@ -72,4 +70,4 @@ def _count_reads(facts: Facts, counts: Counter[str]) -> None:
                 counts["G06"] += 1
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)
                 shows_flushed = facts.records_storage and level >= Level.DISK > facts.append_level
-                counts["G08"] += shows_flushed or facts.must_survive(level, event.life)
+                counts["G08"] += shows_flushed or facts.must_survive(((level, event.by),))

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from mqcore.guarantees import Level
 from mqcore_conformance.checkers import Facts
 from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, Fetched
 from mqcore_conformance.plans import CRASH_POINTS
@@ -111,8 +110,8 @@ def tally(facts: Facts) -> Counter[str]:
 def _lost(facts: Facts) -> int:
     """Acknowledged messages that are not in the drain although nothing is wrong with that."""
     lost = 0
-    for send, _, receipt in facts.acknowledged():
-        if facts.must_survive(Level.parse(receipt.level), receipt.life):
+    for send, attempt, receipt in facts.acknowledged():
+        if facts.must_survive(attempt.copies):
             continue
         log = facts.log(send.invoked.partition)
         if log.complete or facts.drain:  # a topic of a life that is forgotten has no drain at all

@@ -10,7 +10,7 @@ import abc
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -19,9 +19,10 @@ import attrs
 import trio
 
 from mqcore.abc import Capabilities, Notice
-from mqcore.guarantees import AsyncFlush, parse_flush
+from mqcore.errors import ConfigurationError
+from mqcore.guarantees import AsyncFlush, Copy, parse_flush
 from mqcore.ports import Clock, Ports
-from mqcore_conformance.histories import Event, LivenessObserved, Probed
+from mqcore_conformance.histories import FIRST_NODE, Event, LivenessObserved, NodeLife, Probed, StatedCopy
 from mqcore_conformance.plans import TOPIC, RunPlan
 
 __all__ = ["Bounds", "World"]
@@ -47,10 +48,10 @@ class Bounds:
 class World(abc.ABC):
     """See the module. ``life``: number of the present life of the broker, from 1, or of the last one.
 
-    ``given_up``: the broker does not start any more. ``stored``: partition, offset and mark of a message of each
-    acknowledged batch, for what looks for it on the disk. ``is_idle`` is set by the script: whether the clients have
-    nothing more to send. ``settling``: nothing new is begun any more. ``on_ack``: called with the number of
-    acknowledgements after each.
+    ``nodes``: name of each node by its storage's identity. ``given_up``: the broker does not start any more.
+    ``stored``: partition, offset and mark of a message of each acknowledged batch, for what looks for it on the disk.
+    ``is_idle`` is set by the script: whether the clients have nothing more to send. ``settling``: nothing new is begun
+    any more. ``on_ack``: called with the number of acknowledgements after each.
     """
 
     clock: Clock
@@ -59,6 +60,10 @@ class World(abc.ABC):
     """Options of the library's clients: times that suit this world."""
 
     def __init__(self, plan: RunPlan, url: str, bounds: Bounds) -> None:
+        strangers = sorted({fault.node for fault in plan.faults} - {FIRST_NODE})
+        if strangers or plan.replication != "none":
+            what = f"replication {plan.replication!r}" if plan.replication != "none" else f"node {strangers[0]!r}"
+            raise ConfigurationError(f"{plan.name}: {what} needs a set of nodes; a world has one so far ({FIRST_NODE})")
         self.plan = plan
         self.url = url
         self.bounds = bounds
@@ -67,6 +72,7 @@ class World(abc.ABC):
         self.witnesses: Counter[str] = Counter()
         self.exits: list[str] = []
         self.stored: list[tuple[str, int, bytes]] = []
+        self.nodes: dict[str, str] = {}
         self.life = 0
         self.given_up = False
         self.closing = False
@@ -84,9 +90,12 @@ class World(abc.ABC):
     def now_us(self) -> int:
         """Microseconds since the start."""
 
-    def note(self, kind: Callable[..., Event], /, **fields: object) -> None:
-        """Add an event of ``kind`` that happens now; an unknown field is refused by the event itself."""
-        self.history.append(kind(time_us=self.now_us(), **fields))
+    def note(self, kind: Callable[..., Event], /, *, by: NodeLife | None = None, **fields: object) -> None:
+        """Add an event of ``kind`` that happens now, at ``by``; an unknown field is refused by the event itself."""
+        if by is None:
+            self.history.append(kind(time_us=self.now_us(), **fields))
+        else:
+            self.history.append(kind(time_us=self.now_us(), node=by.node, life=by.life, **fields))
 
     def probe(self, clause: str, question: str, holds: bool, observed: str) -> None:
         """Add the answer to a direct question about ``clause``."""
@@ -110,6 +119,19 @@ class World(abc.ABC):
     def name_topic(self, topic_id: str, name: str = TOPIC) -> str:
         """Return what a topic is called in the history: its name and the beginning of its id."""
         return self._topic_names.setdefault(topic_id, f"{name}@{topic_id[:8]}")
+
+    @property
+    def present(self) -> NodeLife:
+        """The present life of the node."""
+        return NodeLife(FIRST_NODE, self.life)
+
+    def copies_stated(self, copies: Iterable[Copy]) -> tuple[StatedCopy, ...]:
+        """Return the copies of a receipt with the names of their nodes; a storage that never served keeps its id."""
+        return tuple(
+            StatedCopy(node=self.nodes.get(name, name), incarnation=copy.incarnation, level=copy.level.label)
+            for copy in copies
+            for name in (copy.node_id.hex()[:8],)
+        )
 
     # ---- waiting ---------------------------------------------------------------------------------------------
 
@@ -135,7 +157,7 @@ class World(abc.ABC):
         """Whether a broker serves."""
 
     @abc.abstractmethod
-    def life_of(self, identity: str, epoch: int) -> int:
+    def reign_of(self, identity: str, epoch: int) -> NodeLife:
         """Return the life that reigns under ``epoch`` on the storage ``identity``; the present one while it starts."""
 
     @abc.abstractmethod
@@ -146,8 +168,8 @@ class World(abc.ABC):
         """Let sockets made in the block belong to the host ``name``, where the network knows hosts."""
         return contextlib.nullcontext()
 
-    def swallows(self, life: int) -> bool:
-        """Whether nothing from ``life`` can arrive any more, although its streams have not ended."""
+    def swallows(self, by: NodeLife) -> bool:
+        """Whether nothing from this life can arrive any more, although its streams have not ended."""
         return False
 
     def new_producer_id(self) -> int:

@@ -131,9 +131,9 @@ def first_attempt_only() -> tuple[Replacement, ...]:
     """Of a send that was tried again only the first attempt is looked at."""
 
     def make(original: Any) -> Any:
-        return property(lambda send: original.fget(send)[:1] if len(send.attempts) == 1 else [])
+        return lambda facts: (each for each in original(facts) if len(each[0].attempts) == 1)
 
-    return ((FACTS, "SendFacts", "acknowledgements", make),)
+    return ((FACTS, "Facts", "acknowledged", make),)
 
 
 @replacing

@@ -12,7 +12,7 @@ from accepted_mutants import ACCEPTED_MUTANTS
 from careless_checkers import CARELESS_CHECKERS, stories_judged_otherwise
 from checker_mutants import MODULES, Mutant, mutants, noticed_by
 
-ACCEPTED_MAX = 44
+ACCEPTED_MAX = 42
 """What stories do not tell apart today; a story more makes it less."""
 MUTANTS = list(mutants())
 

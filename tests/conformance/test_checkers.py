@@ -11,8 +11,8 @@ from checker_stories import STORIES, Case, Story
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, check_history
-from mqcore_conformance.checkers._endings import told_endings
-from mqcore_conformance.histories import Completed, history_digest, read_history, write_history
+from mqcore_conformance.checkers._endings import described_endings
+from mqcore_conformance.histories import Completed, NodeLife, history_digest, read_history, write_history
 
 BAD = [tale for tale in STORIES.values() if tale.clauses]
 GOOD = [tale for tale in STORIES.values() if not tale.clauses]
@@ -87,5 +87,5 @@ def test_starts_that_failed_are_not_told_as_kills() -> None:
 
 def test_an_end_that_nobody_brought_about_is_told_as_such() -> None:
     events = Story("sync").send("a", 0, "disk").restart("exit").restart("stop").restart("stop").events
-    assert told_endings(events, 1) == "exit by itself, 2 x stop"
-    assert told_endings(events, 9) == "no fault"
+    assert described_endings(events, NodeLife("n1", 1)) == "exit by itself, 2 x stop"
+    assert described_endings(events, NodeLife("n1", 9)) == "no fault"

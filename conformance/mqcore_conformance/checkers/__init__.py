@@ -13,13 +13,13 @@ from mqcore_conformance.checkers._consumers import check_g06, check_g08
 from mqcore_conformance.checkers._content import check_g04, check_g05, check_g07, check_g15
 from mqcore_conformance.checkers._facts import Facts
 from mqcore_conformance.checkers._flushes import check_g11, check_g12, check_g14
-from mqcore_conformance.checkers._loss import check_g01, check_g02, check_g03
+from mqcore_conformance.checkers._loss import check_g01, check_g02, check_g03, is_voided
 from mqcore_conformance.checkers._observed import check_g13, check_g17, check_g18, check_g20
 from mqcore_conformance.checkers._policies import widest
 from mqcore_conformance.histories import Event
 from mqcore_conformance.verdicts import Violation
 
-__all__ = ["CHECKERS", "NOT_BUILT", "Checker", "Facts", "check_history", "widest"]
+__all__ = ["CHECKERS", "NOT_BUILT", "Checker", "Facts", "check_history", "is_voided", "widest"]
 
 Checker = Callable[[Facts], Iterator[Violation]]
 

@@ -140,11 +140,11 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)
             if facts.records_storage and level >= Level.DISK > facts.append_level:
                 yield from _check_flushed(facts, process, partition, index, event)
-            if log.complete and facts.must_survive(level, event.life):
+            if log.complete and facts.must_survive(((level, event.by),)):
                 for batch in event.batches:
                     for offset, digest in enumerate(batch.messages, batch.base_offset):
                         gone = not log.has(offset, digest) and not log.is_damaged(offset)
-                        voided = gone and facts.voided(partition, event.life, level, offset + 1)
+                        voided = gone and facts.voided(partition, event.by, level, offset + 1)
                         if gone and offset >= log.start_offset and not voided:
                             yield Violation(
                                 clause="G08",
@@ -160,8 +160,8 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
 def _check_flushed(facts: Facts, process: str, partition: str, index: int, event: Fetched) -> Iterator[Violation]:
     last = event.batches[-1]
     end = last.base_offset + len(last.messages)
-    durable = facts.durable_before(partition, index)
-    if end > durable and not facts.recovered(partition, event.life, end - 1):
+    durable = facts.durable_before(partition, event.node, index)
+    if end > durable and not facts.recovered(partition, event.by, end - 1):
         yield Violation(
             clause="G08",
             anomaly=Anomaly.UNSTABLE_READ,

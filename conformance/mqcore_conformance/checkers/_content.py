@@ -70,10 +70,10 @@ def check_g05(facts: Facts) -> Iterator[Violation]:
 
     for _, partition, index, epoch, offset, digest in _reads(facts):
         yield from meet(partition, epoch, offset, digest, index)
-    for send, index, receipt in facts.acknowledged():
+    for send, attempt, receipt in facts.acknowledged():
         if not receipt.duplicate:
             for offset, digest in enumerate(send.invoked.messages, receipt.offset):
-                yield from meet(send.invoked.partition, receipt.epoch, offset, digest, index)
+                yield from meet(send.invoked.partition, receipt.epoch, offset, digest, attempt.completed_at)
 
 
 def check_g07(facts: Facts) -> Iterator[Violation]:

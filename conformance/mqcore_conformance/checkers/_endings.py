@@ -9,9 +9,9 @@ import itertools
 from collections.abc import Sequence
 
 from mqcore.guarantees import Fault
-from mqcore_conformance.histories import Event, FaultInjected, Started
+from mqcore_conformance.histories import Event, FaultInjected, NodeLife, Started
 
-__all__ = ["told_endings"]
+__all__ = ["described_endings"]
 
 _WORDS = {
     "process-kill": Fault.PROCESS_KILL.label,
@@ -22,16 +22,16 @@ _EXIT, _START = "exit by itself", "start that failed"
 _PLURALS = {_EXIT: "exits by itself", _START: "starts that failed"}
 
 
-def told_endings(history: Sequence[Event], life: int) -> str:
-    """Return what ended ``life`` and the lives after it, such as ``node-power-cut, 61 starts that failed``."""
-    started = {event.life for event in history if isinstance(event, Started)}
+def described_endings(history: Sequence[Event], by: NodeLife) -> str:
+    """Return what ended this life and the later ones of its node, such as ``node-power-cut, 61 starts that failed``."""
+    started = {event.by for event in history if isinstance(event, Started)}
     words = []
     for event in history:
-        if isinstance(event, FaultInjected) and event.life >= life:
-            by_itself = _EXIT if event.life in started else _START
+        if isinstance(event, FaultInjected) and event.node == by.node and event.life >= by.life:
+            by_itself = _EXIT if event.by in started else _START
             words.append(by_itself if event.kind == "exit" else _WORDS.get(event.kind, ""))
-    told = [_counted(word, len(list(alike))) for word, alike in itertools.groupby(filter(None, words))]
-    return ", ".join(told) or "no fault"
+    described = [_counted(word, len(list(alike))) for word, alike in itertools.groupby(filter(None, words))]
+    return ", ".join(described) or "no fault"
 
 
 def _counted(word: str, number: int) -> str:

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from typing import TypeAlias
 
 import attrs
 
@@ -39,6 +40,7 @@ from mqcore_conformance.histories import (
     Flushed,
     Invoked,
     LivenessObserved,
+    NodeLife,
     Probed,
     Recovered,
     Seeked,
@@ -48,7 +50,6 @@ from mqcore_conformance.histories import (
 
 __all__ = ["Attempt", "DrainedLog", "Facts", "FailedFlush", "SendFacts", "first_outside"]
 
-NODE = "node"
 ENDINGS = {
     "process-kill": Fault.PROCESS_KILL,
     "stop": Fault.PROCESS_KILL,
@@ -58,14 +59,19 @@ ENDINGS = {
 """Faults that end a life. An orderly stop takes what a kill takes: the heap."""
 
 
+Copies: TypeAlias = tuple[tuple[Level, NodeLife], ...]
+"""Copies of a message: the level of each, and the life of the node that holds it."""
+
+
 @attrs.define
 class Attempt:
-    """One attempt of a send: index and event of its beginning and, if any, of its end."""
+    """One attempt of a send: index and event of its beginning and, if any, of its end, and the copies it states."""
 
     invoked_at: int
     invoked: Invoked
     completed_at: int = -1
     completed: Completed | None = None
+    copies: Copies = ()
 
 
 @attrs.define
@@ -80,19 +86,6 @@ class SendFacts:
     def rejected(self) -> bool:
         """Whether every attempt was rejected, so that nobody may ever read it."""
         return all(one.completed is not None and one.completed.outcome == "rejected" for one in self.attempts)
-
-    def attempt_of(self, receipt: Completed) -> Attempt:
-        """The attempt that ended with ``receipt``."""
-        return next(one for one in self.attempts if one.completed is receipt)
-
-    @property
-    def acknowledgements(self) -> list[tuple[int, Completed]]:
-        """Index and receipt of each acknowledgement."""
-        return [
-            (one.completed_at, one.completed)
-            for one in self.attempts
-            if one.completed is not None and one.completed.outcome == "acknowledged"
-        ]
 
 
 @attrs.define
@@ -141,16 +134,19 @@ def first_outside(first: int, until: int, ranges: Iterable[tuple[int, int]]) -> 
 
 @attrs.frozen
 class FailedFlush:
-    """A flush that failed for a partition: event index, life, and the offset that was durable before it."""
+    """A flush that failed for a partition: event index, node and life, and the offset that was durable before it."""
 
     index: int
-    life: int
+    by: NodeLife
     partition: str
     durable_offset: int
 
 
 class _DurableOffsets:
-    """How far one log is durable, event by event. What a life finds at its first append was recovered and flushed."""
+    """How far one log of one node is durable, event by event.
+
+    What a life finds at its first append was recovered and flushed.
+    """
 
     def __init__(self) -> None:
         self.at: list[int] = [-1]
@@ -207,16 +203,17 @@ class Facts:
         self.liveness: list[tuple[int, LivenessObserved]] = []
         self.recoveries: list[tuple[int, Recovered]] = []
         self.probes: list[tuple[int, Probed]] = []
-        self.epochs: dict[int, int] = {}
+        self.epochs: dict[NodeLife, int] = {}
         self.injected: list[tuple[int, FaultInjected]] = []
         self.rotted: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.records_storage = False
         self.altered: list[tuple[int, Altered]] = []
         self._timelines: dict[str, Timeline] = {}
         self._sent_at: dict[str, int] = {}
-        self._appended_until: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-        self._durable: dict[str, _DurableOffsets] = defaultdict(_DurableOffsets)
-        self._endings: list[tuple[int, Fault]] = []
+        self._appended_until: dict[tuple[str, str, int], list[tuple[int, int]]] = defaultdict(list)
+        self._durable: dict[tuple[str, str], _DurableOffsets] = defaultdict(_DurableOffsets)
+        self._present: dict[str, int] = {}
+        self._endings: list[tuple[NodeLife, Fault]] = []
         endings_until_drained: int | None = None
         for index, event in enumerate(history):
             self._take(index, event)
@@ -241,9 +238,8 @@ class Facts:
         """What policies the partition's topic may have had at some moment between two events."""
         return self._timeline(partition.rpartition("/")[0]).between(first, last)
 
-    def answering(self, send: SendFacts, receipt: Completed) -> list[FlushPolicy]:
-        """The policies of which one decided that the attempt with ``receipt`` was acknowledged."""
-        attempt = send.attempts[0] if len(send.attempts) == 1 else send.attempt_of(receipt)
+    def answering(self, send: SendFacts, attempt: Attempt) -> list[FlushPolicy]:
+        """The policies of which one decided that ``attempt`` was acknowledged."""
         states = self.in_force(send.invoked.partition, attempt.invoked_at, attempt.completed_at)
         return [state.answering(send.invoked.policy) for state in states]
 
@@ -281,19 +277,19 @@ class Facts:
             found = self._timelines[topic] = Timeline(self.topics[name], changes)
         return found
 
-    def must_survive(self, level: Level, life: int) -> bool:
-        """Whether a copy that ``life`` stated at ``level`` has to be in the final drain, by the oracle."""
-        return self._survival(level, life)
+    def must_survive(self, copies: Copies) -> bool:
+        """Whether what has ``copies`` has to be in the final drain, by the oracle."""
+        return self._survival(copies)
 
-    def faults_since(self, life: int) -> list[Fault]:
-        """What ended ``life`` and the lives after it."""
-        return [fault for ended, fault in self._endings if ended >= life]
+    def faults_since(self, by: NodeLife) -> list[Fault]:
+        """What ended this life and the later ones of its node."""
+        return [fault for ended, fault in self._endings if ended.node == by.node and ended.life >= by.life]
 
-    def voided(self, partition: str, life: int, level: Level, end_offset: int) -> bool:
-        """Whether a failed flush may have taken a copy that was not flushed when ``life`` ended (G11)."""
+    def voided(self, partition: str, by: NodeLife, level: Level, end_offset: int) -> bool:
+        """Whether a failed flush may have taken a copy that was not flushed when the life ``by`` ended (G11)."""
         if level >= Level.DISK or not any(fault.kind == "flush-error" for _, fault in self.injected):
             return False
-        return end_offset > self._durable[partition].by_life.get(life, 0)
+        return end_offset > self._durable[partition, by.node].by_life.get(by.life, 0)
 
     def rotted_before(self, partition: str, index: int) -> list[tuple[int, int]]:
         """Ranges of the batches of ``partition`` in which bits rotted before event ``index``."""
@@ -303,26 +299,27 @@ class Facts:
             if at < index and fault.kind == "rot" and fault.partition == partition
         ]
 
-    def durable_before(self, partition: str, index: int) -> int:
-        """Offset below which ``partition`` was flushed, as far as events before ``index`` tell."""
-        return self._durable[partition].before(index)
+    def durable_before(self, partition: str, node: str, index: int) -> int:
+        """Offset below which ``node`` had flushed ``partition``, as far as events before ``index`` show."""
+        return self._durable[partition, node].before(index)
 
-    def appended_before(self, partition: str, epoch: int, offset: int, index: int) -> bool:
-        """Whether an append of ``epoch`` that holds ``offset`` was recorded before event ``index``."""
-        appends = self._appended_until[partition, epoch]
+    def appended_before(self, partition: str, node: str, epoch: int, offset: int, index: int) -> bool:
+        """Whether an append by ``node``, of ``epoch``, that holds ``offset`` was recorded before event ``index``."""
+        appends = self._appended_until[partition, node, epoch]
         first = bisect_right(appends, offset, key=lambda entry: entry[1])
         return first < len(appends) and appends[first][0] < index
 
-    def recovered(self, partition: str, life: int, offset: int) -> bool:
-        """Whether ``offset`` was there before the first append of ``life``: found, and flushed, by its recovery."""
-        first = self._durable[partition].first_of_life.get(life)
+    def recovered(self, partition: str, by: NodeLife, offset: int) -> bool:
+        """Whether ``offset`` was there before the first append of this life: found, and flushed, by its recovery."""
+        first = self._durable[partition, by.node].first_of_life.get(by.life)
         return first is None or offset < first
 
-    def acknowledged(self) -> Iterator[tuple[SendFacts, int, Completed]]:
-        """Every acknowledgement: the send, the index and the receipt."""
+    def acknowledged(self) -> Iterator[tuple[SendFacts, Attempt, Completed]]:
+        """Every acknowledgement: the send, its attempt and the receipt."""
         for send in self.sends.values():
-            for index, receipt in send.acknowledgements:
-                yield send, index, receipt
+            for attempt in send.attempts:
+                if attempt.completed is not None and attempt.completed.outcome == "acknowledged":
+                    yield send, attempt, attempt.completed
 
     def readers(self) -> Iterator[tuple[str, str, list[tuple[int, Fetched | FetchFailed | Seeked]]]]:
         """Every consumer (the drain is none) with its partition and what it did there."""
@@ -339,11 +336,11 @@ class Facts:
                 send.attempts.append(Attempt(index, event))
             case Completed():
                 attempt = self._attempt(event)
-                attempt.completed_at, attempt.completed = index, event
+                attempt.completed_at, attempt.completed, attempt.copies = index, event, self._copies_of(event)
             case Appended():
                 self.records_storage = True
-                self._durable[event.partition].appended(index, event)
-                appends = self._appended_until[event.partition, event.epoch]
+                self._durable[event.partition, event.node].appended(index, event)
+                appends = self._appended_until[event.partition, event.node, event.epoch]
                 if not appends or appends[-1][1] < event.next_offset:
                     appends.append((index, event.next_offset))
             case Flushed():
@@ -361,11 +358,12 @@ class Facts:
                 if event.kind == "rot" and event.partition:
                     self.rotted[event.partition].append((event.first_offset, event.next_offset))
                 if event.kind in ENDINGS:
-                    self._endings.append((event.life, ENDINGS[event.kind]))
+                    self._endings.append((event.by, ENDINGS[event.kind]))
             case Altered():
                 self.altered.append((index, event))
             case Started():
-                self.epochs[event.life] = event.epoch
+                self.epochs[event.by] = event.epoch
+                self._present[event.node] = event.life
             case LivenessObserved():
                 self.liveness.append((index, event))
             case Recovered():
@@ -386,10 +384,10 @@ class Facts:
         self.believed_flushes += [(index, partition, position) for partition, position in event.absent]
         for partition, durable_end in event.ends:
             if event.failed:
-                durable = self._durable[partition].before(index)
-                self.failed_flushes.append(FailedFlush(index, event.life, partition, durable))
+                durable = self._durable[partition, event.node].before(index)
+                self.failed_flushes.append(FailedFlush(index, event.by, partition, durable))
             else:
-                self._durable[partition].flushed(index, event.life, durable_end)
+                self._durable[partition, event.node].flushed(index, event.life, durable_end)
 
     def _drained(self, partition: str) -> DrainedLog:
         log = self.drain.get(partition)
@@ -408,8 +406,17 @@ class Facts:
                     log.order.append((offset, batch.epoch, digest))
                     log.messages[offset] = (batch.epoch, digest)
 
-    def _must_survive(self, level: Level, life: int) -> bool:
-        if level is Level.NONE:
+    def _copies_of(self, receipt: Completed) -> Copies:
+        """The copies that a receipt states, each of the life in which its node was then."""
+        if not receipt.level:
+            return ()
+        lives = {**self._present, receipt.node: receipt.life}
+        stated = [(Level.parse(copy.level), NodeLife(copy.node, lives.get(copy.node, 0))) for copy in receipt.copies]
+        return tuple(stated) or ((Level.parse(receipt.level), receipt.by),)
+
+    def _must_survive(self, copies: Copies) -> bool:
+        held = tuple(HeldCopy(node=by.node, level=level) for level, by in copies if level is not Level.NONE)
+        if not held:
             return False  # it was taken and thrown away, as stated: no fault is needed
-        sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=SentReceipt(copies=(HeldCopy(node=NODE, level=level),)))
-        return must_survive(sent, [FaultEvent(fault, NODE) for fault in self.faults_since(life)])
+        faults = [FaultEvent(fault, by.node) for _, by in copies for fault in self.faults_since(by)]
+        return must_survive(Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=SentReceipt(copies=held)), faults)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mqcore.guarantees import Level, SyncFlush
-from mqcore_conformance.checkers._facts import Facts, FailedFlush, first_outside
-from mqcore_conformance.histories import Fetched, FetchFailed
+from mqcore_conformance.checkers._facts import Attempt, Facts, FailedFlush, SendFacts, first_outside
+from mqcore_conformance.histories import Completed, Fetched, FetchFailed, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g11", "check_g12", "check_g14"]
@@ -27,17 +27,16 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
             events=(index,),
         )
     yield from _acknowledged_by_a_log_that_had_to_stop(facts)
-    first: dict[tuple[str, int], FailedFlush] = {}
+    first: dict[tuple[str, NodeLife], FailedFlush] = {}
     for failed in facts.failed_flushes:
-        first.setdefault((failed.partition, failed.life), failed)
+        first.setdefault((failed.partition, failed.by), failed)
     if not first:
         return
-    for send, index, receipt in facts.acknowledged():
-        failure = first.get((send.invoked.partition, receipt.life))
+    for send, attempt, receipt in facts.acknowledged():
+        failure, index = first.get((send.invoked.partition, receipt.by)), attempt.completed_at
         if failure is None or index < failure.index:
             continue
         end = receipt.offset + len(send.invoked.messages)
-        attempt = next(one for one in send.attempts if one.completed is receipt)
         if attempt.invoked_at > failure.index and end > failure.durable_offset:
             why = "it was sent after the failure, to a log that had to stop"
         elif Level.parse(receipt.level) >= Level.DISK and end > failure.durable_offset:
@@ -56,7 +55,7 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
         for index, event in events:
             if not isinstance(event, Fetched) or not event.batches:
                 continue
-            failure = first.get((partition, event.life))
+            failure = first.get((partition, event.by))
             last = event.batches[-1]
             end = last.base_offset + len(last.messages)
             if failure is not None and event.asked_at > failure.index and end > failure.durable_offset:
@@ -75,22 +74,22 @@ def _acknowledged_by_a_log_that_had_to_stop(facts: Facts) -> Iterator[Violation]
 
     The time of such a fault leaves the broker some time to notice it, so that times are compared, not indices.
     """
-    stopped: dict[tuple[str, int], tuple[int, int]] = {}
+    stopped: dict[tuple[str, NodeLife], tuple[int, int]] = {}
     for at, fault in facts.injected:
         if fault.kind == "flush-error" and "@" in fault.detail:
-            stopped.setdefault((fault.detail, fault.life), (at, fault.time_us))
+            stopped.setdefault((fault.detail, fault.by), (at, fault.time_us))
     if not stopped:
         return
-    for send, index, receipt in facts.acknowledged():
-        at, since_us = stopped.get((send.invoked.partition, receipt.life), (0, 0))
-        if at and not receipt.duplicate and send.attempt_of(receipt).invoked.time_us > since_us:
+    for send, attempt, receipt in facts.acknowledged():
+        at, since_us = stopped.get((send.invoked.partition, receipt.by), (0, 0))
+        if at and not receipt.duplicate and attempt.invoked.time_us > since_us:
             yield Violation(
                 clause="G11",
                 anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
                 partition=send.invoked.partition,
-                text=f"{send.name} (offset {receipt.offset}) was acknowledged at event {index} by life {receipt.life}, "
-                f"sent after a flush of that log had failed (event {at})",
-                events=(at, index),
+                text=f"{send.name} (offset {receipt.offset}) was acknowledged at event {attempt.completed_at} "
+                f"by {receipt.by}, sent after a flush of that log had failed (event {at})",
+                events=(at, attempt.completed_at),
             )
 
 
@@ -111,8 +110,9 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
     yield from _check_reports(facts)
     if facts.refused or not any(fault.kind == "rot" for _, fault in facts.injected):
         return
-    for send, index, receipt in facts.acknowledged():
-        if not facts.must_survive(Level.parse(receipt.level), receipt.life):
+    for send, attempt, receipt in facts.acknowledged():
+        index = attempt.completed_at
+        if not facts.must_survive(attempt.copies):
             continue
         log = facts.log(send.invoked.partition)
         for offset, digest in enumerate(send.invoked.messages, receipt.offset):
@@ -163,30 +163,39 @@ def _reports(facts: Facts) -> Iterator[tuple[str, str, int, FetchFailed]]:
 
 
 def check_g14(facts: Facts) -> Iterator[Violation]:
-    """The append and flush events that justify a receipt come before it, and no level is stated that cannot be."""
-    for send, index, receipt in facts.acknowledged():
-        level, partition = Level.parse(receipt.level), send.invoked.partition
-        end = receipt.offset + len(send.invoked.messages)
-        if level > max(facts.append_level, facts.flush_level):
-            reason = f"the storage reaches {facts.flush_level.label} at best"
-        elif receipt.epoch != facts.epochs.get(receipt.life, receipt.epoch):
-            reason = f"its epoch is {receipt.epoch}, the reign's is {facts.epochs[receipt.life]}"
-        elif level < facts.flush_level and all(
-            isinstance(policy, SyncFlush) for policy in facts.answering(send, receipt)
-        ):
-            reason = "its policy is sync, which answers when it is flushed"
-        elif not facts.records_storage or facts.recovered(partition, receipt.life, end - 1):
-            continue
-        elif not receipt.duplicate and not facts.appended_before(partition, receipt.epoch, end - 1, index):
-            reason = "nothing was appended for it before"
-        elif level > facts.append_level and end > facts.durable_before(partition, index):
-            reason = f"no flush before it covers more than offset {facts.durable_before(partition, index) - 1}"
-        else:
-            continue
-        yield Violation(
-            clause="G14",
-            anomaly=Anomaly.UNJUSTIFIED_RECEIPT,
-            partition=partition,
-            text=f"the receipt of {send.name} at event {index} states {level.label} for offset {end - 1}: {reason}",
-            events=(index,),
-        )
+    """The append and flush events that justify each copy of a receipt come before it; its levels can be reached."""
+    for send, attempt, receipt in facts.acknowledged():
+        for level, by in attempt.copies:
+            reason = _unjustified(facts, send, attempt, receipt, level, by)
+            if reason:
+                yield Violation(
+                    clause="G14",
+                    anomaly=Anomaly.UNJUSTIFIED_RECEIPT,
+                    partition=send.invoked.partition,
+                    text=f"the receipt of {send.name} at event {attempt.completed_at} states {level.label} "
+                    f"for offset {receipt.offset + len(send.invoked.messages) - 1}: {reason}",
+                    events=(attempt.completed_at,),
+                )
+
+
+def _unjustified(
+    facts: Facts, send: SendFacts, attempt: Attempt, receipt: Completed, level: Level, by: NodeLife
+) -> str:
+    """Why a receipt should not state a copy at ``level`` on the node of ``by``; empty when it may."""
+    partition, end, index = send.invoked.partition, receipt.offset + len(send.invoked.messages), attempt.completed_at
+    if level > max(facts.append_level, facts.flush_level):
+        return f"the storage reaches {facts.flush_level.label} at best"
+    if by.life == 0:
+        return f"no node {by.node} ever served"
+    if receipt.epoch != facts.epochs.get(receipt.by, receipt.epoch):
+        return f"its epoch is {receipt.epoch}, the reign's is {facts.epochs[receipt.by]}"
+    if level < facts.flush_level and all(isinstance(each, SyncFlush) for each in facts.answering(send, attempt)):
+        return "its policy is sync, which answers when it is flushed"
+    if not facts.records_storage or facts.recovered(partition, by, end - 1):
+        return ""
+    if not receipt.duplicate and not facts.appended_before(partition, by.node, receipt.epoch, end - 1, index):
+        return "nothing was appended for it before"
+    durable = facts.durable_before(partition, by.node, index)
+    if level > facts.append_level and end > durable:
+        return f"no flush before it covers more than offset {durable - 1}"
+    return ""

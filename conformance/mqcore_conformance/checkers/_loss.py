@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mqcore.guarantees import AsyncFlush, FlushPolicy, Level
-from mqcore_conformance.checkers._endings import told_endings
-from mqcore_conformance.checkers._facts import DrainedLog, Facts, SendFacts
+from mqcore_conformance.checkers._endings import described_endings
+from mqcore_conformance.checkers._facts import Attempt, DrainedLog, Facts, SendFacts
 from mqcore_conformance.checkers._policies import widest
-from mqcore_conformance.histories import Completed, Fetched
+from mqcore_conformance.histories import Completed, Fetched, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
-__all__ = ["check_g01", "check_g02", "check_g03"]
+__all__ = ["check_g01", "check_g02", "check_g03", "is_voided"]
 
 
 def _missing(log: DrainedLog, send: SendFacts, receipt: Completed) -> list[int]:
@@ -31,17 +31,21 @@ def _missing(log: DrainedLog, send: SendFacts, receipt: Completed) -> list[int]:
     ]
 
 
+def is_voided(facts: Facts, send: SendFacts, attempt: Attempt) -> bool:
+    """Whether a failed flush may have taken every copy of an acknowledged attempt (G11)."""
+    assert attempt.completed is not None
+    end = attempt.completed.offset + len(send.invoked.messages)
+    return all(facts.voided(send.invoked.partition, by, level, end) for level, by in attempt.copies)
+
+
 def check_g01(facts: Facts) -> Iterator[Violation]:
     """Every batch of ``must_survive`` is in the final drain, byte for byte. Where bits rotted, G12 judges."""
     if any(fault.kind == "rot" for _, fault in facts.injected):
         return
-    for send, index, receipt in facts.acknowledged():
-        level = Level.parse(receipt.level)
-        end = receipt.offset + len(send.invoked.messages)
-        if not facts.must_survive(level, receipt.life) or facts.voided(
-            send.invoked.partition, receipt.life, level, end
-        ):
+    for send, attempt, receipt in facts.acknowledged():
+        if not facts.must_survive(attempt.copies) or is_voided(facts, send, attempt):
             continue
+        level, index = Level.parse(receipt.level), attempt.completed_at
         log = facts.log(send.invoked.partition)
         missing = _missing(log, send, receipt)
         if not missing:
@@ -52,8 +56,8 @@ def check_g01(facts: Facts) -> Iterator[Violation]:
             anomaly=Anomaly.LOST_WRITE,
             partition=send.invoked.partition,
             text=f"offset {missing[0]} ({send.name}, {len(missing)} of {len(send.invoked.messages)} messages) was "
-            f"acknowledged at level {level.label} at event {index} by life {receipt.life}; "
-            f"after {told_endings(facts.history, receipt.life)} it "
+            f"acknowledged at level {level.label} at event {index} by {receipt.by}; "
+            f"after {described_endings(facts.history, receipt.by)} it "
             + ("is absent" if found is None else f"holds another message (epoch {found[0]})")
             + f"; the log is drained from {log.start_offset} to {log.end_offset}",
             events=(index,),
@@ -107,10 +111,10 @@ def _check_hole(log: DrainedLog, expected: int | None, offset: int) -> Iterator[
 
 def _known(facts: Facts) -> Iterator[tuple[str, int, int, str, int]]:
     """Every message known to have been in a log: partition, epoch, offset, digest, event index."""
-    for send, index, receipt in facts.acknowledged():
+    for send, attempt, receipt in facts.acknowledged():
         if not receipt.duplicate:
             for offset, digest in enumerate(send.invoked.messages, receipt.offset):
-                yield send.invoked.partition, receipt.epoch, offset, digest, index
+                yield send.invoked.partition, receipt.epoch, offset, digest, attempt.completed_at
     for _, partition, events in facts.readers():
         for index, event in events:
             for batch in event.batches if isinstance(event, Fetched) else ():
@@ -122,60 +126,54 @@ def check_g03(facts: Facts) -> Iterator[Violation]:
     """What is lost of the acknowledged stays within the bounds of the asynchronous policy, for each loss."""
     if facts.refused:
         return
-    lost: dict[tuple[str, int], list[tuple[SendFacts, int, Completed]]] = defaultdict(list)
-    policies: dict[tuple[str, int], list[FlushPolicy]] = defaultdict(list)
-    for send, index, receipt in facts.acknowledged():
-        level = Level.parse(receipt.level)
-        if send.invoked.policy == "none" or level <= Level.MEMORY:
+    lost: dict[tuple[str, NodeLife], list[Attempt]] = defaultdict(list)
+    policies: dict[tuple[str, NodeLife], list[FlushPolicy]] = defaultdict(list)
+    for send, attempt, receipt in facts.acknowledged():
+        if send.invoked.policy == "none" or Level.parse(receipt.level) <= Level.MEMORY:
             continue
-        end = receipt.offset + len(send.invoked.messages)
-        voided = facts.voided(send.invoked.partition, receipt.life, level, end)
-        if facts.must_survive(level, receipt.life) and not voided:
+        if facts.must_survive(attempt.copies) and not is_voided(facts, send, attempt):
             continue
-        answering = facts.answering(send, receipt)
+        answering = facts.answering(send, attempt)
         if widest(answering) is not None and _missing(facts.log(send.invoked.partition), send, receipt):
-            lost[send.invoked.partition, receipt.life].append((send, index, receipt))
-            policies[send.invoked.partition, receipt.life] += answering
-    totals: dict[int, int] = defaultdict(int)
-    for (partition, life), batches in lost.items():
-        totals[life] += sum(send.invoked.size_bytes for send, _, _ in batches)
-        bounds = widest(policies[partition, life])
+            lost[send.invoked.partition, receipt.by].append(attempt)
+            policies[send.invoked.partition, receipt.by] += answering
+    totals: dict[NodeLife, int] = defaultdict(int)
+    for (partition, by), batches in lost.items():
+        totals[by] += sum(attempt.invoked.size_bytes for attempt in batches)
+        bounds = widest(policies[partition, by])
         assert bounds is not None
         for text in _excesses(bounds, batches):
             yield Violation(
                 clause="G03",
                 anomaly=Anomaly.UNBOUNDED_LOSS,
                 partition=partition,
-                text=f"life {life} lost {text}",
-                events=tuple(index for _, index, _ in batches[:20]),
+                text=f"{by} lost {text}",
+                events=tuple(attempt.completed_at for attempt in batches[:20]),
             )
     bytes_max = facts.setting.total_bytes_max
-    for life, total in totals.items():
+    for by, total in totals.items():
         if bytes_max is not None and total > bytes_max:
             yield Violation(
                 clause="G03",
                 anomaly=Anomaly.UNBOUNDED_LOSS,
-                text=f"life {life} lost {total} acknowledged bytes over all logs; total_bytes_max is {bytes_max}",
+                text=f"{by} lost {total} acknowledged bytes over all logs; total_bytes_max is {bytes_max}",
             )
 
 
-def _excesses(bounds: AsyncFlush, batches: list[tuple[SendFacts, int, Completed]]) -> Iterator[str]:
-    messages = sum(len(send.invoked.messages) for send, _, _ in batches)
-    size = sum(send.invoked.size_bytes for send, _, _ in batches)
+def _excesses(bounds: AsyncFlush, batches: list[Attempt]) -> Iterator[str]:
+    messages = sum(len(attempt.invoked.messages) for attempt in batches)
+    size = sum(attempt.invoked.size_bytes for attempt in batches)
     if bounds.max_messages is not None and messages > bounds.max_messages:
         yield f"{messages} acknowledged messages; max_messages is {bounds.max_messages}"
     if bounds.max_bytes is not None and size > bounds.max_bytes:
         yield f"{size} acknowledged bytes; max_bytes is {bounds.max_bytes}"
     if bounds.max_interval_ms is not None:
         # Certainly acknowledged by the first receipt seen, certainly not before the last request was made.
-        first_us = min(receipt.time_us for _, _, receipt in batches)
-        last_us = max(_invoked_us(send, receipt) for send, _, receipt in batches)
+        first_us = min(attempt.completed.time_us for attempt in batches if attempt.completed is not None)
+        last_us = max(attempt.invoked.time_us for attempt in batches)
         if last_us - first_us > bounds.max_interval_ms * 1000:
             yield (
                 f"messages acknowledged over a span of {(last_us - first_us) / 1000:.1f} ms at least; "
                 f"max_interval is {bounds.max_interval_ms} ms"
             )
 
-
-def _invoked_us(send: SendFacts, receipt: Completed) -> int:
-    return next(one.invoked.time_us for one in send.attempts if one.completed is receipt)

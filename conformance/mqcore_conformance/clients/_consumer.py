@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import attrs
 import trio
@@ -73,13 +74,13 @@ class Reader:
             raise SessionLostError(f"a fetch was answered with {reply!r}")
         return reply
 
-    def _at(self, session: WireSession, asked_at: int) -> dict[str, object]:
+    def _at(self, session: WireSession, asked_at: int) -> dict[str, Any]:
         """What every answer to a fetch is recorded with."""
         return {
             "process": self.process,
             "partition": self.partition,
             "asked_at": asked_at,
-            "life": session.life,
+            "by": session.by,
             "offset": self.offset,
             "epoch": self.epoch,
         }

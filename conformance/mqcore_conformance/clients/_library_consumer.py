@@ -118,14 +118,14 @@ class LibraryConsumer:
 
     # ---- the record ------------------------------------------------------------------------------------------
 
-    def _at(self, before: dict[int, tuple[int, int]], partition: int) -> dict[str, object]:
+    def _at(self, before: dict[int, tuple[int, int]], partition: int) -> dict[str, Any]:
         """What every answer is recorded with. The client asks ahead: certainly not before its stream was opened."""
         assert self._watcher is not None
         return {
             "process": self.plan.name,
             "partition": self._names[partition],
             "asked_at": self._watcher.side.opened_at,
-            "life": self._watcher.side.life,
+            "by": self._watcher.side.by,
             "offset": before[partition][0],
             "epoch": before[partition][1],
         }

@@ -207,10 +207,11 @@ class LibraryProducer:
         self._complete(
             part,
             "acknowledged",
-            life=self._watcher.life_of(receipt.epoch),
+            by=self._watcher.reign_of(receipt.epoch),
             offset=receipt.offset,
             epoch=receipt.epoch,
             level=receipt.level.label,
+            copies=self.world.copies_stated(receipt.copies),
             duplicate=receipt.duplicate,
         )
         self.world.acknowledged()
@@ -228,7 +229,7 @@ class LibraryProducer:
             # a number of its own, so that every part that is sent anew has contents and a name of its own
             self._todo.append(_Item(item.number * 1000 + part.first + 1, again, item.generation + 1))
 
-    def _complete(self, part: _Part, outcome: str, **fields: object) -> None:
+    def _complete(self, part: _Part, outcome: str, **fields: Any) -> None:
         self.world.note(Completed, process=self.plan.name, send=part.name, attempt=1, outcome=outcome, **fields)
         self._open -= 1
         self._moved.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import attrs
 import trio
@@ -207,10 +208,11 @@ class WireProducer:
                 self._end(
                     batch,
                     "acknowledged",
-                    life=session.life,
+                    by=session.by,
                     offset=reply.base_offset,
                     epoch=reply.epoch,
                     level=reply.level.label,
+                    copies=self.world.copies_stated(reply.copies),
                     duplicate=reply.duplicate,
                 )
             elif isinstance(reply, Failed):
@@ -264,7 +266,7 @@ class WireProducer:
         batch.finished = True
         self._new_identity()
 
-    def _end(self, batch: WireBatch, outcome: str, **fields: object) -> None:
+    def _end(self, batch: WireBatch, outcome: str, **fields: Any) -> None:
         self.world.note(
             Completed,
             process=self.plan.name,

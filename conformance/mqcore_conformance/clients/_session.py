@@ -29,6 +29,7 @@ from mqcore.protocol import (
     Welcome,
 )
 from mqcore.registry import create_transport
+from mqcore_conformance.histories import NodeLife
 from mqcore_conformance.world import World
 
 __all__ = ["Backoff", "CallFailedError", "SessionLostError", "WireSession", "code_name", "connect", "identity_of"]
@@ -97,8 +98,8 @@ async def connect(world: World) -> AsyncIterator[WireSession]:
 class WireSession:
     """One stream to the broker. One task receives, one sends, or one does both in turn."""
 
-    def __init__(self, world: World, stream: ByteStream, life: int) -> None:
-        self.life = life
+    def __init__(self, world: World, stream: ByteStream, by: NodeLife) -> None:
+        self.by = by
         self.welcome: Welcome
         self._world = world
         self._stream = stream
@@ -109,10 +110,10 @@ class WireSession:
     @classmethod
     async def open(cls, world: World) -> WireSession:
         """Connect and greet. Raises ``SessionLostError``."""
-        life = world.life
+        by = world.present
         try:
             link = await create_transport(world.url).connect()
-            session = cls(world, await link.open_stream(), life)
+            session = cls(world, await link.open_stream(), by)
         except (MqcoreError, *_GONE) as error:
             raise SessionLostError(str(error)) from error
         try:
@@ -124,7 +125,7 @@ class WireSession:
             await session.aclose()
             raise
         session.welcome = welcome
-        session.life = world.life_of(identity_of(welcome), welcome.epoch)
+        session.by = world.reign_of(identity_of(welcome), welcome.epoch)
         return session
 
     def next_id(self) -> int:
@@ -154,7 +155,7 @@ class WireSession:
                 connection.received(await self._stream.receive_into(connection.receive_buffer()))
             except (ProtocolError, *_GONE) as error:
                 raise SessionLostError(f"{type(error).__name__}: {error}") from error
-            if self._world.swallows(self.life):
+            if self._world.swallows(self.by):
                 raise SessionLostError("the broker's process is dead")
         if isinstance(message, Fatal):
             raise SessionLostError(f"{code_name(message.code)}: {message.text}")

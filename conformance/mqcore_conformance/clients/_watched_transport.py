@@ -22,10 +22,13 @@ from mqcore.protocol import VERSION_MAX, VERSION_MIN, Connection, Hello, Role, W
 from mqcore.registry import create_transport, register, unregister
 from mqcore.url import Url
 from mqcore_conformance.clients._session import identity_of
+from mqcore_conformance.histories import FIRST_NODE, NodeLife
 from mqcore_conformance.world import World
 
 __all__ = ["Greeting", "Watcher", "watched"]
 
+NOWHERE = NodeLife(FIRST_NODE, 0)
+"""No life: nothing was greeted yet."""
 _in_use: set[str] = set()
 
 
@@ -33,7 +36,7 @@ _in_use: set[str] = set()
 class Greeting:
     """A stream was greeted: by which life and epoch, and how many events there were when it was opened."""
 
-    life: int
+    by: NodeLife
     epoch: int
     opened_at: int
 
@@ -47,21 +50,21 @@ class Watcher:
     def __init__(self, world: World, url: str) -> None:
         self.world = world
         self.url = url
-        self.main = Greeting(0, 0, 0)
-        self.side = Greeting(0, 0, 0)
-        self._lives: dict[int, int] = {}
+        self.main = Greeting(NOWHERE, 0, 0)
+        self.side = Greeting(NOWHERE, 0, 0)
+        self._reigns: dict[int, NodeLife] = {}
 
     def greeted(self, greeting: Greeting, *, is_main: bool) -> None:
         """Take note of a greeting."""
-        self._lives[greeting.epoch] = greeting.life
+        self._reigns[greeting.epoch] = greeting.by
         if is_main:
             self.main = greeting
         else:
             self.side = greeting
 
-    def life_of(self, epoch: int) -> int:
+    def reign_of(self, epoch: int) -> NodeLife:
         """Return the life that greeted this client last under ``epoch``."""
-        return self._lives.get(epoch, 0)
+        return self._reigns.get(epoch, NOWHERE)
 
 
 @contextlib.contextmanager
@@ -142,14 +145,14 @@ class WatchedStream(ByteStream):
         self._watcher = watcher
         self._opened_at = opened_at
         self._is_main = is_main
-        self._life = watcher.world.life
+        self._by = watcher.world.present
         self._listening: Connection | None = Connection(Role.CLIENT, frame_bytes_max=Limits().frame_bytes_max)
         self._listening.send(Hello(VERSION_MIN, VERSION_MAX, "watcher"))
 
     async def receive_into(self, buffer: bytearray | memoryview) -> int:
         """As inside, unless the broker's process is dead."""
         size = await self._inner.receive_into(buffer)
-        if self._watcher.world.swallows(self._life):
+        if self._watcher.world.swallows(self._by):
             raise trio.BrokenResourceError("the broker's process is dead")
         if self._listening is not None:
             self._listen(self._listening, memoryview(buffer)[:size])
@@ -174,8 +177,8 @@ class WatchedStream(ByteStream):
             self._listening = None  # the client will find out by itself
 
     def _greeted(self, welcome: Welcome) -> None:
-        self._life = self._watcher.world.life_of(identity_of(welcome), welcome.epoch)
-        greeting = Greeting(self._life, welcome.epoch, self._opened_at)
+        self._by = self._watcher.world.reign_of(identity_of(welcome), welcome.epoch)
+        greeting = Greeting(self._by, welcome.epoch, self._opened_at)
         self._watcher.greeted(greeting, is_main=self._is_main)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:

@@ -11,6 +11,7 @@ import attrs
 import cattrs
 
 from mqcore.errors import ConfigurationError
+from mqcore_conformance.histories import FIRST_NODE
 
 __all__ = [
     "CHURN_SIZES",
@@ -132,7 +133,7 @@ class AlterPlan:
 
 @attrs.frozen(kw_only=True)
 class FaultPlan:
-    """One fault: ``kind``, when it strikes (``trigger`` counts from the start), for how long, and how much.
+    """One fault: its kind and node, when it strikes (``trigger`` counts from the start), for how long, how much.
 
     ``call``: at that call of the file system; ``step``: before that step of the scheduler; ``time``: at that
     microsecond; ``acks``: with that acknowledgement. ``power-cut-in-stall``: flushes stall for ``duration_us``, and
@@ -145,11 +146,14 @@ class FaultPlan:
     duration_us: int = 0
     amount: int = 0
     target: str = ""
+    node: str = FIRST_NODE
 
 
 @attrs.frozen(kw_only=True)
 class RunPlan:
     """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it.
+
+    ``replication``: ``none``, or a policy of a set of nodes.
 
     ``last_ending``: how the broker's life ends when healing begins; ``before_drain``: and once more before the drain.
     ``churn``: a client makes, fills and deletes another topic meanwhile, so that files are used again.
@@ -163,6 +167,7 @@ class RunPlan:
     storage: str
     transport: str
     flush: str | None
+    replication: str = "none"
     partitions: int
     producers: tuple[ProducerPlan, ...]
     consumers: tuple[ConsumerPlan, ...]

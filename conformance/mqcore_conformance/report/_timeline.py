@@ -111,10 +111,10 @@ def tell_event(event: Event) -> tuple[str, str]:
             levels = f"append reaches {event.append_level}, flush {event.flush_level}"
             return "setting", f"{event.storage} over {event.transport}; {levels}; flush {event.topics[0].flush}"
         case Started():
-            return "broker serves", f"life {event.life}, epoch {event.epoch}, node {event.node}"
+            return "broker serves", f"{event.by}, epoch {event.epoch}, identity {event.identity}"
         case FaultInjected():
             bit = f"; hits {event.hit}" if event.hit else ""
-            return event.kind, f"life {event.life}{bit}{'; ' + event.detail if event.detail else ''}"
+            return event.kind, f"{event.by}{bit}{'; ' + event.detail if event.detail else ''}"
         case Invoked():
             how = " idempotent" * event.idempotent + " one-way" * event.one_way
             size = f"{len(event.messages)} messages, {event.size_bytes} bytes"
@@ -122,7 +122,7 @@ def tell_event(event: Event) -> tuple[str, str]:
         case Completed() if event.outcome == "acknowledged":
             again = ", duplicate" * event.duplicate
             receipt = f"offset {event.offset}, epoch {event.epoch}, level {event.level}"
-            return "acknowledged", f"{event.send} try {event.attempt}: {receipt}, by life {event.life}{again}"
+            return "acknowledged", f"{event.send} try {event.attempt}: {receipt}, by {event.by}{again}"
         case Completed():
             return event.outcome, f"{event.send} try {event.attempt} {event.code}".rstrip()
         case Appended():
@@ -131,7 +131,7 @@ def tell_event(event: Event) -> tuple[str, str]:
             return "appended", f"{event.partition}: {offsets}, {place}, epoch {event.epoch}"
         case Flushed():
             ends = ", ".join(f"{name} up to {end}" for name, end in event.ends)
-            return ("flush failed" if event.failed else "flushed"), f"life {event.life}: {ends}"
+            return ("flush failed" if event.failed else "flushed"), f"{event.by}: {ends}"
         case Fetched():
             count = sum(len(batch.messages) for batch in event.batches)
             ends = f"log starts at {event.start_offset}, committed {event.committed_offset}"

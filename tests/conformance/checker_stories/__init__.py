@@ -7,6 +7,7 @@ import checker_stories._consumers
 import checker_stories._content
 import checker_stories._flushes
 import checker_stories._loss
+import checker_stories._nodes
 import checker_stories._observed
 import checker_stories._policies  # noqa: F401 - importing them tells the stories
 from checker_stories._story import STORIES, Case, Story

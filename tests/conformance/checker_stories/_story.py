@@ -81,7 +81,7 @@ class Story:
     def start(self) -> Story:
         """The next life begins to serve; its epoch is its number."""
         self.life += 1
-        return self.add(Started, life=self.life, node="n", epoch=self.life)
+        return self.add(Started, life=self.life, identity="n", epoch=self.life)
 
     def fault(self, kind: str, **fields: Any) -> Story:
         """Something happens to this life."""

@@ -120,7 +120,7 @@ class Injector:
                 self._nursery.start_soon(self.peers.run, kind, fault.amount)
             case _:
                 self._strike_network(fault)
-        world.note(FaultInjected, kind=fault.kind, life=world.life, detail=fault.target, hit=hit)
+        world.note(FaultInjected, by=world.present, kind=fault.kind, detail=fault.target, hit=hit)
 
     def _strike_network(self, fault: FaultPlan) -> None:
         network = self._world.network
@@ -175,7 +175,7 @@ class Injector:
                 first = size if len(content) > size else 0  # the header of a file is spared where there is more
                 if content:
                     world.disk.rot(path, first, len(content) - first, world.random)
-                    world.note(FaultInjected, kind="rot", life=world.life, detail=path, hit=len(content))
+                    world.note(FaultInjected, by=world.present, kind="rot", detail=path, hit=len(content))
 
     async def _rot(self, size: int) -> None:
         """Flip bits in a batch that two flushes of its log have covered, so that its damage has to be known."""
@@ -188,8 +188,8 @@ class Injector:
             world.disk.rot(place.path, place.position, size, world.random)
             world.note(
                 FaultInjected,
+                by=world.present,
                 kind="rot",
-                life=world.life,
                 detail=f"{place.path} at {place.position}",
                 hit=size,
                 partition=place.partition,

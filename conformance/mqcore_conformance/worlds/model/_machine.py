@@ -20,7 +20,16 @@ from mqcore.config import BrokerConfig, make_config
 from mqcore.ports import Ports
 from mqcore.registry import create_storage, register, unregister
 from mqcore.testing import Call, ModelClock, ModelDisk, ModelNetwork, ModelThreads, model_ports, seeded
-from mqcore_conformance.histories import Appended, Completed, FaultInjected, Flushed, Invoked, Started
+from mqcore_conformance.histories import (
+    FIRST_NODE,
+    Appended,
+    Completed,
+    FaultInjected,
+    Flushed,
+    Invoked,
+    NodeLife,
+    Started,
+)
 from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.world import Bounds, World
 from mqcore_conformance.worlds.model._addresses import model_url
@@ -70,7 +79,7 @@ class ModelMachine(World):
         self.broker: Node | None = None
         self.scheme = scheme
         self._dead: set[int] = set()
-        self._lives: dict[tuple[str, int], int] = {}
+        self._reigns: dict[tuple[str, int], NodeLife] = {}
         self._scope: trio.CancelScope | None = None
         self._observed = observed_class(self, sabotage.wrap_storage)
 
@@ -94,7 +103,7 @@ class ModelMachine(World):
         if self.life not in self._dead:
             self.note(
                 Appended,
-                life=self.life,
+                by=self.present,
                 partition=f"{self.name_topic(topic_id)}/{index}",
                 position=start,
                 end_position=end,
@@ -108,7 +117,7 @@ class ModelMachine(World):
     ) -> None:
         """See ``Observer``. A flush that fails because its process is dead is no failure."""
         if not (failed and self.life in self._dead):
-            self.note(Flushed, life=self.life, ends=self._named(ends), failed=failed, absent=self._named(absent))
+            self.note(Flushed, by=self.present, ends=self._named(ends), failed=failed, absent=self._named(absent))
 
     def _named(self, positions: Sequence[tuple[str, int, int]]) -> tuple[tuple[str, int], ...]:
         return tuple((f"{self.name_topic(topic_id)}/{index}", at) for topic_id, index, at in positions)
@@ -173,7 +182,7 @@ class ModelMachine(World):
             self._dead.add(life)
             self.network.kill_host(BROKER)
             kind = "exit" if self.exits and self.exits[-1].startswith(f"life {life}:") else "stop"
-            self.note(FaultInjected, kind=kind, life=life)
+            self.note(FaultInjected, by=self.present, kind=kind)
 
     def _exited(self, error: Exception) -> None:
         cause: BaseException = error
@@ -189,8 +198,10 @@ class ModelMachine(World):
                 return
             self.broker = broker
             store = broker.store
-            self._lives[store.node_id.hex()[:8], store.epoch] = self.life
-            self.note(Started, life=self.life, node=store.node_id.hex()[:8], epoch=store.epoch)
+            identity = store.node_id.hex()[:8]
+            self.nodes[identity] = FIRST_NODE
+            self._reigns[identity, store.epoch] = self.present
+            self.note(Started, by=self.present, identity=identity, epoch=store.epoch)
             self.changed()
 
     def kill(self, kind: str, call: Call | None = None) -> bool:
@@ -208,7 +219,7 @@ class ModelMachine(World):
         hit = self.disk.unflushed_sectors() + self.disk.unflushed_entries()
         self._dead.add(self.life)
         detail = f"{call.operation} {call.path}" if call is not None else ""
-        self.note(FaultInjected, kind=kind, life=self.life, detail=detail, hit=hit if power_cut else 1)
+        self.note(FaultInjected, by=self.present, kind=kind, detail=detail, hit=hit if power_cut else 1)
         self.witnesses[kind] += 1
         self._witness("power-cut" if power_cut else "kill", hit)
         self.network.kill_host(BROKER, silent=power_cut)
@@ -244,9 +255,9 @@ class ModelMachine(World):
         """Whether a broker serves."""
         return self.broker is not None and self.life not in self._dead
 
-    def life_of(self, identity: str, epoch: int) -> int:
+    def reign_of(self, identity: str, epoch: int) -> NodeLife:
         """See ``World``."""
-        return self._lives.get((identity, epoch), self.life)
+        return self._reigns.get((identity, epoch), self.present)
 
     def ports_of(self, client: str) -> Ports:
         """See ``World``."""
@@ -257,9 +268,9 @@ class ModelMachine(World):
         """See ``World``."""
         return self.network.host(name)
 
-    def swallows(self, life: int) -> bool:
+    def swallows(self, by: NodeLife) -> bool:
         """See ``World``. A network's streams end by themselves."""
-        return self.plan.transport not in ON_THE_NETWORK and life in self._dead
+        return self.plan.transport not in ON_THE_NETWORK and by.life in self._dead
 
     def capabilities(self) -> Capabilities:
         """See ``World``."""

@@ -24,7 +24,7 @@ from mqcore.ports import Ports, system_ports
 from mqcore.registry import create_storage
 from mqcore_conformance.broker_process.child import monotonic_us
 from mqcore_conformance.broker_process.ports import Injection
-from mqcore_conformance.histories import FaultInjected, LivenessObserved, Started
+from mqcore_conformance.histories import FIRST_NODE, FaultInjected, LivenessObserved, NodeLife, Started
 from mqcore_conformance.plans import CONTROLLED_FAMILIES, FaultPlan, RunPlan
 from mqcore_conformance.world import Bounds, World
 from mqcore_conformance.worlds.processes._addresses import address
@@ -48,7 +48,7 @@ BOUNDS = Bounds(safety_s=25, healing_s=60, probe_s=30, drain_s=30, liveness_us=3
 class ChildLife:
     """One process of the broker: who it said it is (``epoch`` 0: it was gone before)."""
 
-    number: int
+    by: NodeLife
     identity: str = ""
     epoch: int = 0
 
@@ -88,10 +88,10 @@ class BrokerProcesses(World):
         """See ``World``."""
         return self._serving
 
-    def life_of(self, identity: str, epoch: int) -> int:
+    def reign_of(self, identity: str, epoch: int) -> NodeLife:
         """See ``World``. A broker that answers before its first line was read is the present life."""
-        known = (each.number for each in reversed(self._lives) if (each.identity, each.epoch) == (identity, epoch))
-        return next(known, self.life)
+        known = (each.by for each in reversed(self._lives) if (each.identity, each.epoch) == (identity, epoch))
+        return next(known, self.present)
 
     def ports_of(self, client: str) -> Ports:
         """See ``World``."""
@@ -116,9 +116,9 @@ class BrokerProcesses(World):
     async def _run_life(self) -> None:
         number = self.life + 1
         fault = self.call_faults.pop(0) if self.call_faults else None
-        life = ChildLife(number=number)
-        self._lives.append(life)
         self.life = number
+        life = ChildLife(by=self.present)
+        self._lives.append(life)
         self._ending = ""
         self._process = None
         printed = self.folder / f"broker-{number}.txt"
@@ -176,7 +176,8 @@ class BrokerProcesses(World):
     def _take_fact(self, facts: dict[str, Any], life: ChildLife, fault: FaultPlan | None) -> None:
         if "node" in facts:
             life.identity, life.epoch = facts["node"], facts["epoch"]
-            self.note(Started, life=life.number, node=life.identity, epoch=life.epoch)
+            self.nodes[life.identity] = FIRST_NODE
+            self.note(Started, by=life.by, identity=life.identity, epoch=life.epoch)
             self._failed_starts = 0
             self._serving = True
         elif "dying" in facts:
@@ -189,7 +190,14 @@ class BrokerProcesses(World):
                 since_us = facts["at_us"] - self._began_us + NOTICE_US
                 for detail in [self._partition(each) for each in facts["partitions"]] or [""]:
                     self.history.append(
-                        FaultInjected(time_us=since_us, kind="flush-error", life=life.number, detail=detail, hit=1)
+                        FaultInjected(
+                            time_us=since_us,
+                            kind="flush-error",
+                            node=life.by.node,
+                            life=life.by.life,
+                            detail=detail,
+                            hit=1,
+                        )
                     )
         self.changed()
 
@@ -200,7 +208,7 @@ class BrokerProcesses(World):
     def _note_death(self, detail: str = "") -> None:
         self.witnesses["process-kill"] += 1
         if self._ending != "power-cut":  # recorded when the disk is known
-            self.note(FaultInjected, kind="process-kill", life=self.life, detail=detail, hit=1)
+            self.note(FaultInjected, by=self.present, kind="process-kill", detail=detail, hit=1)
 
     async def _take_ending(self, life: ChildLife, status: int, printed: Path) -> None:
         """Record how a life ended, and what its end did to the disk."""
@@ -212,13 +220,13 @@ class BrokerProcesses(World):
             self.witnesses["power-cut"] += 1
             self.witnesses["pages-lost"] += lost
             self._boots += 1
-            self.note(FaultInjected, kind="power-cut", life=life.number, hit=lost)
+            self.note(FaultInjected, by=life.by, kind="power-cut", hit=lost)
         elif ending != "process-kill":  # a kill was recorded when it was done
-            self.note(FaultInjected, kind=ending, life=life.number)
+            self.note(FaultInjected, by=life.by, kind=ending)
 
     def _take_exit(self, life: ChildLife, status: int, printed: Path) -> None:
         last = describe_end(status, printed)
-        self.exits.append(f"life {life.number}: {last}")
+        self.exits.append(f"{life.by}: {last}")
         if not life.epoch:
             self._failed_starts += 1
         elif self.plan.family != "flush-error":
@@ -252,7 +260,7 @@ class BrokerProcesses(World):
             return
         self.witnesses["pause"] += 1
         process.send_signal(signal.SIGSTOP)
-        self.note(FaultInjected, kind="pause", life=self.life)
+        self.note(FaultInjected, by=self.present, kind="pause")
         try:
             await trio.sleep(seconds)
         finally:

@@ -98,7 +98,11 @@ class Consumer:
             offset, epoch = to[number] if isinstance(to, dict) else await self._find(to, number)
             if self._batch is not None and self._batch.partition == number:
                 self._forget_batch()
-            self._reader_of[number].plan.seek(number, offset, epoch, follows_log_start=to == "start")
+            reader = self._reader_of.get(number)
+            if reader is None:  # on its way from one server to another
+                self._cursors[number].place(offset, epoch, follows_log_start=to == "start")
+            else:
+                reader.plan.seek(number, offset, epoch, follows_log_start=to == "start")
         await trio.lowlevel.checkpoint()
 
     async def _find(self, to: str | int | datetime, partition: int) -> tuple[int, int]:
@@ -200,7 +204,7 @@ class Consumer:
         await self._arrange()
         try:
             with trio.CancelScope() as self._waiting:
-                if len(self._readers) > 1:
+                if len(self._readers) != 1:
                     await self._receive_from_any()
                 elif self._readers[0].stream is not None:
                     await self._readers[0].receive()
@@ -243,19 +247,32 @@ class Consumer:
             plan = reader.plan
             moved, plan.moved = plan.moved, []
             for partition, facts in moved:
-                target = self._router.redirect(self._topic_id, partition, facts)
-                if target is reader.session:
-                    plan.must_pause = True  # no better place is known: asked again later
-                elif partition in plan.cursors:
-                    self._place(plan.remove(partition), target)
+                if partition in plan.cursors:
+                    self._move(plan.remove(partition), self._router.redirect(self._topic_id, partition, facts))
             if reader.session.is_closed:
                 if home.is_closed:
                     raise trio.ClosedResourceError("the client is closed")
                 for partition in list(plan.cursors):
-                    self._place(plan.remove(partition), self._router.owner_of(self._topic_id, partition))
+                    self._move(plan.remove(partition), self._router.owner_of(self._topic_id, partition))
             if not plan.cursors:
                 self._readers.remove(reader)
                 await reader.aclose()
+
+    def _move(self, cursor: Cursor, target: Session) -> None:
+        """Read a partition at ``target``: at once if its last server answered, else after a pause."""
+        cursor.moves += 1
+        if cursor.moves == 1:
+            self._place(cursor, target)
+        else:
+            del self._reader_of[cursor.partition]
+            self._router.start_soon(self._place_later, cursor)
+
+    async def _place_later(self, cursor: Cursor) -> None:
+        context = self._router.context
+        await trio.sleep(context.backoff.pause(cursor.moves - 1, context.random))
+        if not self._is_closed:
+            self._place(cursor, self._router.owner_of(self._topic_id, cursor.partition))
+            self._look_again()
 
     def _place(self, cursor: Cursor, session: Session) -> None:
         """Read a partition at ``session``, with others of that server over one stream as far as it takes them."""

@@ -31,13 +31,15 @@ class Cursor:
     """Where one partition is read: ``offset`` and ``epoch`` of the next message to deliver, and the fetch under way.
 
     ``ask_offset`` runs ahead of ``offset`` by what was received and not yet delivered. ``follows_log_start``: the
-    position is wherever the log starts, so that a start which moved on is no gap.
+    position is wherever the log starts, so that a start which moved on is no gap. ``moves``: how often it went to
+    another server since one answered.
     """
 
-    __slots__ = ("ask_epoch", "ask_offset", "epoch", "follows_log_start", "offset", "partition", "request_id")
+    __slots__ = ("ask_epoch", "ask_offset", "epoch", "follows_log_start", "moves", "offset", "partition", "request_id")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
+        self.moves = 0
         self.request_id: int | None = None
         self.place(0, 0)
 
@@ -141,6 +143,7 @@ class FetchPlan:
         cursor = self._answered(message.request_id)
         if cursor is None:
             return
+        cursor.moves = 0
         begin = cursor.ask_offset
         cursor.ask_offset = max(message.next_offset, begin)
         for batches in message.batches:

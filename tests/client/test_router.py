@@ -1,0 +1,278 @@
+"""One client, several servers: redirected partitions, a home that dies, addresses of one server (architecture 3a).
+
+Two real brokers on a model network. A test makes one of them answer that it does not own a partition, as replication
+will: then the queue goes on at the other with its sequences, and readers read there. Topics have the same id on both,
+as members of one set do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import trio
+
+import mqcore
+from mqcore.broker._connection import ClientConnection
+from mqcore.broker._topics import Topics
+from mqcore.client import Client
+from mqcore.errors import MqcoreError, NotReachedError, RejectedError
+from mqcore.protocol import Code
+from mqcore.testing import ModelDisk, ModelNetwork, model_ports, run_simulation, seeded
+
+A, B, SAME_AS_A = "tcp://10.0.0.1:7400", "tcp://10.0.0.2:7400", "tcp://10.0.0.1:7401"
+OPTIONS = {"connect_timeout_ms": 5_000, "keepalive_ms": 2_000}
+
+
+class Servers:
+    """Two brokers, and which partitions they say belong to another server."""
+
+    def __init__(self) -> None:
+        self.network = ModelNetwork(seeded(1, "network"), latency_s=0.001)
+        self.owners: dict[tuple[str, int], str] = {}
+        self.refused: Counter[str] = Counter()
+
+    def refuses(self, connection: ClientConnection, message: Any) -> bool:
+        """Answer that the partition is another server's, if it is."""
+        url = connection._node.urls[0]  # type: ignore[attr-defined]
+        owner = self.owners.get((url, message.partition))
+        if owner is None:
+            return False
+        self.refused[url] += 1
+        connection.outbox.failed(message.request_id, Code.NOT_PRIMARY, "it is another server's", {"url": owner})
+        return True
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
+    """Servers whose topics have ids in common, and that may say ``not-primary``."""
+    both = Servers()
+    monkeypatch.setattr(Topics, "_random", property(lambda _: random.Random(7), lambda _, value: None), raising=False)
+    for name in ("_take_produce", "_take_fetch"):
+        original = getattr(ClientConnection, name)
+
+        def taken(self: Any, partition: Any, message: Any, original: Any = original) -> None:
+            if not both.refuses(self, message):
+                original(self, partition, message)
+
+        monkeypatch.setattr(ClientConnection, name, taken)
+    return both
+
+
+async def open_servers(servers: Servers, stack: AsyncExitStack, *names: str) -> None:
+    """Run brokers for the rest of ``stack``, each with a topic ``t`` of two partitions."""
+    for number, name in enumerate(names):
+        url = {"a": A, "b": B}[name]
+        listen = [url, SAME_AS_A] if name == "a" else [url]
+        with servers.network.host(name):
+            await stack.enter_async_context(
+                mqcore.open_broker(
+                    storage="memory://",
+                    listen=listen,
+                    flush="none",
+                    topics={"t": {"partitions": 2}},
+                    ports=model_ports(number + 1),
+                )
+            )
+
+
+def play(servers: Servers, story: Callable[[Client], Awaitable[None]], *urls: str, running: str = "ab") -> None:
+    async def main() -> None:
+        with servers.network.installed():
+            async with AsyncExitStack() as stack:
+                await open_servers(servers, stack, *running)
+                async with mqcore.connect(*urls, ports=model_ports(9), **OPTIONS) as client:
+                    await story(client)
+
+    run_simulation(main, seed=1, seconds_max=600)
+
+
+async def stored(url: str, partition: int) -> list[bytes]:
+    """What one broker has of a partition."""
+    async with mqcore.connect(url, ports=model_ports(8)) as client:
+        end, _ = await client.admin.look_up_offset("t", partition, "end")
+        values: list[bytes] = []
+        async with client.consumer("t", [partition], start="start") as consumer:
+            while len(values) < end:
+                values += (await consumer.next_batch()).values
+        return values
+
+
+def test_g15_a_queue_goes_on_at_the_owner_with_its_sequences_and_in_its_order(servers: Servers) -> None:
+    servers.owners[A, 1] = B
+    values = [b"%d" % number for number in range(50)]
+
+    async def story(client: Client) -> None:
+        async with client.producer("t", batch_messages=1) as producer:
+            deliveries = [producer.post(value, partition=number % 2) for number, value in enumerate(values)]
+            receipts = [await delivery.wait() for delivery in deliveries]
+            assert not producer.losses
+        assert not any(receipt.duplicate for receipt in receipts)
+        nodes = {receipt.partition: receipt.nodes for receipt in receipts}
+        assert nodes[0] != nodes[1], "a receipt names the node that holds the copy"
+        del servers.owners[A, 1]
+        assert [await stored(A, 0), await stored(B, 1)] == [values[0::2], values[1::2]]
+        assert await stored(A, 1) == await stored(B, 0) == []
+        # Whatever was in flight when the first refusal came was refused too; nothing was after it.
+        assert servers.refused[A] <= 16
+
+    play(servers, story, A)
+
+
+def test_a_consumer_reads_every_partition_where_it_is_owned_also_while_one_of_them_is_busy(servers: Servers) -> None:
+    servers.owners[A, 1] = B
+
+    async def story(client: Client) -> None:
+        async with client.producer("t", batch_messages=1) as producer, client.consumer("t", start="start") as consumer:
+            seen: list[bytes] = []
+
+            async def read() -> None:
+                async for message in consumer:
+                    seen.append(message.value)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                for number in range(100):
+                    await producer.send(b"%d" % number, partition=0 if number % 10 else 1)
+                await trio.sleep(1)
+                nursery.cancel_scope.cancel()
+            assert sorted(map(int, seen)) == list(range(100))
+            assert consumer.positions.keys() == {0, 1}
+
+    play(servers, story, A)
+
+
+def test_servers_that_name_each_other_are_asked_ever_more_slowly_until_one_owns_it(servers: Servers) -> None:
+    servers.owners[A, 1], servers.owners[B, 1] = B, A
+
+    async def story(client: Client) -> None:
+        async with client.producer("t") as producer:
+            delivery = producer.post(b"x", partition=1)
+            await trio.sleep(10)
+            assert not delivery.is_done
+            assert sum(servers.refused.values()) < 30
+            del servers.owners[B, 1]
+            await delivery.wait()
+        assert await stored(B, 1) == [b"x"]
+
+    play(servers, story, A)
+
+
+def test_an_owner_that_is_not_there_is_asked_for_at_home_again(servers: Servers) -> None:
+    servers.owners[A, 1] = B
+
+    async def story(client: Client) -> None:
+        async with client.producer("t") as producer, client.consumer("t", start="start") as consumer:
+            delivery = producer.post(b"x", partition=1)
+            with trio.move_on_after(5):
+                await anext(consumer)
+            assert not delivery.is_done
+            del servers.owners[A, 1]
+            await delivery.wait()
+            assert (await anext(consumer)).value == b"x"
+
+    play(servers, story, A, running="a")
+
+
+def test_a_redirection_to_the_same_server_by_another_address_makes_no_second_session(servers: Servers) -> None:
+    servers.owners[A, 1] = SAME_AS_A
+
+    async def story(client: Client) -> None:
+        async with client.producer("t") as producer:
+            delivery = producer.post(b"x", partition=1)
+            await trio.sleep(3)
+            assert {session.url for session in client._router._sessions.values()} == {A}
+            del servers.owners[A, 1]
+            await delivery.wait()
+
+    play(servers, story, A, running="a")
+
+
+def test_a_server_named_by_a_url_of_no_use_is_passed_over(servers: Servers) -> None:
+    servers.owners[A, 1] = "carrier-pigeon://coop"
+
+    async def story(client: Client) -> None:
+        async with client.producer("t") as producer:
+            delivery = producer.post(b"x", partition=1)
+            await trio.sleep(2)
+            del servers.owners[A, 1]
+            await delivery.wait()
+
+    play(servers, story, A, running="a")
+
+
+def test_the_first_server_that_answers_is_used_and_when_it_dies_the_next(servers: Servers) -> None:
+    """The second is started from the disk of the first, as the one that takes over has its log."""
+    disk = ModelDisk(seeded(1, "disk"))
+
+    async def life(name: str, url: str, disk: ModelDisk, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with contextlib.suppress(MqcoreError, ExceptionGroup), servers.network.host(name), trio.CancelScope() as scope:
+            async with mqcore.open_broker(
+                storage="mmap:///data?segment_bytes=1MiB", listen=[url], flush="sync", topics={"t": {}},
+                ports=model_ports(1, disk),
+            ):  # fmt: skip
+                task_status.started(scope)
+                await trio.sleep_forever()
+
+    async def main() -> None:
+        with servers.network.installed():
+            async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+                first = await nursery.start(life, "a", A, disk)
+                async with mqcore.connect(B, A, ports=model_ports(9), **OPTIONS) as client:
+                    async with client.producer("t", batch_messages=1) as producer:
+                        consumer = await stack.enter_async_context(client.consumer("t", start="start"))
+                        for number in range(10):
+                            await producer.send(b"%d" % number)
+                        late = [producer.post(b"%d" % number) for number in range(10, 20)]
+                        disk.process_kill()
+                        servers.network.kill_host("a")
+                        first.cancel()
+                        await trio.sleep(1)
+                        await nursery.start(life, "b", B, disk.restart())
+                        for delivery in late:
+                            await delivery.wait()
+                        assert not producer.losses
+                        seen = [(await anext(consumer)).value for _ in range(20)]
+                        assert seen == [b"%d" % number for number in range(20)]
+                    await stack.aclose()
+                nursery.cancel_scope.cancel()
+
+    run_simulation(main, seed=1, seconds_max=600)
+
+
+def test_an_administrative_request_follows_a_redirection(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ClientConnection._call
+
+    async def call(self: Any, message: Any) -> None:
+        if self._node.urls[0] == A and message.operation == "topic.create":
+            self.outbox.failed(message.request_id, Code.NOT_PRIMARY, "not here", {"url": B})
+            self._calls.release()
+            await self.outbox.flush()
+        else:
+            await original(self, message)
+
+    monkeypatch.setattr(ClientConnection, "_call", call)
+
+    async def story(client: Client) -> None:
+        await client.admin.create_topic("new")
+        with pytest.raises(RejectedError, match="no topic 'new'"):
+            await client.admin.resolve_topic("new")
+        async with mqcore.connect(B, ports=model_ports(8)) as other:
+            await other.admin.resolve_topic("new")
+
+    play(servers, story, A)
+
+
+def test_servers_that_are_all_away_are_named_with_the_reason_of_each(servers: Servers) -> None:
+    async def story(client: Client) -> None:
+        raise AssertionError("not reached")
+
+    with pytest.raises(NotReachedError) as caught:
+        play(servers, story, A, B, running="")
+    assert A in str(caught.value)
+    assert B in str(caught.value)

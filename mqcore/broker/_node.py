@@ -20,7 +20,7 @@ from mqcore.broker._partition import Partition
 from mqcore.broker._reign import Reign
 from mqcore.broker._sessions import Sessions
 from mqcore.config import BrokerConfig, build_of
-from mqcore.errors import FlushFailedError, RejectedError
+from mqcore.errors import FlushFailedError, RejectedError, StorageError
 from mqcore.guarantees import check_available, check_build, raise_refusals
 from mqcore.log import LogStore
 from mqcore.nurseries import root_cause
@@ -45,6 +45,11 @@ def _connections_max(config: BrokerConfig, ports: Ports) -> int:
     except OSError:  # a platform without such a limit, where only the memory parts run
         return config.limits.connections_max
     return min(config.limits.connections_max, max(_CONNECTIONS_LEAST, open_files_max // 2 - _DESCRIPTORS_SPARE))
+
+
+def _not_primary() -> RejectedError:
+    text = "this node does not reign at the moment: ask again"
+    return RejectedError(text, code=Code.NOT_PRIMARY, name=Code.NOT_PRIMARY.label, retryable=True)
 
 
 def _ignore(_: Notice) -> None:
@@ -218,12 +223,20 @@ class Node:
 
     async def open_partition(self, topic_id: bytes, index: int) -> Partition:
         """Return a partition of the present reign. Raises ``RejectedError`` (not-primary), and as ``Reign`` does."""
-        return await self._present_reign().open_partition(topic_id, index)
+        reign = self._present_reign()
+        try:
+            partition = await reign.open_partition(topic_id, index)
+        except StorageError as error:
+            if self.reign is not reign and error.kind == "closed":
+                raise _not_primary() from error
+            raise
+        if self.reign is not reign:
+            raise _not_primary()
+        return partition
 
     def _present_reign(self) -> Reign:
         if self.reign is None:
-            text = "this node does not reign at the moment: ask again"
-            raise RejectedError(text, code=Code.NOT_PRIMARY, name=Code.NOT_PRIMARY.label, retryable=True)
+            raise _not_primary()
         return self.reign
 
     def report_defect(self, action: str, error: Exception) -> str:
@@ -271,7 +284,13 @@ class Node:
         if handler is None:
             text = f"unknown operation {operation!r}; known: {', '.join(sorted(OPERATIONS))}"
             raise RejectedError(text, code=Code.UNKNOWN_OPERATION, name=Code.UNKNOWN_OPERATION.label)
-        return await handler(AdminScope(self.limits, self._present_reign, self.status, self.operate), arguments)
+        reign = self.reign
+        try:
+            return await handler(AdminScope(self.limits, self._present_reign, self.status, self.operate), arguments)
+        except StorageError as error:
+            if self.reign is not reign and error.kind == "closed" and not error.appended:
+                raise _not_primary() from error
+            raise
 
     async def operate(self, part: str, operation: str, arguments: Mapping[str, Any]) -> object:
         """Hand an operation to the part called ``part`` (a URL's scheme). Raises ``MqcoreError``."""

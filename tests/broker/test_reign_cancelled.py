@@ -20,7 +20,11 @@ from mqcore.protocol import Code
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
 URL = "inproc://reigns"
-CONFIG: dict[str, Any] = {"storage": "mmap:///data?segment_bytes=1MiB", "listen": [URL], "flush": "async(max_messages=8)"}
+CONFIG: dict[str, Any] = {
+    "storage": "mmap:///data?segment_bytes=1MiB",
+    "listen": [URL],
+    "flush": "async(max_messages=8)",
+}
 POLICIES = ("topic", "none", "async", "sync")
 SENDS = 12
 STRIDE = 4

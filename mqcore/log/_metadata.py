@@ -70,7 +70,8 @@ class MetadataLog:
                 where=f"log {log.name}",
             )
         records: list[dict[str, Any]] = []
-        position = log.start_position
+        # Without an offset there is no record, only what opened reigns: not read, for ``null`` could not give it back.
+        position = log.start_position if log.start_offset < log.end_offset else log.end_position
         while position < log.end_position:
             chunks, position = await log.read_stored(position, READ_BYTES, log.end_position)
             if not chunks:

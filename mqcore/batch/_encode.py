@@ -18,8 +18,7 @@ from mqcore.batch._header import (
     BODY_CONTROL,
     HEADER_BYTES,
     BatchHeader,
-    pack_header,
-    seal_body,
+    seal,
 )
 from mqcore.batch._refusals import batch_too_large, check_each, malformed
 from mqcore.limits import Limits
@@ -51,7 +50,14 @@ def encode_batch(
     ``message-too-large``, ``malformed-batch``) for what breaks ``limits`` or does not fit the format, ``ValueError``
     for columns of different lengths.
     """
-    _check_counts(len(values), {"keys": keys, "headers": headers, "timestamps_ms": timestamps_ms}, limits)
+    count = len(values)
+    if (
+        not 0 < count <= limits.batch_messages_max
+        or keys is not None
+        or headers is not None
+        or timestamps_ms is not None
+    ):
+        _check_counts(count, {"keys": keys, "headers": headers, "timestamps_ms": timestamps_ms}, limits)
     lengths = list(map(len, values))
     uncompressed = sum(lengths)
     if uncompressed > limits.message_bytes_max:
@@ -74,16 +80,20 @@ def encode_batch(
         parts.append(_delta_column(timestamps_ms, created_ms, created_last_ms))
     parts += variable
     columns_bytes = sum(map(len, parts))
-    tag, stored = _add_payload(parts, values, uncompressed, codec)
+    if codec is None:
+        parts += values
+        tag, stored = 0, uncompressed
+    else:
+        tag, stored = _add_payload(parts, values, uncompressed, codec)
     batch = bytearray().join(parts)
     if len(batch) != columns_bytes + stored:
         raise ValueError("values and keys must be bytes; a memoryview of wider items has to be cast to bytes first")
     if len(batch) > min(limits.batch_bytes_max, U32_MAX):
         raise batch_too_large(f"batch of {len(batch)} bytes", min(limits.batch_bytes_max, U32_MAX))
-    return _seal(
+    return seal(
         batch,
         BatchHeader(
-            BODY_COLUMNAR, tag, attributes, len(batch), len(values), producer_id, producer_epoch, first_sequence,
+            BODY_COLUMNAR, tag, attributes, len(batch), count, producer_id, producer_epoch, first_sequence,
             created_ms, created_last_ms, stored, uncompressed, 0, 0, 0, 0, 0,
         ),
     )  # fmt: skip
@@ -96,19 +106,13 @@ def control_batch(payload: Buffer, *, created_ms: int, count: int = 0) -> bytear
     """
     batch = bytearray().join((_HEADER_SPACE, payload))
     stored = len(batch) - HEADER_BYTES
-    return _seal(
+    return seal(
         batch,
         BatchHeader(
             BODY_CONTROL, 0, ATTRIBUTE_CONTROL, len(batch), count, 0, 0, 0,
             created_ms, created_ms, stored, stored, 0, 0, 0, 0, 0,
         ),
     )  # fmt: skip
-
-
-def _seal(batch: bytearray, header: BatchHeader) -> bytearray:
-    batch[:HEADER_BYTES] = pack_header(header)
-    seal_body(batch)
-    return batch
 
 
 def _check_counts(count: int, columns: Mapping[str, Sequence[object] | None], limits: Limits) -> None:
@@ -122,10 +126,10 @@ def _check_counts(count: int, columns: Mapping[str, Sequence[object] | None], li
 
 
 def _add_payload(
-    parts: list[Buffer], values: Sequence[Buffer], uncompressed: int, codec: Codec | None
+    parts: list[Buffer], values: Sequence[Buffer], uncompressed: int, codec: Codec
 ) -> tuple[int, int]:
     """Append the payload to ``parts``; return the codec's tag and the stored size."""
-    if codec is not None and uncompressed:
+    if uncompressed:
         compressed = codec.compress(b"".join(values))
         if len(compressed) < uncompressed:
             parts.append(compressed)

@@ -114,7 +114,9 @@ class Accumulator:
         elif key is not None:
             queue = self.queue(crc32c(key) % self.partitions)
         else:
-            queue = self._sticky if self._sticky.open is not None else self._turn()
+            queue = self._sticky
+            if queue.open is None and self.partitions > 1:
+                queue = self._turn()
         batch = queue.open
         if policy is None:
             policy = self.state.policy
@@ -129,7 +131,7 @@ class Accumulator:
             batch = self._open(queue, policy, one_way, created_ms)
         index = len(batch.values)
         batch.values.append(value)
-        if created_ms != batch.created_ms or key is not None or pairs or self._has_columns(batch):
+        if created_ms != batch.created_ms or key is not None or pairs or batch.has_columns:
             batch.add_columns(key, pairs, created_ms)
         batch.size += size
         self.state.bytes_held += size + MESSAGE_OVERHEAD_BYTES
@@ -204,10 +206,6 @@ class Accumulator:
         batch.state = BatchState.DEAD
         batch.error = error
         return batch
-
-    @staticmethod
-    def _has_columns(batch: PendingBatch) -> bool:
-        return not (batch.keys is None and batch.headers is None and batch.timestamps_ms is None)
 
     def queue(self, partition: int) -> PartitionQueue:
         """The queue of ``partition``; ``ConfigurationError`` when the topic has no such partition."""

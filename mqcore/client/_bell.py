@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
-__all__ = ["Bell", "wait_in", "wake"]
+__all__ = ["Bell", "leave", "wait_in", "wake"]
 
 
 class Bell:
@@ -42,12 +44,13 @@ async def wait_in(waiters: list[trio.lowlevel.Task]) -> None:
     """Wait until ``wake(waiters)``. If cancelled, the task is out of the list again."""
     task = trio.lowlevel.current_task()
     waiters.append(task)
+    await trio.lowlevel.wait_task_rescheduled(partial(leave, waiters, task))
 
-    def abort(_: object) -> trio.lowlevel.Abort:
-        waiters.remove(task)
-        return trio.lowlevel.Abort.SUCCEEDED
 
-    await trio.lowlevel.wait_task_rescheduled(abort)
+def leave(waiters: list[trio.lowlevel.Task], task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
+    """Take a task that is cancelled out of ``waiters``: what ``wait_task_rescheduled`` calls then."""
+    waiters.remove(task)
+    return trio.lowlevel.Abort.SUCCEEDED
 
 
 def wake(waiters: list[trio.lowlevel.Task]) -> None:

@@ -79,42 +79,39 @@ class Lane:
 
         Return when to call again if nothing else happens; infinity when only a reply or a message changes anything.
         """
-        try:
-            again = self._take_turns(outlet, now)
-            if self._completed:
-                self._on_settled()
-        except Exception as error:  # a defect ends this producer, loudly, and no other of the client
-            self._on_defect(error)
-            return math.inf
-        return again
-
-    def _take_turns(self, outlet: Outlet, now: float) -> float:
         line = self.line
         again = math.inf
         self.is_blocked = False
-        for _ in range(len(line)):
-            queue = line[0]
-            while (batch := queue.next_to_send(now)) is not None:
-                data = batch.data
-                assert data is not None
-                if len(data) > outlet.batch_bytes_max:
-                    most = outlet.batch_bytes_max
-                    queue.refuse(batch, too_large("batch", len(data), most, Code.BATCH_TOO_LARGE))
-                    continue
-                if not outlet.may_send(len(data)):
-                    # It stays first in line: what is large gets its turn as soon as what is in flight was answered.
-                    self.is_blocked = True
-                    return again
-                on_reply = None if batch.one_way else partial(self._on_reply, queue, batch)
-                outlet.produce(self._topic_id, queue.partition, batch.policy, data, on_reply)
-                queue.sent(batch)
-                if not queue.waiting and not queue.gathered:
-                    break
-            line.popleft()
-            due = queue.due if queue.waiting or queue.gathered else math.inf
-            if due < math.inf:
-                line.append(queue)
-                again = min(again, due)
-            else:
-                queue.is_listed = False
+        try:
+            for _ in range(len(line)):
+                queue = line[0]
+                while (batch := queue.next_to_send(now)) is not None:
+                    data = batch.data
+                    assert data is not None
+                    if len(data) > outlet.batch_bytes_max:
+                        most = outlet.batch_bytes_max
+                        queue.refuse(batch, too_large("batch", len(data), most, Code.BATCH_TOO_LARGE))
+                        continue
+                    if not outlet.may_send(len(data)):
+                        # It stays first in line: what is large gets its turn once what is in flight was answered.
+                        self.is_blocked = True
+                        return again
+                    on_reply = None if batch.one_way else partial(self._on_reply, queue, batch)
+                    outlet.produce(self._topic_id, queue.partition, batch.policy, data, on_reply)
+                    queue.sent(batch)
+                    if not queue.waiting and not queue.gathered:
+                        break
+                line.popleft()
+                due = queue.due if queue.waiting or queue.gathered else math.inf
+                if due < math.inf:
+                    line.append(queue)
+                    again = min(again, due)
+                else:
+                    queue.is_listed = False
+        except Exception as error:  # a defect ends this producer, loudly, and no other of the client
+            self._on_defect(error)
+            return math.inf
+        finally:
+            if self._completed:
+                self._on_settled()
         return again

@@ -238,7 +238,12 @@ class PartitionQueue:
             _, offset, epoch, duplicate, copies = reply
             batch.receipt = Receipt(self.state.topic, self.partition, offset, epoch, copies, duplicate)
             self.state.completed.append(batch)
-        self._trim()
+        if len(self.unacked) > 1:
+            self._trim()
+        else:
+            self.unacked.popleft()
+            self.state.bytes_held -= batch.size + MESSAGE_OVERHEAD_BYTES * len(batch.values)
+            batch.data = None
 
     def failed(self, batch: PendingBatch, code: int, text: str, facts: Mapping[str, object], now: float) -> None:
         """Take in a refusal of ``batch``: retried, reported to its senders, or the sign of a loss."""

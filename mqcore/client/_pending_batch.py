@@ -36,7 +36,7 @@ class PendingBatch:
 
     ``receipt`` or ``error`` is set once its outcome is known. ``in_doubt``: some attempt may have reached the log.
     ``abandoned``: its senders were told "unknown", it is still retried because later sequences need it. ``keys``,
-    ``headers`` and ``timestamps_ms`` are None until a message has what the batch alone does not say.
+    ``headers`` and ``timestamps_ms`` are None until a message has what the batch alone does not say (``has_columns``).
     """
 
     __slots__ = (
@@ -46,6 +46,7 @@ class PendingBatch:
         "deadline",
         "error",
         "first_sequence",
+        "has_columns",
         "headers",
         "in_doubt",
         "keys",
@@ -73,6 +74,7 @@ class PendingBatch:
         self.created_ms = created_ms
         self.deadline = deadline
         self.values: list[bytes] = []
+        self.has_columns = False
         self.keys: list[bytes | None] | None = None
         self.headers: list[HeaderPairs] | None = None
         self.timestamps_ms: list[int] | None = None
@@ -100,6 +102,7 @@ class PendingBatch:
 
     def add_columns(self, key: bytes | None, headers: HeaderPairs, created_ms: int) -> None:
         """Keep what only the newest message has; those before it had none when a column is new."""
+        self.has_columns = True
         before = len(self.values) - 1
         if self.keys is None and key is not None:
             self.keys = [None] * before

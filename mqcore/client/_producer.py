@@ -6,6 +6,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -14,12 +15,12 @@ import trio
 from mqcore.abc import Codec
 from mqcore.batch import MessageHeaders
 from mqcore.client._accumulator import Accumulator, Part
-from mqcore.client._bell import wait_in
+from mqcore.client._bell import leave, wait_in
 from mqcore.client._delivery import Delivery
 from mqcore.client._lane import Lane
 from mqcore.client._options import ProducerOptions
 from mqcore.client._partition_queue import PartitionQueue
-from mqcore.client._pending_batch import PendingBatch
+from mqcore.client._pending_batch import MESSAGE_OVERHEAD_BYTES, PendingBatch
 from mqcore.client._producer_state import Loss, ProducerState
 from mqcore.client._receipt import Receipt
 from mqcore.client._room import Room
@@ -83,6 +84,8 @@ class Producer:
             own_limits=context.limits,
         )
         self._room = Room(self._accumulator)
+        # With the overhead of one message taken off: looked at by every send, which then needs no call.
+        self._room_bytes = options.buffer_bytes_max - MESSAGE_OVERHEAD_BYTES
         self._lingers = options.linger_ms > 0
         # Deadlines beyond that are met by the router's own rounds.
         self._has_short_deadline = options.delivery_timeout_ms < 2 * context.options.keepalive_ms
@@ -123,7 +126,9 @@ class Producer:
         (it is never read by anyone), ``OutcomeUnknownError`` (not answered within ``delivery_timeout_ms``; retries make
         no duplicates). If cancelled, the outcome is unknown: the message may be sent all the same.
         """
-        await self._room.wait(len(value))
+        held = self._state.bytes_held
+        if self._room.waiting or (held and held + len(value) > self._room_bytes):
+            await self._room.wait(len(value))
         if self._why_closed:
             self._check_open()
         batch, index, _ = self._accumulator.add(
@@ -145,7 +150,10 @@ class Producer:
         else:
             self._ring(batch)
         while batch.receipt is None and batch.error is None:
-            await wait_in(batch.waiters)
+            # As ``wait_in``, without a coroutine of its own.
+            task = trio.lowlevel.current_task()
+            batch.waiters.append(task)
+            await trio.lowlevel.wait_task_rescheduled(partial(leave, batch.waiters, task))
         return batch.receipt_of(index)
 
     def post(

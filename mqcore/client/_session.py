@@ -16,7 +16,7 @@ import trio
 from mqcore.abc import Link, Transport
 from mqcore.client._bell import Bell, wait_in, wake
 from mqcore.client._context import ClientContext
-from mqcore.client._stream import LINK_ERRORS, RequestStream, greet
+from mqcore.client._stream import RequestStream, greet
 from mqcore.errors import BrokenLinkError, RemoteProtocolError, TransportError
 
 __all__ = ["Session", "Source", "reason"]
@@ -153,13 +153,15 @@ class Session:
             await trio.sleep(context.backoff.pause(attempt, context.random))
 
     async def _receive(self) -> None:
-        """Receive until the connection is over, then tell everything that waits for a reply."""
+        """Receive until the connection is over, then tell everything that waits for a reply.
+
+        In a task of its own: Trio resumes a task through every coroutine that it is in, at each read.
+        """
         stream = self.stream
         assert stream is not None
-        try:
-            await stream.receive()
-        except LINK_ERRORS as error:
-            _log.info("%s; connecting again", error)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive)
+        _log.info("%s; connecting again", stream.why_over)
         await self._disconnect()
 
     async def _disconnect(self) -> None:

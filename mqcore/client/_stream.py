@@ -95,6 +95,7 @@ class RequestStream:
         self.requests: dict[int, OnReply] = {}
         self.unsent: list[Buffer] = []
         self.active_at = trio.current_time()
+        self.why_over: Exception | None = None
         self.is_ending = False
         self.is_sending = False
         self.on_credit: Callable[[], None] | None = None
@@ -215,27 +216,29 @@ class RequestStream:
     # receiving
 
     async def receive(self) -> None:
-        """Call the callbacks of replies until the stream ends or breaks.
+        """Call the callbacks of replies until the stream ends or breaks, which ``why_over`` tells then.
 
-        Raises Trio's errors of a broken or closed stream, ``RemoteProtocolError``, ``BrokenLinkError`` with the
-        broker's reason. Never sends, so it never waits for a peer that waits for it.
+        Never sends, so it never waits for a peer that waits for it.
         """
         connection, stream, requests = self.connection, self._stream, self.requests
-        while True:
-            size = await stream.receive_into(connection.receive_buffer())
-            connection.received(size)
-            self.active_at = trio.current_time()
-            while (message := connection.next_message()) is not None:
-                if type(message) in _REPLIES:
-                    requests.pop(message.request_id)(message)  # type: ignore[union-attr]
-                else:
-                    self._take_other(message)
-            if self._wants_credit:
-                self._wants_credit = False
-                if self.on_credit is not None:
-                    self.on_credit()
-            if size == 0:
-                raise BrokenLinkError("the server closed the connection")
+        try:
+            while True:
+                size = await stream.receive_into(connection.receive_buffer())
+                connection.received(size)
+                self.active_at = trio.current_time()
+                while (message := connection.next_message()) is not None:
+                    if type(message) in _REPLIES:
+                        requests.pop(message.request_id)(message)  # type: ignore[union-attr]
+                    else:
+                        self._take_other(message)
+                if self._wants_credit:
+                    self._wants_credit = False
+                    if self.on_credit is not None:
+                        self.on_credit()
+                if size == 0:
+                    raise BrokenLinkError("the server closed the connection")
+        except LINK_ERRORS as error:
+            self.why_over = error
 
     def broken(self) -> None:
         """Tell every callback that there will be no reply."""

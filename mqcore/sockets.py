@@ -9,7 +9,6 @@ copies. Must not know of addresses, files or the protocol.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
@@ -76,17 +75,16 @@ class SocketStream(ClosableStream, trio.abc.HalfCloseableStream):
             try:
                 received = os.readv(descriptor, (buffer,))
             except BlockingIOError:
-                return await self._wait_and_receive(descriptor, buffer)
+                while True:
+                    await trio.lowlevel.wait_readable(descriptor)
+                    try:
+                        return os.readv(descriptor, (buffer,))
+                    except BlockingIOError:  # woken for nothing, which the kernel may do
+                        continue
         except OSError as error:
             raise self._stream_error(error) from error
         await trio.lowlevel.cancel_shielded_checkpoint()
         return received
-
-    async def _wait_and_receive(self, descriptor: int, buffer: bytearray | memoryview) -> int:
-        while True:
-            await trio.lowlevel.wait_readable(descriptor)
-            with contextlib.suppress(BlockingIOError):
-                return os.readv(descriptor, (buffer,))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive 1 to ``max_bytes`` bytes (64 KiB unless told); empty at the end. No effect if cancelled."""
@@ -113,9 +111,20 @@ class SocketStream(ClosableStream, trio.abc.HalfCloseableStream):
         Observes cancellation; lets others run only where it has to wait. If cancelled after some bytes went, the
         stream is closed; before, it has no effect.
         """
-        self._begin_sending()
+        if self._sending or self._eof_sent:
+            self._begin_sending()
+        self._sending = True
         try:
-            sent = await self._send_once(buffers[:BUFFERS_PER_SEND_MAX])
+            descriptor = self._descriptor
+            if descriptor < 0:
+                sent = await self._send_once(buffers[:BUFFERS_PER_SEND_MAX])
+            else:
+                # As in ``_send_once``, without the call: one for every message in either direction.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                try:
+                    sent = os.writev(descriptor, buffers[:BUFFERS_PER_SEND_MAX])
+                except BlockingIOError:
+                    sent = await self._send_once(buffers[:BUFFERS_PER_SEND_MAX])
             if sent != sum(map(len, buffers)):
                 await self._send_rest(_after(buffers, sent))
         except OSError as error:

@@ -28,7 +28,7 @@ __all__ = [
     "Event",
     "FaultInjected",
     "FetchFailed",
-    "Fetched",
+    "FetchAnswered",
     "Flushed",
     "Invoked",
     "LivenessObserved",
@@ -36,7 +36,7 @@ __all__ = [
     "Phase",
     "Probed",
     "ReadBatch",
-    "Recovered",
+    "LogRecovered",
     "Seeked",
     "Setting",
     "Started",
@@ -242,7 +242,7 @@ class ReadBatch:
 
 
 @attrs.frozen(kw_only=True)
-class Fetched(Recorded):
+class FetchAnswered(Recorded):
     """A fetch was answered. ``asked_at``: events when it was asked; ``offset`` and ``epoch``: its position."""
 
     process: str
@@ -307,7 +307,7 @@ class LivenessObserved(Recorded):
 
 
 @attrs.frozen(kw_only=True)
-class Recovered(Recorded):
+class LogRecovered(Recorded):
     """Content of a log after a recovery. All of one ``group`` must be equal; ``way`` says how it was recovered."""
 
     group: str
@@ -342,13 +342,13 @@ Event: TypeAlias = (
     | Altered
     | Appended
     | Flushed
-    | Fetched
+    | FetchAnswered
     | FetchFailed
     | Seeked
     | Phase
     | Drained
     | LivenessObserved
-    | Recovered
+    | LogRecovered
     | Probed
     | Witnessed
 )

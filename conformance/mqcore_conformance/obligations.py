@@ -10,7 +10,7 @@ from collections import Counter
 
 from mqcore.guarantees import Level
 from mqcore_conformance.checkers import Facts, is_voided, widest
-from mqcore_conformance.histories import Completed, Event, FaultInjected, Fetched, FetchFailed, Flushed
+from mqcore_conformance.histories import Completed, Event, FaultInjected, FetchAnswered, FetchFailed, Flushed
 
 __all__ = ["obligations"]
 
@@ -61,12 +61,13 @@ def _count_reads(facts: Facts, counts: Counter[str]) -> None:
         counts["G15"] += len(log.order)
     for events in facts.reads.values():
         counts["G12"] += sum(isinstance(event, FetchFailed) and event.code == "damaged" for _, event in events)
-        read = sum(len(batch.messages) for _, event in events if isinstance(event, Fetched) for batch in event.batches)
+        answers = [event for _, event in events if isinstance(event, FetchAnswered)]
+        read = sum(len(batch.messages) for event in answers for batch in event.batches)
         counts["G04"] += read
         counts["G05"] += read
     for _, partition, events in facts.readers():
         for index, event in events:
-            if isinstance(event, Fetched) and event.batches:
+            if isinstance(event, FetchAnswered) and event.batches:
                 counts["G06"] += 1
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)
                 shows_flushed = facts.records_storage and level >= Level.DISK > facts.append_level

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mqcore_conformance.checkers import Facts
-from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, Fetched
+from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, FetchAnswered
 from mqcore_conformance.plans import CRASH_POINTS
 
 __all__ = ["ASKED_OF", "has_to_judge", "tally", "fault_took_effect"]
@@ -89,7 +89,7 @@ def tally(facts: Facts) -> Counter[str]:
                 counts["duplicates-answered"] += event.duplicate
                 if event.outcome == "acknowledged":
                     counts["acknowledged-after-a-fault" if has_struck else "acknowledged-before-any-fault"] += 1
-            case Fetched():
+            case FetchAnswered():
                 counts["messages-read"] += sum(len(batch.messages) for batch in event.batches)
             case FaultInjected():
                 has_struck = True

@@ -13,7 +13,7 @@ from checker_stories import STORIES, Case
 
 from mqcore.guarantees import Fault
 from mqcore_conformance.checkers import check_history
-from mqcore_conformance.histories import DRAIN, FaultInjected, Fetched, FetchFailed, Flushed
+from mqcore_conformance.histories import DRAIN, FaultInjected, FetchAnswered, FetchFailed, Flushed
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 from mqcore_conformance.worlds.model import Sabotage
 
@@ -74,7 +74,7 @@ def read_dropped() -> tuple[Replacement, ...]:
 
     def make(original: Any) -> Any:
         def take(facts: Any, index: int, event: Any) -> None:
-            if isinstance(event, Fetched) and event.process != DRAIN:
+            if isinstance(event, FetchAnswered) and event.process != DRAIN:
                 event = attrs.evolve(event, batches=event.batches[:-1])
             original(facts, index, event)
 

@@ -18,7 +18,7 @@ from mqcore.cli import main
 from mqcore_conformance.cells import Cell
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.cli._kill_matrix import kill_line
-from mqcore_conformance.histories import Completed, Drained, FaultInjected, Fetched, Probed, Started
+from mqcore_conformance.histories import Completed, Drained, FaultInjected, FetchAnswered, Probed, Started
 from mqcore_conformance.plans import (
     FLUSH_POLICIES,
     T1_FAMILIES,
@@ -81,7 +81,7 @@ def test_what_clients_saw_is_whole_after_a_kill_and_a_power_cut() -> None:
     assert len(receipts) >= SENDS
     assert {each.life for each in receipts} >= {1, 3}, "lives are told apart"
     assert sum(isinstance(event, Started) for event in result.history) == 3
-    assert any(isinstance(event, Fetched) and event.process == "consumer-0" for event in result.history)
+    assert any(isinstance(event, FetchAnswered) and event.process == "consumer-0" for event in result.history)
     faults = [event.kind for event in result.history if isinstance(event, FaultInjected)]
     assert faults == ["process-kill", "power-cut"]
 

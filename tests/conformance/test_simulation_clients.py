@@ -11,7 +11,7 @@ import pytest
 
 from mqcore.client._partition_queue import PartitionQueue
 from mqcore_conformance.checkers import check_history
-from mqcore_conformance.histories import Altered, Completed, Event, Fetched, FetchFailed, Invoked, Probed, Seeked
+from mqcore_conformance.histories import Altered, Completed, Event, FetchAnswered, FetchFailed, Invoked, Probed, Seeked
 from mqcore_conformance.plans import (
     AlterPlan,
     ConsumerPlan,
@@ -97,7 +97,7 @@ def test_retries_of_the_library_are_answered_as_duplicates_when_connections_brea
 def test_a_consumer_of_the_library_reads_everything_over_all_partitions() -> None:
     producers = (producer(), producer("producer-1", partition=1, library=None))
     history = run(plan(producers=producers, consumers=(consumer(every=True, singly=True),)))
-    read = [event for event in history if isinstance(event, Fetched) and event.process == "consumer-0"]
+    read = [event for event in history if isinstance(event, FetchAnswered) and event.process == "consumer-0"]
     assert {event.partition.rpartition("/")[2] for event in read} == {"0", "1"}
     assert sum(len(batch.messages) for event in read for batch in event.batches) >= 2 * 3 * len(SENDS)
 

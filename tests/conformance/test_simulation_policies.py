@@ -12,7 +12,7 @@ from mqcore_conformance.histories import (
     Drained,
     Event,
     FaultInjected,
-    Fetched,
+    FetchAnswered,
     Flushed,
     Invoked,
     ReadBatch,
@@ -85,8 +85,8 @@ def all_lost() -> list[Event]:
     ]
 
 
-def read(*offsets: int) -> Fetched:
-    return Fetched(
+def read(*offsets: int) -> FetchAnswered:
+    return FetchAnswered(
         time_us=2,
         process="c",
         partition=PARTITION,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from mqcore.guarantees import Level
 from mqcore_conformance.checkers._facts import Facts
-from mqcore_conformance.histories import Fetched, FetchFailed, Seeked
+from mqcore_conformance.histories import FetchAnswered, FetchFailed, Seeked
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g06", "check_g08"]
@@ -22,13 +22,13 @@ def check_g06(facts: Facts) -> Iterator[Violation]:
 
 
 def _check_order(
-    process: str, partition: str, events: list[tuple[int, Fetched | FetchFailed | Seeked]]
+    process: str, partition: str, events: list[tuple[int, FetchAnswered | FetchFailed | Seeked]]
 ) -> Iterator[Violation]:
     position: int | None = None
     for index, event in events:
         if isinstance(event, Seeked):
             position = event.offset
-        elif isinstance(event, Fetched):
+        elif isinstance(event, FetchAnswered):
             for batch in event.batches:
                 end = batch.base_offset + len(batch.messages)
                 if position is None:
@@ -53,13 +53,13 @@ def _order(anomaly: Anomaly, process: str, partition: str, index: int, position:
 
 
 def _check_seeks(
-    facts: Facts, process: str, partition: str, events: list[tuple[int, Fetched | FetchFailed | Seeked]]
+    facts: Facts, process: str, partition: str, events: list[tuple[int, FetchAnswered | FetchFailed | Seeked]]
 ) -> Iterator[Violation]:
     """A consumer is sent elsewhere only over a loss, back to what was lost first, or to a start that can have moved."""
     position: int | None = None
     known: list[tuple[int, int, str]] = []
     for index, event in events:
-        if isinstance(event, Fetched):
+        if isinstance(event, FetchAnswered):
             position = event.next_offset
             for batch in event.batches:
                 known += [(at, batch.epoch, digest) for at, digest in enumerate(batch.messages, batch.base_offset)]
@@ -95,7 +95,7 @@ def _kept(facts: Facts, partition: str, known: list[tuple[int, int, str]], point
 
 
 def _check_reported_loss(
-    facts: Facts, process: str, partition: str, events: list[tuple[int, Fetched | FetchFailed | Seeked]]
+    facts: Facts, process: str, partition: str, events: list[tuple[int, FetchAnswered | FetchFailed | Seeked]]
 ) -> Iterator[Violation]:
     """What a consumer has read and went on from is in the final log, or the loss was reported to it.
 
@@ -109,7 +109,7 @@ def _check_reported_loss(
         if isinstance(event, Seeked):
             while consumed and (consumed[-1][0] >= event.offset or event.why == "asked"):
                 consumed.pop()
-        elif isinstance(event, Fetched) and event.batches:
+        elif isinstance(event, FetchAnswered) and event.batches:
             offset, life, digest = consumed[-1] if consumed else (-1, event.life, "")
             lost = offset >= log.start_offset and not log.has(offset, digest) and not log.is_damaged(offset)
             if lost and event.life > life:
@@ -134,7 +134,7 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
         is_constant = facts.has_constant_policies(partition)
         log = facts.log(partition)
         for index, event in events:
-            if not isinstance(event, Fetched) or not event.batches:
+            if not isinstance(event, FetchAnswered) or not event.batches:
                 continue
             if not is_constant:
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)
@@ -157,7 +157,7 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
                             return
 
 
-def _check_flushed(facts: Facts, process: str, partition: str, index: int, event: Fetched) -> Iterator[Violation]:
+def _check_flushed(facts: Facts, process: str, partition: str, index: int, event: FetchAnswered) -> Iterator[Violation]:
     last = event.batches[-1]
     end = last.base_offset + len(last.messages)
     durable = facts.durable_before(partition, event.node, index)

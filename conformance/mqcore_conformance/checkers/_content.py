@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from mqcore_conformance.checkers._facts import Facts, SendFacts
-from mqcore_conformance.histories import Fetched
+from mqcore_conformance.histories import FetchAnswered
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g04", "check_g05", "check_g07", "check_g15"]
@@ -16,7 +16,7 @@ def _reads(facts: Facts) -> Iterator[tuple[str, str, int, int, int, str]]:
     """Every message read: process, partition, event index, epoch, offset, digest."""
     for (process, partition), events in facts.reads.items():
         for index, event in events:
-            for batch in event.batches if isinstance(event, Fetched) else ():
+            for batch in event.batches if isinstance(event, FetchAnswered) else ():
                 for offset, digest in enumerate(batch.messages, batch.base_offset):
                     yield process, partition, index, batch.epoch, offset, digest
 

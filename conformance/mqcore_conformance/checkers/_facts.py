@@ -35,14 +35,14 @@ from mqcore_conformance.histories import (
     Drained,
     Event,
     FaultInjected,
-    Fetched,
+    FetchAnswered,
     FetchFailed,
     Flushed,
     Invoked,
     LivenessObserved,
+    LogRecovered,
     NodeLife,
     Probed,
-    Recovered,
     Seeked,
     Setting,
     Started,
@@ -196,12 +196,12 @@ class Facts:
         self.flush_level = Level.parse(self.setting.flush_level)
         self.topics = {topic.name: topic for topic in self.setting.topics}
         self.sends: dict[str, SendFacts] = {}
-        self.reads: dict[tuple[str, str], list[tuple[int, Fetched | FetchFailed | Seeked]]] = defaultdict(list)
+        self.reads: dict[tuple[str, str], list[tuple[int, FetchAnswered | FetchFailed | Seeked]]] = defaultdict(list)
         self.drain: dict[str, DrainedLog] = {}
         self.failed_flushes: list[FailedFlush] = []
         self.believed_flushes: list[tuple[int, str, int]] = []
         self.liveness: list[tuple[int, LivenessObserved]] = []
-        self.recoveries: list[tuple[int, Recovered]] = []
+        self.recoveries: list[tuple[int, LogRecovered]] = []
         self.probes: list[tuple[int, Probed]] = []
         self.epochs: dict[NodeLife, int] = {}
         self.injected: list[tuple[int, FaultInjected]] = []
@@ -249,7 +249,7 @@ class Facts:
             return max(self.append_level, self.flush_level)
         return self.append_level
 
-    def first_sent_at(self, fetched: Fetched) -> int:
+    def first_sent_at(self, fetched: FetchAnswered) -> int:
         """Index of the event with which the oldest of the messages read began to be sent; 0 when nobody sent one."""
         sent = self._sent_at
         if not sent:
@@ -321,7 +321,7 @@ class Facts:
                 if attempt.completed is not None and attempt.completed.outcome == "acknowledged":
                     yield send, attempt, attempt.completed
 
-    def readers(self) -> Iterator[tuple[str, str, list[tuple[int, Fetched | FetchFailed | Seeked]]]]:
+    def readers(self) -> Iterator[tuple[str, str, list[tuple[int, FetchAnswered | FetchFailed | Seeked]]]]:
         """Every consumer (the drain is none) with its partition and what it did there."""
         for (process, partition), events in self.reads.items():
             if process != DRAIN:
@@ -345,7 +345,7 @@ class Facts:
                     appends.append((index, event.next_offset))
             case Flushed():
                 self._take_flush(index, event)
-            case Fetched() | FetchFailed() | Seeked():
+            case FetchAnswered() | FetchFailed() | Seeked():
                 self.reads[event.process, event.partition].append((index, event))
                 if event.process == DRAIN:
                     self._take_drain(event)
@@ -366,7 +366,7 @@ class Facts:
                 self._present[event.node] = event.life
             case LivenessObserved():
                 self.liveness.append((index, event))
-            case Recovered():
+            case LogRecovered():
                 self.recoveries.append((index, event))
             case Probed():
                 self.probes.append((index, event))
@@ -395,11 +395,11 @@ class Facts:
             log = self.drain[partition] = DrainedLog(partition, rotted=self.rotted[partition])
         return log
 
-    def _take_drain(self, event: Fetched | FetchFailed | Seeked) -> None:
+    def _take_drain(self, event: FetchAnswered | FetchFailed | Seeked) -> None:
         log = self._drained(event.partition)
         if isinstance(event, FetchFailed) and event.code == "damaged":
             log.damaged.append((event.point, event.until))
-        elif isinstance(event, Fetched):
+        elif isinstance(event, FetchAnswered):
             for batch in event.batches:
                 for position, digest in enumerate(batch.messages):
                     offset = batch.base_offset + position

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mqcore.guarantees import Level, SyncFlush
 from mqcore_conformance.checkers._facts import Attempt, Facts, FailedFlush, SendFacts, first_outside
-from mqcore_conformance.histories import Completed, Fetched, FetchFailed, NodeLife
+from mqcore_conformance.histories import Completed, FetchAnswered, FetchFailed, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g11", "check_g12", "check_g14"]
@@ -53,7 +53,7 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
         )
     for process, partition, events in facts.readers():
         for index, event in events:
-            if not isinstance(event, Fetched) or not event.batches:
+            if not isinstance(event, FetchAnswered) or not event.batches:
                 continue
             failure = first.get((partition, event.by))
             last = event.batches[-1]

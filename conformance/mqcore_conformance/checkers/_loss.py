@@ -9,7 +9,7 @@ from mqcore.guarantees import AsyncFlush, FlushPolicy, Level
 from mqcore_conformance.checkers._endings import described_endings
 from mqcore_conformance.checkers._facts import Attempt, DrainedLog, Facts, SendFacts
 from mqcore_conformance.checkers._policies import widest
-from mqcore_conformance.histories import Completed, Fetched, NodeLife
+from mqcore_conformance.histories import Completed, FetchAnswered, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g01", "check_g02", "check_g03", "is_voided"]
@@ -117,7 +117,7 @@ def _known(facts: Facts) -> Iterator[tuple[str, int, int, str, int]]:
                 yield send.invoked.partition, receipt.epoch, offset, digest, attempt.completed_at
     for _, partition, events in facts.readers():
         for index, event in events:
-            for batch in event.batches if isinstance(event, Fetched) else ():
+            for batch in event.batches if isinstance(event, FetchAnswered) else ():
                 for offset, digest in enumerate(batch.messages, batch.base_offset):
                     yield partition, batch.epoch, offset, digest, index
 

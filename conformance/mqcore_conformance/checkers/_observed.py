@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mqcore_conformance.checkers._facts import Facts, SendFacts
-from mqcore_conformance.histories import Fetched, Recovered
+from mqcore_conformance.histories import FetchAnswered, LogRecovered
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 __all__ = ["check_g13", "check_g17", "check_g18", "check_g20"]
@@ -28,7 +28,7 @@ def check_g13(facts: Facts) -> Iterator[Violation]:
 
 def check_g17(facts: Facts) -> Iterator[Violation]:
     """However often recovery runs, and wherever a crash cuts it short, the same content comes out."""
-    first: dict[tuple[str, str], tuple[int, Recovered]] = {}
+    first: dict[tuple[str, str], tuple[int, LogRecovered]] = {}
     for index, event in facts.recoveries:
         before, other = first.setdefault((event.group, event.partition), (index, event))
         if other.content != event.content:
@@ -52,7 +52,7 @@ def check_g20(facts: Facts) -> Iterator[Violation]:
     full = {digest: send for send in facts.sends.values() if _was_full(send) for digest in send.invoked.messages}
     for (process, partition), events in facts.reads.items() if full else ():
         for index, event in events:
-            for batch in event.batches if isinstance(event, Fetched) else ():
+            for batch in event.batches if isinstance(event, FetchAnswered) else ():
                 for digest in batch.messages:
                     if digest in full:
                         yield Violation(

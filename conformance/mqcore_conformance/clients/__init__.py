@@ -11,10 +11,10 @@ from mqcore_conformance.clients._library_producer import LibraryProducer
 from mqcore_conformance.clients._operator import alter_topic
 from mqcore_conformance.clients._producer import WireProducer, send_once
 from mqcore_conformance.clients._progress import watch_consumers
-from mqcore_conformance.clients._session import Backoff, CallFailedError, SessionLostError, WireSession, connect
+from mqcore_conformance.clients._session import CallFailedError, Pauses, SessionLostError, WireSession, connect
 
 __all__ = [
-    "Backoff",
+    "Pauses",
     "CallFailedError",
     "LibraryConsumer",
     "LibraryProducer",

@@ -13,20 +13,19 @@ from mqcore.errors import MqcoreError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 from mqcore.protocol import Code, Failed, Fetch, Fetched
-from mqcore_conformance import histories
 from mqcore_conformance.clients._session import (
-    Backoff,
     CallFailedError,
+    Pauses,
     SessionLostError,
     WireSession,
     code_name,
     connect,
 )
-from mqcore_conformance.histories import DRAIN, FetchFailed, ReadBatch, Seeked, digest_of
+from mqcore_conformance.histories import DRAIN, FetchAnswered, FetchFailed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import TOPIC, ConsumerPlan
 from mqcore_conformance.world import World
 
-__all__ = ["Reader", "Stays", "WireConsumer"]
+__all__ = ["PartitionReader", "Stays", "WireConsumer"]
 
 LIMITS = Limits()
 WAIT_MS = 2_000
@@ -38,7 +37,7 @@ _MOVES = frozenset({Code.BELOW_START, Code.DIVERGED, Code.DAMAGED})
 """Answers that send a reader elsewhere."""
 
 
-class Reader:
+class PartitionReader:
     """A position in one partition, and the fetches from it."""
 
     def __init__(self, world: World, process: str, partition: int) -> None:
@@ -97,7 +96,7 @@ class Reader:
         if not batches and reply.next_offset == self.offset and self.process != DRAIN:
             return  # a long poll that ended: nothing was seen
         self.world.note(
-            histories.Fetched,
+            FetchAnswered,
             **self._at(session, asked_at),
             next_offset=reply.next_offset,
             start_offset=reply.start_offset,
@@ -166,7 +165,7 @@ class WireConsumer:
         self.world = world
         self.plan = plan
         self.topic = topic
-        self._reader = Reader(world, plan.name, plan.partition)
+        self._reader = PartitionReader(world, plan.name, plan.partition)
         self._seeks = sorted(plan.seeks, key=lambda seek: seek.after)
         self._answers = 0
         self._stays = Stays(plan)
@@ -180,7 +179,7 @@ class WireConsumer:
         """Read until cancelled, over as many sessions as it takes."""
         with self.world.host(self.plan.name):
             await trio.sleep(self.plan.begins_us / 1e6)
-            backoff = Backoff()
+            backoff = Pauses()
             while True:
                 has_left = False
                 try:

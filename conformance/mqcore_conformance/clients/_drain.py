@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mqcore.protocol import Fetched
-from mqcore_conformance.clients._consumer import Reader
+from mqcore_conformance.clients._consumer import PartitionReader
 from mqcore_conformance.clients._session import (
-    Backoff,
     CallFailedError,
+    Pauses,
     SessionLostError,
     WireSession,
     code_name,
@@ -29,7 +29,7 @@ async def drain_when_possible(world: World, retry: Callable[[str], bool]) -> boo
 
     ``retry`` is called with the reason after each failure: whether to go on. False when nothing could be drained.
     """
-    backoff = Backoff()
+    backoff = Pauses()
     with world.host(DRAIN):
         while True:
             try:
@@ -46,13 +46,13 @@ async def drain_topic(world: World, session: WireSession) -> None:
     """Read every partition of the topic to its end. Raises ``SessionLostError``, ``CallFailedError``."""
     topic = await session.resolve(TOPIC)
     for partition, end_offset in enumerate(await session.end_offsets(TOPIC)):
-        reader = Reader(world, DRAIN, partition)
+        reader = PartitionReader(world, DRAIN, partition)
         reader.set_topic(*topic)
         start = await _drain(reader, session, end_offset)
         world.note(Drained, partition=reader.partition, start_offset=start, end_offset=reader.offset)
 
 
-async def _drain(reader: Reader, session: WireSession, end_offset: int) -> int:
+async def _drain(reader: PartitionReader, session: WireSession, end_offset: int) -> int:
     """Read to ``end_offset``; return where the log was said to begin.
 
     What is not visible yet is waited for: it has been acknowledged, and the topic may show flushed messages only.

@@ -10,9 +10,9 @@ from mqcore import client as library
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
 from mqcore_conformance.clients._consumer import Stays
 from mqcore_conformance.clients._library import GONE, connected
-from mqcore_conformance.clients._session import Backoff
+from mqcore_conformance.clients._session import Pauses
 from mqcore_conformance.clients._watched_transport import Watcher, watched
-from mqcore_conformance.histories import Fetched, FetchFailed, ReadBatch, Seeked, digest_of
+from mqcore_conformance.histories import FetchAnswered, FetchFailed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import TOPIC, ConsumerPlan
 from mqcore_conformance.world import World
 
@@ -48,7 +48,7 @@ class LibraryConsumer:
         """Read until cancelled, over as many clients as it takes."""
         with self.world.host(self.plan.name), watched(self.world) as self._watcher:
             await trio.sleep(self.plan.begins_us / 1e6)
-            backoff = Backoff()
+            backoff = Pauses()
             while True:
                 with trio.move_on_after(self._stays.next_s()) as stay:
                     try:
@@ -136,7 +136,7 @@ class LibraryConsumer:
         self._answers += 1
         end = offset + len(messages)
         self.world.note(
-            Fetched,
+            FetchAnswered,
             **self._at(before, partition),
             next_offset=end,
             start_offset=0,

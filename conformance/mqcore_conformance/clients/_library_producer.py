@@ -18,7 +18,7 @@ from mqcore.errors import OutcomeUnknownError, RejectedError
 from mqcore.nurseries import one_error
 from mqcore_conformance.clients._library import GONE, connected
 from mqcore_conformance.clients._messages import mark_of, messages_of
-from mqcore_conformance.clients._session import Backoff
+from mqcore_conformance.clients._session import Pauses
 from mqcore_conformance.clients._watched_transport import Watcher, watched
 from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import TOPIC, LibraryPlan, ProducerPlan, SendPlan
@@ -76,7 +76,7 @@ class LibraryProducer:
 
     async def run(self) -> None:
         """Send everything, over as many clients as it takes."""
-        backoff = Backoff()
+        backoff = Pauses()
         with self.world.host(self.plan.name), watched(self.world) as self._watcher:
             while self._todo:
                 try:
@@ -88,7 +88,7 @@ class LibraryProducer:
         self.done = True
         self.world.changed()
 
-    async def _use(self, client: library.Client, backoff: Backoff) -> None:
+    async def _use(self, client: library.Client, backoff: Pauses) -> None:
         while self._todo:
             before = await client.admin.resolve_topic(self.topic)
             options: dict[str, Any] = {
@@ -107,7 +107,7 @@ class LibraryProducer:
                     async with trio.open_nursery() as waiting:
                         await self._send_all(producer, waiting, backoff)
 
-    async def _send_all(self, producer: library.Producer, waiting: trio.Nursery, backoff: Backoff) -> None:
+    async def _send_all(self, producer: library.Producer, waiting: trio.Nursery, backoff: Pauses) -> None:
         self._must_reopen = False
         while not self._must_reopen and (self._todo or self._open):
             if not self._todo or self._open >= 4 * self.plan.window:

@@ -6,8 +6,8 @@ import trio
 
 from mqcore.protocol import Code
 from mqcore_conformance.clients._session import (
-    Backoff,
     CallFailedError,
+    Pauses,
     SessionLostError,
     WireSession,
     code_name,
@@ -33,7 +33,7 @@ async def alter_topic(world: World) -> None:
 
 
 async def _alter(world: World, alter: AlterPlan) -> None:
-    backoff = Backoff()
+    backoff = Pauses()
     for _ in range(ATTEMPTS_MAX):
         is_asked = False
         try:

@@ -13,8 +13,8 @@ from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Produce, Produced, SendPolicy
 from mqcore_conformance.clients._messages import mark_of, messages_of
 from mqcore_conformance.clients._session import (
-    Backoff,
     CallFailedError,
+    Pauses,
     SessionLostError,
     WireSession,
     code_name,
@@ -82,7 +82,7 @@ class WireProducer:
     async def run(self) -> None:
         """Send everything, over as many sessions as it takes."""
         with self.world.host(self.plan.name):
-            backoff = Backoff()
+            backoff = Pauses()
             while any(not batch.finished for batch in self._batches):
                 try:
                     async with connect(self.world) as session:
@@ -118,7 +118,7 @@ class WireProducer:
 
     async def _send_all(self, session: WireSession) -> None:
         todo = deque(batch for batch in self._batches if not batch.finished)
-        rewinds = Backoff()
+        rewinds = Pauses()
         while todo or self._in_flight:
             if self._rewind:
                 if self._in_flight:

@@ -32,7 +32,7 @@ from mqcore.registry import create_transport
 from mqcore_conformance.histories import NodeLife
 from mqcore_conformance.world import World
 
-__all__ = ["Backoff", "CallFailedError", "SessionLostError", "WireSession", "code_name", "connect", "identity_of"]
+__all__ = ["Pauses", "CallFailedError", "SessionLostError", "WireSession", "code_name", "connect", "identity_of"]
 
 BACKOFF_S = 0.01
 BACKOFF_S_MAX = 0.5
@@ -52,7 +52,7 @@ class CallFailedError(Exception):
         self.code = code
 
 
-class Backoff:
+class Pauses:
     """Pauses between attempts: short at first, doubled each time, short again after ``reset``."""
 
     def __init__(self) -> None:

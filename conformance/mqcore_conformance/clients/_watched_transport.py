@@ -101,15 +101,12 @@ class WatchedTransport(Transport):
 
     @property
     def capabilities(self) -> TransportCapabilities:
-        """As inside."""
         return self._inner.capabilities
 
     async def listen(self) -> Listener:
-        """As inside."""
         return await self._inner.listen()
 
     async def connect(self) -> Link:
-        """As inside."""
         return WatchedLink(await self._inner.connect(), self.watcher)
 
 
@@ -123,17 +120,14 @@ class WatchedLink(Link):
         self._is_first = True
 
     async def accept_stream(self) -> ByteStream:
-        """As inside."""
         return await self._inner.accept_stream()
 
     async def open_stream(self) -> ByteStream:
-        """As inside."""
         is_main, self._is_first = self._is_first, False
         opened_at = len(self._watcher.world.history)
         return WatchedStream(await self._inner.open_stream(), self._watcher, opened_at, is_main)
 
     async def aclose(self) -> None:
-        """As inside."""
         await self._inner.aclose()
 
 
@@ -186,17 +180,13 @@ class WatchedStream(ByteStream):
         return await self._inner.receive_some(max_bytes)
 
     async def send_buffers(self, buffers: Sequence[Buffer]) -> None:
-        """As inside."""
         await self._inner.send_buffers(buffers)
 
     async def send_all(self, data: Buffer) -> None:
-        """As inside."""
         await self._inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """As inside."""
         await self._inner.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """As inside."""
         await self._inner.aclose()

@@ -28,8 +28,9 @@ from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, chec
 from mqcore_conformance.contract._storage_grounds import ModelGround, SystemGround
 from mqcore_conformance.contract._storage_model import compare_with_model, play_steps, steps_of
 from mqcore_conformance.contract._storage_steps import tell_operation
+from mqcore_conformance.plans import with_small_files
 
-__all__ = ["APPENDED", "FLUSHED", "StorageHarness", "read_whole", "with_small_files"]
+__all__ = ["APPENDED", "FLUSHED", "StorageHarness", "read_whole"]
 
 COMPOSE_S_MAX = 2.0
 """A constructor does no I/O, so that it takes no time."""
@@ -333,13 +334,6 @@ def any_sequence_of_operations_agrees_with_the_model(harness: StorageHarness) ->
     else:
         examples = SEQUENCES if simulable else SEQUENCES_ON_DISK
         compare_with_model(make_ground, examples=examples, folder=str(harness.folder / "hypothesis"))
-
-
-def with_small_files(url: str) -> str:
-    """Return the URL of a storage with files as small as they go, so that little data fills several."""
-    if url.startswith("mmap:") and "?" not in url:
-        url += "?segment_bytes=16384&first_extent_bytes=4096&extent_bytes_max=8192&journal_bytes=65536"
-    return url
 
 
 async def read_whole(log: Log) -> bytes:

@@ -18,8 +18,9 @@ from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation
 from mqcore_conformance.children import Outcome, run_apart
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
-from mqcore_conformance.contract._storage import APPENDED, FLUSHED, StorageHarness, read_whole, with_small_files
+from mqcore_conformance.contract._storage import APPENDED, FLUSHED, StorageHarness, read_whole
 from mqcore_conformance.contract._storage_grounds import VIRTUAL_SECONDS_MAX, ModelGround
+from mqcore_conformance.plans import with_small_files
 
 __all__ = ["what_was_flushed_is_on_the_disk_and_not_in_the_process"]
 

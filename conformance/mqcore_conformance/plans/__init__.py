@@ -29,6 +29,7 @@ from mqcore_conformance.plans._process_families import (
     simpler_plans,
 )
 from mqcore_conformance.plans._shrinking import shrink_steps
+from mqcore_conformance.plans._small_files import with_small_files
 
 __all__ = [
     "CHURN_SIZES",
@@ -55,4 +56,5 @@ __all__ = [
     "plan_to_json",
     "shrink_steps",
     "simpler_plans",
+    "with_small_files",
 ]

@@ -8,7 +8,7 @@ import attrs
 
 from mqcore.testing import seeded
 from mqcore_conformance.plans._data import FaultPlan, ProducerPlan, RunPlan, SendPlan
-from mqcore_conformance.plans._drawing import storage_url
+from mqcore_conformance.plans._small_files import with_drawn_files
 
 __all__ = ["CRASH_POINTS", "crash_point_bases", "crash_points"]
 
@@ -30,7 +30,7 @@ def crash_point_bases(seed: int, *, storage: str, transport: str, flush: str | N
     base = RunPlan(
         seed=seed,
         family=CRASH_POINTS,
-        storage=storage_url(rng, storage),
+        storage=with_drawn_files(rng, storage),
         transport=transport,
         flush=flush,
         partitions=1,

@@ -19,9 +19,10 @@ from mqcore_conformance.plans._data import (
     SendPlan,
 )
 from mqcore_conformance.plans._families import FAMILIES
+from mqcore_conformance.plans._small_files import with_drawn_files
 from mqcore_conformance.plans._windows import WINDOW_FAMILIES, tighten_window
 
-__all__ = ["draw_plan", "storage_url"]
+__all__ = ["draw_plan"]
 
 NARROW = "async(max_messages=10, max_bytes=3 KiB, max_interval=50 ms)"
 """A policy that a topic may change to: tighter bounds than those of the cells."""
@@ -51,7 +52,7 @@ def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, fam
     plan = RunPlan(
         seed=seed,
         family=family,
-        storage=storage_url(rng, storage),
+        storage=with_drawn_files(rng, storage),
         transport=transport,
         flush=flush,
         partitions=partitions,
@@ -83,18 +84,6 @@ def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, fam
     if asynchronous and family in WINDOW_FAMILIES:
         plan = tighten_window(seeded(seed, f"windows/{storage}/{transport}/{flush}/{family}"), plan)
     return plan
-
-
-def storage_url(rng: random.Random, url: str) -> str:
-    """Return ``url`` with small segments and extents, so that a short run meets rolls, trims and journals."""
-    if not url.startswith("mmap:") or "?" in url:
-        return url
-    segment = rng.choice((4096, 16_384, 65_536))
-    journal_range = rng.choice((0, 4096, 262_144))
-    return (
-        f"{url}?segment_bytes={segment}&first_extent_bytes=4096&extent_bytes_max={rng.choice((4096, 16_384))}"
-        f"&journal_bytes=65536&journal_range_bytes_max={journal_range}"
-    )
 
 
 def _producer(rng: random.Random, number: int, partitions: int, policies: list[str], alike: bool) -> ProducerPlan:

@@ -18,14 +18,14 @@ from mqcore_conformance.histories import (
     Drained,
     Event,
     FaultInjected,
-    Fetched,
+    FetchAnswered,
     FetchFailed,
     Flushed,
     Invoked,
     LivenessObserved,
+    LogRecovered,
     Phase,
     Probed,
-    Recovered,
     Seeked,
     Setting,
     Started,
@@ -132,7 +132,7 @@ def tell_event(event: Event) -> tuple[str, str]:
         case Flushed():
             ends = ", ".join(f"{name} up to {end}" for name, end in event.ends)
             return ("flush failed" if event.failed else "flushed"), f"{event.by}: {ends}"
-        case Fetched():
+        case FetchAnswered():
             count = sum(len(batch.messages) for batch in event.batches)
             ends = f"log starts at {event.start_offset}, committed {event.committed_offset}"
             return "read", f"{event.process} {event.partition} from {event.offset}: {count} messages; {ends}"
@@ -151,7 +151,7 @@ def tell_event(event: Event) -> tuple[str, str]:
         case Probed():
             answer = "holds" if event.holds else "does not hold"
             return "probe", f"{event.clause}: {event.question}: {answer} {event.observed}".rstrip()
-        case Recovered():
+        case LogRecovered():
             return "recovered", f"{event.partition} by {event.way}: {event.content}"
         case Witnessed():
             return "witnesses", ", ".join(f"{name} {count}" for name, count in event.counts.items() if count)

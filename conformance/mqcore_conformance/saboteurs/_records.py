@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from mqcore_conformance.histories import DRAIN, Completed, Event, Fetched, ReadBatch
+from mqcore_conformance.histories import DRAIN, Completed, Event, FetchAnswered, ReadBatch
 
 __all__ = ["RECORDERS"]
 
@@ -16,7 +16,7 @@ def drop_a_read(history: Sequence[Event]) -> list[Event]:
     events = list(history)
     for index in range(len(events) - 1, -1, -1):
         event = events[index]
-        if isinstance(event, Fetched) and event.process == DRAIN and len(event.batches) > 1:
+        if isinstance(event, FetchAnswered) and event.process == DRAIN and len(event.batches) > 1:
             events[index] = attrs.evolve(event, batches=event.batches[:-1])
             break
     return events
@@ -26,7 +26,7 @@ def swap_two_offsets(history: Sequence[Event]) -> list[Event]:
     """Exchange the offsets of two messages of one drained batch."""
     events = list(history)
     for index, event in enumerate(events):
-        if isinstance(event, Fetched) and event.process == DRAIN:
+        if isinstance(event, FetchAnswered) and event.process == DRAIN:
             for number, batch in enumerate(event.batches):
                 if len(batch.messages) > 1:
                     messages = (batch.messages[1], batch.messages[0], *batch.messages[2:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from checker_stories._story import OTHER, Story, bad, good
-from mqcore_conformance.histories import Fetched
+from mqcore_conformance.histories import FetchAnswered
 from mqcore_conformance.verdicts import Anomaly
 
 PHANTOM, INCONSISTENT = Anomaly.PHANTOM, Anomaly.INCONSISTENT_OFFSET
@@ -216,6 +216,6 @@ def an_attempt_that_never_ended_explains_a_duplicate() -> Story:
 def two_fetches_of_the_drain_follow_each_other() -> Story:
     story = Story().store("a", 0).store("b", 1).fetch("drain", 0, (0, 1, ["a"])).drain((1, 1, ["b"]), start=0)
     read = story.events[-2]
-    assert isinstance(read, Fetched)
+    assert isinstance(read, FetchAnswered)
     story.events[-2] = attrs.evolve(read, offset=1)
     return story

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checker_stories._story import OTHER, PARTITION, Story, bad, good
-from mqcore_conformance.histories import LivenessObserved, Probed, Recovered
+from mqcore_conformance.histories import LivenessObserved, LogRecovered, Probed
 from mqcore_conformance.verdicts import Anomaly
 
 BOUND_US = 1_000
@@ -44,7 +44,7 @@ def it_takes_no_time() -> Story:
 def _recovered(*found: tuple[str, str, str, str]) -> Story:
     story = Story()
     for group, way, partition, content in found:
-        story.add(Recovered, group=group, way=way, partition=partition, content=content)
+        story.add(LogRecovered, group=group, way=way, partition=partition, content=content)
     return story
 
 

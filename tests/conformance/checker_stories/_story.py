@@ -18,7 +18,7 @@ from mqcore_conformance.histories import (
     Drained,
     Event,
     FaultInjected,
-    Fetched,
+    FetchAnswered,
     FetchFailed,
     Flushed,
     Invoked,
@@ -176,7 +176,7 @@ class Story:
         read = tuple(
             ReadBatch(base_offset=base, epoch=epoch, messages=tuple(messages)) for base, epoch, messages in batches
         )
-        return self.add(Fetched, process=process, partition=partition, offset=offset, batches=read, **given)
+        return self.add(FetchAnswered, process=process, partition=partition, offset=offset, batches=read, **given)
 
     def refuse(self, process: str, offset: int, code: str, point: int = -1, until: int = -1) -> Story:
         """A fetch is refused."""

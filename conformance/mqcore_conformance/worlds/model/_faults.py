@@ -20,14 +20,14 @@ from mqcore_conformance.worlds.model._damage import find_durable_message
 from mqcore_conformance.worlds.model._machine import BROKER, ModelMachine
 from mqcore_conformance.worlds.model._peers import Peers
 
-__all__ = ["DEATHS", "Injector"]
+__all__ = ["DEATHS", "ModelInjector"]
 
 DEATHS = ("process-kill", "power-cut")
 ROT_WAIT_S = 5.0
 FLAP_S = 0.012
 
 
-class Injector:
+class ModelInjector:
     """Carries out the faults of a plan in ``world``. ``nursery`` runs what waits."""
 
     def __init__(self, world: ModelMachine, nursery: trio.Nursery) -> None:

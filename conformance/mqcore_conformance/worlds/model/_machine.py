@@ -256,16 +256,13 @@ class ModelMachine(World):
         return self.broker is not None and self.life not in self._dead
 
     def reign_of(self, identity: str, epoch: int) -> NodeLife:
-        """See ``World``."""
         return self._reigns.get((identity, epoch), self.present)
 
     def ports_of(self, client: str) -> Ports:
-        """See ``World``."""
         random = seeded(self.plan.seed, f"client/{client}")
         return Ports(files=self.disk, threads=ModelThreads(self.disk), clock=self.clock, random=random)
 
     def host(self, name: str) -> AbstractContextManager[object]:
-        """See ``World``."""
         return self.network.host(name)
 
     def swallows(self, by: NodeLife) -> bool:
@@ -273,7 +270,6 @@ class ModelMachine(World):
         return self.plan.transport not in ON_THE_NETWORK and by.life in self._dead
 
     def capabilities(self) -> Capabilities:
-        """See ``World``."""
         context = StorageContext(ports=model_ports(self.plan.seed, ModelDisk(0)))
         backend = create_storage(self.plan.storage.replace("{dir}", DATA), context)
         return self.sabotage.wrap_storage(backend).capabilities
@@ -284,7 +280,6 @@ class ModelMachine(World):
         return self.steps.count + self.disk.call_count + sum(self.network.counts.values())
 
     def counted_below(self) -> dict[str, int]:
-        """See ``World``."""
         parts = {"disk": self.disk.witnesses, "network": self.network.witnesses}
         return {f"{part}-{name}": count for part, counts in parts.items() for name, count in counts.items()}
 

@@ -101,7 +101,6 @@ class ObservedLog(PassThroughLog):
         return (len(data), base_offset, next_offset, epoch) if position == len(data) and position else None
 
     async def truncate(self, position: int) -> None:
-        """As inside."""
         await self.inner.truncate(position)
         while self._unflushed and self._unflushed[-1][0] >= position:
             self._unflushed.pop()

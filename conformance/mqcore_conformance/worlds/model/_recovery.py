@@ -10,7 +10,7 @@ import trio
 
 from mqcore.testing import ModelDisk, seeded
 from mqcore_conformance.clients import drain_when_possible, send_once
-from mqcore_conformance.histories import DRAIN, Drained, Event, Fetched, FetchFailed, Probed, Recovered
+from mqcore_conformance.histories import DRAIN, Drained, Event, FetchAnswered, FetchFailed, LogRecovered, Probed
 from mqcore_conformance.worlds.model._machine import ModelMachine
 
 __all__ = ["check_recovery"]
@@ -63,7 +63,7 @@ async def _recover(world: ModelMachine, disk: ModelDisk, way: str, crash_at: int
             twin.kill("process-kill")
             nursery.cancel_scope.cancel()
         for partition, content in _content_of(twin.history).items():
-            world.note(Recovered, group="final", way=way + once_more, partition=partition, content=content)
+            world.note(LogRecovered, group="final", way=way + once_more, partition=partition, content=content)
         twin.history.clear()
     world.witnesses["recoveries"] += 2
     world.witnesses["recovery-crashed"] += crash_at is not None and disk.call_count - before >= crash_at
@@ -75,7 +75,7 @@ def _content_of(history: Sequence[Event]) -> dict[str, str]:
     ends: dict[str, str] = {}
     bad = 0
     for event in history:
-        if isinstance(event, Fetched) and event.process == DRAIN:
+        if isinstance(event, FetchAnswered) and event.process == DRAIN:
             count, hasher = hashers.setdefault(event.partition, ([0], hashlib.blake2b(digest_size=8)))
             for batch in event.batches:
                 count[0] += len(batch.messages)

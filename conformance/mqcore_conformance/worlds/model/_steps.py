@@ -22,7 +22,6 @@ class StepCounter(trio.abc.Instrument):
         self._call, self._due = call, step
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """See ``trio.abc.Instrument``."""
         self.count += 1
         if self.count == self._due:
             self._call(self.count)

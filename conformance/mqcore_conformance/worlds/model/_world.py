@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from mqcore.guarantees import Level
-from mqcore_conformance.worlds.model._faults import DEATHS, Injector
+from mqcore_conformance.worlds.model._faults import DEATHS, ModelInjector
 from mqcore_conformance.worlds.model._machine import ModelMachine
 from mqcore_conformance.worlds.model._operator import has_stopped_log, operate
 from mqcore_conformance.worlds.model._recovery import check_recovery
@@ -17,19 +17,16 @@ __all__ = ["ModelWorld"]
 class ModelWorld(ModelMachine):
     """See ``World``."""
 
-    _injector: Injector
+    _injector: ModelInjector
 
     async def inject(self, nursery: trio.Nursery) -> None:
-        """See ``World``."""
-        self._injector = Injector(self, nursery)
+        self._injector = ModelInjector(self, nursery)
         self._injector.arm()
 
     async def heal(self) -> None:
-        """See ``World``."""
         await self._injector.heal()
 
     async def end_life(self, kind: str) -> None:
-        """See ``World``."""
         life = self.life
         if kind in DEATHS and self.kill(kind):
             await self.ended(life)
@@ -38,19 +35,15 @@ class ModelWorld(ModelMachine):
             await self.ended(life)
 
     def has_stopped_log(self) -> bool:
-        """See ``World``."""
         return has_stopped_log(self)
 
     async def operate(self) -> None:
-        """See ``World``."""
         await operate(self)
 
     async def check_peers(self) -> None:
-        """See ``World``."""
         await self._injector.peers.gone()
 
     async def check_released(self) -> None:
-        """See ``World``."""
         await check_released(self)
 
     async def check_recovery(self) -> None:

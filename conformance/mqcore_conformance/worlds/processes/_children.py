@@ -80,12 +80,10 @@ class BrokerProcesses(World):
     # ---- what clients need -----------------------------------------------------------------------------------
 
     def now_us(self) -> int:
-        """See ``World``."""
         return monotonic_us() - self._began_us
 
     @property
     def is_serving(self) -> bool:
-        """See ``World``."""
         return self._serving
 
     def reign_of(self, identity: str, epoch: int) -> NodeLife:
@@ -94,11 +92,9 @@ class BrokerProcesses(World):
         return next(known, self.present)
 
     def ports_of(self, client: str) -> Ports:
-        """See ``World``."""
         return system_ports()
 
     def capabilities(self) -> Capabilities:
-        """See ``World``."""
         url = self.plan.storage.replace("{dir}", "/nowhere")
         return create_storage(url, StorageContext(ports=system_ports())).capabilities
 

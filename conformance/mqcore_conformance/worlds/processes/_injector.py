@@ -11,12 +11,12 @@ import trio
 
 from mqcore_conformance.broker_process.pages import why_no_dirty_pages
 from mqcore_conformance.clients import WireConsumer
-from mqcore_conformance.histories import Completed, Fetched, Invoked
+from mqcore_conformance.histories import Completed, FetchAnswered, Invoked
 from mqcore_conformance.plans import ConsumerPlan, FaultPlan
 from mqcore_conformance.worlds.processes._children import BrokerProcesses
 from mqcore_conformance.worlds.processes._proxy import Proxy
 
-__all__ = ["Injector"]
+__all__ = ["ProcessInjector"]
 
 TRIGGER_S_MAX = 5.0
 """A broker that acknowledges nothing meanwhile is struck all the same."""
@@ -29,7 +29,7 @@ READ_S_MAX = 20.0
 READER = "reader-while-full"
 
 
-class Injector:
+class ProcessInjector:
     """The faults of ``world.plan``. ``heal`` undoes what lasts."""
 
     def __init__(self, world: BrokerProcesses, proxy: Proxy | None) -> None:
@@ -132,7 +132,7 @@ class Injector:
         seen = len(world.history)
 
         def has_read() -> bool:
-            return any(isinstance(each, Fetched) and each.process == READER for each in world.history[seen:])
+            return any(isinstance(each, FetchAnswered) and each.process == READER for each in world.history[seen:])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(WireConsumer(world, plan).run)

@@ -32,7 +32,7 @@ _GONE = (MqcoreError, OSError, trio.BrokenResourceError, trio.ClosedResourceErro
 
 
 @attrs.define(eq=False)
-class Connection:
+class ProxiedConnection:
     """A client's stream and the one to the broker. ``scope`` ends both."""
 
     client: ByteStream
@@ -51,7 +51,7 @@ class Proxy:
         self._pending: list[FaultPlan] = []
         self._passed: dict[int, int] = {}
         self._gates: dict[str, trio.Event] = {}
-        self._connections: set[Connection] = set()
+        self._connections: set[ProxiedConnection] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
@@ -92,7 +92,7 @@ class Proxy:
             except _GONE:
                 return
             with trio.CancelScope() as scope:
-                connection = Connection(client, broker, scope)
+                connection = ProxiedConnection(client, broker, scope)
                 self._connections.add(connection)
                 try:
                     async with trio.open_nursery() as nursery:
@@ -106,7 +106,7 @@ class Proxy:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(client)
 
-    async def _pump(self, connection: Connection, direction: str) -> None:
+    async def _pump(self, connection: ProxiedConnection, direction: str) -> None:
         to_broker = direction == "to-broker"
         source = connection.client if to_broker else connection.broker
         target = connection.broker if to_broker else connection.client
@@ -128,7 +128,7 @@ class Proxy:
         connection.scope.cancel()
 
     async def _forward(
-        self, connection: Connection, direction: str, target: ByteStream, piece: bytes, is_frame: bool
+        self, connection: ProxiedConnection, direction: str, target: ByteStream, piece: bytes, is_frame: bool
     ) -> bool:
         """Send a piece on, or do what is to be done to it. False when this direction is over."""
         fault = next((each for each in self._pending if each.target.startswith(direction)), None)
@@ -155,7 +155,9 @@ class Proxy:
         connection.scope.cancel()
         return False
 
-    async def _cut(self, connection: Connection, fault: FaultPlan, how: str, target: ByteStream, piece: bytes) -> bool:
+    async def _cut(
+        self, connection: ProxiedConnection, fault: FaultPlan, how: str, target: ByteStream, piece: bytes
+    ) -> bool:
         passed = self._passed.get(id(fault), 0)
         if passed + len(piece) <= fault.amount:
             self._passed[id(fault)] = passed + len(piece)

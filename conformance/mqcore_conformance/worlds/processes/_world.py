@@ -8,7 +8,7 @@ from mqcore.testing import seeded
 from mqcore_conformance.plans import PROXY_FAMILIES
 from mqcore_conformance.worlds.processes._addresses import address
 from mqcore_conformance.worlds.processes._children import BrokerProcesses
-from mqcore_conformance.worlds.processes._injector import Injector
+from mqcore_conformance.worlds.processes._injector import ProcessInjector
 from mqcore_conformance.worlds.processes._proxy import Proxy
 
 __all__ = ["ProcessWorld"]
@@ -17,7 +17,7 @@ __all__ = ["ProcessWorld"]
 class ProcessWorld(BrokerProcesses):
     """See ``World``."""
 
-    _injector: Injector
+    _injector: ProcessInjector
 
     async def inject(self, nursery: trio.Nursery) -> None:
         """See ``World``. Where there is a proxy, clients reach the broker through it from now on."""
@@ -27,7 +27,7 @@ class ProcessWorld(BrokerProcesses):
             proxy = Proxy(place, self.url, seeded(self.plan.seed, "proxy"), self._proxy_struck)
             await nursery.start(proxy.run)
             self.url = proxy.url
-        self._injector = Injector(self, proxy)
+        self._injector = ProcessInjector(self, proxy)
         nursery.start_soon(self._injector.run)
 
     def _proxy_struck(self, kind: str, target: str) -> None:
@@ -36,13 +36,10 @@ class ProcessWorld(BrokerProcesses):
 
     @property
     def is_struck(self) -> bool:
-        """See ``World``."""
         return self._injector.is_done
 
     async def heal(self) -> None:
-        """See ``World``."""
         await self._injector.heal()
 
     async def end_life(self, kind: str) -> None:
-        """See ``World``."""
         await self._injector.end(kind)

@@ -3,7 +3,7 @@
 from mqcore.replication._commit import Appended, CommitRule, LogEnd, Released
 from mqcore.replication._members import InSyncSet, Member
 from mqcore.replication._policy import CommitPolicy
-from mqcore.replication._window import AsyncWindow, Span, UnflushedTotal
+from mqcore.replication._window import AsyncWindow, UnflushedTotal
 
 __all__ = [
     "Appended",
@@ -14,6 +14,5 @@ __all__ = [
     "LogEnd",
     "Member",
     "Released",
-    "Span",
     "UnflushedTotal",
 ]

@@ -17,9 +17,10 @@ from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 from mqcore.errors import RemoteProtocolError
 from mqcore.guarantees import Copy, Level, NoFlush, SyncReplication
 from mqcore.protocol import Code, SendPolicy
+from mqcore.replication._lag import ReplicaLag
 from mqcore.replication._members import UNBOUNDED, InSyncSet, Member
 from mqcore.replication._policy import CommitPolicy
-from mqcore.replication._window import AsyncWindow, Span, UnflushedTotal
+from mqcore.replication._window import AsyncWindow, UnflushedTotal
 
 __all__ = ["Appended", "CommitRule", "LogEnd", "Released"]
 
@@ -56,13 +57,13 @@ class CommitRule(Generic[ReplyT]):
         "_confirms_by_flush",
         "_copies_appended",
         "_copies_flushed",
-        "_delay",
         "_flush_goal",
         "_flush_level",
         "_gate",
         "_gate_is_flushed",
         "_held_by_all",
         "_is_confirmed",
+        "_lag",
         "_set",
         "_states_set",
         "_total",
@@ -109,7 +110,7 @@ class CommitRule(Generic[ReplyT]):
         self._waiting: tuple[deque[tuple[int, ReplyT]], ...] = (deque(), deque(), deque())
         self._window: AsyncWindow | None = None
         self._window_is_open = False
-        self._delay: Span | None = None
+        self._lag: ReplicaLag | None = None
         # One value a level, made once: a reply of a single node then allocates nothing.
         self._copies_appended: tuple[Copy, ...] = (Copy(*own, append_level),)
         self._copies_flushed: tuple[Copy, ...] = (Copy(*own, max(append_level, flush_level)),)
@@ -288,12 +289,12 @@ class CommitRule(Generic[ReplyT]):
         self._window_is_open = bounds is not None
         delay_ms = policy.max_delay_ms
         if delay_ms is None:
-            self._delay = None
-        elif self._delay is None:
-            self._delay = Span(delay_ms * 1000)
+            self._lag = None
+        elif self._lag is None:
+            self._lag = ReplicaLag(delay_ms * 1000)
         else:
-            self._delay.span_us = delay_ms * 1000
-        self.is_timed = self._delay is not None or self._window_is_open
+            self._lag.delay_us = delay_ms * 1000
+        self.is_timed = self._lag is not None or self._window_is_open
         """Whether the time that events are given makes a difference."""
         self._count_members()
         if self._waits_for_flush:
@@ -308,7 +309,7 @@ class CommitRule(Generic[ReplyT]):
         self._gate_is_flushed = level > self._append_level
         self._waits_for_flush = policy.strength == SendPolicy.SYNC or policy.stable_only or self._gate_is_flushed
         self._confirms_by_flush = self._gate_is_flushed or not isinstance(policy.flush, NoFlush)
-        self._held_by_all = self._set.held_by_others(Level.NONE)
+        self._held_by_all = self._set.held_by_others(Level.MEMORY)  # at level none a batch is nowhere
         if self._set.nodes < policy.copies_min or level > max(self._append_level, self._flush_level):
             self._gate = 0  # nothing new is acknowledged; what was, stays
         elif self._states_set:
@@ -319,10 +320,9 @@ class CommitRule(Generic[ReplyT]):
     def _advance(self, now_us: int) -> Released[ReplyT]:
         """Release what the policies, the set, the bounds and the time allow, and move the committed offset."""
         released: list[tuple[ReplyT, tuple[Copy, ...]]] = []
-        delay, window = self._delay, self._window
-        if delay is not None:
-            delay.covered(self._held_by_all)
-        if (delay is None or not delay.is_full(now_us)) and (self._is_confirmed or self._confirm()):
+        lag, window = self._lag, self._window
+        is_throttled = lag is not None and lag.is_exceeded(self._held_by_all, now_us)
+        if not is_throttled and (self._is_confirmed or self._confirm()):
             durable = self.durable.offset
             held = min(self.end.offset, self._gate)
             if self._gate_is_flushed:
@@ -331,6 +331,8 @@ class CommitRule(Generic[ReplyT]):
             acknowledged = held
             if window is not None and self._window_is_open:
                 acknowledged = window.advance(now_us, held)
+                # The window does not go back, but what the set holds may, and a retry states the copies that there are.
+                acknowledged = flushed if window.is_over else max(min(acknowledged, held), flushed)
             newest = 0
             for queue, frontier in zip(self._waiting, (held, acknowledged, flushed), strict=True):
                 while queue and queue[0][0] <= frontier:
@@ -344,11 +346,11 @@ class CommitRule(Generic[ReplyT]):
                 frontier = min(flushed, self._held_by_all)
             else:
                 frontier = (held, acknowledged, flushed)[self.policy.strength - 1]
-            self.committed_offset = max(self.committed_offset, frontier)
-            if delay is not None:
-                newest = max(newest, self.committed_offset)
-                if newest > self._held_by_all:
-                    delay.acknowledged(newest, now_us)
+            if frontier > self.committed_offset:
+                self.committed_offset = frontier
+                newest = max(newest, frontier)
+            if lag is not None:
+                lag.acknowledged(newest, now_us)
         self.wants_flush_now = self.durable.offset < self._flush_goal or (
             window is not None and self._window_is_open and window.wants_flush_now
         )

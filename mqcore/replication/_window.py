@@ -14,7 +14,7 @@ import attrs
 
 from mqcore.guarantees import AsyncFlush
 
-__all__ = ["AsyncWindow", "Span", "UnflushedTotal"]
+__all__ = ["AsyncWindow", "UnflushedTotal"]
 
 
 @attrs.define
@@ -29,11 +29,8 @@ class UnflushedTotal:
         return self.bytes_max is None or self.bytes_now + size <= self.bytes_max
 
 
-class Span:
-    """When the acknowledged batches were acknowledged that something (a flush, a replica) does not cover yet.
-
-    Offsets are ends of batches, times monotonic microseconds.
-    """
+class _Span:
+    """When the batches were acknowledged that no flush covers yet. Offsets are ends, times monotonic microseconds."""
 
     __slots__ = ("_acknowledged", "span_us")
 
@@ -42,28 +39,21 @@ class Span:
         self._acknowledged: deque[tuple[int, int]] = deque()
 
     def acknowledged(self, end_offset: int, now_us: int) -> None:
-        """Note that everything below ``end_offset`` is acknowledged at ``now_us`` at the latest."""
-        entries = self._acknowledged
-        if entries and entries[-1][1] == now_us:
-            # The newer end stands for both: what covers it covers the older one, and they have the same age.
-            entries[-1] = (max(end_offset, entries[-1][0]), now_us)
-        elif not entries or entries[-1][0] < end_offset:
-            entries.append((end_offset, now_us))
+        """Take in that the batch that ends at ``end_offset`` is acknowledged now."""
+        self._acknowledged.append((end_offset, now_us))
 
-    def covered(self, offset: int) -> None:
+    def flushed(self, offset: int) -> None:
         """Forget what ends at or below ``offset``."""
-        entries = self._acknowledged
-        while entries and entries[0][0] <= offset:
-            entries.popleft()
+        while self._acknowledged and self._acknowledged[0][0] <= offset:
+            self._acknowledged.popleft()
 
     def is_full(self, now_us: int) -> bool:
         """Whether the oldest is as old as the span, so that nothing may be acknowledged beside it."""
-        entries = self._acknowledged
-        return bool(entries) and now_us - entries[0][1] >= self.span_us
+        return bool(self._acknowledged) and now_us - self._acknowledged[0][1] >= self.span_us
 
     @property
     def oldest_us(self) -> int | None:
-        """When the oldest was acknowledged; None when everything is covered."""
+        """When the oldest was acknowledged; None when everything is flushed."""
         return self._acknowledged[0][1] if self._acknowledged else None
 
 
@@ -82,6 +72,7 @@ class AsyncWindow:
         "_waiting",
         "acknowledged_offset",
         "is_full",
+        "is_over",
         "policy",
     )
 
@@ -89,12 +80,14 @@ class AsyncWindow:
         self.acknowledged_offset = offset
         self.is_full = False
         """Whether a bound holds up what is appended: only a flush makes room."""
+        self.is_over = False
+        """Whether the interval is over: before a flush not even what was acknowledged may be acknowledged again."""
         self._total = total
         self._durable_offset = offset
         self._durable_position = position
         self._acknowledged_position = position
         self._waiting: deque[tuple[int, int]] = deque()
-        self._span: Span | None = None
+        self._span: _Span | None = None
         self.set_policy(policy)
 
     def set_policy(self, policy: AsyncFlush) -> None:
@@ -103,7 +96,7 @@ class AsyncWindow:
         if policy.max_interval_ms is None:
             self._span = None
         elif self._span is None:
-            self._span = Span(policy.max_interval_ms * 1000)
+            self._span = _Span(policy.max_interval_ms * 1000)
             if self.acknowledged_offset > self._durable_offset:
                 # When these were acknowledged was not noted; at time 0 they are too old to be added to.
                 self._span.acknowledged(self.acknowledged_offset, 0)
@@ -116,14 +109,14 @@ class AsyncWindow:
 
     def flushed(self, durable_offset: int, durable_position: int) -> None:
         """Take in that a completed flush covers everything below ``durable_offset`` and ``durable_position``."""
-        self.is_full = False  # until ``advance`` finds it full again: what a flush cannot help wants no other one
+        self.is_full = False  # until ``advance`` finds it full again: what a flush did not help wants no other one
         self._durable_offset = max(self._durable_offset, durable_offset)
         before = max(self._acknowledged_position - self._durable_position, 0)
         self._durable_position = max(self._durable_position, durable_position)
         after = max(self._acknowledged_position - self._durable_position, 0)
         self._total.bytes_now -= before - after
         if self._span is not None:
-            self._span.covered(self._durable_offset)
+            self._span.flushed(self._durable_offset)
 
     def advance(self, now_us: int, limit: int) -> int:
         """Acknowledge what ends at or below ``limit`` and within the bounds at ``now_us``; return the new frontier.
@@ -132,11 +125,12 @@ class AsyncWindow:
         would be acknowledged later than the span that it was admitted to.
         """
         self.is_full = False
+        self.is_over = self._span is not None and self._span.is_full(now_us)
         while self._waiting:
             end_offset, end_position = self._waiting[0]
             if end_offset > limit:
                 break
-            if end_offset > self._durable_offset and not self._fits(end_offset, end_position, now_us):
+            if end_offset > self._durable_offset and not self._fits(end_offset, end_position):
                 self.is_full = True
                 break
             self._waiting.popleft()
@@ -147,13 +141,13 @@ class AsyncWindow:
                 self._span.acknowledged(end_offset, now_us)
         return self.acknowledged_offset
 
-    def _fits(self, end_offset: int, end_position: int, now_us: int) -> bool:
+    def _fits(self, end_offset: int, end_position: int) -> bool:
         policy = self.policy
         if policy.max_messages is not None and end_offset - self._durable_offset > policy.max_messages:
             return False
         if policy.max_bytes is not None and end_position - self._durable_position > policy.max_bytes:
             return False
-        if self._span is not None and self._span.is_full(now_us):
+        if self.is_over:
             return False
         return self._total.fits(end_position - max(self._acknowledged_position, self._durable_position))
 

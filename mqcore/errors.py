@@ -16,8 +16,10 @@ __all__ = [
     "CorruptionError",
     "FlushFailedError",
     "LocalProtocolError",
+    "LostFromError",
     "MessagesMissingError",
     "MqcoreError",
+    "NotPrimaryError",
     "NotReachedError",
     "OutcomeUnknownError",
     "PluginError",
@@ -201,6 +203,31 @@ class RejectedError(MqcoreError):
         self.code = code
         self.name = name
         self.retryable = retryable
+
+
+class NotPrimaryError(RejectedError):
+    """The node is not the primary of what was asked for; nothing was appended. May be sent again, to the primary.
+
+    ``epoch`` is the number of the reign that the node knows (0: of none), ``urls`` are where that reign's primary
+    listens, as far as the node knows.
+    """
+
+    def __init__(self, message: str, *, code: int, epoch: int = 0, urls: Iterable[str] = ()) -> None:
+        super().__init__(message, code=code, name="not-primary", retryable=True)
+        self.epoch = epoch
+        self.urls = tuple(urls)
+
+
+class LostFromError(RejectedError):
+    """A permitted loss took batches of this producer that were acknowledged (rule R12); this batch was not appended.
+
+    Receipts of messages with ``sequence`` or a later one are void: their outcome is that they are lost. The producer
+    goes on under a new producer epoch.
+    """
+
+    def __init__(self, message: str, *, code: int, sequence: int) -> None:
+        super().__init__(message, code=code, name="lost-from")
+        self.sequence = sequence
 
 
 class OutcomeUnknownError(MqcoreError):

@@ -6,6 +6,8 @@ limit + 1. This module knows nothing of what enforces it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 from attrs import validators
 
@@ -28,10 +30,32 @@ _WITHIN = (
 )
 """Limit, the limit that it must fit into, and how much of that is taken by other things; outer ones come first."""
 
+_PUBLISHED = frozenset(
+    {
+        "frame_bytes_max",
+        "admin_bytes_max",
+        "batch_bytes_max",
+        "batch_messages_max",
+        "batch_uncompressed_bytes_max",
+        "message_bytes_max",
+        "key_bytes_max",
+        "headers_bytes_max",
+        "topic_name_bytes_max",
+        "requests_in_flight_max",
+        "bytes_in_flight_max",
+        "fetch_bytes_max",
+        "fetch_wait_ms_max",
+        "fetches_parked_max",
+        "idle_timeout_ms",
+    }
+)
+"""Those that a client can meet: it has to know them, or it is refused for what it could have avoided."""
 
 
 def _limit(default: int, minimum: int = 1, *, help: str) -> int:
-    return attrs.field(default=default, validator=validators.ge(minimum), metadata={"help": help})
+    return attrs.field(
+        default=default, validator=validators.ge(minimum), metadata={"help": help, "minimum": minimum}
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -84,3 +108,23 @@ class Limits:
                     f" at most {fits}, or raise {outer}"
                 )
             object.__setattr__(self, name, fits)
+
+    def published(self) -> dict[str, int]:
+        """Return the limits by name that a broker's welcome states: those that a client can meet."""
+        return {name: getattr(self, name) for name in sorted(_PUBLISHED)}
+
+    def within(self, published: Mapping[str, int]) -> Limits:
+        """Return these limits, each lowered to the peer's where the peer's is smaller.
+
+        ``published``: values by name, as ``published`` returns them; unknown names, which a newer peer may state, are
+        left out, and no limit falls below its own minimum, whatever the peer states.
+        """
+        values = attrs.asdict(self)
+        for field in attrs.fields(Limits):
+            if field.name in _PUBLISHED and field.name in published:
+                stated = max(published[field.name], field.metadata["minimum"])
+                values[field.name] = min(stated, values[field.name])
+        # A peer may state limits that do not fit into each other: its greeting is no reason to raise here.
+        for name, outer, taken in _WITHIN:
+            values[name] = min(values[name], values[outer] - taken)
+        return Limits(**values)

@@ -187,8 +187,10 @@ class ClientConnection:
                     return
                 self._shrink_if_quiet(size)
         except RemoteProtocolError as error:
+            # First of all: from here on nothing but this may be sent, and batches under way find no one to answer.
+            outbox.push(Fatal(error.code, str(error)))
             await self._append_sends()
-            await self.refuse(error.code, str(error))
+            await self._flush_briefly()
 
     def _shrink_if_quiet(self, received: int) -> None:
         """Give a large receive buffer up once the connection has had little to say for a while."""
@@ -322,10 +324,12 @@ class ClientConnection:
 
     async def refuse(self, code: int, text: str) -> None:
         """Tell the peer why the connection is over, if it listens, and leave."""
-        if self._connection.own_state is not State.CLOSED:
-            self.outbox.push(Fatal(code, text))
-            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(1):
-                await self.outbox.flush()
+        self.outbox.push(Fatal(code, text))
+        await self._flush_briefly()
+
+    async def _flush_briefly(self) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(1):
+            await self.outbox.flush()
 
     async def close_stalled(self, code: Code, reason: str) -> None:
         """End the connection of a peer that stalled; it is told why unless it does not even read."""

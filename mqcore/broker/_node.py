@@ -257,7 +257,6 @@ class Node:
 
     def welcome(self, session: bytes) -> Welcome:
         """The answer to a client's greeting."""
-        limits = self.limits
         return Welcome(
             VERSION_MAX,
             session,
@@ -265,17 +264,9 @@ class Node:
             self.config.name,
             self.store.incarnation,
             self.store.epoch,
-            limits.requests_in_flight_max,
-            limits.bytes_in_flight_max,
-            limits.frame_bytes_max,
-            limits.batch_bytes_max,
-            limits.fetch_bytes_max,
-            limits.fetches_parked_max,
-            limits.batch_messages_max,
-            limits.batch_uncompressed_bytes_max,
-            limits.message_bytes_max,
-            limits.key_bytes_max,
-            limits.headers_bytes_max,
+            self.store.set_id,
+            "replica" if self.reign is None else "primary",
+            self.limits.published(),
         )
 
     async def call(self, operation: str, arguments: Mapping[str, Any]) -> object:

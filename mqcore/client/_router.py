@@ -162,7 +162,8 @@ class Router:
 
     def _session_of(self, facts: Mapping[str, object]) -> Session:
         """The session of the server that a ``not-primary`` names; the home session when it names none of use."""
-        url = facts.get("url")
+        urls = facts.get("urls")
+        url = urls[0] if isinstance(urls, list) and urls else None
         if not isinstance(url, str):
             return self.home
         session = self._sessions.get(url)

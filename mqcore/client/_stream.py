@@ -90,8 +90,10 @@ class RequestStream:
     def __init__(self, stream: ByteStream, connection: Connection, welcome: Welcome, limits: Limits) -> None:
         self.welcome = welcome
         self.connection = connection
-        self.limits = _common(limits, welcome)
-        self.batch_bytes_max = self.limits.batch_bytes_max
+        limits = limits.within(welcome.limits)
+        # A produce frame is a little more than its batch: a batch at its own limit may not fit the broker's frames.
+        self.batch_bytes_max = min(limits.batch_bytes_max, limits.frame_bytes_max - PRODUCE_OVERHEAD_BYTES)
+        self.limits = attrs.evolve(limits, batch_bytes_max=self.batch_bytes_max)
         self.requests: dict[int, OnReply] = {}
         self.unsent: list[Buffer] = []
         self.active_at = trio.current_time()
@@ -297,19 +299,3 @@ def _pieces(buffers: list[Buffer]) -> Iterator[list[Buffer]]:
                 piece, size = [], 0
     if piece:
         yield piece
-
-
-def _common(limits: Limits, welcome: Welcome) -> Limits:
-    """What this client and the server both allow."""
-    batch_bytes_max = min(welcome.batch_bytes_max, welcome.frame_bytes_max - PRODUCE_OVERHEAD_BYTES)
-    return attrs.evolve(
-        limits,
-        batch_bytes_max=min(limits.batch_bytes_max, batch_bytes_max),
-        batch_messages_max=min(limits.batch_messages_max, welcome.batch_messages_max),
-        batch_uncompressed_bytes_max=min(limits.batch_uncompressed_bytes_max, welcome.batch_uncompressed_bytes_max),
-        message_bytes_max=min(limits.message_bytes_max, welcome.message_bytes_max),
-        key_bytes_max=min(limits.key_bytes_max, welcome.key_bytes_max),
-        headers_bytes_max=min(limits.headers_bytes_max, welcome.headers_bytes_max),
-        fetch_bytes_max=min(limits.fetch_bytes_max, welcome.fetch_bytes_max),
-        fetches_parked_max=min(limits.fetches_parked_max, welcome.fetches_parked_max),
-    )

@@ -1,4 +1,4 @@
-"""The messages of the wire protocol as values. Their bytes are in ``_frames``; docs/protocol.md tells both.
+"""The messages of the wire protocol as values. How they are read and written is elsewhere; docs/protocol.md has both.
 
 Hot ones are named tuples: building one costs a third of an attrs class with as many fields.
 """
@@ -13,6 +13,7 @@ from mqcore.guarantees import Copy, Level
 from mqcore.ports import Buffer
 
 __all__ = [
+    "KIND_OF",
     "Call",
     "End",
     "Failed",
@@ -71,8 +72,9 @@ class Hello(NamedTuple):
 class Welcome(NamedTuple):
     """The broker's answer: the version chosen, who it is, and what it grants.
 
-    ``requests_in_flight_max`` and ``bytes_in_flight_max`` are the client's credit: a request spends, its reply returns.
-    The other limits say what a request may ask for, so that a client never has to find out by being refused.
+    ``set_id`` names the set that the node is of, ``role`` what it is there now (``primary`` or ``replica``). ``limits``
+    are the broker's by their names in ``mqcore.limits``, at least ``frame_bytes_max``, ``requests_in_flight_max`` and
+    ``bytes_in_flight_max``; the latter two are the client's credit: a request spends, its reply returns.
     """
 
     version: int
@@ -81,17 +83,9 @@ class Welcome(NamedTuple):
     node_name: str
     incarnation: int
     epoch: int
-    requests_in_flight_max: int
-    bytes_in_flight_max: int
-    frame_bytes_max: int
-    batch_bytes_max: int
-    fetch_bytes_max: int
-    fetches_parked_max: int
-    batch_messages_max: int
-    batch_uncompressed_bytes_max: int
-    message_bytes_max: int
-    key_bytes_max: int
-    headers_bytes_max: int
+    set_id: bytes
+    role: str
+    limits: Mapping[str, int]
 
 
 class Produce(NamedTuple):
@@ -193,3 +187,6 @@ Message: TypeAlias = (
     Hello | Welcome | Produce | Produced | Fetch | Fetched | Call | Result | Failed | Ping | Pong | End | Fatal
 )
 """What ``Connection`` takes and gives: one frame each."""
+
+KIND_OF: dict[type, Kind] = {message_type: Kind[message_type.__name__.upper()] for message_type in Message.__args__}
+"""The kind of each type of message."""

@@ -11,7 +11,9 @@ import enum
 from mqcore.errors import (
     CommandNotPossibleError,
     ConfigurationError,
+    LostFromError,
     MqcoreError,
+    NotPrimaryError,
     OutcomeUnknownError,
     RefusedError,
     RejectedError,
@@ -60,6 +62,7 @@ class Code(enum.IntEnum):
     LIMIT_REACHED = 120
     SEQUENCE_CONFLICT = 122
     REFUSED = 123
+    LOST_FROM = 124
     # 200 to 299: outcome unknown
     FLUSH_FAILED = 200
     APPEND_FAILED = 201
@@ -69,6 +72,7 @@ class Code(enum.IntEnum):
     DIVERGED = 301
     DAMAGED = 302
     READ_FAILED = 303
+    NOT_YET = 304
 
     @property
     def label(self) -> str:
@@ -87,9 +91,11 @@ _RETRYABLE = frozenset(
         Code.SHUTTING_DOWN,
         Code.STORAGE_FULL,
         Code.TOO_MANY_FILES,
+        Code.NOT_PRIMARY,
         Code.DRAINING,
         Code.FLUSH_FAILED,
         Code.APPEND_FAILED,
+        Code.NOT_YET,
     }
 )
 
@@ -114,6 +120,18 @@ def error_for(code: int, message: str, facts: dict[str, object] | None = None) -
         return RefusedError(message)
     if known is Code.INVALID_REQUEST:
         return ConfigurationError(message)
+    # Facts are the peer's word: what has not the type that it should have is treated as not stated.
+    facts = facts or {}
+    if known is Code.NOT_PRIMARY:
+        epoch, urls = facts.get("epoch"), facts.get("urls")
+        return NotPrimaryError(
+            message,
+            code=code,
+            epoch=epoch if isinstance(epoch, int) else 0,
+            urls=[url for url in urls if isinstance(url, str)] if isinstance(urls, list) else (),
+        )
+    if known is Code.LOST_FROM and isinstance(sequence := facts.get("sequence"), int):
+        return LostFromError(message, code=code, sequence=sequence)
     if 100 <= code < 200:
         return RejectedError(
             message, code=code, name=known.label if known else str(code), retryable=bool(known and known.retryable)

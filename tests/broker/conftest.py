@@ -13,7 +13,19 @@ import trio.testing
 import mqcore.broker
 from mqcore.batch import decode_batch, encode_batch, unpack_header
 from mqcore.limits import Limits
-from mqcore.protocol import VERSION_MAX, VERSION_MIN, Call, Connection, Fetch, Hello, Message, Produce, Role, Welcome
+from mqcore.protocol import (
+    VERSION_MAX,
+    VERSION_MIN,
+    Call,
+    Connection,
+    Fetch,
+    Fetched,
+    Hello,
+    Message,
+    Produce,
+    Role,
+    Welcome,
+)
 from mqcore.registry import create_transport
 
 LIMITS = Limits()
@@ -34,7 +46,8 @@ class RawClient:
         while True:
             message = self.connection.next_message()
             if message is not None:
-                self.connection.give_up_buffer()
+                if isinstance(message, Fetched):  # its batches are views of the receive buffer
+                    message = message._replace(batches=tuple(bytes(each) for each in message.batches))
                 return message
             size = await self.stream.receive_into(self.connection.receive_buffer())
             if size == 0:

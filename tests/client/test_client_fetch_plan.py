@@ -251,8 +251,8 @@ def test_a_partition_that_moved_is_left_to_the_shell_and_goes_on_elsewhere_where
     fetch, _ = reader.ask()
     assert reader.answer(fetch, batch(0, 3), next_offset=3) == [(0, 3)]
     (fetch,) = reader.ask()
-    reader.plan.failed(Failed(fetch.request_id, Code.NOT_PRIMARY, "elsewhere", {"url": "tcp://b:1"}))
-    assert reader.plan.moved == [(0, {"url": "tcp://b:1"})]
+    reader.plan.failed(Failed(fetch.request_id, Code.NOT_PRIMARY, "elsewhere", {"urls": ["tcp://b:1"]}))
+    assert reader.plan.moved == [(0, {"urls": ["tcp://b:1"]})]
     elsewhere.plan.add(reader.plan.remove(0))
     assert reader.ask() == []
     assert [(fetch.partition, fetch.offset, fetch.epoch) for fetch in elsewhere.ask()] == [(2, 0, 0), (0, 3, 1)]

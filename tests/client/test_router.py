@@ -44,7 +44,7 @@ class Servers:
         if owner is None:
             return False
         self.refused[url] += 1
-        connection.outbox.failed(message.request_id, Code.NOT_PRIMARY, "it is another server's", {"url": owner})
+        connection.outbox.failed(message.request_id, Code.NOT_PRIMARY, "it is another server's", {"urls": [owner]})
         return True
 
 
@@ -250,7 +250,7 @@ def test_an_administrative_request_follows_a_redirection(servers: Servers, monke
 
     async def call(self: Any, message: Any) -> None:
         if self._node.urls[0] == A and message.operation == "topic.create":
-            self.outbox.failed(message.request_id, Code.NOT_PRIMARY, "not here", {"url": B})
+            self.outbox.failed(message.request_id, Code.NOT_PRIMARY, "not here", {"urls": [B]})
             self._calls.release()
             await self.outbox.flush()
         else:

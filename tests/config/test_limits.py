@@ -35,3 +35,18 @@ def test_limits_follow_through_more_than_one_step() -> None:
 def test_g18_a_configuration_whose_limits_contradict_each_other_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match=r"arguments.*batch_bytes_max = .* or raise frame_bytes_max"):
         make_config(storage="memory://", limits={"frame_bytes_max": "64 KiB", "batch_bytes_max": "1 MiB"})
+
+
+def test_a_peer_s_limits_lower_one_s_own_and_never_raise_them() -> None:
+    own = Limits(message_bytes_max=1000, key_bytes_max=500)
+    met = own.within({"message_bytes_max": 2000, "key_bytes_max": 400, "a_newer_limit": 1})
+    assert (met.message_bytes_max, met.key_bytes_max) == (1000, 400)
+    assert own.within(own.published()) == own
+
+
+def test_limits_of_a_peer_that_do_not_fit_into_each_other_are_met_all_the_same() -> None:
+    own = Limits(message_bytes_max=1000, batch_bytes_max=1 << 20)
+    met = own.within({"frame_bytes_max": 0, "batch_uncompressed_bytes_max": 1})
+    assert met.frame_bytes_max == 64 * 1024
+    assert met.batch_bytes_max < met.frame_bytes_max
+    assert met.message_bytes_max <= met.batch_uncompressed_bytes_max

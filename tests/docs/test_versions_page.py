@@ -124,7 +124,8 @@ def test_a_client_and_a_broker_of_other_versions(pages: Any, monkeypatch: pytest
     assert refused.code == Code.VERSION  # type: ignore[attr-defined]
     pages.compare_block(PAGE, "protocol-newer-client", shown(refused))
 
-    chosen = Welcome(VERSION_MAX + 1, bytes(16), bytes(16), "node", 1, 1, 1, *[1000] * 10)
+    limits = Limits().published()
+    chosen = Welcome(VERSION_MAX + 1, bytes(16), bytes(16), "node", 1, 1, bytes(16), "primary", limits)
 
     async def newer_broker() -> BaseException:
         async with trio.open_nursery() as nursery:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from mqcore.protocol import (
     Fetched,
     Hello,
     Kind,
+    Message,
     Ping,
     Pong,
     Produce,
@@ -29,11 +32,14 @@ from mqcore.protocol import (
     State,
     Welcome,
 )
+from mqcore.protocol._messages import KIND_OF
+from mqcore.protocol._writers import ENCODERS
 
 pytestmark = pytest.mark.quick
 
 TOPIC = bytes(range(16))
-WELCOME = Welcome(2, b"s" * 16, b"n" * 16, "node", 3, 4, 8, 100_000, 1 << 20, 1 << 19, 1 << 18, *range(10, 16))
+LIMITS = {"requests_in_flight_max": 8, "bytes_in_flight_max": 100_000, "frame_bytes_max": 1 << 20, "unheard_of": 1}
+WELCOME = Welcome(2, b"s" * 16, b"n" * 16, "node", 3, 4, b"t" * 16, "primary", LIMITS)
 
 
 def pair(frame_bytes_max: int = 1 << 20) -> tuple[Connection, Connection]:
@@ -73,7 +79,7 @@ def opened() -> tuple[Connection, Connection]:
 
 
 COPIES = (Copy(b"n" * 16, 3, Level.DISK), Copy(b"m" * 16, 1, Level.PAGE_CACHE))
-REQUESTS = [
+REQUESTS: list[Message] = [
     Produce(1, TOPIC, 7, 0, False, b"x" * 300),
     Produce(0, TOPIC, 7, 3, True, b""),
     Fetch(2, TOPIC, 1, 2**63, 9, 4096, 500),
@@ -81,7 +87,7 @@ REQUESTS = [
     Ping(4),
     End(),
 ]
-REPLIES = [
+REPLIES: list[Message] = [
     Produced(1, 2**40, 5, True, COPIES),
     Fetched(2, 10, 0, 12, (b"batches",)),
     Result(3, {"any": ["json"]}),
@@ -100,8 +106,10 @@ def test_every_message_arrives_unchanged_however_the_bytes_are_cut(pieces: list[
     assert feed(client, data, pieces) == REPLIES
 
 
-def test_handshake_tells_the_client_its_credit() -> None:
-    client, _ = opened()
+def test_handshake_states_the_credit_and_all_limits_and_who_the_broker_is() -> None:
+    client, broker = pair()
+    feed(broker, b"".join(client.send(Hello(2, 2, "test"))))
+    assert feed(client, b"".join(broker.send(WELCOME))) == [WELCOME]
     assert (client.requests_in_flight_max, client.bytes_in_flight_max) == (8, 100_000)
     assert client.peer_frame_bytes_max == 1 << 20
 
@@ -237,19 +245,6 @@ def test_a_connection_at_rest_goes_back_to_a_small_buffer() -> None:
     assert feed(broker, b"".join(client.send(Ping(2)))) == [Ping(2)]
 
 
-def test_views_stay_valid_after_the_buffer_is_given_up() -> None:
-    client, broker = opened()
-    data = b"".join(bytes(p) for p in client.send(Produce(1, TOPIC, 0, 0, False, b"first")))
-    buffer = broker.receive_buffer()
-    buffer[: len(data)] = data
-    broker.received(len(data))
-    message = broker.next_message()
-    assert isinstance(message, Produce)
-    broker.give_up_buffer()
-    feed(broker, b"".join(bytes(p) for p in client.send(Produce(2, TOPIC, 0, 0, False, b"other"))))
-    assert bytes(message.batch) == b"first"
-
-
 @settings(deadline=None, max_examples=300)
 @given(data=st.data())
 def test_mutated_frames_raise_a_protocol_error_or_parse_and_nothing_else(data: st.DataObject) -> None:
@@ -296,6 +291,142 @@ def test_fatal_closes_this_side_for_good() -> None:
     assert broker.own_state is State.CLOSED
     with pytest.raises(LocalProtocolError):
         broker.send(Failed(1, 100, "", {}))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [{"frame_bytes_max": -1}, {"bytes_in_flight_max": True}, {"requests_in_flight_max": 1 << 63}, {"other": "1 MB"}],
+)
+def test_a_welcome_with_limits_that_cannot_be_is_malformed(spoil: dict[str, object]) -> None:
+    client, broker = pair()
+    feed(broker, b"".join(client.send(Hello(2, 2, "test"))))
+    welcome = WELCOME._replace(limits={**LIMITS, **spoil})  # type: ignore[dict-item]
+    with pytest.raises(RemoteProtocolError, match=f"limit {next(iter(spoil))}") as caught:
+        feed(client, b"".join(broker.send(welcome)))
+    assert caught.value.code == Code.MALFORMED_FRAME
+
+
+@pytest.mark.parametrize("missing", ["requests_in_flight_max", "bytes_in_flight_max", "frame_bytes_max"])
+def test_a_welcome_without_a_limit_that_is_needed_is_malformed(missing: str) -> None:
+    client, broker = pair()
+    feed(broker, b"".join(client.send(Hello(2, 2, "test"))))
+    limits = {name: value for name, value in LIMITS.items() if name != missing}
+    with pytest.raises(RemoteProtocolError, match=missing):
+        feed(client, b"".join(broker.send(WELCOME._replace(limits=limits))))
+
+
+def broken_broker() -> tuple[Connection, Connection]:
+    """A client, and a broker that it sent a frame of no known kind behind one good request."""
+    client, broker = opened()
+    with pytest.raises(RemoteProtocolError):
+        feed(broker, b"".join(client.send(Ping(1))) + bytes([0, 0, 0, 0, 200]) + bytes(7))
+    return client, broker
+
+
+def test_after_a_broken_rule_no_frame_is_parsed_and_the_same_error_is_raised_again() -> None:
+    client, broker = broken_broker()
+    first = broker.error
+    for _ in range(3):
+        data = b"".join(client.send(Ping(client.requests_in_flight + 1)))
+        broker.receive_buffer()[: len(data)] = data
+        broker.received(len(data))
+        with pytest.raises(RemoteProtocolError) as caught:
+            broker.next_message()
+        assert caught.value is first
+    assert broker.bytes_pending == 0
+    assert broker.requests_in_flight == 1  # that of before
+
+
+def test_after_a_broken_rule_one_fatal_is_all_that_can_be_sent() -> None:
+    _, broker = broken_broker()
+    for message in (Pong(1), End(), Failed(1, 100, "", {})):
+        with pytest.raises(LocalProtocolError):
+            broker.send(message)
+    with pytest.raises(LocalProtocolError):
+        broker.send_produced(1, 0, 1, False, COPIES)
+    broker.send(Fatal(Code.MALFORMED_FRAME, "what was that"))
+    with pytest.raises(LocalProtocolError):
+        broker.send(Fatal(Code.MALFORMED_FRAME, "twice"))
+
+
+def test_after_a_broken_rule_what_still_arrives_costs_no_memory() -> None:
+    """G20: a shell that goes on reading what a hostile peer sends."""
+    _, broker = broken_broker()
+    for _ in range(100):
+        size = len(broker.receive_buffer())
+        broker.received(size)
+    assert broker.buffer_bytes <= 16 * 1024
+
+
+def test_a_client_whose_broker_broke_a_rule_can_send_nothing_but_fatal() -> None:
+    client, _ = opened()
+    with pytest.raises(RemoteProtocolError):
+        feed(client, bytes([0, 0, 0, 0, Kind.PONG, 0, 0, 0, 9, 0, 0, 0]))
+    with pytest.raises(LocalProtocolError):
+        client.send(Produce(1, TOPIC, 0, 0, False, b"x"))
+    client.send(Fatal(Code.UNEXPECTED_FRAME, "a reply to nothing"))
+
+
+def test_a_refused_send_changes_nothing() -> None:
+    client, broker = opened()
+    with pytest.raises(LocalProtocolError):
+        broker.send(Pong(1))
+    feed(broker, b"".join(client.send(Ping(1))))
+    assert feed(client, b"".join(broker.send(Pong(1)))) == [Pong(1)]
+
+
+ONE_OF_EACH: list[Message] = [
+    Hello(2, 2, "any"), WELCOME, *REQUESTS, *REPLIES, Failed(1, 100, "", {}), Fatal(8, "over")
+]  # fmt: skip
+SAMPLES = {KIND_OF[type(each)]: each for each in ONE_OF_EACH}
+
+
+@pytest.mark.parametrize("peer_state", State)
+@pytest.mark.parametrize("own_state", State)
+@pytest.mark.parametrize("role", Role)
+def test_every_kind_is_sent_and_received_when_the_table_lists_it_and_refused_otherwise(
+    role: Role, own_state: State, peer_state: State
+) -> None:
+    """The fast paths too: nothing but the table decides."""
+    in_flight = range(1, 5) if role is Role.BROKER else ()  # a reply needs its request
+    for kind, message in SAMPLES.items():
+        sender = at_states(role, own_state, peer_state, in_flight)
+        if (role, own_state, kind) in TRANSITIONS:
+            assert sender.send(message)
+            assert sender.own_state is TRANSITIONS[role, own_state, kind]
+        else:
+            with pytest.raises(LocalProtocolError):
+                sender.send(message)
+            assert (sender.own_state, sender.peer_state) == (own_state, peer_state)
+        receiver = at_states(role.other, peer_state, own_state, in_flight)
+        data = b"".join(bytes(part) for part in ENCODERS[kind](message))
+        receiver.receive_buffer()[: len(data)] = data
+        receiver.received(len(data))
+        if (role, own_state, kind) in TRANSITIONS:
+            assert receiver.next_message() is not None
+            assert receiver.peer_state is TRANSITIONS[role, own_state, kind]
+        else:
+            with pytest.raises(RemoteProtocolError):
+                receiver.next_message()
+            assert receiver.error is not None
+
+
+@pytest.mark.parametrize("state", State)
+def test_an_acknowledgement_is_sent_when_the_table_lists_it_and_refused_otherwise(state: State) -> None:
+    broker = at_states(Role.BROKER, state, State.OPEN, [1])
+    if (Role.BROKER, state, Kind.PRODUCED) in TRANSITIONS:
+        assert broker.send_produced(1, 5, 7, False, COPIES)
+    else:
+        with pytest.raises(LocalProtocolError):
+            broker.send_produced(1, 5, 7, False, COPIES)
+
+
+def at_states(role: Role, own_state: State, peer_state: State, in_flight: Sequence[int]) -> Connection:
+    """A connection in the middle of things."""
+    connection = Connection(role, frame_bytes_max=1 << 20, requests_in_flight_max=16, bytes_in_flight_max=1 << 20)
+    connection._enter((own_state, peer_state))
+    connection._in_flight = dict.fromkeys(in_flight, 0)
+    return connection
 
 
 def test_the_state_table_lets_nobody_speak_for_the_other_side() -> None:

@@ -7,19 +7,20 @@ passed over in silence: what cannot be delivered becomes an error that names it,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from mqcore.batch import BatchHeader, unpack_header
+from mqcore.batch import ATTRIBUTE_CONTROL, BatchHeader, unpack_header
 from mqcore.errors import BatchUndecodableError, CorruptionError, MessagesMissingError, MqcoreError
 from mqcore.protocol import Code, Failed, Fetch, Fetched, error_for
 
-__all__ = ["FETCH_BYTES_MIN", "PARTITIONS_MAX", "Chunk", "Cursor", "FetchPlan"]
+__all__ = ["FETCH_BYTES_MIN", "PARTITIONS_MAX", "STALE_MAX", "Chunk", "Cursor", "FetchPlan"]
 
 PARTITIONS_MAX = 1_000
 """Partitions of one plan at most."""
 FETCH_BYTES_MIN = 64 * 1024
 STALE_MAX = 64
+"""Answers on their way that are not wanted any more from which on a new stream is cheaper."""
 EMPTY_IN_A_ROW_MAX = 2
 """Answers without a message, for each partition, after which the server is taken to let no request wait."""
 
@@ -70,8 +71,9 @@ class Moved(NamedTuple):
 class FetchPlan:
     """The cursors of one stream. ``chunks`` are received and not yet delivered; they hold views of the answer.
 
-    ``idle`` are cursors without a request under way. ``moved`` are partitions to be read elsewhere, for the shell,
-    which empties it. ``must_pause``: the server refused for now; ``is_polling``: it lets no request wait.
+    ``idle`` are cursors without a request under way, ``asked`` those that have one, by its id. ``moved`` are partitions
+    to be read elsewhere, for the shell, which empties it. ``must_pause``: the server refused for now; ``is_polling``:
+    it lets no request wait.
     """
 
     def __init__(self, topic: str, topic_id: bytes, bytes_max: int, wait_ms: int) -> None:
@@ -85,7 +87,7 @@ class FetchPlan:
         self._topic_id = topic_id
         self._bytes_max = bytes_max
         self._wait_ms = wait_ms
-        self._asked: dict[int, Cursor] = {}
+        self.asked: dict[int, Cursor] = {}
         self._empty_in_a_row = 0
 
     def add(self, cursor: Cursor) -> None:
@@ -109,21 +111,16 @@ class FetchPlan:
             cursor = self.idle.popleft()
             if cursor.request_id is None:
                 cursor.request_id = request_id
-                self._asked[request_id] = cursor
+                self.asked[request_id] = cursor
                 return Fetch(
                     request_id, self._topic_id, cursor.partition, cursor.ask_offset, cursor.ask_epoch,
                     self._bytes_max, self._wait_ms,
                 )  # fmt: skip
         return None
 
-    @property
-    def is_stale(self) -> bool:
-        """Whether so many answers on their way are wanted no more that a new stream is cheaper."""
-        return len(self._asked) > len(self.cursors) + STALE_MAX
-
     def broken(self) -> None:
         """Take note that the stream broke: no answer will come, everything not delivered is asked for again."""
-        self._asked.clear()
+        self.asked.clear()
         self.chunks.clear()
         for cursor in self.cursors.values():
             cursor.place(cursor.offset, cursor.epoch, follows_log_start=cursor.follows_log_start)
@@ -147,18 +144,17 @@ class FetchPlan:
         begin = cursor.ask_offset
         cursor.ask_offset = max(message.next_offset, begin)
         for batches in message.batches:
-            for chunk in self._split(cursor, memoryview(batches), message.next_offset):
-                self.chunks.append(chunk)
-                if chunk.header is not None:
-                    cursor.ask_epoch = chunk.header.epoch
-        if not message.batches:
-            cursor.offset = cursor.ask_offset
+            self._split(cursor, memoryview(batches), message.next_offset)
         cursor.follows_log_start = False
-        self._note_waiting(bool(message.batches))
+        if message.batches:
+            self._empty_in_a_row = 0
+        else:
+            cursor.offset = cursor.ask_offset
+            self._note_empty()
 
-    def _note_waiting(self, has_batches: bool) -> None:
+    def _note_empty(self) -> None:
         """Find out whether the server lets requests wait: if not, asking again at once would never end."""
-        self._empty_in_a_row = 0 if has_batches else self._empty_in_a_row + 1
+        self._empty_in_a_row += 1
         if self._empty_in_a_row > EMPTY_IN_A_ROW_MAX * len(self.cursors):
             self._empty_in_a_row = 0
             self.is_polling = True
@@ -201,7 +197,7 @@ class FetchPlan:
 
     def _answered(self, request_id: int) -> Cursor | None:
         """The cursor that waits for the answer, free to ask again; None when nobody wants it any more."""
-        cursor = self._asked.pop(request_id, None)
+        cursor = self.asked.pop(request_id, None)
         if cursor is None or cursor.request_id != request_id:
             return None
         cursor.request_id = None
@@ -215,8 +211,9 @@ class FetchPlan:
             reason=reason, position=position,
         )  # fmt: skip
 
-    def _split(self, cursor: Cursor, view: memoryview, next_offset: int) -> Iterator[Chunk]:
-        """Cut the batches of one answer apart by their headers."""
+    def _split(self, cursor: Cursor, view: memoryview, next_offset: int) -> None:
+        """Cut the batches of one answer apart by their headers, into ``chunks``."""
+        chunks = self.chunks
         position = cursor.offset
         while view:
             try:
@@ -225,15 +222,17 @@ class FetchPlan:
                     raise CorruptionError(f"batch of {header.size} bytes, {len(view)} are left", where="answer")
             except CorruptionError as error:
                 resume = max(next_offset, position + 1)
-                yield Chunk(cursor, None, view, self.undecodable(cursor, position, resume, error))
+                chunks.append(Chunk(cursor, None, view, self.undecodable(cursor, position, resume, error)))
                 cursor.ask_offset, cursor.ask_epoch = resume, 0
                 return
-            if not header.is_control and header.end_offset > position:
+            end_offset = header.base_offset + header.count
+            if end_offset > position and not header.attributes & ATTRIBUTE_CONTROL:
                 if header.base_offset > position:
                     text = f"the broker passed over offsets {position} to {header.base_offset - 1}"
-                    yield Chunk(cursor, None, view, self._missing(cursor, "loss", header.base_offset, text))
-                position = header.end_offset
-                yield Chunk(cursor, header, view[: header.size])
+                    chunks.append(Chunk(cursor, None, view, self._missing(cursor, "loss", header.base_offset, text)))
+                position = end_offset
+                chunks.append(Chunk(cursor, header, view[: header.size]))
+                cursor.ask_epoch = header.epoch
             view = view[header.size :]
 
     def undecodable(
@@ -251,7 +250,8 @@ class FetchPlan:
         """Take note that ``chunk`` was delivered, as batch or as error."""
         cursor = chunk.cursor
         if chunk.header is not None:
-            cursor.offset, cursor.epoch = chunk.header.end_offset, chunk.header.epoch
+            header = chunk.header
+            cursor.offset, cursor.epoch = header.base_offset + header.count, header.epoch
         elif isinstance(chunk.error, BatchUndecodableError):
             cursor.offset, cursor.epoch = max(cursor.offset, chunk.error.next_offset), 0
             cursor.follows_log_start = False

@@ -67,9 +67,6 @@ class Lane:
         self._on_defect = on_defect
         self._on_limits = on_limits
 
-    def __len__(self) -> int:
-        return len(self.line)
-
     def connected(self, outlet: Outlet) -> None:
         """Take note of a new connection, and of what its server allows."""
         self._on_limits(outlet.limits)

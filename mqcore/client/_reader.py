@@ -7,7 +7,7 @@ import logging
 import trio
 
 from mqcore.client._context import ClientContext
-from mqcore.client._fetch_plan import FetchPlan
+from mqcore.client._fetch_plan import STALE_MAX, FetchPlan
 from mqcore.client._session import Session
 from mqcore.client._stream import RequestStream
 from mqcore.errors import BrokenLinkError, RemoteProtocolError, TransportError
@@ -65,7 +65,8 @@ class Reader:
     async def receive(self) -> None:
         """Take in one answer, asking first and asking ahead; no longer connected when the stream broke.
 
-        Raises ``RemoteProtocolError`` for what no new connection would change. No effect if cancelled.
+        Returns with nothing after ``stream.interrupt``. Raises ``RemoteProtocolError`` for what no new connection would
+        change. No effect if cancelled.
         """
         plan, stream = self.plan, self.stream
         assert stream is not None
@@ -73,9 +74,11 @@ class Reader:
             await self._ask(stream)
             message = await stream.receive_message(self._silence_s)
             if message is None:
-                raise BrokenLinkError("the server closed the connection")
+                if stream.is_at_end:
+                    raise BrokenLinkError("the server closed the connection")
+                return
             self._attempt = 0
-            if isinstance(message, Fetched):
+            if type(message) is Fetched:
                 plan.fetched(message)
                 self._refusals = 0
             elif isinstance(message, Failed):
@@ -102,7 +105,7 @@ class Reader:
 
     async def _ask(self, stream: RequestStream) -> None:
         plan = self.plan
-        if plan.is_stale:
+        if len(plan.asked) > len(plan.cursors) + STALE_MAX:
             raise BrokenLinkError("too many answers on their way that are not wanted any more")
         if self._resume_at:
             await trio.sleep_until(self._resume_at)

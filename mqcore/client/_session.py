@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Protocol
 
 import trio
@@ -31,8 +31,9 @@ class Source(Protocol):
     is_blocked: bool
     """Whether the credit ended before everything was sent that ``pump`` had to send."""
 
-    def __len__(self) -> int:
-        """How much waits for a turn to send; 0: ``pump`` has nothing to do."""
+    @property
+    def line(self) -> Sized:
+        """What waits for a turn to send; empty: ``pump`` has nothing to do."""
         ...
 
     def pump(self, outlet: RequestStream, now: float) -> float:
@@ -229,7 +230,7 @@ class Session:
         first, self._first_source = self._first_source, 0
         for number in range(len(sources)):
             source = sources[(first + number) % len(sources)]
-            if source:
+            if source.line:
                 before = len(stream.requests)
                 again = min(again, source.pump(stream, now))
                 if source.is_blocked:

@@ -45,7 +45,7 @@ LINK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, BrokenLinkErr
 """What a stream raises when the connection is over."""
 JOIN_BYTES_MAX = 64 * 1024
 """Up to here small frames are joined for one plain send, which costs less than a gathering one."""
-PIECE_BYTES = 256 * 1024
+PIECE_BYTES = 512 * 1024
 """Large sends go out in pieces of about this size: each one that is taken is a sign of life of a slow link."""
 UNSENT_BYTES_MAX = 8 * 1024 * 1024
 REQUEST_IDS = 1 << 32
@@ -103,6 +103,8 @@ class RequestStream:
         self.on_credit: Callable[[], None] | None = None
         self.on_left_over: Callable[[], None] | None = None
         self._wants_credit = False
+        self._waiting: trio.CancelScope | None = None
+        self._is_interrupted = False
         self._stream = stream
         self._unsent_bytes = 0
         self._next_id = 1
@@ -251,21 +253,36 @@ class RequestStream:
     async def receive_message(self, silence_s: float) -> Message | None:
         """Return the next message, for a stream that one task uses alone; views in it hold until the next call.
 
-        None when the stream ended. ``silence_s``: how long nothing at all may come, in seconds; then
-        ``BrokenLinkError``. No effect if cancelled. Raises as ``receive``.
+        None when the stream ended (``is_at_end``) or after ``interrupt``. ``silence_s``: how long nothing at all may
+        come, in seconds; then ``BrokenLinkError``. No effect if cancelled. Raises Trio's errors of a broken or closed
+        stream, ``RemoteProtocolError``, ``BrokenLinkError``.
         """
         connection = self.connection
-        while (message := connection.next_message()) is None:
-            if connection.at_end:
-                return None
-            with trio.move_on_after(silence_s) as scope:
-                connection.received(await self._stream.receive_into(connection.receive_buffer()))
-            if scope.cancelled_caught:
-                raise BrokenLinkError(f"the server has been silent for {silence_s:g} s")
-        if isinstance(message, Fatal | End):
+        while True:
+            while (message := connection.next_message()) is None:
+                if connection.at_end:
+                    return None
+                self._is_interrupted = False
+                with trio.move_on_after(silence_s) as self._waiting:
+                    connection.received(await self._stream.receive_into(connection.receive_buffer()))
+                if self._waiting.cancelled_caught:
+                    if self._is_interrupted:
+                        return None
+                    raise BrokenLinkError(f"the server has been silent for {silence_s:g} s")
+            if type(message) is not Fatal and type(message) is not End:
+                return message
             self._take_other(message)
-            return await self.receive_message(silence_s)
-        return message
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the server ended the stream."""
+        return self.connection.at_end
+
+    def interrupt(self) -> None:
+        """Have the task that waits in ``receive_message`` return. No effect while none waits."""
+        if self._waiting is not None and not self._waiting.cancel_called:
+            self._is_interrupted = True
+            self._waiting.cancel()
 
     def _take_other(self, message: Message) -> None:
         if isinstance(message, End):

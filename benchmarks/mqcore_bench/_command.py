@@ -28,7 +28,7 @@ from mqcore.cli.shell import (
 from mqcore_bench._children import ChildFailed, machine
 from mqcore_bench._mqcore import mqcore_for
 from mqcore_bench._report import HEADINGS, Line, line_of, table
-from mqcore_bench._rows import BEST_PEER_RATE, ROWS, Row, select
+from mqcore_bench._rows import ROWS, Row, select
 from mqcore_bench._subjects import Settings, Subject, probe_for, toy_for
 
 __all__ = ["bench"]
@@ -130,8 +130,7 @@ def _print(lines: Sequence[Line], facts: Mapping[str, object]) -> None:
     write_table(table(lines), HEADINGS)
     write_line()
     write_line(f"on {', '.join(f'{name} {value}' for name, value in facts.items())}")
-    write_line("messages of 1 KiB, medians; the limit is the smaller of toy and probe;")
-    write_line(f"the fastest peer, measured elsewhere, published {BEST_PEER_RATE // 1000} k msg/s")
+    write_line("messages of 1 KiB, medians; the limit is the smaller of toy and probe")
 
 
 def _write(folder: str, lines: Sequence[Line], facts: Mapping[str, object]) -> None:

@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 import attrs
 
 __all__ = [
-    "BEST_PEER_RATE",
     "ROWS",
     "Consume",
     "Memory",
@@ -23,9 +22,6 @@ __all__ = [
     "Spread",
     "select",
 ]
-
-BEST_PEER_RATE = 452_000
-"""Messages per second that the fastest peer published on the reference machine (RabbitMQ stream, 1 KiB)."""
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -57,6 +58,7 @@ class Router:
         self.home = self._new_session(self._transports[0])
         self._sessions: dict[str, Session] = {}
         self._owners: dict[tuple[bytes, int], Session] = {}
+        self._failures: Counter[str] = Counter()
         self._nursery: trio.Nursery | None = None
         self._is_closed = False
         self._home_is_lost = Bell()
@@ -161,20 +163,26 @@ class Router:
         return session
 
     def _session_of(self, facts: Mapping[str, object]) -> Session:
-        """The session of the server that a ``not-primary`` names; the home session when it names none of use."""
+        """The session of the server that a ``not-primary`` names; the home session when it names none of use.
+
+        Of several addresses of that server one that a session has already, else the one that failed least often: some
+        may lead there from other machines only.
+        """
         urls = facts.get("urls")
-        url = urls[0] if isinstance(urls, list) and urls else None
-        if not isinstance(url, str):
-            return self.home
-        session = self._sessions.get(url)
-        if session is None or session.is_closed:
+        named = [url for url in urls if isinstance(url, str)] if isinstance(urls, list) else []
+        for url in named:
+            session = self._sessions.get(url)
+            if session is not None and not session.is_closed:
+                return session
+        for url in sorted(named, key=lambda url: self._failures[url]):
             try:
                 session = self._new_session(create_transport(url))
             except MqcoreError as error:
                 _log.warning("a server names %s as the owner of a partition, which is of no use: %s", url, error)
-                return self.home
+                continue
             self._start(session)
-        return session
+            return session
+        return self.home
 
     def _connected(self, session: Session) -> None:
         """One session per server: an address that leads to a server which has one already becomes a name of that."""
@@ -192,6 +200,7 @@ class Router:
         if session is self.home:
             self._home_is_lost.ring()
         else:
+            self._failures[session.url] += 1
             self._replace(session, self.home)
 
     async def _follow_home(self) -> None:

@@ -35,16 +35,18 @@ class Servers:
     def __init__(self) -> None:
         self.network = ModelNetwork(seeded(1, "network"), latency_s=0.001)
         self.owners: dict[tuple[str, int], str] = {}
+        self.nowhere: list[str] = []
         self.refused: Counter[str] = Counter()
 
     def refuses(self, connection: ClientConnection, message: Any) -> bool:
         """Answer that the partition is another server's, if it is."""
-        url = connection._node.urls[0]  # type: ignore[attr-defined]
+        url = connection._node.urls[0]
         owner = self.owners.get((url, message.partition))
         if owner is None:
             return False
         self.refused[url] += 1
-        connection.outbox.failed(message.request_id, Code.NOT_PRIMARY, "it is another server's", {"urls": [owner]})
+        facts = {"urls": [*self.nowhere, owner], "epoch": 1}
+        connection.outbox.failed(message.request_id, Code.NOT_PRIMARY, "it is another server's", facts)
         return True
 
 
@@ -191,6 +193,17 @@ def test_a_redirection_to_the_same_server_by_another_address_makes_no_second_ses
             await delivery.wait()
 
     play(servers, story, A, running="a")
+
+
+def test_of_several_addresses_of_the_owner_those_that_lead_nowhere_are_passed_over(servers: Servers) -> None:
+    servers.owners[A, 1], servers.nowhere = B, ["tcp://10.9.9.9:1", "tcp://10.9.9.8:1"]
+
+    async def story(client: Client) -> None:
+        async with client.producer("t") as producer:
+            await producer.send(b"x", partition=1)
+        assert await stored(B, 1) == [b"x"]
+
+    play(servers, story, A)
 
 
 def test_a_server_named_by_a_url_of_no_use_is_passed_over(servers: Servers) -> None:

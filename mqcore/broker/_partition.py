@@ -149,38 +149,47 @@ class Partition:
 
         If cancelled, some may have been appended: no reply is queued for them, their outcome is unknown.
         """
-        while self._appending:
+        if self._appending:
             await self._turn()
-        if self.failure is not None:
-            refusal = self._refusal_of_stop()
-            for send in sends:
-                _fail(send, *refusal)
-            return
-        for verdict in (verdicts := self.log.check(list(map(_header_of, sends)))):
-            if verdict is not ACCEPT:
-                sends = self._deduplicate(sends, verdicts)
-                break
-        if not sends:
-            return
         self._appending = True
         try:
-            base_offsets = await self.log.append(list(map(_batch_of, sends)))
-        except (StorageError, OutcomeUnknownError) as error:
-            self._append_failed(sends, error)
-        else:
-            self._appended(sends, base_offsets)
+            if self.failure is not None:
+                refusal = self._refusal_of_stop()
+                for send in sends:
+                    _fail(send, *refusal)
+                return
+            for verdict in (verdicts := self.log.check(list(map(_header_of, sends)))):
+                if verdict is not ACCEPT:
+                    sends = self._deduplicate(sends, verdicts)
+                    break
+            if sends:
+                try:
+                    base_offsets = await self.log.append(list(map(_batch_of, sends)))
+                except (StorageError, OutcomeUnknownError) as error:
+                    self._append_failed(sends, error)
+                else:
+                    self._appended(sends, base_offsets)
         finally:
-            self._appending = False
-            while self._turns:
+            if self._turns:
                 self._turns.popleft().set()
+            else:
+                self._appending = False
 
     async def _turn(self) -> None:
-        """Wait until the append that is under way has ended. No lock: it costs more than the rest of a small append."""
+        """Wait for the turn to append, which is handed on in the order of these calls.
+
+        Handed on and not taken by the first that comes: a task that waits would else stand behind all that do not have
+        to. No lock: it costs more than the rest of a small append.
+        """
         turn = trio.Event()
         if self._turns is None:
             self._turns = deque()
         self._turns.append(turn)
-        await turn.wait()
+        try:
+            await turn.wait()
+        except trio.Cancelled:
+            self._turns.remove(turn)  # it has not come: what is woken by its event is not cancelled any more
+            raise
 
     def _deduplicate(self, sends: Sequence[Send], verdicts: Sequence[Verdict]) -> list[Send]:
         """Answer retries and what the producer table refuses; return what is to be appended."""
@@ -269,8 +278,7 @@ class Partition:
 
     async def retire(self) -> None:
         """Wait for the append that is under way, after ``close``, for a log that is about to be deleted."""
-        while self._appending:
-            await self._turn()
+        await self.append(())  # takes its turn, and appends nothing
         self._rule.give_up()
 
     # reading

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +29,8 @@ from mqcore.protocol import (
     Welcome,
 )
 from mqcore.registry import create_transport
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # ``alone``, found beside these tests
 
 LIMITS = Limits()
 

@@ -54,6 +54,9 @@ __all__ = ["ClientConnection"]
 _CALLS_AT_ONCE = 8
 """Administrative calls of one connection that are under way; while there are more, nothing is read."""
 
+_FETCH_WAIT_MS_SHORTEST = 50
+"""What a fetch that would wait is let wait, however low its limit: answered at once, it would be repeated at once."""
+
 _BUFFER_BYTES_MAX = 1024 * 1024
 _LARGE_RECEIVE_BYTES = 8 * 1024
 _SMALL_RECEIVES_MAX = 64
@@ -115,6 +118,7 @@ class ClientConnection:
         self.receiving_since: float | None = None
         self.buffer_bytes = 0
         self._small_receives = 0
+        self._fetch_wait_ms_max = max(limits.fetch_wait_ms_max, _FETCH_WAIT_MS_SHORTEST)
         self._node = node
         self._stream = stream
         self._connection = Connection(
@@ -141,9 +145,9 @@ class ClientConnection:
             with self.cancel_scope:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
-                    nursery.start_soon(self.outbox.run)
-                    await self._receive()
-                    nursery.cancel_scope.cancel()
+                    self.outbox.start(nursery)
+                    # A task, not a call: each read would resume the frames of every caller on the way to it.
+                    nursery.start_soon(self._receive_to_the_end, nursery)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
@@ -154,52 +158,53 @@ class ClientConnection:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await trio.aclose_forcefully(self._stream)
 
+    async def _receive_to_the_end(self, nursery: trio.Nursery) -> None:
+        try:
+            await self._receive()
+        except RemoteProtocolError as error:
+            # First of all: from here on nothing but this may be sent, and batches under way find no one to answer.
+            self.outbox.push(Fatal(error.code, str(error)))
+            await self._append_sends()
+            await self._flush_briefly()
+        nursery.cancel_scope.cancel()
+
     async def _receive(self) -> None:
         connection, stream, node, outbox = self._connection, self._stream, self._node, self.outbox
         outbox.reader = trio.lowlevel.current_task()
-        try:
-            while True:
-                buffer = connection.receive_buffer()
-                if connection.buffer_bytes != self.buffer_bytes:
-                    self._account_for_buffer()
-                self.receiving_since = node.now()
-                size = await stream.receive_into(buffer)
-                self.receiving_since = None  # what takes long from here on is not the peer's doing
-                connection.received(size)
-                reign = node.reign  # looked up anew with each read: another one may have begun
-                partitions = reign.partitions if reign is not None else _NO_PARTITIONS
-                while (message := connection.next_message()) is not None:
-                    if isinstance(message, Produce | Fetch):
-                        partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
-                        if partition is None:
-                            continue
-                        if isinstance(message, Produce):
-                            self._take_produce(partition, message)
-                        else:
-                            self._take_fetch(partition, message)
-                    elif not await self._take_other(message):
-                        return
-                if self._sends:
-                    await self._append_sends()
-                await outbox.flush()
-                await outbox.room()
-                if size == 0:
+        while True:
+            buffer = connection.receive_buffer()
+            if connection.buffer_bytes != self.buffer_bytes:
+                self._account_for_buffer()
+            self.receiving_since = node.now()
+            size = await stream.receive_into(buffer)
+            self.receiving_since = None  # what takes long from here on is not the peer's doing
+            connection.received(size)
+            reign = node.reign  # looked up anew with each read: another one may have begun
+            partitions = reign.partitions if reign is not None else _NO_PARTITIONS
+            while (message := connection.next_message()) is not None:
+                if type(message) is Produce:
+                    partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
+                    if partition is not None:
+                        self._take_produce(partition, message)
+                elif type(message) is Fetch:
+                    partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
+                    if partition is not None:
+                        self._take_fetch(partition, message)
+                elif not await self._take_other(message):
                     return
-                self._shrink_if_quiet(size)
-        except RemoteProtocolError as error:
-            # First of all: from here on nothing but this may be sent, and batches under way find no one to answer.
-            outbox.push(Fatal(error.code, str(error)))
-            await self._append_sends()
-            await self._flush_briefly()
-
-    def _shrink_if_quiet(self, received: int) -> None:
-        """Give a large receive buffer up once the connection has had little to say for a while."""
-        if received >= _LARGE_RECEIVE_BYTES:
-            self._small_receives = 0
-        else:
-            self._small_receives += 1
-            if self._small_receives > _SMALL_RECEIVES_MAX:
-                self._connection.shrink_buffer()
+            if self._sends:
+                await self._append_sends()
+            await outbox.flush()
+            if outbox.is_sending:
+                await outbox.room()
+            if size == 0:
+                return
+            if size >= _LARGE_RECEIVE_BYTES:
+                self._small_receives = 0
+            else:
+                self._small_receives += 1
+                if self._small_receives > _SMALL_RECEIVES_MAX:  # it has had little to say for a while
+                    connection.shrink_buffer()
 
     def _account_for_buffer(self) -> None:
         """Keep the sum of all receive buffers within its limit: who would exceed it is turned away."""
@@ -261,9 +266,9 @@ class ClientConnection:
 
     def _take_fetch(self, partition: Partition, message: Fetch) -> None:
         limits = self._node.limits
-        if message.wait_ms > limits.fetch_wait_ms_max:
-            message = message._replace(wait_ms=limits.fetch_wait_ms_max)
-        if message.wait_ms and self.outbox.parked >= limits.fetches_parked_max:
+        if message.wait_ms > self._fetch_wait_ms_max:
+            message = message._replace(wait_ms=self._fetch_wait_ms_max)
+        if message.wait_ms and len(self.outbox.parked) >= limits.fetches_parked_max:
             text = f"more than {limits.fetches_parked_max} fetches wait on this connection (limit fetches_parked_max)"
             self.outbox.failed(message.request_id, Code.LIMIT_REACHED, text)
             return
@@ -348,7 +353,7 @@ class ClientConnection:
         since = self.outbox.sending_since
         if since is not None and now - since > limits.send_stall_timeout_ms / 1000:
             return Code.STALLED, "replies left unread"
-        if silent > limits.idle_timeout_ms / 1000 and not self._connection.requests_in_flight:
+        if since is None and silent > limits.idle_timeout_ms / 1000 and not self._connection.requests_in_flight:
             return Code.STALLED, "silence"
         return None
 

@@ -1,61 +1,83 @@
 """Everything that goes out on one connection: replies coalesced into few writes, fetches read when their turn comes.
 
 A fetch is kept as the small request that it is and read from the log only when the writer reaches it, so a reader that
-stops costs no memory for its replies, and holds up nobody but itself. Whoever has something to send and finds the
-writer idle sends at once; the others leave it to the one who is sending.
+stops costs no memory for its replies, and holds up no other connection. A task that has something to send and finds the
+writer idle sends at once; the others leave it to the one that is sending.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple, Protocol
 
 import trio
 
 from mqcore.abc import Buffer, ByteStream
-from mqcore.broker._partition import Partition
-from mqcore.errors import CorruptionError, StorageError
+from mqcore.broker._fetch_answer import Fetchable, answer_fetch
+from mqcore.broker._paced_sender import PacedSender
 from mqcore.guarantees import Copy
-from mqcore.log import DamagedRangeError
-from mqcore.protocol import Code, Connection, End, Failed, Fatal, Fetch, Fetched, Message
+from mqcore.protocol import Connection, End, Failed, Fatal, Fetch, Fetched, Message
 
-__all__ = ["Outbox"]
-
-_JOIN_BYTES_MAX = 64 * 1024
+__all__ = ["Outbox", "Parking"]
 
 _QUEUED_FRAMES_MAX = 8_192
 _QUEUED_BYTES_MAX = 1024 * 1024
 """Of what ``push`` queues; an acknowledgement is small, and counted as a frame only."""
 
+_STALE_SPARE = 16
+
+
+class Parking(Fetchable, Protocol):
+    """A partition, as fetches that wait for it see it."""
+
+    def park(self, offset: int, sink: Outbox, request_id: int) -> None:
+        """Call ``sink.unpark`` once the committed offset is beyond ``offset``, or the partition serves nothing more."""
+
+    def forget_parked(self, sink: Outbox, request_id: int) -> None:
+        """Forget that."""
+
+
+class _Parked(NamedTuple):
+    partition: Parking
+    fetch: Fetch
+    deadline: float
+
 
 class Outbox:
-    """The sending half of one connection; implements ``ReplySink`` of the partitions.
+    """The sending half of one connection; the sink of its partitions' replies.
 
-    ``fetch_bytes_max``: most bytes of one fetch's reply, however much is asked for.
+    ``fetch_bytes_max``: most bytes of one fetch's reply, however much is asked for. ``now``: Trio's seconds.
     """
 
     def __init__(
         self, stream: ByteStream, connection: Connection, *, fetch_bytes_max: int, now: Callable[[], float]
     ) -> None:
-        self._stream = stream
         self._connection = connection
+        self._sender = PacedSender(stream, now)
         self._fetch_bytes_max = fetch_bytes_max
         self._now = now
         self._buffers: list[Buffer] = []
-        self._fetches: deque[tuple[Partition, Fetch]] = deque()
-        self._parked: dict[int, tuple[Partition, Fetch, float]] = {}
+        self._fetches: deque[tuple[Parking, Fetch]] = deque()
+        self.parked: dict[int, _Parked] = {}
+        """Fetches that wait for new messages, by request id."""
+        self._deadlines: list[tuple[float, int]] = []  # a heap; what is not parked any more stays in it for a while
+        self._timer: trio.CancelScope | None = None  # what its task sleeps in, made when something first waits
+        self._nursery: trio.Nursery | None = None
         self._wake = trio.Event()
-        self._sending = False
         self._drained: trio.Event | None = None
-        self.sending_since: float | None = None
         self._pushed_bytes = 0
         self._room: trio.Event | None = None
         self._is_over = False  # the last frame is queued: replies that come later have nowhere to go
+        self.is_sending = False
+        """Whether a task is sending; while none is, everything queued has gone."""
         self.closed = False
         self.reader: trio.lowlevel.Task | None = None
         """The task that reads the connection: what it queues it sends itself, by ``flush``, when it is done."""
 
-    # ReplySink
+    # the sink of a partition's replies
 
     def produced(
         self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
@@ -63,17 +85,18 @@ class Outbox:
         """Queue the acknowledgement of one batch."""
         if not self._is_over:
             self._buffers.append(self._connection.send_produced(request_id, base_offset, epoch, duplicate, copies))
-            self._queued()
+            if trio.lowlevel.current_task() is not self.reader:
+                self._wake.set()
 
     def failed(self, request_id: int, code: int, text: str, facts: Mapping[str, object] | None = None) -> None:
         """Queue a failure."""
         self.push(Failed(request_id, code, text, facts or {}))
 
-    def unpark(self, partition: Partition, request_id: int) -> None:
-        """Tell that a parked fetch may have something to read now."""
-        parked = self._parked.pop(request_id, None)
+    def unpark(self, request_id: int) -> None:
+        """Answer a parked fetch, for which there is something to read now."""
+        parked = self.parked.pop(request_id, None)
         if parked is not None and not self.closed:
-            self._fetches.append((partition, parked[1]))
+            self._fetches.append((parked.partition, parked.fetch))
             self._wake.set()
 
     # what the connection's reader queues
@@ -85,7 +108,8 @@ class Outbox:
             self._is_over = isinstance(message, Fatal | End)
             self._buffers.extend(buffers)
             self._pushed_bytes += sum(map(len, buffers))
-            self._queued()
+            if trio.lowlevel.current_task() is not self.reader:
+                self._wake.set()
 
     async def room(self) -> None:
         """Wait until so little is queued that more may be made: a peer that does not read costs bounded memory."""
@@ -102,20 +126,23 @@ class Outbox:
             self._room.set()
             self._room = None
 
-    def fetch(self, partition: Partition, fetch: Fetch) -> None:
+    def fetch(self, partition: Parking, fetch: Fetch) -> None:
         """Answer ``fetch`` when its turn comes, or park it until there is something to read or its wait is over."""
-        if fetch.offset < partition.committed_offset or fetch.wait_ms == 0 or fetch.offset < partition.log.start_offset:
+        if fetch.offset < partition.committed_offset or fetch.wait_ms == 0 or partition.closure is not None:
             self._fetches.append((partition, fetch))
-        else:
-            self._parked[fetch.request_id] = (partition, fetch, self._now() + fetch.wait_ms / 1000)
-            partition.park(fetch.offset, self, fetch.request_id)
-            self._wake.set()  # there is a new deadline to wait for
+            if trio.lowlevel.current_task() is not self.reader:
+                self._wake.set()
             return
-        self._queued()
-
-    def _queued(self) -> None:
-        if trio.lowlevel.current_task() is not self.reader:
-            self._wake.set()
+        deadline = self._now() + fetch.wait_ms / 1000
+        self.parked[fetch.request_id] = _Parked(partition, fetch, deadline)
+        partition.park(fetch.offset, self, fetch.request_id)
+        deadlines = self._deadlines
+        heappush(deadlines, (deadline, fetch.request_id))
+        if len(deadlines) > 2 * len(self.parked) + _STALE_SPARE:
+            deadlines[:] = [(parked.deadline, request_id) for request_id, parked in self.parked.items()]
+            heapify(deadlines)
+        if self._timer is None or deadline < self._timer.deadline:
+            self._set_timer(deadline)
 
     @property
     def frames_queued(self) -> int:
@@ -123,16 +150,17 @@ class Outbox:
         return len(self._buffers)
 
     @property
-    def parked(self) -> int:
-        """Fetches that wait for new messages."""
-        return len(self._parked)
+    def sending_since(self) -> float | None:
+        """When the last bytes moved of what is being sent; None while nothing is."""
+        return self._sender.sending_since
 
     def close(self) -> None:
         """Drop everything: the connection is over."""
         self.closed = self._is_over = True
-        for request_id, (partition, _, _) in self._parked.items():
-            partition.forget_parked(self, request_id)
-        self._parked.clear()
+        for request_id, parked in self.parked.items():
+            parked.partition.forget_parked(self, request_id)
+        self.parked.clear()
+        self._deadlines.clear()
         self._fetches.clear()
         self._buffers.clear()
         self._make_room()
@@ -140,102 +168,92 @@ class Outbox:
         if self._drained is not None:
             self._drained.set()
 
+    # waits that are over
+
+    def _set_timer(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.deadline = deadline
+        elif self._nursery is not None:
+            self._timer = trio.CancelScope(deadline=deadline)
+            self._nursery.start_soon(self._answer_late_fetches, self._timer)
+
+    async def _answer_late_fetches(self, timer: trio.CancelScope) -> None:
+        # A task of its own: were the writer woken for each new deadline, every fetch that waits would cost a turn.
+        while True:
+            with timer:
+                await trio.sleep_forever()
+            timer = self._timer = trio.CancelScope(deadline=self._expire())
+
+    def _expire(self) -> float:
+        """Queue answers to the fetches whose wait is over; return when the next one's is."""
+        now, deadlines = self._now(), self._deadlines
+        while deadlines:
+            deadline, request_id = deadlines[0]
+            parked = self.parked.get(request_id)
+            is_parked = parked is not None and parked.deadline == deadline
+            if is_parked and deadline > now:
+                return deadline
+            heappop(deadlines)
+            if is_parked:
+                self._end_wait(request_id)
+        return math.inf
+
+    def _end_wait(self, request_id: int) -> None:
+        partition, fetch, _ = self.parked.pop(request_id)
+        partition.forget_parked(self, request_id)
+        self._fetches.append((partition, fetch))
+        self._wake.set()
+
     # sending
 
-    async def run(self) -> None:
-        """Send whatever is queued until cancelled or closed; wakes parked fetches when their wait is over."""
+    def start(self, nursery: trio.Nursery) -> None:
+        """Send what is queued by other tasks than the reader, from now until ``nursery`` is cancelled."""
+        self._nursery = nursery
+        nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
         while not self.closed:
-            if self._parked:
-                deadline = min(entry[2] for entry in self._parked.values())
-                with trio.move_on_at(deadline):
-                    await self._wake.wait()
-                self._expire()
-            else:
-                await self._wake.wait()
+            await self._wake.wait()
             self._wake = trio.Event()
             await self.flush()
 
-    def _expire(self) -> None:
-        now = self._now()
-        for request_id in [request_id for request_id, entry in self._parked.items() if entry[2] <= now]:
-            partition, fetch, _ = self._parked.pop(request_id)
-            partition.forget_parked(self, request_id)
-            self._fetches.append((partition, fetch._replace(wait_ms=0)))
-
     async def flush(self) -> None:
-        """Send what is queued, unless somebody is sending already (who then sends this too).
+        """Send what is queued, unless a task is sending already (which then sends this too).
 
         If cancelled, the stream is of no more use.
         """
-        if self._sending:
+        if self.is_sending:
             return
-        self._sending = True
+        self.is_sending = True
         try:
             while (self._buffers or self._fetches) and not self.closed:
                 if self._buffers:
                     buffers, self._buffers = self._buffers, []
                     self._make_room()
-                    await self._send(buffers)
+                    await self._sender.send(buffers)
                 if self._fetches:
-                    partition, fetch = self._fetches.popleft()
-                    await self._answer(partition, fetch)
+                    await self._answer(*self._fetches.popleft())
+        except BaseException:
+            # What would follow a part of a frame could only be garbage to the peer.
+            self._is_over = True
+            self._buffers.clear()
+            raise
         finally:
-            self._sending = False
+            self.is_sending = False
             if self._drained is not None and not self._connection.requests_in_flight:
                 self._drained.set()
 
-    async def _send(self, buffers: list[Buffer]) -> None:
-        self.sending_since = self._now()
-        if len(buffers) > 1 and sum(map(len, buffers)) <= _JOIN_BYTES_MAX:
-            buffers = [b"".join(buffers)]
-        await self._stream.send_buffers(buffers)
-        self.sending_since = None
-
-    async def _answer(self, partition: Partition, fetch: Fetch) -> None:
-        log = partition.log
-        if partition.closure is not None:
-            self.failed(fetch.request_id, *partition.closure)
-            return
-        if fetch.offset < log.start_offset:
-            text = f"offset {fetch.offset} is below the log's start {log.start_offset}: seek to the start"
-            self.failed(fetch.request_id, Code.BELOW_START, text, {"start_offset": log.start_offset})
-            return
-        diverged = log.divergence(fetch.offset, fetch.epoch) if fetch.epoch else None
-        if diverged is not None:
-            text = f"offset {fetch.offset} of epoch {fetch.epoch} is not in this log's history; it parts at {diverged}"
-            self.failed(fetch.request_id, Code.DIVERGED, text, {"offset": diverged})
-            return
-        committed = partition.committed_offset
-        if fetch.offset >= committed:
-            self.push(Fetched(fetch.request_id, fetch.offset, log.start_offset, committed, ()))
-            return
-        bytes_max = min(max(fetch.bytes_max, 1), self._fetch_bytes_max)
-        try:
-            result = await log.read(fetch.offset, bytes_max, committed)
-        except DamagedRangeError as error:
-            facts = {"offset": error.first_offset, "next_offset": error.next_offset}
-            self.failed(fetch.request_id, Code.DAMAGED, str(error), facts)
-            return
-        except (StorageError, CorruptionError) as error:
-            self.failed(fetch.request_id, *(partition.closure or (Code.READ_FAILED, str(error))))
-            return
-        if log.failed is not None:
-            partition.stop(log.failed)  # the read may be the first to notice; what is not durable is committed no more
-            committed = partition.committed_offset
-        if self._is_over:
-            return
-        await self._send(
-            self._connection.send(
-                Fetched(fetch.request_id, result.next_offset, log.start_offset, committed, result.chunks)
-            )
-        )
+    async def _answer(self, partition: Parking, fetch: Fetch) -> None:
+        answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
+        if type(answer) is Fetched and answer.batches and not self._is_over:
+            await self._sender.send(self._connection.send(answer))  # at once: it is large, and is not to be queued
+        else:
+            self.push(answer)
 
     async def drained(self) -> None:
         """Wait until every request taken in is answered and sent; parked fetches are answered at once."""
-        for request_id in list(self._parked):
-            partition, fetch, _ = self._parked.pop(request_id)
-            partition.forget_parked(self, request_id)
-            self._fetches.append((partition, fetch._replace(wait_ms=0)))
+        for request_id in list(self.parked):
+            self._end_wait(request_id)
         await self.flush()
         while self._connection.requests_in_flight and not self.closed:
             self._drained = trio.Event()

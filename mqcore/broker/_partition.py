@@ -49,7 +49,7 @@ class ReplySink(Protocol):
     def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
         """Queue a failure."""
 
-    def unpark(self, partition: Partition, request_id: int) -> None:
+    def unpark(self, request_id: int) -> None:
         """Take note that a parked fetch may have something to read now."""
 
 
@@ -252,7 +252,7 @@ class Partition:
             self.committed_offset = rule.committed_offset
             if self._parked.number_of:
                 for sink, request_id in self._parked.wake(self.committed_offset):
-                    sink.unpark(self, request_id)
+                    sink.unpark(request_id)
 
     def flushed(self) -> None:
         """Take in that a group commit covered this log."""
@@ -274,7 +274,7 @@ class Partition:
         self.closure = code, str(error)
         self.stop(error)
         for sink, request_id in self._parked.wake(sys.maxsize):
-            sink.unpark(self, request_id)
+            sink.unpark(request_id)
 
     async def retire(self) -> None:
         """Wait for the append that is under way, after ``close``, for a log that is about to be deleted."""

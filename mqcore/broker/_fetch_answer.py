@@ -1,0 +1,62 @@
+"""The answer to one fetch: what is read of a partition, up to the committed offset and not beyond.
+
+Must not know of connections: whether the answer still has somewhere to go is their subject.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mqcore.errors import CorruptionError, MqcoreError, StorageError
+from mqcore.log import DamagedRangeError, PartitionLog
+from mqcore.protocol import Code, Failed, Fetch, Fetched
+
+__all__ = ["Fetchable", "answer_fetch"]
+
+
+class Fetchable(Protocol):
+    """What a fetch needs of a partition."""
+
+    @property
+    def log(self) -> PartitionLog:
+        """Its batches."""
+
+    @property
+    def committed_offset(self) -> int:
+        """Where what may be read ends."""
+
+    @property
+    def closure(self) -> tuple[Code, str] | None:
+        """Why nothing is served any more, or None."""
+
+    def stop(self, error: MqcoreError) -> None:
+        """Stop for good after a failed flush."""
+
+
+async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fetched | Failed:
+    """Read what ``fetch`` asks for, about ``bytes_max`` bytes at most. Nothing happened if cancelled."""
+    if partition.closure is not None:
+        return Failed(fetch.request_id, *partition.closure, {})
+    log, offset = partition.log, fetch.offset
+    start_offset = log.start_offset
+    if offset < start_offset:
+        text = f"offset {offset} is below the log's start {start_offset}: seek to the start"
+        return Failed(fetch.request_id, Code.BELOW_START, text, {"start_offset": start_offset})
+    diverged = log.divergence(offset, fetch.epoch) if fetch.epoch else None
+    if diverged is not None:
+        text = f"offset {offset} of epoch {fetch.epoch} is not in this log's history; it parts at {diverged}"
+        return Failed(fetch.request_id, Code.DIVERGED, text, {"offset": diverged})
+    committed = partition.committed_offset
+    if offset >= committed:
+        return Fetched(fetch.request_id, offset, start_offset, committed, ())
+    try:
+        result = await log.read(offset, min(max(fetch.bytes_max, 1), bytes_max), committed)
+    except DamagedRangeError as error:
+        facts = {"offset": error.first_offset, "next_offset": error.next_offset}
+        return Failed(fetch.request_id, Code.DAMAGED, str(error), facts)
+    except (StorageError, CorruptionError) as error:
+        return Failed(fetch.request_id, *(partition.closure or (Code.READ_FAILED, str(error))), {})
+    if log.failed is not None:
+        partition.stop(log.failed)  # the read may be the first to notice; what is not durable is committed no more
+        committed = partition.committed_offset
+    return Fetched(fetch.request_id, result.next_offset, start_offset, committed, result.chunks)

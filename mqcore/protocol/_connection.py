@@ -55,6 +55,7 @@ class Connection(Machine[Message]):
     """
 
     _kind_of = KIND_OF
+    _kinds = Kind
     _encoders = ENCODERS
     _decoders = DECODERS
 

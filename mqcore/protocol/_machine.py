@@ -6,6 +6,7 @@ subclass's. Rule: after a broken rule nothing is parsed any more. Must not know 
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +32,7 @@ class Machine(ReceiveBuffer, Generic[M]):
 
     # Set by the subclass: kind by type of message, and how its bytes are written and read.
     _kind_of: Mapping[type, int]
+    _kinds: type[enum.IntEnum]
     _encoders: Mapping[int, Callable[[Any], list[Buffer]]]
     _decoders: Mapping[int, Callable[[int, int, int, memoryview], M]]
 
@@ -120,11 +122,13 @@ class Machine(ReceiveBuffer, Generic[M]):
             return RemoteProtocolError(text, code=Code.NOT_THIS_PROTOCOL)
         if kind not in self._decoders:
             return RemoteProtocolError(f"unknown frame kind {kind}", code=Code.MALFORMED_FRAME)
-        name = next(each.__name__ for each, number in self._kind_of.items() if number == kind)
         return RemoteProtocolError(
-            f"{name.lower()} is not allowed while the {self._peer_name} is {self.peer_state.value}",
+            f"{self._name(kind)} is not allowed while the {self._peer_name} is {self.peer_state.value}",
             code=Code.UNEXPECTED_FRAME,
         )
+
+    def _name(self, kind: int) -> str:
+        return self._kinds(kind).name.lower().replace("_", "-")
 
     def _too_large(self, kind: int, length: int) -> RemoteProtocolError:
         limit = self._payload_bytes_max[kind]
@@ -141,8 +145,9 @@ class Machine(ReceiveBuffer, Generic[M]):
         kind = self._kind_of[type(message)]
         states = self._sends.get(kind)
         if states is None:
-            name = type(message).__name__.lower()
-            raise LocalProtocolError(f"{name} cannot be sent while the {self._own_name} is {self.own_state.value}")
+            raise LocalProtocolError(
+                f"{self._name(kind)} cannot be sent while the {self._own_name} is {self.own_state.value}"
+            )
         buffers = self._encoders[kind](message)
         self._on_sending(kind, message, buffers)
         if states != self._states:

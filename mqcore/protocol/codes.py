@@ -38,6 +38,8 @@ class Code(enum.IntEnum):
     TOO_MANY_CONNECTIONS = 9
     UNKNOWN_SESSION = 10
     SHUTTING_DOWN = 11
+    WRONG_SET = 12
+    WRONG_EPOCH = 13
     # 100 to 199: rejected before a byte was appended
     UNKNOWN_TOPIC = 100
     UNKNOWN_PARTITION = 101

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mqcore.broker._admin import OPERATIONS
-from mqcore.protocol import TRANSITIONS, Code, Kind, Role, State
+from mqcore.protocol import FOLLOW_TRANSITIONS, TRANSITIONS, Code, FollowKind, FollowRole, Kind, Role, State
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 pytestmark = pytest.mark.needs("source-tree")
@@ -32,12 +32,28 @@ def states_of(cell: str) -> list[State]:
 
 
 def test_the_state_table_on_the_page_is_the_one_in_the_code() -> None:
-    told = set()
-    for roles, states, kinds, target in rows("What each side may send"):
-        for role in Role if roles == "both" else [Role(roles)]:
-            for state in states_of(states):
-                told |= {(role, state, Kind[kind.strip().upper()], State(target)) for kind in kinds.split(",")}
+    told = {
+        (Role(role), state, Kind[kind.upper()], State(target))
+        for role, states, kinds, target in rows("The broker's welcome opens the\nclient's side too.")
+        for state in states_of(states)
+        for kind in kinds.split(", ")
+    }
     assert told == {(*key, target) for key, target in TRANSITIONS.items()}
+
+
+def test_the_state_table_of_a_follower_s_stream_on_the_page_is_the_one_in_the_code() -> None:
+    told = {
+        (FollowRole(role), state, FollowKind[kind.upper().replace("-", "_")], State(target))
+        for role, states, kinds, target in rows("`followed` opens the follower's side too.")
+        for state in states_of(states)
+        for kind in kinds.split(", ")
+    }
+    assert told == {(*key, target) for key, target in FOLLOW_TRANSITIONS.items()}
+
+
+def test_every_kind_of_a_follower_s_stream_is_on_the_page_with_its_number() -> None:
+    told = {(int(row[0]), row[1].upper().replace("-", "_")) for row in rows("only what changed travels.")}
+    assert told == {(kind.value, kind.name) for kind in FollowKind}
 
 
 def test_every_code_is_on_the_page() -> None:

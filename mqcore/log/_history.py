@@ -10,7 +10,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from mqcore.log._types import EpochEntry, LogPoint
+from mqcore.log._types import NOWHERE, EpochEntry, LogPoint
 from mqcore.ports import Buffer
 
 __all__ = ["UNKNOWN_REIGN", "EpochHistory", "divergence_of_histories"]
@@ -118,7 +118,7 @@ def divergence_of_histories(
         other_place = place_of.get(entry) if entry.reign_id != UNKNOWN_REIGN else None
         if other_place is not None:
             return min(_end_of(mine, place, my_end), _end_of(others, other_place, others_end))
-    return LogPoint(0, 0)
+    return NOWHERE
 
 
 def _end_of(history: Sequence[EpochEntry], place: int, end: LogPoint) -> LogPoint:

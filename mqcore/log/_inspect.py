@@ -17,9 +17,12 @@ from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
 from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_state
+from mqcore.log._ends import CleanEnds
 from mqcore.log._identity import Identity, IdentityLog
 from mqcore.log._metadata import take_records
+from mqcore.log._missing import note_missing_start
 from mqcore.log._names import (
+    ENDS_NAME,
     IDENTITY_NAME,
     IDENTITY_NAMES,
     METADATA_NAME,
@@ -29,10 +32,12 @@ from mqcore.log._names import (
     metadata_salt,
     salt_of_name,
 )
-from mqcore.log._recovery import from_start, scan_past_damage
+from mqcore.log._recovery import scan_past_damage
 from mqcore.log._scan import BatchScanner, read_exactly
+from mqcore.log._sidecar import Sidecar
+from mqcore.log._state import LogState
 from mqcore.log._tail import torn_range
-from mqcore.log._types import Damage
+from mqcore.log._types import NOWHERE, Damage
 
 __all__ = ["LogFinding", "StorageInspection", "verify_storage"]
 
@@ -41,9 +46,10 @@ __all__ = ["LogFinding", "StorageInspection", "verify_storage"]
 class LogFinding:
     """What verifying one log found. Sizes in bytes; offsets as in ``PartitionLog``.
 
-    ``kind``: ``identity``, ``metadata``, ``partition``, ``sidecar``, ``quarantine`` or ``unknown``. ``state``:
-    ``whole``; ``damaged`` (below the durable mark; ``damages`` has the ranges); ``torn`` (bytes above it are no
-    batches, the next start cuts them); ``unreadable``. ``unverified_bytes``: the active tail of a running broker.
+    ``kind``: ``identity``, ``metadata``, ``partition``, ``sidecar``, ``clean-ends``, ``quarantine`` or ``unknown``.
+    ``state``: ``whole``; ``damaged`` (below the durable mark, or missing; ``damages`` has the ranges); ``torn`` (bytes
+    above it are no batches, the next start cuts them); ``unreadable``. ``unverified_bytes``: the active tail of a
+    running broker.
     ``reigns``: number, id, start position and start offset of each. ``text``: a sentence for a person, or empty.
     """
 
@@ -86,6 +92,7 @@ class StorageInspection:
         self._backend = backend
         self._limits = limits
         self._identity: Identity | None = None
+        self._ends: CleanEnds | None = None
         self.beside_broker = False
         """Whether a broker runs on the storage now."""
         self.records: list[dict[str, Any]] = []
@@ -114,6 +121,9 @@ class StorageInspection:
         names = await self._backend.list_logs()
         with contextlib.suppress(MqcoreError):  # then the findings of its logs say so
             await self._read_identity(names)
+        if ENDS_NAME in names:
+            self._ends = CleanEnds(await self._backend.open_log(ENDS_NAME), flush=_no_flush, report=_ignore)
+            await self._ends.read()
         for each in sorted(names, key=lambda each: (each not in IDENTITY_NAMES, each != METADATA_NAME, each)):
             if name is None or each in (name, METADATA_NAME) or each.startswith(f"{name}."):
                 finding = await self._verify(each, names)
@@ -146,11 +156,10 @@ class StorageInspection:
             yield LogFinding(
                 name=METADATA_NAME, kind="metadata", state="damaged", text="the log is missing; restore it from a copy"
             )
-        for each in names:
-            main = each.removesuffix(SIDECAR_SUFFIX)
-            if main != each and main not in names:
-                text = "the log is missing although its checkpoints are there; restore it from a copy"
-                yield LogFinding(name=main, kind=_kind_of(main), state="damaged", text=text)
+        mains = {each.removesuffix(SIDECAR_SUFFIX) for each in names}.union(self._ends or ())
+        for each in sorted(mains.difference(names)):
+            text = "the log is missing although it held messages; restore it from a copy"
+            yield LogFinding(name=each, kind=_kind_of(each), state="damaged", text=text)
 
     async def _verify(self, name: str, names: Sequence[str]) -> LogFinding:
         kind = _kind_of(name)
@@ -163,7 +172,7 @@ class StorageInspection:
             salt = self._salt_of(name, kind)
             if salt is None:
                 return LogFinding(name=name, kind=kind, bytes_total=log.end - log.start)
-            return await self._verify_batches(log, kind, salt)
+            return await self._verify_batches(log, kind, salt, names)
         except CorruptionError as error:
             return LogFinding(name=name, kind=kind, state="damaged", text=str(error))
         except MqcoreError as error:
@@ -213,18 +222,36 @@ class StorageInspection:
             facts={"checkpoints": good, "checkpoints_damaged": bad},
         )
 
-    async def _verify_batches(self, log: Log, kind: str, salt: int) -> LogFinding:
-        state = await from_start(log, salt, self._limits, _ignore)
+    async def _start_of(self, log: Log, salt: int, names: Sequence[str]) -> LogState:
+        """The state of ``log`` at its start, which the sidecar knows once the log was trimmed."""
+        state = LogState(self._limits)
+        name = log.name + SIDECAR_SUFFIX
+        if name in names:
+            sidecar = Sidecar(
+                await self._backend.open_log(name), log, salt=salt, limits=self._limits, report=_ignore
+            )
+            known = await sidecar.look(log.end)
+            if known is not None and known.start_position:
+                state.begin_at(known.start_position, known.start_offset)
+        return state
+
+    async def _verify_batches(self, log: Log, kind: str, salt: int, names: Sequence[str]) -> LogFinding:
+        state = await self._start_of(log, salt, names)
+        await note_missing_start(log, state, salt=salt, limits=self._limits)
         scanner = BatchScanner(state, salt, f"log {log.name}")
-        durable_end = log.durable_end
+        proved = self._ends.of(log.name) if self._ends is not None else NOWHERE
+        durable_end = max(log.durable_end, min(proved.position, log.end))
         await scan_past_damage(
-            log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=_ignore
+            log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=_ignore, proved=proved
         )
+        if state.end_position < proved.position:
+            at, offset = state.end
+            state.skip(Damage(at, proved.position, offset, proved.offset, "the end is missing"))
         damages = tuple(sorted(state.damages.values()))
         if kind == "metadata" and not damages:
             self.records = await _records(log, state.start_position, state.end_position)
         lost = sum(damage.next_offset - damage.first_offset for damage in damages)
-        rest = log.end - state.end_position
+        rest = max(log.end - state.end_position, 0)
         if rest > 0 and not self.beside_broker:
             rest = (await torn_range(log, state, salt, self._limits))[1] - state.end_position
         torn = rest > 0 and not self.beside_broker
@@ -260,7 +287,7 @@ async def verify_storage(
 def _kind_of(name: str) -> str:
     if name in IDENTITY_NAMES:
         return IDENTITY_NAME
-    if name == METADATA_NAME:
+    if name in (METADATA_NAME, ENDS_NAME):
         return name
     if QUARANTINE_MARK in name:
         return "quarantine"

@@ -64,14 +64,16 @@ class MetadataLog:
         ``StorageError`` when the log has failed and its end cannot be read.
         """
         log = self._log
-        if log.damages:
-            raise CorruptionError(
-                f"the metadata log is damaged: {log.damages[0].text}; restore it from a good copy",
-                where=f"log {log.name}",
-            )
-        records: list[dict[str, Any]] = []
+        damages = log.damages
         # Without an offset there is no record, only what opened reigns: not read, for ``null`` could not give it back.
         position = log.start_position if log.start_offset < log.end_offset else log.end_position
+        if damages and damages[0].position == position and await self._is_snapshot(damages[0].end_position):
+            position = damages.pop(0).end_position  # a trim of which the sidecar was lost: it took nothing that counts
+        if damages:
+            raise CorruptionError(
+                f"the metadata log is damaged: {damages[0].text}; restore it from a good copy", where=f"log {log.name}"
+            )
+        records: list[dict[str, Any]] = []
         while position < log.end_position:
             chunks, position = await log.read_stored(position, READ_BYTES, log.end_position)
             if not chunks:
@@ -83,6 +85,11 @@ class MetadataLog:
                     take_records(chunk[at : at + size], records, f"log {log.name}")
                     at += size
         return records
+
+    async def _is_snapshot(self, position: int) -> bool:
+        """Whether the batch at ``position`` replaces every record before it."""
+        chunks, _ = await self._log.read_stored(position, HEADER_BYTES, self._log.end_position)
+        return bool(chunks) and control_kind(chunks[0]) == SNAPSHOT
 
     async def append(self, records: Sequence[Mapping[str, Any]]) -> int:
         """Append ``records`` (JSON objects, at least one) as one batch and flush it; return the offset of the first.

@@ -7,6 +7,7 @@ import re
 from crc32c import crc32c
 
 __all__ = [
+    "ENDS_NAME",
     "IDENTITY_NAME",
     "IDENTITY_NAMES",
     "METADATA_NAME",
@@ -22,6 +23,7 @@ __all__ = [
 IDENTITY_NAME = "identity"
 IDENTITY_NAMES = (IDENTITY_NAME, "identity-copy")
 METADATA_NAME = "metadata"
+ENDS_NAME = "clean-ends"
 SIDECAR_SUFFIX = ".state"
 QUARANTINE_MARK = ".quarantine-"
 """Between a log's name and the epoch of the recovery that set bytes aside."""
@@ -31,7 +33,7 @@ _PARTITION = re.compile(r"([0-9a-f]{32})-([0-9]{1,9})\Z")
 
 def is_partition_name(name: str) -> bool:
     """Whether ``name`` is that of a partition log, not of one that the store keeps for itself."""
-    return "." not in name and name not in (*IDENTITY_NAMES, METADATA_NAME)
+    return "." not in name and name not in (*IDENTITY_NAMES, METADATA_NAME, ENDS_NAME)
 
 
 def partition_log_name(topic_id: bytes, partition: int) -> str:

@@ -316,6 +316,8 @@ class PartitionLog(WritableLog):
         context = self._context
         sidecar = self._sidecar
         try:
+            if position < context.ends.of(self.name).position:
+                await context.ends.forget(self.name)
             await context.flusher.truncate(self._log, position)
             state, _ = await rebuild(
                 self._log, sidecar, salt=self.salt, limits=context.limits, durable_end=position, report=context.report

@@ -98,7 +98,7 @@ class ReadableLog:
     @property
     def end(self) -> LogPoint:
         """Position and offset after the last batch."""
-        return LogPoint(self._state.end_position, self._state.end_offset)
+        return self._state.end
 
     @property
     def producers(self) -> ProducerTable:
@@ -276,6 +276,12 @@ class ReadableLog:
         window_bytes = WALK_BYTES_MIN
         end_position = self._readable_end()
         while (left := end_position - position) >= HEADER_BYTES:
+            missing = state.damages.get(position)
+            if missing is not None:  # passed over unread: its bytes may not be there at all
+                if offset is not None and missing.next_offset > offset:
+                    raise DamagedRangeError(self.name, missing)
+                expected, position = missing.next_offset, missing.end_position
+                continue
             window = await read_whole(self._log, position, min(window_bytes, left), HEADER_BYTES)
             at = 0
             try:

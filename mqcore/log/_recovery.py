@@ -12,22 +12,20 @@ from collections.abc import Awaitable, Callable
 
 from mqcore.abc import Log, Notice
 from mqcore.batch import HEADER_BYTES
-from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
+from mqcore.log._missing import note_missing_start, offsets_lost_max
 from mqcore.log._names import QUARANTINE_MARK
-from mqcore.log._scan import BatchScanner, find_batch, header_at, locate_damage, read_exactly, scan_to
+from mqcore.log._scan import BatchScanner, header_at, locate_damage, read_exactly, scan_to
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._tail import torn_range
-from mqcore.log._types import Damage
+from mqcore.log._types import NOWHERE, Damage, LogPoint
 
 __all__ = [
     "QUARANTINE_BYTES_MAX",
     "damage_notice",
-    "from_start",
     "rebuild",
     "recover",
-    "refuse_vanished",
     "scan_past_damage",
 ]
 
@@ -35,15 +33,6 @@ QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of one torn tail that are kept aside."""
 
 _PIECE_BYTES = 1024 * 1024
-
-
-def refuse_vanished(log: Log, sidecar: Log) -> None:
-    """Refuse a log that has nothing, beside a sidecar that a flush made durable with it: it was removed (G12)."""
-    if log.end == 0 and sidecar.durable_end > sidecar.start:
-        raise CorruptionError(
-            "the log is missing although its checkpoints are there; restore its files from a good copy",
-            where=f"log {log.name}",
-        )
 
 
 async def rebuild(
@@ -54,16 +43,22 @@ async def rebuild(
     limits: Limits,
     durable_end: int,
     report: Callable[[Notice], None],
+    proved: LogPoint = NOWHERE,
 ) -> tuple[LogState, str]:
     """Return the state of ``log`` up to its true end, and why it ends there when bytes follow (else empty).
 
     Reads only, but for what the sidecar cuts off. Damage below ``durable_end`` is in ``damages`` and reported.
     """
     state = await sidecar.newest(durable_end) if sidecar is not None else None
-    if state is None or state.start_position < log.start:
-        state = await from_start(log, salt, limits, report)
+    if state is None:
+        state = LogState(limits)
+    damage = await note_missing_start(log, state, salt=salt, limits=limits)
+    if damage is not None:
+        report(damage_notice(log.name, damage))
     scanner = BatchScanner(state, salt, f"log {log.name}")
-    await scan_past_damage(log, scanner, salt=salt, limits=limits, durable_end=durable_end, report=report)
+    await scan_past_damage(
+        log, scanner, salt=salt, limits=limits, durable_end=durable_end, report=report, proved=proved
+    )
     return state, scanner.invalid
 
 
@@ -75,8 +70,12 @@ async def scan_past_damage(
     limits: Limits,
     durable_end: int,
     report: Callable[[Notice], None],
+    proved: LogPoint = NOWHERE,
 ) -> None:
-    """Scan to the true end of ``log``; damage below ``durable_end`` is passed over, noted in the state and reported."""
+    """Scan to the true end of ``log``; damage below ``durable_end`` is passed over, noted in the state and reported.
+
+    ``proved``: where the last clean stop found the end, if that is known.
+    """
     state = scanner.state
     while True:
         await scan_to(log, scanner, log.end)
@@ -87,8 +86,11 @@ async def scan_past_damage(
         whole = header.size if header is not None and header.base_offset == state.end_offset else HEADER_BYTES
         if position + whole > durable_end:
             return  # the mark does not cover this batch: torn, not damaged
-        # no offset that may have been used is used again (clause G05)
-        lost_max = ((durable_end - position) // HEADER_BYTES + 1) * limits.batch_messages_max
+        # Where nothing whole follows, no offset that may have been used is used again (clause G05).
+        if proved.position >= durable_end:
+            boundary = (max(proved.offset, state.end_offset), proved.position)
+        else:
+            boundary = (state.end_offset + offsets_lost_max(durable_end - position, limits), durable_end)
         damage = await locate_damage(
             log,
             position,
@@ -97,7 +99,7 @@ async def scan_past_damage(
             epoch=state.epoch,
             text=scanner.invalid,
             search_end=log.end,
-            boundary=(state.end_offset + lost_max, durable_end),
+            boundary=boundary,
         )
         state.skip(damage)
         report(damage_notice(log.name, damage))
@@ -112,14 +114,17 @@ async def recover(
     epoch: int,
     report: Callable[[Notice], None],
     keep_aside: Callable[[str, list[bytes | memoryview]], Awaitable[bool]],
+    proved: LogPoint,
 ) -> LogState:
     """Bring ``log`` to its true end, durably, and return its state.
 
     ``keep_aside(name, chunks)`` writes a side log and flushes it; False when there is no room for one. ``epoch``
-    names it. A crash at any point leaves what the next recovery needs.
+    names it. ``proved``: where the last clean stop found the end, no higher than that of ``log``. A crash at any point
+    leaves what the next recovery needs.
     """
+    durable_end = max(log.durable_end, proved.position)
     state, why = await rebuild(
-        log, sidecar, salt=salt, limits=limits, durable_end=log.durable_end, report=report
+        log, sidecar, salt=salt, limits=limits, durable_end=durable_end, report=report, proved=proved
     )
     end = state.end_position
     if log.end > end:
@@ -143,30 +148,6 @@ def damage_notice(name: str, damage: Damage) -> Notice:
             "next_offset": damage.next_offset,
         },
     )
-
-
-async def from_start(log: Log, salt: int, limits: Limits, report: Callable[[Notice], None]) -> LogState:
-    """The state from which a log without a checkpoint is scanned; reported if it was trimmed."""
-    state = LogState(limits)
-    if log.start == 0:
-        return state
-    found = await find_batch(log, log.start, log.end, salt=salt, offset_min=0, epoch_min=0)
-    if found is not None:
-        position, header = found
-        state.begin_at(position, header.base_offset)
-        text = f"it begins with the first whole batch, offset {header.base_offset}"
-    else:
-        state.begin_at(log.end, 0)
-        text = "no whole batch is left in it"
-    report(
-        Notice(
-            "log-start-unknown",
-            f"log {log.name} was trimmed and its sidecar is lost: {text}; what was known of reigns and "
-            "producers before that is lost",
-            {"log": log.name, "start_offset": state.start_offset},
-        )
-    )
-    return state
 
 
 async def _set_aside(

@@ -234,7 +234,7 @@ async def locate_damage(
 
 async def header_at(log: Log, position: int, end: int, salt: int) -> BatchHeader | None:
     """The header at ``position`` if one of this log is there, and its whole batch lies below ``end``."""
-    if end - position < HEADER_BYTES:
+    if end - position < HEADER_BYTES or position < log.start:
         return None
     try:
         header = intact_header(await read_exactly(log, position, HEADER_BYTES), salt, log.name)

@@ -62,13 +62,17 @@ class Sidecar:
 
         Whatever is newer is cut off, durably: the log is about to go another way. None when there is no checkpoint.
         """
-        log = self.log
+        state = await self.look(position_max)
+        await self._cut(self._end if state is not None else self.log.start)
+        return state
+
+    async def look(self, position_max: int) -> LogState | None:
+        """``newest``, with everything left as it is."""
         self._suspicious = ""
         self._written = []
         state = await self._search(position_max)
         if self._suspicious:
-            self._tell_damaged(self._suspicious)
-        await self._cut(self._end if state is not None else log.start)
+            self._report_damaged(self._suspicious)
         return state
 
     async def _search(self, position_max: int) -> LogState | None:
@@ -122,14 +126,14 @@ class Sidecar:
             await log.append([bytes(padding), record] if padding else [record])
         except StorageError as error:
             self._broken = error.appended or error.kind != "full"
-            self._tell_not_written(error)
+            self._report_not_written(error)
             return 0
         self.dirty = True
         self._written.append((own_position, state.end_position))
         await self._trim()
         return len(record)
 
-    def _tell_not_written(self, error: StorageError) -> None:
+    def _report_not_written(self, error: StorageError) -> None:
         self._report(
             Notice(
                 "checkpoint-not-written",
@@ -152,7 +156,7 @@ class Sidecar:
                 await self.log.trim(self._written[0][0])
             except StorageError as error:
                 self.stop()
-                self._tell_not_written(error)
+                self._report_not_written(error)
 
     async def _restore(self, head: CheckpointHead) -> LogState:
         where = f"log {self.log.name} at {head.own_position}"
@@ -179,7 +183,7 @@ class Sidecar:
                 found=str(found),
             )
 
-    def _tell_damaged(self, text: str) -> None:
+    def _report_damaged(self, text: str) -> None:
         self._report(
             Notice(
                 "sidecar-damaged",

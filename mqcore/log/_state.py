@@ -11,7 +11,7 @@ from mqcore.log._control import EpochFacts
 from mqcore.log._history import UNKNOWN_REIGN, EpochHistory
 from mqcore.log._index import OffsetIndex
 from mqcore.log._producers import ProducerTable
-from mqcore.log._types import Damage
+from mqcore.log._types import Damage, LogPoint
 
 __all__ = ["DAMAGES_KEPT_MAX", "LogState"]
 
@@ -57,6 +57,11 @@ class LogState:
         self.history = EpochHistory()
         self.producers = ProducerTable(limits)
         self.damages: dict[int, Damage] = {}
+
+    @property
+    def end(self) -> LogPoint:
+        """Position and offset after the last batch."""
+        return LogPoint(self.end_position, self.end_offset)
 
     def apply(self, position: int, header: BatchHeader, base_offset: int, appended_ms: int) -> None:
         """Take in the batch at ``position``: the next one, appended or met."""

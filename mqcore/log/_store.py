@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 import attrs
 import trio
@@ -17,28 +16,24 @@ from mqcore.abc import Log, Notice, StorageBackend
 from mqcore.errors import CorruptionError, FlushFailedError, StorageError
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts
+from mqcore.log._ends import CleanEnds
 from mqcore.log._flushing import SerialFlusher
 from mqcore.log._identity import Identity, IdentityLog
 from mqcore.log._names import (
+    ENDS_NAME,
     IDENTITY_NAMES,
     METADATA_NAME,
-    QUARANTINE_MARK,
-    SIDECAR_SUFFIX,
     is_partition_name,
     metadata_salt,
 )
+from mqcore.log._opening import LogOpener
 from mqcore.log._partition_log import PartitionLog
-from mqcore.log._recovery import recover, refuse_vanished
-from mqcore.log._sidecar import Sidecar
-from mqcore.log._starting import check_epoch, check_metadata, check_owner, first_identity, next_identity
+from mqcore.log._starting import check_metadata, check_owner, first_identity, next_identity
 from mqcore.log._term import FollowedReign, Term
 from mqcore.log._writable import LogContext
 from mqcore.ports import Ports
 
 __all__ = ["LogStore"]
-
-QUARANTINES_MAX = 16
-"""Torn tails kept per log; an operator removes them."""
 
 
 class LogStore:
@@ -88,12 +83,13 @@ class LogStore:
         self._stopped = stopped
         self._reported_stopped: set[str] = set()
         self._flusher = SerialFlusher(backend, report=report, stop=self.stop)
-        self._context = LogContext(ports.clock.wall_ms, limits, report, self._flusher)
         self._term = Term()
         self._opening: dict[str, trio.Lock] = {}
         self._logs: dict[str, PartitionLog] = {}
         self._not_opened: set[str] = set()
         self._names: set[str] = set()
+        self._ends: CleanEnds | None = None
+        self._opener: LogOpener | None = None
         self._identity: Identity | None = None
         self._identity_log: IdentityLog | None = None
         self._identity_error: StorageError | None = None
@@ -130,8 +126,22 @@ class LogStore:
             await self._identity_log.write(identity)
         self.was_clean = identity.clean
         self.node_id, self.set_id, self.incarnation = identity.node_id, identity.set_id, identity.incarnation
+        log = await self.backend.open_log(ENDS_NAME)
+        ends = self._ends = CleanEnds(log, flush=self._flusher.flush, report=self._report)
+        await ends.read()
+        self._report_missing(ends)
+        context = LogContext(self._ports.clock.wall_ms, self._limits, self._report, self._flusher, ends)
+        self._opener = LogOpener(self.backend, self._names, context)
         self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.set_id))
         check_metadata(identity, self._names, self.metadata.end_position)
+
+    def _report_missing(self, ends: CleanEnds) -> None:
+        """Report logs of which a clean stop found something, and this start nothing."""
+        missing = sorted(set(ends) - self._names)
+        if missing:
+            text = f"{len(missing)} logs are missing, such as {missing[0]}; restore their files from a good copy"
+            shown = missing[: self._limits.log_names_reported_max]
+            self._report(Notice("logs-missing", text, {"logs": shown}))
 
     def _identity_after(self, old: Identity | None) -> Identity:
         """The identity with which this start begins."""
@@ -296,9 +306,13 @@ class LogStore:
             if log is None:
                 if term.followed is not None:
                     await self._require_metadata(name)
-                log = await self._recover_log(name, salt)
+                assert self._opener is not None, "LogStore.open comes first"
+                assert self._identity is not None
+                log = await self._opener.open(name, salt, term=term, identity=self._identity)
+                self._logs[name] = log
             # Else the caller, of a term that has ended, would get a log that takes appends of the next one.
             if term is not self._term:
+                log.close(term.closed(name))
                 raise term.closed(name)
             return self._of_term(log)
 
@@ -309,33 +323,6 @@ class LogStore:
             raise StorageError(text, kind="missing", retryable=True)
         if not self.metadata.durable_position:
             await self.flush([self.metadata])
-
-    async def _recover_log(self, name: str, salt: int) -> PartitionLog:
-        assert self._identity is not None
-        log = await self.backend.open_log(name)
-        make_sidecar = partial(self._make_sidecar, log, salt)
-        sidecar = await make_sidecar() if name + SIDECAR_SUFFIX in self._names else None
-        if sidecar is not None:
-            refuse_vanished(log, sidecar.log)
-        state = await recover(
-            log,
-            sidecar,
-            salt=salt,
-            limits=self._limits,
-            epoch=self._identity.highest_epoch,
-            report=self._report,
-            keep_aside=self._keep_aside,
-        )
-        opened = PartitionLog(
-            log, state, salt=salt, context=self._context, term=self._term, sidecar=sidecar, make_sidecar=make_sidecar
-        )
-        check_epoch(self._identity, name, opened.epoch_at(opened.end_offset))
-        if log.durable_end < log.end:
-            await self._flusher.flush([log])
-        opened.flushed(state.end_offset, state.end_position)
-        self._names.add(name)
-        self._logs[name] = opened
-        return opened
 
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
@@ -348,25 +335,6 @@ class LogStore:
             if not lock.locked():
                 self._opening.pop(name, None)
 
-    async def _make_sidecar(self, main: Log, salt: int) -> Sidecar:
-        name = main.name + SIDECAR_SUFFIX
-        log = await self.backend.open_log(name)
-        self._names.add(name)
-        return Sidecar(log, main, salt=salt, limits=self._limits, report=self._report)
-
-    async def _keep_aside(self, name: str, chunks: list[bytes | memoryview]) -> bool:
-        prefix = name[: name.index(QUARANTINE_MARK) + len(QUARANTINE_MARK)]
-        kept = [each for each in self._names if each.startswith(prefix) and each != name]
-        if len(kept) >= QUARANTINES_MAX:
-            return False
-        await self.backend.delete_log(name)
-        log = await self.backend.open_log(name)
-        self._names.add(name)
-        await log.append(chunks)
-        await self._flusher.flush([log])
-        await log.aclose()
-        return True
-
     async def delete_log(self, name: str) -> None:
         """Delete a partition log with its sidecar and its torn tails, durably. No error when there is none."""
         if not is_partition_name(name):
@@ -375,6 +343,8 @@ class LogStore:
             log = self._logs.pop(name, None)
             if log is not None:
                 log.close(StorageError(f"log {name} is deleted", kind="closed"))
+            assert self._ends is not None
+            await self._ends.forget(name)
             beside = [each for each in self._names if each.startswith(name + ".")]
             for each in (*sorted(beside), name):
                 await self.backend.delete_log(each)
@@ -447,6 +417,9 @@ class LogStore:
         if self._identity.clean or self._identity_error is not None or any(log.failed for log in logs):
             return
         if self.was_clean or await self._unopened_are_flushed():
+            assert self._ends is not None
+            partitions = [log for log in logs if is_partition_name(log.name) and log.end.position]
+            await self._ends.keep({log.name: log.end for log in partitions})
             clean = attrs.evolve(self._identity, clean=True, metadata_end=self.metadata.end_position)
             await self._write_identity(clean)
 

@@ -18,6 +18,7 @@ __all__ = [
     "EpochEntry",
     "IncomingBatch",
     "LogPoint",
+    "NOWHERE",
     "ReadResult",
     "RetentionFacts",
     "StoredBatches",
@@ -58,6 +59,10 @@ class LogPoint(NamedTuple):
 
     position: int
     offset: int
+
+
+NOWHERE = LogPoint(0, 0)
+"""Where every log began: what is known to be there when nothing is."""
 
 
 class EpochEntry(NamedTuple):

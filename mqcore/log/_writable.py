@@ -13,6 +13,7 @@ import trio
 from mqcore.abc import Log, Notice
 from mqcore.errors import OutcomeUnknownError, StorageError
 from mqcore.limits import Limits
+from mqcore.log._ends import CleanEnds
 from mqcore.log._flushing import SerialFlusher
 from mqcore.log._readable import ReadableLog
 from mqcore.log._state import LogState
@@ -23,12 +24,13 @@ __all__ = ["LogContext", "WritableLog"]
 
 
 class LogContext(NamedTuple):
-    """What the logs of one store share in every term: the clock (ms since 1970 UTC), limits, where notices go."""
+    """What the logs of one store share in every term; ``wall_ms`` in ms since 1970 UTC."""
 
     wall_ms: Callable[[], int]
     limits: Limits
     report: Callable[[Notice], None]
     flusher: SerialFlusher
+    ends: CleanEnds
 
 
 class WritableLog(ReadableLog):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from pathlib import Path
@@ -14,8 +15,9 @@ from crc32c import crc32c
 import mqcore
 from mqcore.broker._topics import RECORD_TYPES
 from mqcore.limits import Limits
-from mqcore.log import LogStore, MetadataLog
+from mqcore.log import LogPoint, LogStore, MetadataLog
 from mqcore.log._checkpoint import HEAD_BYTES, pack_checkpoint
+from mqcore.log._ends import CleanEnds
 from mqcore.log._identity import Identity, pack_identity
 from mqcore.log._state import LogState
 from mqcore.ports import system_ports
@@ -243,3 +245,39 @@ def test_the_checkpoint_head_on_the_page_of_the_log(pages: Any) -> None:
     assert (len(rows), rows[-1][1]) == (len(expected) + 1, HEAD_BYTES)
     assert struct.unpack_from("<I", record, rows[-1][0])[0] == crc32c(record[: rows[-1][0]], 0x5EED)
     assert len(record) % 4096 == 0
+
+
+def test_the_record_of_clean_ends_on_the_page_of_the_log(pages: Any) -> None:
+    rows = ranges_of(pages.text("log.md"), "## Clean ends")
+    log = Recorded()
+
+    async def flush(_: object) -> None:
+        pass
+
+    ends = CleanEnds(log, flush=flush, report=lambda _: None)  # type: ignore[arg-type]
+    trio.run(ends.keep, {"some-log": LogPoint(1000, 20)})
+    record = bytes(log.data)
+    payload = record[rows[-1][1] :]
+    assert json.loads(payload) == {"": None, "some-log": [1000, 20]}
+    expected: list[int | bytes] = [b"MQCE", 1, len(payload), crc32c(payload), 0]
+    for (first, end), value in zip(rows, expected, strict=True):
+        assert record[first:end] == (value if isinstance(value, bytes) else value.to_bytes(end - first, "little"))
+
+
+class Recorded:
+    """As much of a log of bytes as a record is written to."""
+
+    name = "clean-ends"
+    start = 0
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    @property
+    def end(self) -> int:
+        return len(self.data)
+
+    async def append(self, chunks: Any) -> int:
+        position = len(self.data)
+        self.data += b"".join(chunks)
+        return position

@@ -43,7 +43,8 @@ def test_a_whole_storage_is_found_whole_with_its_counts() -> None:
         await written(shelf)
         found = await verify(shelf)
         assert {finding.state for finding in found.values()} == {"whole"}
-        assert [finding.kind for finding in found.values()] == ["identity", "identity", "metadata", "partition"]
+        kinds = ["identity", "identity", "metadata", "partition", "clean-ends"]
+        assert [finding.kind for finding in found.values()] == kinds
         finding = found[NAME]
         assert (finding.batches, finding.messages, finding.start_offset, finding.end_offset) == (4, 4, 0, 4)
         assert (finding.producers, len(finding.reigns)) == (1, 1)

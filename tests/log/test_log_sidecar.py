@@ -230,23 +230,6 @@ def test_r15_epochs_and_producers_survive_trimming() -> None:
     trio.run(main)
 
 
-def test_r15_a_trimmed_log_without_its_sidecar_begins_at_its_first_whole_batch_and_says_so() -> None:
-    shelf = written()
-    shelf.segment_bytes = 1_000
-
-    async def main() -> None:
-        log = await (await start(shelf)).log()
-        await log.trim(35)
-        del shelf.logs[SIDECAR]
-        broker = await start(shelf)
-        log = await broker.log()
-        assert "log-start-unknown" in broker.kinds
-        assert 30 < log.start_offset <= 35
-        assert await read_all(log, 35) == sent(BATCHES[35:])
-
-    trio.run(main)
-
-
 def test_trimming_keeps_the_last_batch_and_never_goes_back() -> None:
     shelf = written()
 

@@ -74,8 +74,20 @@ def test_g12_a_partition_that_is_gone_beside_its_checkpoints_is_not_begun_anew(t
     for segment in (storage / "segments").glob(f"{name}@*"):
         segment.unlink()
     assert findings_of(storage)[name] == "damaged"
-    with pytest.raises(CorruptionError, match="the log is missing although its checkpoints are there"):
+    with pytest.raises(CorruptionError, match="the log is missing although it held messages"):
         run_broker(storage)
+
+
+def test_g12_a_small_partition_that_is_gone_after_a_clean_stop_is_not_begun_anew(tmp_path: Path) -> None:
+    storage = tmp_path / "s"
+    run_broker(storage)
+    (segment,) = (path for path in (storage / "segments").glob("*-0@*"))
+    name = segment.name.partition("@")[0]
+    segment.unlink()
+    assert findings_of(storage)[name] == "damaged"
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match="the log is missing although it held messages"):
+            run_broker(storage)
 
 
 def test_a_storage_starts_again_as_often_as_it_likes(tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""Bytes of a log that should be there and are not: absence is damage, with its range, like bad bytes (clause G12).
+
+A log begins where its last recorded trim says, at 0 without one, and ends no lower than where the last clean stop found
+it. A file that was removed makes it look shorter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from mqcore.abc import Log
+from mqcore.batch import HEADER_BYTES
+from mqcore.errors import CorruptionError
+from mqcore.limits import Limits
+from mqcore.log._scan import find_batch
+from mqcore.log._state import LogState
+from mqcore.log._types import Damage, LogPoint
+
+__all__ = ["fill_missing_end", "note_missing_start", "offsets_lost_max", "refuse_vanished"]
+
+_ZEROS = bytes(1024 * 1024)
+
+
+def offsets_lost_max(size: int, limits: Limits) -> int:
+    """Most offsets that ``size`` bytes can have held: so many are skipped, so that none is used twice (clause G05)."""
+    return (size // HEADER_BYTES + 1) * limits.batch_messages_max
+
+
+async def note_missing_start(log: Log, state: LogState, *, salt: int, limits: Limits) -> Damage | None:
+    """Note in ``state`` what is missing between its start and the first whole batch of ``log``; None if nothing is."""
+    if log.start <= state.start_position:
+        return None
+    offset = state.start_offset
+    found = await find_batch(log, log.start, log.end, salt=salt, offset_min=offset, epoch_min=0)
+    if found is not None:
+        end = LogPoint(found[0], found[1].base_offset)
+    else:
+        position = max(log.start, log.durable_end)
+        end = LogPoint(position, offset + offsets_lost_max(position - state.start_position, limits))
+    damage = Damage(state.start_position, end.position, offset, end.offset, "the beginning is missing")
+    if state.end_position < damage.end_position:
+        state.skip(damage)
+    else:  # a checkpoint knows what comes behind it
+        state.note_damage(damage)
+    state.index.trim(damage.end_position)
+    return damage
+
+
+def refuse_vanished(log: Log, sidecar: Log | None, proved: LogPoint) -> None:
+    """Raise ``CorruptionError`` for a log of which nothing is there, and something must be.
+
+    Its checkpoints were made durable with it, or a clean stop found it at ``proved``. Nothing of it can be served, and
+    zeros in its place would only hide that its files are to be restored.
+    """
+    if log.end == 0 and (proved.position or (sidecar is not None and sidecar.durable_end > sidecar.start)):
+        raise CorruptionError(
+            "the log is missing although it held messages; restore its files from a good copy", where=f"log {log.name}"
+        )
+
+
+async def fill_missing_end(
+    log: Log, proved: LogPoint, flush: Callable[[Sequence[Log]], Awaitable[None]]
+) -> None:
+    """Append zeros, durably, up to the position that ``log`` had reached before its end was lost.
+
+    So the range stays damage for every later start, no position has two contents, and no offset of it is used again.
+    """
+    while log.end < proved.position:
+        await log.append([_ZEROS[: proved.position - log.end]])
+    await flush([log])

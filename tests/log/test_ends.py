@@ -1,0 +1,106 @@
+"""Where clean stops found the ends of logs: kept over any number of stops, in bounded space."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import pytest
+import trio
+from crc32c import crc32c
+from shelf_storage import Shelf, ShelfLog, ShelfStorage
+
+from mqcore.abc import Log, Notice
+from mqcore.errors import StorageError
+from mqcore.log import LogPoint
+from mqcore.log._ends import CleanEnds
+
+NAME = "clean-ends"
+
+
+async def ends_on(shelf: Shelf, notices: list[Notice] | None = None) -> CleanEnds:
+    storage = ShelfStorage(shelf)
+
+    async def flush(logs: Sequence[Log]) -> None:
+        await storage.flush(logs)
+
+    ends = CleanEnds(ShelfLog(NAME, shelf), flush=flush, report=(notices if notices is not None else []).append)
+    await ends.read()
+    return ends
+
+
+def test_what_was_kept_is_read_back_after_a_power_cut_and_what_was_forgotten_is_not() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        ends = await ends_on(shelf)
+        await ends.keep({"a": LogPoint(100, 1), "b": LogPoint(200, 2)})
+        await ends.keep({"b": LogPoint(300, 3), "c": LogPoint(400, 4)})
+        await ends.forget("a")
+        await ends.forget("unknown")
+        shelf.crash()
+        ends = await ends_on(shelf)
+        assert {name: ends.of(name) for name in ends} == {"b": (300, 3), "c": (400, 4)}
+        assert ends.of("a") == (0, 0)
+
+    trio.run(main)
+
+
+def test_a_stop_that_changes_nothing_writes_nothing_and_many_take_bounded_space() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        for number in range(300):
+            ends = await ends_on(shelf)
+            await ends.keep({"a" * 400: LogPoint(number, number), "b": LogPoint(7, 7)})
+            before = len(shelf.operations)
+            await ends.keep({"b": LogPoint(7, 7)})
+            assert len(shelf.operations) == before
+        assert shelf.logs[NAME].end <= 64 * 1024
+        assert (await ends_on(shelf)).of("a" * 400) == (299, 299)
+
+    trio.run(main)
+
+
+def test_without_space_what_was_known_stays_and_is_told() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        notices: list[Notice] = []
+        ends = await ends_on(shelf, notices)
+        await ends.keep({"a": LogPoint(100, 1)})
+        shelf.fail_appends = [StorageError("full", kind="full")]
+        await ends.keep({"a": LogPoint(200, 2)})
+        assert [notice.kind for notice in notices] == ["clean-ends-not-written"]
+        assert (await ends_on(shelf)).of("a") == (100, 1)
+
+    trio.run(main)
+
+
+def test_each_flipped_byte_is_told_and_proves_nothing_wrong() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        ends = await ends_on(shelf)
+        await ends.keep({"a": LogPoint(100, 1)})
+        for at in range(shelf.logs[NAME].end):
+            hurt = shelf.copy()
+            hurt.logs[NAME].data[at] ^= 0x40
+            notices: list[Notice] = []
+            try:
+                ends = await ends_on(hurt, notices)
+            except StorageError as error:
+                assert error.kind == "foreign"
+                assert 4 <= at < 8, "only the version says so"
+                continue
+            assert ([notice.kind for notice in notices], list(ends)) == (["clean-ends-damaged"], [])
+
+    trio.run(main)
+
+
+def test_another_version_is_refused() -> None:
+    async def main() -> None:
+        payload = b"{}"
+        head = struct.pack("<IIIIQ", 0x4543514D, 2, len(payload), crc32c(payload), 0)
+        shelf = Shelf()
+        await ShelfLog(NAME, shelf).append([head + payload])
+        with pytest.raises(StorageError, match="format version 2, this mqcore reads version 1"):
+            await ends_on(shelf)
+
+    trio.run(main)

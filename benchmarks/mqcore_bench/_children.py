@@ -40,17 +40,24 @@ def measure(module: str, *arguments: object, timeout_s: float = 180.0) -> dict[s
 @contextmanager
 def serving(module: str, *arguments: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start a server as a child, yield the first line that it prints and its process; end it afterwards."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", f"mqcore_bench.{module}", *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert child.stdout is not None
-        line = child.stdout.readline().strip()
-        if not line:
-            raise ChildFailed(f"{module} {' '.join(map(str, arguments))}: ended with status {child.wait()} at start")
-        yield line, child
-    finally:
-        end(child)
+    with tempfile.TemporaryFile("w+") as errors:  # a file, because a pipe that is not read would stop the server
+        child = subprocess.Popen(
+            [sys.executable, "-m", f"mqcore_bench.{module}", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        try:
+            assert child.stdout is not None
+            line = child.stdout.readline().strip()
+            if not line:
+                status = child.wait()
+                errors.seek(0)
+                why = (errors.read().strip().splitlines() or [f"ended with status {status} at start"])[-1]
+                raise ChildFailed(f"{module} {' '.join(map(str, arguments))}: {why}")
+            yield line, child
+        finally:
+            end(child)
 
 
 def end(child: subprocess.Popen[str], how: int = signal.SIGTERM) -> None:

@@ -29,7 +29,7 @@ from mqcore_bench._children import ChildFailed, machine
 from mqcore_bench._mqcore import mqcore_for
 from mqcore_bench._report import HEADINGS, Line, line_of, table
 from mqcore_bench._rows import ROWS, Row, select
-from mqcore_bench._subjects import Settings, Subject, probe_for, toy_for
+from mqcore_bench._subjects import OWN_LISTEN, OWN_STORAGE, BenchSettings, Subject, probe_for, toy_for
 
 __all__ = ["bench"]
 
@@ -60,6 +60,7 @@ def list_rows() -> None:
         "mqcore bench run publish-256-async-0ms --seconds 10",
         "mqcore bench run 'one-*' 'singles-*' --rounds 5 --output json",
         "mqcore bench run '*' --size '10 GB' --data /var/tmp --to results",
+        "mqcore bench run 'publish-256-*' --storage 'mybackend://{dir}/s' --transport 'unix://{dir}/socket'",
     ],
 )
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
@@ -68,6 +69,12 @@ def list_rows() -> None:
 @click.option("--size", type=Size, default="1 GB", show_default=True, help="Bytes of the log to open or consume.")
 @click.option("--data", type=click.Path(file_okay=False), help="Where logs are written; the disk there is measured.")
 @click.option("--to", type=click.Path(file_okay=False), help="Also write bench.json and bench.txt into this folder.")
+@click.option(
+    "--storage", default=OWN_STORAGE, show_default=True, help="The storage part to measure; {dir} is a fresh folder."
+)
+@click.option(
+    "--transport", default=OWN_LISTEN, show_default=True, help="Where the broker listens; {dir} as for --storage."
+)
 @click.option("--subject", "subjects", type=click.Choice(SUBJECTS), multiple=True, help="Measure these only.")
 @output_options
 def run(
@@ -77,6 +84,8 @@ def run(
     size: int,
     data: str | None,
     to: str | None,
+    storage: str,
+    transport: str,
     subjects: tuple[str, ...],
 ) -> None:
     """Measure NAME... (wildcards allowed; 'mqcore bench list' shows them), subjects in turn, and print the medians."""
@@ -86,7 +95,7 @@ def run(
         raise click.UsageError(f"no row {error.args[0]!r}; 'mqcore bench list' shows them") from None
     if to is not None:
         make_folder(to)
-    settings = Settings(seconds=seconds, size_bytes=size, data=data)
+    settings = BenchSettings(seconds=seconds, size_bytes=size, data=data, storage=storage, listen=transport)
     failed: list[str] = []
     lines = []
     for row in rows:
@@ -106,7 +115,7 @@ def run(
 
 
 def _measure(
-    row: Row, subjects: Sequence[str], rounds: int, settings: Settings, failed: list[str]
+    row: Row, subjects: Sequence[str], rounds: int, settings: BenchSettings, failed: list[str]
 ) -> Mapping[str, list[float]]:
     """Measure ``row`` ``rounds`` times, the subjects taking turns, so that a noisy minute hits them alike."""
     work = {"probe": probe_for(row.work), "toy": toy_for(row.work), "mqcore": mqcore_for(row.work)}

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import singledispatch
+from typing import Any
 
 from mqcore_bench._children import ChildFailed, data_directory, end, measure, resident_bytes, serving
 from mqcore_bench._rows import Consume, Memory, Open, Publish, Scale, Simulate, Spread, Work
 from mqcore_bench._segments import SEGMENT_BYTES
-from mqcore_bench._subjects import BURST_SEGMENTS, MESSAGE_BYTES, Settings, Subject, value_of
+from mqcore_bench._subjects import BURST_SEGMENTS, MESSAGE_BYTES, OWN_STORAGE, BenchSettings, Subject, value_of
 
 __all__ = ["mqcore_for"]
 
@@ -27,23 +28,30 @@ def mqcore_for(work: Work) -> Subject:
 
 
 @contextmanager
-def _broker(storage: str, flush: str = "sync", delay_ms: float = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    with serving("_broker", storage, flush, delay_ms) as (line, process):
-        yield json.loads(line)["url"], process
+def _broker(
+    settings: BenchSettings, directory: str, flush: str = "sync", delay_ms: float = 0, options: str = ""
+) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
+    """A broker on the part under test, its data in ``directory``: what it printed at start, and its process."""
+    storage = settings.storage.replace("{dir}", directory)
+    if options:
+        storage += f"{'&' if '?' in storage else '?'}{options}"
+    listen = settings.listen.replace("{dir}", directory)
+    with serving("_broker", storage, listen, flush, delay_ms) as (line, process):
+        yield json.loads(line), process
 
 
 @singledispatch
-def _measure(work: Work, settings: Settings) -> float:
+def _measure(work: Work, settings: BenchSettings) -> float:
     raise ChildFailed(f"nobody knows how to measure {work}")
 
 
 @_measure.register
-def _publish(work: Publish, settings: Settings) -> float:
+def _publish(work: Publish, settings: BenchSettings) -> float:
     with data_directory(settings.data) as directory:
-        storage = f"mmap://{directory}/storage"
-        if work.burst:
-            storage += f"?ready_segments_max={BURST_SEGMENTS}"
-        with _broker(storage, work.flush, work.delay_ms) as (url, _):
+        # Only our own storage makes segments ready: of another part a burst measures what it does with as many bytes.
+        options = f"ready_segments_max={BURST_SEGMENTS}" if work.burst and settings.storage == OWN_STORAGE else ""
+        with _broker(settings, directory, work.flush, work.delay_ms, options) as (facts, _):
+            url = facts["url"]
             if work.batch == 1:
                 how = "senders" if work.tasks or work.window == 1 else "singles"
                 return value_of(measure("_load", how, url, work.window, settings.seconds), work)
@@ -56,30 +64,30 @@ def _publish(work: Publish, settings: Settings) -> float:
 
 
 @_measure.register
-def _consume(work: Consume, settings: Settings) -> float:
+def _consume(work: Consume, settings: BenchSettings) -> float:
     messages = settings.size_bytes // MESSAGE_BYTES // 256 * 256
-    with data_directory(settings.data) as directory, _broker(f"mmap://{directory}/storage", "async") as (url, _):
+    with data_directory(settings.data) as directory, _broker(settings, directory, "async") as (facts, _):
+        url = facts["url"]
         measure("_load", "publish", url, 256, 16, 0, messages * MESSAGE_BYTES)
         result = measure("_load", "consume", url, work.form, messages)
     return float(result["messages"] / result["seconds"])
 
 
 @_measure.register
-def _open(work: Open, settings: Settings) -> float:
+def _open(work: Open, settings: BenchSettings) -> float:
     with data_directory(settings.data) as directory:
-        storage = f"mmap://{directory}/storage"
-        with _broker(storage, "async") as (url, process):
-            measure("_load", "publish", url, 256, 16, 0, settings.size_bytes)
+        with _broker(settings, directory, "async") as (facts, process):
+            measure("_load", "publish", facts["url"], 256, 16, 0, settings.size_bytes)
             end(process, signal.SIGKILL if work.killed else signal.SIGTERM)
-        with serving("_broker", storage, "async", 0) as (line, _):
-            facts = json.loads(line)
+        with _broker(settings, directory, "async") as (facts, _):
             opened = measure("_load", "describe", facts["url"])
     return float(facts["open_seconds"] + opened["seconds"])
 
 
 @_measure.register
-def _memory(work: Memory, settings: Settings) -> float:
-    with data_directory(settings.data) as directory, _broker(f"mmap://{directory}/storage") as (url, process):
+def _memory(work: Memory, settings: BenchSettings) -> float:
+    with data_directory(settings.data) as directory, _broker(settings, directory) as (facts, process):
+        url = facts["url"]
         idle = resident_bytes(process.pid)
         if work.of == "idle":
             return idle / 1e6
@@ -99,27 +107,27 @@ def _memory(work: Memory, settings: Settings) -> float:
 
 
 @_measure.register
-def _spread(work: Spread, settings: Settings) -> float:
+def _spread(work: Spread, settings: BenchSettings) -> float:
     rates = []
     for partitions, window in ((1, 64), (work.partitions, work.partitions)):
         with data_directory(settings.data) as directory:
-            with _broker(f"mmap://{directory}/storage", "sync", work.delay_ms) as (url, _):
-                result = measure("_load", "spread", url, partitions, 16, window, settings.seconds)
+            with _broker(settings, directory, "sync", work.delay_ms) as (facts, _):
+                result = measure("_load", "spread", facts["url"], partitions, 16, window, settings.seconds)
         rates.append(result["messages"] / result["seconds"])
     return float(rates[0] / rates[1])
 
 
 @_measure.register
-def _scale(work: Scale, settings: Settings) -> float:
+def _scale(work: Scale, settings: BenchSettings) -> float:
     rates = []
     for partitions, connections in ((1, work.connections), (work.partitions, work.connections)):
-        with data_directory(settings.data) as directory, _broker(f"mmap://{directory}/storage", "sync") as (url, _):
-            result = measure("_load", "scale", url, partitions, connections, 16, settings.seconds)
+        with data_directory(settings.data) as directory, _broker(settings, directory, "sync") as (facts, _):
+            result = measure("_load", "scale", facts["url"], partitions, connections, 16, settings.seconds)
         rates.append(result["messages"] / result["seconds"])
     return float(rates[0] / rates[1])
 
 
 @_measure.register
-def _simulate(work: Simulate, settings: Settings) -> float:
+def _simulate(work: Simulate, settings: BenchSettings) -> float:
     result = measure("_simulation", settings.seconds)
     return float(result[work.of] / result["seconds"])

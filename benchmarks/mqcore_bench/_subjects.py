@@ -11,9 +11,21 @@ from mqcore_bench._children import data_directory, measure, serving
 from mqcore_bench._rows import Consume, Publish, Work
 from mqcore_bench._segments import SEGMENT_BYTES
 
-__all__ = ["BURST_SEGMENTS", "MESSAGE_BYTES", "Settings", "Subject", "probe_for", "toy_for", "value_of"]
+__all__ = [
+    "BURST_SEGMENTS",
+    "MESSAGE_BYTES",
+    "OWN_LISTEN",
+    "OWN_STORAGE",
+    "BenchSettings",
+    "Subject",
+    "probe_for",
+    "toy_for",
+    "value_of",
+]
 
 MESSAGE_BYTES = 1024
+OWN_STORAGE = "mmap://{dir}/storage"
+OWN_LISTEN = "tcp://127.0.0.1:0"
 BURST_SEGMENTS = 8
 """Segments that are made ready before a burst: 512 MiB."""
 ASYNC_WINDOW_BYTES = 64 * 1024 * 1024
@@ -21,15 +33,21 @@ ASYNC_WINDOW_BYTES = 64 * 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
-    """What a run was asked for: seconds of each measurement, bytes of a log to open or consume, where data goes."""
+class BenchSettings:
+    """What a run was asked for: seconds of each measurement, bytes of a log to open or consume, where data goes.
+
+    ``storage``: URL of the part that is measured, ``{dir}`` in it is a fresh folder; ``listen``: where the broker
+    listens.
+    """
 
     seconds: float
     size_bytes: int
     data: str | None = None
+    storage: str = OWN_STORAGE
+    listen: str = OWN_LISTEN
 
 
-Subject = Callable[[Settings], float]
+Subject = Callable[[BenchSettings], float]
 
 
 def value_of(result: Mapping[str, Any], work: Publish) -> float:
@@ -54,7 +72,7 @@ def toy_for(work: Work) -> Subject | None:
     return None
 
 
-def _toy_publish(work: Publish, settings: Settings) -> float:
+def _toy_publish(work: Publish, settings: BenchSettings) -> float:
     total = (BURST_SEGMENTS - 1) * SEGMENT_BYTES if work.burst else 0
     with data_directory(settings.data) as directory:
         with serving("_toy", directory, work.flush, work.delay_ms, *_space(work)) as (port, _):
@@ -62,7 +80,7 @@ def _toy_publish(work: Publish, settings: Settings) -> float:
     return value_of(result, work)
 
 
-def _toy_consume(work: Consume, settings: Settings) -> float:
+def _toy_consume(work: Consume, settings: BenchSettings) -> float:
     batch = 256
     messages = settings.size_bytes // MESSAGE_BYTES // batch * batch
     with data_directory(settings.data) as directory:
@@ -79,7 +97,7 @@ def probe_for(work: Work) -> Subject | None:
     return lambda settings: _probe(work, settings)
 
 
-def _probe(work: Publish, settings: Settings) -> float:
+def _probe(work: Publish, settings: BenchSettings) -> float:
     window = work.window
     if work.flush == "async":
         window = max(1, ASYNC_WINDOW_BYTES // (work.batch * MESSAGE_BYTES))

@@ -61,6 +61,15 @@ def test_a_row_is_measured_for_every_subject(capsys, tmp_path, row):
     assert {"cpus", "kernel", "python", "file_system"} <= report["machine"].keys()
 
 
+@pytest.mark.slow
+def test_any_storage_and_transport_is_measured_and_one_that_does_not_fit_is_named_with_the_reason(capsys):
+    brief = ["--seconds", "0.2", "--rounds", "1", "--subject", "mqcore"]
+    parts = ["--storage", "null://", "--transport", "unix://{dir}/socket"]
+    assert run(["--output", "json", "bench", "run", "one-async-0ms", *brief, *parts]) == 1
+    assert "a flush of null:// reaches none, not disk" in capsys.readouterr().err
+    parts[1] = "mmap://{dir}/elsewhere?segment_bytes=32MiB"
+    assert run(["--output", "json", "bench", "run", "one-async-0ms", *brief, *parts]) == 0
+    assert json.loads(capsys.readouterr().out)["medians"]["mqcore"] > 0
 
 
 @pytest.mark.slow

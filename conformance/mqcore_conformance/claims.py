@@ -29,6 +29,8 @@ __all__ = [
     "PARTNER_TRANSPORT",
     "SEEDS_MAX",
     "Claimed",
+    "ClaimedOfStorage",
+    "ClaimedOfTransport",
     "Claims",
     "KnownFailure",
     "Settings",
@@ -89,8 +91,8 @@ class KnownFailure:
 
 
 @attrs.frozen(kw_only=True)
-class Claimed:
-    """What a part claims; compared with what it declares. Unset: whatever it declares."""
+class ClaimedOfStorage:
+    """What a storage claims; compared with what it declares. Unset: whatever it declares."""
 
     append_level: str | None = attrs.field(default=None, validator=_level)
     flush_level: str | None = attrs.field(default=None, validator=_level)
@@ -100,10 +102,25 @@ class Claimed:
     log_name_bytes_max: int | None = attrs.field(default=None, validator=_count)
     logs_max: int | None = attrs.field(default=None, validator=_count)
     simulable: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ClaimedOfTransport:
+    """The same of a transport."""
+
+    simulable: bool | None = None
     half_close: bool | None = None
     multiplexed: bool | None = None
     local_only: bool | None = None
     streams_max: int | None = attrs.field(default=None, validator=_count)
+
+
+@attrs.frozen(kw_only=True)
+class Claimed:
+    """The table ``[claims]``: a table for each kind of part, so that none speaks for another."""
+
+    storage: ClaimedOfStorage = attrs.field(factory=ClaimedOfStorage)
+    transport: ClaimedOfTransport = attrs.field(factory=ClaimedOfTransport)
 
 
 @attrs.frozen(kw_only=True)
@@ -136,17 +153,16 @@ class Claims:
             left = {number: one for number, one in left.items() if not one.is_about(clause, cell)}
         return [f"[[xfail]] {number} (clause {one.clause}, cell {one.cell!r})" for number, one in left.items()]
 
-    def differences(self, capabilities: object) -> list[str]:
-        """Return each claim about this kind of part that its declared capabilities do not bear out."""
+    def differences(self, kind: str, capabilities: object) -> list[str]:
+        """Return each claim about a ``storage`` or ``transport`` that differs from its declared capabilities."""
         found = []
-        for field in attrs.fields(Claimed):
-            claimed = getattr(self.claims, field.name)
-            if claimed is None or not hasattr(capabilities, field.name):
+        for name, claimed in attrs.asdict(getattr(self.claims, kind)).items():
+            if claimed is None:
                 continue
-            declared = getattr(capabilities, field.name)
+            declared = getattr(capabilities, name)
             declared = getattr(declared, "label", declared)
             if claimed != declared:
-                found.append(f"claimed {field.name} = {claimed!r}, the part declares {declared!r}")
+                found.append(f"claimed {name} = {claimed!r}, the part declares {declared!r}")
         return found
 
     @property
@@ -162,7 +178,8 @@ class Settings:
     """``[tool.mqcore.conformance]``: what the suite tests in an author's repository.
 
     ``storage`` and ``transport``: URLs with ``{dir}``, one or several. ``claims``: path of the claims file, from the
-    folder of pyproject.toml. ``check_seconds_max``: time limit of one contract check, for slow parts.
+    folder of pyproject.toml. ``tiers``: empty for those that suit the parts. ``check_seconds_max``: time limit of one
+    contract check, for slow parts.
     """
 
     storage: tuple[str, ...] = ()
@@ -171,7 +188,7 @@ class Settings:
     seeds: int = attrs.field(
         default=2, validator=[attrs.validators.ge(1), attrs.validators.le(SEEDS_MAX)]
     )
-    tiers: tuple[str, ...] = attrs.field(default=("contract", "T0"), validator=_are_among(*TIERS))
+    tiers: tuple[str, ...] = attrs.field(default=(), validator=_are_among(*TIERS))
     families: tuple[str, ...] = attrs.field(
         default=(), validator=_are_among(*dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
     )
@@ -187,7 +204,7 @@ class Settings:
 
 def load_claims(path: Path) -> Claims:
     """Return the claims of a TOML file; ``ConfigurationError`` names the file, the key and what is allowed."""
-    table = _read_toml(path, "a claims file has [claims] and [[xfail]]")
+    table = _read_toml(path, "a claims file has [claims.storage], [claims.transport] and [[xfail]]")
     return _structured(Claims, table, str(path))
 
 

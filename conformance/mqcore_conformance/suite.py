@@ -14,8 +14,9 @@ file; a test of the suite that was overridden or deleted fails the run.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -47,24 +48,37 @@ from mqcore_conformance.contract import (
     write_check_repro,
 )
 from mqcore_conformance.report import explain_failure, write_repro
-from mqcore_conformance.running import STORAGES, TRANSPORTS, Request, plan_cells, why_not_repeatable, without_proof
+from mqcore_conformance.running import (
+    STORAGES,
+    TRANSPORTS,
+    Request,
+    pieces_of,
+    plan_cells,
+    tiers_of,
+    unproved_levels,
+    why_not_repeatable,
+    without_proof,
+)
 from mqcore_conformance.verdicts import Status
 
 __all__ = [
     "pytest_generate_tests",
     "test_contract",
+    "test_every_claimed_level_meets_its_fault",
     "test_no_clause_is_left_out",
     "test_simulation",
+    "test_what_does_not_run",
 ]
 
 RUN_S_MAX = 60.0
 """A run of a cell of which nothing comes for so long hangs."""
+SEE_OTHER = "see test_no_clause_is_left_out"
 _CHECKS_AT_IMPORT = dict(CHECKS)
 _CHECKERS_AT_IMPORT = dict(CHECKERS)
 
 
 @attrs.frozen(kw_only=True)
-class _Plan:
+class Adoption:
     """What is tested where the suite was adopted. ``problem``: its settings or its claims cannot be read."""
 
     root: Path
@@ -84,32 +98,47 @@ class _Plan:
 
     def contract(self) -> Iterable[tuple[str, Check]]:
         """Every contract check with the URL of its part."""
-        if "contract" in self.settings.tiers:
+        if "contract" in self.request.tiers:
             for kind, urls in (("storage", self.storages), ("transport", self.transports)):
                 for url in urls:
                     for one in checks_of(kind):
                         yield url, one
 
-    def cells(self) -> Iterable[Cell]:
-        """Every cell that can run."""
-        tiers = tuple(tier for tier in self.settings.tiers if tier != "contract")
-        request = Request(
+    @cached_property
+    def request(self) -> Request:
+        """The same as a request of the command line."""
+        tiers, t1_for_own_io = tiers_of(self.settings.tiers, self.storages)
+        partners = (*(() if self.storages else (PARTNER_STORAGE,)), *(() if self.transports else (PARTNER_TRANSPORT,)))
+        return Request(
             storages=self.storages or (PARTNER_STORAGE,),
             transports=self.settings.transport or self.transports[:1] or (PARTNER_TRANSPORT,),
+            partners=partners,
             families=self.settings.families_tested,
             tiers=tiers,
+            t1_for_own_io=t1_for_own_io,
         )
-        return (cell for cell, why in plan_cells(request) if not why)
+
+    def cells(self) -> Iterable[Cell]:
+        """Every cell that can run."""
+        return (cell for cell, why in plan_cells(self.request) if not why)
+
+    def not_run(self) -> Counter[tuple[str, str]]:
+        """How many cells do not run, by tier and reason."""
+        return Counter((cell.tier, why) for cell, why in plan_cells(self.request) if why)
+
+    def unproved(self) -> list[str]:
+        """Levels that no fault meets in any check or cell that runs."""
+        return unproved_levels(self.request, pieces_of(self.request), lambda piece: not getattr(piece, "why", ""))
 
 
-def _plan_of(module: ModuleType, config: pytest.Config) -> _Plan:
+def _plan_of(module: ModuleType, config: pytest.Config) -> Adoption:
     here = Path(str(module.__file__)).parent
     own = module.__name__.startswith("mqcore_conformance.")
     return _read_plan(Path(config.rootpath), Path(config.invocation_params.dir), None if own else here)
 
 
 @cache
-def _read_plan(root: Path, invoked_in: Path, module_in: Path | None) -> _Plan:
+def _read_plan(root: Path, invoked_in: Path, module_in: Path | None) -> Adoption:
     found = root
     try:
         places = (invoked_in, root) if module_in is None else (module_in, invoked_in, root)
@@ -122,8 +151,8 @@ def _read_plan(root: Path, invoked_in: Path, module_in: Path | None) -> _Plan:
                 if facts.unknown:
                     raise ConfigurationError(f"{found / 'pyproject.toml'}, {kind}: {facts.refusal}")
     except ConfigurationError as error:
-        return _Plan(root=found, problem=str(error))
-    return _Plan(root=found, settings=settings, claims=claims)
+        return Adoption(root=found, problem=str(error))
+    return Adoption(root=found, settings=settings, claims=claims)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -141,6 +170,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 for url, one in plan.contract()
             ]
         _parametrize(metafunc, "contract", cases, plan)
+    elif "not_run" in metafunc.fixturenames:
+        if not plan.problem:
+            cases = [
+                pytest.param(f"{tier}, {count} cells: {why}", id=f"{tier}-{number}")
+                for number, ((tier, why), count) in enumerate(plan.not_run().items(), 1)
+            ]
+        _parametrize(metafunc, "not_run", cases, plan)
     elif "cell" in metafunc.fixturenames:
         if not plan.problem:
             cases = [
@@ -149,8 +185,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         _parametrize(metafunc, "cell", cases, plan)
 
 
-def _parametrize(metafunc: pytest.Metafunc, name: str, cases: Sequence[Any], plan: _Plan) -> None:
-    why = "see test_no_clause_is_left_out" if plan.problem else "nothing to run here"
+def _parametrize(metafunc: pytest.Metafunc, name: str, cases: Sequence[Any], plan: Adoption) -> None:
+    why = SEE_OTHER if plan.problem else "nothing to run here"
     metafunc.parametrize(name, cases or [pytest.param(None, marks=pytest.mark.skip(reason=why), id="nothing")])
 
 
@@ -159,6 +195,22 @@ def test_no_clause_is_left_out(request: pytest.FixtureRequest) -> None:
     problem = _plan_of(request.module, request.config).problem or _left_out(request.module)
     if problem:
         pytest.fail(problem, pytrace=False)
+
+
+def test_every_claimed_level_meets_its_fault(request: pytest.FixtureRequest) -> None:
+    """A level that is claimed is tried against the fault that it is claimed against; else nothing is proved of it."""
+    _refuse_what_is_left_out(request)
+    plan = _plan_of(request.module, request.config)
+    if plan.problem:
+        pytest.skip(SEE_OTHER)
+    unproved = plan.unproved()
+    if unproved:
+        _fail(["INCOMPLETE", *unproved])
+
+
+def test_what_does_not_run(not_run: str) -> None:
+    """Cells that do not run here, with the reason."""
+    pytest.skip(f"NOT RUN: {not_run}")
 
 
 def _left_out(module: ModuleType) -> str:

@@ -100,11 +100,12 @@ def test_garbage_that_a_part_prints_stays_out_of_the_output_and_a_broken_part_do
 
 
 def test_a_claims_file_that_cannot_be_read_is_wrong_usage_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "claims.toml").write_text('[claims]\nflush_lvl = "disk"\n')
+    (tmp_path / "claims.toml").write_text('[claims.storage]\nflush_lvl = "disk"\n')
     ran = mqcore("conformance", "list", "--claims", "claims.toml", cwd=tmp_path)
     assert ran.returncode == 2
     assert ran.stdout == ""
-    assert ran.stderr.startswith("mqcore: claims.toml: claims.flush_lvl: unknown key (did you mean 'flush_level'?)")
+    told = "mqcore: claims.toml: claims.storage.flush_lvl: unknown key (did you mean 'flush_level'?)"
+    assert ran.stderr.startswith(told)
     assert ran.stderr.count("\n") == 1
 
 
@@ -194,7 +195,7 @@ def test_a_clause_that_is_deleted_or_overridden_without_a_reason_fails(
 def test_settings_that_cannot_be_read_are_one_failing_test(repository: Path, lines: list[str], told: str) -> None:
     settings(repository, *lines)
     ran = suite(repository)
-    assert "1 failed, 2 skipped" in ran.stdout, ran.stdout
+    assert "1 failed, 4 skipped" in ran.stdout, ran.stdout
     assert told in ran.stdout
 
 
@@ -211,9 +212,9 @@ def test_settings_that_cannot_be_read_are_one_failing_test(repository: Path, lin
         (b'[[xfail]]\nclause = "G01"\nissue = "y"\n', "reason must be given"),
         (b'[[xfail]]\nclause = "G01"\nreason = "x"\n', "issue must be given"),
         (b'[[xfail]]\nclause = "G01"\nreason = " "\nissue = "y"\n', "reason must say something"),
-        (b'[claims]\nmember_losses_survived = "one"\n', "'one' is not a quantity"),
-        (b'[claims]\nsimulable = "yes"\n', "neither true nor false"),
-        (b'[claims]\nflush_level = "diskk"\n', "flush_level"),
+        (b'[claims.storage]\nmember_losses_survived = "one"\n', "'one' is not a quantity"),
+        (b'[claims.storage]\nsimulable = "yes"\n', "neither true nor false"),
+        (b'[claims.storage]\nflush_level = "diskk"\n', "flush_level"),
         (b"xfail = 3\n", "xfail"),
         (b"\xff\xfe\x00", "not UTF-8 at byte 0; save it as UTF-8 text"),
         (b"#" * 2_000_000, "larger than 1048576 bytes"),
@@ -248,7 +249,7 @@ def test_a_known_failure_counts_as_known_and_one_that_passes_is_told() -> None:
 
 
 def test_what_is_claimed_and_not_declared_fails(tmp_path: Path) -> None:
-    (tmp_path / "claims.toml").write_text('[claims]\nflush_level = "disk"\nhalf_close = true\n')
+    (tmp_path / "claims.toml").write_text('[claims.storage]\nflush_level = "disk"\n')
     claims = load_claims(tmp_path / "claims.toml")
     check = CHECKS["what_is_claimed_is_declared"]
     result = check_part(check, "memory://", claims=claims)
@@ -256,6 +257,28 @@ def test_what_is_claimed_and_not_declared_fails(tmp_path: Path) -> None:
     assert result.text == "claimed flush_level = 'disk', the part declares 'memory'"
     assert check_part(check, "mmap://{dir}", claims=claims).status is Status.PASS
     assert check_part(check, "memory://").status is Status.NOT_CLAIMED
+
+
+def test_what_is_claimed_of_one_kind_of_part_accuses_no_other(tmp_path: Path) -> None:
+    tables = "[claims.storage]\nsimulable = false\n[claims.transport]\nhalf_close = true\n"
+    (tmp_path / "claims.toml").write_text(tables)
+    claims = load_claims(tmp_path / "claims.toml")
+    storage, transport = CHECKS["what_is_claimed_is_declared"], CHECKS["what_is_claimed_of_a_transport_is_declared"]
+    assert check_part(transport, "tcp", claims=claims).status is Status.PASS
+    assert check_part(storage, "mmap://{dir}", claims=claims).text.startswith("claimed simulable = False")
+    (tmp_path / "claims.toml").write_text("[claims.storage]\nsimulable = true\n")
+    assert check_part(transport, "tcp", claims=load_claims(tmp_path / "claims.toml")).status is Status.NOT_CLAIMED
+
+
+@pytest.mark.parametrize("kind", ["storage", "transport"])
+def test_a_scaffolds_readme_runs_the_suite_with_the_claims_file_beside_it(kind: str, tmp_path: Path) -> None:
+    ran = mqcore("new", kind, "mine", "--to", str(tmp_path), cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    folder = tmp_path / "mqcore-mine"
+    lines = [line for line in (folder / "README.md").read_text().splitlines() if "conformance run" in line]
+    assert lines
+    assert all("--claims conformance.toml" in line for line in lines)
+    load_claims(folder / "conformance.toml")
 
 
 def test_settings_are_those_of_the_nearest_folder_that_has_the_table(tmp_path: Path) -> None:

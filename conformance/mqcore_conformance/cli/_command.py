@@ -44,6 +44,7 @@ from mqcore_conformance.running import (
     machine_factor,
     pieces_of,
     run_request,
+    unproved_levels,
 )
 
 __all__ = ["conformance"]
@@ -120,12 +121,28 @@ def _run(folder: Path, options: Mapping[str, Any]) -> None:
     changed = ", ".join(name for name in now if now[name] != made_of[name])
     if changed:
         _say(f"{changed} changed while it was tested: these results are of neither; the same command runs it again")
-    code = exit_code_of(records, complete=ending is Ending.COMPLETE and not changed)
+    unproved = _unproved(request, pieces, records)
+    code = exit_code_of(records, complete=ending is Ending.COMPLETE and not changed and not unproved)
     if ending is Ending.INTERRUPTED:
         code = EXIT_CODES["interrupted"]
     with readers_may_leave():
         _conclude(folder, records, ending, len(pieces), code, time.monotonic() - began)
+        if ending is Ending.COMPLETE:
+            for line in unproved:
+                _say(f"incomplete: {line}")
     end(code)
+
+
+def _unproved(request: Request, pieces: Sequence[Piece], records: Sequence[Record]) -> list[str]:
+    """Return which claimed levels met no fault, by what the report holds."""
+    found = {record["name"]: record for record in records if "name" in record}
+
+    def has_judged(piece: Piece) -> bool:
+        record = found.get(piece.cell.name if isinstance(piece, CellPiece) else piece.name, {})
+        status = record.get("clauses", {}).get("G01", record.get("status"))
+        return status in ("PASS", *RED, "XFAIL")
+
+    return unproved_levels(request, pieces, has_judged)
 
 
 def _judged_in(pieces: Iterable[Piece], request: Request) -> Iterator[tuple[str, str]]:

@@ -32,6 +32,7 @@ from mqcore_conformance.running import (
     Request,
     resolve_storage,
     resolve_transport,
+    tiers_of,
 )
 
 __all__ = ["request_of", "request_options"]
@@ -69,7 +70,8 @@ def request_options(function: F) -> F:
             "--tier",
             multiple=True,
             metavar="NAMES",
-            help=f"{', '.join(TIERS)}; by comma, repeatable. [what ./pyproject.toml says, else contract,T0]",
+            help=f"{', '.join(TIERS)}; by comma, repeatable. "
+            "[what ./pyproject.toml says, else contract,T0, and T1 for a storage with I/O of its own]",
         ),
         click.option(
             "--clause", multiple=True, metavar="IDS", help="Judge these clauses only: G01,G11; by comma, repeatable."
@@ -133,13 +135,19 @@ def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
     budget_ms = options["budget"]
     parts = _parts(options)
     settings = parts.settings
+    storages = _each(parts.storages, STORAGES, resolve_storage)
+    asked = _split(options["tier"], settings.tiers)
+    tiers, t1_for_own_io = tiers_of(
+        _each(asked, TIERS, _tier) if asked else (), (url for url in storages if url not in parts.partners)
+    )
     request = Request(
-        storages=_each(parts.storages, STORAGES, resolve_storage),
+        storages=storages,
         transports=_each(parts.transports, TRANSPORTS, resolve_transport),
         partners=parts.partners,
         flushes=_each(_split(options["flush"], ("all",)), FLUSH_POLICIES),
         families=_each(_split(options["family"], parts.families), FAMILIES),
-        tiers=_each(_split(options["tier"], settings.tiers), TIERS, _tier),
+        tiers=tiers,
+        t1_for_own_io=t1_for_own_io,
         clauses=tuple(dict.fromkeys(part.upper() for part in _split(options["clause"], ()))),
         cells=options["cell"],
         seeds=tuple(dict.fromkeys(exact)) or range(first, first + (options["seeds"] or settings.seeds)),

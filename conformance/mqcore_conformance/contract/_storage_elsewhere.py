@@ -35,7 +35,7 @@ def what_was_flushed_is_on_the_disk_and_not_in_the_process(harness: StorageHarne
     harness.needs_bytes()
     capabilities = harness.create().capabilities
     if not capabilities.simulable:
-        raise NotApplicable("it does not claim simulable, so that no power can be cut below tier T2")
+        raise NotApplicable("it does not claim simulable, so that its power is cut in T1 only")
     if capabilities.flush_level < Level.DISK:
         raise NotApplicable(f"a flush reaches {capabilities.flush_level.label}: a power cut may take everything")
     wanted = FLUSHED + (APPENDED if capabilities.append_level >= Level.DISK else b"")

@@ -53,7 +53,7 @@ async def talk_a_little(wire: Wire) -> None:
 @check("transport", "G18")
 def what_is_claimed_of_a_transport_is_declared(harness: TransportHarness) -> None:
     """What the claims file states of the transport is what the transport declares."""
-    expect_declared(harness.claims, create_transport(harness.url).capabilities)
+    expect_declared(harness.claims, "transport", create_transport(harness.url).capabilities)
 
 
 @check("transport", "G04")

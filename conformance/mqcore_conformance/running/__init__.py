@@ -1,6 +1,7 @@
 """A run: what is asked for, the pieces of work that follow from it, and how they are done and recorded."""
 
 from mqcore_conformance.running._estimates import Pace, estimate_s, machine_factor
+from mqcore_conformance.running._levels import unproved_levels
 from mqcore_conformance.running._repeating import why_not_repeatable, without_proof
 from mqcore_conformance.running._request import (
     ALL_FAMILIES,
@@ -11,11 +12,13 @@ from mqcore_conformance.running._request import (
     CheckPiece,
     Piece,
     Request,
+    has_own_io,
     pieces_of,
     plan_cells,
     resolve_storage,
     resolve_transport,
     suggest,
+    tiers_of,
 )
 from mqcore_conformance.running._runner import Ending, RunWatcher, run_request
 
@@ -32,6 +35,7 @@ __all__ = [
     "Request",
     "RunWatcher",
     "estimate_s",
+    "has_own_io",
     "machine_factor",
     "pieces_of",
     "plan_cells",
@@ -39,6 +43,8 @@ __all__ = [
     "resolve_transport",
     "run_request",
     "suggest",
+    "tiers_of",
+    "unproved_levels",
     "why_not_repeatable",
     "without_proof",
 ]

@@ -36,8 +36,10 @@ __all__ = [
     "CheckPiece",
     "Piece",
     "Request",
+    "has_own_io",
     "pieces_of",
     "plan_cells",
+    "tiers_of",
     "resolve_storage",
     "resolve_transport",
     "suggest",
@@ -46,6 +48,12 @@ __all__ = [
 STORAGES = ("memory://", "mmap://{dir}", "null://")
 TRANSPORTS = ("tcp", "unix", "inproc")
 TIERS = ("contract", "T0", "T1")
+TIERS_DEFAULT = ("contract", "T0")
+PROCESS_PARTNER = "tcp"
+"""What a part under test alone meets in T1."""
+OWN_IO_FAMILIES = ("kill", "power-cut")
+"""What T1 adds by itself for a storage that T0 cannot have, under policies that flush, over one transport: the faults
+that levels are claimed against, and no more, since a run takes seconds."""
 ALL_FAMILIES = tuple(dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
 SEEDS_PER_PIECE = 500
 """So that long runs use every job, and lose little when they are interrupted."""
@@ -61,6 +69,7 @@ class Request:
     ``partners``: those of them that only go with others in cells, and are not checked themselves. ``claims_path``:
     where ``claims`` were read. ``check_seconds_max`` overrides what contract checks have for themselves.
     ``extra_seeds``: whether seeds beyond ``seeds`` may be tried in a cell until its fault has bitten once.
+    ``t1_for_own_io``: T1 has only the cells that a storage with I/O of its own cannot have in T0.
     """
 
     storages: tuple[str, ...]
@@ -72,6 +81,7 @@ class Request:
     clauses: tuple[str, ...] = ()
     seeds: Sequence[int] = (0, 1)
     extra_seeds: bool = True
+    t1_for_own_io: bool = False
     cells: str = ""
     budget_s: float | None = None
     jobs: int = 1
@@ -101,7 +111,7 @@ class Request:
             "--transport": ",".join(self.transports),
             "--flush": ",".join(self.flushes),
             "--family": ",".join(self.families),
-            "--tier": ",".join(self.tiers),
+            "--tier": ",".join(self.tiers) + " for own I/O" * self.t1_for_own_io,
             "--clause": ",".join(self.clauses) or "all",
             "--cell": self.cells or "all",
             "seeds": ranges_of(self.seeds) + ("" if self.extra_seeds else " exactly"),
@@ -162,6 +172,17 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), [one.lower() for one in names], 1, 0.5)
     meant = next((one for one in names if near and one.lower() == near[0]), "")
     return (f"; did you mean {meant!r}? One of " if meant else "; one of ") + ", ".join(names)
+
+
+def tiers_of(asked: Sequence[str], storages: Iterable[str]) -> tuple[tuple[str, ...], bool]:
+    """Return the tiers to run, and whether T1 is among them only for storages with I/O of their own.
+
+    Where none is asked for, such a storage gets T1: without it no fault would meet its levels.
+    """
+    if asked:
+        return tuple(asked), False
+    own_io = any(map(has_own_io, storages))
+    return (*TIERS_DEFAULT, *(("T1",) if own_io else ())), own_io
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------
@@ -252,11 +273,25 @@ def plan_cells(request: Request) -> Iterator[tuple[Cell, str]]:
         "T0": [family for family in request.families if family in (*FAMILIES, CRASH_POINTS)],
         "T1": [family for family in T1_FAMILIES if every or family in request.families],
     }
-    transports = tuple(dict.fromkeys(url.partition(":")[0] for url in request.transports))
     for tier in request.tiers:
-        for cell in cells_of(tier, request.storages, transports, request.flushes, families.get(tier, ())):
+        storages, flushes, names = request.storages, request.flushes, families.get(tier, [])
+        # inproc, where it only goes with others, does not leave its process
+        urls = [PROCESS_PARTNER if tier == "T1" and url in request.partners else url for url in request.transports]
+        transports = list(dict.fromkeys(url.partition(":")[0] for url in urls))
+        if tier == "T1" and request.t1_for_own_io:
+            storages = tuple(filter(has_own_io, storages))
+            names = [name for name in names if name in OWN_IO_FAMILIES]
+            flushes = tuple(flush for flush in flushes if flush != "none") or flushes
+            transports = [PROCESS_PARTNER] if PROCESS_PARTNER in transports else transports[:1]
+        for cell in cells_of(tier, storages, transports, flushes, names):
             if request.cells in cell.name:
                 yield cell, _why_not(cell)
+
+
+def has_own_io(storage: str) -> bool:
+    """Whether the storage at a URL keeps bytes by other ways than the ports, so that no simulation can hold it."""
+    facts = part_facts("storage", storage).capabilities
+    return isinstance(facts, Capabilities) and not facts.simulable and facts.append_level > Level.NONE
 
 
 def _why_not(cell: Cell) -> str:
@@ -265,12 +300,21 @@ def _why_not(cell: Cell) -> str:
         return f"the storage cannot be composed: {facts.refusal or facts.problem}"
     if cell.tier == "T1":
         return why_not_in_processes(cell.transport, cell.flush, cell.family, facts.capabilities)
+    if not facts.capabilities.simulable:
+        return f"own I/O: it does not go through the ports; {_instead_of_simulated(cell, facts.capabilities)}"
     return _why_not_simulated(cell, facts.capabilities)
 
 
+def _instead_of_simulated(cell: Cell, capabilities: Capabilities) -> str:
+    """Say which other tier looks at a cell that cannot be simulated, if one does."""
+    if cell.family not in T1_FAMILIES:
+        return "no tier that is built has this fault for it"
+    transport = PROCESS_PARTNER if cell.transport == "inproc" else cell.transport
+    why = why_not_in_processes(transport, cell.flush, cell.family, capabilities)
+    return f"not in T1 either: {why}" if why else f"T1/{label_of(cell.storage)}/{transport} has this fault"
+
+
 def _why_not_simulated(cell: Cell, capabilities: Capabilities) -> str:
-    if not capabilities.simulable:
-        return "own I/O: it does not go through the ports; contract checks and T1 cover it"
     if capabilities.append_level is Level.NONE and cell.family != "none":
         return "it keeps nothing, so that no fault can take anything"
     if capabilities.flush_level < Level.DISK:

@@ -17,7 +17,7 @@ import trio
 
 from mqcore.abc import Notice
 from mqcore.broker._parked import ParkedFetches
-from mqcore.errors import MqcoreError, OutcomeUnknownError, StorageError
+from mqcore.errors import FlushFailedError, MqcoreError, OutcomeUnknownError, StorageError
 from mqcore.guarantees import Copy, Level
 from mqcore.log import (
     ACCEPT,
@@ -32,10 +32,10 @@ from mqcore.log import (
     TooOld,
     Verdict,
 )
-from mqcore.protocol import Code
+from mqcore.protocol import Code, SendPolicy
 from mqcore.replication import Appended, CommitPolicy, CommitRule, LogEnd, Member, Released, UnflushedTotal
 
-__all__ = ["Partition", "ReplySink", "Send"]
+__all__ = ["ParkedSink", "Partition", "ReplySink", "Send"]
 
 
 class ReplySink(Protocol):
@@ -49,8 +49,31 @@ class ReplySink(Protocol):
     def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
         """Queue a failure."""
 
+
+class ParkedSink(Protocol):
+    """Who is waiting to read: the outbox of one connection."""
+
     def unpark(self, request_id: int) -> None:
         """Take note that a parked fetch may have something to read now."""
+
+
+class _Caller:
+    """The ``ReplySink`` of a task that waits for the commit of one batch."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.is_committed = False
+
+    def produced(
+        self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
+    ) -> None:
+        """Wake the task: the batch is committed."""
+        self.is_committed = True
+        self.answered.set()
+
+    def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
+        """Wake the task: whether the batch will be committed is unknown."""
+        self.answered.set()
 
 
 class Send(NamedTuple):
@@ -115,7 +138,7 @@ class Partition:
         self._now_us = now_us
         self._appending = False
         self._turns: deque[trio.Event] | None = None  # made when first waited: most partitions never are
-        self._parked: ParkedFetches[tuple[ReplySink, int]] = ParkedFetches()
+        self._parked: ParkedFetches[tuple[ParkedSink, int]] = ParkedFetches()
         self._rule: CommitRule[_Reply] = CommitRule(
             own,
             policy,
@@ -170,10 +193,40 @@ class Partition:
                 else:
                     self._appended(sends, base_offsets)
         finally:
+            self._appending = False
             if self._turns:
-                self._turns.popleft().set()
-            else:
-                self._appending = False
+                self._hand_on_turn()
+
+    async def commit(self, batch: IncomingBatch) -> int:
+        """Append a batch of the broker's own and wait until it is committed; return its base offset.
+
+        Raises ``StorageError`` when nothing of it is in the log, ``OutcomeUnknownError`` or what stopped the partition
+        when it may be. If cancelled, it may be committed, now or later.
+        """
+        if self._appending:
+            await self._turn()
+        self._appending = True
+        caller = _Caller()
+        try:
+            if self.failure is not None:
+                raise StorageError(f"log {self.log.name} takes no appends: {self.failure}", kind="closed")
+            base_offsets = await self.log.append_control([batch])
+            self._appended([Send(batch, SendPolicy.TOPIC, 0, caller)], base_offsets)
+        except (StorageError, OutcomeUnknownError):
+            if self.log.failed is not None:
+                self.stop(self.log.failed)
+            raise
+        finally:
+            self._appending = False
+            if self._turns:
+                self._hand_on_turn()
+        await caller.answered.wait()
+        if not caller.is_committed:
+            assert self.failure is not None
+            if isinstance(self.failure, FlushFailedError):
+                raise self.failure
+            raise OutcomeUnknownError(f"log {self.log.name} may hold the batch, it is not committed: {self.failure}")
+        return base_offsets[0]
 
     async def _turn(self) -> None:
         """Wait for the turn to append, which is handed on in the order of these calls.
@@ -190,6 +243,11 @@ class Partition:
         except trio.Cancelled:
             self._turns.remove(turn)  # it has not come: what is woken by its event is not cancelled any more
             raise
+
+    def _hand_on_turn(self) -> None:
+        assert self._turns
+        self._appending = True
+        self._turns.popleft().set()
 
     def _deduplicate(self, sends: Sequence[Send], verdicts: Sequence[Verdict]) -> list[Send]:
         """Answer retries and what the producer table refuses; return what is to be appended."""
@@ -251,8 +309,8 @@ class Partition:
         if rule.committed_offset != self.committed_offset:
             self.committed_offset = rule.committed_offset
             if self._parked.number_of:
-                for sink, request_id in self._parked.wake(self.committed_offset):
-                    sink.unpark(request_id)
+                for reader, request_id in self._parked.wake(self.committed_offset):
+                    reader.unpark(request_id)
 
     def flushed(self) -> None:
         """Take in that a group commit covered this log."""
@@ -283,11 +341,11 @@ class Partition:
 
     # reading
 
-    def park(self, offset: int, sink: ReplySink, request_id: int) -> None:
+    def park(self, offset: int, sink: ParkedSink, request_id: int) -> None:
         """Wake ``sink`` once the committed offset is beyond ``offset``."""
         self._parked.park(offset, (sink, request_id))
 
-    def forget_parked(self, sink: ReplySink, request_id: int) -> None:
+    def forget_parked(self, sink: ParkedSink, request_id: int) -> None:
         """Drop one parked fetch of ``sink``."""
         self._parked.forget((sink, request_id))
 

@@ -7,7 +7,7 @@ Must not know of listeners, connections or sessions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -17,8 +17,8 @@ from mqcore.broker._partition import Partition
 from mqcore.broker._topics import Topic, Topics
 from mqcore.config import BrokerConfig, TopicConfig, build_of
 from mqcore.errors import CommandNotPossibleError, MqcoreError, OutcomeUnknownError, RejectedError
-from mqcore.guarantees import FlushPolicy, check_build, raise_refusals
-from mqcore.log import LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
+from mqcore.guarantees import FlushPolicy, Level, NoFlush, SyncFlush, check_build, raise_refusals
+from mqcore.log import IncomingBatch, LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
 from mqcore.ports import Ports
 from mqcore.protocol import Code
 from mqcore.replication import CommitPolicy, Member, UnflushedTotal
@@ -52,12 +52,13 @@ class Reign:
         self.partitions: dict[tuple[bytes, int], Partition] = {}
         self.unflushed = UnflushedTotal(config.flush.total_bytes_max)
         self.group_commit = GroupCommit(store, ports.clock.monotonic_us)
-        self.topics = Topics(MetadataLog(store), config.limits, ports, report)
+        self.topics = Topics(MetadataLog(store, self._commit_metadata), config.limits, ports, report)
         self._capabilities = store.backend.capabilities
         self._now_us = ports.clock.monotonic_us
         self._report = report
         self._ended = ended
         self._opening: dict[tuple[bytes, int], trio.Event] = {}
+        self._metadata: Partition | None = None
 
     async def run(
         self, epoch: int | None = None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -70,20 +71,46 @@ class Reign:
         """
         await self.store.reign(epoch)
         try:
+            self._metadata = self._partition(self.store.metadata, CommitPolicy(flush=self._strongest_flush()))
             await self.topics.replay()
             self._check_stored_topics()
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._close_when_left)
                 await nursery.start(self.group_commit.run)
                 await self._prepare_topics()
                 task_status.started()
                 await trio.sleep_forever()
         finally:
-            # No checkpoint before ``leave`` closes the logs: nothing can be acknowledged, or begin, in between.
-            self._ended()
-            text = f"the reign of epoch {self.store.epoch} is over on this node"
-            for partition in self.partitions.values():
-                partition.close(Code.NOT_PRIMARY, CommandNotPossibleError(text))
+            # Again, for a partition that was being opened. No checkpoint before ``leave`` closes the logs: nothing can
+            # be acknowledged, or begin, in between.
+            self._close()
             await self.store.leave()
+
+    async def _close_when_left(self) -> None:
+        # In a task of its own, which nothing holds up: what waits shielded for a flush would keep the nursery from
+        # ending, and everybody who waits from an answer for as long as a flush takes.
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._ended()
+        error = CommandNotPossibleError(f"the reign of epoch {self.store.epoch} is over on this node")
+        for partition in self._all_partitions():
+            partition.close(Code.NOT_PRIMARY, error)
+
+    def _all_partitions(self) -> list[Partition]:
+        own = [] if self._metadata is None else [self._metadata]
+        return [*own, *self.partitions.values()]
+
+    async def _commit_metadata(self, batch: IncomingBatch) -> int:
+        assert self._metadata is not None
+        return await self._metadata.commit(batch)
+
+    def _strongest_flush(self) -> FlushPolicy:
+        """The strongest policy that the set offers, for what everything else stands on (R13): never the topics' own."""
+        return SyncFlush() if self._capabilities.flush_level >= Level.DISK else NoFlush()
 
     def _check_stored_topics(self) -> None:
         stored = {topic.name: topic.config for topic in self.topics.by_id.values()}
@@ -147,13 +174,13 @@ class Reign:
             raise OutcomeUnknownError(f"topic {topic.name!r} may be deleted, which a restart will tell: {doubt}")
         return topic
 
-    def _partition_of(self, topic: Topic, log: PartitionLog) -> Partition:
+    def _partition(self, log: PartitionLog, policy: CommitPolicy, private_tags: Iterable[int] = ()) -> Partition:
         capabilities = self._capabilities
         return Partition(
             log,
-            private_tags=topic.config.private_tags,
+            private_tags=private_tags,
             own=Member(self.store.node_id, self.store.incarnation),
-            policy=self._policy_of(topic),
+            policy=policy,
             append_level=capabilities.append_level,
             flush_level=capabilities.flush_level,
             total=self.unflushed,
@@ -162,6 +189,9 @@ class Reign:
             epoch=self.store.epoch,
             report=self._report,
         )
+
+    def _partition_of(self, topic: Topic, log: PartitionLog) -> Partition:
+        return self._partition(log, self._policy_of(topic), topic.config.private_tags)
 
     def _policy_of(self, topic: Topic) -> CommitPolicy:
         config = topic.config
@@ -207,7 +237,7 @@ class Reign:
 
     def stop_failed(self) -> None:
         """Stop the partitions of logs that have stopped after a failed flush, at once (G11)."""
-        for partition in self.partitions.values():
+        for partition in self._all_partitions():
             if partition.log.failed is not None:
                 partition.stop(partition.log.failed)
 

@@ -5,8 +5,8 @@ Knows nothing of what the records mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import trio
 
@@ -29,14 +29,19 @@ __all__ = ["MetadataLog", "take_records"]
 READ_BYTES = 4 * 1024 * 1024
 
 
+Commit: TypeAlias = Callable[[IncomingBatch], Awaitable[int]]
+
+
 class MetadataLog:
     """Append-only JSON records on ``store``'s metadata log; replayed to the end before anything is served.
 
-    Belongs to the term of the store in which it is used first.
+    Belongs to the term of the store in which it is used first. ``commit`` appends a batch to the store's metadata log
+    and returns its offset once it is committed; None, for a store without a broker: once it is flushed.
     """
 
-    def __init__(self, store: LogStore) -> None:
+    def __init__(self, store: LogStore, commit: Commit | None = None) -> None:
         self._store = store
+        self._commit = commit or self._flush
         self._lock = trio.Lock()
         self._bound: PartitionLog | None = None
 
@@ -92,26 +97,29 @@ class MetadataLog:
         return bool(chunks) and control_kind(chunks[0]) == SNAPSHOT
 
     async def append(self, records: Sequence[Mapping[str, Any]]) -> int:
-        """Append ``records`` (JSON objects, at least one) as one batch and flush it; return the offset of the first.
+        """Append ``records`` (JSON objects, at least one) as one batch; return the offset of the first.
 
-        Durable when it returns. Calls queue up. Raises as ``PartitionLog.append`` and ``LogStore.flush``, and
+        Committed when it returns. Calls queue up. Raises as ``PartitionLog.append`` and ``LogStore.flush``, and
         ``OutcomeUnknownError`` when the log failed, or the term ended, between the two.
         """
-        return await self._append(pack_records_batch(records))
+        async with self._lock:
+            return await self._append(pack_records_batch(records))
 
     async def compact(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Replace everything before by ``records``, the whole present state, and give up what lies below. Durable."""
-        offset = await self._append(pack_records_batch(records, snapshot=True))
+        """Replace everything before by ``records``, the whole present state, and give up what lies below. Committed."""
         async with self._lock:
+            offset = await self._append(pack_records_batch(records, snapshot=True))
             await self._log.trim(offset)
 
     async def _append(self, batch: bytearray) -> int:
+        return await self._commit(IncomingBatch(unpack_header(batch), batch))
+
+    async def _flush(self, batch: IncomingBatch) -> int:
         log = self._log
-        async with self._lock:
-            base_offsets = await log.append_control([IncomingBatch(unpack_header(batch), batch)])
-            await self._store.flush([log])
-            if log.durable_position < log.end_position:  # the flush has left it out
-                raise OutcomeUnknownError(f"log {log.name} may hold the record, it is not flushed: {log.failed}")
+        base_offsets = await log.append_control([batch])
+        await self._store.flush([log])
+        if log.durable_position < log.end_position:  # the flush has left it out
+            raise OutcomeUnknownError(f"log {log.name} may hold the record, it is not flushed: {log.failed}")
         return base_offsets[0]
 
 

@@ -40,7 +40,7 @@ class Sink:
     def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
         self.answers.append((request_id, code))
 
-    def unpark(self, partition: Partition, request_id: int) -> None:
+    def unpark(self, request_id: int) -> None:
         self.woken.append(request_id)
 
 

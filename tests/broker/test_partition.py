@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from alone import IN_CACHE, ON_DISK, alone
 
+from mqcore.errors import CommandNotPossibleError, FlushFailedError, OutcomeUnknownError, StorageError
 from mqcore.guarantees import AsyncFlush, NoFlush
 from mqcore.protocol import Code, SendPolicy
 from mqcore.testing import run_simulation
@@ -130,5 +132,40 @@ def test_a_commit_wakes_the_fetches_that_it_passed_and_no_others() -> None:
             assert setup.sink.woken == [2, 3]
             await partition.append([setup.send(9)])
             assert setup.sink.woken == [2, 3, 1]
+
+    run_simulation(main, seed=1)
+
+
+def test_r13_a_batch_of_the_brokers_own_is_returned_once_it_is_committed() -> None:
+    async def main() -> None:
+        async with alone() as setup:
+            partition = await setup.partition()
+            setup.disk.stall_next("flush", 5.0)
+            started = trio.current_time()
+            assert await partition.commit(setup.send(0).batch) == 0
+            assert 5 <= trio.current_time() - started < 6
+            assert partition.committed_offset == 1
+            setup.disk.fail_next_flush()
+            with pytest.raises(FlushFailedError):
+                await partition.commit(setup.send(0).batch)
+            with pytest.raises(StorageError, match="takes no appends"):
+                await partition.commit(setup.send(0).batch)
+
+    run_simulation(main, seed=1)
+
+
+def test_r13_a_batch_of_the_brokers_own_whose_reign_ends_first_ends_unknown() -> None:
+    async def main() -> None:
+        async with alone() as setup, trio.open_nursery() as nursery:
+            partition = await setup.partition()
+            setup.disk.stall_next("flush", 5.0)
+
+            async def commit() -> None:
+                with pytest.raises(OutcomeUnknownError, match="not committed"):
+                    await partition.commit(setup.send(0).batch)
+
+            nursery.start_soon(commit)
+            await trio.sleep(1)
+            partition.close(Code.NOT_PRIMARY, CommandNotPossibleError("the reign is over"))
 
     run_simulation(main, seed=1)

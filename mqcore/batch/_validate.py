@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from crc32c import crc32c
+
 from mqcore.batch._columns import ABSENT, U32_BYTES, column_sum, key_column_sum, read_column
 from mqcore.batch._header import (
     ATTRIBUTE_CONTROL,
@@ -17,6 +19,7 @@ from mqcore.batch._header import (
     BODY_COLUMNAR,
     BODY_CONTROL,
     HEADER_BYTES,
+    PRODUCER_BYTES,
     BatchHeader,
     is_newer,
     unpack_header,
@@ -117,8 +120,13 @@ def check_batch(batch: Buffer, limits: Limits, where: str) -> BatchHeader:
         raise _wrong("sequence numbers run past 64 bits", where, _SEQUENCE_MAX, header.first_sequence + header.count)
     if header.created_last_ms < header.created_first_ms:
         raise _wrong("last create time before the first", where, header.created_first_ms, header.created_last_ms)
-    _check_payload_sizes(header, limits, where)
-    verify_body(batch, header, where)
+    stored, uncompressed = header.payload_bytes, header.payload_uncompressed_bytes
+    if header.codec or stored != uncompressed or uncompressed > limits.batch_uncompressed_bytes_max:
+        _check_payload_sizes(header, limits, where)
+    # Compared here and not by ``verify_body`` alone: each batch passes here twice, at the broker and at its reader.
+    view = memoryview(batch)
+    if crc32c(view[HEADER_BYTES:], crc32c(view[:PRODUCER_BYTES])) != header.body_checksum:
+        verify_body(batch, header, where)
     return header
 
 
@@ -154,7 +162,12 @@ def layout_of(batch: Buffer, header: BatchHeader, limits: Limits, where: str) ->
         deltas_at, fixed_end = fixed_end, fixed_end + width
     if fixed_end > payload_at:
         raise _wrong("batch too small for its columns", where, fixed_end + header.payload_bytes, header.size)
-    _check_lengths(view[HEADER_BYTES : HEADER_BYTES + width], header, limits, where)
+    total = column_sum(view[HEADER_BYTES : HEADER_BYTES + width])
+    if total != header.payload_uncompressed_bytes:
+        raise _wrong("lengths do not add up to the payload", where, header.payload_uncompressed_bytes, total)
+    # A message can only be too long where all of them together are: the usual batch needs no search for the longest.
+    if total > limits.message_bytes_max:
+        check_each("message", read_column(view[HEADER_BYTES : HEADER_BYTES + width]), limits.message_bytes_max)
     headers_at = fixed_end
     if key_lengths_at:
         headers_at += _key_bytes(view[key_lengths_at : key_lengths_at + width], limits)
@@ -167,15 +180,6 @@ def layout_of(batch: Buffer, header: BatchHeader, limits: Limits, where: str) ->
     if deltas_at:
         _check_deltas(view[deltas_at : deltas_at + width], header, where)
     return Layout(HEADER_BYTES, key_lengths_at, header_lengths_at, deltas_at, fixed_end, headers_at, payload_at)
-
-
-def _check_lengths(column: memoryview, header: BatchHeader, limits: Limits, where: str) -> None:
-    total = column_sum(column)
-    if total != header.payload_uncompressed_bytes:
-        raise _wrong("lengths do not add up to the payload", where, header.payload_uncompressed_bytes, total)
-    # a message can only be too long where all of them together are: the usual batch needs no search for the longest
-    if total > limits.message_bytes_max:
-        check_each("message", read_column(column), limits.message_bytes_max)
 
 
 def _key_bytes(column: memoryview, limits: Limits) -> int:

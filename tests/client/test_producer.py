@@ -76,16 +76,18 @@ def test_a_large_batch_gets_its_turn_among_small_ones_of_another_producer() -> N
         many: dict[str, Any] = {"batch_messages": 1, "batches_in_flight_max": 64}
         async with client.producer("t", **many) as small, client.producer("u") as large, trio.open_nursery() as nursery:
 
+            numbers = iter(range(1_000))
+
             async def send_small() -> None:
-                while True:
+                for _ in numbers:
                     await small.send(os.urandom(9_000))
 
             for _ in range(40):
                 nursery.start_soon(send_small)
             for _ in range(20):
                 await trio.lowlevel.checkpoint()
-            with trio.fail_after(1):
-                await large.send(bytes(60_000))
+            await large.send(bytes(60_000))
+            assert next(numbers, None) is not None, "it had to wait until there were no small ones any more"
             nursery.cancel_scope.cancel()
 
     with_client(test, bytes_in_flight_max=65_536)

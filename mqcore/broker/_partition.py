@@ -290,7 +290,11 @@ class Partition:
             batches.append((base_offset + header.count, position, send.policy, reply))
             position -= header.size
         batches.reverse()
-        self._settle(rule.appended(batches, self._now_us() if rule.is_timed else 0))
+        released = rule.appended(batches, self._now_us() if rule.is_timed else 0)
+        if released or rule.is_timed or rule.committed_offset != self.committed_offset:
+            self._settle(released)
+        elif rule.wants_flush_now:  # all there is to do for a topic that is flushed, until it is
+            self._flusher.flush_soon(self)
 
     # what the commit rule decides
 

@@ -198,8 +198,12 @@ class FileSystem(ABC):
         """Make the data of all ``files`` durable; an error says nothing of any of them."""
 
     @abstractmethod
-    def lock(self, path: str) -> Lock:
-        """Take an exclusive lock on ``path`` (created when missing); ``BlockingIOError`` when somebody holds it."""
+    def lock(self, path: str, *, create: bool = True) -> Lock:
+        """Take an exclusive lock on the file at ``path``; ``BlockingIOError`` when somebody holds it.
+
+        A missing file is made, or, without ``create``, a ``FileNotFoundError``. The lock is the file's, not the path's:
+        who removes or replaces the file lets another process lock what stands there then.
+        """
 
     @abstractmethod
     def free_bytes(self, path: str) -> int:

@@ -292,10 +292,11 @@ class SystemFileSystem(FileSystem):
         held = self._locked.get(devices.pop()) if len(devices) == 1 else None
         return held[0] if held else None
 
-    def lock(self, path: str) -> Lock:
+    def lock(self, path: str, *, create: bool = True) -> Lock:
         if sys.platform == "win32":
             raise _missing("flock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        descriptor = os.open(path, flags, 0o640)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             device = os.fstat(descriptor).st_dev

@@ -126,10 +126,10 @@ class ModelDisk(FileSystem):
             handle.check_open()
         self._machine.flush(handles, paths)
 
-    def lock(self, path: str) -> ModelLock:
+    def lock(self, path: str, *, create: bool = True) -> ModelLock:
         """See ``FileSystem``. Refused too when this process itself holds it."""
         self.begin("lock", (path,))
-        node = self._open_node(path, create=True, exclusive=False)
+        node = self._open_node(path, create=create, exclusive=False)
         if node in self._machine.locked:
             self.closed(node)
             raise os_error(errno.EAGAIN, path)

@@ -88,8 +88,8 @@ class PassThroughFileSystem(FileSystem):
     def flush_many(self, files: Sequence[File]) -> None:
         self.inner.flush_many([file.inner for file in files if isinstance(file, PassThroughFile)])
 
-    def lock(self, path: str) -> Lock:
-        return self.inner.lock(path)
+    def lock(self, path: str, *, create: bool = True) -> Lock:
+        return self.inner.lock(path, create=create)
 
     def free_bytes(self, path: str) -> int:
         return self.inner.free_bytes(path)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import trio
 
-from mqcore.abc import Capabilities, FlushedLog, Log, StorageBackend, StorageContext, check_log_name
+from mqcore.abc import Capabilities, FlushedLog, Log, Notice, StorageBackend, StorageContext, check_log_name
 from mqcore.errors import ConfigurationError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.url import Url
@@ -100,7 +100,7 @@ class MmapStorage(StorageBackend):
         read_layout(ports.files, names)
         if not is_in_use(ports.files, names):
             return False
-        self._readonly = ReadonlyStorage(ports, self._root)
+        self._readonly = ReadonlyStorage(ports, self._root, self._options.segment_bytes)
         return True
 
     def _derive_open_files_max(self) -> int:
@@ -151,7 +151,7 @@ class MmapStorage(StorageBackend):
         log = MmapLog(name, engine, None)
         if found:
             try:
-                segments, end, durable_end, clean = await engine.flush_thread.run(
+                loaded = await engine.flush_thread.run(
                     load_log,
                     self.context.ports.files,
                     engine.files,
@@ -163,12 +163,22 @@ class MmapStorage(StorageBackend):
                 )
             except OSError as error:
                 raise storage_error(error, f"open log {name} in", self._root) from error
-            if segments:
-                log.load(segments, end, durable_end, clean=clean)
+            if loaded.segments:
+                log.load(loaded.segments, loaded.end, loaded.durable_end, clean=loaded.clean)
+                self._report_missing(log)
         else:
             await trio.lowlevel.checkpoint()
         engine.logs[name] = log
         return log
+
+    def _report_missing(self, log: MmapLog) -> None:
+        for segment in log.segments:
+            if segment.is_missing:
+                end = segment.base + segment.allocated
+                where = f"{segment.path} (positions {segment.base} to {end})"
+                text = f"log {log.name}: {where} is missing; restore it from a copy"
+                facts: dict[str, object] = {"log": log.name, "position": segment.base, "end_position": end}
+                self.context.report(Notice("segment-missing", text, facts))
 
     async def delete_log(self, name: str) -> None:
         """Delete a log, durably; an open handle becomes closed first."""

@@ -127,12 +127,21 @@ class Journal:
             raise StorageError(self.broken, kind="flush", path=self._active.file.path)
         try:
             self._active.append(ranges, self._sets_before)
-            if self._active.file.link_count() == 0:
-                raise StorageError(f"{self._active.file.path} was removed while it was in use", kind="missing")
             self._active.file.flush()
         except BaseException as error:
             self.broken = f"a flush of the journal failed: {error}"
             raise
+
+    def check_in_place(self) -> None:
+        """Raise ``StorageError`` when a journal file was removed. A device thread.
+
+        Also after a flush that did not use the journal: without it the next start refuses the storage, and what was
+        acknowledged meanwhile with it.
+        """
+        for journal in (self._active, self._other):
+            if journal.file.link_count() == 0:
+                path = journal.file.path
+                raise StorageError(f"{path} was removed while it was in use", kind="missing", path=path)
 
     @property
     def is_empty(self) -> bool:

@@ -93,9 +93,10 @@ class Engine:
         """A random identity for a new log."""
         return self._random.getrandbits(128).to_bytes(16, "little")
 
-    def create(self, identity: SegmentIdentity, needed: int, busy: bool, durable_end: int) -> Segment:
+    def create(self, identity: SegmentIdentity, needed: int, busy: bool, durable_end: int, log_start: int) -> Segment:
         """Make a segment; see ``SegmentFiles.create``. The filler's thread."""
         segment = self.files.create(identity, needed, busy=busy)
+        segment.log_start = log_start
         if busy and segment.file is not None:
             segment.write_mark(segment.file, durable_end)
         return segment
@@ -338,7 +339,7 @@ class Engine:
 
     async def _write_clean_ends(self, logs: Sequence[MmapLog]) -> None:
         """State the exact end of each log, durably; a few dozen at a time share a flush."""
-        wanted = [log for log in logs if log.segments and log.states_no_end]
+        wanted = [log for log in logs if log.segments and log.states_no_end and not log.segments[-1].is_missing]
         if not wanted:
             return
         async with self.flushing:
@@ -391,7 +392,8 @@ class Engine:
 
     def _forget(self, log: MmapLog) -> None:
         if log.segments:
-            self.found[log.name] = [Found(item.path, item.base, item.is_unnamed) for item in log.segments]
+            there = [segment for segment in log.segments if not segment.is_missing]
+            self.found[log.name] = [Found(item.path, item.base, item.is_unnamed) for item in there]
         else:
             self.found.pop(log.name, None)
         log.close()

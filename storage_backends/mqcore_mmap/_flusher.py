@@ -164,7 +164,10 @@ class FlushPlanner:
             if plan.journaled:
                 self._flush_journal(plan)
             self._layout.check_in_place(self._filesystem)
+            self._journal.check_in_place()
             for job in plan.direct:
+                if len(job.segments) > 1:
+                    self._seal(job)
                 self._write_mark(job)
         except BaseException as error:
             plan.failure = self._fail(plan, error)
@@ -206,6 +209,17 @@ class FlushPlanner:
                 for job in plan.journaled
             ]
         )
+
+    def _seal(self, job: Job) -> None:
+        """State in each segment that is followed by another of this flush that it is, durably.
+
+        Only these: of a segment that was begun since, nothing is on the disk yet.
+        """
+        for segment in job.segments[:-1]:
+            if not segment.is_sealed:
+                file = _file_of(segment)
+                segment.seal(file)
+                file.flush()
 
     def _write_mark(self, job: Job) -> None:
         segment = job.segments[-1]

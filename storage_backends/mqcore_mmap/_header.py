@@ -4,18 +4,20 @@
 sector   content (little-endian; each begins with its magic and ends with the CRC-32C of what stands before)
 =======  =====================================================================================================
 0        static: version u16, state u8, storage id 16 B, log uid 16 B, base u64, name
-1, 2     mark of the flusher, alternating: log uid 16 B, base u64, durable end u64, exact end u64, closed u8
+1, 2     mark of the flusher, alternating: log uid 16 B, base u64, durable end u64, log start u64, exact end u64, how u8
 3        mark of the checkpoint, same fields
 =======  =====================================================================================================
 
 State: 0 free, 1 of a log, 2 of a log in a file that was used before. The mark of a segment is the greatest of its
-valid slots: each is written only after what it states is true. It is closed when both slots of the flusher say so:
-then ``exact end`` is the end of the log.
+valid slots: each is written only after what it states is true. ``how``: 0 the log went on after this; 1 closed: the
+log ended at ``exact end`` (when both slots of the flusher say so); 2 continued: a segment that begins at ``exact end``
+follows. ``log start`` and ``continued`` are there so that a segment that is missing is missed: first, last or between.
 """
 
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import attrs
 from crc32c import crc32c
@@ -37,12 +39,13 @@ __all__ = [
 HEADER_BYTES = 4096
 SECTOR_BYTES = 512
 CHECKPOINT_SLOT = 2
-VERSION = 1
+VERSION = 2
 
 _STATIC_MAGIC = b"MQSEGMNT"
 _MARK_MAGIC = b"MQMK"
 _STATIC = struct.Struct("<8sHB16s16sQB")
-_MARK = struct.Struct("<4s16sQQQB")
+_MARK = struct.Struct("<4s16sQQQQB")
+_OPEN, _CLOSED, _CONTINUED = 0, 1, 2
 _CRC = struct.Struct("<I")
 
 
@@ -64,12 +67,22 @@ class SegmentIdentity:
 class Header:
     """A decoded header. ``identity`` is None for a free file; ``mark`` is 0 when there is none.
 
-    ``closed_end`` is the exact end after a clean stop.
+    ``log_start``: the log's first position as far as this segment knows, 0 when it does not. ``closed_end`` is the
+    exact end after a clean stop, ``continued_at`` the base of the segment that follows.
     """
 
     identity: SegmentIdentity | None
-    mark: int
-    closed_end: int | None
+    mark: int = 0
+    log_start: int = 0
+    closed_end: int | None = None
+    continued_at: int | None = None
+
+
+class _Mark(NamedTuple):
+    durable_end: int
+    log_start: int
+    end: int
+    how: int
 
 
 def encode_static(identity: SegmentIdentity | None, storage_id: bytes) -> bytes:
@@ -83,9 +96,18 @@ def encode_static(identity: SegmentIdentity | None, storage_id: bytes) -> bytes:
     return (body + _CRC.pack(crc32c(body))).ljust(HEADER_BYTES, b"\0")
 
 
-def encode_mark(uid: bytes, base: int, durable_end: int, closed_end: int | None = None) -> bytes:
-    """Return the bytes of one mark slot."""
-    body = _MARK.pack(_MARK_MAGIC, uid, base, durable_end, closed_end or 0, closed_end is not None)
+def encode_mark(
+    uid: bytes,
+    base: int,
+    durable_end: int,
+    log_start: int,
+    *,
+    closed_end: int | None = None,
+    continued_at: int | None = None,
+) -> bytes:
+    """Return the bytes of one mark slot; at most one of ``closed_end`` and ``continued_at`` is given."""
+    how = _CLOSED if closed_end is not None else _CONTINUED if continued_at is not None else _OPEN
+    body = _MARK.pack(_MARK_MAGIC, uid, base, durable_end, log_start, closed_end or continued_at or 0, how)
     return body + _CRC.pack(crc32c(body))
 
 
@@ -102,15 +124,22 @@ def decode_header(block: bytes, where: str) -> Header:
     """Return what ``block`` (4 KiB) says; raises ``CorruptionError`` naming ``where``."""
     identity = _decode_static(block, where)
     if identity is None:
-        return Header(None, 0, None)
+        return Header(None)
     slots = [_decode_mark(block, index, identity) for index in range(3)]
     broken = [index for index in range(2) if slots[index] is None and not _is_empty(block, index)]
     if len(broken) == 2:
         raise CorruptionError("both durable marks are damaged", where=where, expected="a checksum that fits")
-    mark = max((slot[0] for slot in slots if slot is not None), default=0)
-    first, second = slots[0], slots[1]
-    closed = first is not None and second is not None and first[1] is not None and first == second
-    return Header(identity, mark, first[1] if closed and first is not None else None)
+    valid = [slot for slot in slots if slot is not None]
+    first = slots[0]
+    return Header(
+        identity,
+        mark=max((slot.durable_end for slot in valid), default=0),
+        log_start=max((slot.log_start for slot in valid), default=0),
+        # Two slots, because one of them may be what a power cut left of the statement's removal.
+        closed_end=first.end if first is not None and first.how == _CLOSED and first == slots[1] else None,
+        # One slot is enough: it is written when the next segment is on the disk, and removed before that one is.
+        continued_at=next((slot.end for slot in valid if slot.how == _CONTINUED), None),
+    )
 
 
 def _decode_static(block: bytes, where: str) -> SegmentIdentity | None:
@@ -137,17 +166,17 @@ def _decode_static(block: bytes, where: str) -> SegmentIdentity | None:
     return SegmentIdentity(storage_id, uid, name, base, was_used=state == 2)
 
 
-def _decode_mark(block: bytes, index: int, identity: SegmentIdentity) -> tuple[int, int | None] | None:
+def _decode_mark(block: bytes, index: int, identity: SegmentIdentity) -> _Mark | None:
     start = (index + 1) * SECTOR_BYTES
     if len(block) < start + _MARK.size + _CRC.size:
         return None
-    magic, uid, base, durable_end, end, closed = _MARK.unpack_from(block, start)
+    magic, uid, base, *stated = _MARK.unpack_from(block, start)
     (found,) = _CRC.unpack_from(block, start + _MARK.size)
     if magic != _MARK_MAGIC or found != crc32c(block[start : start + _MARK.size]):
         return None
     if uid != identity.uid or base != identity.base:
         return None
-    return durable_end, (end if closed else None)
+    return _Mark(*stated)
 
 
 def _is_empty(block: bytes, index: int) -> bool:

@@ -2,8 +2,9 @@
 
 ::
 
-    mqcore-mmap.layout      magic, version, storage id, checksum; its presence makes the directory a storage
-    lock                    held by the broker that uses it
+    mqcore-mmap.layout      magic, version, storage id, checksum; its presence makes the directory a storage. The broker
+                            that uses it holds a lock on it
+    lock                    held while a storage is made and opened
     journal-0, journal-1    see ``_journal``
     segments/NAME@BASE      a segment of log NAME whose first position is BASE
     segments/+born-ID       a segment that has no name yet: what it is stands in its header
@@ -34,7 +35,7 @@ LOCK_NAME = "lock"
 JOURNAL_NAMES = ("journal-0", "journal-1")
 SEGMENTS_NAME = "segments"
 TEMPORARY = ".new"
-VERSION = 1
+VERSION = 2
 
 _MAGIC = b"MQMMAPST"
 _LAYOUT = struct.Struct("<8sH16s")
@@ -108,7 +109,11 @@ class Names:
 
 @attrs.define
 class Layout:
-    """An opened, locked directory. ``identity`` is device and inode of the layout file."""
+    """An opened, locked directory. ``identity`` is device and inode of the layout file, which is what is locked.
+
+    The file that says what the directory is, is the one that is locked and looked at after every flush: a lock file of
+    its own could be removed, and another broker let in, without anything being missing from the storage.
+    """
 
     names: Names
     storage_id: bytes
@@ -137,22 +142,25 @@ def open_layout(ports: Ports, root: str) -> Layout:
     try:
         _ensure_directory(files, root)
         is_new = _is_new(files, root)
-        lock = _lock(files, names)
+        making = _lock(files, names, names.lock, create=True)
     except OSError as error:
         raise storage_error(error, "open storage", root) from error
+    lock: Lock | None = None
     try:
-        if is_new:
-            is_new = _is_new(files, root)  # now that nobody else can be making it
+        is_new = is_new and _is_new(files, root)  # looked at again, now that no other process can be making it
         if is_new:
             _initialise(ports, names)
+        lock = _lock(files, names, names.layout, create=False)
         storage_id = _read(files, names.layout)
         facts = files.stat(names.layout)
-    except OSError as error:
-        lock.release()
-        raise storage_error(error, "open storage", root) from error
-    except BaseException:
-        lock.release()
+    except BaseException as error:
+        if lock is not None:
+            lock.release()
+        if isinstance(error, OSError):
+            raise storage_error(error, "open storage", root) from error
         raise
+    finally:
+        making.release()
     return Layout(names, storage_id, lock, (facts.device, facts.inode), is_new)
 
 
@@ -170,7 +178,7 @@ def read_layout(files: FileSystem, names: Names) -> bytes:
 def is_in_use(files: FileSystem, names: Names) -> bool:
     """Whether a broker has the storage now. Blocks."""
     try:
-        files.lock(names.lock).release()
+        files.lock(names.layout, create=False).release()
     except BlockingIOError:
         return True
     except OSError as error:
@@ -212,9 +220,9 @@ def _is_new(files: FileSystem, root: str) -> bool:
     return True
 
 
-def _lock(files: FileSystem, names: Names) -> Lock:
+def _lock(files: FileSystem, names: Names, path: str, *, create: bool) -> Lock:
     try:
-        return files.lock(names.lock)
+        return files.lock(path, create=create)
     except BlockingIOError:
         raise StorageError(
             f"another broker has {names.root}; stop it or name another directory", kind="busy", path=names.root

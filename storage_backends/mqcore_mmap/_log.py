@@ -19,6 +19,7 @@ from mqcore.ports import Buffer, File
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._flusher import Job
 from mqcore_mmap._header import SegmentIdentity
+from mqcore_mmap._missing import zeros
 from mqcore_mmap._segment import Segment
 from mqcore_mmap._shield import run_shielded
 
@@ -112,7 +113,12 @@ class MmapLog(Log):
         if not clean:
             self.end_is_unsure = True
             self._pending = None
-            self._dirty = [segment for segment in segments if segment.end is None or segment.end > durable_end]
+            # A segment whose seal a power cut took is among them, so that the next flush states again what follows it.
+            self._dirty = [
+                segment
+                for segment in segments
+                if not segment.is_missing and (not segment.is_sealed or (segment.end or self._end) > durable_end)
+            ]
             for segment in self._dirty:
                 segment.dirty = True
 
@@ -196,23 +202,27 @@ class MmapLog(Log):
         engine = self._engine
         if self._uid is None:
             self._uid = engine.new_uid()
-        if self._dirty:
-            last = self.segments[-1]
+        last = self.segments[-1] if self.segments else None
+        if last is not None and not last.is_missing:
             if last.rewrite_pending:
                 self._prepare_segment(last, await engine.open(last))
+            if not last.dirty:
+                # All of it is flushed, but the flush that covers the new one has to state in it what follows.
+                last.dirty = True
+                self._dirty.append(last)
             self._drop_pending()  # what is kept in memory is of one segment only
         identity = SegmentIdentity(engine.storage_id, self._uid, self.name, self._end)
         await engine.make_room()
         engine.handles.reserve()
         try:
             segment = await run_shielded(
-                engine.filler, engine.create, identity, needed, bool(self.segments), self._durable_end
+                engine.filler, engine.create, identity, needed, bool(last), self._durable_end, self._start
             )
             engine.handles.adopt(segment)
         finally:
             engine.handles.unreserve()
-        if self.segments:
-            self.segments[-1].end = self._end
+        if last is not None:
+            last.end = self._end
         else:
             self._start = self._end
         self.segments.append(segment)
@@ -251,6 +261,8 @@ class MmapLog(Log):
         segment = self.segments[bisect_right(self._bases, position) - 1]
         if segment.end is not None:
             size = min(size, segment.end - position)
+        if segment.is_missing:
+            return zeros(size)
         try:
             if position < max(self._appended_from, self._end - READ_INLINE_BYTES):
                 return await self._read_cold(segment, position, size)
@@ -398,6 +410,8 @@ class MmapLog(Log):
         self._start = start
         self._end = end
         self._durable_end = durable_end
+        for segment in kept:
+            segment.log_start = start
         self._appended_from = min(self._appended_from, end)
         self._dirty = [item for item in kept if item.dirty or durable_end < (end if item.end is None else item.end)]
         for segment in self._dirty:

@@ -16,20 +16,31 @@ from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer, DeviceThread, FileSystem, Ports
 from mqcore_mmap._errors import storage_error
-from mqcore_mmap._header import HEADER_BYTES, decode_header, is_unwritten
+from mqcore_mmap._header import HEADER_BYTES, Header, decode_header, is_unwritten
 from mqcore_mmap._layout import Names, read_layout
+from mqcore_mmap._missing import Place, find_gaps, zeros
 
 __all__ = ["ReadonlyLog", "ReadonlyStorage"]
+
+SCANS_MAX = 3
 
 
 @attrs.frozen
 class _Piece:
-    """One segment file as it was found: its path, its first position, the end of its bytes, its durable mark."""
+    """One segment file as it was found; its path is empty where a file is missing."""
 
     path: str
-    base: int
-    end: int
-    mark: int
+    place: Place
+
+    @property
+    def base(self) -> int:
+        """First position."""
+        return self.place.base
+
+    @property
+    def end(self) -> int:
+        """End of its bytes."""
+        return self.place.end
 
 
 class ReadonlyLog(Log):
@@ -56,7 +67,7 @@ class ReadonlyLog(Log):
     @property
     def durable_end(self) -> int:
         """What the marks of the segments state."""
-        return max(self.start, *(piece.mark for piece in self._pieces))
+        return max(self.start, *(piece.place.header.mark for piece in self._pieces))
 
     async def read(self, position: int, size: int) -> memoryview:
         """Return up to ``size`` bytes at ``position``; see ``Log.read``."""
@@ -64,6 +75,9 @@ class ReadonlyLog(Log):
             raise ValueError(f"position {position} is not within {self.start} to {self.end}")
         piece = next((each for each in reversed(self._pieces) if each.base <= position), self._pieces[0])
         after = next((each.base for each in self._pieces if each.base > piece.base), piece.end)
+        if not piece.path:
+            await trio.lowlevel.checkpoint()
+            return zeros(min(size, after - position))
         try:
             data = await self._thread.run(
                 _read, self._files, piece.path, HEADER_BYTES + position - piece.base, min(size, after - position)
@@ -95,21 +109,36 @@ class ReadonlyLog(Log):
 class ReadonlyStorage:
     """The segments of a storage whose broker runs, as they were when this was made. The constructor blocks."""
 
-    def __init__(self, ports: Ports, root: str) -> None:
+    def __init__(self, ports: Ports, root: str, segment_bytes: int) -> None:
         files = ports.files
         self._files = files
         self._thread = ports.threads.start("readonly")
+        self._segment_bytes = segment_bytes
         self._pieces: dict[str, list[_Piece]] = {}
         self._damaged: dict[str, CorruptionError] = {}
-        names = Names(root)
-        storage_id = read_layout(files, names)
-        for file_name in files.list(names.segments):
+        self._names = Names(root)
+        self._storage_id = read_layout(files, self._names)
+        for _ in range(SCANS_MAX):
+            # The broker names, rolls and trims meanwhile: only what several looks miss is missing.
+            if self._scan():
+                break
+
+    def _scan(self) -> bool:
+        """Look at every file; return whether nothing went away meanwhile and nothing is missing."""
+        self._pieces.clear()
+        self._damaged.clear()
+        is_whole = True
+        for file_name in self._files.list(self._names.segments):
             try:
-                self._add(f"{names.segments}/{file_name}", file_name, storage_id)
+                self._add(f"{self._names.segments}/{file_name}", file_name, self._storage_id)
             except FileNotFoundError:
-                continue  # the broker removed or renamed it meanwhile
+                is_whole = False  # the broker removed or renamed it
         for pieces in self._pieces.values():
             pieces.sort(key=lambda piece: piece.base)
+            for gap in reversed(find_gaps([piece.place for piece in pieces], self._segment_bytes)):
+                is_whole = False
+                pieces.insert(gap.before, _Piece("", Place(gap.start, gap.end, Header(None, mark=gap.end))))
+        return is_whole
 
     def _add(self, path: str, file_name: str, storage_id: bytes) -> None:
         named = Names.parse_segment(file_name)
@@ -131,7 +160,7 @@ class ReadonlyStorage:
             return
         if header.identity is not None:
             base = header.identity.base
-            piece = _Piece(path, base, base + max(0, size - HEADER_BYTES), header.mark)
+            piece = _Piece(path, Place(base, base + max(0, size - HEADER_BYTES), header))
             self._pieces.setdefault(header.identity.name, []).append(piece)
 
     def list_logs(self) -> list[str]:

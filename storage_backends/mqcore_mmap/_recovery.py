@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import attrs
 
@@ -18,6 +19,7 @@ from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._header import HEADER_BYTES, Header, SegmentIdentity, decode_header, is_unwritten
 from mqcore_mmap._journal import FoundRange, JournalFile
 from mqcore_mmap._layout import Layout, Names, Tombstone
+from mqcore_mmap._missing import Gap, Place, find_gaps
 from mqcore_mmap._segment import Segment
 
 RECOVERY_FILES = 100
@@ -282,6 +284,8 @@ class _Target:
         for item in self.ranges:
             segment.write(file, [item.data], item.position)
         header = decode_header(file.pread(HEADER_BYTES, 0), self.found.path)
+        segment.log_start = header.log_start
+        segment.end, segment.is_sealed = header.continued_at, header.continued_at is not None
         segment.write_all_marks(file, max(header.mark, *(item.position + len(item.data) for item in self.ranges)))
 
 
@@ -293,6 +297,15 @@ def _read_block(filesystem: FileSystem, path: str) -> bytes:
         file.close()
 
 
+class LoadedLog(NamedTuple):
+    """Segments of a log in order, its end (an upper bound unless closed), its durable end, and if it was closed."""
+
+    segments: list[Segment]
+    end: int
+    durable_end: int
+    clean: bool
+
+
 def load_log(
     filesystem: FileSystem,
     files: SegmentFiles,
@@ -301,42 +314,54 @@ def load_log(
     name: str,
     found: list[Found],
     neighbours: list[Found],
-) -> tuple[list[Segment], int, int, bool]:
-    """Return the segments of a log, its end (an upper bound unless closed), its durable end, and if it was closed.
+) -> LoadedLog:
+    """Return what is there of a log, and what should be: see ``_missing``.
 
     After an unclean stop what lies above the durable mark is flushed and dropped from the page cache first, so that
     later reads see what the device holds; ``neighbours``, files of other logs, share that flush. Raises
-    ``CorruptionError`` for what is damaged, missing or doubled.
+    ``CorruptionError`` for what is damaged or doubled.
     """
-    segments: list[Segment] = []
-    header: Header | None = None
-    mark = 0
+    items: list[Found] = []
+    places: list[Place] = []
     for item in found:
         file = filesystem.open(item.path)
         try:
-            decoded = decode_header(file.pread(HEADER_BYTES, 0), item.path)
-            size = file.size()
+            header = decode_header(file.pread(HEADER_BYTES, 0), item.path)
+            end = item.base + max(0, file.size() - HEADER_BYTES)
         finally:
             file.close()
-        if item.is_unnamed and not _continues(item, segments):
+        if item.is_unnamed and not _continues(item, places):
             files.discard(item.path)  # nothing in it was ever flushed, and what it continued is not there
             files.flush_directory()
             continue
-        header = decoded
-        segment = _checked_segment(layout, options, name, item, header, size, segments)
-        segments.append(segment)
-        mark = max(mark, header.mark)
-    if not segments:
-        return [], 0, 0, True
+        items.append(item)
+        places.append(Place(item.base, end, header))
+    if not places:
+        return LoadedLog([], 0, 0, True)
+    segments = _segments(layout, options, name, items, places)
     last = segments[-1]
-    if header is not None:
-        _check_whole(last, header)
-    if header is not None and header.closed_end is not None:
-        return segments, header.closed_end, header.closed_end, True
+    header = places[-1].header
+    if last.is_missing:
+        end = last.base + last.allocated
+        return LoadedLog(segments, end, end, True)
+    _check_whole(last, header)
+    if header.closed_end is not None:
+        return LoadedLog(segments, header.closed_end, header.closed_end, True)
     end = last.base + last.allocated
-    mark = max(segments[0].base, min(mark, end))
-    above = [segment for segment in segments if segment.end is None or segment.end > mark]
-    by_path = {item.path: item for item in found}
+    # What follows a missing segment has a name, so it was flushed, and what is before it was flushed before.
+    proved = [place.header.mark for place in places]
+    proved += [each.base + each.allocated for each in segments if each.is_missing]
+    mark = max(segments[0].base, min(max(proved), end))
+    above = [each for each in segments if not each.is_missing and (each.end is None or each.end > mark)]
+    _read_from_device(filesystem, files, above, items, neighbours)
+    return LoadedLog(segments, end, mark, False)
+
+
+def _read_from_device(
+    filesystem: FileSystem, files: SegmentFiles, above: list[Segment], items: list[Found], neighbours: list[Found]
+) -> None:
+    """Have later reads of the segments ``above`` the mark see what the device holds."""
+    by_path = {item.path: item for item in items}
     unflushed = [item for segment in above if not (item := by_path[segment.path]).is_flushed]
     if unflushed:
         _flush(filesystem, unflushed + [item for item in neighbours if not item.is_flushed])
@@ -347,7 +372,47 @@ def load_log(
         finally:
             file.close()
     files.give_names(above)
-    return segments, end, mark, False
+
+
+def _segments(
+    layout: Layout, options: MmapOptions, name: str, items: list[Found], places: list[Place]
+) -> list[Segment]:
+    """Return the segments of a log in order, those that are missing included."""
+    gaps = {gap.before: gap for gap in find_gaps(places, options.segment_bytes)}
+    log_start = min(gaps[0].start if 0 in gaps else places[0].base, places[0].base)
+    segments: list[Segment] = []
+    for index, (item, place) in enumerate(zip(items, places, strict=True)):
+        _check_identity(layout, name, item, place.header, segments)
+        if (gap := gaps.get(index)) is not None:
+            segments.append(_missing(layout, place.header, gap))
+        assert place.header.identity is not None
+        segment = Segment(
+            place.header.identity,
+            item.path,
+            is_unnamed=item.is_unnamed,
+            allocated=place.end - place.base,
+            capacity=options.segment_bytes,
+        )
+        segment.is_sealed = place.header.continued_at is not None
+        segments.append(segment)
+    if (gap := gaps.get(len(places))) is not None:
+        segments.append(_missing(layout, places[-1].header, gap))
+    for segment, following in itertools.pairwise(segments):
+        segment.end = following.base
+    for segment in segments:
+        segment.log_start = log_start
+    return segments
+
+
+def _missing(layout: Layout, neighbour: Header, gap: Gap) -> Segment:
+    """A segment in place of the file, or files, that should be there."""
+    assert neighbour.identity is not None
+    identity = attrs.evolve(neighbour.identity, base=gap.start, was_used=False)
+    size = gap.end - gap.start
+    path = layout.names.segment(identity.name, gap.start)
+    segment = Segment(identity, path, is_unnamed=False, allocated=size, capacity=size)
+    segment.is_missing = True
+    return segment
 
 
 def _check_whole(segment: Segment, header: Header) -> None:
@@ -378,20 +443,13 @@ def _flush(filesystem: FileSystem, found: list[Found]) -> None:
             item.is_flushed = True
 
 
-def _continues(item: Found, before: list[Segment]) -> bool:
+def _continues(item: Found, before: list[Place]) -> bool:
     """Whether a born segment begins where its log does, or not beyond the end of the segment before it."""
-    return before[-1].base < item.base <= before[-1].base + before[-1].allocated if before else item.base == 0
+    return before[-1].base < item.base <= before[-1].end if before else item.base == 0
 
 
-def _checked_segment(
-    layout: Layout,
-    options: MmapOptions,
-    name: str,
-    item: Found,
-    header: Header,
-    size: int,
-    before: list[Segment],
-) -> Segment:
+def _check_identity(layout: Layout, name: str, item: Found, header: Header, before: list[Segment]) -> None:
+    """Raise ``CorruptionError`` unless the file is the segment of this log that its name says."""
     identity = header.identity
     if identity is None or (identity.name, identity.base, identity.storage_id) != (name, item.base, layout.storage_id):
         raise CorruptionError(
@@ -400,25 +458,8 @@ def _checked_segment(
             expected=f"log {name}, base {item.base}",
             found="a free file" if identity is None else f"log {identity.name}, base {identity.base}",
         )
-    segment = Segment(
-        identity,
-        item.path,
-        is_unnamed=item.is_unnamed,
-        allocated=max(0, size - HEADER_BYTES),
-        capacity=options.segment_bytes,
-    )
     if before:
-        previous = before[-1]
-        if previous.uid != identity.uid:
+        if before[-1].uid != identity.uid:
             raise CorruptionError(f"a segment of another log called {name}", where=item.path)
-        if previous.base == item.base:
+        if before[-1].base == item.base:
             raise CorruptionError(f"two segments of log {name} begin at {item.base}", where=item.path)
-        if previous.base + previous.allocated < item.base:
-            raise CorruptionError(
-                f"a segment of log {name} is missing before this one; restore it from a copy",
-                where=item.path,
-                expected=f"a segment from {previous.base + previous.allocated} on",
-                found=f"the next begins at {item.base}",
-            )
-        previous.end = item.base
-    return segment

@@ -68,7 +68,7 @@ class Removal:
         run = self._engine.flush_thread.run
         with trio.CancelScope(shield=True):
             if removed:
-                await run(_keep_mark, last, file, durable_end)
+                await run(last.unseal, file, durable_end)
                 await self._remove(log, removed, position, POSITION_MAX, reuse=False)
             await run(_zero, last, file, position, durable_end)
         last.end = None
@@ -81,9 +81,31 @@ class Removal:
             if removed:
                 await self._engine.settle(removed)
                 kept = log.segments[len(removed) :]
+                await self._state_start(log, kept)
                 await self._remove(log, removed, 0, kept[0].base)
                 log.cut(log.segments[len(removed) :], kept[0].base, log.end, log.durable_end)
         return log.start
+
+    async def _state_start(self, log: MmapLog, kept: Sequence[Segment]) -> None:
+        """State where the log begins from now on, durably, before a file goes: else what goes would be missed.
+
+        Raises ``StorageError``; then nothing has changed.
+        """
+        segment = next((each for each in kept if not each.is_missing), None)
+        if segment is None:
+            return
+        file = await self._engine.open(segment)
+        self._engine.handles.pin(segment)
+        before, segment.log_start = segment.log_start, kept[0].base
+        try:
+            await run_shielded(self._engine.flush_thread, _keep_mark, segment, file, log.durable_end)
+        except OSError as error:
+            segment.log_start = before
+            log.fail(f"a flush before its trim failed: {error}")
+            log.failure_told = True
+            raise storage_error(error, "trim", segment.path, position=kept[0].base) from error
+        finally:
+            segment.pins -= 1
 
     async def delete(self, log: MmapLog) -> None:
         """Remove every segment of ``log``, whose handle is closed already to others."""
@@ -99,20 +121,20 @@ class Removal:
 
         Then what they hold would be in its place again, with valid checksums.
         """
+        removed = [segment for segment in removed if not segment.is_missing]
         if not removed:
             return
         for segment in removed:
             self._engine.handles.close(segment)
-        paths = [segment.path for segment in removed]
         gone = Tombstone(removed[0].uid, low, high)
         try:
             freed = await run_shielded(
-                self._engine.flush_thread, remove_files, self._filesystem, self._files, self._names, paths, gone
+                self._engine.flush_thread, remove_files, self._filesystem, self._files, self._names, removed, gone
             )
         except OSError as error:
             log.fail(f"a removal failed: {error}")
             log.failure_told = True
-            raise storage_error(error, "remove", paths[0], position=low) from error
+            raise storage_error(error, "remove", removed[0].path, position=low) from error
         for segment, path in zip(removed, freed, strict=True):
             if not reuse or segment.views_held():
                 self._engine.filler.submit(self._files.discard, path)
@@ -121,23 +143,23 @@ class Removal:
 
 
 def remove_files(
-    filesystem: FileSystem, files: SegmentFiles, names: Names, paths: Sequence[str], gone: Tombstone
+    filesystem: FileSystem, files: SegmentFiles, names: Names, removed: Sequence[Segment], gone: Tombstone
 ) -> list[str]:
-    """Take the names from ``paths``, durably; return their new paths. Blocks.
+    """Take the names from the files of ``removed``, durably; return their new paths. Blocks.
 
     All or none after a crash, or, where there is no descriptor or no space for a tombstone, one after the other: those
     of a log that is cut from the last on, else from the first on, so that what a crash leaves has no hole.
     """
-    tombstone = names.gone(gone) if len(paths) > 1 else None
+    tombstone = names.gone(gone) if len(removed) > 1 else None
     if tombstone is not None:
         try:
             filesystem.open(tombstone, create=True).close()
         except OSError as error:
             if not is_scarcity(error):
                 raise
-            return _retire_one_by_one(files, paths, from_last=gone.high == POSITION_MAX)
+            return _retire_one_by_one(files, removed, from_last=gone.high == POSITION_MAX)
         files.flush_directory()
-    freed = [files.retire(path) for path in paths]
+    freed = [files.retire(segment.path) for segment in removed]
     files.flush_directory()
     if tombstone is not None:
         filesystem.unlink(tombstone)
@@ -145,13 +167,33 @@ def remove_files(
     return freed
 
 
-def _retire_one_by_one(files: SegmentFiles, paths: Sequence[str], *, from_last: bool) -> list[str]:
-    """Take the names from ``paths`` in order of position or from the last on, each durably before the next."""
+def _retire_one_by_one(files: SegmentFiles, removed: Sequence[Segment], *, from_last: bool) -> list[str]:
+    """Take the names of ``removed`` in order of position or from the last on, each durably before the next."""
     freed = []
-    for path in reversed(paths) if from_last else paths:
-        freed.append(files.retire(path))
+    for index, segment in reversed(list(enumerate(removed))) if from_last else enumerate(removed):
+        if from_last and index:
+            _unseal_in_want(files, removed[index - 1])
+        freed.append(files.retire(segment.path))
         files.flush_directory()
     return freed[::-1] if from_last else freed
+
+
+def _unseal_in_want(files: SegmentFiles, segment: Segment) -> None:
+    """Have a segment that is about to go no longer miss the one after it, which goes first.
+
+    Where there is no descriptor for that the removal goes on: a crash just then leaves a log that reports as missing
+    what was to go, which is loud and loses nothing.
+    """
+    try:
+        file = files.open(segment)
+    except OSError as error:
+        if not is_scarcity(error):
+            raise
+        return
+    try:
+        segment.unseal(file, segment.base)
+    finally:
+        file.close()
 
 
 def _trimmed(log: MmapLog, limit: int) -> list[Segment]:
@@ -165,7 +207,7 @@ def _trimmed(log: MmapLog, limit: int) -> list[Segment]:
 
 
 def _keep_mark(segment: Segment, file: File, durable_end: int) -> None:
-    """Have the segment prove what those after it, about to be removed, have proved so far."""
+    """Have the segment state, durably, what those about to be removed have proved so far, and where the log begins."""
     segment.write_mark(file, durable_end)
     file.flush()
 

@@ -48,6 +48,8 @@ class Segment:
     this segment. ``rewrite_pending``: the descriptor that appended the unflushed bytes was closed, so they are written
     again before another one flushes; ``rewrite_generation``: the same of bytes in journal generations up to this one.
     ``was_used``: see ``SegmentIdentity``. ``in_job``: a flush that is being prepared covers bytes of it.
+    ``log_start``: what its marks state of the log. ``is_sealed``: its marks state that the next one follows at ``end``.
+    ``is_missing``: its file is not there; what it held reads as zeros, which is no batch.
     """
 
     __slots__ = (
@@ -61,8 +63,11 @@ class Segment:
         "filling",
         "generation",
         "in_job",
+        "is_missing",
+        "is_sealed",
         "is_unnamed",
         "keep_open",
+        "log_start",
         "mapped",
         "mapping",
         "name",
@@ -101,6 +106,9 @@ class Segment:
         self.rewrite_pending = False
         self.rewrite_generation = 0
         self.generation = 0
+        self.log_start = 0
+        self.is_sealed = False
+        self.is_missing = False
         self._slot = 0
 
     def at(self, position: int) -> int:
@@ -134,16 +142,34 @@ class Segment:
     def write_mark(self, file: File, durable_end: int) -> None:
         """State that everything below ``durable_end`` was flushed. Called by the flusher, after a flush."""
         self._slot ^= 1
-        file.pwritev([encode_mark(self.uid, self.base, durable_end)], (1 + self._slot) * SECTOR_BYTES)
+        file.pwritev([self._mark(durable_end)], (1 + self._slot) * SECTOR_BYTES)
 
     def write_checkpoint_mark(self, file: File, durable_end: int) -> None:
         """State the same from the journal's proof, before the flush that makes this file prove it itself."""
-        file.pwritev([encode_mark(self.uid, self.base, durable_end)], (1 + CHECKPOINT_SLOT) * SECTOR_BYTES)
+        file.pwritev([self._mark(durable_end)], (1 + CHECKPOINT_SLOT) * SECTOR_BYTES)
 
     def write_all_marks(self, file: File, durable_end: int, closed_end: int | None = None) -> None:
         """Replace every mark, which also lowers it or states the exact end."""
-        slot = encode_mark(self.uid, self.base, durable_end, closed_end).ljust(SECTOR_BYTES, b"\0")
+        slot = self._mark(durable_end, closed_end).ljust(SECTOR_BYTES, b"\0")
         file.pwritev([slot * 3], SECTOR_BYTES)
+
+    def seal(self, file: File) -> None:
+        """State that the next segment follows at ``end``, once that one is on the disk under its name."""
+        assert self.end is not None, "a segment that is followed by another ends"
+        self.is_sealed = True
+        self.write_mark(file, self.end)  # no higher: a later truncation lowers the marks of the last segment only
+
+    def unseal(self, file: File, durable_end: int) -> None:
+        """State that nothing follows any more, durably."""
+        self.is_sealed = False
+        self.write_all_marks(file, durable_end)
+        file.flush()
+
+    def _mark(self, durable_end: int, closed_end: int | None = None) -> bytes:
+        next_base = self.end if self.is_sealed else None
+        return encode_mark(
+            self.uid, self.base, durable_end, self.log_start, closed_end=closed_end, continued_at=next_base
+        )
 
     def write(self, file: File, buffers: Sequence[Buffer], position: int) -> None:
         """Write ``buffers`` at log position ``position``."""

@@ -122,9 +122,11 @@ def test_a_segments_header_and_marks(pages: Any) -> None:
     empty: dict[str, int | bytes] = {"log uid": bytes(16), "base": 0, "name length": 0}
     check_block(text, "static", free, {"state": 0, "storage id": STORAGE_ID, **empty})
 
-    mark = _header.encode_mark(UID, 7, 0x0102030405, 0x0A0B0C0D0E)
-    values = {"log uid": UID, "base": 7, "durable end": 0x0102030405, "exact end": 0x0A0B0C0D0E}
-    assert check_block(text, "mark", mark, values) == len(mark)
+    mark = _header.encode_mark(UID, 7, 0x0102030405, 0x03, closed_end=0x0A0B0C0D0E)
+    values = {"log uid": UID, "base": 7, "durable end": 0x0102030405, "log start": 3}
+    assert check_block(text, "mark", mark, {**values, "exact end": 0x0A0B0C0D0E, "how": 1}) == len(mark)
+    continued = _header.encode_mark(UID, 7, 0x0102030405, 0x03, continued_at=0x0A)
+    check_block(text, "mark", continued, {**values, "exact end": 0x0A, "how": 2})
     assert checksum_at(mark, len(mark) - 4)
     assert _header.SECTOR_BYTES == 512
     assert _header.CHECKPOINT_SLOT + 1 == 3

@@ -197,14 +197,6 @@ def test_both_marks_damaged_is_damage_and_one_is_not(tmp_path: Path) -> None:
         use(tmp_path / "other", open_a)
 
 
-def test_a_segment_missing_in_the_middle_is_damage(tmp_path: Path) -> None:
-    segments = sorted(write(tmp_path, [5000, 5000, 5000], segment_bytes=8192, ready_segments_max=0).iterdir())
-    assert len(segments) == 3
-    segments[1].unlink()
-    with pytest.raises(CorruptionError, match="missing before this one"):
-        use(tmp_path, open_a)
-
-
 def test_a_segment_under_the_name_of_another_is_damage(tmp_path: Path) -> None:
     first, second = sorted(write(tmp_path, [5000, 5000], segment_bytes=8192, ready_segments_max=0).iterdir())
     first.write_bytes(second.read_bytes())

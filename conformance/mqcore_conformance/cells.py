@@ -125,11 +125,7 @@ class CellResult:
 
 
 def cells_of(
-    tier: str,
-    storages: Iterable[str],
-    transports: Iterable[str],
-    flushes: Iterable[str],
-    families: Iterable[str],
+    tier: str, storages: Iterable[str], transports: Iterable[str], flushes: Iterable[str], families: Iterable[str]
 ) -> Iterator[Cell]:
     """Every cell of ``tier`` of these rows and columns."""
     transports, flushes, families = tuple(transports), tuple(flushes), tuple(families)
@@ -294,11 +290,7 @@ def _statuses(result: CellResult, wanted: Sequence[str], asked: str) -> dict[str
 
 
 def shrink(
-    failure: Failure,
-    sabotage: Callable[[], Sabotage] = Sabotage,
-    *,
-    runs_max: int = 150,
-    seconds_max: float = math.inf,
+    failure: Failure, sabotage: Callable[[], Sabotage] = Sabotage, *, runs_max: int = 150, seconds_max: float = math.inf
 ) -> Failure:
     """Return a simpler plan that still breaks one of the same clauses, after at most ``runs_max`` runs.
 

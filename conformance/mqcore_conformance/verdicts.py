@@ -32,7 +32,7 @@ class Anomaly(enum.Enum):
     UNBOUNDED_RESOURCE = "unbounded resource"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Violation:
     """One clause that does not hold, promise against observation; ``events`` are indices into the history."""
 

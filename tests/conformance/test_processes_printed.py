@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.histories import Completed, Event, FaultInjected, Invoked, Setting, TopicSetting
-from mqcore_conformance.worlds.processes._printed import describe_end
+from mqcore_conformance.worlds.processes._children import describe_end
 
 SETTING = Setting(
     time_us=0,

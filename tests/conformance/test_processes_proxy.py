@@ -16,7 +16,7 @@ from mqcore.abc import ByteStream
 from mqcore.protocol import Kind
 from mqcore.registry import create_transport
 from mqcore_conformance.plans import FaultPlan
-from mqcore_conformance.worlds.processes._addresses import address
+from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._proxy import Proxy
 
 HEAD = struct.Struct("<IBBHI")

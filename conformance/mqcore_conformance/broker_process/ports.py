@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,13 +32,14 @@ class Injection:
 
     ``kill_at``: the call of the files at which it kills itself (0: none), ``kill_how``: ``before``, ``after`` or
     ``torn`` (half of a write is done). ``undo``: path of the undo log (empty: none). ``boot_id``: the kernel as the
-    broker sees it (empty: as it is).
+    broker sees it (empty: as it is). ``flush_us``: what every flush takes longer.
     """
 
     kill_at: int = 0
     kill_how: str = "before"
     undo: str = ""
     boot_id: str = ""
+    flush_us: int = 0
 
 
 class FaultyFiles(PassThroughFileSystem):
@@ -109,6 +111,7 @@ class FaultyFiles(PassThroughFileSystem):
                 begun = [(file.descriptor, undo.flush_begins(file.descriptor)) for file in files]
         try:
             self._fail_if_due(files)
+            time.sleep(self.injection.flush_us / 1e6)
             really()
         except OSError:
             if undo is not None:

@@ -43,13 +43,8 @@ def _check_order(
 
 
 def _order(anomaly: Anomaly, process: str, partition: str, index: int, position: int, found: int) -> Violation:
-    return Violation(
-        clause="G06",
-        anomaly=anomaly,
-        partition=partition,
-        text=f"{process} stood at offset {position} and was given offset {found} at event {index}, without a seek",
-        events=(index,),
-    )
+    text = f"{process} stood at offset {position} and was given offset {found} at event {index}, without a seek"
+    return Violation("G06", anomaly, text, partition, (index,))
 
 
 def _check_seeks(
@@ -72,13 +67,8 @@ def _check_seeks(
             elif event.why == "diverged" and (kept := _kept(facts, partition, known, event.offset)) is not None:
                 wrong = Anomaly.NONMONOTONIC_POLL, f"was told that the log parts there; offset {kept} is as it was read"
             if wrong is not None:
-                yield Violation(
-                    clause="G06",
-                    anomaly=wrong[0],
-                    partition=partition,
-                    text=f"{process} was sent to offset {event.offset} at event {index}: it {wrong[1]}",
-                    events=(index,),
-                )
+                text = f"{process} was sent to offset {event.offset} at event {index}: it {wrong[1]}"
+                yield Violation("G06", wrong[0], text, partition, (index,))
             while known and (known[-1][0] >= event.offset or event.why == "asked"):
                 known.pop()
             position = event.offset
@@ -113,15 +103,12 @@ def _check_reported_loss(
             offset, life, digest = consumed[-1] if consumed else (-1, event.life, "")
             lost = offset >= log.start_offset and not log.has(offset, digest) and not log.is_damaged(offset)
             if lost and event.life > life:
-                yield Violation(
-                    clause="G06",
-                    anomaly=Anomaly.SKIPPED_POLL,
-                    partition=partition,
-                    text=f"{process} had read offset {offset} in life {life}, which is lost; its fetch from offset "
+                text = (
+                    f"{process} had read offset {offset} in life {life}, which is lost; its fetch from offset "
                     f"{event.offset} of epoch {event.epoch} was answered with messages (event {index}) instead of the "
-                    "divergence point",
-                    events=(index,),
+                    "divergence point"
                 )
+                yield Violation("G06", Anomaly.SKIPPED_POLL, text, partition, (index,))
                 return
             for batch in event.batches:
                 consumed += [(at, event.life, found) for at, found in enumerate(batch.messages, batch.base_offset)]
@@ -146,14 +133,11 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
                         gone = not log.has(offset, digest) and not log.is_damaged(offset)
                         voided = gone and facts.voided(partition, event.by, level, offset + 1)
                         if gone and offset >= log.start_offset and not voided:
-                            yield Violation(
-                                clause="G08",
-                                anomaly=Anomaly.UNSTABLE_READ,
-                                partition=partition,
-                                text=f"{process} read offset {offset} of epoch {batch.epoch} at event {index}, at "
-                                f"level {level.label}; it is not in the final log",
-                                events=(index,),
+                            text = (
+                                f"{process} read offset {offset} of epoch {batch.epoch} at event {index}, at "
+                                f"level {level.label}; it is not in the final log"
                             )
+                            yield Violation("G08", Anomaly.UNSTABLE_READ, text, partition, (index,))
                             return
 
 
@@ -162,11 +146,8 @@ def _check_flushed(facts: Facts, process: str, partition: str, index: int, event
     end = last.base_offset + len(last.messages)
     durable = facts.durable_before(partition, event.node, index)
     if end > durable and not facts.recovered(partition, event.by, end - 1):
-        yield Violation(
-            clause="G08",
-            anomaly=Anomaly.UNSTABLE_READ,
-            partition=partition,
-            text=f"{process} read up to offset {end - 1} at event {index}; the topic shows flushed messages only, no "
-            f"flush covered more than offset {durable - 1}",
-            events=(index,),
+        text = (
+            f"{process} read up to offset {end - 1} at event {index}; the topic shows flushed messages only, no "
+            f"flush covered more than offset {durable - 1}"
         )
+        yield Violation("G08", Anomaly.UNSTABLE_READ, text, partition, (index,))

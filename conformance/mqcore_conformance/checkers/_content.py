@@ -36,21 +36,11 @@ def check_g04(facts: Facts) -> Iterator[Violation]:
         send = senders.get(digest)
         if send is None or send.invoked.partition != partition:
             origin = "nobody sent it" if send is None else f"it was sent to {send.invoked.partition}"
-            yield Violation(
-                clause="G04",
-                anomaly=Anomaly.PHANTOM,
-                partition=partition,
-                text=f"{process} read a message at offset {offset} of epoch {epoch} (event {index}): {origin}",
-                events=(index,),
-            )
+            text = f"{process} read a message at offset {offset} of epoch {epoch} (event {index}): {origin}"
+            yield Violation("G04", Anomaly.PHANTOM, text, partition, (index,))
         elif send.attempts[0].invoked_at > index:
-            yield Violation(
-                clause="G04",
-                anomaly=Anomaly.PHANTOM,
-                partition=partition,
-                text=f"{process} read {send.name} at event {index}, before it was sent",
-                events=(index,),
-            )
+            text = f"{process} read {send.name} at event {index}, before it was sent"
+            yield Violation("G04", Anomaly.PHANTOM, text, partition, (index,))
 
 
 def check_g05(facts: Facts) -> Iterator[Violation]:
@@ -60,13 +50,8 @@ def check_g05(facts: Facts) -> Iterator[Violation]:
     def meet(partition: str, epoch: int, offset: int, digest: str, index: int) -> Iterator[Violation]:
         first = content.setdefault((partition, epoch, offset), (digest, index))
         if first[0] != digest:
-            yield Violation(
-                clause="G05",
-                anomaly=Anomaly.INCONSISTENT_OFFSET,
-                partition=partition,
-                text=f"offset {offset} of epoch {epoch} holds one message at event {first[1]} and another at {index}",
-                events=(first[1], index),
-            )
+            text = f"offset {offset} of epoch {epoch} holds one message at event {first[1]} and another at {index}"
+            yield Violation("G05", Anomaly.INCONSISTENT_OFFSET, text, partition, (first[1], index))
 
     for _, partition, index, epoch, offset, digest in _reads(facts):
         yield from meet(partition, epoch, offset, digest, index)
@@ -84,14 +69,11 @@ def check_g07(facts: Facts) -> Iterator[Violation]:
         if send is not None:
             last = send.attempts[-1].completed
             assert last is not None
-            yield Violation(
-                clause="G07",
-                anomaly=Anomaly.ABORTED_READ,
-                partition=partition,
-                text=f"{process} read {send.name} at offset {offset} of epoch {epoch} (event {index}); it was rejected "
-                f"as {last.code} at event {send.attempts[-1].completed_at}",
-                events=(send.attempts[-1].completed_at, index),
+            text = (
+                f"{process} read {send.name} at offset {offset} of epoch {epoch} (event {index}); it was rejected "
+                f"as {last.code} at event {send.attempts[-1].completed_at}"
             )
+            yield Violation("G07", Anomaly.ABORTED_READ, text, partition, (send.attempts[-1].completed_at, index))
 
 
 def check_g15(facts: Facts) -> Iterator[Violation]:
@@ -110,11 +92,8 @@ def check_g15(facts: Facts) -> Iterator[Violation]:
             if count > allowed:
                 offsets = [offset for offset, _, found in log.order if found == digest]
                 kind = "an idempotent producer" if send.invoked.idempotent else f"{tries} attempts"
+                text = f"{send.name} of {kind} is in the log {count} times, at offsets {offsets[:5]}"
                 yield Violation(
-                    clause="G15",
-                    anomaly=Anomaly.DUPLICATE,
-                    partition=partition,
-                    text=f"{send.name} of {kind} is in the log {count} times, at offsets {offsets[:5]}",
-                    events=tuple(one.invoked_at for one in send.attempts),
+                    "G15", Anomaly.DUPLICATE, text, partition, tuple(one.invoked_at for one in send.attempts)
                 )
                 break

@@ -18,14 +18,11 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
     A later flush that is said to have worked proves nothing: what it covered is looked for on the device.
     """
     for index, partition, position in facts.believed_flushes:
-        yield Violation(
-            clause="G11",
-            anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
-            partition=partition,
-            text=f"the flush at event {index} is said to have worked; after an earlier one failed the device does not "
-            f"have what was appended at position {position}",
-            events=(index,),
+        text = (
+            f"the flush at event {index} is said to have worked; after an earlier one failed the device does not "
+            f"have what was appended at position {position}"
         )
+        yield Violation("G11", Anomaly.FAILED_FLUSH_TRUSTED, text, partition, (index,))
     yield from _acknowledged_by_a_log_that_had_to_stop(facts)
     first: dict[tuple[str, NodeLife], FailedFlush] = {}
     for failed in facts.failed_flushes:
@@ -43,14 +40,11 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
             why = f"at level {receipt.level}, although only offsets below {failure.durable_offset} were flushed"
         else:
             continue
-        yield Violation(
-            clause="G11",
-            anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
-            partition=send.invoked.partition,
-            text=f"{send.name} (offset {receipt.offset}) was acknowledged at event {index} after the flush failed at "
-            f"event {failure.index}: {why}",
-            events=(failure.index, index),
+        text = (
+            f"{send.name} (offset {receipt.offset}) was acknowledged at event {index} after the flush failed at "
+            f"event {failure.index}: {why}"
         )
+        yield Violation("G11", Anomaly.FAILED_FLUSH_TRUSTED, text, send.invoked.partition, (failure.index, index))
     for process, partition, events in facts.readers():
         for index, event in events:
             if not isinstance(event, FetchAnswered) or not event.batches:
@@ -59,14 +53,11 @@ def check_g11(facts: Facts) -> Iterator[Violation]:
             last = event.batches[-1]
             end = last.base_offset + len(last.messages)
             if failure is not None and event.asked_at > failure.index and end > failure.durable_offset:
-                yield Violation(
-                    clause="G11",
-                    anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
-                    partition=partition,
-                    text=f"{process} asked after the flush failed at event {failure.index} and got offset {end - 1} at "
-                    f"event {index}; only offsets below {failure.durable_offset} were flushed",
-                    events=(failure.index, index),
+                text = (
+                    f"{process} asked after the flush failed at event {failure.index} and got offset {end - 1} at "
+                    f"event {index}; only offsets below {failure.durable_offset} were flushed"
                 )
+                yield Violation("G11", Anomaly.FAILED_FLUSH_TRUSTED, text, partition, (failure.index, index))
 
 
 def _acknowledged_by_a_log_that_had_to_stop(facts: Facts) -> Iterator[Violation]:
@@ -83,13 +74,12 @@ def _acknowledged_by_a_log_that_had_to_stop(facts: Facts) -> Iterator[Violation]
     for send, attempt, receipt in facts.acknowledged():
         at, since_us = stopped.get((send.invoked.partition, receipt.by), (0, 0))
         if at and not receipt.duplicate and attempt.invoked.time_us > since_us:
+            text = (
+                f"{send.name} (offset {receipt.offset}) was acknowledged at event {attempt.completed_at} "
+                f"by {receipt.by}, sent after a flush of that log had failed (event {at})"
+            )
             yield Violation(
-                clause="G11",
-                anomaly=Anomaly.FAILED_FLUSH_TRUSTED,
-                partition=send.invoked.partition,
-                text=f"{send.name} (offset {receipt.offset}) was acknowledged at event {attempt.completed_at} "
-                f"by {receipt.by}, sent after a flush of that log had failed (event {at})",
-                events=(at, attempt.completed_at),
+                "G11", Anomaly.FAILED_FLUSH_TRUSTED, text, send.invoked.partition, (at, attempt.completed_at)
             )
 
 
@@ -101,12 +91,8 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
     """
     for index, probe in facts.probes:
         if probe.clause == "G12" and not probe.holds:
-            yield Violation(
-                clause="G12",
-                anomaly=Anomaly.SILENT_DAMAGE,
-                text=f"{probe.question}: {probe.observed}",
-                events=(index,),
-            )
+            text = f"{probe.question}: {probe.observed}"
+            yield Violation("G12", Anomaly.SILENT_DAMAGE, text, "", (index,))
     yield from _check_reports(facts)
     if facts.refused or not any(fault.kind == "rot" for _, fault in facts.injected):
         return
@@ -118,15 +104,12 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
         for offset, digest in enumerate(send.invoked.messages, receipt.offset):
             if offset < log.start_offset or log.has(offset, digest) or log.is_reported(offset):
                 continue  # what is reported wrongly is told of already
-            yield Violation(
-                clause="G12",
-                anomaly=Anomaly.SILENT_DAMAGE,
-                partition=send.invoked.partition,
-                text=f"offset {offset} ({send.name}), acknowledged at {receipt.level} at event {index}, is neither in "
+            text = (
+                f"offset {offset} ({send.name}), acknowledged at {receipt.level} at event {index}, is neither in "
                 f"the drain ({log.start_offset} to {log.end_offset}) nor in a range reported as damaged "
-                f"({log.damaged or 'none was reported'})",
-                events=(index,),
+                f"({log.damaged or 'none was reported'})"
             )
+            yield Violation("G12", Anomaly.SILENT_DAMAGE, text, send.invoked.partition, (index,))
             break
 
 
@@ -144,14 +127,11 @@ def _check_reports(facts: Facts) -> Iterator[Violation]:
         if offset < event.until and (partition, offset) not in told:
             told.add((partition, offset))
             truth = ", ".join(f"{first} to {until - 1}" for first, until in rotted[:5]) or "none"
-            yield Violation(
-                clause="G12",
-                anomaly=Anomaly.INVENTED_DAMAGE,
-                partition=partition,
-                text=f"{process} was told at event {index} that offsets {event.point} to {event.until - 1} are "
-                f"damaged; nothing ever happened to offset {offset} (offsets in which bits rotted: {truth})",
-                events=(index,),
+            text = (
+                f"{process} was told at event {index} that offsets {event.point} to {event.until - 1} are "
+                f"damaged; nothing ever happened to offset {offset} (offsets in which bits rotted: {truth})"
             )
+            yield Violation("G12", Anomaly.INVENTED_DAMAGE, text, partition, (index,))
 
 
 def _reports(facts: Facts) -> Iterator[tuple[str, str, int, FetchFailed]]:
@@ -168,13 +148,12 @@ def check_g14(facts: Facts) -> Iterator[Violation]:
         for level, by in attempt.copies:
             reason = _unjustified(facts, send, attempt, receipt, level, by)
             if reason:
+                text = (
+                    f"the receipt of {send.name} at event {attempt.completed_at} states {level.label} "
+                    f"for offset {receipt.offset + len(send.invoked.messages) - 1}: {reason}"
+                )
                 yield Violation(
-                    clause="G14",
-                    anomaly=Anomaly.UNJUSTIFIED_RECEIPT,
-                    partition=send.invoked.partition,
-                    text=f"the receipt of {send.name} at event {attempt.completed_at} states {level.label} "
-                    f"for offset {receipt.offset + len(send.invoked.messages) - 1}: {reason}",
-                    events=(attempt.completed_at,),
+                    "G14", Anomaly.UNJUSTIFIED_RECEIPT, text, send.invoked.partition, (attempt.completed_at,)
                 )
 
 

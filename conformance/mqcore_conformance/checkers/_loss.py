@@ -51,17 +51,14 @@ def check_g01(facts: Facts) -> Iterator[Violation]:
         if not missing:
             continue
         found = log.messages.get(missing[0])
-        yield Violation(
-            clause="G01",
-            anomaly=Anomaly.LOST_WRITE,
-            partition=send.invoked.partition,
-            text=f"offset {missing[0]} ({send.name}, {len(missing)} of {len(send.invoked.messages)} messages) was "
+        text = (
+            f"offset {missing[0]} ({send.name}, {len(missing)} of {len(send.invoked.messages)} messages) was "
             f"acknowledged at level {level.label} at event {index} by {receipt.by}; "
             f"after {described_endings(facts.history, receipt.by)} it "
             + ("is absent" if found is None else f"holds another message (epoch {found[0]})")
-            + f"; the log is drained from {log.start_offset} to {log.end_offset}",
-            events=(index,),
+            + f"; the log is drained from {log.start_offset} to {log.end_offset}"
         )
+        yield Violation("G01", Anomaly.LOST_WRITE, text, send.invoked.partition, (index,))
 
 
 def check_g02(facts: Facts) -> Iterator[Violation]:
@@ -86,27 +83,22 @@ def check_g02(facts: Facts) -> Iterator[Violation]:
         for epoch, last in newest.items():
             first_lost = lost.get((partition, epoch))
             if first_lost is not None and first_lost[0] < last:
-                yield Violation(
-                    clause="G02",
-                    anomaly=Anomaly.HOLE,
-                    partition=partition,
-                    text=f"offset {first_lost[0]} of epoch {epoch}, known at event {first_lost[1]}, is lost although "
-                    f"offset {last} of the same epoch survives: what is lost is no suffix",
-                    events=(first_lost[1],),
+                text = (
+                    f"offset {first_lost[0]} of epoch {epoch}, known at event {first_lost[1]}, is lost although "
+                    f"offset {last} of the same epoch survives: what is lost is no suffix"
                 )
+                yield Violation("G02", Anomaly.HOLE, text, partition, (first_lost[1],))
 
 
 def _check_hole(log: DrainedLog, expected: int | None, offset: int) -> Iterator[Violation]:
     """The drain goes on, or ends, at ``offset``. ``expected`` None: nobody knows where it begins."""
     missing = offset if expected is None else log.first_undamaged(expected, offset)
     if expected is not None and missing < offset:
-        yield Violation(
-            clause="G02",
-            anomaly=Anomaly.HOLE,
-            partition=log.partition,
-            text=f"the drain goes from offset {expected - 1} to {offset}: offset {missing} between is missing, and no "
-            f"damage that was done to it is reported; the log is drained from {log.start_offset} to {log.end_offset}",
+        text = (
+            f"the drain goes from offset {expected - 1} to {offset}: offset {missing} between is missing, and no "
+            f"damage that was done to it is reported; the log is drained from {log.start_offset} to {log.end_offset}"
         )
+        yield Violation("G02", Anomaly.HOLE, text, log.partition)
 
 
 def _known(facts: Facts) -> Iterator[tuple[str, int, int, str, int]]:
@@ -143,21 +135,15 @@ def check_g03(facts: Facts) -> Iterator[Violation]:
         bounds = widest(policies[partition, by])
         assert bounds is not None
         for text in _excesses(bounds, batches):
+            text = f"{by} lost {text}"
             yield Violation(
-                clause="G03",
-                anomaly=Anomaly.UNBOUNDED_LOSS,
-                partition=partition,
-                text=f"{by} lost {text}",
-                events=tuple(attempt.completed_at for attempt in batches[:20]),
+                "G03", Anomaly.UNBOUNDED_LOSS, text, partition, tuple(attempt.completed_at for attempt in batches[:20])
             )
     bytes_max = facts.setting.total_bytes_max
     for by, total in totals.items():
         if bytes_max is not None and total > bytes_max:
-            yield Violation(
-                clause="G03",
-                anomaly=Anomaly.UNBOUNDED_LOSS,
-                text=f"{by} lost {total} acknowledged bytes over all logs; total_bytes_max is {bytes_max}",
-            )
+            text = f"{by} lost {total} acknowledged bytes over all logs; total_bytes_max is {bytes_max}"
+            yield Violation("G03", Anomaly.UNBOUNDED_LOSS, text)
 
 
 def _excesses(bounds: AsyncFlush, batches: list[Attempt]) -> Iterator[str]:
@@ -176,4 +162,3 @@ def _excesses(bounds: AsyncFlush, batches: list[Attempt]) -> Iterator[str]:
                 f"messages acknowledged over a span of {(last_us - first_us) / 1000:.1f} ms at least; "
                 f"max_interval is {bounds.max_interval_ms} ms"
             )
-

@@ -17,13 +17,10 @@ def check_g13(facts: Facts) -> Iterator[Violation]:
         if 0 <= seen.took_us <= seen.bound_us:
             continue
         took = "never happened" if seen.took_us < 0 else f"took {seen.took_us / 1e6:.3f} s"
-        yield Violation(
-            clause="G13",
-            anomaly=Anomaly.NO_PROGRESS,
-            text=f"{seen.what} {took}; the bound is {seen.bound_us / 1e6:.3f} s"
-            + (f" ({seen.reason})" if seen.reason else ""),
-            events=(index,),
+        text = f"{seen.what} {took}; the bound is {seen.bound_us / 1e6:.3f} s" + (
+            f" ({seen.reason})" if seen.reason else ""
         )
+        yield Violation("G13", Anomaly.NO_PROGRESS, text, "", (index,))
 
 
 def check_g17(facts: Facts) -> Iterator[Violation]:
@@ -32,13 +29,8 @@ def check_g17(facts: Facts) -> Iterator[Violation]:
     for index, event in facts.recoveries:
         before, other = first.setdefault((event.group, event.partition), (index, event))
         if other.content != event.content:
-            yield Violation(
-                clause="G17",
-                anomaly=Anomaly.UNREPEATABLE_RECOVERY,
-                partition=event.partition,
-                text=f"{event.way} gives {event.content}, {other.way} gave {other.content} from the same disk",
-                events=(before, index),
-            )
+            text = f"{event.way} gives {event.content}, {other.way} gave {other.content} from the same disk"
+            yield Violation("G17", Anomaly.UNREPEATABLE_RECOVERY, text, event.partition, (before, index))
 
 
 def check_g18(facts: Facts) -> Iterator[Violation]:
@@ -55,13 +47,8 @@ def check_g20(facts: Facts) -> Iterator[Violation]:
             for batch in event.batches if isinstance(event, FetchAnswered) else ():
                 for digest in batch.messages:
                     if digest in full:
-                        yield Violation(
-                            clause="G20",
-                            anomaly=Anomaly.UNBOUNDED_RESOURCE,
-                            partition=partition,
-                            text=f"{process} read {full[digest].name} at event {index}; a full broker had rejected it",
-                            events=(index,),
-                        )
+                        text = f"{process} read {full[digest].name} at event {index}; a full broker had rejected it"
+                        yield Violation("G20", Anomaly.UNBOUNDED_RESOURCE, text, partition, (index,))
 
 
 def _was_full(send: SendFacts) -> bool:
@@ -73,6 +60,5 @@ def _was_full(send: SendFacts) -> bool:
 def _check_probes(facts: Facts, clause: str, anomaly: Anomaly) -> Iterator[Violation]:
     for index, probe in facts.probes:
         if probe.clause == clause and not probe.holds:
-            yield Violation(
-                clause=clause, anomaly=anomaly, text=f"{probe.question}: {probe.observed}", events=(index,)
-            )
+            text = f"{probe.question}: {probe.observed}"
+            yield Violation(clause, anomaly, text, "", (index,))

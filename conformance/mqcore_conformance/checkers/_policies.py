@@ -67,9 +67,7 @@ class Timeline:
         states = dict.fromkeys(period.state for period in self._periods if period.last >= change.asked_at)
         if change.outcome == "done":
             self._periods = [attrs.evolve(period, last=min(period.last, index)) for period in self._periods]
-        self._periods += [
-            _Period(change.asked_at, float("inf"), self._changed(state, change)) for state in states
-        ]
+        self._periods += [_Period(change.asked_at, float("inf"), self._changed(state, change)) for state in states]
 
     def _changed(self, state: InForce, change: Altered) -> InForce:
         if change.flush is not None:

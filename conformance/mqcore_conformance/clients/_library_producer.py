@@ -71,6 +71,7 @@ class LibraryProducer:
         self._open = 0
         self._moved = trio.Event()
         self._must_reopen = False
+        self._is_refused = False
         self._partition = ""
         self._watcher: Watcher | None = None
 
@@ -116,7 +117,7 @@ class LibraryProducer:
                     await self._moved.wait()
                 continue
             item = self._todo.popleft()
-            if item.generation:
+            if item.generation and self._is_refused:
                 await backoff.pause()
             elif item.plan.pause_us:
                 await trio.sleep(item.plan.pause_us / 1e6)
@@ -201,6 +202,7 @@ class LibraryProducer:
 
     def _acknowledged(self, part: _Part, receipt: library.Receipt) -> None:
         assert self._watcher is not None
+        self._is_refused = False
         if self._options.codec == "none":
             mark = mark_of(self.plan.name, part.item.number, part.item.generation, part.first)
             self.world.stored.append((self._partition, receipt.offset, mark))
@@ -221,7 +223,7 @@ class LibraryProducer:
             self._complete(part, "unknown", code="unknown")
             return
         self._complete(part, "rejected", code=error.name)
-        self.last_code = error.name
+        self.last_code, self._is_refused = error.name, True
         self._must_reopen = self._must_reopen or error.name == "unknown-topic"
         item = part.item
         if self.plan.retries and error.name not in _FINAL and item.generation < GENERATIONS_MAX:

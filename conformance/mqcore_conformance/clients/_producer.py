@@ -268,12 +268,7 @@ class WireProducer:
 
     def _end(self, batch: WireBatch, outcome: str, **fields: Any) -> None:
         self.world.note(
-            Completed,
-            process=self.plan.name,
-            send=self._name(batch),
-            attempt=batch.attempt,
-            outcome=outcome,
-            **fields,
+            Completed, process=self.plan.name, send=self._name(batch), attempt=batch.attempt, outcome=outcome, **fields
         )
         if outcome == "acknowledged":
             self.acknowledged += 1

@@ -45,4 +45,4 @@ def crash_points(base: RunPlan, calls: Iterable[int]) -> Iterator[RunPlan]:
     """Give ``base``, a variant, with each of its crashes at each of ``calls``."""
     for call in calls:
         for kind in CRASHES[base.seed % 1000]:
-            yield attrs.evolve(base, faults=(FaultPlan(kind=kind, trigger="call", when=call),))
+            yield attrs.evolve(base, faults=(FaultPlan(kind, "call", call),))

@@ -33,11 +33,7 @@ TOPIC = "events"
 CHURN_SIZES = (200, 200, 200)
 """Message sizes of the batches of a topic that comes and goes; a log of the same sizes meets its bytes at its end."""
 FLUSH_POLICIES: Mapping[str, str] = MappingProxyType(
-    {
-        "sync": "sync",
-        "async": "async(max_messages=40, max_bytes=16 KiB, max_interval=200 ms)",
-        "none": "none",
-    }
+    {"sync": "sync", "async": "async(max_messages=40, max_bytes=16 KiB, max_interval=200 ms)", "none": "none"}
 )
 """Flush policies of the cells, by the name of their column."""
 
@@ -131,7 +127,7 @@ class AlterPlan:
         return {name: value or None for name, value in given.items() if value is not None}
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class FaultPlan:
     """One fault: its kind and node, when it strikes (``trigger`` counts from the start), for how long, how much.
 

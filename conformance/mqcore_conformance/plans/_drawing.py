@@ -44,9 +44,7 @@ def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, fam
         policies.append("none")
     churn = rng.random() < 0.25
     alike = churn and rng.random() < 0.6
-    producers = tuple(
-        _producer(rng, number, partitions, policies, alike) for number in range(rng.choice((1, 2, 3)))
-    )
+    producers = tuple(_producer(rng, number, partitions, policies, alike) for number in range(rng.choice((1, 2, 3))))
     consumers = tuple(_consumer(rng, number, partitions) for number in range(rng.choice((0, 1, 2))))
     slow = rng.random() < 0.5
     plan = RunPlan(

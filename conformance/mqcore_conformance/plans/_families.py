@@ -29,13 +29,12 @@ def _deaths(kind: str) -> Callable[[random.Random, RunPlan], RunPlan]:
     def draw(rng: random.Random, plan: RunPlan) -> RunPlan:
         faults = []
         for _ in range(rng.choice((1, 1, 2, 4))):
-            trigger, when = _moment(rng)
-            faults.append(FaultPlan(kind=kind, trigger=trigger, when=when))
+            faults.append(FaultPlan(kind, *_moment(rng)))
         if rng.random() < 0.3:
             # and again while the next life starts
             when = rng.randint(20, 400)
             again = when + rng.randint(1, 90)
-            faults += [FaultPlan(kind=kind, trigger="call", when=at) for at in (when, again)]
+            faults += [FaultPlan(kind, "call", at) for at in (when, again)]
         ending = kind if rng.random() < 0.7 else plan.last_ending
         last = kind if rng.random() < 0.5 else plan.before_drain
         return attrs.evolve(plan, faults=tuple(faults), last_ending=ending, before_drain=last)
@@ -46,11 +45,9 @@ def _deaths(kind: str) -> Callable[[random.Random, RunPlan], RunPlan]:
 def _flush_errors(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = []
     for _ in range(rng.choice((1, 1, 2))):
-        trigger, when = _moment(rng)
-        faults.append(FaultPlan(kind="flush-error", trigger=trigger, when=when, amount=rng.choice((0, 1))))
+        faults.append(FaultPlan("flush-error", *_moment(rng), amount=rng.choice((0, 1))))
     if rng.random() < 0.6:
-        trigger, when = _moment(rng)
-        faults.append(FaultPlan(kind="power-cut", trigger=trigger, when=when))
+        faults.append(FaultPlan("power-cut", *_moment(rng)))
     return attrs.evolve(
         plan,
         faults=tuple(faults),
@@ -60,11 +57,9 @@ def _flush_errors(rng: random.Random, plan: RunPlan) -> RunPlan:
 
 
 def _full_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
-    trigger, when = _moment(rng)
     fault = FaultPlan(
-        kind="full",
-        trigger=trigger,
-        when=when,
+        "full",
+        *_moment(rng),
         amount=rng.choice((0, 4096, 20_000, 70_000)),
         duration_us=rng.choice((100_000, 2_000_000)),
     )
@@ -78,19 +73,17 @@ def _io_errors(rng: random.Random, plan: RunPlan) -> RunPlan:
         operation = rng.choice(
             ("pwritev", "pread", "open", "open", "map", "view", "truncate", "rename", "unlink", "list")
         )
-        faults.append(
-            FaultPlan(kind="io-error", trigger=trigger, when=when, amount=rng.choice((1, 1, 3)), target=operation)
-        )
+        faults.append(FaultPlan("io-error", trigger, when, amount=rng.choice((1, 1, 3)), target=operation))
     return attrs.evolve(plan, faults=(*faults, *_sometimes_death(rng)))
 
 
 def _bit_rot(rng: random.Random, plan: RunPlan) -> RunPlan:
-    fault = FaultPlan(kind="rot", trigger="acks", when=rng.choice((4, 8, 20)), amount=rng.choice((1, 8)))
+    fault = FaultPlan("rot", "acks", rng.choice((4, 8, 20)), amount=rng.choice((1, 8)))
     return attrs.evolve(plan, faults=(fault,), last_ending=rng.choice(("process-kill", "power-cut", "stop")))
 
 
 def _metadata_rot(rng: random.Random, plan: RunPlan) -> RunPlan:
-    fault = FaultPlan(kind="rot-identity", trigger="acks", when=rng.choice((1, 3, 8)), amount=4096)
+    fault = FaultPlan("rot-identity", "acks", rng.choice((1, 3, 8)), amount=4096)
     return attrs.evolve(plan, faults=(fault,), last_ending=rng.choice(("process-kill", "power-cut")))
 
 
@@ -100,9 +93,9 @@ def _slow_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
         trigger, when = _moment(rng)
         stalled = rng.choice(("flush", "flush_many", "flush_many", "pwritev", "pread", "flush_directory"))
         duration_us = rng.choice((500_000, 30_000_000))
-        faults.append(FaultPlan(kind="stall", trigger=trigger, when=when, duration_us=duration_us, target=stalled))
+        faults.append(FaultPlan("stall", trigger, when, duration_us=duration_us, target=stalled))
     if rng.random() < 0.7:
-        faults.append(FaultPlan(kind="power-cut", trigger="time", when=rng.randint(100_000, 3_000_000)))
+        faults.append(FaultPlan("power-cut", "time", rng.randint(100_000, 3_000_000)))
     return attrs.evolve(plan, faults=tuple(faults), before_drain=rng.choice(("power-cut", "none")))
 
 
@@ -115,9 +108,9 @@ def _network(rng: random.Random, plan: RunPlan) -> RunPlan:
         )
         faults.append(
             FaultPlan(
-                kind=kind,
-                trigger=trigger,
-                when=when,
+                kind,
+                trigger,
+                when,
                 duration_us=rng.choice((10_000, 300_000, 40_000_000)),
                 amount=rng.randint(0, 2_000),
                 target=rng.choice(("reset", "close", "stall")),
@@ -127,7 +120,7 @@ def _network(rng: random.Random, plan: RunPlan) -> RunPlan:
         # so that retries meet what is not flushed yet
         trigger, when = _moment(rng, calls_max=200)
         flush = rng.choice(("flush", "flush_many"))
-        faults.append(FaultPlan(kind="stall", trigger=trigger, when=when, duration_us=500_000, target=flush))
+        faults.append(FaultPlan("stall", trigger, when, duration_us=500_000, target=flush))
     deaths = _sometimes_death(rng)
     return attrs.evolve(plan, faults=(*faults, *_peers(seeded(plan.seed, f"peers/{plan.name}"), plan), *deaths))
 
@@ -139,7 +132,7 @@ PEERS = ("peer-garbage", "peer-half-frame", "peer-huge-length", "peer-deaf", "pe
 def _peers(rng: random.Random, plan: RunPlan) -> list[FaultPlan]:
     """Some slow and malicious peers, early, so that they meet the others at work."""
     return [
-        FaultPlan(kind=rng.choice(PEERS), trigger="time", when=rng.randint(1, 200_000), amount=rng.randint(1, 12))
+        FaultPlan(rng.choice(PEERS), "time", rng.randint(1, 200_000), amount=rng.randint(1, 12))
         for _ in range(rng.choice((0, 1, 3)))
     ]
 
@@ -149,7 +142,7 @@ def _clock_jumps(rng: random.Random, plan: RunPlan) -> RunPlan:
     for _ in range(rng.choice((1, 3))):
         trigger, when = _moment(rng)
         seconds = rng.choice((3_600, -3_600, 315_360_000, -315_360_000))
-        faults.append(FaultPlan(kind="wall-jump", trigger=trigger, when=when, amount=seconds))
+        faults.append(FaultPlan("wall-jump", trigger, when, amount=seconds))
     return attrs.evolve(plan, faults=(*faults, *_sometimes_death(rng)))
 
 
@@ -167,7 +160,7 @@ def _sometimes_death(rng: random.Random) -> list[FaultPlan]:
     if rng.random() < 0.5:
         return []
     trigger, when = _moment(rng)
-    return [FaultPlan(kind=rng.choice(("process-kill", "power-cut")), trigger=trigger, when=when)]
+    return [FaultPlan(rng.choice(("process-kill", "power-cut")), trigger, when)]
 
 
 FAMILIES: Mapping[str, Callable[[random.Random, RunPlan], RunPlan]] = MappingProxyType(

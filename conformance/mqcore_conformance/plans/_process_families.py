@@ -20,6 +20,7 @@ __all__ = ["CONTROLLED_FAMILIES", "PROXY_FAMILIES", "T1_FAMILIES", "draw_process
 SENDS = 120
 """Batches of a producer: work for about a second."""
 PAUSE_US_MAX = 2_000
+PARTITIONS_MIN = 2
 DELIVERY_TIMEOUT_MS_MAX = 30_000
 DIRECTIONS = ("to-broker", "from-broker")
 
@@ -32,7 +33,9 @@ def draw_processes_plan(seed: int, *, storage: str, transport: str, flush: str |
         plan,
         tier="T1",
         family=family,
-        producers=tuple(_lengthened(producer) for producer in plan.producers),
+        partitions=max(plan.partitions, PARTITIONS_MIN),
+        producers=_spread([_lengthened(producer) for producer in plan.producers]),
+        disk_latency_us={},
         consumers=tuple(
             attrs.evolve(each, seeks=(), stays_us=0, library=each.library or number == 0)
             for number, each in enumerate(plan.consumers)
@@ -45,6 +48,16 @@ def draw_processes_plan(seed: int, *, storage: str, transport: str, flush: str |
         recovery_checked=False,
     )
     return T1_FAMILIES[family](rng, plan)
+
+
+def _spread(producers: list[ProducerPlan]) -> tuple[ProducerPlan, ...]:
+    """Let the first two producers write to two partitions: a flush of many logs may be one of the first log only."""
+    if len(producers) == 1:
+        producers.append(attrs.evolve(producers[0], name="producer-1"))
+    return tuple(
+        attrs.evolve(producer, partition=number) if number < PARTITIONS_MIN else producer
+        for number, producer in enumerate(producers)
+    )
 
 
 def _lengthened(producer: ProducerPlan) -> ProducerPlan:
@@ -67,7 +80,7 @@ def _no_faults(rng: random.Random, plan: RunPlan) -> RunPlan:
 def _signals(kind: str) -> Callable[[random.Random, RunPlan], RunPlan]:
     def draw(rng: random.Random, plan: RunPlan) -> RunPlan:
         faults = tuple(
-            FaultPlan(kind=kind, trigger="acks", when=_acks(rng), duration_us=rng.choice((0, 0, 50_000, 200_000)))
+            FaultPlan(kind, "acks", _acks(rng), duration_us=rng.choice((0, 0, 50_000, 200_000)))
             for _ in range(rng.choice((1, 2, 3)))
         )
         return attrs.evolve(plan, faults=faults, last_ending=kind)
@@ -78,8 +91,7 @@ def _signals(kind: str) -> Callable[[random.Random, RunPlan], RunPlan]:
 def _pauses(rng: random.Random, plan: RunPlan) -> RunPlan:
     durations = (50_000, 400_000)
     faults = tuple(
-        FaultPlan(kind="pause", trigger="acks", when=_acks(rng), duration_us=rng.choice(durations))
-        for _ in range(rng.choice((1, 2, 3)))
+        FaultPlan("pause", "acks", _acks(rng), duration_us=rng.choice(durations)) for _ in range(rng.choice((1, 2, 3)))
     )
     return attrs.evolve(plan, faults=faults)
 
@@ -94,7 +106,7 @@ def _kills_at_calls(rng: random.Random, plan: RunPlan) -> RunPlan:
     for number in range(rng.choice((2, 3, 4))):
         calls = rng.choice(later if number else first)
         how = rng.choice(("before", "after", "torn"))
-        faults.append(FaultPlan(kind="process-kill", trigger="call", when=rng.randint(1, calls), target=how))
+        faults.append(FaultPlan("process-kill", "call", rng.randint(1, calls), target=how))
     return attrs.evolve(plan, faults=tuple(faults), last_ending="process-kill")
 
 
@@ -103,28 +115,24 @@ def _power_cuts(rng: random.Random, plan: RunPlan) -> RunPlan:
     for _ in range(rng.choice((1, 2))):
         if rng.random() < 0.3:
             how = rng.choice(("before", "torn"))
-            faults.append(
-                FaultPlan(kind="power-cut", trigger="call", when=rng.randint(1, 900), target=how)
-            )
+            faults.append(FaultPlan("power-cut", "call", rng.randint(1, 900), target=how))
         else:
-            faults.append(FaultPlan(kind="power-cut", trigger="acks", when=_acks(rng)))
-    return attrs.evolve(plan, faults=tuple(faults), last_ending="power-cut")
+            faults.append(FaultPlan("power-cut", "acks", _acks(rng)))
+    # flushes that take long: what is acknowledged before its flush has ended is not on the disk when the power goes
+    slow = {"flush": rng.choice((0, 5_000, 20_000))}
+    return attrs.evolve(plan, faults=tuple(faults), last_ending="power-cut", disk_latency_us=slow)
 
 
 def _full_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
     fault = FaultPlan(
-        kind="full",
-        trigger="acks",
-        when=_acks(rng),
-        amount=rng.choice((0, 4096, 20_000)),
-        duration_us=rng.choice((200_000, 800_000)),
+        "full", "acks", _acks(rng), amount=rng.choice((0, 4096, 20_000)), duration_us=rng.choice((200_000, 800_000))
     )
     return attrs.evolve(plan, faults=(fault,), last_ending=rng.choice(("none", "process-kill", "stop")))
 
 
 def _flush_errors(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = tuple(
-        FaultPlan(kind="flush-error", trigger="acks", when=_acks(rng), amount=rng.choice((0, 0, 1, 3)), target=ending)
+        FaultPlan("flush-error", "acks", _acks(rng), amount=rng.choice((0, 0, 1, 3)), target=ending)
         for ending in rng.sample(("power-cut", "power-cut", "process-kill"), rng.choice((1, 2)))
     )
     return attrs.evolve(plan, faults=faults, last_ending="power-cut")
@@ -135,18 +143,16 @@ def _proxy_cuts(rng: random.Random, plan: RunPlan) -> RunPlan:
     for _ in range(rng.choice((2, 3, 4))):
         target = f"{rng.choice(DIRECTIONS)}/{rng.choice(('reset', 'close', 'half-close'))}"
         amount = rng.choice((0, rng.randint(1, 40), rng.randint(1, 3_000)))
-        faults.append(
-            FaultPlan(kind="proxy-cut", trigger="acks", when=_acks(rng), amount=amount, target=target)
-        )
+        faults.append(FaultPlan("proxy-cut", "acks", _acks(rng), amount=amount, target=target))
     return attrs.evolve(plan, faults=(*faults, *_sometimes_kill(rng)))
 
 
 def _proxy_stalls(rng: random.Random, plan: RunPlan) -> RunPlan:
     faults = [
         FaultPlan(
-            kind="proxy-stall",
-            trigger="acks",
-            when=_acks(rng),
+            "proxy-stall",
+            "acks",
+            _acks(rng),
             duration_us=rng.choice((100_000, 500_000, 1_500_000)),
             target=rng.choice(("both", *DIRECTIONS)),
         )
@@ -159,9 +165,9 @@ def _proxy_duplicates(rng: random.Random, plan: RunPlan) -> RunPlan:
     """A frame that comes twice is sent twice: only an idempotent producer is safe from that, so all are."""
     faults = [
         FaultPlan(
-            kind="proxy-duplicate",
-            trigger="acks",
-            when=_acks(rng),
+            "proxy-duplicate",
+            "acks",
+            _acks(rng),
             amount=rng.choice((0, 1, 7)),
             target=rng.choice(("to-broker/frame", "to-broker/frame", "from-broker/frame", "to-broker/bytes")),
         )
@@ -180,7 +186,7 @@ def _proxy_duplicates(rng: random.Random, plan: RunPlan) -> RunPlan:
 
 
 def _sometimes_kill(rng: random.Random) -> list[FaultPlan]:
-    return [FaultPlan(kind="process-kill", trigger="acks", when=_acks(rng))] if rng.random() < 0.4 else []
+    return [FaultPlan("process-kill", "acks", _acks(rng))] if rng.random() < 0.4 else []
 
 
 T1_FAMILIES: Mapping[str, Callable[[random.Random, RunPlan], RunPlan]] = MappingProxyType(

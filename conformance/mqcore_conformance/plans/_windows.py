@@ -57,9 +57,9 @@ def _cuts_in_stalls(rng: random.Random, cut_us: int) -> tuple[FaultPlan, ...]:
     strikes = sorted(rng.randint(1, 60) for _ in range(rng.choice((1, 2))))
     return tuple(
         FaultPlan(
-            kind="power-cut-in-stall",
-            trigger="acks",
-            when=when,
+            "power-cut-in-stall",
+            "acks",
+            when,
             duration_us=max(rng.choice((500_000, 5_000_000, 30_000_000)), 2 * cut_us),
             amount=cut_us,
         )

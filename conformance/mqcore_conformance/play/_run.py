@@ -96,10 +96,7 @@ def run_plan(
 
 
 def _run_simulated(
-    plan: RunPlan,
-    sabotage: Sabotage,
-    watch: Callable[[ModelWorld, Call], None] | None,
-    worlds: list[World],
+    plan: RunPlan, sabotage: Sabotage, watch: Callable[[ModelWorld, Call], None] | None, worlds: list[World]
 ) -> None:
     steps = StepCounter()
 

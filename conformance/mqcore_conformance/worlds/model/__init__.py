@@ -1,6 +1,6 @@
 """T0: the real broker on a model disk, a model network and virtual time, from one seed."""
 
-from mqcore_conformance.worlds.model._addresses import model_url, why_not_on_the_model_network
+from mqcore_conformance.worlds._addresses import model_url, why_not_on_the_model_network
 from mqcore_conformance.worlds.model._sabotage import Sabotage
 from mqcore_conformance.worlds.model._steps import StepCounter
 from mqcore_conformance.worlds.model._world import ModelWorld

@@ -32,7 +32,7 @@ from mqcore_conformance.histories import (
 )
 from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.world import Bounds, World
-from mqcore_conformance.worlds.model._addresses import model_url
+from mqcore_conformance.worlds._addresses import model_url
 from mqcore_conformance.worlds.model._recording import observed_class, observed_url
 from mqcore_conformance.worlds.model._sabotage import Sabotage
 from mqcore_conformance.worlds.model._steps import StepCounter

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,13 +28,14 @@ from mqcore_conformance.broker_process.ports import Injection
 from mqcore_conformance.histories import FIRST_NODE, FaultInjected, LivenessObserved, NodeLife, Started
 from mqcore_conformance.plans import CONTROLLED_FAMILIES, FaultPlan, RunPlan
 from mqcore_conformance.world import Bounds, World
-from mqcore_conformance.worlds.processes._addresses import address
+from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._eatmydata import eatmydata_environment
 from mqcore_conformance.worlds.processes._image import cut_power
-from mqcore_conformance.worlds.processes._printed import describe_end
 
-__all__ = ["BrokerProcesses"]
+__all__ = ["BrokerProcesses", "describe_end"]
 
+TEXT_CHARS_MAX = 300
+_ERROR = re.compile(r"[\s|+-]*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Unknown|Refused|Exit)\w*(?:: .*)?)\Z")
 START_S_MAX = 40.0
 STARTS_THAT_FAIL_MAX = 3
 STARTS_PAUSE_S = 0.2
@@ -146,6 +148,7 @@ class BrokerProcesses(World):
                 kill_how=fault.target if fault is not None else "",
                 undo=str(self._undo) if cuts_power else "",
                 boot_id=f"{self._boots:08x}-t1" if cuts_power else "",
+                flush_us=self.plan.disk_latency_us.get("flush", 0),
             )
         keys = {"name": "t1", **self.config_keys(self.plan.storage.replace("{dir}", str(self.folder / "data")))}
         return json.dumps({"keys": keys, "injection": attrs.asdict(injection) if injection else None})
@@ -298,3 +301,12 @@ async def _end(process: trio.Process) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             await pipe.aclose()
+
+
+def describe_end(status: int, printed: Path) -> str:
+    """Return how a process ended: its exit status or signal, and why as far as it said."""
+    how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    lines = printed.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    errors = [match[1] for line in lines if (match := _ERROR.match(line)) and "ExceptionGroup" not in match[1]]
+    last = errors[-1] if errors else lines[-1] if lines else ""
+    return f"{how}: {last[:TEXT_CHARS_MAX]}" if last else how

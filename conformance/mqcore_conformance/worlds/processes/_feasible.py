@@ -7,7 +7,7 @@ import tempfile
 from mqcore.abc import Capabilities
 from mqcore.guarantees import Level
 from mqcore_conformance.broker_process.pages import why_no_dirty_pages
-from mqcore_conformance.worlds.processes._addresses import why_no_address
+from mqcore_conformance.worlds._addresses import why_no_address
 
 __all__ = ["why_not_in_processes"]
 

@@ -6,7 +6,7 @@ import trio
 
 from mqcore.testing import seeded
 from mqcore_conformance.plans import PROXY_FAMILIES
-from mqcore_conformance.worlds.processes._addresses import address
+from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._children import BrokerProcesses
 from mqcore_conformance.worlds.processes._injector import ProcessInjector
 from mqcore_conformance.worlds.processes._proxy import Proxy

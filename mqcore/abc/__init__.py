@@ -2,7 +2,7 @@
 
 from mqcore.abc._codec import Codec
 from mqcore.abc._command import Command
-from mqcore.abc._context import Notice, StorageContext, TransportContext
+from mqcore.abc._context import Notice, StorageContext, TransportContext, ignore_notice
 from mqcore.abc._storage import (
     CONTRACT_VERSION,
     END_MARK_BYTES,
@@ -37,4 +37,5 @@ __all__ = [
     "TransportContext",
     "Url",
     "check_log_name",
+    "ignore_notice",
 ]

@@ -11,7 +11,7 @@ from mqcore.errors import FlushFailedError
 from mqcore.limits import Limits
 from mqcore.ports import Ports
 
-__all__ = ["Notice", "StorageContext", "TransportContext"]
+__all__ = ["Notice", "StorageContext", "TransportContext", "ignore_notice"]
 
 
 @attrs.frozen
@@ -23,8 +23,8 @@ class Notice:
     facts: Mapping[str, object] = attrs.field(factory=dict)
 
 
-def _ignore(_: object) -> None:
-    pass
+def ignore_notice(notice: object) -> None:
+    """Do nothing with ``notice``: what reports are given to where no one asked for them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,8 +37,8 @@ class StorageContext:
 
     ports: Ports
     limits: Limits = attrs.field(factory=Limits)
-    report: Callable[[Notice], None] = _ignore
-    stopped: Callable[[FlushFailedError], None] = _ignore
+    report: Callable[[Notice], None] = ignore_notice
+    stopped: Callable[[FlushFailedError], None] = ignore_notice
 
 
 @attrs.frozen(kw_only=True)
@@ -51,5 +51,5 @@ class TransportContext:
 
     # A transport gets no ports: its sockets come from trio.socket, where a model network stands in for all of them.
     random: random.Random = attrs.field(factory=random.SystemRandom)
-    report: Callable[[Notice], None] = _ignore
+    report: Callable[[Notice], None] = ignore_notice
     limits: Limits = attrs.field(factory=Limits)

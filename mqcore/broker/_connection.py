@@ -147,7 +147,7 @@ class ClientConnection:
                     self._nursery = nursery
                     self.outbox.start(nursery)
                     # A task, not a call: each read would resume the frames of every caller on the way to it.
-                    nursery.start_soon(self._receive_to_the_end, nursery)
+                    nursery.start_soon(self._receive, nursery)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
@@ -158,53 +158,55 @@ class ClientConnection:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await trio.aclose_forcefully(self._stream)
 
-    async def _receive_to_the_end(self, nursery: trio.Nursery) -> None:
-        try:
-            await self._receive()
-        except RemoteProtocolError as error:
-            # First of all: from here on nothing but this may be sent, and batches under way find no one to answer.
-            self.outbox.push(Fatal(error.code, str(error)))
-            await self._append_sends()
-            await self._flush_briefly()
-        nursery.cancel_scope.cancel()
+    async def _receive(self, nursery: trio.Nursery) -> None:
+        """Take in what the peer sends until it ends or breaks a rule; then ``nursery`` is cancelled.
 
-    async def _receive(self) -> None:
+        One function for the whole way of a frame: what is called for each is paid for with each.
+        """
         connection, stream, node, outbox = self._connection, self._stream, self._node, self.outbox
         outbox.reader = trio.lowlevel.current_task()
-        while True:
-            buffer = connection.receive_buffer()
-            if connection.buffer_bytes != self.buffer_bytes:
-                self._account_for_buffer()
-            self.receiving_since = node.now()
-            size = await stream.receive_into(buffer)
-            self.receiving_since = None  # what takes long from here on is not the peer's doing
-            connection.received(size)
-            reign = node.reign  # looked up anew with each read: another one may have begun
-            partitions = reign.partitions if reign is not None else _NO_PARTITIONS
-            while (message := connection.next_message()) is not None:
-                if type(message) is Produce:
-                    partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
-                    if partition is not None:
-                        self._take_produce(partition, message)
-                elif type(message) is Fetch:
-                    partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
-                    if partition is not None:
-                        self._take_fetch(partition, message)
-                elif not await self._take_other(message):
+        try:
+            while True:
+                buffer = connection.receive_buffer()
+                if connection.buffer_bytes != self.buffer_bytes:
+                    self._account_for_buffer()
+                self.receiving_since = node.now()
+                size = await stream.receive_into(buffer)
+                self.receiving_since = None  # what takes long from here on is not the peer's doing
+                connection.received(size)
+                reign = node.reign  # looked up anew with each read: another one may have begun
+                partitions = reign.partitions if reign is not None else _NO_PARTITIONS
+                while (message := connection.next_message()) is not None:
+                    if type(message) is Produce:
+                        partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
+                        if partition is not None:
+                            self._take_produce(partition, message)
+                    elif type(message) is Fetch:
+                        partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
+                        if partition is not None:
+                            self._take_fetch(partition, message)
+                    elif not await self._take_other(message):
+                        return
+                if self._sends:
+                    await self._append_sends()
+                await outbox.flush()
+                if outbox.is_sending:
+                    await outbox.room()
+                if size == 0:
                     return
-            if self._sends:
-                await self._append_sends()
-            await outbox.flush()
-            if outbox.is_sending:
-                await outbox.room()
-            if size == 0:
-                return
-            if size >= _LARGE_RECEIVE_BYTES:
-                self._small_receives = 0
-            else:
-                self._small_receives += 1
-                if self._small_receives > _SMALL_RECEIVES_MAX:  # it has had little to say for a while
-                    connection.shrink_buffer()
+                if size >= _LARGE_RECEIVE_BYTES:
+                    self._small_receives = 0
+                else:
+                    self._small_receives += 1
+                    if self._small_receives > _SMALL_RECEIVES_MAX:  # it has had little to say for a while
+                        connection.shrink_buffer()
+        except RemoteProtocolError as error:
+            # First of all: from here on nothing but this may be sent, and batches under way find no one to answer.
+            outbox.push(Fatal(error.code, str(error)))
+            await self._append_sends()
+            await self._flush_briefly()
+        finally:
+            nursery.cancel_scope.cancel()
 
     def _account_for_buffer(self) -> None:
         """Keep the sum of all receive buffers within its limit: who would exceed it is turned away."""

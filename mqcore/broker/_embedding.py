@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from mqcore.abc import Notice
+from mqcore.abc import Notice, ignore_notice
 from mqcore.broker._node import Node
 from mqcore.config import BrokerConfig, make_config
 from mqcore.nurseries import one_error
@@ -17,16 +17,12 @@ from mqcore.ports import Ports, system_ports
 __all__ = ["open_broker", "serve_broker"]
 
 
-def _ignore(_: Notice) -> None:
-    pass
-
-
 @asynccontextmanager
 async def open_broker(
     config: BrokerConfig | None = None,
     *,
     ports: Ports | None = None,
-    report: Callable[[Notice], None] = _ignore,
+    report: Callable[[Notice], None] = ignore_notice,
     **arguments: Any,
 ) -> AsyncIterator[Node]:
     """Run a broker for the length of the block; ``broker.urls`` are what clients connect to.
@@ -51,7 +47,7 @@ async def serve_broker(
     config: BrokerConfig,
     *,
     ports: Ports | None = None,
-    report: Callable[[Notice], None] = _ignore,
+    report: Callable[[Notice], None] = ignore_notice,
     task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a broker until its ``stop`` is called; ``task_status`` gets the running one. Raises as ``open_broker``."""

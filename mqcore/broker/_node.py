@@ -13,9 +13,19 @@ from typing import Any
 
 import trio
 
-from mqcore.abc import Link, Listener, Notice, StorageBackend, StorageContext, Transport, TransportContext
+from mqcore.abc import (
+    ByteStream,
+    Notice,
+    Peer,
+    StorageBackend,
+    StorageContext,
+    Transport,
+    TransportContext,
+    ignore_notice,
+)
 from mqcore.broker._admin import OPERATIONS, AdminScope
 from mqcore.broker._connection import ClientConnection
+from mqcore.broker._listeners import accept_links, listening
 from mqcore.broker._partition import Partition
 from mqcore.broker._reign import Reign
 from mqcore.broker._sessions import Sessions
@@ -52,17 +62,13 @@ def _not_primary() -> RejectedError:
     return RejectedError(text, code=Code.NOT_PRIMARY, name=Code.NOT_PRIMARY.label, retryable=True)
 
 
-def _ignore(_: Notice) -> None:
-    pass
-
-
 class Node:
     """One broker, composed and not yet running. ``report`` takes what an operator should know.
 
     ``reign`` is the present one; None while there is none. ``urls`` are what clients connect to.
     """
 
-    def __init__(self, config: BrokerConfig, *, ports: Ports, report: Callable[[Notice], None] = _ignore) -> None:
+    def __init__(self, config: BrokerConfig, *, ports: Ports, report: Callable[[Notice], None] = ignore_notice) -> None:
         self.config = config
         self.limits = config.limits
         self.urls: list[str] = []
@@ -104,13 +110,12 @@ class Node:
             await self.store.open()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._reign_on)
-                listeners = [await transport.listen() for transport in self._transports]
-                self.urls = [str(listener.url) for listener in listeners]
                 nursery.start_soon(self._watchdog)
-                async with trio.open_nursery() as accepting:
+                async with listening(self._transports) as listeners, trio.open_nursery() as accepting:
+                    self.urls = [str(listener.url) for listener in listeners]
                     for transport, listener in zip(self._transports, listeners, strict=True):
                         multiplexed = transport.capabilities.multiplexed
-                        accepting.start_soon(self._accept, listener, multiplexed, nursery)
+                        accepting.start_soon(accept_links, listener, multiplexed, nursery, self._serve_stream)
                     task_status.started(self.urls)
                     await self._stop.wait()
                     accepting.cancel_scope.cancel()
@@ -157,28 +162,8 @@ class Node:
     def _reign_ended(self) -> None:
         self.reign = None
 
-    async def _accept(self, listener: Listener, multiplexed: bool, nursery: trio.Nursery) -> None:
-        async with listener:
-            while True:
-                link = await listener.accept()
-                nursery.start_soon(self._serve_link, link, multiplexed)
-
-    async def _serve_link(self, link: Link, multiplexed: bool) -> None:
-        try:
-            async with link:
-                if not multiplexed:
-                    await self._serve_stream(link)
-                    return
-                async with trio.open_nursery() as nursery:
-                    while True:
-                        await nursery.start(self._serve_stream, link)
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
-            pass  # the peer left: its streams have seen the same
-
-    async def _serve_stream(self, link: Link, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        stream = await link.accept_stream()
-        task_status.started()
-        connection = ClientConnection(self, stream, link.peer)
+    async def _serve_stream(self, stream: ByteStream, peer: Peer) -> None:
+        connection = ClientConnection(self, stream, peer)
         if len(self.connections) >= self.connections_max:
             why = "" if self.connections_max == self.limits.connections_max else ", or ulimit -n for the broker"
             text = f"this broker takes {self.connections_max} connections (limit connections_max{why})"
@@ -190,7 +175,7 @@ class Node:
             await connection.serve()
         except* Exception as group:
             # A defect in serving one connection ends that connection, loudly, and no other.
-            text = f"serving {link.peer.address} failed: {root_cause(group)!r}"
+            text = f"serving {peer.address} failed: {root_cause(group)!r}"
             self.report(Notice("connection-failed", text))
             if sys.flags.dev_mode:
                 raise

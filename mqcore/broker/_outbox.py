@@ -17,11 +17,13 @@ import trio
 
 from mqcore.abc import Buffer, ByteStream
 from mqcore.broker._fetch_answer import Fetchable, answer_fetch
-from mqcore.broker._paced_sender import PacedSender
 from mqcore.guarantees import Copy
+from mqcore.pieces import PIECE_BYTES, in_pieces
 from mqcore.protocol import Connection, End, Failed, Fatal, Fetch, Fetched, Message
 
 __all__ = ["Outbox", "Parking"]
+
+_JOIN_BYTES_MAX = 64 * 1024
 
 _QUEUED_FRAMES_MAX = 8_192
 _QUEUED_BYTES_MAX = 1024 * 1024
@@ -56,7 +58,7 @@ class Outbox:
         self, stream: ByteStream, connection: Connection, *, fetch_bytes_max: int, now: Callable[[], float]
     ) -> None:
         self._connection = connection
-        self._sender = PacedSender(stream, now)
+        self._stream = stream
         self._fetch_bytes_max = fetch_bytes_max
         self._now = now
         self._buffers: list[Buffer] = []
@@ -71,6 +73,8 @@ class Outbox:
         self._pushed_bytes = 0
         self._room: trio.Event | None = None
         self._is_over = False  # the last frame is queued: replies that come later have nowhere to go
+        self.sending_since: float | None = None
+        """When the last bytes moved of what is being sent; None while nothing is."""
         self.is_sending = False
         """Whether a task is sending; while none is, everything queued has gone."""
         self.closed = False
@@ -149,11 +153,6 @@ class Outbox:
         """Frames that wait to be sent, about: a frame with data counts twice."""
         return len(self._buffers)
 
-    @property
-    def sending_since(self) -> float | None:
-        """When the last bytes moved of what is being sent; None while nothing is."""
-        return self._sender.sending_since
-
     def close(self) -> None:
         """Drop everything: the connection is over."""
         self.closed = self._is_over = True
@@ -230,9 +229,15 @@ class Outbox:
                 if self._buffers:
                     buffers, self._buffers = self._buffers, []
                     self._make_room()
-                    await self._sender.send(buffers)
+                    await self._send(buffers)
                 if self._fetches:
-                    await self._answer(*self._fetches.popleft())
+                    partition, fetch = self._fetches.popleft()
+                    answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
+                    if type(answer) is Fetched and answer.batches and not self._is_over:
+                        # Not queued: it is large, and one at a time is all that a peer that does not read may cost.
+                        await self._send(self._connection.send(answer))
+                    else:
+                        self.push(answer)
         except BaseException:
             # What would follow a part of a frame could only be garbage to the peer.
             self._is_over = True
@@ -243,12 +248,18 @@ class Outbox:
             if self._drained is not None and not self._connection.requests_in_flight:
                 self._drained.set()
 
-    async def _answer(self, partition: Parking, fetch: Fetch) -> None:
-        answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
-        if type(answer) is Fetched and answer.batches and not self._is_over:
-            await self._sender.send(self._connection.send(answer))  # at once: it is large, and is not to be queued
+    async def _send(self, buffers: list[Buffer]) -> None:
+        self.sending_since = self._now()
+        size = sum(map(len, buffers))
+        if size > PIECE_BYTES:
+            for piece in in_pieces(buffers):
+                await self._stream.send_buffers(piece)
+                self.sending_since = self._now()
+        elif len(buffers) > 1 and size <= _JOIN_BYTES_MAX:
+            await self._stream.send_buffers((b"".join(buffers),))  # a copy of so little costs less than each iovec
         else:
-            self.push(answer)
+            await self._stream.send_buffers(buffers)
+        self.sending_since = None
 
     async def drained(self) -> None:
         """Wait until every request taken in is answered and sent; parked fetches are answered at once."""

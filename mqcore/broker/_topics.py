@@ -19,6 +19,7 @@ from mqcore.errors import CorruptionError, FlushFailedError, MqcoreError, Reject
 from mqcore.guarantees import FlushPolicy, format_flush, parse_flush
 from mqcore.limits import Limits
 from mqcore.log import MetadataLog
+from mqcore.nurseries import root_cause
 from mqcore.ports import Ports
 from mqcore.protocol import Code
 
@@ -74,13 +75,9 @@ def config_from_json(plain: Mapping[str, Any]) -> TopicConfig:
     try:
         return _converter.structure(plain, TopicConfig)
     except Exception as error:
-        raise _refused(Code.INVALID_REQUEST, f"configuration of the topic: {_root_cause(error)}") from None
-
-
-def _root_cause(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error) or type(error).__name__
+        cause = root_cause(error)
+        text = f"configuration of the topic: {str(cause) or type(cause).__name__}"
+        raise _refused(Code.INVALID_REQUEST, text) from None
 
 
 class _UnknownRecord(Exception):

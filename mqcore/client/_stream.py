@@ -5,7 +5,7 @@ The shell around ``mqcore.protocol.Connection``. Must not know of topics, batche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeAlias
 
 import attrs
@@ -15,6 +15,7 @@ from mqcore.abc import Buffer, ByteStream
 from mqcore.client._bell import wait_in, wake
 from mqcore.errors import BrokenLinkError, RemoteProtocolError
 from mqcore.limits import Limits
+from mqcore.pieces import PIECE_BYTES, in_pieces
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
@@ -45,8 +46,6 @@ LINK_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, BrokenLinkErr
 """What a stream raises when the connection is over."""
 JOIN_BYTES_MAX = 64 * 1024
 """Up to here small frames are joined for one plain send, which costs less than a gathering one."""
-PIECE_BYTES = 512 * 1024
-"""Large sends go out in pieces of about this size: each one that is taken is a sign of life of a slow link."""
 UNSENT_BYTES_MAX = 8 * 1024 * 1024
 REQUEST_IDS = 1 << 32
 PRODUCE_OVERHEAD_BYTES = 64
@@ -208,7 +207,7 @@ class RequestStream:
         """Send so that progress can be seen: a time limit is for silence, never for the size of a message."""
         has_sent = False
         try:
-            for piece in _pieces(buffers):
+            for piece in in_pieces(buffers):
                 await self._stream.send_buffers(piece)
                 has_sent = True
                 self.active_at = trio.current_time()
@@ -298,21 +297,3 @@ class RequestStream:
 
 
 _REPLIES = frozenset({Produced, Failed, Fetched, Result, Pong})
-
-
-def _pieces(buffers: list[Buffer]) -> Iterator[list[Buffer]]:
-    """Cut ``buffers`` into lists of ``PIECE_BYTES`` together."""
-    piece: list[Buffer] = []
-    size = 0
-    for buffer in buffers:
-        view = memoryview(buffer)
-        while view:
-            part = view[: PIECE_BYTES - size]
-            view = view[len(part) :]
-            piece.append(part)
-            size += len(part)
-            if size == PIECE_BYTES:
-                yield piece
-                piece, size = [], 0
-    if piece:
-        yield piece

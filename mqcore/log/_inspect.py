@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from mqcore.abc import Log, Notice, StorageBackend
+from mqcore.abc import Log, Notice, StorageBackend, ignore_notice
 from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
@@ -122,7 +122,7 @@ class StorageInspection:
         with contextlib.suppress(MqcoreError):  # then the findings of its logs say so
             await self._read_identity(names)
         if ENDS_NAME in names:
-            self._ends = CleanEnds(await self._backend.open_log(ENDS_NAME), flush=_no_flush, report=_ignore)
+            self._ends = CleanEnds(await self._backend.open_log(ENDS_NAME), flush=_no_flush, report=ignore_notice)
             await self._ends.read()
         for each in sorted(names, key=lambda each: (each not in IDENTITY_NAMES, each != METADATA_NAME, each)):
             if name is None or each in (name, METADATA_NAME) or each.startswith(f"{name}."):
@@ -228,7 +228,7 @@ class StorageInspection:
         name = log.name + SIDECAR_SUFFIX
         if name in names:
             sidecar = Sidecar(
-                await self._backend.open_log(name), log, salt=salt, limits=self._limits, report=_ignore
+                await self._backend.open_log(name), log, salt=salt, limits=self._limits, report=ignore_notice
             )
             known = await sidecar.look(log.end)
             if known is not None and known.start_position:
@@ -242,7 +242,7 @@ class StorageInspection:
         proved = self._ends.of(log.name) if self._ends is not None else NOWHERE
         durable_end = max(log.durable_end, min(proved.position, log.end))
         await scan_past_damage(
-            log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=_ignore, proved=proved
+            log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=ignore_notice, proved=proved
         )
         if state.end_position < proved.position:
             at, offset = state.end
@@ -320,7 +320,3 @@ async def _records(log: Log, position: int, end: int) -> list[dict[str, Any]]:
 
 async def _no_flush(_: object) -> None:
     raise AssertionError("an inspection writes nothing")
-
-
-def _ignore(_: Notice) -> None:
-    pass

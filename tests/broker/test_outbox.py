@@ -9,6 +9,7 @@ import trio.testing
 
 from mqcore.broker._outbox import Outbox
 from mqcore.limits import Limits
+from mqcore.pieces import PIECE_BYTES, in_pieces
 from mqcore.protocol import (
     VERSION_MAX,
     Call,
@@ -238,3 +239,10 @@ def test_g20_a_peer_that_does_not_read_holds_up_what_is_made_for_it(run_virtual:
             nursery.cancel_scope.cancel()
 
     run_virtual(main)
+
+
+def test_what_is_sent_in_pieces_arrives_whole_and_in_order() -> None:
+    buffers = [b"head", bytes(range(256)) * 4096, b"", b"tail"]
+    pieces = list(in_pieces(buffers))
+    assert b"".join(bytes(part) for piece in pieces for part in piece) == b"".join(buffers)
+    assert [sum(map(len, piece)) for piece in pieces] == [PIECE_BYTES] * 4 + [8]

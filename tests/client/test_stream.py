@@ -9,9 +9,10 @@ import trio
 import trio.testing
 
 from mqcore.abc import Buffer, ByteStream
-from mqcore.client._stream import PIECE_BYTES, RequestStream, greet
+from mqcore.client._stream import RequestStream, greet
 from mqcore.errors import BrokenLinkError, RemoteProtocolError
 from mqcore.limits import Limits
+from mqcore.pieces import PIECE_BYTES
 from mqcore.protocol import VERSION_MAX, Call, Code, Connection, Failed, Fatal, Message, Result, Role, Welcome
 
 LIMITS = Limits(frame_bytes_max=1 << 24)

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.needs("source-tree")
 
-GROUND = ("abc", "batch", "config", "errors", "guarantees", "limits", "nurseries",
+GROUND = ("abc", "batch", "config", "errors", "guarantees", "limits", "nurseries", "pieces",
           "links", "ports", "registry", "sockets", "units", "url")  # fmt: skip
 FLOOR = {
     **dict.fromkeys(GROUND, 0),
@@ -32,7 +32,7 @@ FLOOR = {
 }
 """Number of each room's floor; a room may import rooms of its own floor (no circles) and of those below."""
 
-STATE_MACHINES = ("replication", "protocol", "guarantees", "batch", "units", "url", "errors", "limits")
+STATE_MACHINES = ("replication", "protocol", "guarantees", "batch", "units", "url", "errors", "limits", "pieces")
 """Rooms that compute only: no trio, no sockets, no threads."""
 FOR_SHELLS_ONLY = {"trio", "socket", "threading", "asyncio", "select", "selectors", "ssl", "subprocess"}
 

@@ -10,6 +10,7 @@ from mqcore.abc import Link, Listener, Peer, Transport, TransportCapabilities, T
 from mqcore.errors import TransportError
 from mqcore.links import StreamLink
 from mqcore.sockets import SocketListener, SocketStream, enlarge_buffers, grants_buffers
+from mqcore_tcp._addresses import Address, connect_first, order_for_racing
 from mqcore_tcp._config import TcpOptions
 
 __all__ = ["TcpTransport"]
@@ -53,7 +54,8 @@ class TcpTransport(Transport):
 
         Raises ``TransportError``. If cancelled, nothing stays open.
         """
-        family, address = (await self._addresses(tsocket.AI_PASSIVE))[0]
+        # A listener binds one address only: IPv4 where there is one, for that is what peers expect behind a name.
+        family, address = min(await self._addresses(tsocket.AI_PASSIVE), key=lambda item: item[0])
         socket = self._open_socket(family)
         try:
             socket.setsockopt(tsocket.SOL_SOCKET, tsocket.SO_REUSEADDR, 1)
@@ -81,22 +83,23 @@ class TcpTransport(Transport):
         return StreamLink(stream, Peer(address=_host_and_port(self._host, self._port)), self._connect_stream)
 
     async def _connect_stream(self) -> SocketStream:
-        failure: OSError | None = None
-        for family, address in await self._addresses(0):
-            socket = self._open_socket(family)
-            try:
-                self.tune(socket, self._buffers_granted(family))
-                await socket.connect(address)
-            except OSError as error:
-                socket.close()
-                failure = error
-            except BaseException:
-                socket.close()
-                raise
-            else:
-                return SocketStream(socket)
-        assert failure is not None
-        raise self._error("connect", failure, _CONNECT_REMEDIES) from failure
+        addresses = order_for_racing(await self._addresses(0))
+        try:
+            return SocketStream(await connect_first(addresses, self._connect_socket))
+        except OSError as error:
+            raise self._error("connect", error, _CONNECT_REMEDIES) from error
+
+    async def _connect_socket(self, address: Address) -> tsocket.SocketType:
+        """Connect to one address. Raises ``OSError``, also for a family that this machine does not have."""
+        family, place = address
+        socket = tsocket.socket(family, tsocket.SOCK_STREAM)
+        try:
+            self.tune(socket, self._buffers_granted(family))
+            await socket.connect(place)
+        except BaseException:
+            socket.close()
+            raise
+        return socket
 
     def tune(self, socket: tsocket.SocketType, large_buffers: bool) -> None:
         """Set the options that every TCP stream has; raises ``OSError``."""
@@ -104,13 +107,13 @@ class TcpTransport(Transport):
         if large_buffers:
             enlarge_buffers(socket, self._buffer_bytes)
 
-    async def _addresses(self, flags: int) -> list[tuple[int, tuple[object, ...]]]:
-        """Addresses of the host, IPv4 first (a listener binds one only, and it is the one that peers expect)."""
+    async def _addresses(self, flags: int) -> list[Address]:
+        """Addresses of the host, in the order in which the system prefers them. Raises ``TransportError``."""
         try:
             found = await tsocket.getaddrinfo(self._host, self._port, type=tsocket.SOCK_STREAM, flags=flags)
         except (OSError, UnicodeError) as error:
             raise TransportError(f"{self.url}: host {self._host!r} is not known ({error}): check its name") from error
-        return sorted(((int(family), address) for family, _, _, _, address in found), key=lambda item: item[0])
+        return [(int(family), address) for family, _, _, _, address in found]
 
     def _open_socket(self, family: int) -> tsocket.SocketType:
         try:
@@ -121,7 +124,7 @@ class TcpTransport(Transport):
     def _buffers_granted(self, family: int) -> bool:
         if not self._buffer_bytes:
             return False
-        with self._open_socket(family) as probe:
+        with tsocket.socket(family, tsocket.SOCK_STREAM) as probe:
             return grants_buffers(probe, self._buffer_bytes)
 
     def _error(self, verb: str, error: OSError, remedies: dict[int, str]) -> TransportError:

@@ -96,11 +96,11 @@ class ModelInjector:
                 world.disk.fail_next(fault.target, error, times=fault.amount)
             case "stall":
                 world.disk.stall_next(fault.target, fault.duration_us / 1e6)
-                self._stalled_until = max(self._stalled_until, trio.current_time() + fault.duration_us / 1e6)
+                self._add_stall(fault)
             case "power-cut-in-stall":
                 for operation in ("flush", "flush_many"):
                     world.disk.stall_next(operation, fault.duration_us / 1e6)
-                self._stalled_until = max(self._stalled_until, trio.current_time() + fault.duration_us / 1e6)
+                self._add_stall(fault)
                 self._nursery.start_soon(self._cut_later, fault.amount)
             case "wall-jump":
                 before_ms = world.clock.wall_ms()
@@ -121,6 +121,10 @@ class ModelInjector:
             case _:
                 self._strike_network(fault)
         world.note(FaultInjected, by=world.present, kind=fault.kind, detail=fault.target, hit=hit)
+
+    def _add_stall(self, fault: FaultPlan) -> None:
+        # One after the other: what the first holds up may be what the second is for.
+        self._stalled_until = max(self._stalled_until, trio.current_time()) + fault.duration_us / 1e6
 
     def _strike_network(self, fault: FaultPlan) -> None:
         network = self._world.network

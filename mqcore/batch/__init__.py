@@ -22,7 +22,6 @@ from mqcore.batch._header import (
     stamp,
     unpack_header,
     verify_body,
-    verify_header,
 )
 from mqcore.batch._validate import PRIVATE_TAG_MIN, control_payload, validate_batch
 
@@ -55,5 +54,4 @@ __all__ = [
     "unpack_header",
     "validate_batch",
     "verify_body",
-    "verify_header",
 ]

@@ -37,7 +37,6 @@ __all__ = [
     "stamp",
     "unpack_header",
     "verify_body",
-    "verify_header",
 ]
 
 MAGIC = 0x31514D
@@ -181,13 +180,6 @@ def stamp(header: bytearray | memoryview, *, base_offset: int, epoch: int, appen
     _STAMP.pack_into(header, PRODUCER_BYTES, base_offset, epoch, appended_ms)
     view = memoryview(header)
     _U32.pack_into(header, _HEADER_CHECKSUM_AT, crc32c(view[:_HEADER_CHECKSUM_AT], salt))
-
-
-def verify_header(data: Buffer, salt: int) -> bool:
-    """Whether the header at the beginning of ``data`` was sealed for the log of ``salt``."""
-    view = memoryview(data)
-    (stored,) = _U32.unpack_from(view, _HEADER_CHECKSUM_AT)
-    return bool(stored == crc32c(view[:_HEADER_CHECKSUM_AT], salt))
 
 
 def is_newer(batch: Buffer) -> bool:

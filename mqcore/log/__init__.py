@@ -27,7 +27,6 @@ from mqcore.log._types import (
     IncomingBatch,
     LogPoint,
     ReadResult,
-    RetentionFacts,
     StoredBatches,
 )
 
@@ -51,7 +50,6 @@ __all__ = [
     "PartitionLog",
     "ProducerTable",
     "ReadResult",
-    "RetentionFacts",
     "StorageInspection",
     "StoredBatches",
     "TableFull",

@@ -66,7 +66,7 @@ class BatchCollector:
                 following = base_offset == self.next_offset
                 if not following and (self.size or not base_offset < self.next_offset < header.end_offset):
                     raise CorruptionError(f"batch at offset {base_offset}", where=self._where)
-                if header.end_offset > self._limit:
+                if header.end_offset > self._limit:  # a batch is committed as a whole or not at all
                     break
                 if self.next_offset > self._offset and self.size + batch_bytes > self._bytes_max:
                     break
@@ -76,6 +76,7 @@ class BatchCollector:
                 body = view[at + HEADER_BYTES : at + batch_bytes]
                 if crc32c(body, crc32c(head[:PRODUCER_BYTES])) != header.body_checksum:
                     raise CorruptionError("body checksum does not match", where=self._where)
+                # Left out by cutting the chunk around it, so that what is served stays a view of the stored bytes.
                 if header.attributes & ATTRIBUTE_CONTROL:
                     self._chunk(view, begin, at)
                     begin = at + batch_bytes

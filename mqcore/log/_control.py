@@ -1,4 +1,4 @@
-"""Control batches: the broker's own, in the same format as everybody's. Body: kind, version, then what the kind says.
+"""Control batches: the broker's own, in the format of every batch. Body: kind, version, then what the kind says.
 
 An *epoch batch* opens a reign in a log (rule R3) and takes no offset. A *records* batch holds JSON records of the
 metadata log, one offset each; a *snapshot* is a records batch that replaces everything before it. Pure.
@@ -55,7 +55,9 @@ def pack_epoch_batch(facts: EpochFacts) -> bytearray:
 
 def pack_records_batch(records: Sequence[Mapping[str, Any]], *, snapshot: bool = False) -> bytearray:
     """The whole batch that holds ``records`` (JSON-able), not yet stamped. At least one record takes an offset."""
+    # JSON, not a packed layout: there are few, people read them in ``storage inspect``, and keys say what is unknown.
     text = json.dumps(list(records), ensure_ascii=False, separators=(",", ":")).encode()
+    # A snapshot of nothing takes an offset too, or no offset would say that what was before it is gone.
     return _pack(SNAPSHOT if snapshot else RECORDS, text, max(1, len(records)))
 
 

@@ -55,7 +55,7 @@ class SerialFlusher:
         Where the flush cannot begin for want of descriptors it waits for some: nothing has changed by then, so this is
         no failed flush.
         """
-        told = False
+        is_reported = False
         reached: list[FlushedLog] = []
         with trio.CancelScope(shield=True):
             while True:
@@ -68,8 +68,8 @@ class SerialFlusher:
                 except StorageError as error:
                     if error.kind != "too-many-files":
                         raise
-                    if not told:
-                        told = True
+                    if not is_reported:
+                        is_reported = True
                         self._report(Notice("flush-waits", f"a flush waits, and what it is to prove with it: {error}"))
                 await trio.sleep(RETRY_S)
         return reached

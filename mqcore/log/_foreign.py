@@ -45,6 +45,8 @@ def check_foreign(
                 raise CorruptionError(
                     "batch of another offset", where=where, expected=str(offset), found=str(header.base_offset)
                 )
+            # Again, although the link has checksums and the primary read it checked: what is damaged here is damaged
+            # on every copy, and none is left to repair it from (G12).
             check_body(header, batch, where)
             opening = opening_of(header, batch, epoch, where, epoch_free=epoch_free)
             _check_epoch(header, batch, opening, followed, where)

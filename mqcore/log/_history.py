@@ -65,9 +65,9 @@ class EpochHistory:
         return self._numbers[at] if at >= 0 else 0
 
     def divergence(self, offset: int, number: int, end_offset: int) -> int | None:
-        """Where the history of somebody at (``offset``, ``number``) leaves this one; None if it does not.
+        """Where the history of a reader at (``offset``, ``number``) leaves this one; None if it does not.
 
-        ``number`` is the epoch of the last batch before ``offset`` that he has. A reign that wrote nothing here
+        ``number`` is the epoch of the last batch that was read before ``offset``. A reign that wrote nothing here
         diverges at the end of the last lower one, or at ``offset`` if that is less.
         """
         after = bisect_right(self._numbers, number)

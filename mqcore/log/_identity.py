@@ -1,9 +1,9 @@
 """The identity of a storage (rule R2): who it belongs to, its set, incarnation and reign, how it was stopped.
 
 Records of 512 bytes in two logs. A record is written to one and flushed, then to the other and flushed, and counts
-from then on: so a crash tears at most one copy, and damage to both is told from it, reported, and never answered by a
-new identity. A log that is full begins anew in the space that it has, while the other holds what counts: restarts must
-go on when the disk is full, for ever. Layout: docs/log.md.
+from then on: so a crash tears at most one copy, and damage to both is reported and never answered by a new identity. A
+log that is full begins anew in the space that it has, while the other holds what counts: restarts must go on when the
+disk is full, for ever. Layout: docs/log.md.
 """
 
 from __future__ import annotations

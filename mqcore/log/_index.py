@@ -74,11 +74,13 @@ class OffsetIndex:
         fine = self._fine
         fine.append(offset, position, time_ms)
         self.fine_at = position + FINE_SPACING_BYTES
+        # Cut by half at a time: dropping the oldest entry on each append would copy the whole tier each time.
         if len(fine.offsets) >= 2 * FINE_ENTRIES_MAX:
             fine.cut(slice(FINE_ENTRIES_MAX, None))
         if position >= self._coarse_at:
             coarse = self._coarse
             coarse.append(offset, position, time_ms)
+            # Every second entry goes: a walk gets twice as long, and a log of any size costs the same memory.
             if len(coarse.offsets) > COARSE_ENTRIES_MAX:
                 coarse.cut(slice(None, None, 2))
                 self._spacing *= 2

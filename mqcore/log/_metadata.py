@@ -53,11 +53,6 @@ class MetadataLog:
         return self._bound
 
     @property
-    def bytes_total(self) -> int:
-        """Bytes that the log holds: what says when to ``compact``."""
-        return self._log.bytes_total
-
-    @property
     def failed(self) -> StorageError | None:
         """Why the log takes no more records, None while it does."""
         return self._log.failed

@@ -26,8 +26,9 @@ METADATA_NAME = "metadata"
 ENDS_NAME = "clean-ends"
 SIDECAR_SUFFIX = ".state"
 QUARANTINE_MARK = ".quarantine-"
-"""Between a log's name and the epoch of the recovery that set bytes aside."""
+"""Between a log's name and the epoch and position at which a recovery set bytes aside."""
 
+# A topic's id, not its name: a topic that is deleted and made anew must not meet the logs of the old one.
 _PARTITION = re.compile(r"([0-9a-f]{32})-([0-9]{1,9})\Z")
 
 
@@ -42,7 +43,10 @@ def partition_log_name(topic_id: bytes, partition: int) -> str:
 
 
 def partition_salt(topic_id: bytes, partition: int) -> int:
-    """The 32 bits that seed the header checksums of one partition's log."""
+    """The 32 bits that seed the header checksums of one partition's log.
+
+    From ids that all members share, never from a node: the copies are the same bytes.
+    """
     return crc32c(topic_id + partition.to_bytes(4, "little"))
 
 

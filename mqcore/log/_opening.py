@@ -56,6 +56,7 @@ class LogOpener:
             log, state, salt=salt, context=context, term=term, sidecar=sidecar, make_sidecar=make_sidecar
         )
         check_epoch(identity, name, opened.epoch_at(opened.end_offset))
+        # What the process before this one left in the page cache is served from now on: it has to be durable first.
         if log.durable_end < log.end:
             await context.flusher.flush([log])
         opened.flushed(state.end_offset, state.end_position)
@@ -73,7 +74,7 @@ class LogOpener:
         kept = [each for each in self._names if each.startswith(prefix) and each != name]
         if len(kept) >= QUARANTINES_MAX:
             return False
-        await self._backend.delete_log(name)
+        await self._backend.delete_log(name)  # of a recovery that a crash interrupted: the same bytes, perhaps not all
         log = await self._backend.open_log(name)
         self._names.add(name)
         await log.append(chunks)

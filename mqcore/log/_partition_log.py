@@ -116,7 +116,7 @@ class PartitionLog(WritableLog):
         return await self.append_control(batches)
 
     async def append_control(self, batches: Sequence[IncomingBatch]) -> list[int]:
-        """``append`` for the broker's own batches too: control batches, which nobody is served."""
+        """``append`` for the broker's own batches too: control batches, which no consumer is served."""
         reign = self.term.reign
         if reign is None:
             raise StorageError(f"log {self.name}: nothing can be appended while {self.term.text} lasts", kind="closed")
@@ -268,6 +268,7 @@ class PartitionLog(WritableLog):
             if last is None:
                 return
             start_offset = last.base_offset
+        # First what records the trim, flushed, then the trim: bytes that are gone without a record are damage.
         old = state.start_position, state.start_offset
         state.start_position, state.start_offset = position, start_offset
         state.history.trim(position, HISTORY_KEPT_MAX)

@@ -267,12 +267,6 @@ class ProducerTable:
         self._producers = producers or None
         self._clock_ms, self._newest_ms, self._forgot = clock_ms, newest_ms, bool(forgot)
 
-    def clear(self) -> None:
-        """Forget everything, as before the first batch."""
-        self._producers = None
-        self._clock_ms = self._newest_ms = 0
-        self._forgot = False
-
     def forgot(self) -> None:
         """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``."""
         self._forgot = True

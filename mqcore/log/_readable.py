@@ -15,7 +15,7 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._collect import BatchCollector
 from mqcore.log._producers import ProducerTable
 from mqcore.log._recovery import damage_notice
-from mqcore.log._scan import check_body, header_at, intact_header, locate_damage, read_exactly, read_whole
+from mqcore.log._scan import check_body, intact_header, locate_damage, read_exactly, read_whole
 from mqcore.log._state import LogState
 from mqcore.log._types import (
     BelowStartError,
@@ -24,7 +24,6 @@ from mqcore.log._types import (
     EpochEntry,
     LogPoint,
     ReadResult,
-    RetentionFacts,
     StoredBatches,
 )
 
@@ -132,7 +131,7 @@ class ReadableLog:
     def divergence(self, offset: int, epoch: int) -> int | None:
         """Where the history of a reader at (``offset``, ``epoch``) leaves this log's; None if it does not (G06).
 
-        ``epoch`` is the number of the epoch of the last batch that he read before ``offset``.
+        ``epoch`` is the number of the epoch of the last batch that was read before ``offset``.
         """
         return self._state.history.divergence(offset, epoch, self._state.end_offset)
 
@@ -338,9 +337,3 @@ class ReadableLog:
             None,
         )
         return max(found[1].base_offset, state.start_offset) if found is not None else state.end_offset
-
-    async def retention_facts(self) -> RetentionFacts:
-        """What retention needs to know of the oldest part. Raises ``StorageError``."""
-        state = self._state
-        header = await header_at(self._log, state.start_position, state.end_position, self.salt)
-        return RetentionFacts(state.start_offset, header.appended_ms if header else 0, self.bytes_total)

@@ -1,8 +1,8 @@
 """Recovery of one log: from the newest checkpoint that flushed bytes prove, forward to the true end.
 
 Below the durable mark what is invalid is damage: reported, passed over, never cut (clause G12). At or above it the log
-ends at the first invalid byte, and what follows is kept aside, unless it is of another time (``_tail``). Doing it twice
-is doing it once (clause G17).
+ends at the first invalid byte, and what follows is kept aside, unless it is of another time (``_tail``). Recovery
+is idempotent (clause G17).
 """
 
 from __future__ import annotations
@@ -82,10 +82,11 @@ async def scan_past_damage(
         position = state.end_position
         if position >= log.end or position >= durable_end:
             return
+        # A batch that straddles the mark was appended after the flush that the mark proves: no part of it is damage.
         header = await header_at(log, position, log.end, salt)
         whole = header.size if header is not None and header.base_offset == state.end_offset else HEADER_BYTES
         if position + whole > durable_end:
-            return  # the mark does not cover this batch: torn, not damaged
+            return
         # Where nothing whole follows, no offset that may have been used is used again (clause G05).
         if proved.position >= durable_end:
             boundary = (max(proved.offset, state.end_offset), proved.position)
@@ -136,7 +137,7 @@ async def recover(
 
 
 def damage_notice(name: str, damage: Damage) -> Notice:
-    """The notice that tells of damage below the durable mark."""
+    """The notice of damage below the durable mark."""
     return Notice(
         "log-damaged",
         f"log {name}: {damage.place} are damaged and are not served ({damage.text}); restore them from a good copy",
@@ -160,7 +161,9 @@ async def _set_aside(
     keep_aside: Callable[[str, list[bytes | memoryview]], Awaitable[bool]],
 ) -> None:
     size = min(end - begin, QUARANTINE_BYTES_MAX)
-    name = f"{log.name}{QUARANTINE_MARK}{epoch}"
+    # By position too: a follower may meet several torn tails under one epoch. A recovery that a crash interrupted made
+    # the same name, of the same bytes.
+    name = f"{log.name}{QUARANTINE_MARK}{epoch}-{begin}"
     facts: dict[str, object] = {"log": log.name, "position": begin, "end_position": end, "reason": why}
     title = json.dumps(facts).encode() + b"\n"
     chunks: list[bytes | memoryview] = [title]

@@ -122,6 +122,7 @@ class BatchScanner:
                         expected=str(state.end_offset),
                         found=str(header.base_offset),
                     )
+                # The size is believed only now: before its checksum it may be any bits, and ask for any memory.
                 if size - at < header.size:
                     return header.size
                 batch = view[at : at + header.size]
@@ -194,7 +195,7 @@ async def find_batch(
                 return at, header
         if last:
             return None
-        position += len(window) - 3
+        position += len(window) - 3  # the magic may lie across two windows
     return None
 
 

@@ -54,7 +54,7 @@ class Sidecar:
 
     @property
     def last_position(self) -> int:
-        """Position in the log up to which the newest checkpoint tells; -1 without one."""
+        """Position in the log that the newest checkpoint describes; -1 without one."""
         return self._written[-1][1] if self._written else -1
 
     async def newest(self, position_max: int) -> LogState | None:
@@ -121,6 +121,7 @@ class Sidecar:
             own_position = log.end + padding
             checksum = int.from_bytes(last[HEADER_BYTES - 4 :], "little")
             record = pack_checkpoint(state, own_position, checksum, self._salt)
+            # A scan of the log is slow; an append that large would hold up every other log of the device.
             if len(record) > CHECKPOINT_BYTES_MAX:
                 return len(record)
             await log.append([bytes(padding), record] if padding else [record])
@@ -149,6 +150,7 @@ class Sidecar:
 
     async def _trim(self) -> None:
         durable = self._main.durable_end
+        # The newest one that flushed bytes of the log bear out stays: after a power cut later ones are of no use.
         while len(self._written) > 1 and self._written[1][1] <= durable:
             del self._written[0]
         if self._written[0][0] - self.log.start >= TRIM_BYTES:

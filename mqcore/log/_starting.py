@@ -63,6 +63,7 @@ def next_identity(
 ) -> Identity:
     """``old`` under the incarnation that R2 asks for: a higher one where what was reported as held may be missing."""
     instance = mount[:INSTANCE_CHARACTERS_MAX]
+    # Unknown ids prove nothing, even if they are equal; and a copied directory is on another mount or inode.
     known = bool(boot_id) and bool(instance)
     process_died_only = known and (old.boot_id, old.instance) == (boot_id, instance)
     nothing_missing = append_level >= Level.PAGE_CACHE and (old.clean or old.flushed_only or process_died_only)
@@ -77,6 +78,7 @@ def next_identity(
 
 def check_metadata(identity: Identity, names: Iterable[str], end_position: int) -> None:
     """Refuse a metadata log that ends at ``end_position``, below what it must hold. Raises ``CorruptionError``."""
+    # A topic is recorded before its first log exists: partitions without metadata mean that metadata are lost.
     partitions = sum(map(is_partition_name, names))
     expected = max(identity.metadata_end, 1 if partitions else 0)
     if end_position < expected:

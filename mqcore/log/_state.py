@@ -66,7 +66,7 @@ class LogState:
     def apply(self, position: int, header: BatchHeader, base_offset: int, appended_ms: int) -> None:
         """Take in the batch at ``position``: the next one, appended or met."""
         index = self.index
-        if position >= index.fine_at:
+        if position >= index.fine_at:  # asked here: a call for each small batch costs more than what it would note
             index.note(base_offset, position, self.newest_ms)
         if appended_ms > self.newest_ms:
             self.newest_ms = appended_ms
@@ -108,7 +108,11 @@ class LogState:
         self.producers.forgot()
 
     def skip(self, damage: Damage) -> None:
-        """Go on after a damaged range."""
+        """Go on after a damaged range.
+
+        What it took may have opened an epoch, and may have been the last word of producers that are still known: from
+        here on an unopened epoch is no error, and an unknown producer in mid-sequence is no newcomer.
+        """
         self.note_damage(damage)
         self.end_position = damage.end_position
         self.end_offset = damage.next_offset

@@ -1,7 +1,7 @@
 """One broker's storage: its identity, its terms (reigning, following), all of its logs, and one flush for many of them.
 
 Knows nothing of topics and requests. Names: ``identity`` and its copy, ``metadata``, one log per partition, and beside
-a log called ``NAME`` its sidecar ``NAME.state`` and torn tails ``NAME.quarantine-EPOCH``.
+a log called ``NAME`` its sidecar ``NAME.state`` and torn tails ``NAME.quarantine-EPOCH-POSITION``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class LogStore:
     One task opens, reigns, follows, leaves and closes; any number of tasks use the logs.
 
     ``node_name``: name of the broker that owns the storage. ``report`` takes notices of damage and repair.
-    ``flushed_only``: the broker reports flushed positions only (R2 b). ``stopped`` is told the names of logs that have
-    just stopped, and why.
+    ``flushed_only``: the broker reports flushed positions only (R2 b). ``stopped`` is called with the names of logs
+    that have just stopped, and why.
     """
 
     node_id: bytes

@@ -117,6 +117,7 @@ async def _first_stale(tail: _Tail, state: LogState, salt: int, batch_bytes_max:
             if not await tail.may_checksum(HEADER_BYTES):
                 return None
             is_ours = header.header_checksum == crc32c(head[:SEALED_BYTES], salt)
+            # It fits this use of the storage, so something was lost between: the tail is torn, not of another time.
             if is_ours and header.base_offset >= state.end_offset and header.epoch >= state.epoch:
                 return None
             if position > tail.begin and header.size <= min(end - position, batch_bytes_max):
@@ -124,13 +125,13 @@ async def _first_stale(tail: _Tail, state: LogState, salt: int, batch_bytes_max:
                     return None
                 if await _is_whole(tail, position, header):
                     stale = min(stale, position)
-                    step = header.size
+                    step = header.size  # only a whole batch is stepped over: a payload may hold made-up headers
         position += step
     return stale
 
 
 async def _header_of_form(tail: _Tail, position: int) -> BatchHeader | None:
-    """What has the form of a header at ``position``, whoever sealed it."""
+    """What has the form of a header at ``position``, of any log."""
     if tail.end - position < HEADER_BYTES:
         return None
     try:

@@ -1,7 +1,7 @@
 """What a store does with its logs from one change of role to the next: it reigns, follows, or neither. Pure values.
 
 A log that was opened in a term takes appends of that term only, so that late work of an ended reign meets a closed log
-and not a flag that somebody has to look at.
+and does not depend on a flag that each caller would have to check.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ __all__ = [
     "LogPoint",
     "NOWHERE",
     "ReadResult",
-    "RetentionFacts",
     "StoredBatches",
 ]
 
@@ -93,18 +92,6 @@ class Damage(NamedTuple):
         if self.next_offset <= self.first_offset:
             return where
         return f"{where}, offsets {self.first_offset} to {self.next_offset - 1},"
-
-
-class RetentionFacts(NamedTuple):
-    """What retention needs to know of a log's oldest part.
-
-    ``first_appended_ms`` is the append time of the oldest batch kept, 0 when the log is empty; ``bytes_total`` what the
-    log holds.
-    """
-
-    start_offset: int
-    first_appended_ms: int
-    bytes_total: int
 
 
 class DamagedRangeError(CorruptionError):

@@ -23,6 +23,7 @@ REFERENCE = ROOT / "docs" / "reference"
 MODULES = (
     "mqcore",
     "mqcore.client",
+    "mqcore.operations",
     "mqcore.config",
     "mqcore.errors",
     "mqcore.limits",

@@ -23,14 +23,14 @@ from mqcore.abc import (
     TransportContext,
     ignore_notice,
 )
-from mqcore.broker._admin import OPERATIONS, AdminScope
 from mqcore.broker._connection import ClientConnection
 from mqcore.broker._listeners import accept_links, listening
 from mqcore.broker._partition import Partition
 from mqcore.broker._reign import Reign
 from mqcore.broker._sessions import Sessions
+from mqcore.broker.operations import AdminScope, carry_out
 from mqcore.config import BrokerConfig, build_of
-from mqcore.errors import FlushFailedError, RejectedError, StorageError
+from mqcore.errors import CommandNotPossibleError, FlushFailedError, RejectedError, StorageError
 from mqcore.guarantees import check_available, check_build, raise_refusals
 from mqcore.log import LogStore
 from mqcore.nurseries import root_cause
@@ -60,6 +60,10 @@ def _connections_max(config: BrokerConfig, ports: Ports) -> int:
 def _not_primary() -> RejectedError:
     text = "this node does not reign at the moment: ask again"
     return RejectedError(text, code=Code.NOT_PRIMARY, name=Code.NOT_PRIMARY.label, retryable=True)
+
+
+def _unknown_operation(text: str) -> RejectedError:
+    return RejectedError(text, code=Code.UNKNOWN_OPERATION, name=Code.UNKNOWN_OPERATION.label)
 
 
 class Node:
@@ -256,13 +260,10 @@ class Node:
 
     async def call(self, operation: str, arguments: Mapping[str, Any]) -> object:
         """Answer an administrative call. Raises ``MqcoreError``."""
-        handler = OPERATIONS.get(operation)
-        if handler is None:
-            text = f"unknown operation {operation!r}; known: {', '.join(sorted(OPERATIONS))}"
-            raise RejectedError(text, code=Code.UNKNOWN_OPERATION, name=Code.UNKNOWN_OPERATION.label)
         reign = self.reign
         try:
-            return await handler(AdminScope(self.limits, self._present_reign, self.status, self.operate), arguments)
+            scope = AdminScope(self.limits, self._present_reign, self.status, self.operate)
+            return await carry_out(scope, operation, arguments)
         except StorageError as error:
             if self.reign is not reign and error.kind == "closed" and not error.appended:
                 raise _not_primary() from error
@@ -273,13 +274,11 @@ class Node:
         parts: list[StorageBackend | Transport] = [self._backend, *self._transports]
         for candidate in parts:
             if candidate.url.scheme == part:
-                handler = getattr(candidate, "operate", None)
-                if handler is None:
-                    text = f"part {part!r} has no operations"
-                    raise RejectedError(text, code=Code.UNKNOWN_OPERATION, name=Code.UNKNOWN_OPERATION.label)
-                return await handler(operation, arguments)
-        text = f"this broker has no part {part!r}"
-        raise RejectedError(text, code=Code.UNKNOWN_OPERATION, name=Code.UNKNOWN_OPERATION.label)
+                try:
+                    return await candidate.operate(operation, arguments)
+                except CommandNotPossibleError as error:
+                    raise _unknown_operation(str(error)) from error
+        raise _unknown_operation(f"this broker has no part {part!r}")
 
     def status(self) -> dict[str, object]:
         """Facts of the running broker, as JSON values."""

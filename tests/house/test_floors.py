@@ -17,6 +17,7 @@ GROUND = ("abc", "batch", "config", "errors", "guarantees", "limits", "nurseries
           "links", "ports", "registry", "sockets", "units", "url")  # fmt: skip
 FLOOR = {
     **dict.fromkeys(GROUND, 0),
+    "operations": 1,
     "protocol": 1,
     "log": 1,
     "replication": 2,
@@ -32,7 +33,8 @@ FLOOR = {
 }
 """Number of each room's floor; a room may import rooms of its own floor (no circles) and of those below."""
 
-STATE_MACHINES = ("replication", "protocol", "guarantees", "batch", "units", "url", "errors", "limits", "pieces")
+STATE_MACHINES = ("replication", "protocol", "operations", "guarantees", "batch", "units", "url", "errors", "limits",
+                  "pieces")  # fmt: skip
 """Rooms that compute only: no trio, no sockets, no threads."""
 FOR_SHELLS_ONLY = {"trio", "socket", "threading", "asyncio", "select", "selectors", "ssl", "subprocess"}
 

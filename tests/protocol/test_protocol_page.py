@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import attrs
 import pytest
 
-from mqcore.broker._admin import OPERATIONS
+from mqcore.broker.operations import HANDLERS
+from mqcore.operations import REQUESTS
 from mqcore.protocol import FOLLOW_TRANSITIONS, TRANSITIONS, Code, FollowKind, FollowRole, Kind, Role, State
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
@@ -68,4 +70,10 @@ def test_every_kind_is_on_the_page_with_its_number() -> None:
 
 def test_every_operation_is_on_the_page() -> None:
     told = set(re.findall(r"^\| `([a-z.]+)`", PAGE.read_text().split("## Administrative operations")[1], re.M))
-    assert told == set(OPERATIONS)
+    assert told == set(HANDLERS) == set(REQUESTS)
+
+
+def test_every_argument_of_an_operation_is_on_the_page() -> None:
+    for name, arguments, _ in rows("until there is none.\n"):
+        told = set(re.findall(r"(?:^|`)([a-z_]+)(?=`|$)", arguments)) - {"null"}
+        assert told == {field.name for field in attrs.fields(REQUESTS[name])}, name

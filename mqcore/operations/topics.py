@@ -1,0 +1,121 @@
+"""Topics: create, alter, delete, list, describe, resolve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from attrs import validators
+
+__all__ = [
+    "AlterTopic",
+    "CreateTopic",
+    "DeleteTopic",
+    "DeletedTopic",
+    "DescribeTopic",
+    "ListTopics",
+    "PartitionFacts",
+    "ResolveTopic",
+    "TopicDescription",
+    "TopicDetails",
+    "TopicSummary",
+]
+
+
+@attrs.frozen(kw_only=True)
+class CreateTopic:
+    """Create a topic. ``config``: its keys as in docs/composing.md, ``partitions`` among them or beside them."""
+
+    name: str
+    partitions: int = 1
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class AlterTopic:
+    """Change a topic. ``partitions``: only more than now. ``config``: a key with None goes back to its default."""
+
+    name: str
+    partitions: int | None = None
+    config: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class DeleteTopic:
+    """Delete a topic with all its messages."""
+
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class ListTopics:
+    """List topics by name: those ``after`` a name, at most ``limit``, as many as fit one reply."""
+
+    after: str = ""
+    limit: int = attrs.field(default=10_000, validator=validators.ge(1))
+
+
+@attrs.frozen(kw_only=True)
+class DescribeTopic:
+    """Describe a topic and its partitions ``after`` a number, at most ``limit``, as many as fit one reply."""
+
+    name: str
+    after: int = -1
+    limit: int = attrs.field(default=1_000, validator=validators.ge(1))
+
+
+@attrs.frozen(kw_only=True)
+class ResolveTopic:
+    """Return what a client needs to use a topic; no log is opened for it."""
+
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class DeletedTopic:
+    """The topic that was deleted: its name, and its id in hexadecimal."""
+
+    name: str
+    id: str
+
+
+@attrs.frozen(kw_only=True)
+class TopicSummary:
+    """A topic in a list: its name, its id in hexadecimal, and its number of partitions."""
+
+    name: str
+    id: str
+    partitions: int
+
+
+@attrs.frozen(kw_only=True)
+class TopicDetails(TopicSummary):
+    """A topic and the keys of its configuration that differ from their defaults, as JSON values."""
+
+    config: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class PartitionFacts:
+    """What one partition holds. ``bytes`` on the storage; ``epoch`` of its end; ``failure`` if it stopped.
+
+    ``damaged``: ranges of offsets that cannot be read, the second of each the first that can.
+    """
+
+    partition: int
+    start_offset: int
+    committed_offset: int
+    durable_offset: int
+    end_offset: int
+    bytes: int
+    epoch: int
+    failure: str | None
+    damaged: tuple[tuple[int, int], ...]
+
+
+@attrs.frozen(kw_only=True)
+class TopicDescription(TopicDetails):
+    """A topic with the facts of its partitions, those of one page."""
+
+    logs: tuple[PartitionFacts, ...]

@@ -43,6 +43,17 @@ class MqcoreError(Exception):
 
     exit_status = 1
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Python's own would call the class with ``args``, which are the message alone: a class that needs more could
+        # not come back from a process pool.
+        return _restored, (type(self), self.args, self.__dict__.copy())
+
+
+def _restored(cls: type[MqcoreError], arguments: tuple[object, ...], attributes: dict[str, object]) -> MqcoreError:
+    error = cls.__new__(cls, *arguments)
+    error.__dict__.update(attributes)
+    return error
+
 
 class ConfigurationError(MqcoreError):
     """An option, a URL, a key or a value that cannot be used; the message names it and what is allowed."""

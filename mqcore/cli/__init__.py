@@ -19,10 +19,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:
-        from importlib.metadata import version
-
-        print(f"mqcore {version('mqcore')}")
-        sys.exit(0)
+        sys.exit(_print_version())
     from mqcore.cli._run import run
 
     sys.exit(run(arguments))
+
+
+def _print_version() -> int:
+    from importlib.metadata import version
+
+    from mqcore.cli._output import OutputFailedError, whole_output
+
+    with whole_output():
+        try:
+            print(f"mqcore {version('mqcore')}")
+        except OutputFailedError as error:
+            print(f"mqcore: {error}", file=sys.stderr)
+            return error.exit_status
+        except BrokenPipeError:
+            pass
+    return 0

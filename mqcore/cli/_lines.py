@@ -6,6 +6,7 @@ What is held is bounded: one block, and the beginning of one message up to the l
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import AsyncGenerator
 
 import trio
@@ -29,7 +30,7 @@ async def blocks(descriptor: int, separator: bytes, message_bytes_max: int) -> A
     go on in a thread, and what it brings is lost.
     """
     rest, count = b"", 0
-    while block := await trio.to_thread.run_sync(os.read, descriptor, BLOCK_BYTES, abandon_on_cancel=True):
+    while block := await trio.to_thread.run_sync(_read, descriptor, abandon_on_cancel=True):
         pieces = block.split(separator)
         if len(pieces) == 1:
             rest += block
@@ -45,6 +46,14 @@ async def blocks(descriptor: int, separator: bytes, message_bytes_max: int) -> A
             raise _too_large(count + 1, message_bytes_max)
     if rest:
         yield [rest]
+
+
+def _read(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, BLOCK_BYTES)
+        except BlockingIOError:  # its mode may be a parent's, who shares the open file: it is not ours to reset
+            select.select([descriptor], [], [])
 
 
 def _too_large(number: int, message_bytes_max: int) -> InputRefused:

@@ -5,7 +5,6 @@ Must not know any verb.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 
 import click
 
+from mqcore.cli._output import whole_output
 from mqcore.cli._root import root
 from mqcore.cli.shell import Ended, ReaderGone, Settings
 from mqcore.errors import MqcoreError, exit_code
@@ -27,12 +27,12 @@ TRACEBACK_VARIABLE = "MQCORE_TRACEBACK"
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status; prints the error, if there is one, to standard error."""
     settings = Settings()
-    try:
-        root.main(list(arguments), prog_name="mqcore", standalone_mode=False, obj=settings)
-        _finish_stdout()
-        return 0
-    except BaseException as error:
-        return _end(settings, _most_telling(error))
+    with whole_output():
+        try:
+            root.main(list(arguments), prog_name="mqcore", standalone_mode=False, obj=settings)
+            return 0
+        except BaseException as error:
+            return _end(settings, _most_telling(error))
 
 
 def _most_telling(error: BaseException) -> BaseException:
@@ -49,17 +49,13 @@ def _most_telling(error: BaseException) -> BaseException:
 
 def _end(settings: Settings, error: BaseException) -> int:
     if isinstance(error, (ReaderGone, BrokenPipeError)):
-        _give_up_stdout()
         return 0
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        _finish_stdout()
         return 130
     if isinstance(error, (Ended, click.exceptions.Exit)):
-        _finish_stdout()
         return error.exit_code
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    _finish_stdout()
     text, status = _describe(error)
     if settings.output == "json":
         print(json.dumps({"error": type(error).__name__, "message": text, "exit": status}), file=sys.stderr)
@@ -88,18 +84,3 @@ def _describe(error: BaseException) -> tuple[str, int]:
     first = (str(error).splitlines() or [""])[0]
     hint = f"\nThis should not happen; {TRACEBACK_VARIABLE}=1 shows where." if not _traceback_wanted() else ""
     return f"{type(error).__name__}: {first}{hint}", 1
-
-
-def _finish_stdout() -> None:
-    if sys.stdout is None:  # closed when this process began
-        return
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _give_up_stdout()
-
-
-def _give_up_stdout() -> None:
-    """Nobody reads any more: keep the interpreter from complaining about it at exit."""
-    with contextlib.suppress(OSError, ValueError):  # standard output is no file: nothing will be flushed into it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

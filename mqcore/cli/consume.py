@@ -106,6 +106,8 @@ async def _ends(client: Client, wish: _Wish) -> dict[int, int]:
 
 
 async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
+    import trio
+
     left, damaged = wish.count, False
     async with client.consumer(wish.topic, wish.partitions, wish.start) as consumer:
         ends = await _ends(client, wish) if wish.exit_at_end else None
@@ -117,7 +119,8 @@ async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
                 _complain(error, as_json)
                 continue
             data, printed = _render(batch, wish, left, as_json)
-            write_bytes(data)
+            # In a thread: a reader that is slow, a pager for one, must not stop what keeps the connection alive.
+            await trio.to_thread.run_sync(write_bytes, data, abandon_on_cancel=True)
             if left is not None:
                 left -= printed
     return damaged

@@ -146,6 +146,9 @@ def command(
 def _open(file: str) -> int:
     if os.path.isdir(file):
         raise ConfigurationError(f"{file} is a directory; name a file, or - for standard input")
+    if file == "-" and sys.stdin is None:
+        # Not tried: the descriptor's number may belong to another file by now.
+        raise ConfigurationError("standard input is closed; name a file")
     return 0 if file == "-" else os.open(file, os.O_RDONLY | os.O_CLOEXEC)
 
 

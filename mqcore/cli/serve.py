@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import signal
 import sys
@@ -13,21 +11,20 @@ import click
 
 from mqcore.cli._build_options import build_options, compose, explanation_of
 from mqcore.cli.shell import (
-    ReaderGone,
     Verb,
     current,
     end,
     facts_in_words,
+    line_queue,
     output_options,
     run_async,
-    write_json,
-    write_line,
 )
 from mqcore.errors import CommandNotPossibleError, RefusedError
 
 if TYPE_CHECKING:
     from mqcore.abc import Notice
     from mqcore.broker import Node
+    from mqcore.cli._output import LineQueue
     from mqcore.config import BrokerConfig
     from mqcore.guarantees import Explanation
 
@@ -61,7 +58,9 @@ def command(file: str | None, **flags: Any) -> None:
     if refusals:
         raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
     _check_open_files()
-    interrupted = run_async(_serve, config, explanation, current().json)
+    as_json = current().json
+    with line_queue("stdout", as_json) as out, line_queue("stderr", as_json) as err:
+        interrupted = run_async(_serve, config, explanation, _Voice(out, err, as_json))
     if interrupted:
         end(130)
 
@@ -87,24 +86,28 @@ async def _check_addresses(config: BrokerConfig) -> None:
             await listening.enter_async_context(await create_transport(listen.url, table=listen.options).listen())
 
 
-def _say(text: str, record: dict[str, object], as_json: bool) -> None:
-    """Tell whoever started the broker; that nobody listens is no reason to stop it."""
-    with contextlib.suppress(ReaderGone):
-        if as_json:
-            write_json(record)
+class _Voice:
+    """What the broker says while it runs: events to standard output, notices to standard error.
+
+    Neither is waited for: a supervisor that reads no more, or a full disk under the log, is no reason to stop.
+    """
+
+    def __init__(self, out: LineQueue, err: LineQueue, as_json: bool) -> None:
+        self._out, self._err, self._as_json = out, err, as_json
+
+    def say(self, text: str, record: dict[str, object]) -> None:
+        """Report an event."""
+        self._out.put(json.dumps(record, default=str, ensure_ascii=False) if self._as_json else text)
+
+    def report(self, notice: Notice) -> None:
+        """Report a notice of the running broker."""
+        if self._as_json:
+            facts = dict(notice.facts)
+            line = json.dumps({"notice": notice.kind, "text": notice.text, "facts": facts}, default=str)
         else:
-            write_line(text)
-
-
-def _report(as_json: bool, notice: Notice) -> None:
-    """Write a notice of the running broker to standard error."""
-    if as_json:
-        line = json.dumps({"notice": notice.kind, "text": notice.text, "facts": dict(notice.facts)}, default=str)
-    else:
-        facts = facts_in_words(notice.facts)
-        line = f"{notice.kind}: {notice.text}{f' ({facts})' if facts else ''}"
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+            words = facts_in_words(notice.facts)
+            line = f"{notice.kind}: {notice.text}{f' ({words})' if words else ''}"
+        self._err.put(line)
 
 
 def _promises(explanation: Explanation) -> str:
@@ -116,27 +119,26 @@ FOR_PROGRAMS = frozenset({"url", "mount"})
 """Facts of a storage that the line for people says already, or that mean nothing to them."""
 
 
-def _introduce(broker: Node, explanation: Explanation, as_json: bool) -> None:
+def _introduce(broker: Node, explanation: Explanation, voice: _Voice) -> None:
     status = broker.status()
     if not sys.platform.startswith("linux"):
         text = "this is not Linux: only the memory parts are supported"
-        _say(text, {"event": "platform", "supported": False}, as_json)
+        voice.say(text, {"event": "platform", "supported": False})
     storage = status["storage"]
     assert isinstance(storage, dict)
     facts = facts_in_words({key: value for key, value in storage.items() if key not in FOR_PROGRAMS})
-    _say(
+    voice.say(
         f"storage {explanation.storage}{f' ({facts})' if facts else ''}; {explanation.flush_sentence}",
         {"event": "storage", "storage": storage, "flush": explanation.flush_sentence},
-        as_json,
     )
     tables = [table.as_json() for table in explanation.tables]
-    _say(f"lost after an acknowledgement: {_promises(explanation)}", {"event": "promises", "tables": tables}, as_json)
+    voice.say(f"lost after an acknowledgement: {_promises(explanation)}", {"event": "promises", "tables": tables})
     for url in broker.urls:
-        _say(f"listening on {url}", {"event": "listening", "url": url}, as_json)
-    _say("ready", {"event": "ready", "urls": broker.urls}, as_json)
+        voice.say(f"listening on {url}", {"event": "listening", "url": url})
+    voice.say("ready", {"event": "ready", "urls": broker.urls})
 
 
-async def _serve(config: BrokerConfig, explanation: Explanation, as_json: bool) -> bool:
+async def _serve(config: BrokerConfig, explanation: Explanation, voice: _Voice) -> bool:
     """Serve until a signal says otherwise; return whether it was an interrupt."""
     import trio
 
@@ -147,9 +149,8 @@ async def _serve(config: BrokerConfig, explanation: Explanation, as_json: bool) 
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[Node]) -> None:
-                report = functools.partial(_report, as_json)
                 await _check_addresses(config)
-                await serve_broker(config, report=report, task_status=task_status)
+                await serve_broker(config, report=voice.report, task_status=task_status)
                 nursery.cancel_scope.cancel()
 
             async def obey(broker: Node) -> None:
@@ -161,10 +162,10 @@ async def _serve(config: BrokerConfig, explanation: Explanation, as_json: bool) 
                     if count > 1:
                         nursery.cancel_scope.cancel()
                         return
-                    _say("stopping", {"event": "stopping"}, as_json)
+                    voice.say("stopping", {"event": "stopping"})
                     broker.stop()
 
             broker = await nursery.start(run)
             nursery.start_soon(obey, broker)
-            _introduce(broker, explanation, as_json)
+            _introduce(broker, explanation, voice)
     return interrupted

@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar
 import attrs
 import click
 
+from mqcore.cli._output import LineQueue
 from mqcore.errors import ConfigurationError
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "end",
     "facts_in_words",
     "in_words",
+    "line_queue",
     "make_folder",
     "output_options",
     "progress",
@@ -209,7 +211,10 @@ def output_options(function: F) -> F:
 
 
 def write_bytes(data: bytes) -> None:
-    """Write to standard output, behind whatever was written as text; raises ``ReaderGone`` when nobody reads."""
+    """Write to standard output, all of it.
+
+    Raises ``ReaderGone`` when nobody reads, ``OutputFailedError`` when it cannot be written. May block.
+    """
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -219,7 +224,7 @@ def write_bytes(data: bytes) -> None:
 
 
 def write_line(text: str = "") -> None:
-    """Write one line; raises ``ReaderGone`` when nobody reads."""
+    """Write one line, as ``write_bytes`` does."""
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -339,21 +344,38 @@ def run_async(function: Callable[..., Awaitable[R]], *args: object) -> R:
 
 
 @contextmanager
+def line_queue(stream: str, as_json: bool) -> Iterator[LineQueue]:
+    """Give a queue of lines for ``stdout`` or ``stderr``, for what must not wait for a reader; closed at the end."""
+
+    def render(dropped: int) -> str:
+        text = f"mqcore: {dropped} lines were dropped before here"
+        return json.dumps({"dropped_lines": dropped}) if as_json else text
+
+    queue = LineQueue(lambda: getattr(sys, stream), render)
+    try:
+        yield queue
+    finally:
+        queue.close()
+
+
+@contextmanager
 def _warnings_told(as_json: bool) -> Iterator[None]:
     """Write what the library warns of, such as a server that is tried again, to standard error, a line each."""
     import logging
 
-    class Teller(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            print(json.dumps({"warning": text}) if as_json else f"mqcore: {text}", file=sys.stderr, flush=True)
+    with line_queue("stderr", as_json) as lines:
 
-    logger, teller = logging.getLogger("mqcore"), Teller(logging.WARNING)
-    logger.addHandler(teller)
-    try:
-        yield
-    finally:
-        logger.removeHandler(teller)
+        class Teller(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                text = record.getMessage()
+                lines.put(json.dumps({"warning": text}) if as_json else f"mqcore: {text}")
+
+        logger, teller = logging.getLogger("mqcore"), Teller(logging.WARNING)
+        logger.addHandler(teller)
+        try:
+            yield
+        finally:
+            logger.removeHandler(teller)
 
 
 def refuse(message: str) -> NoReturn:

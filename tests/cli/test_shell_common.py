@@ -91,12 +91,6 @@ def test_a_server_that_does_not_answer_in_time_is_status_4(cli):
     assert "tcp://127.0.0.1:1" in result.err
 
 
-def test_standard_output_that_is_closed_is_no_failure(memory_broker):
-    command = f"{sys.executable} -m mqcore --server {memory_broker.urls[0]} topic list >&-"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest.mark.parametrize(
     "line", [("--timeout", "0", "topic", "list"), ("completion",), ("completion", "tcsh"), ("topic", "lst")]
 )

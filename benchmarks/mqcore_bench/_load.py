@@ -146,7 +146,7 @@ async def describe(url: str) -> Result:
         started = time.perf_counter()
         facts = await client.admin.describe_topic(TOPIC)
         seconds = time.perf_counter() - started
-    return {"seconds": seconds, "messages": sum(log["end_offset"] for log in facts["logs"])}
+    return {"seconds": seconds, "messages": sum(log.end_offset for log in facts.logs)}
 
 
 async def idle(url: str, count: str) -> Result:

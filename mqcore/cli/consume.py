@@ -101,7 +101,7 @@ async def _ends(client: Client, wish: _Wish) -> dict[int, int]:
     """Where each partition ends now."""
     numbers = wish.partitions
     if numbers is None:
-        numbers = list(range((await client.admin.resolve_topic(wish.topic))["partitions"]))
+        numbers = list(range((await client.admin.resolve_topic(wish.topic)).partitions))
     return {number: (await client.admin.look_up_offset(wish.topic, number, "end"))[0] for number in numbers}
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import attrs
 import click
 
 from mqcore.cli.shell import (
@@ -22,7 +23,7 @@ from mqcore.cli.shell import (
 )
 
 if TYPE_CHECKING:
-    from mqcore.client import Admin
+    from mqcore.client import Admin, TopicInfo, TopicSummary
 
 __all__ = ["command"]
 
@@ -94,7 +95,7 @@ def _ask(request: Callable[[Admin], Awaitable[R]]) -> R:
 def create(name: str, partitions: int, **config: Any) -> None:
     """Create the topic NAME."""
     topic = _ask(lambda admin: admin.create_topic(name, partitions, _changes(config)))
-    _show(topic, f"created {topic['name']} with {_partitions(topic)}")
+    _show(topic, f"created {topic.name} with {_partitions(topic)}")
 
 
 @command.command(
@@ -112,7 +113,7 @@ def alter(name: str, partitions: int | None, reset: tuple[str, ...], **config: A
     if not changes and partitions is None:
         refuse("nothing to alter: name at least one key, as in --partitions 8 or --flush sync")
     topic = _ask(lambda admin: admin.alter_topic(name, partitions, changes))
-    _show(topic, f"altered {topic['name']}: {_partitions(topic)}{_config(topic)}")
+    _show(topic, f"altered {topic.name}: {_partitions(topic)}{_config(topic)}")
 
 
 @command.command("delete", cls=Verb, examples=["mqcore topic delete lines --yes"])
@@ -126,8 +127,11 @@ def delete(name: str, yes: bool) -> None:
             refuse(f"deleting {name} deletes all its messages, and there is no terminal to ask: add --yes")
         if not click.confirm(f"Delete topic {name} and all its messages?", err=True):
             refuse(f"{name} was not deleted")
-    topic = _ask(lambda admin: admin.delete_topic(name))
-    _show(topic, f"deleted {topic['name']}")
+    topic_id = _ask(lambda admin: admin.delete_topic(name))
+    if current().json:
+        write_json({"name": name, "id": topic_id})
+    else:
+        write_line(f"deleted {name}")
 
 
 @command.command("list", cls=Verb, examples=["mqcore topic list --output json | jq -r .name"])
@@ -137,9 +141,9 @@ def list_topics() -> None:
     topics = _ask(lambda admin: admin.list_topics())
     if current().json:
         for topic in topics:
-            write_json(topic)
+            write_json(attrs.asdict(topic))
     else:
-        write_table([(topic["name"], topic["partitions"]) for topic in topics], ("topic", "partitions"))
+        write_table([(topic.name, topic.partitions) for topic in topics], ("topic", "partitions"))
 
 
 @command.command(
@@ -151,31 +155,31 @@ def describe(name: str) -> None:
     """Show the configuration of the topic NAME, and what each partition holds."""
     topic = _ask(lambda admin: admin.describe_topic(name))
     if current().json:
-        write_json(topic)
+        write_json(attrs.asdict(topic))
         return
-    write_line(f"{topic['name']}: {_partitions(topic)}{_config(topic)}")
+    write_line(f"{topic.name}: {_partitions(topic)}{_config(topic)}")
     columns = ("partition", "start_offset", "committed_offset", "end_offset", "bytes")
-    rows = [tuple(log[key] for key in columns) for log in topic["logs"]]
+    rows = [tuple(getattr(log, key) for key in columns) for log in topic.logs]
     write_table(rows, ("partition", "start", "committed", "end", "bytes"))
-    for log in topic["logs"]:
-        if log["failure"]:
-            write_line(f"partition {log['partition']} stopped: {log['failure']}")
-        for first, following in log["damaged"]:
-            write_line(f"partition {log['partition']}: offsets {first} to {following - 1} are damaged")
+    for log in topic.logs:
+        if log.failure:
+            write_line(f"partition {log.partition} stopped: {log.failure}")
+        for first, following in log.damaged:
+            write_line(f"partition {log.partition}: offsets {first} to {following - 1} are damaged")
 
 
-def _partitions(topic: dict[str, Any]) -> str:
-    count = topic["partitions"]
+def _partitions(topic: TopicSummary) -> str:
+    count = topic.partitions
     return f"{count} partition{'s' if count != 1 else ''}"
 
 
-def _config(topic: dict[str, Any]) -> str:
-    config = {key: value for key, value in topic.get("config", {}).items() if key != "partitions"}
+def _config(topic: TopicInfo) -> str:
+    config = {key: value for key, value in topic.config.items() if key != "partitions"}
     return "".join(f", {key} {value}" for key, value in sorted(config.items()))
 
 
-def _show(topic: dict[str, Any], text: str) -> None:
+def _show(topic: TopicInfo, text: str) -> None:
     if current().json:
-        write_json(topic)
+        write_json(attrs.asdict(topic))
     else:
         write_line(text)

@@ -9,9 +9,18 @@ from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptio
 from mqcore.client._producer import Producer
 from mqcore.client._producer_state import Loss
 from mqcore.client._receipt import Receipt
+from mqcore.client._results import (
+    BrokerStatus,
+    PartitionState,
+    Position,
+    TopicDescription,
+    TopicInfo,
+    TopicSummary,
+)
 
 __all__ = [
     "Admin",
+    "BrokerStatus",
     "Client",
     "ClientOptions",
     "ConsumedBatch",
@@ -20,8 +29,13 @@ __all__ = [
     "Delivery",
     "Loss",
     "Message",
+    "PartitionState",
+    "Position",
     "Producer",
     "ProducerOptions",
     "Receipt",
+    "TopicDescription",
+    "TopicInfo",
+    "TopicSummary",
     "connect",
 ]

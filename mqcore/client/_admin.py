@@ -6,6 +6,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import attrs
+
+from mqcore.client._results import (
+    BrokerStatus,
+    Position,
+    TopicDescription,
+    TopicInfo,
+    TopicSummary,
+    read_result,
+)
 from mqcore.client._router import Router
 
 __all__ = ["Admin"]
@@ -14,7 +24,7 @@ __all__ = ["Admin"]
 class Admin:
     """Requests to the broker that are not about messages.
 
-    Results are the JSON values of docs/protocol.md. Every method raises ``RejectedError`` (``name`` and ``code`` say
+    Every method raises ``RejectedError`` (``name`` and ``code`` say
     why), ``RequestFailedError`` and ``NotReachedError``; those that change something also ``OutcomeUnknownError``, as
     when the connection broke before the answer. If cancelled, the request may have been carried out.
     """
@@ -24,73 +34,72 @@ class Admin:
 
     async def create_topic(
         self, name: str, partitions: int = 1, config: Mapping[str, object] | None = None
-    ) -> dict[str, Any]:
+    ) -> TopicInfo:
         """Create a topic and return it; ``config`` as in docs/composing.md (``flush``, ``visible``, ...)."""
         arguments: dict[str, object] = {"name": name, "partitions": partitions, "config": dict(config or {})}
-        return await self._request("topic.create", arguments, is_repeatable=False)
+        return read_result(await self._router.call("topic.create", arguments, is_repeatable=False), TopicInfo)
 
     async def alter_topic(
         self, name: str, partitions: int | None = None, config: Mapping[str, object] | None = None
-    ) -> dict[str, Any]:
+    ) -> TopicInfo:
         """Change a topic's configuration, or give it more partitions (never fewer), and return it."""
         arguments: dict[str, object] = {"name": name, "config": dict(config or {})}
         if partitions is not None:
             arguments["partitions"] = partitions
-        return await self._request("topic.alter", arguments, is_repeatable=True)
+        return read_result(await self._router.call("topic.alter", arguments, is_repeatable=True), TopicInfo)
 
-    async def delete_topic(self, name: str) -> dict[str, Any]:
-        """Delete a topic with all its messages; return its name and id."""
-        return await self._request("topic.delete", {"name": name}, is_repeatable=False)
+    async def delete_topic(self, name: str) -> str:
+        """Delete a topic with all its messages; return its id (32 hexadecimal digits)."""
+        found = await self._router.call("topic.delete", {"name": name}, is_repeatable=False)
+        return str(found["id"])
 
-    async def list_topics(self) -> list[dict[str, Any]]:
-        """Return every topic: name, id, number of partitions."""
-        topics: list[dict[str, Any]] = []
+    async def list_topics(self) -> list[TopicSummary]:
+        """Return every topic, by name."""
+        topics: list[TopicSummary] = []
         while True:
-            arguments = {"after": topics[-1]["name"]} if topics else {}
-            page = await self._router.call("topic.list", arguments, is_repeatable=True)
+            arguments: dict[str, object] = {"after": topics[-1].name} if topics else {}
+            page = read_result(
+                await self._router.call("topic.list", arguments, is_repeatable=True), tuple[TopicSummary, ...]
+            )
             if not page:
                 return topics
             topics += page
 
-    async def describe_topic(self, name: str) -> dict[str, Any]:
-        """Return a topic with its configuration and, for each partition, its offsets and size."""
-        topic = await self._request("topic.describe", {"name": name}, is_repeatable=True)
-        logs = topic["logs"]
-        while logs and logs[-1]["partition"] + 1 < topic["partitions"]:
-            arguments = {"name": name, "after": logs[-1]["partition"]}
-            page = (await self._request("topic.describe", arguments, is_repeatable=True))["logs"]
-            if not page:
-                break
-            logs += page
-        return topic
+    async def describe_topic(self, name: str) -> TopicDescription:
+        """Return a topic with its configuration and what each partition holds."""
+        arguments: dict[str, object] = {"name": name}
+        topic: TopicDescription | None = None
+        while True:
+            value = await self._router.call("topic.describe", arguments, is_repeatable=True)
+            page = read_result(value, TopicDescription)
+            topic = page if topic is None else attrs.evolve(topic, logs=topic.logs + page.logs)
+            if not page.logs or page.logs[-1].partition + 1 >= topic.partitions:
+                return topic
+            arguments["after"] = page.logs[-1].partition
 
-    async def resolve_topic(self, name: str) -> dict[str, Any]:
+    async def resolve_topic(self, name: str) -> TopicInfo:
         """Return a topic's id, partitions and configuration; its logs are not opened for it."""
-        return await self._request("topic.resolve", {"name": name}, is_repeatable=True)
+        return read_result(await self._router.call("topic.resolve", {"name": name}, is_repeatable=True), TopicInfo)
 
-    async def look_up_offset(self, topic: str, partition: int, at: str | int | datetime) -> tuple[int, int]:
-        """Return the position (offset, epoch) at ``"start"``, at ``"end"`` or at a time.
+    async def look_up_offset(self, topic: str, partition: int, at: str | int | datetime) -> Position:
+        """Return the position at ``"start"``, at ``"end"`` or at a time.
 
         A time (``datetime`` with a zone, or ms since 1970 UTC) stands for the first message that the broker took in
         then or later.
         """
         moment = time_ms(at) if isinstance(at, datetime) else at
         arguments: dict[str, object] = {"topic": topic, "partition": partition, "at": moment}
-        result = await self._request("offsets.lookup", arguments, is_repeatable=True)
-        return int(result["offset"]), int(result["epoch"])
+        found = await self._router.call("offsets.lookup", arguments, is_repeatable=True)
+        return Position(int(found["offset"]), int(found["epoch"]))
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> BrokerStatus:
         """Return facts of the running broker."""
-        return await self._request("broker.status", {}, is_repeatable=True)
+        return read_result(await self._router.call("broker.status", {}, is_repeatable=True), BrokerStatus)
 
     async def operate(self, part: str, operation: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Ask a part of the running broker for one of its own operations and return what it answers."""
         request: dict[str, object] = {"part": part, "operation": operation, "arguments": dict(arguments or {})}
         return await self._router.call("operate", request, is_repeatable=False)
-
-    async def _request(self, operation: str, arguments: dict[str, object], *, is_repeatable: bool) -> dict[str, Any]:
-        result = await self._router.call(operation, arguments, is_repeatable=is_repeatable)
-        return dict(result)
 
 
 def time_ms(moment: datetime) -> int:

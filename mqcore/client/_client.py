@@ -102,7 +102,7 @@ class Client:
         found = await self.admin.resolve_topic(topic)
         stream = await self._router.home.ready()
         async with Producer(
-            self._router, topic, bytes.fromhex(found["id"]), int(found["partitions"]), settings, stream.limits, codec
+            self._router, topic, bytes.fromhex(found.id), found.partitions, settings, stream.limits, codec
         ) as producer:
             yield producer
 
@@ -122,12 +122,12 @@ class Client:
         """
         settings = structure_options(ConsumerOptions, options, "consumer")
         found = await self.admin.resolve_topic(topic)
-        count = int(found["partitions"])
+        count = found.partitions
         numbers = list(range(count)) if partitions is None else partitions
         for number in numbers:
             check_partition(topic, number, count)
         consumer = Consumer(
-            self._router, topic, bytes.fromhex(found["id"]), numbers, settings, is_whole=partitions is None
+            self._router, topic, bytes.fromhex(found.id), numbers, settings, is_whole=partitions is None
         )
         try:
             await consumer.seek(start)

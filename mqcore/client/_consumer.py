@@ -19,9 +19,10 @@ from mqcore.client._consumed import ConsumedBatch, Message
 from mqcore.client._fetch_plan import FETCH_BYTES_MIN, PARTITIONS_MAX, Chunk, Cursor, FetchPlan
 from mqcore.client._options import ConsumerOptions
 from mqcore.client._reader import Reader
+from mqcore.client._results import TopicInfo, read_result
 from mqcore.client._router import Router
 from mqcore.client._session import Session
-from mqcore.errors import ConfigurationError, CorruptionError, PluginError, RejectedError
+from mqcore.errors import ConfigurationError, CorruptionError, PluginError, RejectedError, RemoteProtocolError
 from mqcore.nurseries import one_error
 from mqcore.protocol import Call, Result
 from mqcore.protocol import Message as WireMessage
@@ -309,11 +310,15 @@ class Consumer:
         return self._look_at
 
     def _on_resolved(self, reply: WireMessage | None) -> None:
-        if not isinstance(reply, Result) or not isinstance(reply.value, dict) or self._is_closed:
+        if not isinstance(reply, Result) or self._is_closed:
             return
-        if reply.value.get("id") != self._topic_id.hex():
+        try:
+            found = read_result(reply.value, TopicInfo)
+        except RemoteProtocolError:
+            return  # looked at again later; who reads is not to blame
+        if found.id != self._topic_id.hex():
             return  # another topic of that name: requests for this one are answered that it is gone
-        for partition in range(len(self._cursors), int(reply.value["partitions"])):
+        for partition in range(len(self._cursors), found.partitions):
             cursor = self._cursors[partition] = Cursor(partition)
             cursor.place(0, 0, follows_log_start=True)
             self._place(cursor, self._router.owner_of(self._topic_id, partition))

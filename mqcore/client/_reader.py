@@ -71,7 +71,7 @@ class Reader:
         plan, stream = self.plan, self.stream
         assert stream is not None
         try:
-            await self._ask(stream)
+            await self._request(stream)
             message = await stream.receive_message(self._silence_s)
             if message is None:
                 if stream.is_at_end:
@@ -86,7 +86,7 @@ class Reader:
             if plan.must_pause or plan.is_polling:
                 self._put_off()
             elif plan.chunks:
-                await self._ask(stream)
+                await self._request(stream)
         except _LINK_ERRORS as error:
             await self._broken(error)
             if isinstance(error, RemoteProtocolError) and error.code == Code.FRAME_TOO_LARGE:
@@ -103,7 +103,7 @@ class Reader:
         self.plan.must_pause = self.plan.is_polling = False
         self._resume_at = trio.current_time() + pause
 
-    async def _ask(self, stream: RequestStream) -> None:
+    async def _request(self, stream: RequestStream) -> None:
         plan = self.plan
         if len(plan.asked) > len(plan.cursors) + STALE_MAX:
             raise BrokenLinkError("too many answers on their way that are not wanted any more")

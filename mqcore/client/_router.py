@@ -127,7 +127,9 @@ class Router:
 
         ``is_first``: raise what will not pass by itself: a foreign server, ``NotReachedError`` when all are such.
         """
-        timeout = max(1.0, self.context.options.connect_timeout_ms / 1000 / len(self._transports))
+        whole = self.context.options.connect_timeout_ms / 1000
+        # A little less than the whole, so that the attempt ends with its reason and is not just cut off.
+        timeout = min(max(1.0, whole / len(self._transports)), 0.9 * whole)
         hopeless = 0
         for transport in transports:
             session = self._sessions.get(str(transport.url))

@@ -80,7 +80,7 @@ def test_g20_a_topic_of_many_partitions_is_described_in_pages(open_setup: Any, r
             assert third["partition"] == 2
             async with mqcore.client.connect(setup.broker.urls[0]) as whole:
                 topic = await whole.admin.describe_topic("wide")
-                assert [log["partition"] for log in topic["logs"]] == list(range(300))
+                assert [log.partition for log in topic.logs] == list(range(300))
                 for number in range(60):
                     await client.create(f"{number:0>190}")
                 assert len(await whole.admin.list_topics()) == 61

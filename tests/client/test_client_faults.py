@@ -256,7 +256,7 @@ def test_a_change_whose_answer_got_lost_is_unknown_and_a_question_is_asked_again
         async with trio.open_nursery() as nursery:
             wire.is_mute = True
             nursery.start_soon(soon_cut)
-            assert [topic["name"] for topic in await client.admin.list_topics()] == ["t", "u"]
+            assert [topic.name for topic in await client.admin.list_topics()] == ["t", "u"]
 
     over_wire(test)
 

@@ -297,16 +297,16 @@ def test_an_unknown_topic_is_refused_and_says_how_to_create_it() -> None:
 def test_topics_are_created_listed_described_altered_and_deleted() -> None:
     async def test(client: Client) -> None:
         created = await client.admin.create_topic("t", 2)
-        assert created["partitions"] == 2
+        assert created.partitions == 2
         with pytest.raises(RejectedError) as caught:
             await client.admin.create_topic("t", 2)
         assert caught.value.name == "topic-exists"
-        assert [topic["name"] for topic in await client.admin.list_topics()] == ["t"]
+        assert [topic.name for topic in await client.admin.list_topics()] == ["t"]
         await client.admin.alter_topic("t", 3)
-        assert len((await client.admin.describe_topic("t"))["logs"]) == 3
+        assert len((await client.admin.describe_topic("t")).logs) == 3
         await client.admin.delete_topic("t")
         assert await client.admin.list_topics() == []
-        assert await client.admin.status()
+        assert (await client.admin.status()).reigns
 
     with_client(test)
 

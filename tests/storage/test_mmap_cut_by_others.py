@@ -73,7 +73,7 @@ async def main():
     keys = {"storage": f"mmap://{root}?segment_bytes=64MiB", "listen": ["tcp://127.0.0.1:0"], "flush": "sync"}
     async with mqcore.broker.open_broker(**keys) as broker:
         async with mqcore.client.connect(broker.urls[0]) as client:
-            first = (await client.admin.create_topic("first"))["id"]
+            first = (await client.admin.create_topic("first")).id
             await client.admin.create_topic("second")
             async with client.producer("first") as producer:
                 for _ in range(6):

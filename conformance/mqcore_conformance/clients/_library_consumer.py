@@ -63,16 +63,16 @@ class LibraryConsumer:
 
     async def _use(self, client: library.Client) -> None:
         found = await client.admin.resolve_topic(self.topic)
-        if found["id"] != self._topic_id:
-            self._topic_id = found["id"]
+        if found.id != self._topic_id:
+            self._topic_id = found.id
             self._positions = {}
         name = self.world.name_topic(self._topic_id, self.topic)
-        self._names = {number: f"{name}/{number}" for number in range(found["partitions"])}
+        self._names = {number: f"{name}/{number}" for number in range(found.partitions)}
         partitions = None if self.plan.every else [self.plan.partition]
         start: Any = self._positions or "start"
         options: dict[str, Any] = {"fetch_bytes": self.plan.bytes_max, "wait_ms": WAIT_MS}
         async with client.consumer(self.topic, partitions, start, **options) as consumer:
-            if (await client.admin.resolve_topic(self.topic))["id"] != self._topic_id:
+            if (await client.admin.resolve_topic(self.topic)).id != self._topic_id:
                 return  # nobody knows which of the two it reads
             self._consumer = consumer
             try:

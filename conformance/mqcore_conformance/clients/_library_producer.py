@@ -100,9 +100,9 @@ class LibraryProducer:
                 "codec": self._options.codec,
             }
             async with client.producer(self.topic, **options) as producer:
-                if (await client.admin.resolve_topic(self.topic))["id"] != before["id"]:
+                if (await client.admin.resolve_topic(self.topic)).id != before.id:
                     continue  # nobody knows which of the two it is for
-                name = self.world.name_topic(before["id"], self.topic)
+                name = self.world.name_topic(before.id, self.topic)
                 self._partition = f"{name}/{self.plan.partition}"
                 with one_error():
                     async with trio.open_nursery() as waiting:

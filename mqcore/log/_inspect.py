@@ -20,7 +20,7 @@ from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_s
 from mqcore.log._ends import CleanEnds
 from mqcore.log._identity import Identity, IdentityLog
 from mqcore.log._metadata import take_records
-from mqcore.log._missing import note_missing_start
+from mqcore.log._missing import note_missing_start, reached
 from mqcore.log._names import (
     ENDS_NAME,
     IDENTITY_NAME,
@@ -240,6 +240,8 @@ class StorageInspection:
         await note_missing_start(log, state, salt=salt, limits=self._limits)
         scanner = BatchScanner(state, salt, f"log {log.name}")
         proved = self._ends.of(log.name) if self._ends is not None else NOWHERE
+        if self._identity is not None and self._identity.clean:
+            proved = reached(log, proved)
         durable_end = max(log.durable_end, min(proved.position, log.end))
         await scan_past_damage(
             log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=ignore_notice, proved=proved

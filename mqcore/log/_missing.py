@@ -16,7 +16,7 @@ from mqcore.log._scan import find_batch
 from mqcore.log._state import LogState
 from mqcore.log._types import Damage, LogPoint
 
-__all__ = ["fill_missing_end", "note_missing_start", "offsets_lost_max", "refuse_vanished"]
+__all__ = ["fill_missing_end", "note_missing_start", "offsets_lost_max", "reached", "refuse_vanished"]
 
 _ZEROS = bytes(1024 * 1024)
 
@@ -56,6 +56,14 @@ def refuse_vanished(log: Log, sidecar: Log | None, proved: LogPoint) -> None:
         raise CorruptionError(
             "the log is missing although it held messages; restore its files from a good copy", where=f"log {log.name}"
         )
+
+
+def reached(log: Log, proved: LogPoint) -> LogPoint:
+    """Where ``log`` ends if nothing was appended since a clean stop found it at ``proved``.
+
+    A storage that cannot know how long a lost file was takes it for longer: that costs positions, but no offsets.
+    """
+    return proved._replace(position=max(proved.position, log.durable_end)) if proved.position else proved
 
 
 async def fill_missing_end(

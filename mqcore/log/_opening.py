@@ -9,7 +9,7 @@ from functools import partial
 
 from mqcore.abc import Log, StorageBackend
 from mqcore.log._identity import Identity
-from mqcore.log._missing import fill_missing_end, refuse_vanished
+from mqcore.log._missing import fill_missing_end, reached, refuse_vanished
 from mqcore.log._names import QUARANTINE_MARK, SIDECAR_SUFFIX
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._recovery import recover
@@ -32,8 +32,13 @@ class LogOpener:
         self._names = names
         self._context = context
 
-    async def open(self, name: str, salt: int, *, term: Term, identity: Identity) -> PartitionLog:
-        """Return the log called ``name``, recovered, for ``term``. Raises ``StorageError``, ``CorruptionError``."""
+    async def open(
+        self, name: str, salt: int, *, term: Term, identity: Identity, was_clean: bool
+    ) -> PartitionLog:
+        """Return the log called ``name``, recovered, for ``term``. Raises ``StorageError``, ``CorruptionError``.
+
+        ``was_clean``: whether nothing was appended to any log since the last clean stop.
+        """
         context = self._context
         log = await self._backend.open_log(name)
         make_sidecar = partial(self._make_sidecar, log, salt)
@@ -42,6 +47,8 @@ class LogOpener:
         refuse_vanished(log, sidecar.log if sidecar is not None else None, proved)
         if log.end < proved.position:
             await fill_missing_end(log, proved, context.flusher.flush)
+        if was_clean:
+            proved = reached(log, proved)
         state = await recover(
             log,
             sidecar,

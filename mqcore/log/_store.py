@@ -308,7 +308,9 @@ class LogStore:
                     await self._require_metadata(name)
                 assert self._opener is not None, "LogStore.open comes first"
                 assert self._identity is not None
-                log = await self._opener.open(name, salt, term=term, identity=self._identity)
+                log = await self._opener.open(
+                    name, salt, term=term, identity=self._identity, was_clean=self.was_clean
+                )
                 self._logs[name] = log
             # Else the caller, of a term that has ended, would get a log that takes appends of the next one.
             if term is not self._term:

@@ -169,6 +169,25 @@ def test_g05_a_missing_end_after_a_clean_stop_is_damage_and_its_offsets_are_not_
     trio.run(main)
 
 
+def test_g05_a_storage_that_takes_a_lost_end_for_longer_than_it_was_costs_no_offsets() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await written(shelf)
+        end = lose_end(shelf, 9_000)
+        stored = shelf.logs[NAME]
+        stored.data += bytes(50_000)
+        stored.durable = stored.end
+        finding = await verified(shelf)
+        assert (finding.state, finding.end_offset, finding.end_position) == ("damaged", 60, end + 50_000)
+        broker = await start(shelf)
+        log = await opened(broker)
+        assert whole_of(log.damages) == whole_of(list(finding.damages))
+        assert (log.end_offset, log.end_position) == (60, end + 50_000)
+        assert await log.append([batch(b"more")]) == [60]
+
+    trio.run(main)
+
+
 def test_g17_a_crash_while_the_end_is_filled_loses_no_proof() -> None:
     async def main() -> None:
         shelf = Shelf()

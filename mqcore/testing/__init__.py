@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mqcore.testing._clock import ModelClock
     from mqcore.testing._disk import ModelDisk
     from mqcore.testing._files import ModelFile
-    from mqcore.testing._machine import Call
+    from mqcore.testing._machine import DiskCall
     from mqcore.testing._network import ModelNetwork, NetworkEvent
     from mqcore.testing._pass_through_files import PassThroughFile, PassThroughFileSystem
     from mqcore.testing._pass_through_storage import PassThroughLog, PassThroughStorage
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AllChoices": "_choices",
-    "Call": "_machine",
+    "DiskCall": "_machine",
     "Choices": "_choices",
     "ModelClock": "_clock",
     "ModelDisk": "_disk",
@@ -63,7 +63,7 @@ _MODULES = {
 
 __all__ = [
     "AllChoices",
-    "Call",
+    "DiskCall",
     "Choices",
     "ModelClock",
     "ModelDisk",

@@ -16,7 +16,7 @@ from mqcore.ports import File, FileFacts, FileSystem
 from mqcore.testing._choices import AllChoices, Choices, RandomChoices
 from mqcore.testing._faults import Faults
 from mqcore.testing._files import ModelFile, ModelLock
-from mqcore.testing._machine import Call, Machine
+from mqcore.testing._machine import DiskCall, DiskMachine
 from mqcore.testing._sectors import PAGE_BYTES
 from mqcore.testing._tree import DirectoryNode, FileNode, os_error
 
@@ -45,7 +45,7 @@ class ModelDisk(FileSystem):
         device: int = 1,
         folders: Sequence[str] = (),
     ) -> None:
-        self._machine = Machine(random.Random(rng) if isinstance(rng, int) else rng, device)
+        self._machine = DiskMachine(random.Random(rng) if isinstance(rng, int) else rng, device)
         self._machine.bytes_max = bytes_max
         self._machine.files_max = open_files_max
         for path in folders:
@@ -60,7 +60,7 @@ class ModelDisk(FileSystem):
         self._locks: dict[FileNode, ModelLock] = {}
 
     @classmethod
-    def _on(cls, machine: Machine) -> ModelDisk:
+    def _on(cls, machine: DiskMachine) -> ModelDisk:
         disk = cls.__new__(cls)
         disk._machine = machine
         disk._start_process()
@@ -156,12 +156,12 @@ class ModelDisk(FileSystem):
     # ---- what is seen and set from outside -------------------------------------------------------------------
 
     @property
-    def on_call(self) -> Callable[[Call], None] | None:
+    def on_call(self) -> Callable[[DiskCall], None] | None:
         """Called with each call before it has any effect; may kill the process, cut the power or raise."""
         return self._machine.on_call
 
     @on_call.setter
-    def on_call(self, hook: Callable[[Call], None] | None) -> None:
+    def on_call(self, hook: Callable[[DiskCall], None] | None) -> None:
         self._machine.on_call = hook
 
     @property
@@ -184,7 +184,7 @@ class ModelDisk(FileSystem):
         return self._machine.used_bytes
 
     @property
-    def calls(self) -> deque[Call]:
+    def calls(self) -> deque[DiskCall]:
         """The last calls (bounded)."""
         return self._machine.calls
 
@@ -247,7 +247,7 @@ class ModelDisk(FileSystem):
         return ModelDisk._on(self._machine)
 
     def kill_at(self, call_number: int, *, power_cut: bool = False) -> None:
-        """Kill the process (or cut the power) instead of doing call ``call_number``; see ``Call.number``.
+        """Kill the process (or cut the power) instead of doing call ``call_number``; see ``DiskCall.number``.
 
         A ``pwritev`` that is hit leaves a prefix of whole pages of what it was to write.
         """
@@ -349,7 +349,7 @@ class ModelDisk(FileSystem):
     # ---- for handles and device threads of this package -------------------------------------------------------
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> DiskMachine:
         """What all processes of this disk share."""
         return self._machine
 

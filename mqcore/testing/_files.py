@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import weakref
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from mqcore.ports import Buffer, File, Lock, Mapping
+from mqcore.testing._machine import DiskMachine
 from mqcore.testing._sectors import Window
 from mqcore.testing._tree import FileNode, os_error
-
-if TYPE_CHECKING:
-    from mqcore.testing._disk import ModelDisk
 
 __all__ = ["ModelFile", "ModelLock", "ModelMapping"]
 
@@ -20,10 +18,35 @@ WINDOWS_KEPT = 64
 """Views that a mapping remembers before it looks which of them are held."""
 
 
+class DiskOfHandle(Protocol):
+    """What a handle uses of its disk; see ``ModelDisk``, which is one."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def machine(self) -> DiskMachine: ...
+
+    def begin(
+        self,
+        operation: str,
+        paths: Sequence[str],
+        position: int = 0,
+        size: int = 0,
+        write: Callable[[int], None] | None = None,
+    ) -> None: ...
+
+    def closed(self, node: FileNode) -> None: ...
+
+    def holds(self, node: FileNode) -> bool: ...
+
+    def unlocked(self, node: FileNode) -> None: ...
+
+
 class ModelFile(File):
     """An open file of a model disk. After ``close``, or the death of its process, everything raises ``EBADF``."""
 
-    def __init__(self, disk: ModelDisk, path: str, node: FileNode, write: bool) -> None:
+    def __init__(self, disk: DiskOfHandle, path: str, node: FileNode, write: bool) -> None:
         self.path = path
         self.node = node
         self.error_sequence = node.error_sequence
@@ -109,7 +132,7 @@ class ModelFile(File):
         check_readable(self._disk, self.path, self.node, position, size)
 
 
-def check_readable(disk: ModelDisk, path: str, node: FileNode, position: int, size: int) -> None:
+def check_readable(disk: DiskOfHandle, path: str, node: FileNode, position: int, size: int) -> None:
     """Raise ``EIO`` if a read of the range touches one that was made bad."""
     machine = disk.machine
     if machine.faults.bad_ranges and machine.faults.unreadable(node.number, position, size):
@@ -123,7 +146,7 @@ class ModelMapping(Mapping):
     What a real process would be killed for (the file was cut under a view) shows as zeros.
     """
 
-    def __init__(self, disk: ModelDisk, path: str, node: FileNode, size: int) -> None:
+    def __init__(self, disk: DiskOfHandle, path: str, node: FileNode, size: int) -> None:
         self.path = path
         self._disk = disk
         self._node = node
@@ -159,7 +182,7 @@ class ModelMapping(Mapping):
 class ModelLock(Lock):
     """A lock on a model disk; the death of the process releases it too."""
 
-    def __init__(self, disk: ModelDisk, path: str, node: FileNode) -> None:
+    def __init__(self, disk: DiskOfHandle, path: str, node: FileNode) -> None:
         self.path = path
         self.node = node
         self._disk = disk

@@ -19,13 +19,13 @@ from mqcore.testing._faults import Faults
 from mqcore.testing._sectors import FlushInFlight
 from mqcore.testing._tree import EntryChange, FileNode, Tree, os_error
 
-__all__ = ["CALLS_KEPT", "Call", "Flushable", "Job", "Machine"]
+__all__ = ["CALLS_KEPT", "DiskCall", "Flushable", "Job", "DiskMachine"]
 
 CALLS_KEPT = 10_000
 """Calls that ``calls`` remembers."""
 
 
-class Call(NamedTuple):
+class DiskCall(NamedTuple):
     """One call of the file system port: ``number`` counts from 1 over all processes of the disk."""
 
     number: int
@@ -56,7 +56,7 @@ class Job:
         self.completions.clear()
 
 
-class Machine:
+class DiskMachine:
     """See the module. ``ModelDisk`` documents what is public of it."""
 
     def __init__(self, rng: random.Random, device: int) -> None:
@@ -68,9 +68,9 @@ class Machine:
         self.used_bytes = 0
         self.latency_us: dict[str, int] = {}
         self.faults = Faults()
-        self.on_call: Callable[[Call], None] | None = None
+        self.on_call: Callable[[DiskCall], None] | None = None
         self.kills: dict[int, bool] = {}
-        self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
+        self.calls: deque[DiskCall] = deque(maxlen=CALLS_KEPT)
         self.call_count = 0
         self.counts: Counter[str] = Counter()
         self.witnesses: Counter[str] = Counter()
@@ -80,17 +80,17 @@ class Machine:
 
     # ---- the passage of a call -------------------------------------------------------------------------------
 
-    def record(self, operation: str, paths: Sequence[str], position: int, size: int) -> Call:
+    def record(self, operation: str, paths: Sequence[str], position: int, size: int) -> DiskCall:
         """Count and remember a call that begins; what the same job began before has ended by now."""
         self.call_count += 1
         self.counts[operation] += 1
-        call = Call(self.call_count, operation, paths[0] if paths else "", position, size)
+        call = DiskCall(self.call_count, operation, paths[0] if paths else "", position, size)
         self.calls.append(call)
         if self.job is not None and self.job.completions:
             self.job.complete()
         return call
 
-    def spend(self, call: Call, paths: Sequence[str]) -> None:
+    def spend(self, call: DiskCall, paths: Sequence[str]) -> None:
         """Take the call's virtual time and raise its planned error.
 
         In a device thread the time is added to the job; elsewhere it blocks everybody, as it would a real event loop.
@@ -201,9 +201,9 @@ class Machine:
             self.used_bytes += node.allocated_bytes()
         self.boot_id = self._new_boot_id()
 
-    def fork(self) -> Machine:
+    def fork(self) -> DiskMachine:
         """See ``ModelDisk.fork``."""
-        other = Machine(copy.deepcopy(self.rng), self.device)
+        other = DiskMachine(copy.deepcopy(self.rng), self.device)
         other.tree = copy.deepcopy(self.tree)
         other.boot_id = self.boot_id
         other.call_count = self.call_count

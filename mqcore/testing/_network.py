@@ -22,9 +22,9 @@ import attrs
 import trio
 
 from mqcore.testing._pipes import Pipe
-from mqcore.testing._sockets import Address, ModelSocket
+from mqcore.testing._sockets import Address, ModelSocket, NetworkHost
 
-__all__ = ["Host", "ModelNetwork", "NetworkEvent"]
+__all__ = ["ModelNetwork", "NetworkEvent"]
 
 EVENTS_KEPT = 10_000
 PORT_FIRST, PORT_LAST = 49_152, 65_535
@@ -40,14 +40,6 @@ class NetworkEvent(NamedTuple):
     source: str
     destination: str
     size: int
-
-
-@attrs.define(eq=False)
-class Host:
-    """One life of a host: after it was killed its tasks can make no more sockets."""
-
-    name: str
-    alive: bool = True
 
 
 @attrs.define
@@ -86,8 +78,8 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.events: deque[NetworkEvent] = deque(maxlen=EVENTS_KEPT)
         self.counts: Counter[str] = Counter()
         self.witnesses: Counter[str] = Counter()
-        self._hosts: dict[str, Host] = {}
-        self._current: contextvars.ContextVar[Host | None] = contextvars.ContextVar("model_host", default=None)
+        self._hosts: dict[str, NetworkHost] = {}
+        self._current: contextvars.ContextVar[NetworkHost | None] = contextvars.ContextVar("model_host", default=None)
         self._cuts: set[tuple[str, str]] = set()
         self._refused: set[str] = set()
         self._breaks: list[_Break] = []
@@ -113,14 +105,14 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             trio.socket.set_custom_hostname_resolver(resolver)
 
     @contextlib.contextmanager
-    def host(self, name: str) -> Iterator[Host]:
+    def host(self, name: str) -> Iterator[NetworkHost]:
         """Let sockets made in the block, and in tasks started in it, belong to the host ``name``.
 
         After ``kill_host`` the next use of the name is its next life.
         """
         life = self._hosts.get(name)
         if life is None:
-            life = self._hosts[name] = Host(name)
+            life = self._hosts[name] = NetworkHost(name)
             for socket in self._vanished.pop(name, ()):
                 socket.reset()
         token = self._current.set(life)
@@ -256,7 +248,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self.counts[kind] += 1
         self.events.append(NetworkEvent(trio.current_time(), kind, source, destination, size))
 
-    def new_socket(self, family: int, host: Host) -> ModelSocket:
+    def new_socket(self, family: int, host: NetworkHost) -> ModelSocket:
         """Make an unconnected socket."""
         self._file_number += 1
         socket = ModelSocket(self, family, host, self._file_number)

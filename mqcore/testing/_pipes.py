@@ -9,18 +9,28 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections import deque
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections import Counter, deque
+from typing import Literal, Protocol, TypeAlias
 
 import trio
 
-if TYPE_CHECKING:
-    from mqcore.testing._network import ModelNetwork
-
-__all__ = ["Pipe"]
+__all__ = ["NetworkOfPipe", "Pipe"]
 
 Mark: TypeAlias = Literal["end", "reset"]
 """What travels among the bytes: the end of the stream, or a reset."""
+
+
+class NetworkOfPipe(Protocol):
+    """What a pipe uses of its network; see ``ModelNetwork``, which is one."""
+
+    buffer_bytes: int
+    witnesses: Counter[str]
+
+    def piece(self, size: int) -> int: ...
+
+    def delay_s(self) -> float: ...
+
+    def is_cut(self, source: str, destination: str) -> bool: ...
 
 
 class Pipe:
@@ -29,7 +39,7 @@ class Pipe:
     ``budget`` bounds the bytes that still get through; the rest is swallowed.
     """
 
-    def __init__(self, network: ModelNetwork, source: str, destination: str, abrupt: bool) -> None:
+    def __init__(self, network: NetworkOfPipe, source: str, destination: str, abrupt: bool) -> None:
         self.network = network
         self.source = source
         self.destination = destination

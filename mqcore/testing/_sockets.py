@@ -13,16 +13,14 @@ import struct
 from collections import deque
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+import attrs
 import trio
 
-from mqcore.testing._pipes import Pipe
+from mqcore.testing._pipes import NetworkOfPipe, Pipe
 
-if TYPE_CHECKING:
-    from mqcore.testing._network import Host, ModelNetwork
-
-__all__ = ["Address", "ModelSocket"]
+__all__ = ["Address", "ModelSocket", "NetworkHost"]
 
 Address: TypeAlias = str | tuple[Any, ...]
 
@@ -35,10 +33,42 @@ def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+@attrs.define(eq=False)
+class NetworkHost:
+    """One life of a host: after it was killed its tasks can make no more sockets."""
+
+    name: str
+    alive: bool = True
+
+
+class NetworkOfSocket(NetworkOfPipe, Protocol):
+    """What a socket uses of its network; see ``ModelNetwork``, which is one."""
+
+    credentials: dict[str, tuple[int, int, int]]
+
+    def bind(self, socket: ModelSocket, address: Address) -> Address: ...
+
+    def address_of(self, family: int, address: object) -> Address: ...
+
+    def client_address(self, family: int, peer: Address) -> Address: ...
+
+    async def find_listener(self, socket: ModelSocket, address: Address) -> ModelSocket: ...
+
+    def join(self, client: ModelSocket, listener: ModelSocket) -> ModelSocket: ...
+
+    def forget(self, socket: ModelSocket, number: int) -> None: ...
+
+    def next_accept_error(self) -> int: ...
+
+    def note(self, kind: str, source: str, destination: str, size: int = 0) -> None: ...
+
+    def wake_connecting(self) -> None: ...
+
+
 class ModelSocket(trio.socket.SocketType):
     """A stream socket in memory. It has no descriptor: ``fileno`` is a number that is never one of the kernel's."""
 
-    def __init__(self, network: ModelNetwork, family: int, host: Host, number: int) -> None:
+    def __init__(self, network: NetworkOfSocket, family: int, host: NetworkHost, number: int) -> None:
         super().__init__()
         if family not in FAMILIES:
             raise _error(errno.EAFNOSUPPORT)

@@ -14,7 +14,7 @@ import trio
 
 from mqcore.ports import DeviceThread, Threads
 from mqcore.testing._disk import ModelDisk
-from mqcore.testing._machine import Job, Machine
+from mqcore.testing._machine import DiskMachine, Job
 
 __all__ = ["ModelThread", "ModelThreads"]
 
@@ -44,7 +44,7 @@ class _Work:
 class ModelThread(DeviceThread):
     """A device thread without a thread; see the module."""
 
-    def __init__(self, machine: Machine, name: str) -> None:
+    def __init__(self, machine: DiskMachine, name: str) -> None:
         self.name = name
         self._machine = machine
         self._queue: deque[_Work] = deque()

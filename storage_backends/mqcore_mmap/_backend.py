@@ -15,9 +15,10 @@ from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._engine import DESCRIPTORS_BESIDE, Engine
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._layout import Names, is_in_use, open_layout, read_layout
+from mqcore_mmap._loading import load_log
 from mqcore_mmap._log import APPEND_BYTES_MAX, MmapLog
 from mqcore_mmap._readonly import ReadonlyStorage
-from mqcore_mmap._recovery import load_log, recover
+from mqcore_mmap._recovery import recover
 
 __all__ = ["MmapStorage"]
 
@@ -191,7 +192,7 @@ class MmapStorage(StorageBackend):
         assert isinstance(log, MmapLog)
         log.shut()
         engine.logs.pop(name, None)
-        await engine.removal.delete(log)
+        await engine.delete(log)
         engine.found.pop(name, None)
 
     async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:

@@ -16,10 +16,10 @@ from mqcore.ports import File, Mapping
 from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import storage_error
-from mqcore_mmap._flusher import FlushPlanner, Job, Plan
+from mqcore_mmap._flusher import FlushJob, FlushPlan, FlushPlanner
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import SegmentIdentity
-from mqcore_mmap._layout import Layout
+from mqcore_mmap._layout import StorageLayout
 from mqcore_mmap._log import MmapLog
 from mqcore_mmap._recovery import RECOVERY_FILES, Found, Recovered
 from mqcore_mmap._removal import Removal
@@ -39,7 +39,7 @@ class Engine:
         self,
         context: StorageContext,
         options: MmapOptions,
-        layout: Layout,
+        layout: StorageLayout,
         recovered: Recovered,
         open_files_max: int,
         trio_token: trio.lowlevel.TrioToken,
@@ -79,7 +79,7 @@ class Engine:
             self.logs.values,
             options.journal_range_bytes_max,
         )
-        self.removal = Removal(ports.files, self.files, layout.names, self)
+        self._removal = Removal(ports.files, self.files, layout.names, self)
         self.flushing = trio.Lock()
         """Held by what flushes and by what removes: the one must not see the other half done."""
         self._abandoned = False
@@ -195,7 +195,7 @@ class Engine:
         finally:
             self.flushing.release()
 
-    async def _flush_jobs(self, jobs: list[Job]) -> list[Job]:
+    async def _flush_jobs(self, jobs: list[FlushJob]) -> list[FlushJob]:
         """Carry out one flush; return the jobs for which it had no descriptors."""
         try:
             plan = await self._prepare(jobs)
@@ -223,13 +223,13 @@ class Engine:
             self.filler.submit(self._journal.fill_ahead)
         return plan.left
 
-    def _carry_out(self, plan: Plan) -> None:
+    def _carry_out(self, plan: FlushPlan) -> None:
         """Flush, once. The flusher's thread."""
         if not plan.has_begun:
             plan.has_begun = True
             self._flusher.execute(plan)
 
-    def _finish_abandoned(self, plan: Plan) -> None:
+    def _finish_abandoned(self, plan: FlushPlan) -> None:
         """End a flush whose caller has left: nobody else would tell that it failed. The flusher's thread."""
         plan.finish()
         if plan.failure is not None:
@@ -240,7 +240,7 @@ class Engine:
         with contextlib.suppress(trio.RunFinishedError):
             self._trio.run_sync_soon(self._stopped, error)
 
-    async def _prepare(self, jobs: list[Job]) -> Plan:
+    async def _prepare(self, jobs: list[FlushJob]) -> FlushPlan:
         """Decide where the jobs go and have the journal ready for them; where it cannot be, they go to their files."""
         plan = self._flusher.plan(jobs)
         if not plan.journaled:
@@ -321,6 +321,20 @@ class Engine:
                 kind="flush",
                 path=self.layout.names.root,
             )
+
+    # Removals
+
+    async def truncate(self, log: MmapLog, position: int) -> None:
+        """Cut ``log`` at ``position``; see ``Removal``."""
+        await self._removal.truncate(log, position)
+
+    async def trim(self, log: MmapLog, position: int) -> int:
+        """Give up whole segments of ``log`` below ``position``; see ``Removal``."""
+        return await self._removal.trim(log, position)
+
+    async def delete(self, log: MmapLog) -> None:
+        """Remove every segment of ``log``; see ``Removal``."""
+        await self._removal.delete(log)
 
     # Logs
 

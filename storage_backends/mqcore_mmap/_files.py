@@ -16,7 +16,7 @@ from mqcore.ports import File, FileSystem
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._header import HEADER_BYTES, SegmentIdentity, encode_static
-from mqcore_mmap._layout import Layout
+from mqcore_mmap._layout import StorageLayout
 from mqcore_mmap._segment import Segment, write_zeros
 
 __all__ = ["SegmentFiles"]
@@ -25,7 +25,7 @@ __all__ = ["SegmentFiles"]
 class SegmentFiles:
     """The files in ``segments/`` of one storage."""
 
-    def __init__(self, files: FileSystem, layout: Layout, options: MmapOptions, first_number: int) -> None:
+    def __init__(self, files: FileSystem, layout: StorageLayout, options: MmapOptions, first_number: int) -> None:
         self._files = files
         self._names = layout.names
         self._storage_id = layout.storage_id

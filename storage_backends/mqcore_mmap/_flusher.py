@@ -8,7 +8,7 @@ flushed in their files first: a set may name a segment that continues a file, ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import attrs
 
@@ -18,24 +18,40 @@ from mqcore_mmap._checkpoint import Journal
 from mqcore_mmap._files import SegmentFiles
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._journal import Range, set_bytes
-from mqcore_mmap._layout import Layout
+from mqcore_mmap._layout import StorageLayout
 from mqcore_mmap._segment import Segment
 
-if TYPE_CHECKING:
-    from mqcore_mmap._log import MmapLog
+__all__ = ["FlushPlanner", "FlushJob", "FlushPlan"]
 
-__all__ = ["FlushPlanner", "Job", "Plan"]
+
+class FlushedByJob(Protocol):
+    """What a flush does to a log: all that this module knows of one. Any thread."""
+
+    name: str
+    failure_told: bool
+
+    def flushed_to(self, position: int) -> None:
+        """Note that everything below ``position`` is durable."""
+
+    def fail(self, reason: str) -> None:
+        """Stop for good."""
+
+    def check_not_failed(self) -> None:
+        """Raise ``StorageError`` when it has stopped."""
+
+    def take_back(self, job: FlushJob) -> None:
+        """Undo that ``job`` was taken."""
 
 
 @attrs.define(eq=False)
-class Job:
+class FlushJob:
     """What one flush covers of one log: dirty ``segments``, ``pending`` bytes from ``start`` to ``end``.
 
     ``pending`` is None when the bytes are in the files only. ``pinned``: the segments of a direct job, open until it
     ends; ``rewritten``: those of them whose bytes another descriptor wrote, which was closed.
     """
 
-    log: MmapLog
+    log: FlushedByJob
     start: int
     end: int
     segments: list[Segment]
@@ -45,19 +61,19 @@ class Job:
 
 
 @attrs.define
-class Plan:
+class FlushPlan:
     """The logs flushed in their files, those that share a set of the journal, and those ``left`` to the next flush."""
 
-    direct: list[Job]
-    journaled: list[Job]
+    direct: list[FlushJob]
+    journaled: list[FlushJob]
     set_bytes: int
-    left: list[Job] = attrs.field(factory=list)
+    left: list[FlushJob] = attrs.field(factory=list)
     removed: str | None = None
     has_begun: bool = False
     failure: FlushFailedError | None = None
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[FlushJob]:
         """All of them."""
         return self.direct + self.journaled if self.direct else self.journaled
 
@@ -76,9 +92,9 @@ class FlushPlanner:
         filesystem: FileSystem,
         files: SegmentFiles,
         handles: Handles,
-        layout: Layout,
+        layout: StorageLayout,
         journal: Journal,
-        all_logs: Callable[[], Iterable[MmapLog]],
+        all_logs: Callable[[], Iterable[FlushedByJob]],
         range_bytes_max: int,
     ) -> None:
         self._filesystem = filesystem
@@ -89,7 +105,7 @@ class FlushPlanner:
         self._all_logs = all_logs
         self._range_bytes_max = range_bytes_max
 
-    def plan(self, jobs: list[Job]) -> Plan:
+    def plan(self, jobs: list[FlushJob]) -> FlushPlan:
         """Decide which way each job goes; pin the files of the direct ones. Trio's thread."""
         if len(jobs) == 1 or self._range_bytes_max == 0 or self._journal.broken:
             return self.plan_direct(jobs)
@@ -104,9 +120,9 @@ class FlushPlanner:
             return self.plan_direct(jobs)
         shared = set(journaled)
         direct = self.plan_direct([job for job in jobs if job not in shared])
-        return Plan(direct.direct, journaled, size, direct.left)
+        return FlushPlan(direct.direct, journaled, size, direct.left)
 
-    def plan_direct(self, jobs: list[Job]) -> Plan:
+    def plan_direct(self, jobs: list[FlushJob]) -> FlushPlan:
         """Have every job go to its files, as many as there are descriptors for: the flush itself must need none.
 
         Raises ``StorageError`` when there are not even enough for the first.
@@ -117,10 +133,10 @@ class FlushPlanner:
             except StorageError:
                 if number == 0:
                     raise
-                return Plan(jobs[:number], [], 0, jobs[number:])
-        return Plan(jobs, [], 0)
+                return FlushPlan(jobs[:number], [], 0, jobs[number:])
+        return FlushPlan(jobs, [], 0)
 
-    def _pin(self, job: Job) -> None:
+    def _pin(self, job: FlushJob) -> None:
         pinned: list[Segment] = []
         try:
             for segment in job.segments:
@@ -135,7 +151,7 @@ class FlushPlanner:
         for segment in pinned:
             segment.in_job = segment.rewrite_pending = False
 
-    def undo(self, plan: Plan) -> None:
+    def undo(self, plan: FlushPlan) -> None:
         """Forget a plan that is not carried out. Trio's thread."""
         for job in plan.direct:
             for segment in job.rewritten:
@@ -144,7 +160,7 @@ class FlushPlanner:
                 segment.in_job = True
                 segment.pins -= 1
 
-    def cover(self, plan: Plan) -> None:
+    def cover(self, plan: FlushPlan) -> None:
         """Tell the journal what the plan's set will hold. Trio's thread. Raises ``OSError``."""
         for job in plan.journaled:
             file = job.segments[0].file
@@ -154,7 +170,7 @@ class FlushPlanner:
         for job in plan.journaled:
             job.segments[0].in_job = False
 
-    def execute(self, plan: Plan) -> None:
+    def execute(self, plan: FlushPlan) -> None:
         """Flush. The flusher's thread. Puts a ``FlushFailedError`` into the plan; then every log of it has stopped."""
         try:
             for job in plan.jobs:
@@ -176,9 +192,9 @@ class FlushPlanner:
                 for segment in job.pinned:
                     self._handles.release(segment)
 
-    def _fail(self, plan: Plan, error: BaseException) -> FlushFailedError:
+    def _fail(self, plan: FlushPlan, error: BaseException) -> FlushFailedError:
         """Stop what the failed flush covered: a flush of many files may have covered everything on the device."""
-        covered = {job.log for job in plan.jobs}
+        covered: set[FlushedByJob] = {job.log for job in plan.jobs}
         if sum(len(job.segments) for job in plan.direct) > 1:
             covered |= set(self._all_logs())
         failure = f"a flush failed ({error}); {len(covered)} logs stop here: restart, so that the device is read again"
@@ -187,7 +203,7 @@ class FlushPlanner:
             log.failure_told = True
         return FlushFailedError(failure, logs=[log.name for log in covered], path=self._layout.names.root)
 
-    def _flush_files(self, jobs: Sequence[Job]) -> None:
+    def _flush_files(self, jobs: Sequence[FlushJob]) -> None:
         files: list[File] = []
         for job in jobs:
             for segment in job.pinned:
@@ -200,7 +216,7 @@ class FlushPlanner:
         self._filesystem.flush_many(files) if len(files) > 1 else files[0].flush()
         self._files.give_names(segment for job in jobs for segment in job.segments)
 
-    def _flush_journal(self, plan: Plan) -> None:
+    def _flush_journal(self, plan: FlushPlan) -> None:
         if plan.removed is not None:
             raise _removed(plan.removed)
         self._journal.append(
@@ -210,7 +226,7 @@ class FlushPlanner:
             ]
         )
 
-    def _seal(self, job: Job) -> None:
+    def _seal(self, job: FlushJob) -> None:
         """State in each segment that is followed by another of this flush that it is, durably.
 
         Only these: of a segment that was begun since, nothing is on the disk yet.
@@ -221,7 +237,7 @@ class FlushPlanner:
                 segment.seal(file)
                 file.flush()
 
-    def _write_mark(self, job: Job) -> None:
+    def _write_mark(self, job: FlushJob) -> None:
         segment = job.segments[-1]
         segment.write_mark(_file_of(segment), job.end)
 
@@ -240,9 +256,9 @@ def _removed(path: str) -> StorageError:
     return StorageError(f"{path} was removed while it was in use", kind="missing", path=path)
 
 
-def _job_bytes(job: Job) -> int:
+def _job_bytes(job: FlushJob) -> int:
     return job.end - job.start
 
 
-def _set_bytes(jobs: Sequence[Job]) -> int:
+def _set_bytes(jobs: Sequence[FlushJob]) -> int:
     return set_bytes(len(jobs), sum(map(_job_bytes, jobs)))

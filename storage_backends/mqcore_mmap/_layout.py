@@ -28,7 +28,7 @@ from mqcore.ports import FileSystem, Lock, Ports
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._journal import encode_journal_header
 
-__all__ = ["Tombstone", "Layout", "Names", "is_in_use", "open_layout", "read_layout"]
+__all__ = ["Tombstone", "StorageLayout", "Names", "is_in_use", "open_layout", "read_layout"]
 
 LAYOUT_NAME = "mqcore-mmap.layout"
 LOCK_NAME = "lock"
@@ -108,7 +108,7 @@ class Names:
 
 
 @attrs.define
-class Layout:
+class StorageLayout:
     """An opened, locked directory. ``identity`` is device and inode of the layout file, which is what is locked.
 
     The file that says what the directory is, is the one that is locked and looked at after every flush: a lock file of
@@ -132,7 +132,7 @@ class Layout:
             )
 
 
-def open_layout(ports: Ports, root: str) -> Layout:
+def open_layout(ports: Ports, root: str) -> StorageLayout:
     """Lock ``root`` and check what it is; make it a storage when it is empty or missing. Blocks.
 
     Raises ``StorageError``: ``busy``, ``foreign``, ``permission``, ``missing`` (the parent); ``CorruptionError``.
@@ -161,7 +161,7 @@ def open_layout(ports: Ports, root: str) -> Layout:
         raise
     finally:
         making.release()
-    return Layout(names, storage_id, lock, (facts.device, facts.inode), is_new)
+    return StorageLayout(names, storage_id, lock, (facts.device, facts.inode), is_new)
 
 
 def read_layout(files: FileSystem, names: Names) -> bytes:

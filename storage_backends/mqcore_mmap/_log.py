@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,14 +16,12 @@ from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer, File
 from mqcore_mmap._errors import storage_error
-from mqcore_mmap._flusher import Job
+from mqcore_mmap._flusher import FlushJob
 from mqcore_mmap._header import SegmentIdentity
+from mqcore_mmap._host import LogHost
 from mqcore_mmap._missing import zeros
 from mqcore_mmap._segment import Segment
 from mqcore_mmap._shield import run_shielded
-
-if TYPE_CHECKING:
-    from mqcore_mmap._engine import Engine
 
 __all__ = ["APPEND_BYTES_MAX", "MmapLog"]
 
@@ -41,7 +38,7 @@ READ_INLINE_BYTES = 8 * 1024 * 1024
 class MmapLog(Log):
     """See ``Log``. ``segments`` in order; the last one takes the appends."""
 
-    def __init__(self, name: str, engine: Engine, uid: bytes | None) -> None:
+    def __init__(self, name: str, engine: LogHost[MmapLog], uid: bytes | None) -> None:
         self.name = name
         self._engine = engine
         self._uid = uid
@@ -291,12 +288,12 @@ class MmapLog(Log):
 
     # Flush
 
-    def take_job(self) -> Job | None:
+    def take_job(self) -> FlushJob | None:
         """Return what a flush has to cover now, None when nothing is dirty."""
         dirty = self._dirty
         if not dirty:
             return None
-        job = Job(self, self._flush_start, self._end, dirty, self._pending)
+        job = FlushJob(self, self._flush_start, self._end, dirty, self._pending)
         for segment in dirty:
             segment.dirty = segment.keep_open = False
             segment.in_job = True
@@ -309,7 +306,7 @@ class MmapLog(Log):
         self._flush_start = self._end
         return job
 
-    def take_back(self, job: Job) -> None:
+    def take_back(self, job: FlushJob) -> None:
         """Undo ``take_job`` of a flush that did not begin."""
         self._dirty = job.segments + [segment for segment in self._dirty if segment not in job.segments]
         for segment in job.segments:
@@ -379,12 +376,12 @@ class MmapLog(Log):
     async def truncate(self, position: int) -> None:
         """Cut everything from ``position`` on; see ``Log.truncate``."""
         self.check_usable()
-        await self._engine.removal.truncate(self, position)
+        await self._engine.truncate(self, position)
 
     async def trim(self, position: int) -> int:
         """Give up whole segments below ``position``; see ``Log.trim``."""
         self.check_usable()
-        return await self._engine.removal.trim(self, position)
+        return await self._engine.trim(self, position)
 
     async def aclose(self) -> None:
         """Flush, state the exact end, close. Raises ``FlushFailedError``; the handle is closed in any case."""

@@ -18,7 +18,7 @@ from mqcore.ports import Buffer, DeviceThread, FileSystem, Ports
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._header import HEADER_BYTES, Header, decode_header, is_unwritten
 from mqcore_mmap._layout import Names, read_layout
-from mqcore_mmap._missing import Place, find_gaps, zeros
+from mqcore_mmap._missing import SegmentPlace, find_gaps, zeros
 
 __all__ = ["ReadonlyLog", "ReadonlyStorage"]
 
@@ -30,7 +30,7 @@ class _Piece:
     """One segment file as it was found; its path is empty where a file is missing."""
 
     path: str
-    place: Place
+    place: SegmentPlace
 
     @property
     def base(self) -> int:
@@ -137,7 +137,7 @@ class ReadonlyStorage:
             pieces.sort(key=lambda piece: piece.base)
             for gap in reversed(find_gaps([piece.place for piece in pieces], self._segment_bytes)):
                 is_whole = False
-                pieces.insert(gap.before, _Piece("", Place(gap.start, gap.end, Header(None, mark=gap.end))))
+                pieces.insert(gap.before, _Piece("", SegmentPlace(gap.start, gap.end, Header(None, mark=gap.end))))
         return is_whole
 
     def _add(self, path: str, file_name: str, storage_id: bytes) -> None:
@@ -160,7 +160,7 @@ class ReadonlyStorage:
             return
         if header.identity is not None:
             base = header.identity.base
-            piece = _Piece(path, Place(base, base + max(0, size - HEADER_BYTES), header))
+            piece = _Piece(path, SegmentPlace(base, base + max(0, size - HEADER_BYTES), header))
             self._pieces.setdefault(header.identity.name, []).append(piece)
 
     def list_logs(self) -> list[str]:

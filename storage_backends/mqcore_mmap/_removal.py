@@ -9,30 +9,41 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
-from mqcore.ports import File, FileSystem
+from mqcore.ports import DeviceThread, File, FileSystem
 from mqcore_mmap._errors import is_scarcity, storage_error
 from mqcore_mmap._files import SegmentFiles
+from mqcore_mmap._handles import Handles
 from mqcore_mmap._layout import Names, Tombstone
+from mqcore_mmap._log import MmapLog
 from mqcore_mmap._segment import Segment, write_zeros
 from mqcore_mmap._shield import run_shielded
-
-if TYPE_CHECKING:
-    from mqcore_mmap._engine import Engine
-    from mqcore_mmap._log import MmapLog
 
 __all__ = ["Removal", "remove_files"]
 
 POSITION_MAX = 2**64 - 1
 
 
+class RemovalHost(Protocol):
+    """What a removal uses of the storage; see ``Engine``, which is one."""
+
+    filler: DeviceThread
+    flush_thread: DeviceThread
+    flushing: trio.Lock
+    handles: Handles
+
+    async def open(self, segment: Segment) -> File: ...
+
+    async def settle(self, segments: Sequence[Segment]) -> None: ...
+
+
 class Removal:
     """See the module."""
 
-    def __init__(self, filesystem: FileSystem, files: SegmentFiles, names: Names, engine: Engine) -> None:
+    def __init__(self, filesystem: FileSystem, files: SegmentFiles, names: Names, engine: RemovalHost) -> None:
         self._filesystem = filesystem
         self._files = files
         self._names = names

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqcore.ports import File
-from mqcore.testing import Call, ModelDisk
+from mqcore.testing import DiskCall, ModelDisk
 
 A, B, C = b"a" * 512, b"b" * 512, b"c" * 512
 ZERO = bytes(512)
@@ -410,7 +410,7 @@ def test_a_kill_inside_a_write_leaves_whole_pages_of_a_prefix() -> None:
 
 def test_a_hook_sees_every_call_before_its_effect_and_calls_are_counted() -> None:
     disk, file = disk_with_file()
-    seen: list[tuple[Call, bytes]] = []
+    seen: list[tuple[DiskCall, bytes]] = []
     disk.on_call = lambda call: seen.append((call, disk.content("/d/f")))
     file.pwritev([b"xy"], 3)
     file.flush()

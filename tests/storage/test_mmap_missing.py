@@ -9,7 +9,7 @@ from mqcore.errors import FlushFailedError, StorageError
 from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation
 from mqcore_mmap._header import Header
-from mqcore_mmap._missing import Gap, Place, find_gaps
+from mqcore_mmap._missing import SegmentGap, SegmentPlace, find_gaps
 
 SEGMENT = 64 * 1024
 PIECE = b"x" * 30_000
@@ -44,8 +44,8 @@ def files_of(disk: ModelDisk) -> list[str]:
     return [name for name in disk.list("/s/segments") if name.startswith("a@")]
 
 
-def place(base: int, end: int, log_start: int = 0, continued_at: int | None = None) -> Place:
-    return Place(base, end, Header(None, log_start=log_start, continued_at=continued_at))
+def place(base: int, end: int, log_start: int = 0, continued_at: int | None = None) -> SegmentPlace:
+    return SegmentPlace(base, end, Header(None, log_start=log_start, continued_at=continued_at))
 
 
 @pytest.mark.parametrize(
@@ -53,17 +53,17 @@ def place(base: int, end: int, log_start: int = 0, continued_at: int | None = No
     [
         ([place(0, 10)], []),
         ([place(0, 10, continued_at=8), place(8, 18)], []),
-        ([place(8, 18)], [Gap(0, 8, 0)]),
+        ([place(8, 18)], [SegmentGap(0, 8, 0)]),
         ([place(8, 18, log_start=8)], []),
         ([place(8, 18, log_start=8, continued_at=16), place(16, 26)], []),
-        ([place(16, 26), place(26, 36, log_start=8)], [Gap(8, 16, 0)]),
-        ([place(0, 10, continued_at=8), place(16, 26)], [Gap(8, 16, 1)]),
-        ([place(0, 10), place(16, 26)], [Gap(10, 16, 1)]),
-        ([place(0, 10, continued_at=8)], [Gap(8, 108, 1)]),
-        ([place(8, 18, continued_at=16)], [Gap(0, 8, 0), Gap(16, 116, 1)]),
+        ([place(16, 26), place(26, 36, log_start=8)], [SegmentGap(8, 16, 0)]),
+        ([place(0, 10, continued_at=8), place(16, 26)], [SegmentGap(8, 16, 1)]),
+        ([place(0, 10), place(16, 26)], [SegmentGap(10, 16, 1)]),
+        ([place(0, 10, continued_at=8)], [SegmentGap(8, 108, 1)]),
+        ([place(8, 18, continued_at=16)], [SegmentGap(0, 8, 0), SegmentGap(16, 116, 1)]),
     ],
 )
-def test_what_should_be_there_follows_from_what_the_others_state(places: list[Place], gaps: list[Gap]) -> None:
+def test_what_is_missing_follows_from_the_others(places: list[SegmentPlace], gaps: list[SegmentGap]) -> None:
     assert find_gaps(places, 100) == gaps
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-from mqcore.testing import Call
+from mqcore.testing import DiskCall
 from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.play._run import run_plan
 from mqcore_conformance.worlds.model import ModelWorld
@@ -34,7 +34,7 @@ def crash_calls(plan: RunPlan) -> CrashCalls:
     last_of: dict[tuple[int, int, int], int] = {}
     seen = changes = 0
 
-    def watch(world: ModelWorld, call: Call) -> None:
+    def watch(world: ModelWorld, call: DiskCall) -> None:
         nonlocal seen, changes
         seen += 1
         last_of[changes, len(world.history), sum(world.network.counts.values())] = call.number

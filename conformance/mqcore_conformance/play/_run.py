@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mqcore.abc import Notice
-from mqcore.testing import Call, run_simulation
+from mqcore.testing import DiskCall, run_simulation
 from mqcore_conformance.children.tracebacks import remember_tasks
 from mqcore_conformance.histories import Event, history_digest
 from mqcore_conformance.plans import RunPlan
@@ -53,7 +53,7 @@ def run_plan(
     plan: RunPlan,
     sabotage: Sabotage | None = None,
     *,
-    watch: Callable[[ModelWorld, Call], None] | None = None,
+    watch: Callable[[ModelWorld, DiskCall], None] | None = None,
     eat_my_data: bool = False,
 ) -> RunResult:
     """Run a plan. In a simulation the same plan gives the same history, in any process; in real time it does not.
@@ -96,7 +96,7 @@ def run_plan(
 
 
 def _run_simulated(
-    plan: RunPlan, sabotage: Sabotage, watch: Callable[[ModelWorld, Call], None] | None, worlds: list[World]
+    plan: RunPlan, sabotage: Sabotage, watch: Callable[[ModelWorld, DiskCall], None] | None, worlds: list[World]
 ) -> None:
     steps = StepCounter()
 

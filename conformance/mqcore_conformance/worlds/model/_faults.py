@@ -13,7 +13,7 @@ import errno
 
 import trio
 
-from mqcore.testing import Call
+from mqcore.testing import DiskCall
 from mqcore_conformance.histories import FaultInjected
 from mqcore_conformance.plans import FaultPlan
 from mqcore_conformance.worlds.model._damage import find_durable_message
@@ -57,7 +57,7 @@ class ModelInjector:
         await trio.sleep(fault.when / 1e6)
         self._strike(fault)
 
-    def _at_call(self, call: Call) -> None:
+    def _at_call(self, call: DiskCall) -> None:
         for fault in self._by_call.pop(call.number, ()):
             self._strike(fault, call)
 
@@ -76,7 +76,7 @@ class ModelInjector:
 
     # ---- striking --------------------------------------------------------------------------------------------
 
-    def _strike(self, fault: FaultPlan, call: Call | None = None) -> None:
+    def _strike(self, fault: FaultPlan, call: DiskCall | None = None) -> None:
         if self._healed:
             return
         world = self._world

@@ -19,7 +19,7 @@ from mqcore.broker import Node, serve_broker
 from mqcore.config import BrokerConfig, make_config
 from mqcore.ports import Ports
 from mqcore.registry import create_storage, register, unregister
-from mqcore.testing import Call, ModelClock, ModelDisk, ModelNetwork, ModelThreads, model_ports, seeded
+from mqcore.testing import DiskCall, ModelClock, ModelDisk, ModelNetwork, ModelThreads, model_ports, seeded
 from mqcore_conformance.histories import (
     FIRST_NODE,
     Appended,
@@ -204,7 +204,7 @@ class ModelMachine(World):
             self.note(Started, by=self.present, identity=identity, epoch=store.epoch)
             self.changed()
 
-    def kill(self, kind: str, call: Call | None = None) -> bool:
+    def kill(self, kind: str, call: DiskCall | None = None) -> bool:
         """End the broker's process now: ``process-kill`` or ``power-cut``. False when there is none to end.
 
         ``call``: the call of the file system that is about to happen; it may be done in part.

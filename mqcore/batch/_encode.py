@@ -64,21 +64,12 @@ def encode_batch(
         check_each("message", lengths, limits.message_bytes_max)
     if uncompressed > limits.batch_uncompressed_bytes_max:
         raise batch_too_large(f"payload of {uncompressed} bytes", limits.batch_uncompressed_bytes_max)
-    attributes = 0
     parts: list[Buffer] = [_HEADER_SPACE, column_of(lengths)]
-    variable: list[Buffer] = []
-    if keys is not None and any(key is not None for key in keys):
-        attributes |= ATTRIBUTE_KEYS
-        parts.append(_add_keys(keys, variable, limits))
-    if headers is not None and any(headers):
-        attributes |= ATTRIBUTE_HEADERS
-        parts.append(_add_headers(headers, variable, limits))
-    created_last_ms = created_ms
+    attributes, created_last_ms = 0, created_ms
+    if keys is not None or headers is not None or timestamps_ms is not None:
+        attributes = _add_columns(parts, keys, headers, timestamps_ms, limits)
     if timestamps_ms is not None:
-        attributes |= ATTRIBUTE_TIMESTAMPS
         created_ms, created_last_ms = min(timestamps_ms), max(timestamps_ms)
-        parts.append(_delta_column(timestamps_ms, created_ms, created_last_ms))
-    parts += variable
     columns_bytes = sum(map(len, parts))
     if codec is None:
         parts += values
@@ -123,6 +114,29 @@ def _check_counts(count: int, columns: Mapping[str, Sequence[object] | None], li
         raise malformed("batch without a message; a batch holds at least 1")
     if count > limits.batch_messages_max:
         raise batch_too_large(f"batch of {count} messages", limits.batch_messages_max)
+
+
+def _add_columns(
+    parts: list[Buffer],
+    keys: Sequence[Buffer | None] | None,
+    headers: Sequence[MessageHeaders] | None,
+    timestamps_ms: Sequence[int] | None,
+    limits: Limits,
+) -> int:
+    """Append the columns that say something to ``parts``, and what two of them measure; return their attributes."""
+    attributes = 0
+    variable: list[Buffer] = []
+    if keys is not None and any(key is not None for key in keys):
+        attributes |= ATTRIBUTE_KEYS
+        parts.append(_add_keys(keys, variable, limits))
+    if headers is not None and any(headers):
+        attributes |= ATTRIBUTE_HEADERS
+        parts.append(_add_headers(headers, variable, limits))
+    if timestamps_ms is not None:
+        attributes |= ATTRIBUTE_TIMESTAMPS
+        parts.append(_delta_column(timestamps_ms, min(timestamps_ms), max(timestamps_ms)))
+    parts += variable
+    return attributes
 
 
 def _add_payload(

@@ -90,7 +90,7 @@ class BatchHeader(NamedTuple):
     codec: int
     attributes: int
     size: int
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody wants of a header
+    count: int  # type: ignore[assignment]  # hides tuple.count, which has no use for a header
     producer_id: int
     producer_epoch: int
     first_sequence: int

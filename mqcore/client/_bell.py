@@ -10,7 +10,7 @@ __all__ = ["Bell", "leave", "wait_in", "wake"]
 
 
 class Bell:
-    """One task waits, any may ring. A ring while nobody waits is kept, several count as one."""
+    """One task waits, any may ring. A ring while none waits is kept, several count as one."""
 
     __slots__ = ("_rung", "_task")
 

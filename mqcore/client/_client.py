@@ -44,10 +44,12 @@ async def connect(
 ) -> AsyncIterator[Client]:
     """Connect to the first of ``urls`` that answers, for the length of the block; stays connected by itself.
 
-    ``options`` are those of ``ClientOptions`` (``connect_timeout_ms``, ``request_timeout_ms``, ``keepalive_ms``, ...).
-    ``ports`` give randomness (producer ids, pauses) and wall clock (create times), by default the machine's. Raises
-    ``NotReachedError`` when nobody answers in time, ``ConfigurationError`` and ``PluginError`` for a URL or option that
-    cannot be used, ``RemoteProtocolError`` when what answers is no broker of this protocol's version.
+    The URLs are of servers that know each other, or of one server: what one of them does not own is asked of the one
+    that it names, and when it dies the next is asked. ``options`` are those of ``ClientOptions``
+    (``connect_timeout_ms``, ``request_timeout_ms``, ``keepalive_ms``, ...). ``ports`` give randomness (producer ids,
+    pauses) and wall clock (create times), by default the machine's. Raises ``NotReachedError`` when no server answers
+    in time, ``ConfigurationError`` and ``PluginError`` for a URL or option that cannot be used, ``RemoteProtocolError``
+    when what answers is no broker of this protocol's version.
     """
     if not urls:
         raise ConfigurationError("connect: give the URL of at least one server, such as tcp://127.0.0.1:7400")

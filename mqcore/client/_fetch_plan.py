@@ -191,12 +191,12 @@ class FetchPlan:
             cursor.place(cursor.offset, cursor.epoch, follows_log_start=cursor.follows_log_start)
             self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
             return
-        # the position is left when the error is delivered: a stream that breaks before has told nobody
+        # The position is left when the error is delivered: a stream that breaks before has reported nothing.
         cursor.ask_offset, cursor.ask_epoch = target, 0
         self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
 
     def _answered(self, request_id: int) -> Cursor | None:
-        """The cursor that waits for the answer, free to ask again; None when nobody wants it any more."""
+        """The cursor that waits for the answer, free to ask again; None when it is not wanted any more."""
         cursor = self.asked.pop(request_id, None)
         if cursor is None or cursor.request_id != request_id:
             return None

@@ -1,0 +1,92 @@
+"""A partition's queue alone: how it goes on at another server, with its sequences and in its order (R12, G15)."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+
+from mqcore.batch import unpack_header
+from mqcore.client._backoff import Backoff
+from mqcore.client._options import ProducerOptions
+from mqcore.client._partition_queue import PartitionQueue
+from mqcore.client._pending_batch import PendingBatch
+from mqcore.client._producer_state import Loss, ProducerState
+from mqcore.guarantees import Copy, Level
+from mqcore.limits import Limits
+from mqcore.protocol import Produced
+
+COPIES = (Copy(b"n" * 16, 1, Level.DISK),)
+
+
+def queue_with(count: int) -> tuple[PartitionQueue, list[PendingBatch], list[Loss]]:
+    """A queue with so many batches of one message, all of them gathered."""
+    losses: list[Loss] = []
+    state = ProducerState(
+        "t", ProducerOptions(), producer_id=1, limits=Limits(), backoff=Backoff(100, 1_000), random=random.Random(1),
+        lost=losses.append,
+    )  # fmt: skip
+    queue = PartitionQueue(0, state, deque())
+    batches = []
+    for number in range(count):
+        batch = PendingBatch(0, 0, False, 0.0, 0, 10.0)
+        batch.values.append(b"%d" % number)
+        batches.append(batch)
+    queue.gathered.extend(batches)
+    queue.enlist()
+    return queue, batches, losses
+
+
+def send_all(queue: PartitionQueue, now: float = 0.0) -> list[PendingBatch]:
+    sent = []
+    while (batch := queue.next_to_send(now)) is not None:
+        queue.sent(batch)
+        sent.append(batch)
+    return sent
+
+
+def test_batches_that_another_server_owns_go_out_there_once_all_were_answered_with_the_same_bytes() -> None:
+    queue, batches, losses = queue_with(3)
+    assert send_all(queue) == batches
+    before = [bytes(batch.data or b"") for batch in batches]
+    elsewhere: deque[PartitionQueue] = deque()
+    queue.redirected(batches[0], 0.0)
+    queue.move_to(elsewhere)
+    assert list(elsewhere) == [queue]
+    assert send_all(queue) == [], "those behind it are still on their way at the first server"
+    for batch in batches[1:]:
+        queue.redirected(batch, 0.0)
+    assert send_all(queue) == batches, "the first redirection costs no pause"
+    assert [bytes(batch.data or b"") for batch in batches] == before
+    for number, batch in enumerate(batches):
+        queue.produced(batch, Produced(1, number, 1, False, COPIES))
+    assert not losses
+    assert not any(batch.in_doubt for batch in batches)
+
+
+def test_servers_that_send_a_batch_to_and_fro_make_it_wait_ever_longer() -> None:
+    queue, (batch,), _ = queue_with(1)
+    now, pauses = 0.0, []
+    for _ in range(5):
+        assert send_all(queue, now) == [batch]
+        queue.redirected(batch, now)
+        pauses.append(max(0.0, queue.due - now))
+        now = max(now, queue.due)
+    assert pauses[0] == 0.0
+    assert 0.05 <= pauses[1] <= 0.1
+    assert pauses[4] > pauses[1]
+
+
+def test_a_batch_without_a_reply_is_in_doubt_and_what_follows_keeps_its_sequences() -> None:
+    queue, batches, _ = queue_with(2)
+    send_all(queue)
+    queue.produced(batches[0], Produced(1, 0, 1, False, COPIES))
+    queue.unanswered(batches[1])
+    assert [batch.in_doubt for batch in batches] == [False, True]
+    queue.move_to(deque())
+    (again,) = send_all(queue)
+    assert unpack_header(again.data or b"").first_sequence == 1
+    queue.produced(again, Produced(1, 1, 2, True, COPIES))
+    receipt = again.receipt_of(0)
+    assert (receipt.offset, receipt.epoch, receipt.duplicate, receipt.copies) == (1, 2, True, COPIES)
+    assert (receipt.level, receipt.nodes) == (Level.DISK, (b"n".hex() * 16,))
+    assert not queue.unacked

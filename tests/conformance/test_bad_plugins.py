@@ -6,10 +6,13 @@ The parts are a third party's: installed beside mqcore with entry points of thei
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from mqcore_conformance.contract import CHECKS, check_part, explain_check, part_facts
+from mqcore_conformance.contract._storage_model import compare_with_model
+from mqcore_conformance.contract._storage_steps import Operation
 from mqcore_conformance.verdicts import Status
 
 PLUGINS = Path(__file__).parent / "bad_plugins"
@@ -126,10 +129,12 @@ def test_a_claim_that_does_not_hold_is_told_beside_what_was_seen(check: str, doe
 @pytest.mark.parametrize(
     ("does", "told", "steps_max"),
     [
-        ("reorders", "a holds other bytes than were appended", 2),
-        ("reports-a-wrong-end", "a ends at 20001, not 20000", 1),
-        ("acknowledges-before-flushing", "power-cut: a ", 4),
+        ("reorders", "holds other bytes than were appended", 2),
+        ("reports-a-wrong-end", "ends at ", 1),
+        ("acknowledges-before-flushing", "power-cut: ", 4),
         ("hang at flush", "step 1, flush: it hangs", 1),
+        ("trims-in-memory-only", " starts at 0 after a restart, not ", 3),
+        ("overstates-what-is-durable", "durable before a power cut; ", 2),
     ],
 )
 def test_a_storage_that_lies_is_found_with_the_fewest_steps(does: str, told: str, steps_max: int) -> None:
@@ -162,6 +167,41 @@ def test_a_storage_with_io_of_its_own_meets_the_model_too_and_each_kill_is_a_pro
         result = check_part(CHECKS[MODEL], f"bad://{{dir}}?does={does}&own_io=true", steps=steps)
         assert result.status is status, result.text
     assert result.text == "step 2, open: a ends at 0 after a restart; 5100 bytes had to stay"
+
+
+def test_a_durable_end_that_is_true_after_a_kill_is_no_lie_whatever_was_flushed() -> None:
+    steps = [
+        {"kind": "append", "log": 0, "where": 0.0, "sizes": [5000]},
+        {"kind": "kill", "log": 0, "where": 0.0, "sizes": []},
+        {"kind": "append", "log": 0, "where": 0.0, "sizes": [1]},
+        {"kind": "reopen", "log": 0, "where": 0.0, "sizes": []},
+    ]
+    for own_io in ("&own_io=true", ""):
+        result = check_part(CHECKS[MODEL], f"bad://{{dir}}?does=states-what-it-flushed-at-open{own_io}", steps=steps)
+        assert result.status is Status.PASS, result.text
+
+
+class RecordingGround:
+    """Plays nothing, and notes what it was asked to play."""
+
+    url, power_cuts = "", True
+    played: ClassVar[list[tuple[Operation, ...]]] = []
+
+    def play(self, steps, play) -> None:
+        self.played.append(tuple(steps))
+
+
+def test_the_seed_decides_which_sequences_are_played_and_the_verdict_counts_them(tmp_path, monkeypatch) -> None:
+    played = []
+    for seed in (1, 1, 2):
+        monkeypatch.setattr(RecordingGround, "played", [])
+        tried = compare_with_model(RecordingGround, examples=20, folder=str(tmp_path), seed=seed)
+        cuts = sum(step.kind == "power-cut" for steps in RecordingGround.played for step in steps)
+        assert tried.startswith("20 sequences with ")
+        assert tried.endswith(f" and {cuts} power cuts")
+        assert all(steps[-1].kind == "power-cut" for steps in RecordingGround.played)
+        played.append(RecordingGround.played)
+    assert played[0] == played[1] != played[2]
 
 
 @pytest.mark.parametrize("where", ["constructor", "append"])

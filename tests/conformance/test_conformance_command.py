@@ -661,7 +661,8 @@ def test_every_fault_that_is_drawn_can_be_replayed(family: str) -> None:
 
 def test_a_check_that_searches_says_that_it_sampled() -> None:
     searched, seen = CHECKS["any_sequence_of_operations_agrees_with_the_model"], CHECKS["its_sockets_are_trios"]
-    assert CheckResult(check=searched, status=Status.PASS, seed=7).how == "sampled: sequences drawn from seed 7"
+    result = CheckResult(check=searched, status=Status.PASS, seed=7, tried="60 sequences with 9 kills")
+    assert result.how == "sampled: 60 sequences with 9 kills, drawn from seed 7"
     assert CheckResult(check=seen, status=Status.PASS).how == "observed"
 
 

@@ -127,6 +127,16 @@ def test_every_square_of_the_grid_links_to_details_that_are_there() -> None:
     assert {link.removeprefix("#") for link in links} <= ids
 
 
+def test_failures_are_listed_above_the_grid_worst_first_each_with_a_link() -> None:
+    late = cell("T0/mmap/tcp/sync/slow", "LIVENESS", reason="it took too long")
+    text = page([cell(), late, check("contract/tcp/x", "FAIL")])
+    above = text.partition("<h2 id=grid>")[0]
+    assert "<h2>Failures: 2</h2>" in above
+    assert 0 < above.index("href='#check-tcp-x'") < above.index("href='#cell-T0-mmap-tcp-sync-slow'")
+    assert "it took too long" in above
+    assert "Failures" not in page([cell(), check()])
+
+
 def test_the_page_loads_nothing_and_runs_only_its_own_script() -> None:
     text = page([cell(), check()])
     reader = Reader(text)

@@ -81,13 +81,13 @@ class Check:
     """One check. ``kind``: ``storage`` or ``transport``. ``function`` gets the harness of that kind.
 
     ``tell``: puts one of its steps into words, for a check that has steps. ``leaves_nothing``: whether it fails when
-    something is left behind after it.
+    something is left behind after it. A function that searches returns in words how much it tried.
     """
 
     name: str
     kind: str
     clause: str
-    function: Callable[[Any], Awaitable[None] | None]
+    function: Callable[[Any], Awaitable[None] | str | None]
     seconds_max: float | None = None
     tell: Callable[[Step], str] = str
     leaves_nothing: bool = False
@@ -102,7 +102,7 @@ class Check:
 class CheckResult:
     """What came of a check; ``text`` says why it is not PASS, ``output`` what the part printed meanwhile.
 
-    ``seed`` and ``steps`` are what it takes to see the same again.
+    ``seed`` and ``steps`` are what it takes to see the same again. ``tried``: how much a search tried, in words.
     """
 
     check: Check
@@ -112,11 +112,12 @@ class CheckResult:
     output: str = ""
     seed: int = 0
     steps: tuple[Step, ...] = ()
+    tried: str = ""
 
     @property
     def how(self) -> str:
         """How a PASS was come by: a check that has steps searches among many sequences of them."""
-        return "observed" if self.check.tell is str else f"sampled: sequences drawn from seed {self.seed}"
+        return f"sampled: {self.tried}, drawn from seed {self.seed}" if self.tried else "observed"
 
 
 CHECKS: dict[str, Check] = {}
@@ -188,10 +189,12 @@ def run_check(
     status, text, found = _judged(outcome)
     if outcome.hung and found:
         found, text = _fewer_that_hang(attempt, found, text)
+    passes = status is Status.PASS
     return CheckResult(
         check=one,
         status=status,
-        text=text,
+        text="" if passes else text,
+        tried=text if passes else "",
         seconds=time.perf_counter() - began,
         output=outcome.output,
         seed=seed,
@@ -224,6 +227,7 @@ def _run(
     steps: tuple[Step, ...],
     limit_s: float,
 ) -> _Judged:
+    tried = ""
     try:
         harness = make_harness(folder)
         harness.steps = steps
@@ -231,14 +235,14 @@ def _run(
         if inspect.iscoroutinefunction(one.function):
             trio.run(_bounded, one, harness, limit_s)
         else:
-            one.function(harness)
+            tried = str(one.function(harness) or "")
         if one.leaves_nothing and (left := leftovers.left()):
             raise CheckFailed(f"it leaves behind {left}")
     except BaseException as error:
         status, text, found = _judge(error)
         problem = why_no_room(folder) if status is Status.FAIL else ""
         return (Status.ERROR, f"{problem}; {text}", ()) if problem else (status, text, found)
-    return Status.PASS, "", ()
+    return Status.PASS, tried, ()
 
 
 async def _bounded(one: Check, harness: Any, limit_s: float) -> None:
@@ -254,7 +258,7 @@ async def _bounded(one: Check, harness: Any, limit_s: float) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         waiting = one.function(harness)
-        assert waiting is not None
+        assert isinstance(waiting, Awaitable)
         await waiting
         nursery.cancel_scope.cancel()
     await trio.lowlevel.checkpoint()

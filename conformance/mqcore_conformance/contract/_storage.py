@@ -312,7 +312,7 @@ async def _found_again(harness: StorageHarness) -> bytes:
 
 
 @check("storage", "G01", tell=tell_operation)
-def any_sequence_of_operations_agrees_with_the_model(harness: StorageHarness) -> None:
+def any_sequence_of_operations_agrees_with_the_model(harness: StorageHarness) -> str:
     """Open, append, flush, read, truncate, trim, delete, reopen, kill, power cut in any order do what they say."""
     harness.needs_bytes()
     simulable = harness.create().capabilities.simulable
@@ -323,17 +323,18 @@ def any_sequence_of_operations_agrees_with_the_model(harness: StorageHarness) ->
         folder = harness.folder / f"sequence-{next(numbers)}"
         folder.mkdir()
         if simulable:
-            return ModelGround(url, folder, seed=0)
+            return ModelGround(url, folder, seed=harness.seed)
         return SystemGround(url, folder, seconds_max=harness.limit_s)
 
     if harness.steps:
         try:
-            play_steps(make_ground(), steps_of(harness.steps), seed=0)
+            play_steps(make_ground(), steps_of(harness.steps), seed=harness.seed)
         except CheckFailed as error:
             raise CheckFailed(str(error), harness.steps) from None
-    else:
-        examples = SEQUENCES if simulable else SEQUENCES_ON_DISK
-        compare_with_model(make_ground, examples=examples, folder=str(harness.folder / "hypothesis"))
+        return "the sequence of the repro"
+    examples = SEQUENCES if simulable else SEQUENCES_ON_DISK
+    folder = str(harness.folder / "hypothesis")
+    return compare_with_model(make_ground, examples=examples, folder=folder, seed=harness.seed)
 
 
 async def read_whole(log: Log) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import attrs
 import hypothesis.configuration
 import trio
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis import seed as draw_from
 
 from mqcore.abc import Log, StorageBackend, StorageContext
 from mqcore.errors import StorageError
@@ -60,7 +62,7 @@ class _Machine:
     async def run(self, steps: Sequence[Operation], *, killed: bool) -> None:
         """Do the steps; with ``killed`` the storage is left open."""
         after_kill = self.state.lives > 0
-        await self._told("open", self._begin, "kill" if after_kill else None)
+        await self._told("open", self._begin, "kill" if after_kill else None, {})
         for step in steps:
             self.number += 1
             await self._told(step.kind, self._step, step)
@@ -81,12 +83,13 @@ class _Machine:
             text = str(failed) if failed is not None else tell_exception(error)
             raise CheckFailed(f"{self.what}: {text}") from None
 
-    async def _begin(self, after: Kind | None) -> None:
+    async def _begin(self, after: Kind | None, stated: Mapping[str, int]) -> None:
+        """Open it; ``stated``: what each log said to be durable when its life ended, if that is known."""
         self.backend = create_storage(self.ground.url, StorageContext(ports=self.ground.ports()))
         await self.backend.open()
         self.logs = {}
         if after is not None:
-            await self._meet_all_again(after)
+            await self._meet_all_again(after, stated)
 
     async def _log(self, name: str) -> Log:
         if name not in self.logs:
@@ -96,8 +99,9 @@ class _Machine:
 
     async def _step(self, step: Operation) -> None:
         if step.kind in ("reopen", "kill", "power-cut"):
+            stated = {name: log.durable_end for name, log in self.logs.items()}
             await self.ground.restart(step.kind, self.backend)
-            await self._begin(step.kind)
+            await self._begin(step.kind, stated)
         else:
             await self._operate(step, NAMES[step.log])
         # an append is read back now and then: a read may hide that the bytes went nowhere yet
@@ -140,7 +144,9 @@ class _Machine:
             expect(level <= best, f"flush of {name} reached {level.label}, more than {best.label}, which is declared")
             expect(end == known, f"flush of {name} gave durable end {end}; {known} bytes were appended before it")
             model = self.models[name]
-            model.proved, model.flushed, model.told = model.flushed, known, known
+            if known > model.told:  # a flush of nothing need not write how far the one before it came
+                model.proved = model.told
+            model.flushed = model.told = known
 
     async def _read(self, log: Log, model: LogModel, at: int, size: int) -> None:
         got = bytes(await log.read(at, size))
@@ -189,15 +195,15 @@ class _Machine:
             )
             position = stop
 
-    async def _meet_all_again(self, kind: Kind) -> None:
+    async def _meet_all_again(self, kind: Kind, stated: Mapping[str, int]) -> None:
         capabilities = self.backend.capabilities
         kept = Level.DISK if kind == "power-cut" else Level.PAGE_CACHE
         if capabilities.flush_level < kept:
             self.models.clear()
         for name in sorted(self.models):
-            await self._meet_again(name, kind, appended_stays=capabilities.append_level >= kept)
+            await self._meet_again(name, kind, stated.get(name, 0), appended_stays=capabilities.append_level >= kept)
 
-    async def _meet_again(self, name: str, kind: Kind, *, appended_stays: bool) -> None:
+    async def _meet_again(self, name: str, kind: Kind, stated: int, *, appended_stays: bool) -> None:
         model = self.models[name]
         exact = kind == "reopen"
         known = len(model.data) if exact or appended_stays else model.flushed
@@ -205,22 +211,26 @@ class _Machine:
         self.logs[name] = log
         expect(log.end >= known, f"{name} ends at {log.end} after a restart; {known} bytes had to stay")
         expect(not exact or log.end == known, f"{name} ends at {log.end} after a clean stop, not {known}")
-        expect(log.start <= model.start, f"{name} starts at {log.start} after a restart, not {model.start}")
-        expect(
-            log.durable_end <= max(known, log.start), f"{name} claims {log.durable_end} durable, {known} is true"
-        )
+        # a trim is durable when it returns: old data that comes back would be served as new
+        expect(log.start == model.start, f"{name} starts at {log.start} after a restart, not {model.start}")
+        if kind == "power-cut":
+            # only what takes away bytes that were not flushed can tell an overstated end from a true one
+            expect(log.end >= stated, f"{name} claimed {stated} durable before a power cut; {log.end} are there")
+        durable = log.durable_end
+        there = min(log.end, len(model.data))
+        expect(durable <= there, f"{name} claims {durable} durable after a restart; {there} appended bytes are there")
+        known = max(known, durable)
         proved = min(model.proved, known)
         expect(
             not self.backend.capabilities.proves_durable_end or log.durable_end >= proved,
             f"{name} claims {log.durable_end} durable after a restart; {proved} was, one flush before the last "
             "(proves_durable_end)",
         )
-        await self._compare(name, log, LogModel(model.data, max(model.start, log.start)), known)
+        await self._compare(name, log, model, known)
         if log.end > known:
             await log.truncate(known)
         del model.data[known:]
-        model.start = log.start
-        model.flushed, model.told, model.proved = known, 0, 0
+        model.flushed, model.told, model.proved = known, durable, 0
 
 
 def play_steps(ground: Ground, steps: Sequence[Operation], seed: int) -> None:
@@ -249,8 +259,10 @@ def play_steps(ground: Ground, steps: Sequence[Operation], seed: int) -> None:
         raise CheckFailed(str(failed) if failed is not None else tell_exception(error)) from None
 
 
-def compare_with_model(make_ground: Callable[[], Ground], *, examples: int, folder: str, seed: int = 0) -> None:
-    """Compare a storage with its model; ``CheckFailed`` has the fewest steps that show a difference.
+def compare_with_model(make_ground: Callable[[], Ground], *, examples: int, folder: str, seed: int) -> str:
+    """Compare a storage with its model over sequences drawn from ``seed``; return in words how many there were.
+
+    ``CheckFailed`` has the fewest steps that show a difference.
 
     ``make_ground`` gives fresh ground for each sequence; Hypothesis keeps its own files in ``folder``.
     """
@@ -261,11 +273,11 @@ def compare_with_model(make_ground: Callable[[], Ground], *, examples: int, fold
         max_examples=examples,
         deadline=None,
         database=None,
-        derandomize=True,
         verbosity=Verbosity.quiet,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
         phases=(Phase.generate,),  # shrinking is ours: it has to end in time
     )
+    @draw_from(seed)
     @given(operations(power_cuts=make_ground().power_cuts))
     def compare(steps: list[Operation]) -> None:
         search.attempt(steps)
@@ -282,6 +294,8 @@ def compare_with_model(make_ground: Callable[[], Ground], *, examples: int, fold
         raise CheckFailed(text, [operation_to_data(step) for step in steps])
     if not search.count:
         raise CheckFailed("not one sequence of operations could be tried")
+    kills, cuts = search.restarts["kill"], search.restarts["power-cut"]
+    return f"{search.count} sequences with {kills} kills and {cuts} power cuts"
 
 
 class _Search:
@@ -291,6 +305,7 @@ class _Search:
         self.make_ground, self.seed = make_ground, seed
         self.best: tuple[tuple[Operation, ...], str] | None = None
         self.count = 0
+        self.restarts: Counter[str] = Counter()
         self._begin(SEARCH_S_MAX)
 
     def _begin(self, seconds_max: float) -> None:
@@ -302,6 +317,7 @@ class _Search:
         if self.best is not None or self._is_late():
             return
         self.count += 1
+        self.restarts.update(step.kind for step in steps)
         self._fails(steps)
         if self.best is not None:
             raise CheckFailed(self.best[1])

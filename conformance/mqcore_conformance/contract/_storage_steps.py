@@ -35,7 +35,10 @@ class Operation:
 
 
 def operations(*, power_cuts: bool) -> st.SearchStrategy[list[Operation]]:
-    """Sequences of operations; power cuts only where ``power_cuts``."""
+    """Sequences of operations that end with a crash, half of them after a flush of all; power cuts if ``power_cuts``.
+
+    A crash in the middle is rarely behind what it could take, so that each sequence gets one that is.
+    """
     log = st.integers(0, len(NAMES) - 1)
     where = st.sampled_from((0.0, 0.2, 0.5, 0.9, 1.0))
     size = st.sampled_from((0, 1, 100, 511, 513, 4096, 5000, 20_000, LARGE_BYTES))
@@ -53,7 +56,9 @@ def operations(*, power_cuts: bool) -> st.SearchStrategy[list[Operation]]:
     ]
     if power_cuts:
         choices.append(st.builds(Operation, st.just("power-cut")))
-    return st.lists(st.one_of(choices), max_size=STEPS_MAX)
+    crash = Operation("power-cut" if power_cuts else "kill")
+    endings = st.sampled_from(([Operation("flush", where=1.0), crash], [crash]))
+    return st.builds(list.__add__, st.lists(st.one_of(choices), max_size=STEPS_MAX), endings)
 
 
 def operation_to_data(step: Operation) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from pathlib import Path
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.report._details import Pages, cell_detail, check_detail, prose
 from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
-from mqcore_conformance.report._records import Record, families_of, latest, status_of
+from mqcore_conformance.report._records import RED, Record, families_of, latest, status_of
 from mqcore_conformance.report._style import SCRIPT, STYLE
 
 __all__ = ["page"]
 
 AXES = ("tier", "storage", "transport", "flush", "replication")
+FAILURE_CHARS_MAX = 300
 _escape = html.escape
 
 
@@ -32,7 +33,8 @@ def page(records: Iterable[Record], folder: Path | None = None) -> str:
     checks = [record for record in records if record["kind"] == "check"]
     names = _anchors([*cells, *checks])
     pages = Pages(folder)
-    parts = [*_head(records, cells, checks), *_grid(cells, names), *_checks(checks, names), *_clauses(cells, checks)]
+    parts = [*_head(records, cells, checks), *_failures([*cells, *checks], names)]
+    parts += [*_grid(cells, names), *_checks(checks, names), *_clauses(cells, checks)]
     parts += [cell_detail(cell, names[cell["name"]], pages) for cell in cells]
     parts += [check_detail(check, names[check["name"]], pages) for check in checks]
     return "\n".join([*parts, f"<script>{SCRIPT}</script></body></html>", ""])
@@ -86,6 +88,21 @@ def _head(records: Sequence[Record], cells: Sequence[Record], checks: Sequence[R
         "<p class=dim>Every square opens: clauses, witnesses, seeds, failures. A cell that never met its fault is "
         "INCONCLUSIVE, never PASS. Arrow keys move in the grid, Enter opens, Escape closes.</p>",
     ]
+
+
+def _failures(records: Sequence[Record], names: Mapping[str, str]) -> list[str]:
+    """List what a reader has to look at first, each with a link to its details."""
+    red = sorted((one for one in records if one["status"] in RED), key=lambda one: RED.index(one["status"]))
+    if not red:
+        return []
+    lines = [f"<h2>Failures: {len(red)}</h2><ul>"]
+    for one in red:
+        texts = [violation["text"] for failure in one.get("failures", ()) for violation in failure["violations"]]
+        told = next(iter(texts), "") or one.get("text") or one.get("reason", "")
+        link = f"<a href='#{_escape(names[one['name']])}'>{_escape(one['name'])}</a>"
+        lines.append(f"<li><span class='chip {class_of(one['status'])}'>{_escape(one['status'])}</span> {link}: ")
+        lines.append(prose(str(told)[:FAILURE_CHARS_MAX]))
+    return [*lines, "</ul>"]
 
 
 def _square(status: str, anchor: str = "", text: str = "") -> str:

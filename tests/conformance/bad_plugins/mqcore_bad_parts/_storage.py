@@ -49,7 +49,7 @@ class BadLog(Log):
 
     @property
     def durable_end(self) -> int:
-        return self.durable
+        return self.true_end if self.storage.lies("overstates-what-is-durable") else self.durable
 
     async def append(self, chunks: Sequence[Buffer]) -> int:
         self.check()
@@ -98,6 +98,8 @@ class BadLog(Log):
         self.check()
         await self.storage.at("trim")
         await trio.lowlevel.checkpoint()
+        if self.storage.lies("trims-in-memory-only"):
+            self.start = position
         return self.start
 
     async def aclose(self) -> None:
@@ -196,6 +198,8 @@ class BadStorage(StorageBackend, Faulty):
             file.flush()
             file.drop_cache(0, 0)
             self.logs[name] = BadLog(self, name, file)
+            if self.lies("states-what-it-flushed-at-open"):  # true after a kill, which takes nothing from the file
+                self.logs[name].durable = file.size()
         return self.logs[name]
 
     async def delete_log(self, name: str) -> None:

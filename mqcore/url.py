@@ -39,13 +39,13 @@ class Url:
         query: dict[str, str] = {}
         for item in query_text.split("&") if query_text else ():
             name, equals, value = item.partition("=")
-            name = unquote(name)
+            name = _unquoted(name)
             if not equals or not name:
                 raise ConfigurationError(f"{text!r}: {item!r} is not of the form option=value")
             if name in query:
                 raise ConfigurationError(f"{text!r}: option {name!r} is given twice")
-            query[name] = unquote(value)
-        rest = unquote(rest)
+            query[name] = _unquoted(value)
+        rest = _unquoted(rest)
         if any(ord(character) < 32 or ord(character) == 127 for character in rest):
             raise ConfigurationError(f"{text!r}: control characters are not allowed")
         return cls(scheme, rest, query)
@@ -70,5 +70,17 @@ class Url:
         return host, int(port_text)
 
     def __str__(self) -> str:
-        query = "&".join(f"{quote(name)}={quote(value, safe='/:,')}" for name, value in self.query.items())
-        return f"{self.scheme}://{quote(self.rest, safe='/:,[]@')}" + (f"?{query}" if query else "")
+        query = "&".join(f"{_quoted(name, '/')}={_quoted(value, '/:,')}" for name, value in self.query.items())
+        return f"{self.scheme}://{_quoted(self.rest, '/:,[]@')}" + (f"?{query}" if query else "")
+
+
+# A path need not be UTF-8. Its other bytes are surrogates in Python's text, as ``os.fsdecode`` makes them, and stand as
+# ``%FF`` in a URL: the standard library's default would make another name of them.
+
+
+def _quoted(text: str, safe: str) -> str:
+    return quote(text, safe=safe, errors="surrogateescape")
+
+
+def _unquoted(text: str) -> str:
+    return unquote(text, errors="surrogateescape")

@@ -10,6 +10,9 @@ from mqcore.units import parse_duration_ms
 
 __all__ = ["Start", "parse_start"]
 
+OFFSET_MAX = 2**64 - 1
+"""Largest offset that the wire carries."""
+
 Start: TypeAlias = Literal["start", "end"] | int | datetime
 """Where to begin reading."""
 
@@ -24,6 +27,9 @@ def parse_start(text: str, now: datetime) -> Start:
     if text == "end":
         return "end"
     if text.isascii() and text.isdigit():
+        # By digits first: Python itself refuses to read a number of thousands of them.
+        if len(text) > 20 or int(text) > OFFSET_MAX:
+            raise ConfigurationError(f"--from {text}: no offset is above {OFFSET_MAX}; write a lower one, or end")
         return int(text)
     try:
         if text.startswith("@-") and not text[2:].strip().isdigit():

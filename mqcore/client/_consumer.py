@@ -31,6 +31,9 @@ __all__ = ["Consumer", "Start"]
 
 Start = str | int | datetime | dict[int, tuple[int, int]]
 
+OFFSET_MAX = 2**64 - 1
+"""Largest offset, and number of an epoch, that the wire carries."""
+
 
 class Consumer:
     """Reads a topic's partitions; for one task at a time.
@@ -97,6 +100,8 @@ class Consumer:
                 raise ConfigurationError(f"topic {self.topic!r}: partition {number} is not read by this consumer")
         for number in numbers:
             offset, epoch = to[number] if isinstance(to, dict) else await self._find(to, number)
+            if not (0 <= offset <= OFFSET_MAX and 0 <= epoch <= OFFSET_MAX):
+                raise ConfigurationError(f"offset {offset} of epoch {epoch}: both are from 0 to {OFFSET_MAX}")
             if self._batch is not None and self._batch.partition == number:
                 self._forget_batch()
             reader = self._reader_of.get(number)
@@ -108,8 +113,6 @@ class Consumer:
 
     async def _find(self, to: str | int | datetime, partition: int) -> tuple[int, int]:
         if isinstance(to, int) and not isinstance(to, bool):
-            if to < 0:
-                raise ConfigurationError(f"offset {to}: offsets begin at 0")
             return to, 0
         if isinstance(to, str) and to not in ("start", "end"):
             raise ConfigurationError(f'{to!r}: a position is "start", "end", an offset or a datetime')

@@ -4,6 +4,9 @@
 ``MQCORE_LISTEN_0_MODE`` one of the first listener; ``MQCORE_TOPICS_ORDERS_FLUSH`` a key of topic ``orders``, whatever
 its case and punctuation. Short forms work: ``MQCORE_STORAGE`` (a URL), ``MQCORE_LISTEN`` (URLs, by comma),
 ``MQCORE_FLUSH``. Must not know the values' meaning.
+
+Kubernetes and Docker put variables of their own into every container beside a service whose name begins with
+``mqcore``; they come in sets of known names, and whole sets are passed over.
 """
 
 from __future__ import annotations
@@ -43,9 +46,10 @@ def read_environment(
     Raises ``ConfigurationError`` for a variable that is no key, and one that could mean two topics.
     """
     known = _known(topics)
+    injected = _injected(environment)
     result: dict[str, Any] = {}
     for variable in sorted(environment):
-        if not variable.startswith(PREFIX) or _is_foreign(variable.removeprefix(PREFIX)):
+        if not variable.startswith(PREFIX) or _is_foreign(variable.removeprefix(PREFIX)) or variable in injected:
             continue
         path = known.get(variable) or _part_option(variable)
         if path is None:
@@ -55,6 +59,35 @@ def read_environment(
             )
         _set(result, path, environment[variable])
     return _listen_as_list(result, listeners)
+
+
+def _injected(environment: Mapping[str, str]) -> set[str]:
+    """Return the variables that Kubernetes or Docker set for services whose names begin with ``mqcore``.
+
+    A service is known by what cannot be a key of ours: its host and port together, or a port that is the address of a
+    link with its parts beside it. A single variable that looks like one of these is no set, and stays an error.
+    """
+    injected: set[str] = set()
+    for variable, value in environment.items():
+        service = variable.removesuffix("_SERVICE_HOST")
+        if service != variable and f"{service}_SERVICE_PORT" in environment:
+            injected |= _of_service(service, environment)
+        service = variable.removesuffix("_PORT")
+        link = re.fullmatch(r"(tcp|udp|sctp)://.+:([0-9]+)", value) if service != variable else None
+        if link is not None and f"{service}_PORT_{link[2]}_{link[1].upper()}_ADDR" in environment:
+            injected |= _of_service(service, environment)
+    return injected
+
+
+def _of_service(service: str, environment: Mapping[str, str]) -> set[str]:
+    if not f"{service}_".startswith(PREFIX):
+        return set()
+    name = re.escape(service)
+    ports = "PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+    pattern = re.compile(rf"{name}_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|{ports}|ENV_.*)")
+    found = {variable for variable in environment if pattern.fullmatch(variable)}
+    # Docker's name of a link is a path (/web/mqcore), which no name of a broker is.
+    return found | {each for each in [f"{service}_NAME"] if environment.get(each, "").startswith("/")}
 
 
 def _is_foreign(name: str) -> bool:

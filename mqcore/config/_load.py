@@ -6,6 +6,7 @@ of a part are handed on as they were written.
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,6 +93,9 @@ def load_config(
     return _compose(sources, listen_default=(DEFAULT_LISTEN,))
 
 
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
 def read_toml(path: str | Path) -> dict[str, object]:
     """Return the tables of a TOML file of at most 1 MiB; ``ConfigurationError`` names the file and what is wrong."""
     try:
@@ -103,6 +107,11 @@ def read_toml(path: str | Path) -> dict[str, object]:
         ) from None
     if len(data) > FILE_BYTES_MAX:
         raise ConfigurationError(f"{path}: larger than {FILE_BYTES_MAX} bytes; this is no configuration file")
+    if data.startswith(_BYTE_ORDER_MARKS):
+        raise ConfigurationError(
+            f"{path}: begins with a byte-order mark (bytes {data[:2].hex(' ')} ...), which TOML does not have: "
+            "save it as UTF-8 without one"
+        )
     try:
         return tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -237,3 +237,28 @@ def test_to_names_a_folder_that_is_made_and_one_above_it_that_is_there(cli, verb
     if verb != ("demo",):
         assert cli(*verb, "--to", tmp_path / "made").status == 0
         assert any((tmp_path / "made").iterdir())
+
+
+@pytest.mark.parametrize("offset", [str(2**64), "9" * 5000])
+def test_an_offset_that_cannot_be_is_named_with_the_largest(cli, offset):
+    result = cli("consume", "t", "--from", offset)
+    assert result.status == 2
+    assert result.err == f"mqcore: --from {offset}: no offset is above {2**64 - 1}; write a lower one, or end\n"
+
+
+def test_a_directory_whose_name_is_no_utf_8_is_that_very_directory(mqcore_command, tmp_path):
+    folder = os.fsencode(tmp_path) + b"/st\xff"
+    done = mqcore_command("config", "init", "--to", folder)
+    assert (done.returncode, os.listdir(os.fsencode(tmp_path))) == (0, [b"st\xff"])
+    assert done.stdout.startswith(b"wrote " + folder + b"/broker.toml;")
+    done = mqcore_command("storage", "inspect", b"mmap://" + folder + b"/none")
+    assert (done.returncode, b"should not happen" in done.stderr) != (1, True)
+    assert b"st\xff" in done.stderr or b"st%FF" in done.stderr
+
+
+def test_a_topic_whose_name_is_no_utf_8_is_refused(mqcore_command, memory_broker):
+    for verb in (("topic", "create"), ("consume",), ("produce",)):
+        done = mqcore_command(*verb, b"t\xff", MQCORE_SERVER=memory_broker.urls[0], stdin=b"x\n")
+        assert done.returncode in (1, 2)
+        assert b"t\\udcff" in done.stderr
+        assert b"should not happen" not in done.stderr

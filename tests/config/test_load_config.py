@@ -233,6 +233,54 @@ def test_an_error_names_the_source_that_gave_the_value(tmp_path: Path) -> None:
         load_config(path, environment={"MQCORE_LISTEN_7_MODE": "0600"})
 
 
+KUBERNETES = {
+    "MQCORE_SERVICE_HOST": "10.0.0.1",
+    "MQCORE_SERVICE_PORT": "7400",
+    "MQCORE_SERVICE_PORT_CLIENTS": "7400",
+    "MQCORE_PORT": "tcp://10.0.0.1:7400",
+    "MQCORE_PORT_7400_TCP": "tcp://10.0.0.1:7400",
+    "MQCORE_PORT_7400_TCP_PROTO": "tcp",
+    "MQCORE_PORT_7400_TCP_PORT": "7400",
+    "MQCORE_PORT_7400_TCP_ADDR": "10.0.0.1",
+}
+DOCKER = {
+    name.replace("MQCORE", "MQCORE_LINK"): value for name, value in KUBERNETES.items() if "SERVICE" not in name
+} | {"MQCORE_LINK_NAME": "/web/mqcore_link", "MQCORE_LINK_ENV_PATH": "/bin"}
+STORAGE_SERVICE = {name.replace("MQCORE", "MQCORE_STORAGE"): value for name, value in KUBERNETES.items()}
+
+
+@pytest.mark.parametrize("injected", [KUBERNETES, DOCKER, STORAGE_SERVICE], ids=["service", "link", "mqcore-storage"])
+def test_what_kubernetes_and_docker_inject_for_a_service_called_mqcore_is_passed_over(
+    injected: dict[str, str], tmp_path: Path
+) -> None:
+    path = write(tmp_path, WHOLE)
+    assert load_config(path, environment=injected) == load_config(path)
+    with pytest.raises(ConfigurationError, match=r"^environment: MQCORE_FLUHS is no key"):
+        load_config(path, environment=injected | {"MQCORE_FLUHS": "sync"})
+
+
+@pytest.mark.parametrize(
+    "variable", ["MQCORE_PORT", "MQCORE_SERVICE_HOST", "MQCORE_SERVICE_PORT", "MQCORE_LIMITS_ENV_X"]
+)
+def test_one_variable_that_looks_injected_is_no_set_and_refused(variable: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"^environment: {variable} is no key"):
+        load_config(write(tmp_path, WHOLE), environment={variable: "tcp://10.0.0.1:7400"})
+
+
+def test_a_broker_s_name_is_read_unless_it_is_a_link_s(tmp_path: Path) -> None:
+    path = write(tmp_path, WHOLE)
+    assert load_config(path, environment=KUBERNETES | {"MQCORE_NAME": "other"}).name == "other"
+    assert load_config(path, environment=KUBERNETES | {"MQCORE_NAME": "/web/mqcore"}).name == load_config(path).name
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"], ids=["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_is_named_with_what_to_do(mark: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broker.toml"
+    path.write_bytes(mark + b"[storage]")
+    with pytest.raises(ConfigurationError, match=r"byte-order mark .* save it as UTF-8 without one"):
+        load_config(path)
+
+
 def test_a_variable_that_could_mean_two_topics_is_refused() -> None:
     topics = {"a-b": {}, "a.b": {}}
     with pytest.raises(ConfigurationError, match=r"MQCORE_TOPICS_A_B_PARTITIONS could mean"):
@@ -247,7 +295,7 @@ def test_a_file_that_is_missing_a_folder_too_large_or_no_text_is_refused(tmp_pat
     large.write_bytes(b"#" * (1024 * 1024 + 1))
     with pytest.raises(ConfigurationError, match="larger than"):
         load_config(large)
-    large.write_bytes(b"\xff\xfe")
+    large.write_bytes(b"\xff\xfd")
     with pytest.raises(ConfigurationError, match="not valid TOML"):
         load_config(large)
 

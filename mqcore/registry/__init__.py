@@ -15,11 +15,11 @@ from mqcore.registry._compose import (
     validate_capabilities,
 )
 from mqcore.registry._entry_points import GROUPS, Installed, find, installed, register, unregister
+from mqcore.registry._option_text import format_value
 from mqcore.registry._options import (
     OptionField,
     Source,
     canonical_keys,
-    format_value,
     merge_options,
     option_fields,
     structure_options,

@@ -33,15 +33,11 @@ from mqcore.guarantees.policies import (
 from mqcore.guarantees.policy_text import (
     FLUSH_FORMS,
     REPLICATION_FORMS,
-    format_flush,
-    format_replication,
     parse_flush,
     parse_replication,
 )
+from mqcore.registry._option_text import unit_of
 from mqcore.units import (
-    format_bytes,
-    format_duration_ms,
-    format_duration_us,
     parse_bytes,
     parse_count,
     parse_duration_ms,
@@ -52,7 +48,6 @@ __all__ = [
     "OptionField",
     "Source",
     "canonical_keys",
-    "format_value",
     "merge_options",
     "option_fields",
     "structure_options",
@@ -160,29 +155,6 @@ def option_fields(cls: Any) -> list[OptionField]:
     return fields
 
 
-def format_value(name: str, value: object) -> object:
-    """Return ``value`` of the option ``name`` as TOML holds it: text in human units, numbers, lists, tables."""
-    if isinstance(value, SyncFlush | AsyncFlush | NoFlush):
-        return format_flush(value)
-    if isinstance(value, NoReplication | AsyncReplication | SyncReplication):
-        return format_replication(value)
-    if isinstance(value, Level):
-        return value.label
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, int) and not isinstance(value, bool):
-        write = {"bytes": format_bytes, "ms": format_duration_ms, "us": format_duration_us}.get(_unit_of(name) or "")
-        return write(value) if write else value
-    if isinstance(value, list | tuple | set | frozenset):
-        return [format_value("", item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: format_value(str(key), item) for key, item in value.items()}
-    if attrs.has(type(value)):
-        cls: Any = type(value)
-        return {field.name: format_value(field.name, getattr(value, field.name)) for field in attrs.fields(cls)}
-    return value
-
-
 def canonical_keys(cls: type[Any], mapping: Mapping[str, object]) -> dict[str, object]:
     """Return ``mapping`` with keys that leave out their unit under the field's own name, where the value states it."""
     keys = _key_names(cls)
@@ -200,11 +172,6 @@ def canonical_keys(cls: type[Any], mapping: Mapping[str, object]) -> dict[str, o
 def _error(where: str, problem: _Problem) -> ConfigurationError:
     at = f"{where}: {problem.path}" if problem.path else where
     return ConfigurationError(f"{at}: {problem.text}")
-
-
-def _unit_of(name: str) -> str | None:
-    words = name.split("_")
-    return next((unit for unit in ("bytes", "ms", "us") if unit in words), None)
 
 
 def _key_names(cls: type[Any]) -> dict[str, tuple[attrs.Attribute[Any], bool]]:
@@ -255,7 +222,7 @@ def _structure_field(field: attrs.Attribute[Any], hint: Any, raw: object) -> obj
         if _is_optional_number(hint) and (raw is None or (isinstance(raw, str) and raw.strip() == "none")):
             return None
         read: Callable[[Any], int] = {"bytes": parse_bytes, "ms": parse_duration_ms, "us": parse_duration_us}.get(
-            _unit_of(field.name) or "", parse_count
+            unit_of(field.name) or "", parse_count
         )
         return _reading(read, raw)
     return _structure(hint, raw)
@@ -454,7 +421,7 @@ def _allowed(name: str, hint: Any) -> str:
     """Return in words what an option accepts."""
     bare = _without_none(hint)
     words = {bool: "true, false", str: "text", float: "a number", int: "a whole number"}.get(bare)
-    unit = _unit_of(name)
+    unit = unit_of(name)
     if bare is int and unit:
         words = {"bytes": 'bytes, as in "2 MB"', "ms": 'a time, as in "500 ms"', "us": 'a time, as in "200 us"'}[unit]
     elif _is_union_of(FlushPolicy)(hint):

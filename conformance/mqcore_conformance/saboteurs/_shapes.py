@@ -139,9 +139,9 @@ def retries_in_a_stall(plan: RunPlan) -> RunPlan:
 
 
 def appends_beside_a_failing_flush(plan: RunPlan) -> RunPlan:
-    """A slow flush fails while more is appended, which it does not cover; then the broker is killed."""
+    """A slow flush fails, of which some sectors reach the device, while more is appended; then the broker is killed."""
     sends = tuple(SendPlan(sizes=(100,), pause_us=1_000) for _ in range(25))
-    fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6)
+    fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6, amount=1)
     return attrs.evolve(
         plan,
         partitions=1,

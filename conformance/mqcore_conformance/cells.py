@@ -150,7 +150,7 @@ def run_cell(
 ) -> CellResult:
     """Run a cell over ``seeds`` and judge it. ``deadline``: of ``time.perf_counter``; seeds after it are left out.
 
-    ``ran`` is told after each run how many there were.
+    ``ran`` is called after each run with their number.
     """
     result = CellResult(cell=cell)
     wanted = tuple(clauses) or tuple(CHECKERS)

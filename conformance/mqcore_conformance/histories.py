@@ -195,7 +195,7 @@ class Completed(Recorded):
 class Altered(Recorded):
     """The policies of a topic were to change. ``asked_at``: events when it was asked for; None: not to be changed.
 
-    An empty text sets back to the default. ``topic`` as partitions name it, without its id where nobody knows that.
+    An empty text sets back to the default. ``topic`` as partitions name it, without its id where that is not known.
     """
 
     topic: str

@@ -1,6 +1,6 @@
 """Whether the suite and the core are still what they were: a part under test runs in their process.
 
-It finds what replaces a function, a method, a constant or an entry of a table and stays; whoever wants to deceive can
+It finds what replaces a function, a method, a constant or an entry of a table and stays; what wants to deceive can
 put it back. Knows nothing about parts and checks.
 """
 

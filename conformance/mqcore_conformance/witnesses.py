@@ -79,7 +79,7 @@ def fault_took_effect(family: str, witnesses: Mapping[str, int], tier: str = "T0
 
 
 def tally(facts: Facts) -> Counter[str]:
-    """Count what a history tells of outcomes, of faults, and of what they took."""
+    """Count what a history shows of outcomes, of faults, and of what they took."""
     counts: Counter[str] = Counter()
     has_struck = has_jumped = False
     for event in facts.history:

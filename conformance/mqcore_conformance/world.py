@@ -48,8 +48,8 @@ class Bounds:
 class World(abc.ABC):
     """See the module. ``life``: number of the present life of the broker, from 1, or of the last one.
 
-    ``listen_url``: where the broker listens; ``url``: where clients reach it. ``nodes``: name of each node by its
-    storage's identity. ``given_up``: the broker does not start any more.
+    ``listen_url``: where the broker listens; ``url``: where clients reach it; ``drain_url``: where the drain does.
+    ``nodes``: name of each node by its storage's identity. ``given_up``: the broker does not start any more.
     ``stored``: partition, offset and mark of a message of each acknowledged batch, for what looks for it on the disk.
     ``is_idle`` is set by the script: whether the clients have nothing more to send. ``settling``: nothing new is begun
     any more. ``on_ack``: called with the number of acknowledgements after each.
@@ -66,7 +66,7 @@ class World(abc.ABC):
             what = f"replication {plan.replication!r}" if plan.replication != "none" else f"node {strangers[0]!r}"
             raise ConfigurationError(f"{plan.name}: {what} needs a set of nodes; a world has one so far ({FIRST_NODE})")
         self.plan = plan
-        self.url = self.listen_url = url
+        self.url = self.listen_url = self.drain_url = url
         self.bounds = bounds
         self.history: list[Event] = []
         self.notices: list[Notice] = []
@@ -190,7 +190,8 @@ class World(abc.ABC):
         topic: dict[str, object] = {"partitions": plan.partitions, "visible": plan.visible}
         if plan.weakest_send is not None:
             topic["weakest_send"] = plan.weakest_send
-        keys: dict[str, Any] = {"storage": storage, "listen": self.listen_url, "topics": {TOPIC: topic}}
+        listen = list(dict.fromkeys((self.listen_url, self.drain_url)))
+        keys: dict[str, Any] = {"storage": storage, "listen": listen, "topics": {TOPIC: topic}}
         if plan.flush is not None:
             keys["flush"] = plan.flush
             policy = parse_flush(plan.flush)

@@ -1,6 +1,6 @@
-"""The child process of T1: one broker, told its configuration and its faults as JSON, ended by a signal.
+"""The child process of T1: one broker, given its configuration and its faults as JSON, ended by a signal.
 
-Tells who it is once it serves (node, epoch, URLs), and what was injected. SIGTERM stops it in order.
+Reports who it is once it serves (node, epoch, URLs), and what was injected. SIGTERM stops it in order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trio
 from mqcore.broker import Node, serve_broker
 from mqcore.config import make_config
 from mqcore.ports import Ports, system_ports
-from mqcore_conformance.broker_process.child import commands, ignore_interrupt, tell
+from mqcore_conformance.broker_process.child import commands, ignore_interrupt, report
 from mqcore_conformance.broker_process.ports import FaultyFiles, Injection, faulty_ports
 
 __all__ = ["main"]
@@ -32,7 +32,7 @@ async def _serve(keys: dict[str, object], ports: Ports, files: FaultyFiles | Non
 
             nursery.start_soon(_obey, files)
             broker: Node = await nursery.start(serve)
-            tell({"node": broker.store.node_id.hex()[:8], "epoch": broker.store.epoch, "urls": broker.urls})
+            report({"node": broker.store.node_id.hex()[:8], "epoch": broker.store.epoch, "urls": broker.urls})
             async for _ in signals:
                 broker.stop()
 
@@ -53,7 +53,7 @@ def main() -> None:
     if asked["injection"] is None:
         trio.run(_serve, asked["keys"], system_ports(), None)
     else:
-        ports, files = faulty_ports(Injection(**asked["injection"]), tell)
+        ports, files = faulty_ports(Injection(**asked["injection"]), report)
         trio.run(_serve, asked["keys"], ports, files)
 
 

@@ -1,7 +1,7 @@
-"""What every child process of T1 does: listen to its standard input, tell on its standard output, end with the suite.
+"""What every child process of T1 does: read its standard input, report on its standard output, end with the suite.
 
 One JSON object per line in both directions. The end of the standard input means that the suite is gone. Must not know
-what is told or asked.
+what is reported or asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import trio
 
 from mqcore.ports import system_ports
 
-__all__ = ["commands", "ignore_interrupt", "monotonic_us", "tell"]
+__all__ = ["commands", "ignore_interrupt", "monotonic_us", "report"]
 
 LINE_BYTES_MAX = 65_536
 READ_BYTES = 4096
@@ -32,7 +32,7 @@ def monotonic_us() -> int:
     return system_ports().clock.monotonic_us()
 
 
-def tell(facts: dict[str, Any]) -> None:
+def report(facts: dict[str, Any]) -> None:
     """Write one line, at once and in one piece. Any thread."""
     line = json.dumps({"at_us": monotonic_us(), **facts}, separators=(",", ":")) + "\n"
     os.write(1, line.encode())

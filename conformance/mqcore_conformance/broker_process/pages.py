@@ -1,6 +1,6 @@
 """What the kernel says of a file's pages: which are dirty, which ranges never reached the disk. Linux only.
 
-``cachestat`` (Linux 6.5) counts dirty pages by range; the extent map tells ranges that were written to the page cache
+``cachestat`` (Linux 6.5) counts dirty pages by range; the extent map shows ranges that were written to the page cache
 and to nothing else yet. Both ask no privilege. Must not know of brokers or logs.
 """
 
@@ -117,7 +117,7 @@ def why_no_dirty_pages(folder: str) -> str:
             os.fdatasync(file.fileno())
             after = dirty_pages(file.fileno())
     except OSError as error:
-        return f"the kernel does not tell dirty pages ({error.strerror}; cachestat needs Linux 6.5); T0 simulates one"
+        return f"the kernel does not report dirty pages ({error.strerror}; cachestat needs Linux 6.5); T0 simulates one"
     if not before:
         return f"the file system of {folder} has no dirty pages (a tmpfs?); set TMPDIR to a folder on a disk"
     return f"a flush leaves dirty pages in {folder}: is this run under eatmydata?" if after else ""

@@ -43,12 +43,12 @@ class Injection:
 
 
 class FaultyFiles(PassThroughFileSystem):
-    """See the module. ``tell`` is called with a fact for the suite; it may be called in any thread."""
+    """See the module. ``report`` is called with a fact for the suite; it may be called in any thread."""
 
-    def __init__(self, inner: FileSystem, injection: Injection, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, inner: FileSystem, injection: Injection, report: Callable[[dict[str, Any]], None]) -> None:
         super().__init__(inner)
         self.injection = injection
-        self.tell = tell
+        self.report = report
         self.undo = UndoLog(injection.undo) if injection.undo else None
         self.room_bytes: int | None = None
         self._flush_errors = 0
@@ -85,7 +85,7 @@ class FaultyFiles(PassThroughFileSystem):
 
     def die(self, operation: str) -> None:
         """Kill this process, as the operating system would."""
-        self.tell({"dying": operation, "call": self.injection.kill_at})
+        self.report({"dying": operation, "call": self.injection.kill_at})
         os.kill(os.getpid(), signal.SIGKILL)
 
     def grow(self, path: str, by_bytes: int) -> None:
@@ -99,7 +99,7 @@ class FaultyFiles(PassThroughFileSystem):
                 full = False
                 self.room_bytes -= by_bytes
         if full:
-            self.tell({"witness": "disk-full"})
+            self.report({"witness": "disk-full"})
             raise OSError(errno.ENOSPC, "no space left on the device (injected)", path)
 
     def flush(self, files: Sequence[FaultyFile], really: Callable[[], None]) -> None:
@@ -133,7 +133,7 @@ class FaultyFiles(PassThroughFileSystem):
                 return
             self._flush_errors -= 1
         partitions = sorted({f"{match[1]}/{match[2]}" for file in files for match in _PARTITION.finditer(file.path)})
-        self.tell({"witness": "disk-flush-error", "partitions": partitions})
+        self.report({"witness": "disk-flush-error", "partitions": partitions})
         raise OSError(errno.EIO, "input/output error (injected)", files[0].path)
 
     # ---- the port --------------------------------------------------------------------------------------------
@@ -243,8 +243,8 @@ class FaultyFile(PassThroughFile):
             files.do("truncate", self.inner.truncate, size)
 
 
-def faulty_ports(injection: Injection, tell: Callable[[dict[str, Any]], None]) -> tuple[Ports, FaultyFiles]:
+def faulty_ports(injection: Injection, report: Callable[[dict[str, Any]], None]) -> tuple[Ports, FaultyFiles]:
     """Return the machine's ports with faulty files, and these files."""
     ports = system_ports()
-    files = FaultyFiles(ports.files, injection, tell)
+    files = FaultyFiles(ports.files, injection, report)
     return attrs.evolve(ports, files=files), files

@@ -145,7 +145,7 @@ def _is_dirty(descriptor: int, number: int) -> bool:
 def read_undo(path: Path) -> Mapping[int, Mapping[int, tuple[bytes, bool]]]:
     """Return, by inode and page, the content before what was not flushed, and whether a failed flush took the rest.
 
-    A record that the end of the child cut short is left out: what it was to tell had not begun.
+    A record that the end of the child cut short is left out: what it was to note had not begun.
     """
     found: dict[int, dict[int, tuple[bytes, bool]]] = defaultdict(dict)
     for kind, inode, number, content in _records(path):

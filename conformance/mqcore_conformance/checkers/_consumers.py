@@ -61,11 +61,11 @@ def _check_seeks(
         elif isinstance(event, Seeked):
             wrong = None
             if event.why == "below-start" and not facts.has_retention(partition):
-                wrong = Anomaly.SKIPPED_POLL, "was told that the log begins there; nothing can have taken the rest"
+                wrong = Anomaly.SKIPPED_POLL, "was sent to a beginning of the log; nothing can have taken the rest"
             elif event.why == "diverged" and position is not None and event.offset > position:
-                wrong = Anomaly.SKIPPED_POLL, f"stood at offset {position} and was told that the log parts after it"
+                wrong = Anomaly.SKIPPED_POLL, f"stood at offset {position} and was sent to a divergence point after it"
             elif event.why == "diverged" and (kept := _kept(facts, partition, known, event.offset)) is not None:
-                wrong = Anomaly.NONMONOTONIC_POLL, f"was told that the log parts there; offset {kept} is as it was read"
+                wrong = Anomaly.NONMONOTONIC_POLL, f"was sent to a divergence point; offset {kept} is as it was read"
             if wrong is not None:
                 text = f"{process} was sent to offset {event.offset} at event {index}: it {wrong[1]}"
                 yield Violation("G06", wrong[0], text, partition, (index,))

@@ -35,7 +35,7 @@ def check_g04(facts: Facts) -> Iterator[Violation]:
         seen.add((partition, digest))
         send = senders.get(digest)
         if send is None or send.invoked.partition != partition:
-            origin = "nobody sent it" if send is None else f"it was sent to {send.invoked.partition}"
+            origin = "it was never sent" if send is None else f"it was sent to {send.invoked.partition}"
             text = f"{process} read a message at offset {offset} of epoch {epoch} (event {index}): {origin}"
             yield Violation("G04", Anomaly.PHANTOM, text, partition, (index,))
         elif send.attempts[0].invoked_at > index:

@@ -1,4 +1,4 @@
-"""How lives of a broker ended, in words. What was done to it, and what it did by itself, are told apart.
+"""How lives of a broker ended, in words. What was done to it, and what it did by itself, are kept apart.
 
 Judges nothing.
 """

@@ -84,7 +84,7 @@ class SendFacts:
 
     @property
     def rejected(self) -> bool:
-        """Whether every attempt was rejected, so that nobody may ever read it."""
+        """Whether every attempt was rejected, so that it may never be read."""
         return all(one.completed is not None and one.completed.outcome == "rejected" for one in self.attempts)
 
 
@@ -92,7 +92,7 @@ class SendFacts:
 class DrainedLog:
     """What the final drain found in a partition: message and epoch by offset, and the ranges reported as damaged.
 
-    ``rotted``: ranges of the batches in which bits rotted, whoever noticed. ``start_offset`` is 0 where nothing may
+    ``rotted``: ranges of the batches in which bits rotted, noticed or not. ``start_offset`` is 0 where nothing may
     take the oldest messages.
     """
 
@@ -115,7 +115,7 @@ class DrainedLog:
 
     def first_undamaged(self, first: int, until: int) -> int:
         """The first of the offsets from ``first`` to ``until`` that is not damaged in this sense, else ``until``."""
-        both = [(max(told[0], hit[0]), min(told[1], hit[1])) for told in self.damaged for hit in self.rotted]
+        both = [(max(said[0], hit[0]), min(said[1], hit[1])) for said in self.damaged for hit in self.rotted]
         return first_outside(first, until, both)
 
     def has(self, offset: int, digest: str) -> bool:
@@ -189,7 +189,7 @@ class Facts:
 
     def __init__(self, history: Sequence[Event]) -> None:
         if not history or not isinstance(history[0], Setting):
-            raise ValueError("a history begins with its Setting: without it nobody knows what was promised")
+            raise ValueError("a history begins with its Setting: without it there is no promise to judge by")
         self.history = history
         self.setting: Setting = history[0]
         self.append_level = Level.parse(self.setting.append_level)
@@ -231,7 +231,7 @@ class Facts:
         return any(probe.question == REFUSES_TO_START and probe.holds for _, probe in self.probes)
 
     def log(self, partition: str) -> DrainedLog:
-        """What the drain found; an empty log when nobody could drain it."""
+        """What the drain found; an empty log when it could not be drained."""
         return self.drain.get(partition) or DrainedLog(partition)
 
     def in_force(self, partition: str, first: int, last: int) -> list[InForce]:
@@ -250,7 +250,7 @@ class Facts:
         return self.append_level
 
     def first_sent_at(self, fetched: FetchAnswered) -> int:
-        """Index of the event with which the oldest of the messages read began to be sent; 0 when nobody sent one."""
+        """Index of the event with which the oldest of the messages read began to be sent; 0 when none was sent."""
         sent = self._sent_at
         if not sent:
             sent.update(

@@ -103,7 +103,7 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
         log = facts.log(send.invoked.partition)
         for offset, digest in enumerate(send.invoked.messages, receipt.offset):
             if offset < log.start_offset or log.has(offset, digest) or log.is_reported(offset):
-                continue  # what is reported wrongly is told of already
+                continue  # a wrong report is a violation already
             text = (
                 f"offset {offset} ({send.name}), acknowledged at {receipt.level} at event {index}, is neither in "
                 f"the drain ({log.start_offset} to {log.end_offset}) nor in a range reported as damaged "
@@ -114,28 +114,28 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
 
 
 def _check_reports(facts: Facts) -> Iterator[Violation]:
-    """Every range that a reader is told to be damaged is part of the batches in which bits rotted until then.
+    """Every range that is reported to a reader as damaged is part of the batches in which bits rotted until then.
 
     A storage that says of itself that it keeps nothing is believed when it has nothing.
     """
     if facts.append_level is Level.NONE:
         return
-    told: set[tuple[str, int]] = set()
+    seen: set[tuple[str, int]] = set()
     for process, partition, index, event in _reports(facts):
         rotted = facts.rotted_before(partition, index)
         offset = first_outside(event.point, event.until, rotted)
-        if offset < event.until and (partition, offset) not in told:
-            told.add((partition, offset))
+        if offset < event.until and (partition, offset) not in seen:
+            seen.add((partition, offset))
             truth = ", ".join(f"{first} to {until - 1}" for first, until in rotted[:5]) or "none"
             text = (
-                f"{process} was told at event {index} that offsets {event.point} to {event.until - 1} are "
+                f"it was reported to {process} at event {index} that offsets {event.point} to {event.until - 1} are "
                 f"damaged; nothing ever happened to offset {offset} (offsets in which bits rotted: {truth})"
             )
             yield Violation("G12", Anomaly.INVENTED_DAMAGE, text, partition, (index,))
 
 
 def _reports(facts: Facts) -> Iterator[tuple[str, str, int, FetchFailed]]:
-    """Everything that a reader, the drain too, was told to be damaged: process, partition, event index, event."""
+    """Everything that was reported to a reader, the drain too, as damaged: process, partition, event index, event."""
     for (process, partition), events in facts.reads.items():
         for index, event in events:
             if isinstance(event, FetchFailed) and event.code == "damaged":

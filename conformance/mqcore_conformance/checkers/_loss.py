@@ -91,7 +91,7 @@ def check_g02(facts: Facts) -> Iterator[Violation]:
 
 
 def _check_hole(log: DrainedLog, expected: int | None, offset: int) -> Iterator[Violation]:
-    """The drain goes on, or ends, at ``offset``. ``expected`` None: nobody knows where it begins."""
+    """The drain goes on, or ends, at ``offset``. ``expected`` None: where it begins is not known."""
     missing = offset if expected is None else log.first_undamaged(expected, offset)
     if expected is not None and missing < offset:
         text = (

@@ -13,14 +13,7 @@ from mqcore.errors import MqcoreError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 from mqcore.protocol import Code, Failed, Fetch, Fetched
-from mqcore_conformance.clients._session import (
-    CallFailedError,
-    Pauses,
-    SessionLostError,
-    WireSession,
-    code_name,
-    connect,
-)
+from mqcore_conformance.clients._session import Pauses, SessionLostError, WireError, WireSession, code_name, connect
 from mqcore_conformance.histories import DRAIN, FetchAnswered, FetchFailed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import TOPIC, ConsumerPlan
 from mqcore_conformance.world import World
@@ -189,7 +182,7 @@ class WireConsumer:
                         with trio.move_on_after(self._stays.next_s()) as stay:
                             await self._read(session)
                         has_left = stay.cancelled_caught
-                except (SessionLostError, CallFailedError):
+                except WireError:
                     pass
                 if has_left:
                     await trio.sleep(self.plan.away_us / 1e6)

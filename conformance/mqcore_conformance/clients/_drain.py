@@ -7,9 +7,9 @@ from collections.abc import Callable
 from mqcore.protocol import Fetched
 from mqcore_conformance.clients._consumer import PartitionReader
 from mqcore_conformance.clients._session import (
-    CallFailedError,
     Pauses,
     SessionLostError,
+    WireError,
     WireSession,
     code_name,
     connect,
@@ -33,10 +33,10 @@ async def drain_when_possible(world: World, retry: Callable[[str], bool]) -> boo
     with world.host(DRAIN):
         while True:
             try:
-                async with connect(world) as session:
+                async with connect(world, world.drain_url) as session:
                     await drain_topic(world, session)
                 return True
-            except (SessionLostError, CallFailedError) as error:
+            except WireError as error:
                 if not retry(str(error)):
                     return False
             await backoff.pause()

@@ -73,7 +73,7 @@ class LibraryConsumer:
         options: dict[str, Any] = {"fetch_bytes": self.plan.bytes_max, "wait_ms": WAIT_MS}
         async with client.consumer(self.topic, partitions, start, **options) as consumer:
             if (await client.admin.resolve_topic(self.topic)).id != self._topic_id:
-                return  # nobody knows which of the two it reads
+                return  # which of the two it reads is not known
             self._consumer = consumer
             try:
                 await self._read(consumer)

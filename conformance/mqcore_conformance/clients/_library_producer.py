@@ -101,7 +101,7 @@ class LibraryProducer:
             }
             async with client.producer(self.topic, **options) as producer:
                 if (await client.admin.resolve_topic(self.topic)).id != before.id:
-                    continue  # nobody knows which of the two it is for
+                    continue  # which of the two it is for is not known
                 name = self.world.name_topic(before.id, self.topic)
                 self._partition = f"{name}/{self.plan.partition}"
                 with one_error():

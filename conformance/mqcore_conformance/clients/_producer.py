@@ -12,14 +12,7 @@ from mqcore.batch import encode_batch
 from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Produce, Produced, SendPolicy
 from mqcore_conformance.clients._messages import mark_of, messages_of
-from mqcore_conformance.clients._session import (
-    CallFailedError,
-    Pauses,
-    SessionLostError,
-    WireSession,
-    code_name,
-    connect,
-)
+from mqcore_conformance.clients._session import Pauses, SessionLostError, WireError, WireSession, code_name, connect
 from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import TOPIC, ProducerPlan, SendPlan
 from mqcore_conformance.world import World
@@ -59,6 +52,8 @@ class WireProducer:
         self.done = False
         self.acknowledged = 0
         """Sends that were acknowledged."""
+        self.next_offset = 0
+        """The offset after what was acknowledged last."""
         self.last_code = ""
         """Why the last attempt that failed did."""
         self._producer_id = 0
@@ -83,12 +78,12 @@ class WireProducer:
         """Send everything, over as many sessions as it takes."""
         with self.world.host(self.plan.name):
             backoff = Pauses()
-            while any(not batch.finished for batch in self._batches):
+            while any(not batch.finished for batch in self._batches) and not self.world.given_up:
                 try:
                     async with connect(self.world) as session:
                         backoff.reset()
                         await self._use(session)
-                except* (SessionLostError, CallFailedError):  # sender and receiver may both meet the end of a stream
+                except* WireError:  # sender and receiver may both meet the end of a stream
                     pass
                 self._lost()
                 await backoff.pause()
@@ -204,6 +199,7 @@ class WireProducer:
             if isinstance(reply, Produced):
                 batch = self._in_flight.pop(reply.request_id)
                 batch.finished = True
+                self.next_offset = reply.base_offset + len(batch.plan.sizes)
                 self.world.stored.append((self._partition, reply.base_offset, self._mark(batch)))
                 self._end(
                     batch,

@@ -13,7 +13,7 @@ import trio
 from mqcore_conformance.clients._consumer import WireConsumer
 from mqcore_conformance.clients._library_consumer import LibraryConsumer
 from mqcore_conformance.clients._producer import send_once
-from mqcore_conformance.histories import Completed, LivenessObserved
+from mqcore_conformance.histories import LivenessObserved
 from mqcore_conformance.world import World
 
 __all__ = ["watch_consumers"]
@@ -36,22 +36,13 @@ async def watch_consumers(world: World, consumers: Sequence[AnyConsumer]) -> Non
     partitions = sorted({partition for consumer in followers for partition in consumer.positions})
     for number in range(1 + ROUNDS):
         for partition in partitions:
-            end_offset = await _send(world, f"news-{number}-{partition}", partition)
-            if end_offset is None:
+            news = await send_once(world, f"news-{number}-{partition}", partition, SEND_S_MAX)
+            if not news.acknowledged:
                 return  # whether sends succeed is asked elsewhere
             readers = [consumer for consumer in followers if partition in consumer.positions]
             async with trio.open_nursery() as nursery:
                 for consumer in readers:
-                    nursery.start_soon(_follow, world, consumer, partition, end_offset)
-
-
-async def _send(world: World, name: str, partition: int) -> int | None:
-    """Send one message; return the offset after it, None when it was not acknowledged in time."""
-    await send_once(world, name, partition, SEND_S_MAX)
-    for event in reversed(world.history):
-        if isinstance(event, Completed) and event.process == name and event.outcome == "acknowledged":
-            return event.offset + 1
-    return None
+                    nursery.start_soon(_follow, world, consumer, partition, news.next_offset)
 
 
 async def _follow(world: World, consumer: AnyConsumer, partition: int, end_offset: int) -> None:

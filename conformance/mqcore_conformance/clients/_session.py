@@ -1,6 +1,6 @@
 """A client of the suite's own: the wire protocol on a transport's stream, nothing else of mqcore's client.
 
-It shares no code with the client under test, and tells apart what that one may not: the life of the broker that
+It shares no code with the client under test, and distinguishes what that one may not: the life of the broker that
 answered. Must not know what is sent or judged.
 """
 
@@ -32,7 +32,16 @@ from mqcore.registry import create_transport
 from mqcore_conformance.histories import NodeLife
 from mqcore_conformance.world import World
 
-__all__ = ["Pauses", "CallFailedError", "SessionLostError", "WireSession", "code_name", "connect", "identity_of"]
+__all__ = [
+    "CallFailedError",
+    "Pauses",
+    "SessionLostError",
+    "WireError",
+    "WireSession",
+    "code_name",
+    "connect",
+    "identity_of",
+]
 
 BACKOFF_S = 0.01
 BACKOFF_S_MAX = 0.5
@@ -40,11 +49,15 @@ CONNECT_TIMEOUT_S = 5
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
-class SessionLostError(Exception):
+class WireError(Exception):
+    """What ends a use of a session."""
+
+
+class SessionLostError(WireError):
     """The connection is gone, for whatever reason."""
 
 
-class CallFailedError(Exception):
+class CallFailedError(WireError):
     """An administrative call was refused; ``code`` is the wire code."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -79,14 +92,17 @@ def identity_of(welcome: Welcome) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connect(world: World) -> AsyncIterator[WireSession]:
-    """Give a session with the broker that serves, and close it. Raises ``SessionLostError``."""
+async def connect(world: World, url: str = "") -> AsyncIterator[WireSession]:
+    """Give a session with the broker that serves, and close it. ``url``: where, if not where clients reach it.
+
+    Raises ``SessionLostError``.
+    """
     session = None
     with trio.move_on_after(CONNECT_TIMEOUT_S):
         await world.until(lambda: world.is_serving or world.given_up)
         if world.given_up:
             raise SessionLostError("the broker does not start any more")
-        session = await WireSession.open(world)
+        session = await WireSession.open(world, url or world.url)
     if session is None:
         raise SessionLostError("could not connect in time")
     try:
@@ -108,11 +124,11 @@ class WireSession:
         self._sending = trio.Lock()
 
     @classmethod
-    async def open(cls, world: World) -> WireSession:
+    async def open(cls, world: World, url: str) -> WireSession:
         """Connect and greet. Raises ``SessionLostError``."""
         by = world.present
         try:
-            link = await create_transport(world.url).connect()
+            link = await create_transport(url).connect()
             session = cls(world, await link.open_stream(), by)
         except (MqcoreError, *_GONE) as error:
             raise SessionLostError(str(error)) from error

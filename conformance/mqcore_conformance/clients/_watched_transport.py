@@ -1,7 +1,7 @@
 """A transport that reports which life of the broker each of a client's streams belongs to. It changes nothing.
 
-An ordinary wrapper, ``SCHEME://?inner=URL``: the client under test cannot tell it from the transport inside. It reads
-along until the broker's greeting, which names node and epoch, and lets nothing through from a process that is dead.
+An ordinary wrapper, ``SCHEME://?inner=URL``, which the client under test takes for the transport inside. It reads along
+until the broker's greeting, which names node and epoch, and lets nothing through from a process that is dead.
 """
 
 from __future__ import annotations

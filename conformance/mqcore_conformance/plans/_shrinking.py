@@ -13,7 +13,7 @@ __all__ = ["shrink_steps"]
 
 
 def shrink_steps(plan: RunPlan) -> Iterator[RunPlan]:
-    """Give simpler plans, the boldest first. Whoever shrinks takes one that still fails and asks again."""
+    """Give simpler plans, the boldest first. Shrinking takes one that still fails and asks again."""
     for name in ("consumers", "alters", "faults", "producers"):
         items = getattr(plan, name)
         for index in range(len(items)):

@@ -62,6 +62,8 @@ class ModelMachine(World):
 
     def __init__(self, plan: RunPlan, sabotage: Sabotage, steps: StepCounter, *, scheme: str = "observed") -> None:
         super().__init__(plan, model_url(plan.transport), BOUNDS)
+        # what a transport under test does to a reader is not to be blamed on the log
+        self.drain_url = f"inproc://drain-{scheme}"
         self.sabotage = sabotage
         self.steps = steps
         self.disk = ModelDisk(seeded(plan.seed, "disk"), folders=PARENTS)

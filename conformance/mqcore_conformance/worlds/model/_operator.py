@@ -64,7 +64,7 @@ async def _watch_waiting(world: ModelMachine) -> None:
 
 
 def _died_silently(history: list[Event]) -> bool:
-    """Whether a life ended without its clients being told, so that they may still wait for that one."""
+    """Whether a life ended without a word to its clients, so that they may still wait for that one."""
     return any(isinstance(event, FaultInjected) and event.kind == "power-cut" for event in history)
 
 

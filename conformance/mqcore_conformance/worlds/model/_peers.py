@@ -1,4 +1,4 @@
-"""Peers that are slow or mean no good: garbage, half frames, lengths that no frame has, replies that nobody reads.
+"""Peers that are slow or mean no good: garbage, half frames, lengths that no frame has, replies that are not read.
 
 They speak bytes, not the protocol's state machine, and are judged by what the broker itself counts for them (G20).
 """

@@ -1,6 +1,6 @@
 """A storage that reports what it is asked: every append and every flush, as events. It changes nothing.
 
-An ordinary wrapper backend, ``SCHEME://?inner=URL``: the broker cannot tell it from the storage inside.
+An ordinary wrapper backend, ``SCHEME://?inner=URL``: the broker cannot distinguish it from the storage inside.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PARTITION_LOG = re.compile(r"([0-9a-f]{32})-([0-9]+)\Z")
 
 
 class Observer(Protocol):
-    """Who is told."""
+    """What is called with each append and flush."""
 
     def appended(
         self, topic_id: str, index: int, start: int, end: int, base_offset: int, next_offset: int, epoch: int
@@ -69,7 +69,7 @@ class ObservedLog(PassThroughLog):
         self._unflushed: deque[tuple[int, bytes]] = deque()
 
     async def append(self, chunks: Sequence[Buffer]) -> int:
-        """Append inside; tell which batches when it is done."""
+        """Append inside; report which batches when it is done."""
         facts = self._describe(chunks) if self.partition is not None else None
         position = await self.inner.append(chunks)
         if facts is not None and self.partition is not None:
@@ -122,7 +122,7 @@ class ObservedStorage(PassThroughStorage):
         return ObservedLog(log, self.observer)
 
     async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
-        """Flush inside; tell what became of it."""
+        """Flush inside; report what became of it."""
         observed = [log for log in logs if isinstance(log, ObservedLog)]
         try:
             reached = await super().flush(logs)
@@ -144,5 +144,5 @@ class ObservedStorage(PassThroughStorage):
 def observed_class(
     observer: Observer, wrap: Callable[[StorageBackend], StorageBackend] = lambda backend: backend
 ) -> type[ObservedStorage]:
-    """Return the backend class that tells ``observer``; ``wrap`` may put a saboteur between it and the storage."""
+    """Return the backend class that reports to ``observer``; ``wrap`` may put a saboteur between it and the storage."""
     return type("ObservedStorage", (ObservedStorage,), {"observer": observer, "wrap_storage": staticmethod(wrap)})

@@ -22,7 +22,7 @@ _Pages = Mapping[int, tuple[bytes, bool]]
 
 
 def cut_power(data: Path, undo: Path) -> int:
-    """Replace the folder ``data``, which nobody has open, by its crash image; return how many pages lost something."""
+    """Replace the folder ``data``, which is not open, by its crash image; return how many pages lost something."""
     if not data.is_dir():
         return 0
     image = data.with_name(data.name + ".image")

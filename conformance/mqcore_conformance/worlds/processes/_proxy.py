@@ -41,7 +41,7 @@ class ProxiedConnection:
 
 
 class Proxy:
-    """Listens at ``url`` (known once it runs) and forwards to ``broker_url``. ``hit`` is told of every strike."""
+    """Listens at ``url`` (known once it runs) and forwards to ``broker_url``. ``hit`` is called with every strike."""
 
     def __init__(self, listen_url: str, broker_url: str, rng: random.Random, hit: Callable[[str, str], None]) -> None:
         self.url = listen_url

@@ -102,10 +102,17 @@ class LargeWritesUnflushed(_SabotagedDisk):
 
 
 class OnlyNewestFileFlushed(_SabotagedDisk):
-    """A roll skips the flush: of several files only the last one is flushed."""
+    """A roll skips the flush: of several files only the last one is flushed, and the others never again."""
+
+    def __init__(self, inner: FileSystem) -> None:
+        super().__init__(inner)
+        self._rolled: set[str] = set()
 
     def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
-        super().flush_files(files[-1:] if len(files) > 1 else files)
+        self._rolled |= {file.path for file in files[:-1]}
+        kept = [file for file in files if file.path not in self._rolled]
+        if kept:
+            super().flush_files(kept)
 
 
 class FlushRetried(_SabotagedDisk):

@@ -145,7 +145,45 @@ class ReadableLog:
         Raises ``BelowStartError``, ``DamagedRangeError`` (a reader can go on at its ``next_offset``), ``StorageError``
         (the device failed). No effect if cancelled.
         """
-        return await self._read(offset, bytes_max, end_offset)
+        state = self._state
+        end_position = self._readable_end()
+        limit = min(end_offset, state.end_offset)
+        if self.failed is not None:
+            self._refuse_closed()
+            limit = min(limit, self.durable_offset)
+        if offset < state.start_offset:
+            raise BelowStartError(self.name, offset, state.start_offset)
+        if offset >= limit:
+            await trio.lowlevel.checkpoint()
+            return ReadResult([], 0, offset)
+        generation = self._generation
+        position = self._cursors.pop(offset, None) if self._cursors is not None else None
+        if position is None:
+            position = await self._seek(offset)
+        collector = BatchCollector(
+            offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name
+        )
+        wanted = HEADER_BYTES
+        while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
+            size = min(max(collector.wanted_bytes, wanted), left)
+            try:
+                window = await read_whole(self._log, collector.position, size, wanted)
+            except (ValueError, StorageError):
+                if offset < self._state.start_offset:
+                    raise BelowStartError(self.name, offset, self._state.start_offset) from None
+                stopped = self._readable_end() < end_position  # then what is durable is served
+                if stopped or generation != self._generation:
+                    return await self.read(offset, bytes_max, end_offset)
+                raise
+            if generation != self._generation:
+                return await self.read(offset, bytes_max, end_offset)
+            wanted = collector.feed(window)
+        if collector.next_offset == offset and (wanted or collector.invalid):
+            text = collector.invalid or f"the log ends at {state.end_position} in the middle of a batch"
+            raise DamagedRangeError(self.name, await self._damage(collector.position, offset, text))
+        if not collector.invalid:
+            self._remember(collector.next_offset, collector.position)
+        return ReadResult(collector.chunks, collector.size, collector.next_offset)
 
     async def read_stored(self, position: int, bytes_max: int, end_position: int) -> StoredBatches:
         """Return whole batches as they are stored, from the one at ``position``, all below ``end_position``.
@@ -204,47 +242,6 @@ class ReadableLog:
         """Note that the log takes no more appends in any term of this process; the first reason stays."""
         self._failure = self._failure or error
         self.failed = self.failed or error
-
-    async def _read(self, offset: int, bytes_max: int, end_offset: int) -> ReadResult:
-        state = self._state
-        end_position = self._readable_end()
-        limit = min(end_offset, state.end_offset)
-        if self.failed is not None:
-            self._refuse_closed()
-            limit = min(limit, self.durable_offset)
-        if offset < state.start_offset:
-            raise BelowStartError(self.name, offset, state.start_offset)
-        if offset >= limit:
-            await trio.lowlevel.checkpoint()
-            return ReadResult([], 0, offset)
-        generation = self._generation
-        position = self._cursors.pop(offset, None) if self._cursors is not None else None
-        if position is None:
-            position = await self._seek(offset)
-        collector = BatchCollector(
-            offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name
-        )
-        wanted = HEADER_BYTES
-        while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
-            size = min(max(collector.wanted_bytes, wanted), left)
-            try:
-                window = await read_whole(self._log, collector.position, size, wanted)
-            except (ValueError, StorageError):
-                if offset < self._state.start_offset:
-                    raise BelowStartError(self.name, offset, self._state.start_offset) from None
-                stopped = self._readable_end() < end_position  # then what is durable is served
-                if stopped or generation != self._generation:
-                    return await self._read(offset, bytes_max, end_offset)
-                raise
-            if generation != self._generation:
-                return await self._read(offset, bytes_max, end_offset)
-            wanted = collector.feed(window)
-        if collector.next_offset == offset and (wanted or collector.invalid):
-            text = collector.invalid or f"the log ends at {state.end_position} in the middle of a batch"
-            raise DamagedRangeError(self.name, await self._damage(collector.position, offset, text))
-        if not collector.invalid:
-            self._remember(collector.next_offset, collector.position)
-        return ReadResult(collector.chunks, collector.size, collector.next_offset)
 
     def _remember(self, offset: int, position: int) -> None:
         """Note where the next sequential read begins."""

@@ -74,7 +74,7 @@ def damage_invented() -> tuple[Replacement, ...]:
 
         return read
 
-    return (("mqcore.log._readable", "ReadableLog", "_read", make),)
+    return (("mqcore.log._readable", "ReadableLog", "read", make),)
 
 
 @replacing

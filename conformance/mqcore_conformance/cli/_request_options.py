@@ -113,7 +113,7 @@ def request_options(function: F) -> F:
 
 
 def _budget(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
-    """Return a duration in ms. A bare number would be ms here and seconds to whoever wrote it."""
+    """Return a duration in ms. A bare number would be ms here and seconds to its writer."""
     if value is None:
         return None
     if value.strip().isdigit():

@@ -1,4 +1,4 @@
-"""The verb ``conformance selftest``: plants bugs, tells of each as it is done, prints the kill matrix."""
+"""The verb ``conformance selftest``: plants bugs, reports each as it is done, prints the kill matrix."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def expect(holds: bool, text: str) -> None:
 
 
 def unknown_option(seed: int) -> str:
-    """Return the name of an option that no part has: another one each time, so that nobody can know it."""
+    """Return the name of an option that no part has: another one each time, so that no part can know it."""
     return f"option_{random.Random(f'{seed}/option').getrandbits(40):010x}"
 
 
@@ -173,7 +173,7 @@ def run_check(
     """Run a check on a fresh harness in ``folder`` and judge it; never raises for what the part does.
 
     ``seed`` and ``steps``, of an earlier result, make it the same again. ``seconds_max`` overrides the check's own.
-    ``claims``: what the author claims; known failures are judged by whoever called.
+    ``claims``: what the author claims; known failures are judged by the caller.
     """
     began = time.perf_counter()
     seed = random.SystemRandom().getrandbits(32) if seed is None else seed

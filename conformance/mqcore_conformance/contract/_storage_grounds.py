@@ -1,7 +1,7 @@
 """Where a storage stands while it is compared with its model: on a model disk, or on the machine's own.
 
 On the model disk a kill and a power cut are calls. On the machine's own disk each life between two kills is a process
-of its own, and a power cut is nobody's to give.
+of its own, and no power can be cut.
 """
 
 from __future__ import annotations

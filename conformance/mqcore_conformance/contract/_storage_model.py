@@ -46,7 +46,7 @@ CLOCK_FACTOR = 2.5
 """The same by the clock, for a storage that waits for its disk."""
 
 
-class _Machine:
+class _Comparison:
     """Runs operations on a storage and on its model, side by side."""
 
     def __init__(self, ground: Ground, seed: int, state: LivesSoFar) -> None:
@@ -236,14 +236,14 @@ class _Machine:
 def play_steps(ground: Ground, steps: Sequence[Operation], seed: int) -> None:
     """Do ``steps`` on the storage and on its model; ``CheckFailed`` says which one is wrong."""
     told: list[Mapping[str, Any]] = [operation_to_data(step) for step in steps]
-    machines: list[_Machine] = []
+    machines: list[_Comparison] = []
 
     async def play(
         ground: Ground, some: Sequence[Operation], first: int, known: LivesSoFar, *, killed: bool = False
     ) -> LivesSoFar:
         doing(told[: first + len(some)])
         remember_tasks()
-        machine = _Machine(ground, seed, known)
+        machine = _Comparison(ground, seed, known)
         machine.number = first
         machines.append(machine)
         await machine.run(some, killed=killed)

@@ -112,7 +112,7 @@ async def whoever_says_nothing_holds_up_nobody(harness: TransportHarness) -> Non
             await client.send_all(b"whole")
             while await broker.receive_some() != b"whole":
                 pass
-        expect(not scope.cancelled_caught, "nobody is heard while a peer says nothing")
+        expect(not scope.cancelled_caught, "no other peer gets through while one says nothing")
 
 
 async def _accept_beside(wire: Wire) -> tuple[ByteStream, ByteStream]:

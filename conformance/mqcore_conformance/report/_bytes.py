@@ -30,7 +30,7 @@ FILE_BYTES_MAX = 4 * 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
-class _Place:
+class _BatchPlace:
     path: str
     position: int
     header: BatchHeader
@@ -94,7 +94,7 @@ def _files(disk: ModelDisk) -> dict[str, bytes]:
     return found
 
 
-def _places(files: Mapping[str, bytes], batch: Appended) -> Iterator[_Place]:
+def _places(files: Mapping[str, bytes], batch: Appended) -> Iterator[_BatchPlace]:
     """Find the batch by its header: offset and epoch."""
     for path, content in files.items():
         for header, position in _headers(content):
@@ -103,7 +103,7 @@ def _places(files: Mapping[str, bytes], batch: Appended) -> Iterator[_Place]:
                 continue  # the broker's own, without an offset
             if its_own and header.size <= batch.end_position - batch.position:
                 written = content[position : position + header.size]
-                yield _Place(path=path, position=position, header=header, written=written)
+                yield _BatchPlace(path=path, position=position, header=header, written=written)
 
 
 def _headers(content: bytes) -> Iterator[tuple[BatchHeader, int]]:
@@ -115,12 +115,12 @@ def _headers(content: bytes) -> Iterator[tuple[BatchHeader, int]]:
         position = content.find(BEGINNING, position + 1)
 
 
-def _at(files: Mapping[str, bytes], place: _Place) -> bytes | None:
+def _at(files: Mapping[str, bytes], place: _BatchPlace) -> bytes | None:
     content = files.get(place.path)
     return None if content is None else content[place.position : place.position + place.header.size]
 
 
-def _tell(place: _Place, batch: Appended, now: bytes | None) -> list[str]:
+def _tell(place: _BatchPlace, batch: Appended, now: bytes | None) -> list[str]:
     what = f"batch of offsets {batch.base_offset} to {batch.next_offset - 1}, epoch {batch.epoch}, of {batch.partition}"
     lines = [f"{what}: {place.header.size} bytes at byte {place.position} of {place.path}"]
     if now is None:

@@ -189,7 +189,7 @@ def _witnesses(witnesses: Mapping[str, int]) -> list[str]:
     if not witnesses:
         return []
     items = "".join(f"<li>{_text(name)} <b>{_text(count)}</b>" for name, count in witnesses.items())
-    return [f"<h3>Witnesses: what happened, and what bit</h3><ul class=witnesses>{items}</ul>"]
+    return [f"<h3>Witnesses: what happened, and which faults took effect</h3><ul class=witnesses>{items}</ul>"]
 
 
 def _printed(text: object) -> list[str]:

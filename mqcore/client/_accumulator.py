@@ -158,13 +158,16 @@ class Accumulator:
         parts: list[Part] = []
         begin, begin_bytes = 0, 0
         while begin < len(frozen):
-            queue = self.queue(partition) if partition is not None else self._turn()
+            if partition is not None:
+                queue = self.queue(partition)
+            else:
+                queue = self._sticky if self.partitions == 1 else self._turn()
             batch = self._open(queue, policy, False, created_ms)
             most = min(len(ends), begin + self._batch_messages)
             end = max(bisect_right(ends, begin_bytes + self._batch_bytes, begin, most), begin + 1)
             batch.values = list(frozen[begin:end])  # type: ignore[arg-type]  # all are bytes: looked at above
             batch.size = ends[end - 1] - begin_bytes
-            self.state.bytes_held += batch.bytes_held
+            self.state.bytes_held += batch.size + MESSAGE_OVERHEAD_BYTES * (end - begin)
             parts.append((batch, 0, end - begin))
             begin, begin_bytes = end, ends[end - 1]
         return parts

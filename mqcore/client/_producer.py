@@ -213,7 +213,9 @@ class Producer:
 
         Raises the error of the first batch that has none. If cancelled, the outcome of all is unknown.
         """
-        await self._room.wait(sum(map(len, values)))
+        held, size = self._state.bytes_held, sum(map(len, values))
+        if self._room.waiting or (held and held + size > self._room_bytes):
+            await self._room.wait(size)
         parts = self._add_many(values, keys, partition, policy)
         receipts: list[Receipt] = []
         for batch, index, count in parts:
@@ -259,7 +261,8 @@ class Producer:
         partition: int | None,
         policy: Policy | None,
     ) -> list[Part]:
-        self._check_open()
+        if self._why_closed:
+            self._check_open()
         parts = self._accumulator.add_many(
             values, keys, partition, None if policy is None else SendPolicy[policy.upper()]
         )

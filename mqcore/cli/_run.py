@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -81,6 +82,26 @@ def _describe(error: BaseException) -> tuple[str, int]:
         return str(error), exit_code(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, 1
+    if isinstance(error, ModuleNotFoundError) and (extra := _extra_with(error.name or "")):
+        return f"this needs {error.name}, which is not installed: pip install 'mqcore[{extra}]'", 2
     first = (str(error).splitlines() or [""])[0]
     hint = f"\nThis should not happen; {TRACEBACK_VARIABLE}=1 shows where." if not _traceback_wanted() else ""
     return f"{type(error).__name__}: {first}{hint}", 1
+
+
+def _extra_with(module: str) -> str | None:
+    """Return the smallest extra of mqcore that brings ``module``, as the installed package states it."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        requirements = requires("mqcore") or []
+    except PackageNotFoundError:
+        return None
+    extras: dict[str, set[str]] = {}
+    for requirement in requirements:
+        found = re.fullmatch(r"([A-Za-z0-9.-]+)[^;]*;.*extra == ['\"]([a-z0-9-]+)['\"].*", requirement)
+        if found is not None:
+            extras.setdefault(found[2], set()).add(found[1])
+    wanted = module.partition(".")[0].replace("_", "-")
+    fitting = [extra for extra, packages in extras.items() if wanted in packages]
+    return min(fitting, key=lambda extra: len(extras[extra]), default=None)

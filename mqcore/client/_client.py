@@ -101,6 +101,8 @@ class Client:
         """
         settings = structure_options(ProducerOptions, options, "producer")
         codec = None if settings.codec == "none" else find_codec(settings.codec)
+        if codec is not None:
+            codec.compress(b"")  # a library that it lacks is missed here, where the caller can do something about it
         found = await self.admin.resolve_topic(topic)
         stream = await self._router.home.ready()
         async with Producer(

@@ -3,7 +3,7 @@
 usage: python tests/wheel/run.py dist/mqcore-VERSION-py3-none-any.whl
 
 Makes an empty environment, installs the wheel into it (no editable install, no source folder in sight) and runs the
-tests marked ``quick`` on a copy of the test folder.
+tests marked ``quick`` on a copy of the test folder; in another, without any extra, it runs every verb.
 """
 
 from __future__ import annotations
@@ -49,6 +49,24 @@ def check_contents(wheel: Path) -> None:
     print(f"{wheel.name} installs {', '.join(sorted(tops))} and nothing else", flush=True)
 
 
+def check_without_extras(wheel: Path, home: Path, environment: dict[str, str]) -> None:
+    """Refuse a wheel of which a verb, without any extra installed, neither works nor names the extra in one line."""
+    venv.create(home / "bare", with_pip=True)
+    binaries, empty = home / "bare" / "bin", home / "empty"
+    subprocess.run([binaries / "python", "-m", "pip", "install", "--quiet", wheel], check=True, cwd=empty)
+    listing = "from mqcore.cli._root import VERBS; from mqcore.registry import installed; "
+    listing += "print(*VERBS, *(item.name for item in installed('commands')))"
+    verbs = subprocess.check_output([binaries / "python", "-c", listing], cwd=empty, text=True).split()
+    lines = [(verb, "--help") for verb in verbs]
+    lines += [("explain", "--storage", "memory://", "--flush", "none"), ("plugins", "list"), ("bench", "list")]
+    lines += [("conformance", "run", "--storage", "memory://"), ("demo",)]
+    for line in lines:
+        done = subprocess.run([binaries / "mqcore", *line], cwd=empty, env=environment, capture_output=True, text=True)
+        if done.returncode and ("pip install 'mqcore[" not in done.stderr or len(done.stderr.splitlines()) != 1):
+            sys.exit(f"mqcore {' '.join(line)} without extras: status {done.returncode}: {done.stderr}")
+    print(f"{len(lines)} command lines without any extra: each works, or names the extra", flush=True)
+
+
 def main(arguments: list[str]) -> None:
     """Run the checks; exit status is pytest's."""
     if len(arguments) != 1 or not os.path.isfile(arguments[0]):
@@ -64,6 +82,7 @@ def main(arguments: list[str]) -> None:
         empty.mkdir()
         shutil.copytree(ROOT / "tests", tests, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", home / "suite")
+        check_without_extras(wheel, home, environment)
         print("installing it into an empty environment", flush=True)
         venv.create(home / "venv", with_pip=True)
         binaries = home / "venv" / "bin"

@@ -9,14 +9,8 @@ from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptio
 from mqcore.client._producer import Producer
 from mqcore.client._producer_state import Loss
 from mqcore.client._receipt import Receipt
-from mqcore.client._results import (
-    BrokerStatus,
-    PartitionState,
-    Position,
-    TopicDescription,
-    TopicInfo,
-    TopicSummary,
-)
+from mqcore.client._results import Position
+from mqcore.operations import BrokerStatus, PartitionState, TopicDescription, TopicInfo, TopicSummary
 
 __all__ = [
     "Admin",

@@ -8,15 +8,9 @@ from typing import Any
 
 import attrs
 
-from mqcore.client._results import (
-    BrokerStatus,
-    Position,
-    TopicDescription,
-    TopicInfo,
-    TopicSummary,
-    read_result,
-)
+from mqcore.client._results import Position, read_result
 from mqcore.client._router import Router
+from mqcore.operations import BrokerStatus, TopicDescription, TopicInfo, TopicSummary
 
 __all__ = ["Admin"]
 

@@ -19,11 +19,12 @@ from mqcore.client._consumed import ConsumedBatch, Message
 from mqcore.client._fetch_plan import FETCH_BYTES_MIN, PARTITIONS_MAX, Chunk, Cursor, FetchPlan
 from mqcore.client._options import ConsumerOptions
 from mqcore.client._reader import Reader
-from mqcore.client._results import TopicInfo, read_result
+from mqcore.client._results import read_result
 from mqcore.client._router import Router
 from mqcore.client._session import Session
 from mqcore.errors import ConfigurationError, CorruptionError, PluginError, RejectedError, RemoteProtocolError
 from mqcore.nurseries import one_error
+from mqcore.operations import TopicInfo
 from mqcore.protocol import Call, Result
 from mqcore.protocol import Message as WireMessage
 

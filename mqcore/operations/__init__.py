@@ -7,7 +7,7 @@ definition. Must not know who carries an operation out, or how a request travels
 from typing import Any
 
 from mqcore.operations._convert import from_arguments, from_result, to_json
-from mqcore.operations.node import BrokerStatus, Operate
+from mqcore.operations.node import BrokerStatus, DescribeBroker, Operate
 from mqcore.operations.offsets import FoundOffset, LookUpOffset
 from mqcore.operations.topics import (
     AlterTopic,
@@ -16,10 +16,10 @@ from mqcore.operations.topics import (
     DeleteTopic,
     DescribeTopic,
     ListTopics,
-    PartitionFacts,
+    PartitionState,
     ResolveTopic,
     TopicDescription,
-    TopicDetails,
+    TopicInfo,
     TopicSummary,
 )
 
@@ -30,15 +30,16 @@ __all__ = [
     "CreateTopic",
     "DeleteTopic",
     "DeletedTopic",
+    "DescribeBroker",
     "DescribeTopic",
     "FoundOffset",
     "ListTopics",
     "LookUpOffset",
     "Operate",
-    "PartitionFacts",
+    "PartitionState",
     "ResolveTopic",
     "TopicDescription",
-    "TopicDetails",
+    "TopicInfo",
     "TopicSummary",
     "from_arguments",
     "from_result",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 REQUESTS: dict[str, type[Any]] = {
-    "broker.status": BrokerStatus,
+    "broker.status": DescribeBroker,
     "offsets.lookup": LookUpOffset,
     "operate": Operate,
     "topic.alter": AlterTopic,

@@ -7,7 +7,13 @@ from typing import Any, TypeVar
 
 import attrs
 import cattrs
-from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+)
 
 __all__ = ["from_arguments", "from_result", "to_json"]
 
@@ -26,7 +32,7 @@ def _exactly(kind: type) -> Callable[[Any, Any], Any]:
 
 def _make_converter(*, forbids_others: bool) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=forbids_others)
-    for kind in (int, str):
+    for kind in (int, str, bool):
         converter.register_structure_hook(kind, _exactly(kind))
     converter.register_structure_hook_func(lambda hint: hint == Mapping[str, Any], _exactly(dict))
     converter.register_structure_hook_func(lambda hint: hint == str | int, lambda value, _: value)
@@ -49,7 +55,7 @@ def from_result(cls: type[T], value: Any) -> T:
     """Return the result that ``value`` states; keys that a newer broker adds are left out. ``ValueError`` if wrong."""
     try:
         return _lenient.structure(value, cls)
-    except ClassValidationError as error:
+    except (BaseValidationError, TypeError) as error:
         raise ValueError(f"not a {cls.__name__}: {_reason(error, cls)}") from None
 
 
@@ -58,16 +64,17 @@ def to_json(value: Any) -> Any:
     return _strict.unstructure(value)
 
 
-def _reason(error: ClassValidationError, cls: type) -> str:
+def _reason(error: BaseException, cls: type) -> str:
     path = ""
-    cause: BaseException = error
-    while isinstance(cause, ClassValidationError):
+    cause = error
+    while isinstance(cause, ClassValidationError | IterableValidationError):
         noted, others = cause.group_exceptions()
         if not noted:
             cause = others[0]
             break
         cause, note = noted[0]
-        path = f"{path}.{note.name}" if path else note.name
+        step = note.name if isinstance(note, AttributeValidationNote) else str(note.index)
+        path = f"{path}.{step}" if path else step
     if isinstance(cause, ForbiddenExtraKeysError):
         known = ", ".join(field.name for field in attrs.fields(cls)) or "none"
         return f"unknown argument {sorted(cause.extra_fields)[0]!r}; known: {known}"

@@ -7,12 +7,12 @@ from typing import Any
 
 import attrs
 
-__all__ = ["BrokerStatus", "Operate"]
+__all__ = ["BrokerStatus", "DescribeBroker", "Operate"]
 
 
 @attrs.frozen(kw_only=True)
-class BrokerStatus:
-    """Return facts of the running broker: an object whose keys depend on its parts."""
+class DescribeBroker:
+    """Return facts of the running broker."""
 
 
 @attrs.frozen(kw_only=True)
@@ -22,3 +22,31 @@ class Operate:
     part: str
     operation: str
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class BrokerStatus:
+    """Facts of a running broker: which node it is, where it listens, what it is busy with.
+
+    ``storage`` has the URL and what the storage says of itself. ``reigns``: whether it is the primary now; what follows
+    is zero when not. ``unflushed_bytes``: acknowledged and not yet covered by a flush. ``failures``: why partitions
+    stopped, the first of ``partitions_failed``.
+    """
+
+    name: str
+    node_id: str
+    incarnation: int
+    epoch: int
+    listen: tuple[str, ...]
+    storage: Mapping[str, Any]
+    connections: int
+    connections_max: int
+    sessions: int
+    reigns: bool
+    topics: int = 0
+    partitions_open: int = 0
+    flushes: int = 0
+    logs_flushed: int = 0
+    unflushed_bytes: int = 0
+    partitions_failed: int = 0
+    failures: tuple[str, ...] = ()

@@ -15,10 +15,10 @@ __all__ = [
     "DeletedTopic",
     "DescribeTopic",
     "ListTopics",
-    "PartitionFacts",
+    "PartitionState",
     "ResolveTopic",
     "TopicDescription",
-    "TopicDetails",
+    "TopicInfo",
     "TopicSummary",
 ]
 
@@ -82,7 +82,7 @@ class DeletedTopic:
 
 @attrs.frozen(kw_only=True)
 class TopicSummary:
-    """A topic in a list: its name, its id in hexadecimal, and its number of partitions."""
+    """A topic: its name, its id (32 hexadecimal digits, never used again) and its number of partitions."""
 
     name: str
     id: str
@@ -90,17 +90,20 @@ class TopicSummary:
 
 
 @attrs.frozen(kw_only=True)
-class TopicDetails(TopicSummary):
-    """A topic and the keys of its configuration that differ from their defaults, as JSON values."""
+class TopicInfo(TopicSummary):
+    """A topic with its configuration: ``config`` has the keys that differ from their defaults."""
 
     config: Mapping[str, Any]
 
 
 @attrs.frozen(kw_only=True)
-class PartitionFacts:
-    """What one partition holds. ``bytes`` on the storage; ``epoch`` of its end; ``failure`` if it stopped.
+class PartitionState:
+    """What one partition holds.
 
-    ``damaged``: ranges of offsets that cannot be read, the second of each the first that can.
+    Offsets: ``start_offset`` of the first message, ``committed_offset`` up to which consumers see, ``durable_offset``
+    up to which a flush has covered, ``end_offset`` of the next append. ``bytes``: size of the log. ``epoch``: of its
+    last batch. ``failure``: why it stopped, or None. ``damaged``: ranges that cannot be read, each the first offset and
+    the one after the last.
     """
 
     partition: int
@@ -115,7 +118,7 @@ class PartitionFacts:
 
 
 @attrs.frozen(kw_only=True)
-class TopicDescription(TopicDetails):
-    """A topic with the facts of its partitions, those of one page."""
+class TopicDescription(TopicInfo):
+    """A topic with what each of its partitions holds: ``logs``, by number."""
 
-    logs: tuple[PartitionFacts, ...]
+    logs: tuple[PartitionState, ...]

@@ -14,7 +14,7 @@ from mqcore.operations import (
     FoundOffset,
     ListTopics,
     LookUpOffset,
-    PartitionFacts,
+    PartitionState,
     TopicDescription,
     TopicSummary,
     from_arguments,
@@ -22,7 +22,7 @@ from mqcore.operations import (
     to_json,
 )
 
-FACTS = PartitionFacts(
+FACTS = PartitionState(
     partition=3,
     start_offset=0,
     committed_offset=5,
@@ -33,6 +33,7 @@ FACTS = PartitionFacts(
     failure=None,
     damaged=((1, 2),),
 )
+SUMMARY = TopicSummary(name="a", id="b", partitions=1)
 DESCRIPTION = TopicDescription(name="lines", id="ab", partitions=4, config={"flush": "sync"}, logs=(FACTS,))
 
 
@@ -69,9 +70,7 @@ def test_what_is_left_out_has_its_default() -> None:
         assert from_arguments(LookUpOffset, {"topic": "a", "partition": 0, "at": at}).at == at
 
 
-@pytest.mark.parametrize(
-    "value", [DESCRIPTION, FoundOffset(offset=7, epoch=2), TopicSummary(name="a", id="b", partitions=1)]
-)
+@pytest.mark.parametrize("value", [DESCRIPTION, FoundOffset(offset=7, epoch=2), SUMMARY])
 def test_a_result_comes_back_from_its_json_and_keys_of_a_newer_broker_do_no_harm(value: Any) -> None:
     plain = json.loads(json.dumps(to_json(value)))
     assert from_result(type(value), plain) == value
@@ -81,3 +80,9 @@ def test_a_result_comes_back_from_its_json_and_keys_of_a_newer_broker_do_no_harm
 def test_a_result_that_is_none_is_told_with_what_it_should_be() -> None:
     with pytest.raises(ValueError, match="not a FoundOffset: argument 'epoch' is missing"):
         from_result(FoundOffset, {"offset": 1})
+    with pytest.raises(ValueError, match=r"not a list: argument '1.partitions' must be int, not 'x'"):
+        from_result(list[TopicSummary], [to_json(SUMMARY), {**to_json(SUMMARY), "partitions": "x"}])
+    for nothing in (None, 5, "text"):
+        for cls in (FoundOffset, list[TopicSummary]):
+            with pytest.raises(ValueError, match="not a "):
+                from_result(cls, nothing)

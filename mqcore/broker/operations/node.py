@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from mqcore.broker.operations._scope import AdminScope
-from mqcore.operations import BrokerStatus, Operate
+from mqcore.operations import DescribeBroker, Operate
 
 __all__ = ["broker_status", "operate"]
 
 
-async def broker_status(scope: AdminScope, request: BrokerStatus) -> dict[str, object]:
+async def broker_status(scope: AdminScope, request: DescribeBroker) -> dict[str, object]:
     """Return facts of the running broker."""
     return scope.status()
 

@@ -15,10 +15,10 @@ from mqcore.operations import (
     DeleteTopic,
     DescribeTopic,
     ListTopics,
-    PartitionFacts,
+    PartitionState,
     ResolveTopic,
     TopicDescription,
-    TopicDetails,
+    TopicInfo,
     TopicSummary,
 )
 from mqcore.protocol import Code
@@ -29,12 +29,12 @@ DAMAGES_SHOWN_MAX = 100
 """Damaged ranges of one log that a description names."""
 
 
-def _details(topic: Topic) -> TopicDetails:
+def _details(topic: Topic) -> TopicInfo:
     config = config_to_json(topic.config)
-    return TopicDetails(name=topic.name, id=topic.id.hex(), partitions=topic.partitions, config=config)
+    return TopicInfo(name=topic.name, id=topic.id.hex(), partitions=topic.partitions, config=config)
 
 
-async def create_topic(scope: AdminScope, request: CreateTopic) -> TopicDetails:
+async def create_topic(scope: AdminScope, request: CreateTopic) -> TopicInfo:
     """Create a topic; durable when it returns."""
     reign = scope.reign()
     config = config_from_json({"partitions": request.partitions, **request.config})
@@ -57,7 +57,7 @@ async def describe_topic(scope: AdminScope, request: DescribeTopic) -> TopicDesc
     """Return a topic and one page of its partitions, each opened for it."""
     reign = scope.reign()
     topic = reign.topics.get(request.name, to_use=False)
-    page: Page[PartitionFacts] = Page(scope.limits, request.limit)
+    page: Page[PartitionState] = Page(scope.limits, request.limit)
     for index in range(max(request.after, -1) + 1, topic.partitions):
         if not page.take(await _facts_of(reign, topic, index)):
             break
@@ -71,10 +71,10 @@ async def describe_topic(scope: AdminScope, request: DescribeTopic) -> TopicDesc
     )
 
 
-async def _facts_of(reign: Reign, topic: Topic, index: int) -> PartitionFacts:
+async def _facts_of(reign: Reign, topic: Topic, index: int) -> PartitionState:
     partition = await reign.open_partition(topic.id, index)
     log = partition.log
-    return PartitionFacts(
+    return PartitionState(
         partition=index,
         start_offset=log.start_offset,
         committed_offset=partition.committed_offset,
@@ -87,12 +87,12 @@ async def _facts_of(reign: Reign, topic: Topic, index: int) -> PartitionFacts:
     )
 
 
-async def resolve_topic(scope: AdminScope, request: ResolveTopic) -> TopicDetails:
+async def resolve_topic(scope: AdminScope, request: ResolveTopic) -> TopicInfo:
     """Return a topic; opens no log."""
     return _details(scope.reign().topics.get(request.name))
 
 
-async def alter_topic(scope: AdminScope, request: AlterTopic) -> TopicDetails:
+async def alter_topic(scope: AdminScope, request: AlterTopic) -> TopicInfo:
     """Change a topic; durable, and in force for what is appended from now on, when it returns."""
     reign = scope.reign()
     changes = dict(request.config)

@@ -116,7 +116,7 @@ async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
                 batch = await consumer.next_batch()
             except (BatchUndecodableError, MessagesMissingError) as error:
                 damaged = damaged or isinstance(error, CorruptionError)
-                _complain(error, as_json)
+                await trio.to_thread.run_sync(_complain, error, as_json, abandon_on_cancel=True)
                 continue
             data, printed = _render(batch, wish, left, as_json)
             # In a thread: a reader that is slow, a pager for one, must not stop what keeps the connection alive.

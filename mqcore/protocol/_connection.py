@@ -92,8 +92,18 @@ class Connection(Machine[Message]):
 
     def _on_received(self, kind: int, number: int, size: int, message: Message) -> None:
         if kind in _REQUESTS:
-            if not (kind == _PRODUCE and message.one_way):  # type: ignore[union-attr]
-                self._spend_of_peer(number, size)
+            # Credit is spent here and not in a function of its own: this runs for every frame.
+            if kind == _PRODUCE and message.one_way:  # type: ignore[union-attr]
+                return
+            in_flight = self._in_flight
+            if number in in_flight or len(in_flight) >= self.requests_in_flight_max:
+                raise self._refusal_of_request(number)
+            # One request alone always passes: a credit below the frame limit would else refuse a frame for ever.
+            if in_flight and self._bytes_in_flight + size > self.bytes_in_flight_max:
+                text = f"more than {self.bytes_in_flight_max} bytes in flight"
+                raise RemoteProtocolError(text, code=Code.CREDIT_EXCEEDED)
+            in_flight[number] = size
+            self._bytes_in_flight += size
         elif kind in _REPLIES:
             spent = self._in_flight.pop(number, None)
             if spent is None:
@@ -127,20 +137,12 @@ class Connection(Machine[Message]):
 
     # credit
 
-    def _spend_of_peer(self, request_id: int, size: int) -> None:
+    def _refusal_of_request(self, request_id: int) -> RemoteProtocolError:
         if request_id in self._in_flight:
-            raise RemoteProtocolError(f"request id {request_id} is in flight already", code=Code.UNEXPECTED_FRAME)
-        if len(self._in_flight) >= self.requests_in_flight_max:
-            raise RemoteProtocolError(
-                f"more than {self.requests_in_flight_max} requests in flight", code=Code.CREDIT_EXCEEDED
-            )
-        # One request alone always passes: a credit below the frame limit would else refuse a frame for ever.
-        if self._in_flight and self._bytes_in_flight + size > self.bytes_in_flight_max:
-            raise RemoteProtocolError(
-                f"more than {self.bytes_in_flight_max} bytes in flight", code=Code.CREDIT_EXCEEDED
-            )
-        self._in_flight[request_id] = size
-        self._bytes_in_flight += size
+            return RemoteProtocolError(f"request id {request_id} is in flight already", code=Code.UNEXPECTED_FRAME)
+        return RemoteProtocolError(
+            f"more than {self.requests_in_flight_max} requests in flight", code=Code.CREDIT_EXCEEDED
+        )
 
     @property
     def requests_in_flight(self) -> int:
@@ -184,7 +186,10 @@ class Connection(Machine[Message]):
     def _spend_own(self, request_id: int, size: int) -> None:
         if request_id in self._in_flight:
             raise LocalProtocolError(f"request id {request_id} is in flight already")
-        if not self.may_send(size - CREDIT_MARGIN_BYTES):
+        if self._in_flight and (
+            len(self._in_flight) >= self.requests_in_flight_max
+            or self._bytes_in_flight + size > self.bytes_in_flight_max
+        ):
             raise LocalProtocolError("the request does not fit the credit; ask may_send first")
         if size - FRAME_BYTES > self.peer_frame_bytes_max:
             raise LocalProtocolError(f"frame of {size} bytes; the peer takes {self.peer_frame_bytes_max}")

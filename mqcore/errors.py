@@ -125,7 +125,7 @@ class StorageError(MqcoreError):
     """A storage backend failed.
 
     ``kind`` is one of ``KINDS``; ``retryable`` says whether the same call may succeed later without an operator;
-    ``path`` and ``position`` say where, as far as known. When ``append`` raises it, ``appended`` tells whether any
+    ``path`` and ``position`` say where, as far as known. When ``append`` raises it, ``appended`` says whether any
     byte may have reached the log (then the caller has to truncate before it may call the send rejected).
     """
 
@@ -204,7 +204,7 @@ class MessagesMissingError(MqcoreError):
 
 
 class RejectedError(MqcoreError):
-    """Refused before a byte was appended anywhere: nobody will ever read it. May be sent again.
+    """Refused before a byte was appended anywhere: it will never be read. May be sent again.
 
     ``code`` is the wire code (``mqcore.protocol.codes``), ``name`` its stable name such as ``unknown-topic``.
     """

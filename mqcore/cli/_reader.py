@@ -1,4 +1,4 @@
-"""Notices that nobody reads standard output any more, while there is nothing to write (``consume TOPIC | head``)."""
+"""Notices that the reader of standard output is gone, while there is nothing to write (``consume TOPIC | head``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["raise_when_reader_is_gone"]
 async def raise_when_reader_is_gone() -> NoReturn:
     """Wait until the other end of standard output is closed, then raise ``ReaderGone``; for ever where none can close.
 
-    A pipe whose reader is gone reports an error to whoever polls it, even for no event at all; a file cannot be polled.
+    A pipe whose reader is gone reports an error to any poll, even for no event at all; a file cannot be polled.
     """
     if hasattr(select, "epoll"):
         with select.epoll() as poll:

@@ -22,7 +22,7 @@ from mqcore.errors import MqcoreError, exit_code
 __all__ = ["TRACEBACK_VARIABLE", "run"]
 
 TRACEBACK_VARIABLE = "MQCORE_TRACEBACK"
-"""Environment variable: when set, a failure that nobody foresaw shows its traceback."""
+"""Environment variable: when set, an unforeseen failure shows its traceback."""
 
 
 def run(arguments: Sequence[str]) -> int:

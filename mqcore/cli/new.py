@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,29}\Z")
 _CONFUSING = sys.stdlib_module_names | set(keyword.kwlist) | {"mqcore", "conformance", "trio", "attrs", "click"}
-"""Words that mean something else to whoever reads them; ``mqcore_conformance`` is a package of mqcore."""
+"""Words that mean something else to a reader; ``mqcore_conformance`` is a package of mqcore."""
 _COMMON = {
     ".gitignore": "gitignore.txt",
     "pyproject.toml": "pyproject.toml.txt",

@@ -55,7 +55,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ReaderGone(Exception):
-    """Whoever read standard output is gone (``| head``): nothing is left to do, and nothing went wrong."""
+    """The reader of standard output is gone (``| head``): nothing is left to do, and nothing went wrong."""
 
 
 class Ended(Exception):
@@ -132,7 +132,7 @@ class Group(_Examples, click.Group):
         super().__init__(*args, **named)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Show the help for an empty command line (status 0): nobody asked for anything wrong."""
+        """Show the help for an empty command line (status 0): nothing wrong was asked for."""
         if not args and not ctx.resilient_parsing:
             click.echo(ctx.get_help(), color=ctx.color)
             ctx.exit()
@@ -213,7 +213,7 @@ def output_options(function: F) -> F:
 def write_bytes(data: bytes) -> None:
     """Write to standard output, all of it.
 
-    Raises ``ReaderGone`` when nobody reads, ``OutputFailedError`` when it cannot be written. May block.
+    Raises ``ReaderGone`` when its reader is gone, ``OutputFailedError`` when it cannot be written. May block.
     """
     try:
         sys.stdout.flush()
@@ -278,7 +278,7 @@ def write_table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> No
 
 
 class Progress(Protocol):
-    """Tells how far long work has come."""
+    """Shows how far long work has come."""
 
     def advance(self, amount: int) -> None:
         """Say that ``amount`` more is done."""
@@ -365,17 +365,17 @@ def _warnings_told(as_json: bool) -> Iterator[None]:
 
     with line_queue("stderr", as_json) as lines:
 
-        class Teller(logging.Handler):
+        class WarningHandler(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
                 text = record.getMessage()
                 lines.put(json.dumps({"warning": text}) if as_json else f"mqcore: {text}")
 
-        logger, teller = logging.getLogger("mqcore"), Teller(logging.WARNING)
-        logger.addHandler(teller)
+        logger, handler = logging.getLogger("mqcore"), WarningHandler(logging.WARNING)
+        logger.addHandler(handler)
         try:
             yield
         finally:
-            logger.removeHandler(teller)
+            logger.removeHandler(handler)
 
 
 def refuse(message: str) -> NoReturn:

@@ -21,6 +21,7 @@ from __future__ import annotations
 from mqcore.errors import LocalProtocolError, RemoteProtocolError
 from mqcore.guarantees import Copy
 from mqcore.ports import Buffer
+from mqcore.protocol._follow_messages import FollowKind
 from mqcore.protocol._layout import FRAME_BYTES, HELLO_BYTES_MAX, TEXT_BYTES_MAX
 from mqcore.protocol._machine import Machine
 from mqcore.protocol._messages import KIND_OF, Hello, Kind, Message, Welcome
@@ -127,6 +128,12 @@ class Connection(Machine[Message]):
             self.requests_in_flight_max = limits["requests_in_flight_max"]
             self.bytes_in_flight_max = limits["bytes_in_flight_max"]
             self.peer_frame_bytes_max = limits["frame_bytes_max"]
+
+    def _unexpected(self, kind: int) -> RemoteProtocolError:
+        if kind == FollowKind.FOLLOW and self.role is Role.BROKER and self.peer_state is State.START:
+            text = "a replica wants to follow, and this stream is for clients: this broker takes no replicas"
+            return RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
+        return super()._unexpected(kind)
 
     def _too_large(self, kind: int, length: int) -> RemoteProtocolError:
         if kind != Kind.CALL or length > self._payload_bytes_max[Kind.PRODUCE]:

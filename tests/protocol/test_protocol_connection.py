@@ -20,6 +20,7 @@ from mqcore.protocol import (
     Fatal,
     Fetch,
     Fetched,
+    FollowKind,
     Hello,
     Kind,
     Message,
@@ -130,6 +131,13 @@ def test_garbage_is_not_this_protocol(garbage: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         feed(broker, garbage)
     assert caught.value.code == Code.NOT_THIS_PROTOCOL
+
+
+def test_a_replica_at_a_broker_that_takes_none_is_told_so_and_not_to_check_the_address() -> None:
+    _, broker = pair()
+    with pytest.raises(RemoteProtocolError, match="takes no replicas") as caught:
+        feed(broker, bytes([0, 0, 0, 0, FollowKind.FOLLOW]) + bytes(7))
+    assert caught.value.code == Code.UNEXPECTED_FRAME
 
 
 def test_a_request_before_the_handshake_is_refused() -> None:

@@ -33,7 +33,7 @@ __all__ = [
     "ClaimedOfTransport",
     "Claims",
     "KnownFailure",
-    "Settings",
+    "SuiteSettings",
     "find_settings",
     "load_claims",
     "read_settings",
@@ -174,7 +174,7 @@ class Claims:
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class SuiteSettings:
     """``[tool.mqcore.conformance]``: what the suite tests in an author's repository.
 
     ``storage`` and ``transport``: URLs with ``{dir}``, one or several. ``claims``: path of the claims file, from the
@@ -185,9 +185,7 @@ class Settings:
     storage: tuple[str, ...] = ()
     transport: tuple[str, ...] = ()
     claims: str = ""
-    seeds: int = attrs.field(
-        default=2, validator=[attrs.validators.ge(1), attrs.validators.le(SEEDS_MAX)]
-    )
+    seeds: int = attrs.field(default=2, validator=[attrs.validators.ge(1), attrs.validators.le(SEEDS_MAX)])
     tiers: tuple[str, ...] = attrs.field(default=(), validator=_are_among(*TIERS))
     families: tuple[str, ...] = attrs.field(
         default=(), validator=_are_among(*dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
@@ -208,18 +206,18 @@ def load_claims(path: Path) -> Claims:
     return _structured(Claims, table, str(path))
 
 
-def read_settings(root: Path) -> Settings:
+def read_settings(root: Path) -> SuiteSettings:
     """Return the settings in the pyproject.toml of ``root``; the defaults when there are none."""
     path = root / "pyproject.toml"
     table = _table_of(path) if path.exists() else None
     if table is None:
-        return Settings()
+        return SuiteSettings()
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: {TABLE} is no table; write [{TABLE}]")
     for key in ("storage", "transport", "tiers", "families"):
         if isinstance(table.get(key), str):
             table[key] = [table[key]]
-    return _structured(Settings, table, f"{path}, [{TABLE}]")
+    return _structured(SuiteSettings, table, f"{path}, [{TABLE}]")
 
 
 def find_settings(*places: Path) -> Path | None:

@@ -32,7 +32,7 @@ from mqcore_conformance.claims import (
     PARTNER_STORAGE,
     PARTNER_TRANSPORT,
     Claims,
-    Settings,
+    SuiteSettings,
     find_settings,
     load_claims,
     read_settings,
@@ -82,7 +82,7 @@ class Adoption:
     """What is tested where the suite was adopted. ``problem``: its settings or its claims cannot be read."""
 
     root: Path
-    settings: Settings = attrs.field(factory=Settings)
+    settings: SuiteSettings = attrs.field(factory=SuiteSettings)
     claims: Claims = attrs.field(factory=Claims)
     problem: str = ""
 

@@ -12,7 +12,7 @@ import pytest
 
 from mqcore.cli import main
 from mqcore_conformance.cells import Cell, run_cell
-from mqcore_conformance.claims import Settings
+from mqcore_conformance.claims import SuiteSettings
 from mqcore_conformance.plans import T1_FAMILIES
 from mqcore_conformance.running import Request, plan_cells, tiers_of
 from mqcore_conformance.suite import Adoption
@@ -72,13 +72,13 @@ def test_what_cannot_be_simulated_says_which_tier_has_its_fault_if_one_does() ->
 
 
 def test_the_two_lines_fail_for_a_level_without_a_fault_and_list_what_does_not_run() -> None:
-    settings = Settings(storage=(OWN_IO,), tiers=("contract", "T0"))
+    settings = SuiteSettings(storage=(OWN_IO,), tiers=("contract", "T0"))
     adopted = Adoption(root=Path(), settings=settings)
     (line,) = adopted.unproved()
     assert "no power cut has put it to the test" in line
     assert sum(adopted.not_run().values()) == len(list(plan_cells(adopted.request)))
     assert {tier for tier, _ in adopted.not_run()} == {"T0"}
-    by_default = Adoption(root=Path(), settings=Settings(storage=(OWN_IO,)))
+    by_default = Adoption(root=Path(), settings=SuiteSettings(storage=(OWN_IO,)))
     assert {cell.name.split("/")[2] for cell in by_default.cells()} == {"tcp"}
 
 

@@ -4,16 +4,15 @@ from mqcore_conformance.children._child import Child, Outcome, alive, at_most, d
 from mqcore_conformance.children._codec import HandoverError, from_json, to_json
 from mqcore_conformance.children._forked import run_apart
 from mqcore_conformance.children._interrupts import Interrupt, interrupt_watched
-from mqcore_conformance.children._pool import Ended, Ran, Tick, run_in_children
+from mqcore_conformance.children._pool import PieceEnded, Ran, run_in_children
 
 __all__ = [
     "Child",
-    "Ended",
+    "PieceEnded",
     "HandoverError",
     "Interrupt",
     "Outcome",
     "Ran",
-    "Tick",
     "alive",
     "at_most",
     "doing",

@@ -30,8 +30,6 @@ from mqcore_conformance.children.tracebacks import (
 )
 from mqcore_conformance.unchanged import Survey
 
-__all__ = ["BEAT", "DUMP_SIGNAL", "HEADER", "PATIENCE_S_MAX", "RESULT", "Child", "Outcome", "hangs", "outcome_type"]
-
 T = TypeVar("T")
 
 PATIENCE_S_MAX = 1.0

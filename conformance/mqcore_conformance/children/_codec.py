@@ -14,16 +14,15 @@ from cattrs.strategies import configure_tagged_union
 from mqcore.abc import Capabilities, TransportCapabilities
 from mqcore_conformance.histories import Event
 
-__all__ = ["HandoverError", "from_json", "to_json"]
-
 _converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
 configure_tagged_union(Event, _converter)
 _converter.register_unstructure_hook(bytearray, lambda value: _converter.unstructure(bytes(value)))
 _converter.register_structure_hook(bytearray, lambda value, _: bytearray(_converter.structure(value, bytes)))
 _converter.register_structure_hook(
     Capabilities | TransportCapabilities | None,
-    lambda value, _: value
-    and _converter.structure(value, Capabilities if "flush_level" in value else TransportCapabilities),
+    lambda value, _: (
+        value and _converter.structure(value, Capabilities if "flush_level" in value else TransportCapabilities)
+    ),
 )
 _converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
 

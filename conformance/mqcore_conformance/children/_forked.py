@@ -36,8 +36,6 @@ from mqcore_conformance.children._child import (
 from mqcore_conformance.children._codec import HandoverError, from_json
 from mqcore_conformance.children.tracebacks import Place, innermost_of_part, printable
 
-__all__ = ["ForkedChild", "run_apart"]
-
 T = TypeVar("T")
 
 OUTPUT_CHARS_MAX = 2_000

@@ -12,8 +12,6 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["Interrupt", "interrupt_watched"]
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

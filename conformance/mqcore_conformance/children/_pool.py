@@ -22,8 +22,6 @@ from mqcore_conformance.children._child import Outcome
 from mqcore_conformance.children._forked import ForkedChild
 from mqcore_conformance.children._interrupts import Interrupt
 
-__all__ = ["Ended", "Ran", "Tick", "run_in_children"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -43,7 +41,7 @@ class Ran(Generic[T]):
 
 
 @attrs.frozen
-class Ended(Generic[T, R]):
+class PieceEnded(Generic[T, R]):
     """A child is done."""
 
     piece: T
@@ -55,7 +53,7 @@ class Tick:
     """Time went by."""
 
 
-PoolEvent: TypeAlias = Ended[T, R] | Ran[T] | Tick
+PoolEvent: TypeAlias = PieceEnded[T, R] | Ran[T] | Tick
 
 
 def run_in_children(
@@ -118,7 +116,7 @@ def _events(children: dict[ForkedChild[R], tuple[T, Path]], interrupted: int) ->
             del children[child]
             outcome = child.end()
             shutil.rmtree(folder, ignore_errors=True)
-            yield Ended(piece, outcome)
+            yield PieceEnded(piece, outcome)
 
 
 def _end_all(children: Iterable[ForkedChild[Any]]) -> None:

@@ -47,8 +47,6 @@ from mqcore_conformance.running import (
     unproved_levels,
 )
 
-__all__ = ["conformance"]
-
 SCREEN_LINES_MAX = 32
 
 

@@ -12,8 +12,6 @@ from mqcore.guarantees import CLAUSES
 from mqcore_conformance.cli._explanations import explain_clause
 from mqcore_conformance.running import suggest
 
-__all__ = ["explain"]
-
 LABEL_WIDTH = 17
 COLUMNS_MAX = 110
 

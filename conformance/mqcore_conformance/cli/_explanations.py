@@ -15,11 +15,9 @@ from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
 from mqcore_conformance.contract import CHECKS
 from mqcore_conformance.saboteurs import RECORDERS, SABOTEURS
 
-__all__ = ["EXPLANATIONS", "Explanation", "explain_clause"]
-
 
 @attrs.frozen(kw_only=True)
-class Explanation:
+class ClauseInWords:
     """``meaning``: for who uses a broker. ``looked_at``: how the checker finds out. ``where``: in which cells."""
 
     meaning: str
@@ -30,97 +28,97 @@ class Explanation:
 _DRAINED = "every cell of T0 and T1: each run ends with a drain that reads every partition from start to end"
 _DISK = "cells of a storage with a disk"
 
-EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
+EXPLANATIONS: Mapping[str, ClauseInWords] = MappingProxyType(
     {
-        "G01": Explanation(
+        "G01": ClauseInWords(
             meaning="A message that was acknowledged is there after every fault that its acknowledgement promised to "
             "survive, unchanged.",
             looked_at="For every acknowledgement the oracle says from its level and from the faults that came later "
             "whether the message had to survive them; if so, it is looked for in what is read at the end of the run.",
             where=_DRAINED + "; faults that take something: kill, power-cut, flush-error, full, mixed, crash-points",
         ),
-        "G02": Explanation(
+        "G02": ClauseInWords(
             meaning="Where a policy allows loss, only the newest messages may be missing: no gap below a message that "
             "is there.",
             looked_at="The acknowledged messages of each reign that are missing at the end have to be its last ones.",
             where=_DRAINED + "; flush async and none under power-cut show it best",
         ),
-        "G03": Explanation(
+        "G03": ClauseInWords(
             meaning="An asynchronous flush policy states how much a power cut may cost at most; it never costs more.",
             looked_at="What is lost of the acknowledged is counted in messages, bytes and time, against the policy.",
             where="cells with flush async: power-cut, slow, mixed",
         ),
-        "G04": Explanation(
+        "G04": ClauseInWords(
             meaning="Nothing is read that nobody sent.",
             looked_at="Every message read, by consumers and at the end, has to be one of those sent, by the suite's "
             "own checksum.",
             where=_DRAINED,
         ),
-        "G05": Explanation(
+        "G05": ClauseInWords(
             meaning="An offset has one content: all readers see the same message there, today and tomorrow.",
             looked_at="All reads of a partition, epoch and offset are compared with each other and with the receipts.",
             where=_DRAINED + ", and every read of a consumer",
         ),
-        "G06": Explanation(
+        "G06": ClauseInWords(
             meaning="A consumer sees messages in order, none twice, and skips none that was acknowledged, unless it is "
             "told so.",
             looked_at="The positions of each consumer are followed through its whole run; a step back or over an "
             "acknowledged message needs a seek, a trim or a reported divergence as its reason.",
             where="cells whose plans have consumers, about two thirds of the seeds of every family",
         ),
-        "G07": Explanation(
+        "G07": ClauseInWords(
             meaning="A message that was rejected never appears.",
             looked_at="Nothing that was answered with a rejection may be read, ever.",
             where=_DRAINED + "; full and io-error make rejections",
         ),
-        "G08": Explanation(
+        "G08": ClauseInWords(
             meaning="What a consumer has read does not vanish under a fault that the topic's policy survives.",
             looked_at="Every message that a consumer got is looked for at the end, when the oracle says that it had to "
             "survive.",
             where="cells whose plans have consumers; kill, power-cut and mixed",
         ),
-        "G11": Explanation(
+        "G11": ClauseInWords(
             meaning="After a failed flush nothing that it was to cover counts as written, even if the next flush "
             "succeeds.",
             looked_at="After each failed flush no acknowledgement, read or notice may rest on bytes that it covered.",
             where=_DISK + ": flush-error, slow with errors, mixed",
         ),
-        "G12": Explanation(
+        "G12": ClauseInWords(
             meaning="Damaged bytes are never served; damage is repaired or reported, never passed over.",
             looked_at="Bits are flipped in what was flushed; every read of that range has to be refused with its "
             "range, and a broker whose identity is damaged has to refuse to start.",
             where=_DISK + ": rot, rot-identity",
         ),
-        "G13": Explanation(
+        "G13": ClauseInWords(
             meaning="Once the fault is over, the broker works again, soon.",
             looked_at="After healing, a send to every partition and a complete read have to succeed within the bound.",
             where="every cell of T0 and T1",
         ),
-        "G14": Explanation(
+        "G14": ClauseInWords(
             meaning="An acknowledgement is not given before what it states has happened.",
             looked_at="Each receipt is held against the appends and flushes recorded before it: a level of disk needs "
             "a flush that covers the message.",
             where="every cell of T0 and T1 in which something is acknowledged",
         ),
-        "G15": Explanation(
+        "G15": ClauseInWords(
             meaning="Duplicates come only from retries after an unknown outcome, and never from "
             "an idempotent producer.",
             looked_at="Messages that are there twice are traced to the attempts that sent them.",
             where=_DRAINED + "; network, kill and stop make retries",
         ),
-        "G17": Explanation(
+        "G17": ClauseInWords(
             meaning="Recovery may crash and begin again as often as it likes: the result is the same.",
             looked_at="The disk at the end of a run is recovered once, twice, and with a crash inside; the logs are "
             "compared byte by byte.",
             where="cells of T0 with a disk, in about a tenth of the seeds",
         ),
-        "G18": Explanation(
+        "G18": ClauseInWords(
             meaning="What does not exist or cannot be kept is refused by name, at the start.",
             looked_at="A random unknown option is given, a build is stated that cannot keep its promise, names and "
             "sizes beyond the limits are tried.",
             where="contract checks of every storage and transport",
         ),
-        "G20": Explanation(
+        "G20": ClauseInWords(
             meaning="No peer and no disk can make the broker use more memory than its limits.",
             looked_at="Readers that stop, streams by the thousand, messages beyond the limit and a full disk are "
             "tried; memory and refusals are watched.",

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.saboteurs.selftest import GROUPS, Kill
 
-__all__ = ["kill_line", "kill_page", "kill_table", "others_table", "summary"]
-
 LEGEND = "X: its clause, red as it must be   x: red beside it   .: green"
 
 

@@ -20,8 +20,6 @@ from mqcore_conformance.running import CellPiece, Pace, Piece, RunWatcher, estim
 if TYPE_CHECKING:
     from rich.live import Live
 
-__all__ = ["line_of", "readers_may_leave", "repro_of", "watched"]
-
 DETAIL_CHARS_MAX = 240
 COLOURS = {
     "PASS": "green",

@@ -20,8 +20,6 @@ from mqcore_conformance.running import ALL_FAMILIES, suggest
 from mqcore_conformance.verdicts import Status, Violation
 from mqcore_conformance.worlds.model import why_not_on_the_model_network
 
-__all__ = ["replay"]
-
 _DEATHS = ("process-kill", "power-cut", "stop")
 _NETWORK = ("cut", "cut-to-broker", "cut-from-broker", "reset", "flap", "break", "refuse")
 _DISK = ("flush-error", "full", "io-error", "stall", "power-cut-in-stall", "rot", "rot-identity")

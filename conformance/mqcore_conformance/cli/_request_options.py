@@ -19,7 +19,7 @@ from mqcore_conformance.claims import (
     PARTNER_TRANSPORT,
     SEEDS_MAX,
     Claims,
-    Settings,
+    SuiteSettings,
     load_claims,
     read_settings,
 )
@@ -35,81 +35,7 @@ from mqcore_conformance.running import (
     tiers_of,
 )
 
-__all__ = ["request_of", "request_options"]
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def request_options(function: F) -> F:
-    """Decorator: what ``request_of`` reads."""
-    families = ", ".join(dict.fromkeys((*FAMILIES, *T1_FAMILIES)))
-    options = (
-        click.option(
-            "--storage",
-            multiple=True,
-            metavar="URL",
-            help="A URL with {dir}, its name, or all; repeatable. [what ./pyproject.toml says, else all]",
-        ),
-        click.option(
-            "--transport",
-            multiple=True,
-            metavar="NAMES",
-            help="Names or URLs; by comma, repeatable. [what ./pyproject.toml says, else all]",
-        ),
-        click.option(
-            "--flush", multiple=True, metavar="NAMES", help=f"{', '.join(FLUSH_POLICIES)}; by comma, repeatable. [all]"
-        ),
-        click.option(
-            "--family",
-            multiple=True,
-            metavar="NAMES",
-            help=f"Families of faults: {families}; by comma, repeatable. All leaves out {CRASH_POINTS}. "
-            "[what ./pyproject.toml says, else all]",
-        ),
-        click.option(
-            "--tier",
-            multiple=True,
-            metavar="NAMES",
-            help=f"{', '.join(TIERS)}; by comma, repeatable. "
-            "[what ./pyproject.toml says, else contract,T0, and T1 for a storage with I/O of its own]",
-        ),
-        click.option(
-            "--clause", multiple=True, metavar="IDS", help="Judge these clauses only: G01,G11; by comma, repeatable."
-        ),
-        click.option("--cell", default="", metavar="TEXT", help="Only what has this in its name, as list prints it."),
-        click.option(
-            "--seeds",
-            type=click.IntRange(1, SEEDS_MAX),
-            help=f"Seeds per cell, at most {SEEDS_MAX}. [what ./pyproject.toml says, else {Settings().seeds}]",
-        ),
-        click.option("--first-seed", type=click.IntRange(0), help="The first of them. [0]"),
-        click.option("--seed", "exact", type=click.IntRange(0), multiple=True, help="Exactly this seed; repeatable."),
-        click.option(
-            "--budget",
-            metavar="DURATION",
-            callback=_budget,
-            help="Begin nothing after this time, such as 60s; status 4 when it cuts.",
-        ),
-        click.option(
-            "--jobs", type=click.IntRange(1, 64), help="Processes at once. [the cores that this process may use]"
-        ),
-        click.option(
-            "--claims",
-            metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="What the parts claim and what is known to fail. [what ./pyproject.toml says, else nothing]",
-        ),
-        click.option(
-            "--dir",
-            "folder_of_data",
-            metavar="DIR",
-            type=click.Path(exists=True, file_okay=False, writable=True, resolve_path=True, path_type=Path),
-            help="Where {dir} is: on the disk in question. [the system's folder for temporary files]",
-        ),
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
 
 
 def _budget(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -124,6 +50,73 @@ def _budget(context: click.Context, parameter: click.Parameter, value: str | Non
     if budget_ms < 1:
         raise click.BadParameter(f"{value!r}: nothing could begin; leave it out for no limit", context, parameter)
     return budget_ms
+
+
+def _names(option: str, names: str, default: str = "", metavar: str = "NAMES") -> Callable[[F], F]:
+    """Return an option that takes several names."""
+    return click.option(option, multiple=True, metavar=metavar, help=f"{names}; by comma, repeatable.{default}")
+
+
+def _unless_set(default: object) -> str:
+    return f" [what ./pyproject.toml says, else {default}]"
+
+
+_TESTED = (
+    click.option(
+        "--storage",
+        multiple=True,
+        metavar="URL",
+        help=f"A URL with {{dir}}, its name, or all; repeatable.{_unless_set('all')}",
+    ),
+    _names("--transport", "Names or URLs", _unless_set("all")),
+    _names("--flush", ", ".join(FLUSH_POLICIES), " [all]"),
+    _names(
+        "--family",
+        f"Families of faults: {', '.join(dict.fromkeys((*FAMILIES, *T1_FAMILIES)))}",
+        f" All leaves out {CRASH_POINTS}.{_unless_set('all')}",
+    ),
+    _names("--tier", ", ".join(TIERS), _unless_set("contract,T0, and T1 for a storage with I/O of its own")),
+    _names("--clause", "Judge these clauses only: G01,G11", metavar="IDS"),
+    click.option("--cell", default="", metavar="TEXT", help="Only what has this in its name, as list prints it."),
+)
+_HOW_MUCH = (
+    click.option(
+        "--seeds",
+        type=click.IntRange(1, SEEDS_MAX),
+        help=f"Seeds per cell, at most {SEEDS_MAX}.{_unless_set(SuiteSettings().seeds)}",
+    ),
+    click.option("--first-seed", type=click.IntRange(0), help="The first of them. [0]"),
+    click.option("--seed", "exact", type=click.IntRange(0), multiple=True, help="Exactly this seed; repeatable."),
+    click.option(
+        "--budget",
+        metavar="DURATION",
+        callback=_budget,
+        help="Begin nothing after this time, such as 60s; status 4 when it cuts.",
+    ),
+    click.option("--jobs", type=click.IntRange(1, 64), help="Processes at once. [the cores that this process may use]"),
+)
+_PLACES = (
+    click.option(
+        "--claims",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help=f"What the parts claim and what is known to fail.{_unless_set('nothing')}",
+    ),
+    click.option(
+        "--dir",
+        "folder_of_data",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, writable=True, resolve_path=True, path_type=Path),
+        help="Where {dir} is: on the disk in question. [the system's folder for temporary files]",
+    ),
+)
+
+
+def request_options(function: F) -> F:
+    """Decorator: what ``request_of`` reads."""
+    for option in reversed((*_TESTED, *_HOW_MUCH, *_PLACES)):
+        function = option(function)
+    return function
 
 
 def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
@@ -172,7 +165,7 @@ class _Parts:
     partners: tuple[str, ...] = ()
     claims: Path | None = None
     families: tuple[str, ...] = ("all",)
-    settings: Settings = attrs.field(factory=Settings)
+    settings: SuiteSettings = attrs.field(factory=SuiteSettings)
 
 
 def _parts(options: Mapping[str, Any]) -> _Parts:
@@ -180,8 +173,8 @@ def _parts(options: Mapping[str, Any]) -> _Parts:
     storages, claims = options["storage"], options["claims"]
     partners: tuple[str, ...] = ()
     transports = _split(options["transport"], ("all",))
-    settings = Settings() if storages or options["transport"] else read_settings(Path())
-    if settings == Settings():
+    settings = SuiteSettings() if storages or options["transport"] else read_settings(Path())
+    if settings == SuiteSettings():
         return _Parts(storages=storages or ("all",), transports=transports, claims=claims)
     if not settings.storage and not settings.transport:
         storages, transports = ("all",), ("all",)

@@ -17,8 +17,6 @@ from mqcore_conformance.report import EXIT_CODES
 from mqcore_conformance.saboteurs import CONTRACT_SABOTEURS, INJECTORS, SABOTEURS
 from mqcore_conformance.saboteurs.selftest import Kill, run_selftest, saboteur_names
 
-__all__ = ["selftest"]
-
 PAGE = "kill-matrix.md"
 
 

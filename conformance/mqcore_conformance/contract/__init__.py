@@ -14,10 +14,9 @@ from mqcore_conformance.contract._checks import (
     checks_of,
     run_check,
 )
-from mqcore_conformance.contract._parts import PartFacts, part_facts, require_part
+from mqcore_conformance.contract._parts import PartFacts, part_facts
 from mqcore_conformance.contract._repro import (
     CHECK_FILE,
-    CheckRepro,
     check_part,
     explain_check,
     load_check_repro,
@@ -26,19 +25,16 @@ from mqcore_conformance.contract._repro import (
     write_check_repro,
 )
 from mqcore_conformance.contract._storage import StorageHarness
-from mqcore_conformance.contract._transport import TransportHarness
 
 __all__ = [
     "CHECKS",
     "CHECK_FILE",
     "Check",
     "CheckFailed",
-    "CheckRepro",
     "CheckResult",
     "NotApplicable",
     "PartFacts",
     "StorageHarness",
-    "TransportHarness",
     "check_part",
     "checks_of",
     "explain_check",
@@ -46,7 +42,6 @@ __all__ = [
     "part_facts",
     "replay_check",
     "replay_command",
-    "require_part",
     "run_check",
     "write_check_repro",
 ]

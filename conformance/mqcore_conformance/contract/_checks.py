@@ -33,20 +33,6 @@ from mqcore_conformance.contract._leftovers import Leftovers, stray_tasks
 from mqcore_conformance.disk_space import why_no_room
 from mqcore_conformance.verdicts import Status
 
-__all__ = [
-    "CHECKS",
-    "Check",
-    "CheckFailed",
-    "CheckResult",
-    "NotApplicable",
-    "Step",
-    "check",
-    "checks_of",
-    "expect",
-    "run_check",
-    "unknown_option",
-]
-
 SECONDS_MAX = 10.0
 """Time limit of a check that states none."""
 

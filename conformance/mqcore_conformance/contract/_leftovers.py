@@ -14,8 +14,6 @@ import trio
 
 from mqcore_conformance.children.tracebacks import printable, tasks_below
 
-__all__ = ["Leftovers", "stray_tasks"]
-
 DESCRIPTORS = Path("/proc/self/fd")
 SHOWN_MAX = 3
 PATIENCE_S = 0.3

@@ -16,8 +16,6 @@ from mqcore_conformance.children import run_apart
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.contract._transport import DEFAULTS
 
-__all__ = ["PartFacts", "part_facts", "require_part"]
-
 SECONDS_MAX = 5.0
 SAMPLE_FOLDER = "/dev/null/data"
 """Stands for ``{dir}``: composing does no I/O, so that no folder is needed."""

@@ -28,17 +28,6 @@ from mqcore_conformance.contract._parts import require_part
 from mqcore_conformance.contract._storage import StorageHarness
 from mqcore_conformance.contract._transport import TransportHarness
 
-__all__ = [
-    "CHECK_FILE",
-    "CheckRepro",
-    "check_part",
-    "explain_check",
-    "load_check_repro",
-    "replay_check",
-    "replay_command",
-    "write_check_repro",
-]
-
 CHECK_FILE = "check.json"
 FILE_BYTES_MAX = 1024 * 1024
 STEPS_MAX = 1_000

@@ -30,8 +30,6 @@ from mqcore_conformance.contract._storage_model import compare_with_model, play_
 from mqcore_conformance.contract._storage_steps import tell_operation
 from mqcore_conformance.plans import with_small_files
 
-__all__ = ["APPENDED", "FLUSHED", "StorageHarness", "read_whole"]
-
 COMPOSE_S_MAX = 2.0
 """A constructor does no I/O, so that it takes no time."""
 SEQUENCES, SEQUENCES_ON_DISK = 250, 60

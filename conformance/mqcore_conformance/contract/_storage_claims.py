@@ -24,8 +24,6 @@ from mqcore_conformance.contract._storage import StorageHarness, read_whole
 from mqcore_conformance.contract._storage_grounds import ModelGround
 from mqcore_conformance.contract._watched import own_io_seen
 
-__all__ = ["expect_declared", "live_a_little"]
-
 CONTENT = bytes(range(256)) * 40
 LOGS_TRIED_MAX = 10_000
 

@@ -22,8 +22,6 @@ from mqcore_conformance.contract._storage import APPENDED, FLUSHED, StorageHarne
 from mqcore_conformance.contract._storage_grounds import VIRTUAL_SECONDS_MAX, ModelGround
 from mqcore_conformance.plans import with_small_files
 
-__all__ = ["what_was_flushed_is_on_the_disk_and_not_in_the_process"]
-
 CUTS = 5
 """Power cuts at the same moment, each taking another part of what was not flushed."""
 LOG = "probe"

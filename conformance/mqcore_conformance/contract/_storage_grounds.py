@@ -22,8 +22,6 @@ from mqcore_conformance.children import run_apart
 from mqcore_conformance.contract._checks import CheckFailed
 from mqcore_conformance.contract._storage_steps import Kind, Operation
 
-__all__ = ["Ground", "LivesSoFar", "LogModel", "ModelGround", "SystemGround"]
-
 VIRTUAL_SECONDS_MAX = 1_000.0
 
 

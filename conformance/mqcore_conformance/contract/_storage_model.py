@@ -35,8 +35,6 @@ from mqcore_conformance.contract._storage_steps import (
     operations,
 )
 
-__all__ = ["compare_with_model", "play_steps", "steps_of"]
-
 SEARCH_S_MAX, SHRINK_S_MAX = 6.0, 3.0
 """After so much time of the processor no more sequences are tried: a slow storage meets fewer."""
 

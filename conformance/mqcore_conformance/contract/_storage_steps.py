@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from mqcore.errors import ConfigurationError
 
-__all__ = ["NAMES", "Operation", "operation_from_data", "operation_to_data", "operations", "tell_operation"]
-
 NAMES = ("a", "b", "metadata-0")
 LARGE_BYTES = 150_000
 STEPS_MAX = 25

@@ -20,8 +20,6 @@ from mqcore.registry import create_transport
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, unknown_option
 
-__all__ = ["TransportHarness", "Wire", "read_to_end"]
-
 FRAME = bytes(range(40))
 CLOG_BYTES = 64 * 1024 * 1024
 HELD_BYTES_MAX = 32 * 1024 * 1024

@@ -22,8 +22,6 @@ from mqcore_conformance.contract._storage_claims import expect_declared
 from mqcore_conformance.contract._transport import TransportHarness, Wire, read_to_end
 from mqcore_conformance.contract._watched import own_io_seen
 
-__all__ = ["talk_a_little"]
-
 STREAMS_TRIED_MAX = 2_000
 CANCEL_STEPS_MAX = 400
 END_S_MAX = 5.0

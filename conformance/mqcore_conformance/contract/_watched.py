@@ -13,8 +13,6 @@ from collections.abc import Iterator
 
 from mqcore_conformance.children.tracebacks import printable
 
-__all__ = ["own_io_seen"]
-
 SEEN_MAX = 20
 _FILE_EVENTS = (
     "open", "os.listdir", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.scandir",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from mqcore_conformance.report._file import REPORT, ReportFile, ReportNotWritten, write_whole
+from mqcore_conformance.report._file import ReportFile, write_whole
 from mqcore_conformance.report._html import page
 from mqcore_conformance.report._junit import junit
 from mqcore_conformance.report._lock import claims_lock, made_with
 from mqcore_conformance.report._matrix import diff, matrix
-from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET, NotBuilt
+from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import (
     EXIT_CODES,
     RED,
@@ -28,11 +28,10 @@ from mqcore_conformance.report._repro import (
     Repro,
     cell_of_repro,
     explain_failure,
-    headline,
     load_repro,
     write_repro,
 )
-from mqcore_conformance.report._timeline import TimelineRow, tell_event, timeline
+from mqcore_conformance.report._timeline import tell_event, timeline
 
 __all__ = [
     "EXIT_CODES",
@@ -40,19 +39,14 @@ __all__ = [
     "NOT_BUILT",
     "NOT_BUILT_YET",
     "RED",
-    "REPORT",
-    "NotBuilt",
     "Record",
     "ReportFile",
-    "ReportNotWritten",
     "Repro",
-    "TimelineRow",
     "cell_of_repro",
     "claims_lock",
     "diff",
     "exit_code_of",
     "explain_failure",
-    "headline",
     "junit",
     "latest",
     "load_repro",

@@ -20,8 +20,6 @@ from mqcore_conformance.play import run_plan
 from mqcore_conformance.verdicts import Violation
 from mqcore_conformance.worlds.model import Sabotage
 
-__all__ = ["bytes_of_bad_record"]
-
 BEGINNING = MAGIC.to_bytes(4, "little")
 ROWS_MAX = 10
 ROW_BYTES = 16

@@ -21,8 +21,6 @@ from mqcore_conformance.report._records import Record
 from mqcore_conformance.report._timeline import timeline
 from mqcore_conformance.seeds import ranges_of
 
-__all__ = ["Pages", "cell_detail", "check_detail", "prose"]
-
 FAILURES_SHOWN_MAX = 5
 INSIDE_PER_CELL_MAX = 2
 INSIDE_MAX = 200

@@ -17,8 +17,6 @@ from typing import IO
 from mqcore.errors import ConfigurationError, MqcoreError
 from mqcore_conformance.report._records import RED, Record, contents_of, latest, read_records
 
-__all__ = ["REPORT", "ReportFile", "ReportNotWritten", "write_whole"]
-
 REPORT = "report.jsonl"
 
 

@@ -19,8 +19,6 @@ from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import RED, Record, families_of, latest, status_of
 from mqcore_conformance.report._style import SCRIPT, STYLE
 
-__all__ = ["page"]
-
 AXES = ("tier", "storage", "transport", "flush", "replication")
 FAILURE_CHARS_MAX = 300
 _escape = html.escape

@@ -7,8 +7,6 @@ from xml.etree import ElementTree
 
 from mqcore_conformance.report._records import Record, latest
 
-__all__ = ["junit"]
-
 MESSAGE_CHARS_MAX = 500
 
 

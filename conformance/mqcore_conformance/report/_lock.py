@@ -13,8 +13,6 @@ from pathlib import Path
 from mqcore_conformance.report._records import Record, latest
 from mqcore_conformance.seeds import ranges_of
 
-__all__ = ["claims_lock", "made_with"]
-
 MOUNTS = Path("/proc/self/mountinfo")
 
 

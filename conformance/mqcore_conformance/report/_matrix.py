@@ -8,8 +8,6 @@ from mqcore.guarantees import CLAUSES
 from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import Record, families_of, latest, status_of
 
-__all__ = ["diff", "matrix"]
-
 SIGNS = {
     "PASS": "pass",
     "FAIL": "**FAIL**",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["NOT_BUILT", "NOT_BUILT_YET", "NotBuilt"]
-
 NOT_BUILT_YET = "not built yet"
 
 

@@ -20,21 +20,6 @@ from mqcore_conformance.report._repro import safety_first
 from mqcore_conformance.report._timeline import without_repeats
 from mqcore_conformance.verdicts import Status
 
-__all__ = [
-    "EXIT_CODES",
-    "RED",
-    "Record",
-    "contents_of",
-    "exit_code_of",
-    "families_of",
-    "latest",
-    "merged",
-    "read_records",
-    "record_of_cell",
-    "record_of_check",
-    "status_of",
-]
-
 Record = dict[str, Any]
 
 EXIT_CODES = {

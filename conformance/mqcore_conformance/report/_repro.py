@@ -25,17 +25,6 @@ from mqcore_conformance.report._bytes import bytes_of_bad_record
 from mqcore_conformance.report._timeline import timeline, without_repeats
 from mqcore_conformance.verdicts import Violation
 
-__all__ = [
-    "EXPLANATION",
-    "Repro",
-    "cell_of_repro",
-    "explain_failure",
-    "headline",
-    "load_repro",
-    "safety_first",
-    "write_repro",
-]
-
 PLAN, FACTS, HISTORY, EXPLANATION, BYTES = "plan.json", "repro.json", "history.jsonl", "failure.txt", "bytes.txt"
 SHOWN_MAX = 5
 EVENTS_MAX = 40

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["SCRIPT", "STYLE"]
-
 STYLE = """
 :root{color-scheme:light dark;--ground:#fff;--text:#1d1f23;--dim:#676c75;--line:#d9dce1;--panel:#f6f7f9;--link:#1653a5;
 --pass:#d7f0db;--fail:#f7c5c1;--late:#fbd8a6;--error:#e3c8f2;--unsure:#fdf0b0;--none:#f0f1f3;--known:#dfe5f5}

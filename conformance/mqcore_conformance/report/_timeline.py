@@ -33,8 +33,6 @@ from mqcore_conformance.histories import (
     to_json,
 )
 
-__all__ = ["TimelineRow", "tell_event", "timeline", "without_repeats"]
-
 DETAIL_CHARS_MAX = 200
 ALIKE_MAX = 4
 """Events in a row that differ in nothing that matters; of more, the first two and the last are shown."""

@@ -16,8 +16,6 @@ from mqcore_conformance.plans import CRASH_POINTS, draw_plan
 from mqcore_conformance.play import run_plan
 from mqcore_conformance.running._request import CellPiece, Piece
 
-__all__ = ["Pace", "estimate_s", "machine_factor"]
-
 CHECK_S = 0.12
 CHECKS_S: Mapping[str, float] = MappingProxyType(
     {

@@ -18,8 +18,6 @@ from types import ModuleType
 from mqcore.errors import MqcoreError
 from mqcore.registry import find, installed
 
-__all__ = ["made_of"]
-
 CORE = ("mqcore", "mqcore_conformance")
 SUFFIXES = (".py", ".so", ".pyd")
 FILES_MAX = 20_000

@@ -15,8 +15,6 @@ from mqcore_conformance.contract import part_facts
 from mqcore_conformance.plans import CRASH_POINTS
 from mqcore_conformance.running._request import CellPiece, Piece, Request
 
-__all__ = ["unproved_levels"]
-
 CLAUSE = "G01"
 """The clause that a level is about: what was acknowledged at it is there."""
 

@@ -14,8 +14,6 @@ from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.play import run_plan
 from mqcore_conformance.verdicts import Status
 
-__all__ = ["without_proof", "why_not_repeatable"]
-
 
 def why_not_repeatable(last: LastRun | None, *, seconds_max: float) -> str:
     """Return why the last of several runs does not count, in a line; nothing when it is the same again, or alone."""

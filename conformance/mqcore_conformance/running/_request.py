@@ -27,24 +27,6 @@ from mqcore_conformance.seeds import ranges_of
 from mqcore_conformance.worlds.model import why_not_on_the_model_network
 from mqcore_conformance.worlds.processes import why_not_in_processes
 
-__all__ = [
-    "ALL_FAMILIES",
-    "STORAGES",
-    "TIERS",
-    "TRANSPORTS",
-    "CellPiece",
-    "CheckPiece",
-    "Piece",
-    "Request",
-    "has_own_io",
-    "pieces_of",
-    "plan_cells",
-    "tiers_of",
-    "resolve_storage",
-    "resolve_transport",
-    "suggest",
-]
-
 STORAGES = ("memory://", "mmap://{dir}", "null://")
 TRANSPORTS = ("tcp", "unix", "inproc")
 TIERS = ("contract", "T0", "T1")

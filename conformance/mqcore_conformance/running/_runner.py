@@ -17,7 +17,7 @@ import attrs
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.cells import EXTRA_SEEDS_MAX, CellResult, Failure, LastRun, run_cell, shrink
 from mqcore_conformance.checkers import CHECKERS
-from mqcore_conformance.children import Ended, Interrupt, Ran, alive, run_apart, run_in_children
+from mqcore_conformance.children import Interrupt, PieceEnded, Ran, alive, run_apart, run_in_children
 from mqcore_conformance.contract import CHECKS, CheckResult, check_part, write_check_repro
 from mqcore_conformance.plans import CRASH_POINTS
 from mqcore_conformance.report import (
@@ -31,19 +31,13 @@ from mqcore_conformance.report import (
 )
 from mqcore_conformance.running._repeating import why_not_repeatable, without_proof
 from mqcore_conformance.running._request import (
-    STORAGES,
-    TIERS,
-    TRANSPORTS,
     CellPiece,
     CheckPiece,
     Piece,
     Request,
     pieces_of,
-    plan_cells,
 )
 from mqcore_conformance.verdicts import Status
-
-__all__ = ["STORAGES", "TIERS", "TRANSPORTS", "Ending", "Request", "RunWatcher", "plan_cells", "run_request"]
 
 REPROS_MAX = 5
 """Failures of one piece that get a repro."""
@@ -110,7 +104,7 @@ def run_request(
         for event in events:
             if isinstance(event, Ran):
                 watcher.ran(event.piece, event.runs)
-            elif isinstance(event, Ended):
+            elif isinstance(event, PieceEnded):
                 record = _judged(_record_of(event), request)
                 report.write(record)
                 left, cut = left - 1, cut or bool(record.get("cut"))
@@ -136,7 +130,7 @@ def _merge(report: ReportFile, piece: Piece) -> None:
         report.write(merged([report.record(part.name) for part in parts]))
 
 
-def _record_of(ended: Ended[Piece, Record]) -> Record:
+def _record_of(ended: PieceEnded[Piece, Record]) -> Record:
     outcome = ended.outcome
     if outcome.value is None:
         return _record_of_lost(ended.piece, outcome.problem) | {"printed": outcome.output}
@@ -203,9 +197,7 @@ def _name_of_run(piece: CellPiece, runs: int | None) -> str:
     return f"seed {piece.seeds[runs]}: "
 
 
-def _cell(
-    request: Request, folder: Path, deadline: float | None, piece: CellPiece
-) -> tuple[Record, LastRun | None]:
+def _cell(request: Request, folder: Path, deadline: float | None, piece: CellPiece) -> tuple[Record, LastRun | None]:
     """Return the record of a piece, and what it takes to see whether its runs repeat."""
     alive(0)
     result = run_cell(

@@ -14,22 +14,6 @@ from mqcore.log import ACCEPT, Duplicate
 from mqcore.protocol import Code, SendPolicy
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 
-__all__ = [
-    "appends_duplicates",
-    "close_unflushed",
-    "duplicate_at_once",
-    "fallback_to_async",
-    "flusher_dies",
-    "hoped_level",
-    "positions_unchecked",
-    "reads_above_committed",
-    "rejected_after_append",
-    "reply_before_flush",
-    "sessions_kept",
-    "unknown_called_rejected",
-    "window_ignored",
-]
-
 PARTITION = "mqcore.broker._partition"
 GROUP_COMMIT = "mqcore.broker._group_commit"
 RULE = "mqcore.replication._commit"

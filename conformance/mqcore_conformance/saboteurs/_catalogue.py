@@ -19,9 +19,6 @@ from mqcore_conformance.saboteurs import _shapes as shapes
 from mqcore_conformance.saboteurs import _storage as storage
 from mqcore_conformance.saboteurs._model import Saboteur
 
-__all__ = ["INJECTORS", "SABOTEURS"]
-
-
 # ---- plans that can show a bug at all ----------------------------------------------------------------------------
 
 

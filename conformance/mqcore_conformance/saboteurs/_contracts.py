@@ -13,8 +13,6 @@ import attrs
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 from mqcore_conformance.worlds.model import Sabotage
 
-__all__ = ["CONTRACT_SABOTEURS", "ContractSaboteur"]
-
 
 @attrs.frozen(kw_only=True)
 class ContractSaboteur:

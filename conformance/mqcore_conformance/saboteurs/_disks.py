@@ -11,17 +11,6 @@ from mqcore.ports import Buffer, File, FileSystem
 from mqcore.testing import PassThroughFile, PassThroughFileSystem
 from mqcore_conformance.worlds.model import Sabotage
 
-__all__ = [
-    "DroppedCacheIsKept",
-    "EmptyFlush",
-    "FlushRetried",
-    "LargeWritesUnflushed",
-    "NoDirectoryFlushAfterCreate",
-    "NoDirectoryFlushAfterRename",
-    "OnlyNewestFileFlushed",
-    "planted",
-]
-
 
 def planted(disk: Callable[[FileSystem], FileSystem]) -> Callable[[], Sabotage]:
     """Return what makes the sabotage that puts ``disk`` between a storage and its file system."""

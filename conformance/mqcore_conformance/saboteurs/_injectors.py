@@ -11,18 +11,6 @@ from mqcore.testing import ModelDisk
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 from mqcore_conformance.worlds.model import Sabotage
 
-__all__ = [
-    "CutThatFlushes",
-    "KillThatKillsNothing",
-    "clock_never_jumps",
-    "disk_never_fills",
-    "errors_not_raised",
-    "flush_errors_not_raised",
-    "network_cuts_nothing",
-    "rot_flips_nothing",
-    "stalls_take_no_time",
-]
-
 FAULTS = "mqcore.testing._faults"
 
 

@@ -13,19 +13,6 @@ from mqcore.errors import CorruptionError
 from mqcore.log import Damage, DamagedRangeError
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 
-__all__ = [
-    "any_record_accepted",
-    "cut_at_bad_checksum",
-    "damage_invented",
-    "damage_served",
-    "damage_too_wide",
-    "divergence_too_low",
-    "epoch_resumed",
-    "one_salt",
-    "recovery_skipped",
-    "starts_empty",
-]
-
 STORE = "mqcore.log._store"
 HIDDEN_OFFSET = 3
 

@@ -14,8 +14,6 @@ from mqcore_conformance.cells import Cell
 from mqcore_conformance.plans import FLUSH_POLICIES, RunPlan, draw_plan
 from mqcore_conformance.worlds.model import Sabotage
 
-__all__ = ["MMAP", "Saboteur", "as_drawn", "every_plan", "plans_of"]
-
 MMAP = "mmap://{dir}"
 SEEDS_DRAWN_MAX = 6_000
 """Plans that are drawn, and not run, in search of those that suit a saboteur."""

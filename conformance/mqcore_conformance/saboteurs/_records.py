@@ -8,8 +8,6 @@ import attrs
 
 from mqcore_conformance.histories import DRAIN, Completed, Event, FetchAnswered, ReadBatch
 
-__all__ = ["RECORDERS"]
-
 
 def drop_a_read(history: Sequence[Event]) -> list[Event]:
     """Lose the last read of the drain that gave messages."""

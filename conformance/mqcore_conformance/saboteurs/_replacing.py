@@ -12,8 +12,6 @@ from typing import Any
 
 from mqcore_conformance.worlds.model import Sabotage
 
-__all__ = ["Replacement", "replaced", "replacing"]
-
 Replacement = tuple[str, str, str, Callable[[Any], Any]]
 """Module, class in it (empty: none), name, and what makes the new value from the old one."""
 

@@ -9,20 +9,6 @@ import attrs
 
 from mqcore_conformance.plans import CHURN_SIZES, ConsumerPlan, FaultPlan, ProducerPlan, RunPlan, SendPlan
 
-__all__ = [
-    "appends_beside_a_failing_flush",
-    "failing_flush_then_kill_then_power_cut",
-    "failing_flush_then_stop_then_power_cut",
-    "large_batches",
-    "power_cut_in_a_stall",
-    "reader_over_a_power_cut",
-    "recovery_checked",
-    "retries_in_a_stall",
-    "runs_on",
-    "same_files_again",
-    "small_segments",
-]
-
 
 def small_segments(plan: RunPlan) -> RunPlan:
     """Roll often; every flush goes to the segments themselves."""

@@ -9,8 +9,6 @@ from typing import Any
 
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 
-__all__ = ["clean_mark_laundered"]
-
 
 @replacing
 def clean_mark_laundered() -> tuple[Replacement, ...]:

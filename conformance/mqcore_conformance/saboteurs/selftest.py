@@ -17,7 +17,7 @@ import attrs
 
 from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import check_history
-from mqcore_conformance.children import Ended, interrupt_watched, run_in_children
+from mqcore_conformance.children import PieceEnded, interrupt_watched, run_in_children
 from mqcore_conformance.contract import CHECKS, CheckResult, StorageHarness, run_check
 from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
 from mqcore_conformance.play import run_on_lying_disk, run_plan, why_no_lying_disk
@@ -108,7 +108,7 @@ def run_selftest(names: Iterable[str] = (), *, jobs: int = 1) -> Iterator[Kill]:
         events = run_in_children(todo, _run_named, jobs=jobs, interrupt=interrupt, returns=Kill)
         with contextlib.closing(events):
             for event in events:
-                if isinstance(event, Ended):
+                if isinstance(event, PieceEnded):
                     yield event.outcome.value or _not_finished(event.piece, event.outcome.problem)
         if interrupt.happened:
             raise KeyboardInterrupt

@@ -130,7 +130,7 @@ class Partition:
         self.failure: MqcoreError | None = None
         self.closure: tuple[Code, str] | None = None
         """Why nothing is answered any more, with its code: the reign is over, or the topic was deleted."""
-        self.committed_offset = log.start_offset
+        self.committed_offset = log.committed_offset
         """A copy of the rule's, which a fetch looks at."""
         self._report = report
         self._is_refusing = False
@@ -147,9 +147,12 @@ class Partition:
             total=total,
             end=LogEnd(log.end_offset, log.end_position),
             durable=LogEnd(log.durable_offset, log.durable_position),
-            committed_offset=log.start_offset,
+            committed_offset=log.committed_offset,
         )
-        self._settle(self._rule.advance(now_us()))
+        if log.failed is not None:
+            self.stop(log.failed)  # in an earlier reign: no flush would ever let anything go
+        else:
+            self._settle(self._rule.advance(now_us()))
 
     def set_policy(self, policy: CommitPolicy) -> None:
         """Take over a topic's policy; it holds for batches appended from now on."""
@@ -303,7 +306,9 @@ class Partition:
         rule = self._rule
         for (sink, request_id, base_offset, duplicate), copies in released:
             if copies:
-                sink.produced(request_id, base_offset, self.epoch, copies, duplicate)
+                # A retry's batch may be of an earlier reign: an offset is what it is in the epoch that appended it.
+                epoch = self.log.epoch_at(base_offset) if duplicate else self.epoch
+                sink.produced(request_id, base_offset, epoch, copies, duplicate)
             else:
                 sink.failed(request_id, Code.FLUSH_FAILED, f"the outcome is unknown: {self.failure}")
         if rule.wants_flush_now:
@@ -317,8 +322,11 @@ class Partition:
                     reader.unpark(request_id)
 
     def flushed(self) -> None:
-        """Take in that a group commit covered this log."""
+        """Take in that a group commit covered this log, or left it out because it has failed."""
         log, rule = self.log, self._rule
+        if log.failed is not None:
+            self.stop(log.failed)  # else it would be flushed again, at once and for ever
+            return
         now_us = self._now_us() if rule.is_timed else 0
         self._settle(rule.flushed(log.durable_offset, log.durable_position, log.durable_level, now_us))
 
@@ -333,6 +341,9 @@ class Partition:
 
     def close(self, code: Code, error: MqcoreError) -> None:
         """Serve nothing any more: what waits for a policy ends unknown, what waits to read is told ``code`` at once."""
+        if self.closure is None:
+            # For the next reign, before ``stop`` lowers it: what is not flushed is still there, the process lives on.
+            self.log.committed_offset = self.committed_offset
         self.closure = code, str(error)
         self.stop(error)
         for sink, request_id in self._parked.wake(sys.maxsize):

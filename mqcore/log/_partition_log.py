@@ -83,6 +83,7 @@ class PartitionLog(WritableLog):
             make_sidecar=self._make_sidecar,
         )
         heir.flushed(self.durable_offset, self.durable_position)
+        heir.committed_offset = max(self.committed_offset, heir.start_offset)
         heir._checkpoint_at = self._checkpoint_at
         heir._failure = heir.failed = self._failure
         return heir
@@ -332,6 +333,7 @@ class PartitionLog(WritableLog):
         self._reign_open = self.term.reign is not None and state.epoch == self.term.reign.number
         self.durable_offset = min(self.durable_offset, state.end_offset)
         self.durable_position = min(self.durable_position, state.end_position)
+        self.committed_offset = min(self.committed_offset, state.end_offset)
         self._plan_checkpoint(0)
 
     async def checkpoint(self) -> None:

@@ -47,6 +47,7 @@ class ReadableLog:
         "_log",
         "_report",
         "_state",
+        "committed_offset",
         "durable_level",
         "durable_offset",
         "durable_position",
@@ -66,6 +67,8 @@ class ReadableLog:
         self.durable_offset = 0
         """Offset below which everything is at the backend's flush level."""
         self.durable_position = 0
+        self.committed_offset = state.start_offset
+        """Where the last reign of this process left the committed offset, below which the next does not go (R10)."""
         self._log = log
         self._state = state
         self._report = report

@@ -5,7 +5,9 @@ from __future__ import annotations
 import trio
 from alone import alone
 
+from mqcore.errors import StorageError
 from mqcore.guarantees import NoFlush
+from mqcore.protocol import Code
 from mqcore.testing import run_simulation
 
 
@@ -73,5 +75,20 @@ def test_g11_a_failed_flush_stops_the_partitions_that_it_was_for_and_they_are_fl
             setup.group_commit.flush_soon(partition)
             await trio.sleep(1)
             assert setup.group_commit.flushes == 1
+
+    run_simulation(main, seed=1)
+
+
+def test_g11_a_log_that_was_left_out_because_it_failed_stops_its_partition_and_is_not_flushed_again_at_once() -> None:
+    async def main() -> None:
+        async with alone() as setup:
+            partition = await setup.partition()
+            setup.disk.stall_next("flush", 5.0)
+            await partition.append([setup.send(1)])
+            partition.log.flush_failed(StorageError("found by a read", kind="flush"), frozenset({"lines-0"}))
+            partition.flushed()
+            assert setup.sink.answers == [(1, Code.FLUSH_FAILED)]
+            await trio.sleep(10)
+            assert setup.group_commit.flushes <= 1
 
     run_simulation(main, seed=1)

@@ -67,6 +67,16 @@ class _Output(_WholeWriter):
         super().__init__(1)
         self._is_closed = is_closed
 
+    def fileno(self) -> int:
+        """The descriptor. Raises ``io.UnsupportedOperation`` when there is none."""
+        if self._is_closed:
+            raise io.UnsupportedOperation("standard output is closed")
+        return super().fileno()
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return not self._is_closed and super().isatty()
+
     def write(self, data: object) -> int:
         """As above. Raises ``OutputFailedError``, ``BrokenPipeError``."""
         # Not tried when it was closed at start: the descriptor's number may belong to another file by now.

@@ -109,7 +109,11 @@ def create(name: str, partitions: int, **config: Any) -> None:
 def alter(name: str, partitions: int | None, reset: tuple[str, ...], **config: Any) -> None:
     """Change the topic NAME; what is not named stays as it is."""
     changes = _changes(config)
-    changes.update({key.replace("-", "_"): None for key in reset})
+    resets: dict[str, object] = {key.replace("-", "_"): None for key in reset}
+    for key in sorted(changes.keys() & resets.keys()):
+        option = {"private_tags": "private-tag"}.get(key, key.replace("_", "-"))
+        refuse(f"--{option} sets what --reset {key.replace('_', '-')} takes back: give one of the two")
+    changes.update(resets)
     if not changes and partitions is None:
         refuse("nothing to alter: name at least one key, as in --partitions 8 or --flush sync")
     topic = _ask(lambda admin: admin.alter_topic(name, partitions, changes))

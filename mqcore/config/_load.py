@@ -87,7 +87,9 @@ def load_config(
         default = _listen(DEFAULT_LISTEN)
         listeners = _normal(*sources[0]).get("listen", default) if sources else default
         topics = _topic_names(sources, overrides)
-        sources.append(("environment", read_environment(environment, topics, listeners)))
+        # Most environments say nothing to us; an error then must not send its reader to look there.
+        if values := read_environment(environment, topics, listeners):
+            sources.append(("environment", values))
     if overrides:
         sources.append((overrides_name, overrides))
     return _compose(sources, listen_default=(DEFAULT_LISTEN,))

@@ -169,6 +169,13 @@ def test_nothing_to_alter_is_wrong_usage(run, topic):
     assert run("topic", "alter", topic).status == 2
 
 
+def test_a_key_that_is_set_and_reset_at_once_is_wrong_usage(run, topic):
+    result = run("topic", "alter", topic, "--weakest-send", "sync", "--reset", "weakest-send")
+    assert result.status == 2
+    assert "--weakest-send sets what --reset weakest-send takes back: give one of the two" in result.err
+    assert run("topic", "alter", topic, "--private-tag", "200", "--reset", "private-tags").status == 2
+
+
 def test_a_reader_that_leaves_ends_the_command_quietly(mqcore_command, memory_broker, run, topic, tmp_path):
     (tmp_path / "text").write_text("one\ntwo\nthree\n")
     lines(run("produce", topic, tmp_path / "text", "--partition", "0"))

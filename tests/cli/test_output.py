@@ -99,6 +99,13 @@ def test_a_closed_standard_output_is_status_1_and_said(environment, arguments):
     assert done.stderr == b"mqcore: standard output is closed: nothing can be printed\n"
 
 
+def test_what_gets_the_number_of_a_closed_standard_output_is_not_taken_for_it(mqcore_command, environment, topic):
+    assert mqcore_command("produce", topic, stdin=b"hi\n", **environment).returncode == 0
+    done = run(["consume", topic, "--from", "start", "--exit-at-end"], environment, stdout=None, preexec_fn=closed(1))
+    assert done.returncode == 1
+    assert done.stderr == b"mqcore: standard output is closed: nothing can be printed\n"
+
+
 def test_a_closed_standard_error_stops_nothing(environment, topic):
     done = subprocess.run(
         [sys.executable, "-m", "mqcore", "produce", topic],

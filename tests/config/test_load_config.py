@@ -231,6 +231,9 @@ def test_an_error_names_the_source_that_gave_the_value(tmp_path: Path) -> None:
         load_config(path, environment={"MQCORE_FLUHS": "sync"})
     with pytest.raises(ConfigurationError, match=r"^environment: MQCORE_LISTEN_7_MODE: there are 2 listeners"):
         load_config(path, environment={"MQCORE_LISTEN_7_MODE": "0600"})
+    path.write_text('storage = "memory://"\n[topics."a b"]')
+    with pytest.raises(ConfigurationError, match=f"^{path}: topic name 'a b'"):  # the environment says nothing
+        load_config(path, environment={"PATH": "/bin", "MQCORE_SERVER": "tcp://127.0.0.1:7400"})
 
 
 KUBERNETES = {

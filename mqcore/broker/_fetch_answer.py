@@ -20,10 +20,12 @@ class Fetchable(Protocol):
     @property
     def log(self) -> PartitionLog:
         """Its batches."""
+        ...
 
     @property
     def committed_offset(self) -> int:
         """Where what may be read ends."""
+        ...
 
     @property
     def closure(self) -> tuple[Code, str] | None:

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TextIO
 
 from mqcore.errors import MqcoreError
 
@@ -129,7 +130,7 @@ def whole_output() -> Iterator[None]:
         sys.stdout, sys.stderr = out, err
 
 
-def _text(raw: _WholeWriter, like: io.TextIOBase | None) -> io.TextIOWrapper:
+def _text(raw: _WholeWriter, like: TextIO | None) -> io.TextIOWrapper:
     # Nothing is buffered: a failure is raised by the write that met it, and none is left for the interpreter's exit.
     # Surrogates stand for bytes of names that are no UTF-8, and come out as those very bytes.
     encoding = (like.encoding if like is not None else None) or "utf-8"

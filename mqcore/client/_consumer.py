@@ -166,8 +166,9 @@ class Consumer:
                         return batch
                     plan.deliver(chunk)
                     raise chunk.error
-            if len(readers) == 1 and reader.stream is not None and not plan.moved and not reader.session.is_closed:
-                await reader.receive()  # one server and nothing that moves: no more coroutines than it needs
+            only = readers[0] if len(readers) == 1 else None
+            if only is not None and only.stream is not None and not only.plan.moved and not only.session.is_closed:
+                await only.receive()  # one server and nothing that moves: no more coroutines than it needs
             else:
                 await self._receive()
 

@@ -105,11 +105,11 @@ class PendingBatch:
         self.has_columns = True
         before = len(self.values) - 1
         if self.keys is None and key is not None:
-            self.keys = [None] * before
+            self.keys = list[bytes | None]((None,)) * before
         if self.keys is not None:
             self.keys.append(key)
         if self.headers is None and headers:
-            self.headers = [()] * before
+            self.headers = list[HeaderPairs](((),)) * before
         if self.headers is not None:
             self.headers.append(headers)
         if self.timestamps_ms is None and created_ms != self.created_ms:

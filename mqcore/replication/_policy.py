@@ -28,6 +28,10 @@ def _strength(policy: FlushPolicy) -> SendPolicy:
     return SendPolicy.ASYNC if isinstance(policy, AsyncFlush) else SendPolicy.NONE
 
 
+def _bounds(*policies: FlushPolicy | None) -> AsyncFlush | None:
+    return next((each for each in policies if isinstance(each, AsyncFlush)), None)
+
+
 @attrs.frozen(kw_only=True)
 class CommitPolicy:
     """The policies of one topic.
@@ -40,18 +44,14 @@ class CommitPolicy:
     weakest_send: FlushPolicy | None = None
     replication: ReplicationPolicy = attrs.field(factory=NoReplication)
     stable_only: bool = False
-    strength: SendPolicy = attrs.field(init=False)
+    strength: SendPolicy = attrs.field(
+        init=False, default=attrs.Factory(lambda policy: _strength(policy.flush), takes_self=True)
+    )
     """What a send that names no policy of its own waits for."""
-    bounds: AsyncFlush | None = attrs.field(init=False)
+    bounds: AsyncFlush | None = attrs.field(
+        init=False, default=attrs.Factory(lambda policy: _bounds(policy.flush, policy.weakest_send), takes_self=True)
+    )
     """Bounds of asynchronous acknowledgements, the topic's or those of the weakest send; None: there are none."""
-
-    @strength.default
-    def _own_strength(self) -> SendPolicy:
-        return _strength(self.flush)
-
-    @bounds.default
-    def _own_bounds(self) -> AsyncFlush | None:
-        return next((each for each in (self.flush, self.weakest_send) if isinstance(each, AsyncFlush)), None)
 
     @property
     def copies_min(self) -> int:

@@ -23,12 +23,15 @@ CAPABILITIES = Capabilities(append_level=Level.MEMORY, flush_level=Level.MEMORY,
 class MemoryLog(Log):
     """A handle on the arenas of one log. Nothing waits but for the checkpoint that each call is."""
 
-    level = CAPABILITIES.flush_level
-
     def __init__(self, name: str, arenas: Arenas) -> None:
         self.name = name
         self.arenas = arenas
         self._closed = False
+
+    @property
+    def level(self) -> Level:
+        """The level of a flush: it does not change."""
+        return CAPABILITIES.flush_level
 
     @property
     def start(self) -> int:
@@ -162,7 +165,7 @@ class MemoryStorage(StorageBackend):
 
     async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         """Return the ends: there is nothing better to reach than memory."""
-        reached = [FlushedLog(log.end, log.level) for log in logs]
+        reached = [FlushedLog(log.end, CAPABILITIES.flush_level) for log in logs]
         await trio.lowlevel.checkpoint()
         return reached
 

@@ -214,7 +214,7 @@ class MmapStorage(StorageBackend):
                 path=self._root,
             )
         await engine.flush(own)
-        return [FlushedLog(log.durable_end, log.level) for log in own]
+        return [FlushedLog(log.durable_end, Level.DISK) for log in own]
 
     def _opened(self) -> Engine:
         if self._engine is None:

@@ -62,7 +62,10 @@ class ReadonlyLog(Log):
         """Position after the last file's bytes."""
         return self._pieces[-1].end
 
-    level = Level.DISK
+    @property
+    def level(self) -> Level:
+        """The level of a flush: it does not change."""
+        return Level.DISK
 
     @property
     def durable_end(self) -> int:

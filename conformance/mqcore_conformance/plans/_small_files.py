@@ -30,7 +30,8 @@ _SMALL: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 def with_drawn_files(rng: random.Random, url: str) -> str:
     """Return the URL of a storage with a drawn value for each of these options that it has."""
-    return _with(url, {name: rng.choice(sizes) if len(sizes) > 1 else sizes[0] for name, sizes in _declared(url)})
+    drawn = {name: rng.choice(sizes) if len(sizes) > 1 else next(iter(sizes)) for name, sizes in _declared(url)}
+    return _with(url, drawn)
 
 
 def with_small_files(url: str) -> str:

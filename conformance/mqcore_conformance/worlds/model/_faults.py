@@ -104,7 +104,7 @@ class ModelInjector:
                 self._nursery.start_soon(self._cut_later, fault.amount)
             case "wall-jump":
                 before_ms = world.clock.wall_ms()
-                world.clock.jump_wall(fault.amount)
+                world.model_clock.jump_wall(fault.amount)
                 hit = int(world.clock.wall_ms() != before_ms)
                 world.witnesses["wall-jump"] += hit
             case "rot":

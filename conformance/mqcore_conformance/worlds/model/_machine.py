@@ -68,7 +68,8 @@ class ModelMachine(World):
         self.steps = steps
         self.disk = ModelDisk(seeded(plan.seed, "disk"), folders=PARENTS)
         self.disk.latency_us.update(plan.disk_latency_us)
-        self.clock: ModelClock = ModelClock()
+        self.model_clock = ModelClock()
+        self.clock = self.model_clock
         self.network = ModelNetwork(
             seeded(plan.seed, "network"),
             buffer_bytes=plan.network_buffer_bytes,

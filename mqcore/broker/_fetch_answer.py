@@ -61,4 +61,6 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
     if log.failed is not None:
         partition.stop(log.failed)  # the read may be the first to notice; what is not durable is committed no more
         committed = partition.committed_offset
+        if result.next_offset > committed:  # it was, when the read began
+            return await answer_fetch(partition, fetch, bytes_max)
     return Fetched(fetch.request_id, result.next_offset, start_offset, committed, result.chunks)

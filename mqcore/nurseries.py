@@ -1,4 +1,4 @@
-"""One error out of the groups that nurseries wrap it in, for calls whose nursery is nobody else's business."""
+"""One error out of the groups that nurseries wrap it in, for calls whose nursery is an inner matter."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _broker(
 
 @singledispatch
 def _measure(work: Work, settings: BenchSettings) -> float:
-    raise ChildFailed(f"nobody knows how to measure {work}")
+    raise ChildFailed(f"there is no measurement of {work}")
 
 
 @_measure.register

@@ -121,7 +121,7 @@ class Log(ABC):
         """Whether what was never appended above ``durable_end`` may read as bytes of another time, not only as zeros.
 
         A backend that uses storage again without clearing it says so, and leaves ``END_MARK_BYTES`` zeros behind the
-        last byte of every append: so recovery can tell what nobody began from what was torn.
+        last byte of every append: so recovery can tell what was never begun from what was torn.
         """
         return False
 

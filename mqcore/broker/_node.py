@@ -235,7 +235,7 @@ class Node:
         return text
 
     def _storage_stopped(self, error: FlushFailedError) -> None:
-        """The storage tells of logs that stopped, whoever's flush it was, or nobody's (G11)."""
+        """The storage reports logs that stopped, also when no flush of this broker met the error (G11)."""
         self.store.stop(error)
 
     def _logs_stopped(self, names: list[str], error: FlushFailedError) -> None:

@@ -50,7 +50,7 @@ _POLICY_NAMES = {
     AsyncReplication: "async",
     NoReplication: "none",
 }
-# whoever names one of these in a source says the others of the group too: a new URL does not inherit foreign options
+# a source that names one of these decides the others of the group too: a new URL does not inherit foreign options
 _LEADERS = {"storage": "url", "flush": "policy", "replication": "policy"}
 _SAMPLE = "mmap:///var/lib/mqcore"
 _KEPT = {"flush": ("total_bytes_max",)}

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 def _exactly(kind: type) -> Callable[[Any, Any], Any]:
     def check(value: Any, _: Any) -> Any:
-        # By type: a bool is an int to Python, and no number to whoever wrote the request.
+        # By type: a bool is an int to Python, and no number in JSON.
         if type(value) is not kind:
             raise TypeError(f"must be {kind.__name__}, not {value!r}")
         return value

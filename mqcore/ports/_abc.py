@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class FileFacts:
-    """What ``stat`` tells of a path: ``size_bytes``, ``device`` and ``inode`` numbers, ``mode`` bits, its kind."""
+    """What ``stat`` says about a path: ``size_bytes``, ``device`` and ``inode`` numbers, ``mode`` bits, its kind."""
 
     size_bytes: int
     device: int

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Call:
-    """One request. ``token`` is None when nobody waits from the start, ``task`` when nobody waits any more."""
+    """One request. ``token`` is None when no task waits from the start, ``task`` when none waits any more."""
 
     __slots__ = ("args", "function", "result", "task", "token")
 

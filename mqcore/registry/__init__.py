@@ -1,6 +1,6 @@
 """Finding parts by name and composing them: entry points, ``register()``, options, validation.
 
-Nobody names a part's class: a URL's scheme, a codec's name or a verb picks it here. A part is validated when it is
+No caller names a part's class: a URL's scheme, a codec's name or a verb picks it here. A part is validated when it is
 composed, not at its first use.
 """
 

@@ -134,7 +134,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     # ---- trouble ---------------------------------------------------------------------------------------------
 
     def cut(self, source: str = "*", destination: str = "*", *, both_ways: bool = True) -> None:
-        """Let nothing arrive from ``source`` at ``destination`` (``*``: any) until ``heal``; nobody is told.
+        """Let nothing arrive from ``source`` at ``destination`` (``*``: any) until ``heal``; neither end is told.
 
         As with TCP, what was sent meanwhile arrives later.
         """

@@ -70,7 +70,7 @@ class Pipe:
         while True:
             self._check_sender()
             if self.receive_ended:
-                return self._send_to_nobody(len(data))
+                return self._discard(len(data))
             space = self.network.buffer_bytes - self._buffered
             if space > 0:
                 break
@@ -98,7 +98,7 @@ class Pipe:
             self.wake()
 
     def close_sender(self) -> None:
-        """End, and fail whoever waits to send."""
+        """End, and fail the task that waits to send."""
         self.end()
         self._closed_sender = True
         self.wake()
@@ -134,7 +134,7 @@ class Pipe:
         return bool(self._ready or self._eof or self.error or self.receive_ended)
 
     def close_receiver(self) -> None:
-        """Stop receiving: what is unread breaks the connection, what comes later finds nobody."""
+        """Stop receiving: what is unread breaks the connection, what comes later is discarded."""
         unread = self._buffered > 0
         self.receive_ended = True
         self._closed_receiver = True
@@ -170,12 +170,12 @@ class Pipe:
             self.peer.fail(errno.ECONNRESET, keep_arrived=True)
 
     def abandon_sender(self) -> None:
-        """Fail whoever waits to send, without a word to the reader."""
+        """Fail the task that waits to send, without a word to the reader."""
         self._closed_sender = True
         self.wake()
 
     def abandon_receiver(self) -> None:
-        """Fail whoever waits to receive, without a word to the sender."""
+        """Fail the task that waits to receive, without a word to the sender."""
         self._closed_receiver = True
         self.wake()
 
@@ -211,7 +211,7 @@ class Pipe:
         if number:
             raise OSError(number, os.strerror(number))
 
-    def _send_to_nobody(self, size: int) -> int:
+    def _discard(self, size: int) -> int:
         """Send to a peer that closed: a local one says so at once, a remote one answers with a reset."""
         self.fail(errno.EPIPE)
         self.peer.fail(errno.ECONNRESET, keep_arrived=True)

@@ -78,7 +78,7 @@ def run_simulation(
             result = await async_function(*args)
             if quick.error is None:
                 return result
-        assert quick.error is not None, "nobody else cancels the scope"
+        assert quick.error is not None, "only the loop cancels the scope"
         raise quick.error
 
     with _deterministic(seed):

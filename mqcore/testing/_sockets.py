@@ -230,7 +230,7 @@ class ModelSocket(trio.socket.SocketType):
     # ---- the end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close; whoever waits on the socket gets ``trio.ClosedResourceError``. Idempotent."""
+        """Close; a task that waits on the socket gets ``trio.ClosedResourceError``. Idempotent."""
         if self._closed:
             return
         self._forget()
@@ -266,7 +266,7 @@ class ModelSocket(trio.socket.SocketType):
         return ghost
 
     def wake(self) -> None:
-        """Let whoever waits on the socket look again."""
+        """Let the tasks that wait on the socket look again."""
         if self._accept_waits is not None:
             self._accept_waits.set()
             self._accept_waits = None

@@ -1,4 +1,4 @@
-"""Ends a simulation in which nothing can happen any more: no task can run, no deadline is pending, nobody wakes one.
+"""Ends a simulation in which nothing can happen any more: no task can run, no deadline is pending, nothing wakes one.
 
 A deadlock that heeds cancellation ends when the time of its run is up. One that shields itself would have the loop turn
 for ever, for virtual time has nothing left to jump to. It is told here: a task that waits is ended there, whatever

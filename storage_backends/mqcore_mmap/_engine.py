@@ -230,7 +230,7 @@ class Engine:
             self._flusher.execute(plan)
 
     def _finish_abandoned(self, plan: FlushPlan) -> None:
-        """End a flush whose caller has left: nobody else would tell that it failed. The flusher's thread."""
+        """End a flush whose caller has left: its failure would go unreported. The flusher's thread."""
         plan.finish()
         if plan.failure is not None:
             self._tell_stopped(plan.failure)
@@ -385,7 +385,7 @@ class Engine:
     async def close_logs(self, logs: Sequence[MmapLog]) -> None:
         """Flush ``logs``, state their exact ends durably, close them. They are closed whatever happens.
 
-        Raises ``FlushFailedError`` for a failure too that happened beside every call and that nobody was told of yet.
+        Raises ``FlushFailedError`` for a failure too that happened beside every call and that was not reported yet.
         """
         try:
             with trio.CancelScope(shield=True):

@@ -148,7 +148,7 @@ class Handles:
         return bool(idle)
 
     def give_way(self, count: int) -> None:
-        """Close up to ``count`` segments that nobody needs now, so that others find descriptors."""
+        """Close up to ``count`` segments that are not in use now, so that others find descriptors."""
         self.settle()
         idle = [segment for segment in self._open if self._may_close(segment)]
         for segment in idle[:count]:

@@ -1,6 +1,6 @@
 """Listening and connecting over Unix sockets. Must not know of the protocol that the streams carry.
 
-The order at start is bind, set the mode, listen: before ``listen`` nobody can connect, so the file is never open to
+The order at start is bind, set the mode, listen: before ``listen`` no client can connect, so the file is never open to
 more users than its mode says, whatever the process's umask.
 """
 
@@ -100,7 +100,7 @@ class UnixTransport(Transport):
         return StreamLink(stream, _peer_of(stream.socket, str(self.url)), self._connect_stream)
 
     async def _bind(self, socket: tsocket.SocketType) -> PathFacts | None:
-        """Bind, after making sure that a file in the way is nobody's; return the facts of the file that was made."""
+        """Bind, after making sure that a file in the way is not in use; return the facts of the file that was made."""
         for _ in range(_BIND_ATTEMPTS_MAX):
             before = facts_of(self._path)
             try:

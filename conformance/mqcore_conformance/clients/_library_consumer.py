@@ -9,9 +9,8 @@ import trio
 from mqcore import client as library
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
 from mqcore_conformance.clients._consumer import Stays
-from mqcore_conformance.clients._library import GONE, connected
+from mqcore_conformance.clients._library import GONE, Watcher, connected, watched
 from mqcore_conformance.clients._session import Pauses
-from mqcore_conformance.clients._watched_transport import Watcher, watched
 from mqcore_conformance.histories import FetchAnswered, FetchFailed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import TOPIC, ConsumerPlan
 from mqcore_conformance.world import World

@@ -16,10 +16,9 @@ import trio
 from mqcore import client as library
 from mqcore.errors import OutcomeUnknownError, RejectedError
 from mqcore.nurseries import one_error
-from mqcore_conformance.clients._library import GONE, connected
-from mqcore_conformance.clients._messages import mark_of, messages_of
+from mqcore_conformance.clients._library import GONE, Watcher, connected, watched
+from mqcore_conformance.clients._producer import mark_of, messages_of
 from mqcore_conformance.clients._session import Pauses
-from mqcore_conformance.clients._watched_transport import Watcher, watched
 from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import TOPIC, LibraryPlan, ProducerPlan, SendPlan
 from mqcore_conformance.world import World

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -11,13 +12,35 @@ import trio
 from mqcore.batch import encode_batch
 from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Produce, Produced, SendPolicy
-from mqcore_conformance.clients._messages import mark_of, messages_of
 from mqcore_conformance.clients._session import Pauses, SessionLostError, WireError, WireSession, code_name, connect
 from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import TOPIC, ProducerPlan, SendPlan
 from mqcore_conformance.world import World
 
-__all__ = ["WireProducer", "send_once"]
+__all__ = ["WireProducer", "mark_of", "messages_of", "send_once"]
+
+
+def mark_of(process: str, number: int, generation: int, index: int) -> bytes:
+    """Return what makes a message unique."""
+    return f"{process}.{number}.{generation}.{index}.".encode()
+
+
+def messages_of(
+    process: str, number: int, generation: int, sizes: Sequence[int]
+) -> tuple[list[bytes], list[bytes | None]]:
+    """Return values and keys of one send: what is too short to be unique by itself has a key that is."""
+    values: list[bytes] = []
+    keys: list[bytes | None] = []
+    for index, size in enumerate(sizes):
+        mark = mark_of(process, number, generation, index)
+        if size < len(mark):
+            values.append(b"x" * size)
+            keys.append(mark)
+        else:
+            values.append(mark + b"v" * (size - len(mark)))
+            keys.append(b"k%d" % (index % 3) if index % 2 else None)
+    return values, keys
+
 
 LIMITS = Limits()
 ATTEMPTS_MAX = 40

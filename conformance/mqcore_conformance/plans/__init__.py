@@ -3,7 +3,6 @@
 A plan says everything that a run depends on, so that the same plan is the same run. Must not know how it is run.
 """
 
-from mqcore_conformance.plans._crash_points import CRASH_POINTS, crash_point_bases, crash_points
 from mqcore_conformance.plans._data import (
     CHURN_SIZES,
     FLUSH_POLICIES,
@@ -19,7 +18,7 @@ from mqcore_conformance.plans._data import (
     plan_from_json,
     plan_to_json,
 )
-from mqcore_conformance.plans._drawing import draw_plan
+from mqcore_conformance.plans._drawing import CRASH_POINTS, crash_point_bases, crash_points, draw_plan
 from mqcore_conformance.plans._families import FAMILIES
 from mqcore_conformance.plans._process_families import (
     CONTROLLED_FAMILIES,

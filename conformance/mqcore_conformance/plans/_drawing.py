@@ -1,8 +1,12 @@
-"""Plans drawn from a seed: who sends and reads what, on which storage, and the faults of a family."""
+"""Plans drawn from a seed: who sends and reads what, on which storage, and the faults of a family.
+
+And plans that are enumerated: one short run, and the same with a crash at each of its calls.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -12,17 +16,17 @@ from mqcore_conformance.plans._data import (
     FLUSH_POLICIES,
     AlterPlan,
     ConsumerPlan,
+    FaultPlan,
     LibraryPlan,
     ProducerPlan,
     RunPlan,
     SeekPlan,
     SendPlan,
 )
-from mqcore_conformance.plans._families import FAMILIES
+from mqcore_conformance.plans._families import FAMILIES, WINDOW_FAMILIES, tighten_window
 from mqcore_conformance.plans._small_files import with_drawn_files
-from mqcore_conformance.plans._windows import WINDOW_FAMILIES, tighten_window
 
-__all__ = ["draw_plan"]
+__all__ = ["CRASH_POINTS", "crash_point_bases", "crash_points", "draw_plan"]
 
 NARROW = "async(max_messages=10, max_bytes=3 KiB, max_interval=50 ms)"
 """A policy that a topic may change to: tighter bounds than those of the cells."""
@@ -190,3 +194,39 @@ def _vary_policies(rng: random.Random, plan: RunPlan) -> RunPlan:
             alter = attrs.evolve(alter, weakest_send=rng.choice(("none", FLUSH_POLICIES["async"], "")))
         alters.append(alter)
     return attrs.evolve(plan, alters=tuple(alters))
+
+
+CRASH_POINTS = "crash-points"
+"""The family that is not drawn but enumerated: a crash at every call of the file system of a short run."""
+
+
+CRASHES = (("process-kill", "power-cut"), ("power-cut",))
+"""Kinds of crashes in each variant of a run; what a power cut keeps is drawn anew in each."""
+
+
+def crash_point_bases(seed: int, *, storage: str, transport: str, flush: str | None) -> list[RunPlan]:
+    """Return the variants of a plan of three batches and no fault, in which every call is to be a crash point."""
+    rng = seeded(seed, f"crash-points/{storage}/{flush}")
+    sends = tuple(SendPlan(sizes=sizes) for sizes in ((100,), (0, 1, 600), (rng.choice((300, 5_000)),)))
+    producer = ProducerPlan(
+        name="producer-0", partition=0, idempotent=True, window=rng.choice((1, 2)), retries=True, sends=sends
+    )
+    base = RunPlan(
+        seed=seed,
+        family=CRASH_POINTS,
+        storage=with_drawn_files(rng, storage),
+        transport=transport,
+        flush=flush,
+        partitions=1,
+        producers=(producer,),
+        consumers=(),
+        before_drain="power-cut",
+    )
+    return [attrs.evolve(base, seed=seed * 1000 + salt) for salt in range(len(CRASHES))]
+
+
+def crash_points(base: RunPlan, calls: Iterable[int]) -> Iterator[RunPlan]:
+    """Give ``base``, a variant, with each of its crashes at each of ``calls``."""
+    for call in calls:
+        for kind in CRASHES[base.seed % 1000]:
+            yield attrs.evolve(base, faults=(FaultPlan(kind, "call", call),))

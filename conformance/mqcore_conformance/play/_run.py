@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from mqcore.abc import Notice
+from mqcore.nurseries import root_cause
 from mqcore.testing import DiskCall, run_simulation
 from mqcore_conformance.children.tracebacks import remember_tasks
 from mqcore_conformance.histories import Event, history_digest
@@ -40,7 +41,6 @@ class RunResult:
     exits: list[str] = attrs.field(factory=list)
     events: int = 0
     real_seconds: float = 0.0
-    virtual_seconds: float = 0.0
     error: str = ""
 
     @property
@@ -74,9 +74,7 @@ def run_plan(
         error = f"the run was not over after {SECONDS_MAX:.0f} virtual seconds: {late or 'something waits for ever'}"
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}"
-        cause: BaseException = failure
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
+        cause = root_cause(failure)
         if cause is not failure:
             error += f" ({type(cause).__name__}: {cause})"
     if not worlds:
@@ -90,7 +88,6 @@ def run_plan(
         exits=world.exits,
         events=world.event_count,
         real_seconds=time.perf_counter() - began,
-        virtual_seconds=world.history[-1].time_us / 1e6 if world.history else 0.0,
         error=error,
     )
 

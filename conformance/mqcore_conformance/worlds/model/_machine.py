@@ -6,7 +6,7 @@ Knows how a life begins and ends; what is sent, injected and judged is other mod
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import ClassVar, Self
@@ -14,9 +14,10 @@ from typing import ClassVar, Self
 import attrs
 import trio
 
-from mqcore.abc import Capabilities, Notice, StorageContext
+from mqcore.abc import Capabilities, StorageContext
 from mqcore.broker import Node, serve_broker
 from mqcore.config import BrokerConfig, make_config
+from mqcore.nurseries import root_cause
 from mqcore.ports import Ports
 from mqcore.registry import create_storage, register, unregister
 from mqcore.testing import DiskCall, ModelClock, ModelDisk, ModelNetwork, ModelThreads, model_ports, seeded
@@ -33,9 +34,8 @@ from mqcore_conformance.histories import (
 from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.world import Bounds, World
 from mqcore_conformance.worlds._addresses import model_url
+from mqcore_conformance.worlds.model._hooks import Sabotage, StepCounter
 from mqcore_conformance.worlds.model._recording import observed_class, observed_url
-from mqcore_conformance.worlds.model._sabotage import Sabotage
-from mqcore_conformance.worlds.model._steps import StepCounter
 
 __all__ = ["BROKER", "DATA", "ModelMachine"]
 
@@ -188,15 +188,14 @@ class ModelMachine(World):
             self.note(FaultInjected, by=self.present, kind=kind)
 
     def _exited(self, error: Exception) -> None:
-        cause: BaseException = error
-        while isinstance(cause, BaseExceptionGroup):
-            cause = cause.exceptions[0]
+        cause = root_cause(error)
         self.exits.append(f"life {self.life}: {type(cause).__name__}: {cause}")
         self.witnesses["exit"] += 1
 
     async def _serve(self, ports: Ports) -> None:
         async with trio.open_nursery() as nursery:
-            broker: Node = await nursery.start(_serve_broker, self.config, ports, self.notices.append)
+            serve = functools.partial(serve_broker, self.config, ports=ports, report=self.notices.append)
+            broker: Node = await nursery.start(serve)
             if self.life in self._dead:
                 return
             self.broker = broker
@@ -285,13 +284,3 @@ class ModelMachine(World):
     def counted_below(self) -> dict[str, int]:
         parts = {"disk": self.disk.witnesses, "network": self.network.witnesses}
         return {f"{part}-{name}": count for part, counts in parts.items() for name, count in counts.items()}
-
-
-async def _serve_broker(
-    config: BrokerConfig,
-    ports: Ports,
-    report: Callable[[Notice], None],
-    *,
-    task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    await serve_broker(config, ports=ports, report=report, task_status=task_status)

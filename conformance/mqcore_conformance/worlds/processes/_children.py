@@ -29,7 +29,7 @@ from mqcore_conformance.histories import FIRST_NODE, FaultInjected, LivenessObse
 from mqcore_conformance.plans import CONTROLLED_FAMILIES, FaultPlan, RunPlan
 from mqcore_conformance.world import Bounds, World
 from mqcore_conformance.worlds._addresses import address
-from mqcore_conformance.worlds.processes._eatmydata import eatmydata_environment
+from mqcore_conformance.worlds.processes._feasible import eatmydata_environment
 from mqcore_conformance.worlds.processes._image import cut_power
 
 __all__ = ["BrokerProcesses", "describe_end"]

@@ -1,15 +1,21 @@
-"""Which cells of T1 make sense here, and why the others do not. Asks the machine where it has to."""
+"""What this machine can do: which cells of T1 make sense here, and whether brokers can be run whose flushes do nothing.
+
+The second is libeatmydata, preloaded: a machine that lies about its disk, for nothing.
+"""
 
 from __future__ import annotations
 
+import ctypes.util
+import os
 import tempfile
+from functools import cache
 
 from mqcore.abc import Capabilities
 from mqcore.guarantees import Level
 from mqcore_conformance.broker_process.pages import why_no_dirty_pages
 from mqcore_conformance.worlds._addresses import why_no_address
 
-__all__ = ["why_not_in_processes"]
+__all__ = ["eatmydata_environment", "why_no_eatmydata", "why_not_in_processes"]
 
 DISK_FAMILIES = frozenset({"kill-at-call", "power-cut", "full", "flush-error"})
 PORT_FAMILIES = DISK_FAMILIES - {"power-cut"}
@@ -36,3 +42,19 @@ def why_not_in_processes(transport: str, flush: str, family: str, capabilities: 
     if not why and family == "power-cut":
         why = why_no_dirty_pages(tempfile.gettempdir())
     return why
+
+
+@cache
+def _library() -> str:
+    return ctypes.util.find_library("eatmydata") or ""
+
+
+def why_no_eatmydata() -> str:
+    """Why brokers cannot be run without flushes here, with the remedy; empty when they can."""
+    return "" if _library() else "libeatmydata is not installed: apt-get install eatmydata"
+
+
+def eatmydata_environment() -> dict[str, str]:
+    """Variables with which a process flushes nothing."""
+    others = os.environ.get("LD_PRELOAD", "")
+    return {"LD_PRELOAD": f"{_library()}:{others}" if others else _library()}

@@ -9,6 +9,7 @@ sizes of files stay as they are, sectors of a page share its fate (the simulatio
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def cut_power(data: Path, undo: Path) -> int:
     data.rename(before)
     image.rename(data)
     _flush_folder(data.parent)
-    _remove(before)
+    shutil.rmtree(before)
     return lost
 
 
@@ -85,9 +86,3 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    folder.rmdir()

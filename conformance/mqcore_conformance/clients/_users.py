@@ -1,23 +1,29 @@
-"""The operator who changes the topic's policies while it is used, and what came of each change."""
+"""Other users of the broker: the operator who changes the topic's policies, and one who makes and deletes a topic.
+
+The second makes a storage use files again, so that bytes of another log lie where a log goes on; it is not judged.
+"""
 
 from __future__ import annotations
 
 import trio
 
-from mqcore.protocol import Code
+from mqcore.batch import encode_batch
+from mqcore.limits import Limits
+from mqcore.protocol import Code, Produce
 from mqcore_conformance.clients._session import (
     CallFailedError,
     Pauses,
     SessionLostError,
+    WireError,
     WireSession,
     code_name,
     connect,
 )
 from mqcore_conformance.histories import Altered
-from mqcore_conformance.plans import TOPIC, AlterPlan
+from mqcore_conformance.plans import CHURN_SIZES, TOPIC, AlterPlan
 from mqcore_conformance.world import World
 
-__all__ = ["alter_topic"]
+__all__ = ["alter_topic", "churn_topics"]
 
 ATTEMPTS_MAX = 8
 REFUSALS = frozenset({Code.INVALID_REQUEST, Code.REFUSED, Code.UNKNOWN_TOPIC})
@@ -67,3 +73,37 @@ async def _ask(world: World, session: WireSession, alter: AlterPlan) -> None:
             weakest_send=alter.weakest_send,
             code=code,
         )
+
+
+NAME = "scratch"
+ROUNDS_MAX = 12
+PAUSE_S = 0.03
+LIMITS = Limits()
+
+
+async def churn_topics(world: World) -> None:
+    """Make, fill and delete the topic a few times, over as many sessions as it takes."""
+    with world.host("churn"):
+        for number in range(ROUNDS_MAX):
+            await trio.sleep(PAUSE_S)
+            if world.settling:
+                return
+            try:
+                async with connect(world) as session:
+                    await _one_round(session, number)
+            except WireError:
+                pass
+
+
+async def _one_round(session: WireSession, number: int) -> None:
+    try:
+        topic_id = bytes.fromhex(str((await session.call("topic.create", {"name": NAME}))["id"]))
+    except CallFailedError:
+        await session.call("topic.delete", {"name": NAME})
+        return
+    for index in range(12):
+        values = [(b"scratch %d.%d." % (number, index)).ljust(size, b"s") for size in CHURN_SIZES]
+        batch = encode_batch(values, keys=[None, b"k1", None], created_ms=0, limits=LIMITS)
+        await session.send(Produce(session.next_id(), topic_id, 0, 0, False, batch))
+        await session.receive()
+    await session.call("topic.delete", {"name": NAME})

@@ -1,15 +1,20 @@
-"""Where saboteurs take hold of a simulation: between the broker and its disk, its storage, its deaths."""
+"""Where others take hold of a simulation: saboteurs between the broker and its world, a call at a chosen step.
+
+Knows nothing of faults.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import trio
 
 from mqcore.abc import StorageBackend
 from mqcore.ports import FileSystem
 from mqcore.testing import ModelDisk
 
-__all__ = ["Sabotage"]
+__all__ = ["Sabotage", "StepCounter"]
 
 
 class Sabotage:
@@ -36,3 +41,21 @@ class Sabotage:
     def wrap_storage(self, backend: StorageBackend) -> StorageBackend:
         """Return the storage that the broker gets."""
         return backend
+
+
+class StepCounter(trio.abc.Instrument):
+    """``count``: steps of all tasks so far."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._due = 0
+        self._call: Callable[[int], None] = lambda step: None
+
+    def aim(self, call: Callable[[int], None], step: int) -> None:
+        """Call ``call`` before ``step``; 0: never."""
+        self._call, self._due = call, step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+        if self.count == self._due:
+            self._call(self.count)

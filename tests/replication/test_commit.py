@@ -238,3 +238,12 @@ def test_every_interleaving_of_two_batches_on_three_nodes_agrees_with_the_model(
     print(policy, searched)
     assert (searched.events, searched.interleavings) == (11, 1_247_400)
     assert searched.states < 30_000, "states are told apart by something that does not matter"
+
+
+def test_g03_a_send_that_was_taken_within_bounds_waits_for_the_flush_when_they_go_before_its_append() -> None:
+    rule = rule_of(CommitPolicy(flush=AsyncFlush(max_messages=4)))
+    assert rule.refusal(SendPolicy.ASYNC) is None
+    rule.policy_changed(CommitPolicy(flush=NoFlush()), 0)
+    assert rule.appended([batch(1, "first", SendPolicy.ASYNC)], 0) == []
+    assert rule.wants_flush_now
+    assert [reply for reply, _ in rule.flushed(1, 10, Level.DISK, 0)] == ["first"]

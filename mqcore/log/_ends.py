@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+import trio
 from crc32c import crc32c
 
 from mqcore.abc import Log, Notice
@@ -28,7 +29,7 @@ GROWTH_BYTES_MAX = 64 * 1024
 
 
 class CleanEnds:
-    """The ends, in the log of bytes ``log``; ``flush`` makes it durable. One task writes at a time."""
+    """The ends, in the log of bytes ``log``; ``flush`` makes it durable. Writes queue up."""
 
     def __init__(
         self, log: Log, *, flush: Callable[[Sequence[Log]], Awaitable[None]], report: Callable[[Notice], None]
@@ -37,6 +38,7 @@ class CleanEnds:
         self._flush = flush
         self._report = report
         self._ends: dict[str, LogPoint] = {}
+        self._writing = trio.Lock()
 
     def __iter__(self) -> Iterator[str]:
         """Names of the logs of which an end is known."""
@@ -91,26 +93,29 @@ class CleanEnds:
 
         Without space for it what was known stays: it is still true, only less. Reported, not raised.
         """
-        known = {**self._ends, **ends}
-        if known == self._ends:
-            return
-        record = {"": None, **known}
-        try:
-            size = len(self._pack(record))
-            if self._log.end + size > max(GROWTH_BYTES_MAX, 4 * size):
-                await self._log.truncate(self._log.start)
-            await self._write(record)
-        except FlushFailedError:
-            raise
-        except StorageError as error:
-            text = f"where this stop leaves the logs is not noted: one that loses its end may go unnoticed: {error}"
-            self._report(Notice("clean-ends-not-written", text, {"log": self._log.name}))
-        self._ends = known
+        async with self._writing:
+            known = {**self._ends, **ends}
+            if known == self._ends:
+                return
+            record = {"": None, **known}
+            try:
+                size = len(self._pack(record))
+                if self._log.end + size > max(GROWTH_BYTES_MAX, 4 * size):
+                    await self._log.truncate(self._log.start)
+                await self._write(record)
+            except FlushFailedError:
+                raise
+            except StorageError as error:
+                text = f"where this stop leaves the logs is not noted: one that loses its end may go unnoticed: {error}"
+                self._report(Notice("clean-ends-not-written", text, {"log": self._log.name}))
+            self._ends = known
 
     async def forget(self, name: str) -> None:
         """Have the log called ``name`` prove nothing, durably: it is about to be cut or deleted."""
-        if self._ends.pop(name, None) is not None:
-            await self._write({name: None})
+        async with self._writing:
+            if name in self._ends:
+                await self._write({name: None})
+                del self._ends[name]  # not before: what is known on the disk has to be forgotten by the next attempt
 
     async def _write(self, record: Mapping[str, Sequence[int] | None]) -> None:
         await self._log.append([self._pack(record)])

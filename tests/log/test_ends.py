@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 import trio
+import trio.testing
 from crc32c import crc32c
 from shelf_storage import Shelf, ShelfLog, ShelfStorage
 
@@ -14,6 +15,7 @@ from mqcore.abc import Log, Notice
 from mqcore.errors import StorageError
 from mqcore.log import LogPoint
 from mqcore.log._ends import CleanEnds
+from mqcore.ports import Buffer
 
 NAME = "clean-ends"
 
@@ -102,5 +104,44 @@ def test_another_version_is_refused() -> None:
         await ShelfLog(NAME, shelf).append([head + payload])
         with pytest.raises(StorageError, match="format version 2, this mqcore reads version 1"):
             await ends_on(shelf)
+
+    trio.run(main)
+
+
+def test_g12_ends_that_are_forgotten_at_once_by_many_are_each_forgotten_for_good() -> None:
+    class SlowLog(ShelfLog):
+        under_way = 0
+
+        async def append(self, chunks: Sequence[Buffer]) -> int:
+            assert not self.under_way, "two records at one position"
+            self.under_way += 1
+            await trio.sleep(1)
+            self.under_way -= 1
+            return await super().append(chunks)
+
+    async def main() -> None:
+        shelf = Shelf()
+        await (await ends_on(shelf)).keep({name: LogPoint(100, 1) for name in "abcd"})
+        storage = ShelfStorage(shelf)
+        ends = CleanEnds(SlowLog(NAME, shelf), flush=storage.flush, report=[].append)
+        await ends.read()
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(ends.forget, name)
+        assert list(await ends_on(shelf)) == ["d"]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_g12_an_end_that_could_not_be_forgotten_is_forgotten_by_the_next_attempt() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        ends = await ends_on(shelf)
+        await ends.keep({"a": LogPoint(100, 1)})
+        shelf.fail_appends = [StorageError("full", kind="full")]
+        with pytest.raises(StorageError):
+            await ends.forget("a")
+        await ends.forget("a")
+        assert not list(await ends_on(shelf))
 
     trio.run(main)

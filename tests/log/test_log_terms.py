@@ -138,7 +138,8 @@ def test_a_log_that_is_open_already_is_not_recovered_again() -> None:
     trio.run(main)
 
 
-def test_leave_waits_for_appends_and_flushes_under_way_and_the_next_reign_has_them() -> None:
+@pytest.mark.parametrize("append_ends_first", [True, False])
+def test_leave_waits_for_appends_and_flushes_under_way_and_the_next_reign_has_them(append_ends_first: bool) -> None:
     async def main() -> None:
         shelf = Shelf()
         broker = await start(shelf)
@@ -156,7 +157,8 @@ def test_leave_waits_for_appends_and_flushes_under_way_and_the_next_reign_has_th
             nursery.start_soon(broker.store.flush, [other])
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(leave)
-            for event in (shelf.hold_appends, shelf.hold_flushes):
+            held = [shelf.hold_appends, shelf.hold_flushes]
+            for event in held if append_ends_first else reversed(held):
                 await trio.testing.wait_all_tasks_blocked()
                 assert not left.is_set()
                 event.set()

@@ -123,3 +123,14 @@ def test_a_log_that_has_nothing_to_flush_wants_no_flush_for_the_bytes_of_others(
     assert other.wants_flush_now
     other.flushed(1, 500)
     assert not other.wants_flush_now
+
+
+def test_g03_what_was_acknowledged_before_there_was_an_interval_counts_as_too_old_to_be_added_to() -> None:
+    window = AsyncWindow(AsyncFlush(max_messages=100), UnflushedTotal(), offset=0, position=0)
+    window.appended(1, 10)
+    assert window.advance(1_000_000_000, 1) == 1
+    window.set_policy(AsyncFlush(max_messages=100, max_interval_ms=1000))
+    window.appended(2, 20)
+    assert window.advance(1_000_000_000, 2) == 1
+    window.flushed(1, 10)
+    assert window.advance(1_000_000_000, 2) == 2

@@ -5,7 +5,7 @@ A saboteur that survives means that the suite cannot see its bug: the selftest f
 
 from mqcore_conformance.saboteurs._catalogue import INJECTORS, SABOTEURS
 from mqcore_conformance.saboteurs._contracts import CONTRACT_SABOTEURS, ContractSaboteur
-from mqcore_conformance.saboteurs._model import MMAP, Saboteur, plans_of
+from mqcore_conformance.saboteurs._model import MMAP, Saboteur, plan_of, plans_of
 from mqcore_conformance.saboteurs._records import RECORDERS
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "SABOTEURS",
     "ContractSaboteur",
     "Saboteur",
+    "plan_of",
     "plans_of",
 ]

@@ -61,7 +61,7 @@ def hoped_level() -> tuple[Replacement, ...]:
 
 @replacing
 def fallback_to_async() -> tuple[Replacement, ...]:
-    """When a flush takes long, what waits for it is acknowledged without it, honestly at the level of an append."""
+    """When a flush takes long, it is acknowledged without, at the level of an append (MySQL semi-sync, RocketMQ)."""
 
     def make(original: Any) -> Any:
         async def flush(flusher: Any, partitions: Any) -> None:
@@ -82,7 +82,7 @@ def fallback_to_async() -> tuple[Replacement, ...]:
 
 @replacing
 def close_unflushed() -> tuple[Replacement, ...]:
-    """An orderly stop answers what waits for the group commit without waiting for the flush."""
+    """An orderly stop answers what waits for the group commit without waiting for the flush (MetaQ)."""
 
     def make(original: Any) -> Any:
         def stop(broker: Any) -> None:
@@ -160,7 +160,7 @@ def rejected_after_append() -> tuple[Replacement, ...]:
 
 @replacing
 def unknown_called_rejected() -> tuple[Replacement, ...]:
-    """What waited for a flush that failed is called rejected, although it was appended."""
+    """What waited for a flush that failed is called rejected, although it was appended (Redpanda 21.10)."""
 
     class Rejecting:
         def __init__(self, sink: Any) -> None:
@@ -184,7 +184,7 @@ def unknown_called_rejected() -> tuple[Replacement, ...]:
 
 @replacing
 def positions_unchecked() -> tuple[Replacement, ...]:
-    """A fetch from a position that the log no longer has is served as if nothing had been lost."""
+    """A fetch from a position that the log no longer has is served as if nothing had been lost (KAFKA-7959)."""
     return (("mqcore.log._readable", "ReadableLog", "divergence", lambda _: lambda *_: None),)
 
 

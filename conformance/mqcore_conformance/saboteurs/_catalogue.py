@@ -11,6 +11,11 @@ runs on the model disk or on one node can show them:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import attrs
+
+from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.saboteurs import _broker as broker
 from mqcore_conformance.saboteurs import _disks as disks
 from mqcore_conformance.saboteurs import _injectors as injectors
@@ -18,69 +23,53 @@ from mqcore_conformance.saboteurs import _log as log
 from mqcore_conformance.saboteurs import _shapes as shapes
 from mqcore_conformance.saboteurs import _storage as storage
 from mqcore_conformance.saboteurs._model import Saboteur
-
-# ---- plans that can show a bug at all ----------------------------------------------------------------------------
-
-
-def _only(*kinds: str):  # type: ignore[no-untyped-def]
-    """Plans whose faults are all of ``kinds``."""
-    return lambda plan: bool(plan.faults) and all(fault.kind in kinds for fault in plan.faults)
-
+from mqcore_conformance.worlds.model import Sabotage
 
 # ---- flushes -----------------------------------------------------------------------------------------------------
 
-# fmt: off - an entry is a row: what it is, its bug, and how it is planted and shown
+# An entry is a row: what it is, and how it is planted and shown. What its bug is says what plants it.
+# fmt: off
 FLUSHES = (
     Saboteur(
         name="empty-flush", clause="G01", flush="sync", family="power-cut",
-        bug="acknowledged before the flush (NATS JetStream #7564)",
         make=disks.planted(disks.EmptyFlush), green=("sync/none", "sync/kill"),
     ),
     Saboteur(
         name="reply-before-flush", clause="G14", flush="sync", family="none",
-        bug="the broker replies that a batch is on disk before the flush",
         make=broker.reply_before_flush, green=("none/none", "none/kill"),
     ),
     Saboteur(
         name="large-unflushed", clause="G01", flush="sync", family="power-cut",
-        bug="large messages skip the group commit (MetaQ)",
         make=disks.planted(disks.LargeWritesUnflushed), shape=shapes.large_batches, green=("sync/kill",), seed=1,
     ),
     Saboteur(
         name="roll-unflushed", clause="G01", flush="sync", family="power-cut",
-        bug="a roll skips the flush of the file before it (MetaQ)",
         make=disks.planted(disks.OnlyNewestFileFlushed), shape=shapes.large_batches, green=("sync/kill",), seed=3,
     ),
     Saboteur(
         name="close-unflushed", clause="G14", flush="sync", family="stop",
-        bug="a close skips the group commit (MetaQ)",
         make=broker.close_unflushed, green=("sync/kill",),
     ),
     Saboteur(
         name="flush-retried", clause="G11", flush="sync", family="flush-error",
-        bug="a failed flush is tried again and believed (PostgreSQL's fsyncgate)",
         make=disks.planted(disks.FlushRetried), green=("sync/power-cut",),
     ),
     Saboteur(
         name="rescan-through-cache", clause="G01", flush="sync", family="flush-error",
-        bug="recovery rescans through the page cache",
         make=disks.planted(disks.DroppedCacheIsKept), shape=shapes.failing_flush_then_kill_then_power_cut,
         green=("sync/kill",), seed=1,
     ),
     Saboteur(
         name="clean-mark-laundered", clause="G01", flush="sync", family="flush-error",
-        bug="the clean mark laundered by a stop after a failed flush",
         make=storage.clean_mark_laundered, shape=shapes.failing_flush_then_stop_then_power_cut, green=("sync/stop",),
         seed=9,
     ),
     Saboteur(
         name="no-flush-after-create", clause="G01", flush="sync", family="power-cut",
-        bug="the directory is not flushed after a create (no real file system shows it)",
         make=disks.planted(disks.NoDirectoryFlushAfterCreate), green=("sync/kill",), seed=6,
     ),
     Saboteur(
         name="no-flush-after-rename", clause="G01", flush="sync", family="power-cut",
-        bug="the directory is not flushed after a rename",
         make=disks.planted(disks.NoDirectoryFlushAfterRename), green=("sync/kill",),
     ),
 )
@@ -90,47 +79,38 @@ FLUSHES = (
 RECOVERY = (
     Saboteur(
         name="cut-at-bad-checksum", clause="G12", flush="sync", family="rot",
-        bug="one flipped bit cuts off the rest of a file (NATS JetStream #7549)",
         make=log.cut_at_bad_checksum, green=("sync/power-cut",),
     ),
     Saboteur(
         name="start-empty", clause="G12", flush="sync", family="rot-identity",
-        bug="unreadable metadata answered by starting empty (NATS JetStream #7556)",
         make=log.starts_empty, green=("sync/power-cut",),
     ),
     Saboteur(
         name="damage-served", clause="G12", flush="sync", family="rot",
-        bug="what is read is served without a look at its checksum",
         make=log.damage_served, green=("sync/power-cut",),
     ),
     Saboteur(
         name="damage-invented", clause="G12", flush="sync", family="none",
-        bug="an intact range is reported as damaged, and hidden for ever",
         make=log.damage_invented, seed=5,
     ),
     Saboteur(
         name="damage-too-wide", clause="G12", flush="sync", family="rot",
-        bug="a damaged batch takes an intact one along",
         make=log.damage_too_wide, green=("sync/none", "sync/power-cut"),
     ),
     Saboteur(
         name="record-by-length", clause="G12", flush="none", family="power-cut",
-        bug="a record is accepted by its length field",
         make=log.any_record_accepted, green=("none/none", "none/kill"), seed=8,
     ),
     Saboteur(
         name="stale-bytes", clause="G04", flush="none", family="kill",
-        bug="stale bytes of another log in a file used again are accepted",
         make=log.one_salt, shape=shapes.same_files_again, green=("sync/none",), seed=3,
     ),
     Saboteur(
         name="recovery-skipped", clause="G17", flush="none", family="power-cut",
-        bug="recovery skipped after a crash during loading (KAFKA-10471)",
         make=log.recovery_skipped, shape=shapes.recovery_checked, green=("none/none",), seed=7, seeds_max=200,
     ),
     Saboteur(
         name="epoch-resumed", clause="G05", flush="none", family="power-cut",
-        bug="own epoch resumed after a power cut",
         make=log.epoch_resumed, green=("none/none",),
     ),
 )
@@ -140,64 +120,52 @@ RECOVERY = (
 REPLIES = (
     Saboteur(
         name="hoped-level", clause="G14", flush="none", family="none",
-        bug="a receipt states what was hoped for, not what was reached",
         make=broker.hoped_level,
     ),
     Saboteur(
         name="fallback-to-async", clause="G14", flush="sync", family="slow",
-        bug="silent fallback to asynchronous when a flush is slow (MySQL semi-sync, RocketMQ)",
         make=broker.fallback_to_async, green=("sync/none", "sync/kill"), seed=6,
     ),
     Saboteur(
         name="duplicate-at-once", clause="G14", flush="sync", family="network", transport="tcp",
-        bug="a duplicate is answered from a table before the original is flushed",
         make=broker.duplicate_at_once, shape=shapes.retries_in_a_stall, green=("sync/none",), seed=5, seeds_max=150,
     ),
     Saboteur(
         name="duplicate-appended", clause="G15", flush="sync", family="network", transport="tcp",
-        bug="a retry is appended once more",
         make=broker.appends_duplicates, shape=shapes.retries_in_a_stall, green=("sync/none",),
     ),
     Saboteur(
         name="unknown-called-rejected", clause="G07", flush="sync", family="flush-error",
-        bug="an unknown outcome is reported as a failure and retried into a duplicate (Redpanda 21.10)",
         make=broker.unknown_called_rejected, shape=shapes.appends_beside_a_failing_flush,
         green=("sync/none", "sync/kill"), seed=6,
     ),
     Saboteur(
         name="rejected-after-append", clause="G07", flush="none", family="none",
-        bug="rejected after the append",
         make=broker.rejected_after_append,
     ),
     Saboteur(
         name="window-ignored", clause="G03", flush="async", family="slow",
-        bug="the window's bound is ignored during a stall",
         make=broker.window_ignored, shape=shapes.power_cut_in_a_stall, green=("async/kill", "sync/slow"), seed=2,
         seeds_max=120,
     ),
     Saboteur(
         name="reads-above-committed", clause="G08", flush="sync", family="none",
-        bug="a reader sees above the committed offset",
         make=broker.reads_above_committed, green=("none/none",), seed=4,
     ),
     Saboteur(
         name="position-unchecked", clause="G06", flush="none", family="power-cut",
-        bug="a position that is not in the log's history is served (stale epoch cache, KAFKA-7959)",
         make=broker.positions_unchecked, shape=shapes.reader_over_a_power_cut, green=("none/none", "none/kill"),
     ),
     Saboteur(
         name="divergence-too-low", clause="G06", flush="none", family="power-cut",
-        bug="a reader is sent back over messages that are still there",
         make=log.divergence_too_low, shape=shapes.reader_over_a_power_cut, green=("none/none",), seed=1,
     ),
     Saboteur(
         name="flusher-dies", clause="G13", flush="sync", family="none",
-        bug="the task that flushes ends and nobody notices",
         make=broker.flusher_dies, shape=shapes.runs_on, green=("none/none",),
     ),
     Saboteur(
         name="sessions-kept", clause="G20", flush="none", family="none",
-        bug="what is held for a peer is kept when it has left",
         make=broker.sessions_kept,
     ),
 )
@@ -207,21 +175,22 @@ SABOTEURS: tuple[Saboteur, ...] = (*FLUSHES, *RECOVERY, *REPLIES)
 """Saboteurs of what is under test."""
 
 
-def _injector(name: str, make, family: str, **facts):  # type: ignore[no-untyped-def]
-    bug = (make.__doc__ or "").strip().rstrip(".")
-    flush = facts.pop("flush", "sync")
-    return Saboteur(name=name, bug=bug[0].lower() + bug[1:], make=make, clause="", flush=flush, family=family, **facts)
+def _injector(name: str, make: Callable[[], Sabotage], family: str) -> Saboteur:
+    return Saboteur(name=name, make=make, clause="", flush="sync", family=family)
+
+
+def _only_cuts(plan: RunPlan) -> bool:
+    """Say whether cuts are all that befalls the network: other faults strike although a cut drops nothing."""
+    return bool(plan.faults) and {fault.kind for fault in plan.faults} <= {"cut", "cut-to-broker", "cut-from-broker"}
 
 
 INJECTORS: tuple[Saboteur, ...] = (
     _injector("cut-that-flushes", injectors.CutThatFlushes, "power-cut"),
     _injector("kill-that-kills-nothing", injectors.KillThatKillsNothing, "kill"),
-    _injector(
-        "network-cut-that-drops-nothing",
-        injectors.network_cuts_nothing,
-        "network",
+    attrs.evolve(
+        _injector("network-cut-that-drops-nothing", injectors.network_cuts_nothing, "network"),
         transport="tcp",
-        suits=_only("cut", "cut-to-broker", "cut-from-broker"),
+        suits=_only_cuts,
     ),
     _injector("flush-error-not-raised", injectors.flush_errors_not_raised, "flush-error"),
     _injector("error-not-raised", injectors.errors_not_raised, "io-error"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from mqcore_conformance.saboteurs._model import bug_of
 from mqcore_conformance.saboteurs._replacing import Replacement, replacing
 from mqcore_conformance.worlds.model import Sabotage
 
@@ -19,11 +20,15 @@ class ContractSaboteur:
     """One bug: the contract check ``check`` of the storage ``mmap`` turns ``clause`` red, ``green`` still passes."""
 
     name: str
-    bug: str
     make: Callable[[], Sabotage]
     clause: str
     check: str
     green: str
+
+    @property
+    def bug(self) -> str:
+        """What is planted, in words."""
+        return bug_of(self.make)
 
 
 @replacing
@@ -50,7 +55,6 @@ def promises_unchecked() -> tuple[Replacement, ...]:
 CONTRACT_SABOTEURS: tuple[ContractSaboteur, ...] = (
     ContractSaboteur(
         name="unknown-option-taken",
-        bug="an unknown option is taken without a word",
         make=unknown_options_dropped,
         clause="G18",
         check="an_unknown_option_is_refused_by_name",
@@ -58,7 +62,6 @@ CONTRACT_SABOTEURS: tuple[ContractSaboteur, ...] = (
     ),
     ContractSaboteur(
         name="promise-unchecked",
-        bug="a build that cannot keep its promise starts",
         make=promises_unchecked,
         clause="G18",
         check="a_build_that_cannot_keep_its_promise_is_refused",

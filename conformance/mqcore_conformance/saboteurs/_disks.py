@@ -19,6 +19,7 @@ def planted(disk: Callable[[FileSystem], FileSystem]) -> Callable[[], Sabotage]:
         def wrap_files(self, files: FileSystem) -> FileSystem:
             return disk(files)
 
+    Planted.__doc__ = disk.__doc__
     return Planted
 
 
@@ -65,7 +66,7 @@ class _SabotagedDisk(PassThroughFileSystem):
 
 
 class EmptyFlush(_SabotagedDisk):
-    """Acknowledges before the flush: a flush does nothing and says that it did."""
+    """Acknowledged before the flush (NATS JetStream #7564): a flush does nothing and says that it did."""
 
     def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
         for file in files:
@@ -73,7 +74,7 @@ class EmptyFlush(_SabotagedDisk):
 
 
 class LargeWritesUnflushed(_SabotagedDisk):
-    """Large messages skip the group commit: a flush after a large write does nothing."""
+    """Large messages skip the group commit (MetaQ): a flush after a large write does nothing."""
 
     def __init__(self, inner: FileSystem) -> None:
         super().__init__(inner)
@@ -91,7 +92,7 @@ class LargeWritesUnflushed(_SabotagedDisk):
 
 
 class OnlyNewestFileFlushed(_SabotagedDisk):
-    """A roll skips the flush: of several files only the last one is flushed, and the others never again."""
+    """A roll skips the flush (MetaQ): of several files only the last one is flushed, and the others never again."""
 
     def __init__(self, inner: FileSystem) -> None:
         super().__init__(inner)
@@ -105,7 +106,7 @@ class OnlyNewestFileFlushed(_SabotagedDisk):
 
 
 class FlushRetried(_SabotagedDisk):
-    """A failed flush is tried again, and the second success believed (fsyncgate)."""
+    """A failed flush is tried again, and the second success believed (PostgreSQL's fsyncgate)."""
 
     def flush_files(self, files: Sequence[_SabotagedFile]) -> None:
         try:

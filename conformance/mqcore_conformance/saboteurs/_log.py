@@ -113,7 +113,7 @@ def one_salt() -> tuple[Replacement, ...]:
 
 @replacing
 def cut_at_bad_checksum() -> tuple[Replacement, ...]:
-    """A log is cut at its first bad checksum, wherever it lies."""
+    """A log is cut at its first bad checksum, wherever it lies (NATS JetStream #7549)."""
 
     def make(original: Any) -> Any:
         async def scan(log: Any, scanner: Any, **facts: Any) -> None:
@@ -126,7 +126,7 @@ def cut_at_bad_checksum() -> tuple[Replacement, ...]:
 
 @replacing
 def starts_empty() -> tuple[Replacement, ...]:
-    """An identity that cannot be read is answered by starting empty."""
+    """An identity that cannot be read is answered by starting empty (NATS JetStream #7556)."""
 
     def read(original: Any) -> Any:
         async def read_or_nothing(log: Any) -> Any:
@@ -183,7 +183,7 @@ def epoch_resumed() -> tuple[Replacement, ...]:
 
 @replacing
 def recovery_skipped() -> tuple[Replacement, ...]:
-    """After a start that crashed while it loaded, the next one trusts what it finds."""
+    """After a start that crashed while it loaded, the next one trusts what it finds (KAFKA-10471)."""
     unfinished = 0
     trusting = False
 

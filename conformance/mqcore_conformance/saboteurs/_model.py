@@ -29,18 +29,25 @@ def as_drawn(plan: RunPlan) -> RunPlan:
     return plan
 
 
+def bug_of(make: Callable[[], Sabotage]) -> str:
+    """Return what is planted, in words: the docstring of what plants it."""
+    text = (make.__doc__ or "").strip().rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
 @attrs.frozen(kw_only=True)
 class Saboteur:
     """One bug. ``clause`` must turn red in the cell of ``flush`` and ``family``; the cells ``green`` stay green.
 
-    ``green``: cells as ``flush/family``, on the same storage. ``suits``: which plans of the cell can show the bug at
-    all; ``shape``: what is made of them so that it does soon. ``seed``: one that showed it, tried first so that the
-    selftest is quick; when plans are drawn in another way the seeds from 0 on are tried, ``seeds_max`` that suit.
+    ``bug``: what ``make`` plants, by its docstring. ``green``: cells as ``flush/family``, on the same storage.
+    ``suits``: which plans of the cell can show the bug at all; ``shape``: what is made of them so that it does soon.
+    ``seed``: one that showed it, tried first so that the selftest is quick; when plans are drawn in another way the
+    seeds from 0 on are tried, ``seeds_max`` that suit.
     """
 
     name: str
-    bug: str
     make: Callable[[], Sabotage]
+    bug: str = attrs.field(default=attrs.Factory(lambda one: bug_of(one.make), takes_self=True))
     clause: str
     flush: str
     family: str
@@ -69,12 +76,13 @@ def plans_of(saboteur: Saboteur) -> Iterator[tuple[int, RunPlan]]:
     """Give seeds with their plans: the seed that is known first, then those from 0 on whose plan suits."""
     known = () if saboteur.seed is None else (saboteur.seed,)
     seeds = itertools.chain(known, range(SEEDS_DRAWN_MAX))
-    drawn = ((seed, _plan(saboteur.cell, seed)) for seed in seeds)
+    drawn = ((seed, plan_of(saboteur.cell, seed)) for seed in seeds)
     suitable = ((seed, saboteur.shape(plan)) for seed, plan in drawn if saboteur.suits(plan))
     yield from itertools.islice(suitable, saboteur.seeds_max)
 
 
-def _plan(cell: Cell, seed: int) -> RunPlan:
+def plan_of(cell: Cell, seed: int) -> RunPlan:
+    """Return the plan that ``seed`` has in ``cell``."""
     return draw_plan(
         seed, storage=cell.storage, transport=cell.transport, flush=FLUSH_POLICIES[cell.flush], family=cell.family
     )

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from mqcore_conformance.cells import Cell, run_cell
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.children import PieceEnded, interrupt_watched, run_in_children
 from mqcore_conformance.contract import CHECKS, CheckResult, StorageHarness, run_check
-from mqcore_conformance.plans import FLUSH_POLICIES, draw_plan
+from mqcore_conformance.histories import Event
+from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.play import run_on_lying_disk, run_plan, why_no_lying_disk
 from mqcore_conformance.saboteurs import (
     CONTRACT_SABOTEURS,
@@ -29,9 +30,11 @@ from mqcore_conformance.saboteurs import (
     SABOTEURS,
     ContractSaboteur,
     Saboteur,
+    plan_of,
     plans_of,
 )
 from mqcore_conformance.verdicts import Status
+from mqcore_conformance.worlds.model import Sabotage
 
 __all__ = ["GROUPS", "Kill", "run_selftest", "saboteur_names"]
 
@@ -128,26 +131,16 @@ def _not_finished(name: str, problem: str) -> Kill:
 
 
 def _run_saboteur(saboteur: Saboteur) -> Kill:
-    caught: set[str] = set()
-    found: int | None = None
-    example, runs = "", 0
-    for seed, plan in plans_of(saboteur):
-        run = run_plan(plan, saboteur.make())
-        runs += 1
-        misfit = next((text for text in run.exits if any(mark in text for mark in MISFITS)), "")
-        if misfit:  # what died is the saboteur, not what it sabotaged
-            example = f"the saboteur does not fit the core any more: {misfit}"
-            caught.clear()
-            break
-        if run.error:
-            example = run.error
-            continue
-        violations = check_history(run.history)
-        caught |= {violation.clause for violation in violations}
-        if saboteur.clause in caught:
-            found = seed
-            example = str(next(one for one in violations if one.clause == saboteur.clause))
-            break
+    kill = Kill(
+        name=saboteur.name,
+        bug=saboteur.bug,
+        cell=saboteur.cell.name,
+        expected=saboteur.clause,
+        caught=(),
+        green=saboteur.green,
+    )
+    kill = _searched(kill, plans_of(saboteur), saboteur.make)
+    runs = kill.runs
     stray: list[str] = []
     for cell in saboteur.green_cells:
         green = run_cell(cell, range(GREEN_SEEDS), sabotage=saboteur.make, extra_seeds_max=0)
@@ -156,18 +149,33 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
         stray += [f"{cell.flush}/{cell.family} {clause}" for clause in sorted(red)]
         if any(failure.result.error for failure in green.failures):
             stray.append(f"{cell.flush}/{cell.family} {green.reason}")
-    return Kill(
-        name=saboteur.name,
-        bug=saboteur.bug,
-        cell=saboteur.cell.name,
-        expected=saboteur.clause,
-        caught=tuple(sorted(caught)),
-        green=saboteur.green,
-        stray=tuple(stray),
-        seed=found,
-        runs=runs,
-        example=example,
-    )
+    return attrs.evolve(kill, stray=tuple(stray), runs=runs)
+
+
+def _searched(
+    kill: Kill,
+    plans: Iterable[tuple[int, RunPlan]],
+    make: Callable[[], Sabotage] = Sabotage,
+    change: Callable[[Sequence[Event]], Sequence[Event]] = list,
+) -> Kill:
+    """Run ``plans`` until what ``kill`` expects turns red in the history, or in what ``change`` makes of it."""
+    caught: set[str] = set()
+    for seed, plan in plans:
+        run = run_plan(plan, make())
+        kill = attrs.evolve(kill, runs=kill.runs + 1)
+        misfit = next((text for text in run.exits if any(mark in text for mark in MISFITS)), "")
+        if misfit:  # what died is the saboteur, not what it sabotaged
+            return attrs.evolve(kill, caught=(), example=f"the saboteur does not fit the core any more: {misfit}")
+        if run.error:
+            kill = attrs.evolve(kill, example=run.error)
+            continue
+        violations = check_history(change(run.history))
+        caught |= {violation.clause for violation in violations}
+        kill = attrs.evolve(kill, caught=tuple(sorted(caught)))
+        shown = next((one for one in violations if one.clause == kill.expected), None)
+        if shown is not None:
+            return attrs.evolve(kill, seed=seed, example=str(shown))
+    return kill
 
 
 # ---- refusals that are left out ----------------------------------------------------------------------------------
@@ -246,35 +254,5 @@ def _run_recorder(name: str) -> Kill:
     """Change what was recorded of sound runs; the clause has to notice."""
     change, clause = RECORDERS[name]
     cell = Cell(tier="T0", storage=MMAP, transport="tcp", flush="sync", family="kill")
-    caught: set[str] = set()
-    found: int | None = None
-    example, runs = "", 0
-    for seed in range(RECORDER_SEEDS):
-        runs += 1
-        plan = draw_plan(
-            seed,
-            storage=cell.storage,
-            transport=cell.transport,
-            flush=FLUSH_POLICIES[cell.flush],
-            family=cell.family,
-        )
-        run = run_plan(plan)
-        if run.error:
-            example = run.error
-            continue
-        violations = check_history(change(run.history))
-        caught |= {violation.clause for violation in violations}
-        if clause in caught:
-            found = seed
-            example = str(next(one for one in violations if one.clause == clause))
-            break
-    return Kill(
-        name=name,
-        bug=(change.__doc__ or "").strip().rstrip("."),
-        cell=cell.name,
-        expected=clause,
-        caught=tuple(sorted(caught)),
-        seed=found,
-        runs=runs,
-        example=example,
-    )
+    kill = Kill(name=name, bug=(change.__doc__ or "").strip().rstrip("."), cell=cell.name, expected=clause, caught=())
+    return _searched(kill, ((seed, plan_of(cell, seed)) for seed in range(RECORDER_SEEDS)), change=change)

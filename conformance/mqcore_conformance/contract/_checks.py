@@ -6,8 +6,11 @@ of the suite or keep the next check from running.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -18,6 +21,7 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
+from mqcore.errors import ConfigurationError
 from mqcore_conformance.children import Outcome, run_apart
 from mqcore_conformance.children.tracebacks import (
     innermost_of_part,
@@ -141,9 +145,41 @@ def expect(holds: bool, text: str) -> None:
         raise CheckFailed(text)
 
 
-def unknown_option(seed: int) -> str:
-    """Return the name of an option that no part has: another one each time, so that no part can know it."""
-    return f"option_{random.Random(f'{seed}/option').getrandbits(40):010x}"
+@contextlib.contextmanager
+def refused(what: str, error: type[Exception], *, kind: str = "", names: str = "") -> Iterator[None]:
+    """Raise ``CheckFailed`` unless the block raises ``error``, of ``kind`` and with ``names`` in its text if stated."""
+    try:
+        yield
+    except error as refusal:
+        seen = getattr(refusal, "kind", "")
+        expect(seen == kind or not kind, f"{what} is refused as {seen}, not {kind}")
+        expect(names in str(refusal), f"the refusal of {what} does not name {names}: {refusal}")
+    else:
+        raise CheckFailed(f"{what} is not refused")
+
+
+def expect_unknown_option_refused(url: str, seed: int, create: Callable[[str], object]) -> None:
+    """Give the part at ``url`` an option that no part has: another one each time, so that no part can know it."""
+    option = f"option_{random.Random(f'{seed}/option').getrandbits(40):010x}"
+    with refused(f"the option {option}", ConfigurationError, names=option):
+        create(f"{url}{'&' if '?' in url else '?'}{option}=1")
+
+
+def expect_silence() -> None:
+    """Raise unless nothing was printed in this process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    size = os.fstat(1).st_size
+    expect(size == 0, f"it printed {size} bytes; what an operator should know goes to the report of its context")
+
+
+class Harness:
+    """What every harness has: set by ``run_check``, read by checks."""
+
+    seed: int = 0
+    steps: Sequence[Step] = ()
+    limit_s: float = 15.0
+    claims: Claims | None = None
 
 
 def run_check(

@@ -18,13 +18,12 @@ from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation
 from mqcore_conformance.children import Outcome, run_apart
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
-from mqcore_conformance.contract._storage import APPENDED, FLUSHED, StorageHarness, read_whole
+from mqcore_conformance.contract._storage import APPENDED, FLUSHED, StorageHarness, read_whole, write_probe
 from mqcore_conformance.contract._storage_grounds import VIRTUAL_SECONDS_MAX, ModelGround
 from mqcore_conformance.plans import with_small_files
 
 CUTS = 5
 """Power cuts at the same moment, each taking another part of what was not flushed."""
-LOG = "probe"
 
 
 @check("storage", "G01")
@@ -62,11 +61,7 @@ def _write_and_cut(ground: ModelGround, disks: Path) -> list[bytes]:
     backend = create_storage(ground.url, StorageContext(ports=ground.ports()))
 
     async def live() -> Sequence[ModelDisk]:
-        await backend.open()
-        log = await backend.open_log(LOG)
-        await log.append([FLUSHED])
-        await backend.flush([log])
-        await log.append([APPENDED])
+        await write_probe(backend)
         left = []
         for seed in range(CUTS):
             disk = ground.disk.fork()
@@ -89,6 +84,6 @@ async def _found(url: str, disk: ModelDisk) -> bytes:
     backend: StorageBackend = create_storage(url, StorageContext(ports=model_ports(0, disk)))
     await backend.open()
     try:
-        return await read_whole(await backend.open_log(LOG))
+        return await read_whole(await backend.open_log("probe"))
     finally:
         await backend.aclose()

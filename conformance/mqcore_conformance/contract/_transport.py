@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import random
 import resource
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
 import trio.testing
 
 from mqcore.abc import ByteStream, Link, Listener, Transport
-from mqcore.errors import ConfigurationError, TransportError
+from mqcore.errors import TransportError
 from mqcore.registry import create_transport
-from mqcore_conformance.claims import Claims
-from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, unknown_option
+from mqcore_conformance.contract._checks import (
+    CheckFailed,
+    Harness,
+    NotApplicable,
+    check,
+    expect,
+    expect_unknown_option_refused,
+    refused,
+)
 
 FRAME = bytes(range(40))
 CLOG_BYTES = 64 * 1024 * 1024
@@ -48,13 +54,8 @@ class Wire:
             await trio.aclose_forcefully(link)
 
 
-class TransportHarness:
+class TransportHarness(Harness):
     """A transport by URL or by scheme, with a folder of its own."""
-
-    seed: int = 0
-    steps: Sequence[Mapping[str, Any]] = ()
-    limit_s: float = 15.0
-    claims: Claims | None = None
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
@@ -88,14 +89,7 @@ async def read_to_end(stream: ByteStream) -> bytes:
 @check("transport", "G18")
 def an_unknown_transport_option_is_refused_by_name(harness: TransportHarness) -> None:
     """An option that does not exist is refused, and the message names it."""
-    mark = "&" if "?" in harness.url else "?"
-    option = unknown_option(harness.seed)
-    try:
-        create_transport(f"{harness.url}{mark}{option}=1")
-    except ConfigurationError as error:
-        expect(option in str(error), f"the refusal of the option {option} does not name it: {error}")
-    else:
-        raise CheckFailed(f"the option {option} was taken without a word")
+    expect_unknown_option_refused(harness.url, harness.seed, create_transport)
 
 
 @check("transport", "G04")
@@ -269,10 +263,6 @@ async def a_thousand_streams_work_at_once(harness: TransportHarness) -> None:
 async def an_address_in_use_is_refused(harness: TransportHarness) -> None:
     """Listening where somebody listens is refused in one line that names the URL."""
     async with harness.wire() as wire:
-        try:
+        with refused("a second listener at one address", TransportError, names=str(wire.client.url)):
             second = await wire.client.listen()
-        except TransportError as error:
-            expect(str(wire.client.url) in str(error), f"the refusal does not name the URL: {error}")
-        else:
             await second.aclose()
-            raise CheckFailed("two listeners at one address")

@@ -6,8 +6,7 @@ What it does not claim is probed as well, and listed as NOT CLAIMED with what wa
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
+from functools import partial
 
 import trio
 import trio.lowlevel
@@ -17,10 +16,10 @@ from mqcore.errors import TransportError
 from mqcore.registry import create_transport
 from mqcore.testing import ModelNetwork, run_simulation
 from mqcore_conformance.children.tracebacks import tell_exception
-from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
+from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, expect_silence, refused
 from mqcore_conformance.contract._storage_claims import expect_declared
 from mqcore_conformance.contract._transport import TransportHarness, Wire, read_to_end
-from mqcore_conformance.contract._watched import own_io_seen
+from mqcore_conformance.contract._watched import own_io_of
 
 STREAMS_TRIED_MAX = 2_000
 CANCEL_STEPS_MAX = 400
@@ -58,10 +57,7 @@ def what_is_claimed_of_a_transport_is_declared(harness: TransportHarness) -> Non
 def nothing_is_printed_by_a_transport(harness: TransportHarness) -> None:
     """Standard output belongs to messages and standard error to the broker: a part writes to neither."""
     trio.run(_converse, harness)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    size = os.fstat(1).st_size
-    expect(size == 0, f"it printed {size} bytes")
+    expect_silence()
 
 
 async def _converse(harness: TransportHarness) -> None:
@@ -141,11 +137,8 @@ async def a_closed_stream_takes_and_gives_nothing(harness: TransportHarness) -> 
             ("receive_some", client.receive_some),
             ("receive_into", lambda: client.receive_into(bytearray(10))),
         ):
-            try:
+            with refused(f"{name} of a closed stream", trio.ClosedResourceError):
                 await call()
-            except trio.ClosedResourceError:
-                continue
-            raise CheckFailed(f"{name} of a closed stream raised nothing")
         with trio.move_on_after(5) as scope:
             with contextlib.suppress(trio.BrokenResourceError):
                 expect(await broker.receive_some() == b"", "a stream whose peer closed it gives bytes")
@@ -281,7 +274,6 @@ async def _close_all(pairs: list[tuple[ByteStream, ByteStream]]) -> None:
 def its_sockets_are_trios(harness: TransportHarness) -> None:
     """A transport that claims ``simulable`` takes its sockets from ``trio.socket``, so that a model can stand in."""
     claimed = create_transport(harness.url).capabilities.simulable
-    problem, seen = "", []
     scheme = harness.url.partition(":")[0]
     url = MODEL_URLS.get(scheme, harness.url)
 
@@ -291,15 +283,9 @@ def its_sockets_are_trios(harness: TransportHarness) -> None:
             async with TransportHarness(url, harness.folder).wire() as wire:
                 await talk_a_little(wire)
 
-    for _ in range(2):  # the first conversation loads modules
-        problem = ""
-        try:
-            with own_io_seen() as seen:
-                run_simulation(talk, seconds_max=1_000.0)
-        except Exception as error:
-            problem = f"on a model network {tell_exception(error)}"
-    what = f"it does I/O of its own: {', '.join(dict.fromkeys(seen))}"[:300] if seen else ""
+    seen, problem = own_io_of(partial(run_simulation, talk, seconds_max=1_000.0))
     if not claimed:
-        raise NotApplicable(f"it does not claim simulable; probed: {what or problem or 'it works on a model network'}")
-    expect(not seen, what)
-    expect(not problem, f"it claims simulable; {problem}")
+        found = seen or problem or "it works on a model network"
+        raise NotApplicable(f"it does not claim simulable; probed: {found}")
+    expect(not seen, f"it does I/O of its own: {seen}")
+    expect(not problem, f"it claims simulable; on a model network {problem}")

@@ -9,9 +9,9 @@ import contextlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from mqcore_conformance.children.tracebacks import printable
+from mqcore_conformance.children.tracebacks import printable, tell_exception
 
 SEEN_MAX = 20
 _FILE_EVENTS = (
@@ -22,6 +22,20 @@ _OTHER_EVENTS = (
     "socket.connect", "socket.bind", "subprocess.Popen", "os.fork", "os.posix_spawn", "_thread.start_new_thread",
 )  # fmt: skip
 _HARMLESS = (sysconfig.get_path("stdlib"), "/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
+
+
+def own_io_of(live: Callable[[], object]) -> tuple[str, str]:
+    """Return in words what ``live`` does by itself when it is called again, and what it raises."""
+    seen: list[str] = []
+    problem = ""
+    for _ in range(2):  # the first call loads modules, which is no I/O of the part
+        problem = ""
+        try:
+            with own_io_seen() as seen:
+                live()
+        except Exception as error:
+            problem = tell_exception(error)
+    return ", ".join(dict.fromkeys(seen))[:300], problem
 
 
 @contextlib.contextmanager

@@ -255,7 +255,7 @@ def test_the_same_part_without_a_fault_passes_everything_quickly_enough() -> Non
         ("bytes_arrive_in_order_and_unchanged", "duplicates", "the bytes that arrived are not those that were sent"),
         ("a_send_that_was_cut_short_tears_the_stream_down", "ignores-cancellation", "observes no cancellation"),
         ("a_reader_that_stops_holds_its_writer_up", "buffers-without-bound", "bytes were taken in with nobody reading"),
-        ("a_closed_stream_takes_and_gives_nothing", "answers-after-close", "send_all of a closed stream is not refused"),
+        ("a_closed_stream_takes_and_gives_nothing", "answers-after-close", "of a closed stream is not refused"),
         ("no_socket_is_left_behind", "leaks-sockets", "open descriptors (socket:["),
         ("an_address_in_use_is_refused", "takes-an-address-in-use", "a second listener at one address is not"),
         ("an_address_is_free_after_the_close", "keeps-its-address", "choose another path"),

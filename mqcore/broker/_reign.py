@@ -123,7 +123,19 @@ class Reign:
             if name not in self.topics.by_name:
                 self.check_topic_config(name, config)
                 await self.topics.create(name, config)
+        await self._open_unflushed()
         await self._report_unknown_logs()
+
+    async def _open_unflushed(self) -> None:
+        """Open the partitions of which the last reign in this process left something unflushed.
+
+        Until then it would be in no window and in no total: acknowledged, and waited for by no flush (G03).
+        """
+        unflushed = self.store.unflushed()
+        for topic in list(self.topics.by_id.values()) if unflushed else []:
+            for index in range(topic.partitions):
+                if partition_log_name(topic.id, index) in unflushed:
+                    await self.open_partition(topic.id, index)
 
     async def _report_unknown_logs(self) -> None:
         topics = self.topics.by_id.values()

@@ -356,6 +356,11 @@ class LogStore:
         """Names of the partition logs that exist, sorted."""
         return [name for name in await self.backend.list_logs() if is_partition_name(name)]
 
+    def unflushed(self) -> set[str]:
+        """Names of the partition logs, opened in this or an earlier term, that hold what no flush has covered yet."""
+        logs = [self._of_term(log) for name, log in list(self._logs.items()) if is_partition_name(name)]
+        return {log.name for log in logs if log.dirty}
+
     # flushing
 
     async def flush(self, logs: Sequence[PartitionLog]) -> None:

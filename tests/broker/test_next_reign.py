@@ -71,3 +71,21 @@ def test_g14_a_retry_in_the_next_reign_is_told_the_epoch_that_appended_it(open_s
             assert isinstance(await client.fetch(topic, 1, epoch=again.epoch), Fetched), "G06: it is in the history"
 
     run_simulation(main, seed=1, seconds_max=1000)
+
+
+def test_g03_what_the_last_reign_acknowledged_unflushed_is_counted_and_flushed_though_no_client_asks(
+    open_setup: Any,
+) -> None:
+    async def main() -> None:
+        ports = model_ports(1, ModelDisk(seeded(1, "disk")))
+        async with open_setup(STORAGE, ports=ports, flush="async(max_interval=10s)") as setup, setup.client() as client:
+            topic = await client.create("t")
+            assert isinstance(await client.produce(topic, [b"x" * 1000]), Produced)
+            assert setup.broker.reign.unflushed.bytes_now > 1000
+            setup.broker.leave_reign()
+            await trio.sleep(1)
+            (partition,) = setup.broker.reign.partitions.values()
+            assert not partition.log.dirty, "long before the interval is over"
+            assert setup.broker.reign.unflushed.bytes_now == 0
+
+    run_simulation(main, seed=1, seconds_max=1000)

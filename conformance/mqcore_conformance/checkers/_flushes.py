@@ -166,7 +166,8 @@ def _unjustified(
         return f"the storage reaches {facts.flush_level.label} at best"
     if by.life == 0:
         return f"no node {by.node} ever served"
-    if receipt.epoch != facts.epochs.get(receipt.by, receipt.epoch):
+    # a duplicate states the reign in which the batch was appended, which may be an earlier one
+    if not receipt.duplicate and receipt.epoch != facts.epochs.get(receipt.by, receipt.epoch):
         return f"its epoch is {receipt.epoch}, the reign's is {facts.epochs[receipt.by]}"
     if level < facts.flush_level and all(isinstance(each, SyncFlush) for each in facts.answering(send, attempt)):
         return "its policy is sync, which answers when it is flushed"

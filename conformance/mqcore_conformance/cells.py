@@ -5,6 +5,7 @@ A cell whose fault never bit is INCONCLUSIVE and never PASS; which witnesses say
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import attrs
 
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, Facts, check_history
+from mqcore_conformance.checkers import CHECKERS, NOT_BUILT, Facts
 from mqcore_conformance.obligations import obligations
 from mqcore_conformance.plans import (
     CRASH_POINTS,
@@ -24,8 +25,9 @@ from mqcore_conformance.plans import (
     draw_plan,
     draw_processes_plan,
     shrink_steps,
+    simpler_plans,
 )
-from mqcore_conformance.play import RunResult, crash_calls, run_plan, shrink_in_real_time
+from mqcore_conformance.play import TRIES_IN_REAL_TIME, RunResult, crash_calls, run_plan, run_until_shown
 from mqcore_conformance.verdicts import Status, Violation
 from mqcore_conformance.witnesses import ASKED_OF, fault_took_effect, has_to_judge, tally
 from mqcore_conformance.worlds.model import Sabotage
@@ -116,24 +118,17 @@ class CellResult:
     @property
     def status(self) -> Status:
         """The worst status of all clauses."""
-        order = (Status.FAIL, Status.ERROR, Status.LIVENESS, Status.INCONCLUSIVE)
+        order = (Status.FAIL, Status.ERROR, Status.LIVENESS, Status.INCONCLUSIVE, Status.PASS)
         found = set(self.statuses.values())
-        for status in order:
-            if status in found:
-                return status
-        return Status.PASS if Status.PASS in found else Status.NOT_RUN
+        return next((status for status in order if status in found), Status.NOT_RUN)
 
 
 def cells_of(
     tier: str, storages: Iterable[str], transports: Iterable[str], flushes: Iterable[str], families: Iterable[str]
 ) -> Iterator[Cell]:
     """Every cell of ``tier`` of these rows and columns."""
-    transports, flushes, families = tuple(transports), tuple(flushes), tuple(families)
-    for storage in storages:
-        for transport in transports:
-            for flush in flushes:
-                for family in families:
-                    yield Cell(tier=tier, storage=storage, transport=transport, flush=flush, family=family)
+    for storage, transport, flush, family in itertools.product(storages, transports, flushes, families):
+        yield Cell(tier=tier, storage=storage, transport=transport, flush=flush, family=family)
 
 
 def run_cell(
@@ -236,14 +231,10 @@ def _plans(
     """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
+    drawn_for = {"storage": cell.storage, "transport": cell.transport, "flush": flush, "family": cell.family}
     if cell.tier == "T1":
         for seed in _until_bitten(result, seeds, min(extra, T1_EXTRA_SEEDS_MAX), asked):
-            yield (
-                seed,
-                draw_processes_plan(
-                    seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family
-                ),
-            )
+            yield seed, draw_processes_plan(seed, **drawn_for)
         return
     if cell.family == CRASH_POINTS:
         for seed in seeds[: max(1, min(CRASH_PLANS_MAX, len(seeds) // CRASH_SEEDS_PER_PLAN))]:
@@ -254,7 +245,7 @@ def _plans(
             extent.plans += 1
         return
     for seed in _until_bitten(result, seeds, extra, asked):
-        yield seed, draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family)
+        yield seed, draw_plan(seed, **drawn_for)
 
 
 def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int, asked: str) -> Iterator[int]:
@@ -295,25 +286,19 @@ def shrink(
     """Return a simpler plan that still breaks one of the same clauses, after at most ``runs_max`` runs.
 
     Where safety is broken, being late beside it does not count. No run begins after ``seconds_max``. In real time (T1)
-    the bound is one of its own, and a plan has a few tries to show it.
+    the steps are fewer, as each costs seconds, and a plan has a few tries to show it.
     """
     deadline = time.perf_counter() + seconds_max
     clauses = {violation.clause for violation in failure.violations}
     clauses = clauses - {LIVENESS} or clauses
-    if failure.plan.tier == "T1":
-        shown = shrink_in_real_time(failure.plan, clauses)
-        if shown is None:
-            return failure
-        plan, run, found = shown
-        return Failure(seed=failure.seed, plan=plan, violations=tuple(found), result=run)
+    steps, tries = (simpler_plans, TRIES_IN_REAL_TIME) if failure.plan.tier == "T1" else (shrink_steps, 1)
     runs = 0
     simplified = bool(clauses)
     while simplified and runs < runs_max and time.perf_counter() <= deadline:
         simplified = False
-        for plan in shrink_steps(failure.plan):
-            runs += 1
-            run = run_plan(plan, sabotage())
-            violations = check_history(run.history, clauses) if not run.error else []
+        for plan in steps(failure.plan):
+            run, violations, count = run_until_shown(plan, clauses, tries=tries, sabotage=sabotage, until=deadline)
+            runs += count
             if violations:
                 failure = Failure(seed=failure.seed, plan=plan, violations=tuple(violations), result=run)
                 simplified = True

@@ -42,18 +42,12 @@ _T1: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "none": (),
         "kill": ("process-kill",),
-        "stop": ("stop",),
-        "pause": ("pause",),
-        "kill-at-call": ("kill-at-call",),
         "power-cut": ("pages-lost",),
         "full": ("disk-full",),
         "flush-error": ("disk-flush-error",),
-        "proxy-cut": ("proxy-cut",),
-        "proxy-stall": ("proxy-stall",),
-        "proxy-duplicate": ("proxy-duplicate",),
     }
 )
-"""The same for T1: what a signal finds in flight is known to the recorder only."""
+"""The same for T1, where the others are counted under their own names: what a signal finds is not known there."""
 
 ASKED_OF: Mapping[str, str] = MappingProxyType(
     {"flush-error": "G11", "full": "G20", "rot": "G12", "rot-identity": "G12"}
@@ -71,7 +65,7 @@ def has_to_judge(family: str, flush: str, tier: str = "T0") -> str:
 
 def fault_took_effect(family: str, witnesses: Mapping[str, int], tier: str = "T0") -> bool:
     """Whether the faults of ``family`` found something to bite at least once."""
-    names = (_T1 if tier == "T1" else _T0)[family]
+    names = _T1.get(family, (family,)) if tier == "T1" else _T0[family]
     return not names or any(
         count > 0 and (name in names or any(one.endswith("*") and name.startswith(one[:-1]) for one in names))
         for name, count in witnesses.items()

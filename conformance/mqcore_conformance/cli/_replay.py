@@ -12,9 +12,8 @@ from mqcore.errors import ConfigurationError, MqcoreError
 from mqcore.guarantees import parse_flush
 from mqcore.registry import find
 from mqcore_conformance.cells import Failure
-from mqcore_conformance.checkers import check_history
 from mqcore_conformance.contract import CHECK_FILE, explain_check, load_check_repro, replay_check
-from mqcore_conformance.play import RunResult, run_plan, run_until_shown
+from mqcore_conformance.play import RunResult, run_until_shown
 from mqcore_conformance.report import EXIT_CODES, Repro, cell_of_repro, explain_failure, load_repro
 from mqcore_conformance.running import ALL_FAMILIES, suggest
 from mqcore_conformance.verdicts import Status, Violation
@@ -100,11 +99,7 @@ def _refuse_unless_among(what: str, name: str, known: Sequence[str]) -> None:
 
 def _run(repro: Repro) -> tuple[RunResult, Sequence[Violation], int]:
     """Run it, in real time until it shows: the last result, what is wrong with it, and how many runs there were."""
-    if repro.tier == "T0":
-        result = run_plan(repro.plan)
-        return result, check_history(result.history) if not result.error else [], 1
-    (_, result, violations), runs = run_until_shown(repro.plan, tries=ATTEMPTS_IN_REAL_TIME)
-    return result, violations, runs
+    return run_until_shown(repro.plan, tries=1 if repro.tier == "T0" else ATTEMPTS_IN_REAL_TIME)
 
 
 def _tell(repro: Repro, result: RunResult, violations: Sequence[Violation], runs: int) -> None:

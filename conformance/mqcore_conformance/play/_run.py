@@ -1,4 +1,9 @@
-"""One run of a plan in the world of its tier, and what it leaves behind. Must not know what a run consists of."""
+"""One run of a plan in the world of its tier, and what it leaves behind. Must not know what a run consists of.
+
+And a few runs of the same: until one shows what it was to show, or to learn at which calls of the file system a crash
+makes a difference. Two calls with no change of the disk, no event of the history and no operation on a socket between
+them are one crash point: a death at either leaves the same disk, the same replies and the same clients behind.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import logging
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +22,25 @@ import trio
 from mqcore.abc import Notice
 from mqcore.nurseries import root_cause
 from mqcore.testing import DiskCall, run_simulation
+from mqcore_conformance.checkers import check_history
 from mqcore_conformance.children.tracebacks import remember_tasks
 from mqcore_conformance.histories import Event, history_digest
 from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.play._script import play
+from mqcore_conformance.verdicts import Violation
 from mqcore_conformance.world import World
 from mqcore_conformance.worlds.model import ModelWorld, Sabotage, StepCounter
 from mqcore_conformance.worlds.processes import ProcessWorld
 
-__all__ = ["RunResult", "run_plan"]
+__all__ = ["TRIES_IN_REAL_TIME", "CrashCalls", "RunResult", "crash_calls", "run_plan", "run_until_shown"]
 
 SECONDS_MAX = 3_600.0
+TRIES_IN_REAL_TIME = 3
+"""How often a plan of T1 is run until it shows what is wrong: time is real there."""
+READING = frozenset(
+    {"stat", "list", "free_bytes", "pread", "map", "view", "size", "link_count", "drop_cache", "close", "release"}
+)
+"""Calls that leave the disk as it was."""
 
 
 @attrs.frozen(kw_only=True)
@@ -130,3 +143,50 @@ def _silenced(name: str) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+def run_until_shown(
+    plan: RunPlan,
+    clauses: Iterable[str] = (),
+    *,
+    tries: int = TRIES_IN_REAL_TIME,
+    sabotage: Callable[[], Sabotage] = Sabotage,
+    until: float = float("inf"),
+) -> tuple[RunResult, Sequence[Violation], int]:
+    """Run a plan until it breaks one of ``clauses``, at most ``tries`` times; the last run, and how many there were.
+
+    No run begins after the time ``until`` (of ``time.perf_counter``), the first one apart.
+    """
+    wanted = tuple(clauses)
+    runs = 0
+    while True:
+        runs += 1
+        result = run_plan(plan, sabotage())
+        violations = check_history(result.history, wanted) if not result.error else []
+        if violations or result.error or runs >= tries or time.perf_counter() > until:
+            return result, violations, runs
+
+
+@attrs.frozen
+class CrashCalls:
+    """``count`` calls were made before healing; a crash at each of ``distinct`` stands for those just before it."""
+
+    count: int
+    distinct: tuple[int, ...]
+
+
+def crash_calls(plan: RunPlan) -> CrashCalls:
+    """Run ``plan`` once and return its crash points."""
+    last_of: dict[tuple[int, int, int], int] = {}
+    seen = changes = 0
+
+    def watch(world: ModelWorld, call: DiskCall) -> None:
+        nonlocal seen, changes
+        seen += 1
+        last_of[changes, len(world.history), sum(world.network.counts.values())] = call.number
+        changes += call.operation not in READING
+
+    result = run_plan(plan, watch=watch)
+    if result.error:
+        raise RuntimeError(f"the run without a crash failed: {result.error}")
+    return CrashCalls(seen, tuple(sorted(last_of.values())))

@@ -113,7 +113,9 @@ class Node:
         try:
             await self.store.open()
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._reign_on)
+                reigned = trio.Event()
+                nursery.start_soon(self._reign_on, reigned)
+                await reigned.wait()
                 nursery.start_soon(self._watchdog)
                 async with listening(self._transports) as listeners, trio.open_nursery() as accepting:
                     self.urls = [str(listener.url) for listener in listeners]
@@ -141,15 +143,15 @@ class Node:
         """
         self._reign_scope.cancel()
 
-    async def _reign_on(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Reign, one reign after the other, until cancelled."""
+    async def _reign_on(self, reigned: trio.Event) -> None:
+        """Reign, one reign after the other, until cancelled; ``reigned`` is set once there has been one."""
+        # An event, not a task status: a reign that is left before it has begun says nothing, and the next one may.
         while True:
             with trio.CancelScope() as self._reign_scope:
-                await self._reign_once(task_status)
-            task_status = trio.TASK_STATUS_IGNORED
+                await self._reign_once(reigned)
             await trio.lowlevel.checkpoint()
 
-    async def _reign_once(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _reign_once(self, reigned: trio.Event) -> None:
         reign = Reign(
             self.config,
             self.store,
@@ -161,7 +163,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             await nursery.start(reign.run)
             self.reign = reign
-            task_status.started()
+            reigned.set()
 
     def _reign_ended(self) -> None:
         self.reign = None

@@ -15,7 +15,9 @@ import trio
 import mqcore
 from mqcore.abc import Notice
 from mqcore.client import Client
+from mqcore.config import make_config
 from mqcore.errors import MqcoreError, OutcomeUnknownError, RejectedError, StorageError
+from mqcore.log import LogStore
 from mqcore.protocol import Code
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
@@ -176,3 +178,30 @@ def test_two_reigns_left_in_a_row_are_as_good_as_one() -> None:
     steps = played(7).leaving.steps
     for first in range(20, steps // 2, steps // 12):
         check(played(7, first, first + 3))
+
+
+@pytest.mark.parametrize("step", range(1, 25))
+def test_a_first_reign_that_is_left_while_it_is_opened_is_followed_by_one_that_serves(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = LeaveAt(step)
+    open_store = LogStore.open
+
+    async def open_and_count(store: LogStore) -> None:
+        await open_store(store)
+        leaving.node = node
+
+    async def main() -> None:
+        nonlocal node
+        node = mqcore.Node(make_config(**CONFIG), ports=model_ports(1, ModelDisk(seeded(1, "disk"))))
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(10):
+                await nursery.start(node.serve)
+            await trio.sleep(1)
+            assert node.reign is not None
+            node.stop()
+
+    node: Any = None
+    monkeypatch.setattr(LogStore, "open", open_and_count)
+    run_simulation(main, seed=1, instruments=[leaving])
+    assert leaving.left == 1

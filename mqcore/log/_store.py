@@ -361,6 +361,11 @@ class LogStore:
         logs = [self._of_term(log) for name, log in list(self._logs.items()) if is_partition_name(name)]
         return {log.name for log in logs if log.dirty}
 
+    def unflushed_logs(self) -> set[str]:
+        """Names of the open partition logs that hold more than was flushed."""
+        logs = filter(lambda log: is_partition_name(log.name), self._logs.values())
+        return {log.name for log in logs if log.durable_position < log.end_position}
+
     # flushing
 
     async def flush(self, logs: Sequence[PartitionLog]) -> None:

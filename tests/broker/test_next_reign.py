@@ -89,3 +89,20 @@ def test_g03_what_the_last_reign_acknowledged_unflushed_is_counted_and_flushed_t
             assert setup.broker.reign.unflushed.bytes_now == 0
 
     run_simulation(main, seed=1, seconds_max=1000)
+
+
+@pytest.mark.parametrize(("flush", "durable"), [("async(max_messages=1000)", 1), ("none", 0)])
+def test_r10_what_a_reign_left_unflushed_is_flushed_by_the_next_though_nobody_uses_it(
+    open_setup: Any, flush: str, durable: int
+) -> None:
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        async with open_setup(STORAGE, ports=model_ports(1, disk), flush=flush) as setup, setup.client() as client:
+            topic = await client.create("t")
+            assert isinstance(await client.produce(topic, [b"acknowledged"]), Produced)
+            setup.broker.leave_reign()
+            await trio.sleep(1)
+            log = setup.broker.reign.partitions[topic, 0].log
+            assert (log.end_offset, log.durable_offset) == (1, durable)
+
+    run_simulation(main, seed=1, seconds_max=1000)

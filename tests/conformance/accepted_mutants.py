@@ -24,7 +24,7 @@ ACCEPTED_MUTANTS = frozenset(
         "_facts.__init__ `not history or not isinstance(history[0], Setting)`: the condition is never met",
         "_facts._take `appends[-1][1] < event.next_offset`: Lt becomes LtE",
         "_facts._take `event.kind == 'rot' and event.partition`: and becomes or, or the other way round",
-        "_facts.appended_before `appends[first][0] < index`: Lt becomes LtE",
+        "_facts.appended_before `at < index`: Lt becomes LtE",
         "_facts.first_outside `begin <= first < end`: Lt becomes LtE",
         "_facts.rotted_before `at < index`: Lt becomes LtE",
         "_facts.voided `level >= Level.DISK`: GtE becomes Gt",

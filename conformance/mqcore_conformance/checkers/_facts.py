@@ -210,7 +210,7 @@ class Facts:
         self.altered: list[tuple[int, Altered]] = []
         self._timelines: dict[str, Timeline] = {}
         self._sent_at: dict[str, int] = {}
-        self._appended_until: dict[tuple[str, str, int], list[tuple[int, int]]] = defaultdict(list)
+        self._appended_until: dict[tuple[str, str, int], list[tuple[int, int, int]]] = defaultdict(list)
         self._durable: dict[tuple[str, str], _DurableOffsets] = defaultdict(_DurableOffsets)
         self._present: dict[str, int] = {}
         self._endings: list[tuple[NodeLife, Fault]] = []
@@ -307,7 +307,10 @@ class Facts:
         """Whether an append by ``node``, of ``epoch``, that holds ``offset`` was recorded before event ``index``."""
         appends = self._appended_until[partition, node, epoch]
         first = bisect_right(appends, offset, key=lambda entry: entry[1])
-        return first < len(appends) and appends[first][0] < index
+        if first == len(appends):
+            return False
+        at, _, base_offset = appends[first]
+        return at < index and base_offset <= offset  # the first append of an epoch begins where the one before ended
 
     def recovered(self, partition: str, by: NodeLife, offset: int) -> bool:
         """Whether ``offset`` was there before the first append of this life: found, and flushed, by its recovery."""
@@ -342,7 +345,7 @@ class Facts:
                 self._durable[event.partition, event.node].appended(index, event)
                 appends = self._appended_until[event.partition, event.node, event.epoch]
                 if not appends or appends[-1][1] < event.next_offset:
-                    appends.append((index, event.next_offset))
+                    appends.append((index, event.next_offset, event.base_offset))
             case Flushed():
                 self._take_flush(index, event)
             case FetchAnswered() | FetchFailed() | Seeked():

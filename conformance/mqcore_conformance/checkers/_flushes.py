@@ -166,15 +166,18 @@ def _unjustified(
         return f"the storage reaches {facts.flush_level.label} at best"
     if by.life == 0:
         return f"no node {by.node} ever served"
-    # a duplicate states the reign in which the batch was appended, which may be an earlier one
-    if not receipt.duplicate and receipt.epoch != facts.epochs.get(receipt.by, receipt.epoch):
-        return f"its epoch is {receipt.epoch}, the reign's is {facts.epochs[receipt.by]}"
+    # A duplicate is answered with the epoch that appended the original: its offset is in no other history.
+    reign = facts.epochs.get(receipt.by, receipt.epoch)
+    if receipt.epoch > reign or (receipt.epoch < reign and not receipt.duplicate):
+        return f"its epoch is {receipt.epoch}, the reign's is {reign}"
     if level < facts.flush_level and all(isinstance(each, SyncFlush) for each in facts.answering(send, attempt)):
         return "its policy is sync, which answers when it is flushed"
-    if not facts.records_storage or facts.recovered(partition, by, end - 1):
+    if not facts.records_storage:
         return ""
-    if not receipt.duplicate and not facts.appended_before(partition, by.node, receipt.epoch, end - 1, index):
-        return "nothing was appended for it before"
+    if not facts.appended_before(partition, by.node, receipt.epoch, end - 1, index):
+        return f"nothing was appended for it before in epoch {receipt.epoch}"
+    if facts.recovered(partition, by, end - 1):
+        return ""
     durable = facts.durable_before(partition, by.node, index)
     if level > facts.append_level and end > durable:
         return f"no flush before it covers more than offset {durable - 1}"

@@ -208,7 +208,8 @@ class LibraryProducer:
         self._complete(
             part,
             "acknowledged",
-            by=self._watcher.reign_of(receipt.epoch),
+            # A duplicate states the epoch of the original, which says nothing of who answered.
+            by=self._watcher.main.by if receipt.duplicate else self._watcher.reign_of(receipt.epoch),
             offset=receipt.offset,
             epoch=receipt.epoch,
             level=receipt.level.label,

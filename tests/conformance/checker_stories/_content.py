@@ -116,10 +116,10 @@ def two_readers_see_the_same() -> Story:
 
 
 @good
-def a_duplicates_receipt_states_the_present_epoch() -> Story:
+def a_duplicates_receipt_states_the_epoch_of_the_original() -> Story:
     story = Story("none").invoke("a", idempotent=True).end("a", "unknown").invoke("b").end("b", "unknown")
     story.restart("process-kill").invoke("a", attempt=2, idempotent=True)
-    story.ack("a", 0, "page-cache", attempt=2, duplicate=True).fetch("c", 0, (0, 1, ["a"]))
+    story.ack("a", 0, "page-cache", attempt=2, duplicate=True, epoch=1).fetch("c", 0, (0, 1, ["a"]))
     return story.drain((0, 1, ["a"]))
 
 
@@ -196,7 +196,7 @@ def a_rejected_attempt_explains_no_duplicate() -> Story:
 
 @bad("G15", DUPLICATE)
 def twice_in_the_second_partition() -> Story:
-    story = Story().store("b", 0).invoke("a", partition=OTHER).ack("a", 0).drain((0, 1, ["b"]))
+    story = Story().store("b", 0).store("a", 0, partition=OTHER).drain((0, 1, ["b"]))
     return story.drain((0, 1, ["a", "a"]), partition=OTHER)
 
 

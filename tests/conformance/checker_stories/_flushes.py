@@ -316,7 +316,26 @@ def receipts_after_what_justifies_them() -> Story:
 def a_duplicate_of_what_recovery_found() -> Story:
     story = Story().append(0, 0).invoke("a", idempotent=True).append(0, 1).end("a", "unknown")
     story.restart("process-kill").append(1, 1).invoke("a", attempt=2, idempotent=True)
+    return story.ack("a", 0, attempt=2, duplicate=True, epoch=1).drain((0, 1, ["a"]))
+
+
+@bad("G14", UNJUSTIFIED)
+def a_duplicates_receipt_states_the_present_epoch() -> Story:
+    story = Story().append(0, 0).invoke("a", idempotent=True).append(0, 1).end("a", "unknown")
+    story.restart("process-kill").append(1, 1).invoke("a", attempt=2, idempotent=True)
     return story.ack("a", 0, attempt=2, duplicate=True).drain((0, 1, ["a"]))
+
+
+@bad("G14", UNJUSTIFIED)
+def a_duplicates_receipt_states_a_later_epoch() -> Story:
+    story = Story("none").invoke("a", idempotent=True).end("a", "unknown").invoke("a", attempt=2, idempotent=True)
+    return story.ack("a", 0, "page-cache", attempt=2, duplicate=True, epoch=7).drain((0, 1, ["a"]))
+
+
+@bad("G14", UNJUSTIFIED)
+def a_receipt_under_an_earlier_epoch() -> Story:
+    story = Story().append(0, 0).store("a", 0).restart("process-kill").append(1, 1)
+    return story.invoke("b").append(1, 2).flush(2).ack("b", 1, epoch=1).drain((0, 1, ["a"]), (1, 2, ["b"]))
 
 
 @good
@@ -334,8 +353,8 @@ def a_flush_covers_the_first_of_two_appends() -> Story:
 @good
 def a_duplicate_is_answered_before_the_first_append_of_the_life_that_found_it() -> Story:
     story = Story().append(0, 0).invoke("a", idempotent=True).append(0, 1).end("a", "unknown")
-    story.restart("process-kill").invoke("a", attempt=2, idempotent=True).ack("a", 0, attempt=2, duplicate=True)
-    return story.append(1, 1).drain((0, 1, ["a"]))
+    story.restart("process-kill").invoke("a", attempt=2, idempotent=True)
+    return story.ack("a", 0, attempt=2, duplicate=True, epoch=1).append(1, 1).drain((0, 1, ["a"]))
 
 
 @bad("G14", UNJUSTIFIED)

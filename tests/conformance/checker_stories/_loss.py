@@ -198,9 +198,9 @@ def a_hole_that_goes_on_behind_the_damage() -> Story:
 
 
 @good
-def the_offset_in_the_receipt_of_a_duplicate_is_of_another_epoch() -> Story:
+def the_offset_in_the_receipt_of_a_duplicate_is_of_an_earlier_epoch() -> Story:
     story = Story("none").invoke("a", idempotent=True).end("a", "unknown").restart("process-kill")
-    story.invoke("a", attempt=2, idempotent=True).ack("a", 0, "page-cache", attempt=2, duplicate=True)
+    story.invoke("a", attempt=2, idempotent=True).ack("a", 0, "page-cache", attempt=2, duplicate=True, epoch=1)
     return story.send("b", 1, "page-cache").drain((0, 1, ["a"]), (1, 2, ["b"]))
 
 

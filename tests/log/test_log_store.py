@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+from collections.abc import Sequence
+
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -11,6 +16,7 @@ from shelf_storage import (
     Clock,
     Crashed,
     Shelf,
+    ShelfLog,
     ShelfStorage,
     batch,
     ports_of,
@@ -19,9 +25,11 @@ from shelf_storage import (
     start,
 )
 
+from mqcore.abc import Log
 from mqcore.errors import CorruptionError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.log import LogStore, MetadataLog
+from mqcore.log._identity import Identity, IdentityLog
 
 IDENTITY = ("identity", "identity-copy")
 
@@ -292,6 +300,34 @@ def test_g17_a_crash_at_any_step_of_many_restarts_never_loses_the_identity_or_a_
             broker = await start(shelf)
             assert (broker.store.node_id, broker.store.epoch > epoch) == (node_id, True)
             epoch = broker.store.epoch
+
+    trio.run(main)
+
+
+def test_g17_an_identity_that_was_read_is_never_lost_to_crashes_in_a_row() -> None:
+    async def read(shelf: Shelf) -> tuple[IdentityLog, Identity]:
+        storage = ShelfStorage(shelf)
+
+        async def flush(logs: Sequence[Log]) -> None:
+            await storage.flush(logs)
+
+        log = IdentityLog([ShelfLog(name, shelf) for name in IDENTITY], flush=flush, report=[].append)
+        identity = await log.read()
+        assert identity is not None
+        return log, identity
+
+    async def main() -> None:
+        rng = random.Random(7)
+        shelf = Shelf()
+        await stop(shelf)
+        for _ in range(500):
+            log, identity = await read(shelf)
+            shelf.crash_after = rng.randrange(6)
+            with contextlib.suppress(Crashed):
+                await log.write(attrs.evolve(identity, incarnation=identity.incarnation + 1))
+            shelf.crash_after = None
+            shelf.crash(tail=rng.choice((0, 100)))
+            assert (await read(shelf))[1].incarnation >= identity.incarnation
 
     trio.run(main)
 

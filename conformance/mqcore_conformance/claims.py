@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -223,16 +223,11 @@ def read_settings(root: Path) -> SuiteSettings:
 def find_settings(*places: Path) -> Path | None:
     """Return the nearest folder at or above one of ``places`` whose pyproject.toml has the table, if any does."""
     for place in places:
-        for folder in _and_parents(place):
+        for folder in (place.absolute(), *place.absolute().parents):
             path = folder / "pyproject.toml"
             if path.is_file() and _table_of(path) is not None:
                 return folder
     return None
-
-
-def _and_parents(place: Path) -> Iterator[Path]:
-    place = place.absolute()
-    yield from (place, *place.parents)
 
 
 def _table_of(path: Path) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
 from types import ModuleType
@@ -162,32 +162,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module
     assert isinstance(module, ModuleType)
     plan = _plan_of(module, metafunc.config)
-    cases: list[Any] = []
-    if "contract" in metafunc.fixturenames:
-        if not plan.problem:
-            cases = [
-                pytest.param((url, one.name), id=f"{one.clause}-{label_of(url)}-{one.name}")
-                for url, one in plan.contract()
-            ]
-        _parametrize(metafunc, "contract", cases, plan)
-    elif "not_run" in metafunc.fixturenames:
-        if not plan.problem:
-            cases = [
-                pytest.param(f"{tier}, {count} cells: {why}", id=f"{tier}-{number}")
-                for number, ((tier, why), count) in enumerate(plan.not_run().items(), 1)
-            ]
-        _parametrize(metafunc, "not_run", cases, plan)
-    elif "cell" in metafunc.fixturenames:
-        if not plan.problem:
-            cases = [
-                pytest.param((cell, clause), id=f"{clause}-{cell.name}") for cell in plan.cells() for clause in CHECKERS
-            ]
-        _parametrize(metafunc, "cell", cases, plan)
-
-
-def _parametrize(metafunc: pytest.Metafunc, name: str, cases: Sequence[Any], plan: Adoption) -> None:
     why = SEE_OTHER if plan.problem else "nothing to run here"
-    metafunc.parametrize(name, cases or [pytest.param(None, marks=pytest.mark.skip(reason=why), id="nothing")])
+    for name in {"contract", "not_run", "cell"}.intersection(metafunc.fixturenames):
+        cases = [] if plan.problem else list(_cases(name, plan))
+        metafunc.parametrize(name, cases or [pytest.param(None, marks=pytest.mark.skip(reason=why), id="nothing")])
+
+
+def _cases(name: str, plan: Adoption) -> Iterator[Any]:
+    """Give the parameters of the test that has ``name`` as its argument."""
+    if name == "contract":
+        for url, one in plan.contract():
+            yield pytest.param((url, one.name), id=f"{one.clause}-{label_of(url)}-{one.name}")
+    elif name == "not_run":
+        for number, ((tier, why), count) in enumerate(plan.not_run().items(), 1):
+            yield pytest.param(f"{tier}, {count} cells: {why}", id=f"{tier}-{number}")
+    else:
+        for cell in plan.cells():
+            for clause in CHECKERS:
+                yield pytest.param((cell, clause), id=f"{clause}-{cell.name}")
 
 
 def test_no_clause_is_left_out(request: pytest.FixtureRequest) -> None:

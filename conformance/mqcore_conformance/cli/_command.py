@@ -15,7 +15,7 @@ from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
 from mqcore_conformance.children import interrupt_watched, surveyed
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.cli._explain import explain
-from mqcore_conformance.cli._progress import readers_may_leave, repro_of, watched
+from mqcore_conformance.cli._progress import duration, readers_may_leave, repro_of, watched
 from mqcore_conformance.cli._replay import replay
 from mqcore_conformance.cli._request_options import request_of, request_options
 from mqcore_conformance.cli._selftest import selftest
@@ -170,7 +170,7 @@ def _conclude(folder: Path, records: Sequence[Record], ending: Ending, total: in
     elif ending is Ending.OUT_OF_TIME:
         click.echo("time was up before all was run; the same command goes on", err=True)
     counts = _counts(records) or "nothing is finished"
-    write_line(f"{meaning}: {counts}{_seeds_each(records)}; {_rounded(seconds)}; {folder}/report.html")
+    write_line(f"{meaning}: {counts}{_seeds_each(records)}; {duration(seconds)}; {folder}/report.html")
 
 
 def _explain_worst(folder: Path, red: Sequence[Record]) -> None:
@@ -238,7 +238,7 @@ def list_cells(estimate: bool, **options: Any) -> None:
     if seconds is not None:
         jobs = f"{request.jobs} processes" if request.jobs > 1 else "1 process"
         budget = f"; --budget ends it after {request.budget_s:.0f} s" if request.budget_s is not None else ""
-        write_line(f"about {_rounded(seconds)} with {jobs}{budget}")
+        write_line(f"about {duration(seconds)} with {jobs}{budget}")
 
 
 def _what(piece: Piece) -> str:
@@ -263,12 +263,6 @@ def _summary(pieces: Sequence[Piece]) -> str:
 def _estimate(request: Request, pieces: Sequence[Piece]) -> float:
     longest = max(map(estimate_s, pieces))
     return machine_factor() * max(longest, sum(map(estimate_s, pieces)) / request.jobs)
-
-
-def _rounded(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 conformance.add_command(explain)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mqcore_conformance.checkers import CHECKERS
+from mqcore_conformance.report import markdown_table
 from mqcore_conformance.saboteurs.selftest import GROUPS, Kill
 
 LEGEND = "X: its clause, red as it must be   x: red beside it   .: green"
@@ -62,9 +63,9 @@ def kill_page(kills: Sequence[Kill], seconds: float) -> str:
         "Every saboteur plants one bug; its clause has to turn red in its cell, and the cells of the last column have",
         f"to stay green. {LEGEND}.",
         "",
-        *_markdown(*kill_table(kills)),
+        *markdown_table(*kill_table(kills)),
         "",
-        *_markdown(*others_table(kills)),
+        *markdown_table(*others_table(kills)),
         "",
         summary(kills, seconds),
         "",
@@ -78,8 +79,3 @@ def kill_page(kills: Sequence[Kill], seconds: float) -> str:
             lines += [f"- **{kill.name}** ({kill.verdict}): {kill.bug}. {kill.example}".rstrip() for kill in of_group]
             lines.append("")
     return "\n".join(lines)
-
-
-def _markdown(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> list[str]:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines] if rows else []

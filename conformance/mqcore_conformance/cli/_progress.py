@@ -167,13 +167,14 @@ class _Terminal(_Lines):
 
         self._shown_at = time.monotonic()
         left_s = self._pace.left_s(sum(self._todo.values()), self._jobs)
-        left = f"about {_duration(left_s)} left"
+        left = f"about {duration(left_s)} left"
         text = Text(f"{self._done} of {self._total}, {left}  {printable(self._under_way)}", style="dim")
         text.no_wrap, text.overflow = True, "ellipsis"
         self._live.update(text, refresh=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time in words that are worth reading."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

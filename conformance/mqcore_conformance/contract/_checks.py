@@ -235,10 +235,7 @@ def _attempt(
     limit_s: float,
 ) -> Outcome[_Judged]:
     with tempfile.TemporaryDirectory(dir=folder, prefix="check-", ignore_cleanup_errors=True) as place:
-
-        def run() -> _Judged:
-            return _run(one, make_harness, Path(place), steps, limit_s)
-
+        run = partial(_run, one, make_harness, Path(place), steps, limit_s)
         return run_apart(run, seconds_max=limit_s, returns=_Judged)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import attrs
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ STEPS_MAX = 25
 SIZE_BYTES_MAX = 64 * 1024 * 1024
 
 Kind = Literal["append", "flush", "read", "truncate", "trim", "delete", "reopen", "kill", "power-cut"]
-KINDS = ("append", "flush", "read", "truncate", "trim", "delete", "reopen", "kill", "power-cut")
+KINDS = get_args(Kind)
 
 
 @attrs.frozen
@@ -41,19 +41,13 @@ def operations(*, power_cuts: bool) -> st.SearchStrategy[list[Operation]]:
     where = st.sampled_from((0.0, 0.2, 0.5, 0.9, 1.0))
     size = st.sampled_from((0, 1, 100, 511, 513, 4096, 5000, 20_000, LARGE_BYTES))
     sizes = st.lists(size, min_size=1, max_size=4).map(tuple)
+    crashes = ("kill", "power-cut") if power_cuts else ("kill",)
     choices = [
-        st.builds(Operation, st.just("append"), log, where, sizes),
-        st.builds(Operation, st.just("append"), log, where, sizes),
-        st.builds(Operation, st.just("flush"), log, where),
-        st.builds(Operation, st.just("read"), log, where, sizes),
-        st.builds(Operation, st.just("truncate"), log, where),
-        st.builds(Operation, st.just("trim"), log, where),
+        *(st.builds(Operation, st.just(kind), log, where, sizes) for kind in ("append", "append", "read")),
+        *(st.builds(Operation, st.just(kind), log, where) for kind in ("flush", "truncate", "trim")),
         st.builds(Operation, st.just("delete"), log),
-        st.builds(Operation, st.just("reopen")),
-        st.builds(Operation, st.just("kill")),
+        *(st.builds(Operation, st.just(kind)) for kind in ("reopen", *crashes)),
     ]
-    if power_cuts:
-        choices.append(st.builds(Operation, st.just("power-cut")))
     crash = Operation("power-cut" if power_cuts else "kill")
     endings = st.sampled_from(([Operation("flush", where=1.0), crash], [crash]))
     return st.builds(list.__add__, st.lists(st.one_of(choices), max_size=STEPS_MAX), endings)

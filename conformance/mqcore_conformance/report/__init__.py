@@ -9,7 +9,7 @@ from mqcore_conformance.report._file import ReportFile, write_whole
 from mqcore_conformance.report._html import page
 from mqcore_conformance.report._junit import junit
 from mqcore_conformance.report._lock import claims_lock, made_with
-from mqcore_conformance.report._matrix import diff, matrix
+from mqcore_conformance.report._matrix import diff, markdown_table, matrix
 from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import (
     EXIT_CODES,
@@ -51,6 +51,7 @@ __all__ = [
     "latest",
     "load_repro",
     "made_with",
+    "markdown_table",
     "matrix",
     "merged",
     "page",

@@ -54,7 +54,8 @@ class Pages:
         return f"mqcore conformance replay {self.folder or 'REPORT'}/{name}"
 
 
-def _class(status: str) -> str:
+def class_of(status: str) -> str:
+    """Return the style of a status."""
     return status.replace(" ", "_")
 
 
@@ -62,7 +63,7 @@ def _open(anchor: str, title: str, status: str) -> list[str]:
     return [
         f"<section class=detail id='{_escape(anchor)}' tabindex=-1 aria-label='{_escape(title)}'>",
         "<a class=close href='#grid'>close</a>",
-        f"<h2>{_escape(title)} <span class='chip {_class(status)}'>{_escape(status)}</span></h2>",
+        f"<h2>{_escape(title)} <span class='chip {class_of(status)}'>{_escape(status)}</span></h2>",
     ]
 
 
@@ -74,7 +75,7 @@ def cell_detail(cell: Record, anchor: str, pages: Pages) -> str:
     if cell.get("cut"):
         lines.append(f"<p>Cut short: {_text(cell['cut'])}; the same command runs it again.</p>")
     chips = [
-        f"<a class='chip {_class(status)}' href='#{_escape(clause)}' title='{_escape(_statement(clause))}'>"
+        f"<a class='chip {class_of(status)}' href='#{_escape(clause)}' title='{_escape(_statement(clause))}'>"
         f"{_escape(clause)} {_escape(status.lower())}{_looked_at(cell, clause)}</a>"
         for clause, status in cell["clauses"].items()
         if status != "NOT RUN"

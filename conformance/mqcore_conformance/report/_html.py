@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.report._details import Pages, cell_detail, check_detail, prose
-from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
+from mqcore_conformance.report._details import Pages, cell_detail, check_detail, class_of, prose
+from mqcore_conformance.report._not_built import AXES, NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import RED, Record, families_of, latest, status_of
 from mqcore_conformance.report._style import SCRIPT, STYLE
 
-AXES = ("tier", "storage", "transport", "flush", "replication")
 FAILURE_CHARS_MAX = 300
 _escape = html.escape
 
@@ -36,11 +35,6 @@ def page(records: Iterable[Record], folder: Path | None = None) -> str:
     parts += [cell_detail(cell, names[cell["name"]], pages) for cell in cells]
     parts += [check_detail(check, names[check["name"]], pages) for check in checks]
     return "\n".join([*parts, f"<script>{SCRIPT}</script></body></html>", ""])
-
-
-def class_of(status: str) -> str:
-    """Return the style of a status."""
-    return status.replace(" ", "_")
 
 
 def _anchors(records: Sequence[Record]) -> Mapping[str, str]:

@@ -67,9 +67,6 @@ def _table(values: object) -> list[str]:
 
 def _quoted(value: object) -> str:
     """Return a basic string of TOML."""
-    text = "".join(letter if letter.isprintable() else f"\\U{ord(letter):08X}" for letter in _escaped(str(value)))
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    text = "".join(letter if letter.isprintable() else f"\\U{ord(letter):08X}" for letter in text)
     return f'"{text}"'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.report._not_built import NOT_BUILT, NOT_BUILT_YET
+from mqcore_conformance.report._not_built import AXES, NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import Record, families_of, latest, status_of
 
 SIGNS = {
@@ -63,13 +63,12 @@ def _cell(text: object) -> str:
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)]
+def markdown_table(rows: Sequence[Sequence[str]], heads: Sequence[str]) -> list[str]:
+    """Return the lines of a table; none without rows."""
+    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *rows)] if rows else []
 
 
 def _grid(cells: Sequence[Record]) -> list[str]:
-    if not cells:
-        return []
     families = families_of(cells)
     by_row: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for cell in cells:
@@ -79,7 +78,7 @@ def _grid(cells: Sequence[Record]) -> list[str]:
         [*row, "none", *(SIGNS[status_of(found[family])] if family in found else "-" for family in families)]
         for row, found in by_row.items()
     ]
-    return _table(["tier", "storage", "transport", "flush", "replication", *map(_cell, families)], rows)
+    return markdown_table(rows, [*AXES, *map(_cell, families)])
 
 
 def _plain_code(text: str) -> str:
@@ -87,12 +86,12 @@ def _plain_code(text: str) -> str:
 
 
 def _not_built() -> list[str]:
-    heads = ["tier", "storage", "transport", "flush", "replication", "", "what"]
     rows = [
         [one.tier, one.storage, one.transport, one.flush, one.replication, f"*{NOT_BUILT_YET}*", one.what]
         for one in NOT_BUILT
     ]
-    return _table(heads, [[text.replace("*", "\\*") if text == "*" else text for text in row] for row in rows])
+    rows = [[text.replace("*", "\\*") if text == "*" else text for text in row] for row in rows]
+    return markdown_table(rows, [*AXES, "", "what"])
 
 
 def _clauses(cells: Sequence[Record], checks: Sequence[Record]) -> list[str]:
@@ -102,12 +101,10 @@ def _clauses(cells: Sequence[Record], checks: Sequence[Record]) -> list[str]:
         checked = [check["status"] for check in checks if check["clause"] == clause]
         held = f"{found.count('PASS')} cells, {checked.count('PASS')} checks"
         rows.append([f"{clause} {_cell(facts.name)}", SIGNS[status_of([*found, *checked])], held])
-    return _table(["clause", "worst", "pass in"], rows)
+    return markdown_table(rows, ["clause", "worst", "pass in"])
 
 
 def _checks(checks: Sequence[Record]) -> list[str]:
-    if not checks:
-        return []
     parts = sorted({check["part"] for check in checks})
     by_name: dict[tuple[str, str], dict[str, str]] = {}
     for check in checks:
@@ -117,7 +114,7 @@ def _checks(checks: Sequence[Record]) -> list[str]:
         [_cell(name.replace("_", " ")), clause, *(SIGNS[found.get(part, "NOT RUN")] for part in parts)]
         for (name, clause), found in by_name.items()
     ]
-    return _table(["contract check", "clause", *map(_cell, parts)], rows)
+    return markdown_table(rows, ["contract check", "clause", *map(_cell, parts)])
 
 
 def diff(old: Iterable[Record], new: Iterable[Record]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+AXES = ("tier", "storage", "transport", "flush", "replication")
 NOT_BUILT_YET = "not built yet"
 
 

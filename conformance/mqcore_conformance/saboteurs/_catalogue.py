@@ -56,12 +56,12 @@ FLUSHES = (
     ),
     Saboteur(
         name="rescan-through-cache", clause="G01", flush="sync", family="flush-error",
-        make=disks.planted(disks.DroppedCacheIsKept), shape=shapes.failing_flush_then_kill_then_power_cut,
+        make=disks.planted(disks.DroppedCacheIsKept), shape=shapes.failing_flush_then("process-kill"),
         green=("sync/kill",), seed=1,
     ),
     Saboteur(
         name="clean-mark-laundered", clause="G01", flush="sync", family="flush-error",
-        make=storage.clean_mark_laundered, shape=shapes.failing_flush_then_stop_then_power_cut, green=("sync/stop",),
+        make=storage.clean_mark_laundered, shape=shapes.failing_flush_then("stop"), green=("sync/stop",),
         seed=9,
     ),
     Saboteur(

@@ -19,16 +19,6 @@ SEEDS_DRAWN_MAX = 6_000
 """Plans that are drawn, and not run, in search of those that suit a saboteur."""
 
 
-def every_plan(plan: RunPlan) -> bool:
-    """Say yes: the saboteur shows itself in any plan of its cell."""
-    return True
-
-
-def as_drawn(plan: RunPlan) -> RunPlan:
-    """Return the plan."""
-    return plan
-
-
 def bug_of(make: Callable[[], Sabotage]) -> str:
     """Return what is planted, in words: the docstring of what plants it."""
     text = (make.__doc__ or "").strip().rstrip(".")
@@ -53,8 +43,8 @@ class Saboteur:
     family: str
     green: tuple[str, ...] = ()
     transport: str = "inproc"
-    suits: Callable[[RunPlan], bool] = every_plan
-    shape: Callable[[RunPlan], RunPlan] = as_drawn
+    suits: Callable[[RunPlan], bool] = lambda _: True
+    shape: Callable[[RunPlan], RunPlan] = lambda plan: plan
     seed: int | None = None
     seeds_max: int = 60
 

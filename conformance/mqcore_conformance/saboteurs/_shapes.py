@@ -5,6 +5,9 @@ A shape leaves the plan in its cell: same storage, transport, policy and family.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 
 from mqcore_conformance.plans import CHURN_SIZES, ConsumerPlan, FaultPlan, ProducerPlan, RunPlan, SendPlan
@@ -17,51 +20,25 @@ def small_segments(plan: RunPlan) -> RunPlan:
     return attrs.evolve(plan, storage=f"{url}?{options}")
 
 
-def _producer(plan: RunPlan, sends: tuple[SendPlan, ...], *, window: int = 4) -> ProducerPlan:
-    return ProducerPlan(
-        name="producer-0",
-        partition=0,
-        idempotent=True,
-        window=window,
-        retries=True,
-        sends=sends,
-    )
+def _shaped(plan: RunPlan, sends: tuple[SendPlan, ...], *faults: FaultPlan, window: int = 4, **changes: Any) -> RunPlan:
+    """Return the plan with one partition, one producer of ``sends``, these faults, and other ``changes``."""
+    producer = ProducerPlan(name="producer-0", partition=0, idempotent=True, window=window, retries=True, sends=sends)
+    return attrs.evolve(plan, partitions=1, producers=(producer,), faults=faults, **changes)
 
 
 def large_batches(plan: RunPlan) -> RunPlan:
     """Batches that a roll has to follow soon, many in flight, then a power cut."""
     sends = tuple(SendPlan(sizes=(900 + 300 * (number % 5),)) for number in range(20))
     cut = FaultPlan(kind="power-cut", trigger="acks", when=4 + plan.seed % 8)
-    shaped = attrs.evolve(
-        plan,
-        partitions=1,
-        producers=(_producer(plan, sends),),
-        consumers=(),
-        faults=(cut,),
-        last_ending="none",
-        churn=False,
-    )
-    return small_segments(shaped)
+    return small_segments(_shaped(plan, sends, cut, consumers=(), last_ending="none", churn=False))
 
 
 def same_files_again(plan: RunPlan) -> RunPlan:
     """Two logs of one shape take turns in small segments, so that old bytes lie where a new batch may end."""
     sends = tuple(SendPlan(sizes=CHURN_SIZES, pause_us=10_000 + 2_000 * (plan.seed % 20)) for _ in range(25))
     kill = FaultPlan(kind="process-kill", trigger="acks", when=6 + plan.seed % 9)
-    shaped = attrs.evolve(
-        plan,
-        partitions=1,
-        producers=(_producer(plan, sends, window=1),),
-        consumers=(),
-        churn=True,
-        disk_latency_us={},
-        network_latency_us=0,
-        network_jitter_us=0,
-        faults=(kill,),
-        last_ending="none",
-        restart_after_us=0,
-    )
-    return small_segments(shaped)
+    shaped = _shaped(plan, sends, kill, window=1, consumers=(), churn=True, last_ending="none", restart_after_us=0)
+    return small_segments(attrs.evolve(shaped, disk_latency_us={}, network_latency_us=0, network_jitter_us=0))
 
 
 def recovery_checked(plan: RunPlan) -> RunPlan:
@@ -69,28 +46,15 @@ def recovery_checked(plan: RunPlan) -> RunPlan:
     return attrs.evolve(plan, recovery_checked=True)
 
 
-def _flush_fails(plan: RunPlan, ending: str) -> RunPlan:
-    sends = tuple(SendPlan(sizes=(2_500,), pause_us=30_000) for _ in range(20))
-    fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6)
-    return attrs.evolve(
-        plan,
-        partitions=1,
-        producers=(_producer(plan, sends),),
-        faults=(fault,),
-        last_ending=ending,
-        before_drain="power-cut",
-        churn=False,
-    )
+def failing_flush_then(ending: str) -> Callable[[RunPlan], RunPlan]:
+    """A flush fails, the broker ends by ``ending``, and later the power is cut."""
 
+    def shape(plan: RunPlan) -> RunPlan:
+        sends = tuple(SendPlan(sizes=(2_500,), pause_us=30_000) for _ in range(20))
+        fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6)
+        return _shaped(plan, sends, fault, last_ending=ending, before_drain="power-cut", churn=False)
 
-def failing_flush_then_stop_then_power_cut(plan: RunPlan) -> RunPlan:
-    """A flush fails, the broker is stopped in order, and later the power is cut."""
-    return _flush_fails(plan, "stop")
-
-
-def failing_flush_then_kill_then_power_cut(plan: RunPlan) -> RunPlan:
-    """A flush fails, the broker is killed, and later the power is cut."""
-    return _flush_fails(plan, "process-kill")
+    return shape
 
 
 def power_cut_in_a_stall(plan: RunPlan) -> RunPlan:
@@ -99,14 +63,7 @@ def power_cut_in_a_stall(plan: RunPlan) -> RunPlan:
     stall = FaultPlan(kind="stall", trigger="acks", when=1 + plan.seed % 5, duration_us=30_000_000, target="flush")
     many = attrs.evolve(stall, target="flush_many")
     cut = FaultPlan(kind="power-cut", trigger="time", when=110_000)
-    return attrs.evolve(
-        plan,
-        partitions=1,
-        producers=(_producer(plan, sends, window=8),),
-        faults=(stall, many, cut),
-        visible="committed",
-        weakest_send=None,
-    )
+    return _shaped(plan, sends, stall, many, cut, window=8, visible="committed", weakest_send=None)
 
 
 def retries_in_a_stall(plan: RunPlan) -> RunPlan:
@@ -116,27 +73,16 @@ def retries_in_a_stall(plan: RunPlan) -> RunPlan:
     stall = FaultPlan(kind="stall", trigger="acks", when=when, duration_us=500_000, target="flush")
     flap = FaultPlan(kind="flap", trigger="acks", when=when + 1, duration_us=300_000, amount=10)
     later = FaultPlan(kind="flap", trigger="time", when=30_000 + 5_000 * (plan.seed % 10), amount=15)
-    return attrs.evolve(
-        plan,
-        partitions=1,
-        producers=(_producer(plan, sends),),
-        faults=(stall, attrs.evolve(stall, target="flush_many"), flap, later),
-    )
+    return _shaped(plan, sends, stall, attrs.evolve(stall, target="flush_many"), flap, later)
 
 
 def appends_beside_a_failing_flush(plan: RunPlan) -> RunPlan:
     """A slow flush fails, of which some sectors reach the device, while more is appended; then the broker is killed."""
     sends = tuple(SendPlan(sizes=(100,), pause_us=1_000) for _ in range(25))
     fault = FaultPlan(kind="flush-error", trigger="acks", when=1 + plan.seed % 6, amount=1)
-    return attrs.evolve(
-        plan,
-        partitions=1,
-        producers=(_producer(plan, sends, window=8),),
-        faults=(fault,),
-        disk_latency_us={"flush": 20_000, "flush_many": 20_000},
-        last_ending="process-kill",
-        before_drain="none",
-    )
+    slow = {"flush": 20_000, "flush_many": 20_000}
+    shaped = _shaped(plan, sends, fault, window=8, disk_latency_us=slow)
+    return attrs.evolve(shaped, last_ending="process-kill", before_drain="none")
 
 
 def reader_over_a_power_cut(plan: RunPlan) -> RunPlan:
@@ -144,20 +90,11 @@ def reader_over_a_power_cut(plan: RunPlan) -> RunPlan:
     sends = tuple(SendPlan(sizes=(700,), pause_us=5_000) for _ in range(25))
     consumer = ConsumerPlan(name="consumer-0", partition=0, bytes_max=1_000_000, pause_us=0)
     cut = FaultPlan(kind="power-cut", trigger="acks", when=4 + plan.seed % 8)
-    return attrs.evolve(
-        plan,
-        partitions=1,
-        producers=(_producer(plan, sends),),
-        consumers=(consumer,),
-        faults=(cut,),
-        last_ending="none",
-        before_drain="none",
-        restart_after_us=0,
-    )
+    shaped = _shaped(plan, sends, cut, consumers=(consumer,), restart_after_us=0)
+    return attrs.evolve(shaped, last_ending="none", before_drain="none")
 
 
 def runs_on(plan: RunPlan) -> RunPlan:
     """The broker lives from the start to the drain; many small batches, one after the other."""
     sends = tuple(SendPlan(sizes=(100,)) for _ in range(25))
-    producers = (_producer(plan, sends, window=1),)
-    return attrs.evolve(plan, producers=producers, weakest_send=None, last_ending="none", before_drain="none")
+    return _shaped(plan, sends, window=1, weakest_send=None, last_ending="none", before_drain="none")

@@ -205,3 +205,24 @@ def test_a_first_reign_that_is_left_while_it_is_opened_is_followed_by_one_that_s
     monkeypatch.setattr(LogStore, "open", open_and_count)
     run_simulation(main, seed=1, instruments=[leaving])
     assert leaving.left == 1
+
+
+def test_r13_a_deletion_that_is_told_not_primary_has_not_happened(open_setup: Any) -> None:
+    told = set()
+    for step in range(1, 40):
+        leaving = LeaveAt(step)
+
+        async def main(leaving: LeaveAt = leaving) -> None:
+            ports = model_ports(1, ModelDisk(seeded(1, "disk")))
+            async with open_setup(CONFIG["storage"], ports=ports, flush="sync") as setup, setup.client() as client:
+                await client.create("t")
+                leaving.node = setup.broker
+                reply = await client.call("topic.delete", name="t")
+                leaving.node = None
+                await trio.sleep(1)
+                told.add((getattr(reply, "code", 0), "t" in setup.broker.reign.topics.by_name))
+
+        run_simulation(main, seed=1, instruments=[leaving])
+    assert {(0, False), (Code.NOT_PRIMARY, True)} <= told <= {(0, False), (Code.NOT_PRIMARY, True)} | {
+        (Code.APPEND_FAILED, there) for there in (False, True)
+    }

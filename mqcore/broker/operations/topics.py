@@ -7,7 +7,7 @@ import trio
 from mqcore.broker._reign import Reign
 from mqcore.broker._topics import Topic, config_from_json, config_to_json
 from mqcore.broker.operations._scope import AdminScope, Page
-from mqcore.errors import MqcoreError
+from mqcore.errors import MqcoreError, StorageError
 from mqcore.operations import (
     AlterTopic,
     CreateTopic,
@@ -119,5 +119,11 @@ async def _delete(reign: Reign, name: str) -> Topic:
         for topic_id in list(reign.topics.in_doubt):
             await reign.retire_partitions(topic_id, Code.STORAGE_STOPPED, error)
         raise
-    await reign.remove_logs(topic.id)
+    try:
+        await reign.remove_logs(topic.id)
+    except StorageError as error:
+        if error.kind != "closed":
+            raise
+        # The reign has ended. The topic is deleted all the same, and the next reign removes its logs before it serves:
+        # told that nothing was done, a client would ask again and hear of an unknown topic.
     return topic

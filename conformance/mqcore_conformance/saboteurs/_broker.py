@@ -12,7 +12,7 @@ import trio
 
 from mqcore.log import ACCEPT, Duplicate
 from mqcore.protocol import Code, SendPolicy
-from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+from mqcore_conformance.saboteurs._replacing import in_place_of
 
 PARTITION = "mqcore.broker._partition"
 GROUP_COMMIT = "mqcore.broker._group_commit"
@@ -31,135 +31,110 @@ def _answer_waiting(partition: Any, copies: str) -> None:
         sink.produced(request_id, base_offset, partition.epoch, getattr(rule, copies), duplicate)
 
 
-@replacing
-def reply_before_flush() -> tuple[Replacement, ...]:
+@in_place_of((PARTITION, "Partition", "_appended"))
+def reply_before_flush(original: Any) -> Any:
     """The broker replies that a batch is on disk before the flush."""
 
-    def make(original: Any) -> Any:
-        def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
-            original(partition, sends, base_offsets)
-            _answer_waiting(partition, "_copies_flushed")
+    def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
+        original(partition, sends, base_offsets)
+        _answer_waiting(partition, "_copies_flushed")
 
-        return appended
-
-    return ((PARTITION, "Partition", "_appended", make),)
+    return appended
 
 
-@replacing
-def hoped_level() -> tuple[Replacement, ...]:
+@in_place_of((PARTITION, "Partition", "__init__"))
+def hoped_level(original: Any) -> Any:
     """A receipt states the level that a flush would reach, where there was none."""
 
-    def make(original: Any) -> Any:
-        def begin(partition: Any, *positional: Any, **named: Any) -> None:
-            named["append_level"] = named["flush_level"]
-            original(partition, *positional, **named)
+    def begin(partition: Any, *positional: Any, **named: Any) -> None:
+        named["append_level"] = named["flush_level"]
+        original(partition, *positional, **named)
 
-        return begin
-
-    return ((PARTITION, "Partition", "__init__", make),)
+    return begin
 
 
-@replacing
-def fallback_to_async() -> tuple[Replacement, ...]:
-    """When a flush takes long, it is acknowledged without, at the level of an append (MySQL semi-sync, RocketMQ)."""
+@in_place_of((GROUP_COMMIT, "GroupCommit", "_flush"))
+def fallback_to_async(original: Any) -> Any:
+    """Where a flush takes long, what waits is acknowledged at the level of an append (MySQL semi-sync, RocketMQ)."""
 
-    def make(original: Any) -> Any:
-        async def flush(flusher: Any, partitions: Any) -> None:
-            async def lose_patience() -> None:
-                await trio.sleep(PATIENCE_S)
-                for partition in partitions:
-                    _answer_waiting(partition, "_copies_appended")
+    async def flush(flusher: Any, partitions: Any) -> None:
+        async def lose_patience() -> None:
+            await trio.sleep(PATIENCE_S)
+            for partition in partitions:
+                _answer_waiting(partition, "_copies_appended")
 
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(lose_patience)
-                await original(flusher, partitions)
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose_patience)
+            await original(flusher, partitions)
+            nursery.cancel_scope.cancel()
 
-        return flush
-
-    return ((GROUP_COMMIT, "GroupCommit", "_flush", make),)
+    return flush
 
 
-@replacing
-def close_unflushed() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.broker._node", "Node", "stop"))
+def close_unflushed(original: Any) -> Any:
     """An orderly stop answers what waits for the group commit without waiting for the flush (MetaQ)."""
 
-    def make(original: Any) -> Any:
-        def stop(broker: Any) -> None:
-            original(broker)
-            for partition in broker.reign.partitions.values():
-                _answer_waiting(partition, "_copies_flushed")
+    def stop(broker: Any) -> None:
+        original(broker)
+        for partition in broker.reign.partitions.values():
+            _answer_waiting(partition, "_copies_flushed")
 
-        return stop
-
-    return (("mqcore.broker._node", "Node", "stop", make),)
+    return stop
 
 
-@replacing
-def duplicate_at_once() -> tuple[Replacement, ...]:
+@in_place_of((RULE, "CommitRule", "duplicate"))
+def duplicate_at_once(_: Any) -> Any:
     """A duplicate is answered from the table before the original is flushed."""
-
-    def make(_: Any) -> Any:
-        return lambda rule, end_offset, own_policy, reply, now_us: [(reply, rule._copies_flushed)]
-
-    return ((RULE, "CommitRule", "duplicate", make),)
+    return lambda rule, end_offset, own_policy, reply, now_us: [(reply, rule._copies_flushed)]
 
 
-@replacing
-def appends_duplicates() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._partition_log", "PartitionLog", "check"))
+def appends_duplicates(original: Any) -> Any:
     """A retry of what is in the log already is appended once more."""
 
-    def make(original: Any) -> Any:
-        def check(log: Any, headers: Any) -> Any:
-            return [ACCEPT if isinstance(each, Duplicate) else each for each in original(log, headers)]
+    def check(log: Any, headers: Any) -> Any:
+        return [ACCEPT if isinstance(each, Duplicate) else each for each in original(log, headers)]
 
-        return check
-
-    return (("mqcore.log._partition_log", "PartitionLog", "check", make),)
+    return check
 
 
-@replacing
-def window_ignored() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.replication._window", "AsyncWindow", "_fits"))
+def window_ignored(_: Any) -> Any:
     """The window's bound is ignored: acknowledgements go on while a flush is stalled."""
-    return (("mqcore.replication._window", "AsyncWindow", "_fits", lambda _: lambda *_: True),)
+    return lambda *_: True
 
 
-@replacing
-def reads_above_committed() -> tuple[Replacement, ...]:
+@in_place_of((RULE, "CommitRule", "appended"))
+def reads_above_committed(original: Any) -> Any:
     """Readers see everything that was appended, above the committed offset."""
 
-    def make(original: Any) -> Any:
-        def appended(rule: Any, batches: Any, now_us: Any) -> Any:
-            released = original(rule, batches, now_us)
-            rule.committed_offset = rule.end.offset
-            return released
+    def appended(rule: Any, batches: Any, now_us: Any) -> Any:
+        released = original(rule, batches, now_us)
+        rule.committed_offset = rule.end.offset
+        return released
 
-        return appended
-
-    return ((RULE, "CommitRule", "appended", make),)
+    return appended
 
 
-@replacing
-def rejected_after_append() -> tuple[Replacement, ...]:
+@in_place_of((PARTITION, "Partition", "_appended"))
+def rejected_after_append(original: Any) -> Any:
     """A batch is appended, then every seventh is called rejected."""
     counter = itertools.count(1)
 
-    def make(original: Any) -> Any:
-        def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
-            sends = list(sends)
-            for index, send in enumerate(sends):
-                if send.sink is not None and next(counter) % EVERY == 0:
-                    send.sink.failed(send.request_id, Code.BATCH_TOO_LARGE, "the batch is too large")
-                    sends[index] = send._replace(sink=None)
-            original(partition, sends, base_offsets)
+    def appended(partition: Any, sends: Any, base_offsets: Any) -> None:
+        sends = list(sends)
+        for index, send in enumerate(sends):
+            if send.sink is not None and next(counter) % EVERY == 0:
+                send.sink.failed(send.request_id, Code.BATCH_TOO_LARGE, "the batch is too large")
+                sends[index] = send._replace(sink=None)
+        original(partition, sends, base_offsets)
 
-        return appended
-
-    return ((PARTITION, "Partition", "_appended", make),)
+    return appended
 
 
-@replacing
-def unknown_called_rejected() -> tuple[Replacement, ...]:
+@in_place_of((PARTITION, "Partition", "stop"))
+def unknown_called_rejected(original: Any) -> Any:
     """What waited for a flush that failed is called rejected, although it was appended (Redpanda 21.10)."""
 
     class Rejecting:
@@ -169,41 +144,35 @@ def unknown_called_rejected() -> tuple[Replacement, ...]:
         def failed(self, request_id: int, code: int, text: str) -> None:
             self._sink.failed(request_id, Code.BATCH_TOO_LARGE, text)
 
-    def make(original: Any) -> Any:
-        def stop(partition: Any, error: Any) -> None:
-            for queue in partition._rule._waiting:
-                rejecting = [(end, (Rejecting(sink), *others)) for end, (sink, *others) in queue]
-                queue.clear()
-                queue.extend(rejecting)
-            original(partition, error)
+    def stop(partition: Any, error: Any) -> None:
+        for queue in partition._rule._waiting:
+            rejecting = [(end, (Rejecting(sink), *others)) for end, (sink, *others) in queue]
+            queue.clear()
+            queue.extend(rejecting)
+        original(partition, error)
 
-        return stop
-
-    return ((PARTITION, "Partition", "stop", make),)
+    return stop
 
 
-@replacing
-def positions_unchecked() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._readable", "ReadableLog", "divergence"))
+def positions_unchecked(_: Any) -> Any:
     """A fetch from a position that the log no longer has is served as if nothing had been lost (KAFKA-7959)."""
-    return (("mqcore.log._readable", "ReadableLog", "divergence", lambda _: lambda *_: None),)
+    return lambda *_: None
 
 
-@replacing
-def flusher_dies() -> tuple[Replacement, ...]:
+@in_place_of((GROUP_COMMIT, "GroupCommit", "_flush"))
+def flusher_dies(original: Any) -> Any:
     """The task that flushes ends after a while and nobody notices."""
 
-    def make(original: Any) -> Any:
-        async def flush(flusher: Any, partitions: Any) -> None:
-            if flusher.flushes >= FLUSHES_OF_A_LIFE:
-                await trio.sleep_forever()
-            await original(flusher, partitions)
+    async def flush(flusher: Any, partitions: Any) -> None:
+        if flusher.flushes >= FLUSHES_OF_A_LIFE:
+            await trio.sleep_forever()
+        await original(flusher, partitions)
 
-        return flush
-
-    return ((GROUP_COMMIT, "GroupCommit", "_flush", make),)
+    return flush
 
 
-@replacing
-def sessions_kept() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.broker._sessions", "Sessions", "leave"))
+def sessions_kept(_: Any) -> Any:
     """What a broker holds for a session is kept when its last stream has ended."""
-    return (("mqcore.broker._sessions", "Sessions", "leave", lambda _: lambda *_: None),)
+    return lambda *_: None

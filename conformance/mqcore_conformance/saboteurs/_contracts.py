@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from mqcore_conformance.saboteurs._model import bug_of
-from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+from mqcore_conformance.saboteurs._replacing import in_place_of
 from mqcore_conformance.worlds.model import Sabotage
 
 
@@ -31,25 +31,22 @@ class ContractSaboteur:
         return bug_of(self.make)
 
 
-@replacing
-def unknown_options_dropped() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.registry._compose", "", "merge_options"))
+def unknown_options_dropped(original: Any) -> Any:
     """An option that nobody knows is dropped without a word."""
 
-    def make(original: Any) -> Any:
-        def merge(cls: Any, sources: Any) -> Any:
-            known = {field.name for field in attrs.fields(cls)}
-            kept = [(where, {key: given[key] for key in given if key in known}) for where, given in sources]
-            return original(cls, kept)
+    def merge(cls: Any, sources: Any) -> Any:
+        known = {field.name for field in attrs.fields(cls)}
+        kept = [(where, {key: given[key] for key in given if key in known}) for where, given in sources]
+        return original(cls, kept)
 
-        return merge
-
-    return (("mqcore.registry._compose", "", "merge_options", make),)
+    return merge
 
 
-@replacing
-def promises_unchecked() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.broker._node", "", "check_build"))
+def promises_unchecked(_: Any) -> Any:
     """A build starts whatever it promises."""
-    return (("mqcore.broker._node", "", "check_build", lambda _: lambda *_: []),)
+    return lambda *_: []
 
 
 CONTRACT_SABOTEURS: tuple[ContractSaboteur, ...] = (

@@ -5,17 +5,17 @@ Each leaves the injector believe that it struck; what tells the truth is what th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from mqcore.testing import ModelDisk
-from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+from mqcore_conformance.saboteurs._replacing import in_place_of
 from mqcore_conformance.worlds.model import Sabotage
 
 FAULTS = "mqcore.testing._faults"
 
 
-def _nothing(_: object) -> Callable[..., None]:
-    return lambda *positional, **named: None
+def _nothing(*positional: Any, **named: Any) -> None:
+    """Do nothing."""
 
 
 class CutThatFlushes(Sabotage):
@@ -36,47 +36,43 @@ class KillThatKillsNothing(Sabotage):
         return True
 
 
-@replacing
-def network_cuts_nothing() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.testing._network", "ModelNetwork", "is_cut"))
+def network_cuts_nothing(_: Any) -> Any:
     """A network cut that drops nothing."""
-    return (("mqcore.testing._network", "ModelNetwork", "is_cut", lambda _: lambda *_: False),)
+    return lambda *_: False
 
 
-@replacing
-def flush_errors_not_raised() -> tuple[Replacement, ...]:
+@in_place_of((FAULTS, "Faults", "add_flush"))
+def flush_errors_not_raised(_: Any) -> Any:
     """A flush error that is not raised."""
-    return ((FAULTS, "Faults", "add_flush", _nothing),)
+    return _nothing
 
 
-@replacing
-def errors_not_raised() -> tuple[Replacement, ...]:
+@in_place_of((FAULTS, "Faults", "add_error"))
+def errors_not_raised(_: Any) -> Any:
     """An error of the disk that is not raised."""
-    return ((FAULTS, "Faults", "add_error", _nothing),)
+    return _nothing
 
 
-@replacing
-def stalls_take_no_time() -> tuple[Replacement, ...]:
+@in_place_of((FAULTS, "Faults", "add_stall"))
+def stalls_take_no_time(_: Any) -> Any:
     """A stall that takes no time."""
-    return ((FAULTS, "Faults", "add_stall", _nothing),)
+    return _nothing
 
 
-@replacing
-def rot_flips_nothing() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.testing._sectors", "SectorFile", "rot"))
+def rot_flips_nothing(_: Any) -> Any:
     """Bit rot that flips nothing."""
-    return (("mqcore.testing._sectors", "SectorFile", "rot", _nothing),)
+    return _nothing
 
 
-@replacing
-def disk_never_fills() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.testing._disk", "ModelDisk", "bytes_max"))
+def disk_never_fills(original: property) -> property:
     """A full disk that never fills."""
-
-    def make(original: property) -> property:
-        return property(original.fget, lambda disk, value: None)
-
-    return (("mqcore.testing._disk", "ModelDisk", "bytes_max", make),)
+    return property(original.fget, lambda disk, value: None)
 
 
-@replacing
-def clock_never_jumps() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.testing._clock", "ModelClock", "jump_wall"))
+def clock_never_jumps(_: Any) -> Any:
     """A clock that never jumps."""
-    return (("mqcore.testing._clock", "ModelClock", "jump_wall", _nothing),)
+    return _nothing

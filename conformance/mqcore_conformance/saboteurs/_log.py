@@ -11,7 +11,7 @@ import attrs
 
 from mqcore.errors import CorruptionError
 from mqcore.log import Damage, DamagedRangeError
-from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+from mqcore_conformance.saboteurs._replacing import Replacement, in_place_of, replacing
 
 STORE = "mqcore.log._store"
 HIDDEN_OFFSET = 3
@@ -29,70 +29,53 @@ class _Anything:
     __hash__ = None  # type: ignore[assignment]
 
 
-@replacing
-def any_record_accepted() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._scan", "", "crc32c"), ("mqcore.log._collect", "", "crc32c"))
+def any_record_accepted(_: Any) -> Any:
     """A record is accepted by its length field, whatever its checksums say."""
-
-    def make(_: Any) -> Any:
-        return lambda *_: _Anything()
-
-    return (("mqcore.log._scan", "", "crc32c", make), ("mqcore.log._collect", "", "crc32c", make))
+    return lambda *_: _Anything()
 
 
-@replacing
-def damage_served() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._collect", "", "crc32c"))
+def damage_served(_: Any) -> Any:
     """Recovery checks what it finds; what is read afterwards is served unchecked."""
-
-    def make(_: Any) -> Any:
-        return lambda *_: _Anything()
-
-    return (("mqcore.log._collect", "", "crc32c", make),)
+    return lambda *_: _Anything()
 
 
-@replacing
-def damage_invented() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._readable", "ReadableLog", "read"))
+def damage_invented(original: Any) -> Any:
     """One offset of every log is reported as damaged, although nothing ever happened to it."""
 
-    def make(original: Any) -> Any:
-        async def read(log: Any, offset: int, bytes_max: int, end_offset: int) -> Any:
-            if offset == HIDDEN_OFFSET:
-                raise DamagedRangeError(log.name, Damage(1, 2, offset, offset + 1, "invented"))
-            return await original(log, offset, bytes_max, end_offset)
+    async def read(log: Any, offset: int, bytes_max: int, end_offset: int) -> Any:
+        if offset == HIDDEN_OFFSET:
+            raise DamagedRangeError(log.name, Damage(1, 2, offset, offset + 1, "invented"))
+        return await original(log, offset, bytes_max, end_offset)
 
-        return read
-
-    return (("mqcore.log._readable", "ReadableLog", "read", make),)
+    return read
 
 
-@replacing
-def damage_too_wide() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._recovery", "", "locate_damage"), ("mqcore.log._readable", "", "locate_damage"))
+def damage_too_wide(original: Any) -> Any:
     """A damaged batch takes the whole one behind it along."""
 
-    def make(original: Any) -> Any:
-        async def locate(log: Any, position: int, *, salt: int, search_end: int, **facts: Any) -> Damage:
-            damage: Damage = await original(log, position, salt=salt, search_end=search_end, **facts)
-            header = await original.__globals__["header_at"](log, damage.end_position, search_end, salt)
-            if header is None or header.base_offset != damage.next_offset:
-                return damage
-            return damage._replace(end_position=damage.end_position + header.size, next_offset=header.end_offset)
+    async def locate(log: Any, position: int, *, salt: int, search_end: int, **facts: Any) -> Damage:
+        damage: Damage = await original(log, position, salt=salt, search_end=search_end, **facts)
+        header = await original.__globals__["header_at"](log, damage.end_position, search_end, salt)
+        if header is None or header.base_offset != damage.next_offset:
+            return damage
+        return damage._replace(end_position=damage.end_position + header.size, next_offset=header.end_offset)
 
-        return locate
-
-    return (("mqcore.log._recovery", "", "locate_damage", make), ("mqcore.log._readable", "", "locate_damage", make))
+    return locate
 
 
-@replacing
-def divergence_too_low() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._history", "EpochHistory", "divergence"))
+def divergence_too_low(original: Any) -> Any:
     """A reader whose history parts from the log's is sent back too far."""
 
-    def make(original: Any) -> Any:
-        def divergence(history: Any, offset: int, number: int, end_offset: int) -> int | None:
-            point: int | None = original(history, offset, number, end_offset)
-            return None if point is None else max(point - 1, 0)
+    def divergence(history: Any, offset: int, number: int, end_offset: int) -> int | None:
+        point: int | None = original(history, offset, number, end_offset)
+        return None if point is None else max(point - 1, 0)
 
-        return divergence
-
-    return (("mqcore.log._history", "EpochHistory", "divergence", make),)
+    return divergence
 
 
 @replacing
@@ -111,17 +94,14 @@ def one_salt() -> tuple[Replacement, ...]:
     )
 
 
-@replacing
-def cut_at_bad_checksum() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore.log._recovery", "", "scan_past_damage"))
+def cut_at_bad_checksum(original: Any) -> Any:
     """A log is cut at its first bad checksum, wherever it lies (NATS JetStream #7549)."""
 
-    def make(original: Any) -> Any:
-        async def scan(log: Any, scanner: Any, **facts: Any) -> None:
-            await original(log, scanner, **{**facts, "durable_end": 0})
+    async def scan(log: Any, scanner: Any, **facts: Any) -> None:
+        await original(log, scanner, **{**facts, "durable_end": 0})
 
-        return scan
-
-    return (("mqcore.log._recovery", "", "scan_past_damage", make),)
+    return scan
 
 
 @replacing

@@ -53,3 +53,16 @@ def replacing(make: Callable[[], tuple[Replacement, ...]]) -> Callable[[], Sabot
     sabotage.__doc__ = make.__doc__
     sabotage.__name__ = sabotage.__qualname__ = make.__name__
     return sabotage
+
+
+def in_place_of(*places: tuple[str, str, str]) -> Callable[[Callable[[Any], Any]], Callable[[], Sabotage]]:
+    """Decorator: what makes the new value from the old one, at each of ``places``, becomes what makes the sabotage."""
+
+    def decorate(make: Callable[[Any], Any]) -> Callable[[], Sabotage]:
+        def replacements() -> tuple[Replacement, ...]:
+            return tuple((*place, make) for place in places)
+
+        replacements.__doc__, replacements.__name__ = make.__doc__, make.__name__
+        return replacing(replacements)
+
+    return decorate

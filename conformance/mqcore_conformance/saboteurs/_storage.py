@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from mqcore_conformance.saboteurs._replacing import Replacement, replacing
+from mqcore_conformance.saboteurs._replacing import in_place_of
 
 
-@replacing
-def clean_mark_laundered() -> tuple[Replacement, ...]:
+@in_place_of(("mqcore_mmap._engine", "Engine", "close_logs"))
+def clean_mark_laundered(original: Any) -> Any:
     """A stop after a failed flush flushes again, and states a clean end of what never reached the disk."""
 
-    def make(original: Any) -> Any:
-        async def close_logs(engine: Any, logs: Any) -> None:
-            engine.failure = None
-            for log in logs:
-                log._failure = None
-            await original(engine, logs)
+    async def close_logs(engine: Any, logs: Any) -> None:
+        engine.failure = None
+        for log in logs:
+            log._failure = None
+        await original(engine, logs)
 
-        return close_logs
-
-    return (("mqcore_mmap._engine", "Engine", "close_logs", make),)
+    return close_logs

@@ -51,12 +51,8 @@ def encode_batch(
     for columns of different lengths.
     """
     count = len(values)
-    if (
-        not 0 < count <= limits.batch_messages_max
-        or keys is not None
-        or headers is not None
-        or timestamps_ms is not None
-    ):
+    has_columns = keys is not None or headers is not None or timestamps_ms is not None
+    if has_columns or not 0 < count <= limits.batch_messages_max:
         _check_counts(count, {"keys": keys, "headers": headers, "timestamps_ms": timestamps_ms}, limits)
     lengths = list(map(len, values))
     uncompressed = sum(lengths)
@@ -66,21 +62,20 @@ def encode_batch(
         raise batch_too_large(f"payload of {uncompressed} bytes", limits.batch_uncompressed_bytes_max)
     parts: list[Buffer] = [_HEADER_SPACE, column_of(lengths)]
     attributes, created_last_ms = 0, created_ms
-    if keys is not None or headers is not None or timestamps_ms is not None:
+    if has_columns:
         attributes = _add_columns(parts, keys, headers, timestamps_ms, limits)
     if timestamps_ms is not None:
         created_ms, created_last_ms = min(timestamps_ms), max(timestamps_ms)
     columns_bytes = sum(map(len, parts))
+    tag, stored = (0, uncompressed) if codec is None else _add_payload(parts, values, uncompressed, codec)
     if codec is None:
         parts += values
-        tag, stored = 0, uncompressed
-    else:
-        tag, stored = _add_payload(parts, values, uncompressed, codec)
     batch = bytearray().join(parts)
     if len(batch) != columns_bytes + stored:
         raise ValueError("values and keys must be bytes; a memoryview of wider items has to be cast to bytes first")
-    if len(batch) > min(limits.batch_bytes_max, U32_MAX):
-        raise batch_too_large(f"batch of {len(batch)} bytes", min(limits.batch_bytes_max, U32_MAX))
+    bytes_max = min(limits.batch_bytes_max, U32_MAX)
+    if len(batch) > bytes_max:
+        raise batch_too_large(f"batch of {len(batch)} bytes", bytes_max)
     return seal(
         batch,
         BatchHeader(

@@ -29,7 +29,7 @@ from mqcore.guarantees.policies import (
 from mqcore.guarantees.policy_text import format_flush, format_replication, parse_flush, parse_replication
 from mqcore.guarantees.promises import (
     Bound,
-    Loss,
+    LossExtent,
     Promise,
     PromiseTable,
     placements,
@@ -54,7 +54,7 @@ __all__ = [
     "FlushPolicy",
     "HeldCopy",
     "Level",
-    "Loss",
+    "LossExtent",
     "NoFlush",
     "NoReplication",
     "Promise",

@@ -29,7 +29,7 @@ from mqcore.units import format_bytes, format_duration_ms, grouped
 
 __all__ = [
     "Bound",
-    "Loss",
+    "LossExtent",
     "Promise",
     "PromiseTable",
     "placements",
@@ -41,13 +41,20 @@ __all__ = [
 Events = tuple[FaultEvent | Promotion, ...]
 
 
-class Loss(enum.Enum):
+class LossExtent(enum.Enum):
     """How much of the acknowledged a fault may take, best first."""
 
     NOTHING = "nothing-lost"
     BOUNDED = "bounded"
     UNBOUNDED = "unbounded"
     EVERYTHING = "everything"
+
+
+_EXTENTS = {
+    LossExtent.NOTHING: "nothing lost",
+    LossExtent.UNBOUNDED: "unbounded",
+    LossExtent.EVERYTHING: "everything",
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +89,7 @@ class Promise:
     """One row: ``loss`` under ``fault``, bounds per log and over the table's partitions, one sentence of reason."""
 
     fault: Fault
-    loss: Loss
+    loss: LossExtent
     reason: str
     per_log: Bound | None = None
     total: Bound | None = None
@@ -90,12 +97,12 @@ class Promise:
     @property
     def text(self) -> str:
         """The promise in words, such as ``at most 1 000 messages, 1 MB, acknowledged within 200 ms``."""
-        if self.loss is Loss.BOUNDED:
+        if self.loss is LossExtent.BOUNDED:
             assert self.per_log is not None
             if self.total is None or self.total == self.per_log:
                 return f"at most {self.per_log}"
             return f"at most {self.per_log}, per partition; {self.total.size_text} in all"
-        return {Loss.NOTHING: "nothing lost", Loss.UNBOUNDED: "unbounded", Loss.EVERYTHING: "everything"}[self.loss]
+        return _EXTENTS[self.loss]
 
     def as_json(self) -> dict[str, object]:
         """Return the row as plain values."""
@@ -220,15 +227,15 @@ def _nodes(build: Build) -> list[str]:
 def _promise(build: Build, flush: FlushPolicy, fault: Fault, partitions: int, weaker_sends: bool) -> Promise:
     sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=weakest_receipt(build, flush))
     if all(must_survive(sent, events) for events in placements(build, fault)):
-        return Promise(fault=fault, loss=Loss.NOTHING, reason=_why_kept(build, flush, fault))
+        return Promise(fault=fault, loss=LossExtent.NOTHING, reason=_why_kept(build, flush, fault))
     if isinstance(build.replication, AsyncReplication) and fault is not Fault.POWER_CUT and build.node_count > 1:
         return _lost_on_failover(build.replication, fault)
     if not survives(build.flush_level, fault):
-        return Promise(fault=fault, loss=Loss.EVERYTHING, reason=_why_all_lost(build, fault))
+        return Promise(fault=fault, loss=LossExtent.EVERYTHING, reason=_why_all_lost(build, fault))
     if isinstance(flush, NoFlush):
         return Promise(
             fault=fault,
-            loss=Loss.UNBOUNDED,
+            loss=LossExtent.UNBOUNDED,
             reason=f"acknowledged at level {build.append_level.label}, "
             + ("before a flush that nothing bounds" if weaker_sends else "and the broker never flushes"),
         )
@@ -237,7 +244,7 @@ def _promise(build: Build, flush: FlushPolicy, fault: Fault, partitions: int, we
     per_log = Bound(messages=flush.max_messages, bytes=min(sizes, default=None), span_ms=flush.max_interval_ms)
     return Promise(
         fault=fault,
-        loss=Loss.BOUNDED,
+        loss=LossExtent.BOUNDED,
         per_log=per_log,
         total=_times(per_log, partitions, build.total_bytes_max),
         reason="acknowledged before its flush; once a bound is full, acknowledgements wait for a flush",
@@ -248,13 +255,13 @@ def _lost_on_failover(replication: AsyncReplication, fault: Fault) -> Promise:
     if replication.on_exceeded == "report":
         return Promise(
             fault=fault,
-            loss=Loss.UNBOUNDED,
+            loss=LossExtent.UNBOUNDED,
             reason="acknowledged before a replica has it; one that trails too far is reported and stays electable",
         )
     bound = Bound(span_ms=replication.max_delay_ms)
     return Promise(
         fault=fault,
-        loss=Loss.BOUNDED,
+        loss=LossExtent.BOUNDED,
         per_log=bound,
         total=bound,
         reason="acknowledged before any replica has it; acknowledgements wait once a replica trails by max_delay",

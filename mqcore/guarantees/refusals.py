@@ -21,7 +21,7 @@ from mqcore.guarantees.policies import (
     SyncReplication,
 )
 from mqcore.guarantees.policy_text import format_flush, format_replication
-from mqcore.guarantees.promises import Loss, Promise, promise_tables
+from mqcore.guarantees.promises import LossExtent, Promise, promise_tables
 
 __all__ = ["Refusal", "check_available", "check_build", "raise_refusals"]
 
@@ -186,9 +186,9 @@ def _check_survive(build: Build) -> list[Refusal]:
     refusals = []
     for fault in dict.fromkeys(build.survive):
         worst = max(
-            (table.promise(fault) for table in promise_tables(build)), key=lambda row: list(Loss).index(row.loss)
+            (table.promise(fault) for table in promise_tables(build)), key=lambda row: list(LossExtent).index(row.loss)
         )
-        if worst.loss is not Loss.NOTHING:
+        if worst.loss is not LossExtent.NOTHING:
             refusals.append(
                 Refusal(
                     name="survive-not-met",
@@ -200,9 +200,9 @@ def _check_survive(build: Build) -> list[Refusal]:
 
 
 def _may_lose(row: Promise) -> str:
-    if row.loss is Loss.BOUNDED:
+    if row.loss is LossExtent.BOUNDED:
         return f"may lose {row.text.replace('at most', 'up to', 1)}"
-    if row.loss is Loss.UNBOUNDED:
+    if row.loss is LossExtent.UNBOUNDED:
         return "may lose what was acknowledged, without bound"
     return "may lose everything"
 

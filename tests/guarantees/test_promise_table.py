@@ -15,7 +15,7 @@ from mqcore.guarantees import (
     Build,
     Fault,
     Level,
-    Loss,
+    LossExtent,
     NoFlush,
     NoReplication,
     SendOutcome,
@@ -41,12 +41,13 @@ ARRAY = attrs.evolve(FILE, storage="raid:///a,/b", flush_level=Level.MIRROR)
 BOUNDS = AsyncFlush(max_messages=1000, max_bytes=10**6, max_interval_ms=200)
 
 
-def losses(build: Build) -> list[Loss]:
+def losses(build: Build) -> list[LossExtent]:
     """Losses under process-kill, node-power-cut, power-cut, disk-loss, host-loss."""
     return [row.loss for row in promise_table(build).promises]
 
 
-NOTHING, BOUNDED, UNBOUNDED, EVERYTHING = Loss.NOTHING, Loss.BOUNDED, Loss.UNBOUNDED, Loss.EVERYTHING
+NOTHING, BOUNDED = LossExtent.NOTHING, LossExtent.BOUNDED
+UNBOUNDED, EVERYTHING = LossExtent.UNBOUNDED, LossExtent.EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ NOTHING, BOUNDED, UNBOUNDED, EVERYTHING = Loss.NOTHING, Loss.BOUNDED, Loss.UNBOU
         (attrs.evolve(HEAP, append_level=Level.NONE, flush_level=Level.NONE), [EVERYTHING] * 5),
     ],
 )
-def test_section_4_one_node(build: Build, expected: list[Loss]) -> None:
+def test_section_4_one_node(build: Build, expected: list[LossExtent]) -> None:
     assert losses(build) == expected
 
 
@@ -102,7 +103,7 @@ def test_section_4_one_node(build: Build, expected: list[Loss]) -> None:
         ),
     ],
 )
-def test_section_5_replicated(build: Build, expected: list[Loss]) -> None:
+def test_section_5_replicated(build: Build, expected: list[LossExtent]) -> None:
     assert losses(build) == expected
 
 
@@ -197,7 +198,7 @@ def test_nothing_lost_is_exactly_what_the_oracle_demands_of_a_single_batch(build
     sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=weakest_receipt(build, build.flush_policy))
     for row in promise_table(build).promises:
         kept = all(must_survive(sent, events) for events in placements(build, row.fault))
-        assert (row.loss is Loss.NOTHING) is kept
+        assert (row.loss is LossExtent.NOTHING) is kept
         assert row.reason
         assert row.text
 
@@ -205,7 +206,7 @@ def test_nothing_lost_is_exactly_what_the_oracle_demands_of_a_single_batch(build
 @quick
 @given(builds())
 def test_a_stronger_flush_policy_never_promises_less(build: Build) -> None:
-    order = list(Loss)
+    order = list(LossExtent)
     ranked = [
         [order.index(row.loss) for row in promise_table(attrs.evolve(build, flush=flush)).promises]
         for flush in (SyncFlush(), BOUNDS, NoFlush())

@@ -152,6 +152,7 @@ def _look(
     """Return the findings of the logs at ``url``, each shown when it is there, whether a broker runs on it, topics."""
     from mqcore.abc import StorageContext
     from mqcore.broker import topic_names
+    from mqcore.guarantees import Level
     from mqcore.limits import Limits
     from mqcore.log import StorageInspection
     from mqcore.ports import system_ports
@@ -159,6 +160,9 @@ def _look(
 
     limits = Limits()
     backend = create_storage(url, StorageContext(ports=system_ports(), limits=limits))
+    levels = backend.capabilities
+    if max(levels.append_level, levels.flush_level) <= Level.MEMORY:
+        raise ConfigurationError(f"{url} keeps nothing outside the process of its broker: there is nothing to look at")
     findings: list[LogFinding] = []
     topics = _Topics()
 

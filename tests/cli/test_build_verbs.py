@@ -144,6 +144,14 @@ def test_storage_verify_counts_what_is_there(cli, stored):
     assert "no damage" in cli("storage", "verify", stored).out
 
 
+@pytest.mark.parametrize("verb", ["verify", "inspect"])
+@pytest.mark.parametrize("url", ["memory://", "null://"])
+def test_a_storage_that_keeps_nothing_is_not_called_sound(cli, verb, url):
+    result = cli("storage", verb, url)
+    assert (result.status, result.out) == (2, "")
+    assert f"{url} keeps nothing outside the process of its broker" in result.err
+
+
 def test_storage_verify_finds_a_flipped_byte_and_ends_with_status_5(cli, stored, tmp_path):
     segments = (tmp_path / "s" / "segments").iterdir()
     target, content = next((path, text) for path in segments if b"line 50" in (text := path.read_bytes()))

@@ -97,8 +97,8 @@ class Request:
             "--clause": ",".join(self.clauses) or "all",
             "--cell": self.cells or "all",
             "seeds": ranges_of(self.seeds) + ("" if self.extra_seeds else " exactly"),
-            "in cells only": ",".join(self.partners) or "nothing",
-            "seconds of a check": str(self.check_seconds_max or "its own"),
+            **({"in cells only": ",".join(self.partners)} if self.partners else {}),
+            **({"seconds of a check": str(self.check_seconds_max)} if self.check_seconds_max else {}),
         }
 
     def made_of(self) -> Mapping[str, str]:

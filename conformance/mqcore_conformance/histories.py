@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -44,7 +44,6 @@ __all__ = [
     "TopicSetting",
     "Witnessed",
     "digest_of",
-    "event_from_plain",
     "history_digest",
     "read_history",
     "to_json",
@@ -242,14 +241,20 @@ class ReadBatch:
 
 
 @attrs.frozen(kw_only=True)
-class FetchAnswered(Recorded):
-    """A fetch was answered. ``asked_at``: events when it was asked; ``offset`` and ``epoch``: its position."""
+class FetchEnded(Recorded):
+    """What every end of a fetch has. ``asked_at``: events when it was asked; ``offset`` and ``epoch``: its position."""
 
     process: str
     partition: str
     asked_at: int
     offset: int
     epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class FetchAnswered(FetchEnded):
+    """A fetch was answered."""
+
     next_offset: int
     start_offset: int
     committed_offset: int
@@ -257,14 +262,9 @@ class FetchAnswered(Recorded):
 
 
 @attrs.frozen(kw_only=True)
-class FetchFailed(Recorded):
+class FetchFailed(FetchEnded):
     """A fetch was refused with a code such as ``diverged`` (``point``) or ``damaged`` (``point`` to ``until``)."""
 
-    process: str
-    partition: str
-    asked_at: int
-    offset: int
-    epoch: int
     code: str
     point: int = -1
     until: int = -1
@@ -373,27 +373,20 @@ def write_history(path: Path, events: Iterable[Event]) -> None:
         file.writelines(to_json(event) + "\n" for event in events)
 
 
-def event_from_plain(plain: dict[str, Any]) -> Event:
-    """Return the event of one decoded line. Raises what the wrong line deserves: ``KeyError``, a converter's error."""
-    event: Event = _converter.structure(plain, KINDS[plain.pop("event")])
-    return event
-
-
 def read_history(path: Path) -> list[Event]:
     """Return the events of a file; ``ConfigurationError`` names the file, the line and what is wrong there."""
-    return list(_events(path))
-
-
-def _events(path: Path) -> Iterator[Event]:
+    events: list[Event] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield event_from_plain(json.loads(line[:LINE_BYTES_MAX]))
+                plain = json.loads(line[:LINE_BYTES_MAX])
+                events.append(_converter.structure(plain, KINDS[plain.pop("event")]))
             except Exception as error:
                 raise ConfigurationError(
                     f"{path}, line {number}: not an event of a history ({type(error).__name__}: {error}); "
                     "one JSON object with the key 'event' is expected"
                 ) from error
+    return events
 
 
 def history_digest(events: Iterable[Event]) -> str:

@@ -19,7 +19,7 @@ from mqcore_conformance.checkers._policies import widest
 from mqcore_conformance.histories import Event
 from mqcore_conformance.verdicts import Violation
 
-__all__ = ["CHECKERS", "NOT_BUILT", "Checker", "Facts", "check_history", "is_voided", "widest"]
+__all__ = ["CHECKERS", "NOT_BUILT", "Facts", "check_history", "is_voided", "widest"]
 
 Checker = Callable[[Facts], Iterator[Violation]]
 

@@ -10,8 +10,6 @@ from mqcore_conformance.checkers._facts import Facts
 from mqcore_conformance.histories import FetchAnswered, FetchFailed, Seeked
 from mqcore_conformance.verdicts import Anomaly, Violation
 
-__all__ = ["check_g06", "check_g08"]
-
 
 def check_g06(facts: Facts) -> Iterator[Violation]:
     """No consumer goes back or skips, except by seek, by retention, or over a loss that is reported to it."""

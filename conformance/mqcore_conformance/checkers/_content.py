@@ -9,8 +9,6 @@ from mqcore_conformance.checkers._facts import Facts, SendFacts
 from mqcore_conformance.histories import FetchAnswered
 from mqcore_conformance.verdicts import Anomaly, Violation
 
-__all__ = ["check_g04", "check_g05", "check_g07", "check_g15"]
-
 
 def _reads(facts: Facts) -> Iterator[tuple[str, str, int, int, int, str]]:
     """Every message read: process, partition, event index, epoch, offset, digest."""

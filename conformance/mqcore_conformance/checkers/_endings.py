@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from mqcore.guarantees import Fault
 from mqcore_conformance.histories import Event, FaultInjected, NodeLife, Started
 
-__all__ = ["described_endings"]
-
 _WORDS = {"process-kill": Fault.PROCESS_KILL.label, "power-cut": Fault.NODE_POWER_CUT.label, "stop": "stop"}
 _EXIT, _START = "exit by itself", "start that failed"
 _PLURALS = {_EXIT: "exits by itself", _START: "starts that failed"}

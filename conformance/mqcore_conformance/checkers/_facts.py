@@ -48,8 +48,6 @@ from mqcore_conformance.histories import (
     Started,
 )
 
-__all__ = ["Attempt", "DrainedLog", "Facts", "FailedFlush", "SendFacts", "first_outside"]
-
 ENDINGS = {
     "process-kill": Fault.PROCESS_KILL,
     "stop": Fault.PROCESS_KILL,

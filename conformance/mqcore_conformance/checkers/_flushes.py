@@ -9,8 +9,6 @@ from mqcore_conformance.checkers._facts import Attempt, Facts, FailedFlush, Send
 from mqcore_conformance.histories import Completed, FetchAnswered, FetchFailed, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
-__all__ = ["check_g11", "check_g12", "check_g14"]
-
 
 def check_g11(facts: Facts) -> Iterator[Violation]:
     """After a flush error what that flush was to cover is not acknowledged and not served by this life.

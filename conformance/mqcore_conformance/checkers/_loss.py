@@ -12,18 +12,9 @@ from mqcore_conformance.checkers._policies import widest
 from mqcore_conformance.histories import Completed, FetchAnswered, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
-__all__ = ["check_g01", "check_g02", "check_g03", "is_voided"]
-
 
 def _missing(log: DrainedLog, send: SendFacts, receipt: Completed) -> list[int]:
     """Offsets of an acknowledged send that the drain does not have, retention and damage that is reported apart."""
-    if log.complete and log.end_offset >= receipt.offset + len(send.invoked.messages) and not log.rotted:
-        messages = log.messages
-        return [
-            offset
-            for offset, digest in enumerate(send.invoked.messages, receipt.offset)
-            if offset >= log.start_offset and (offset not in messages or messages[offset][1] != digest)
-        ]
     return [
         offset
         for offset, digest in enumerate(send.invoked.messages, receipt.offset)

@@ -8,8 +8,6 @@ from mqcore_conformance.checkers._facts import Facts, SendFacts
 from mqcore_conformance.histories import FetchAnswered, LogRecovered
 from mqcore_conformance.verdicts import Anomaly, Violation
 
-__all__ = ["check_g13", "check_g17", "check_g18", "check_g20"]
-
 
 def check_g13(facts: Facts) -> Iterator[Violation]:
     """Sends, reads and the drain succeed within the bound after healing; a log that stops answers who waits for it."""

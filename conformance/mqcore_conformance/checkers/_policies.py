@@ -14,8 +14,6 @@ import attrs
 from mqcore.guarantees import AsyncFlush, FlushPolicy, NoFlush, SyncFlush, parse_flush
 from mqcore_conformance.histories import Altered, TopicSetting
 
-__all__ = ["InForce", "Timeline", "policy_of", "widest"]
-
 
 @attrs.frozen
 class InForce:

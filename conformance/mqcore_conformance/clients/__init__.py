@@ -3,27 +3,21 @@
 Both play the same plans and write the same events. Must not know which world they are in.
 """
 
-from mqcore_conformance.clients._consumer import WireConsumer, drain_topic, drain_when_possible
+from mqcore_conformance.clients._consumer import PlannedConsumer, WireConsumer, drain_when_possible
 from mqcore_conformance.clients._library_consumer import LibraryConsumer
 from mqcore_conformance.clients._library_producer import LibraryProducer
 from mqcore_conformance.clients._producer import WireProducer, send_once
 from mqcore_conformance.clients._progress import watch_consumers
-from mqcore_conformance.clients._session import CallFailedError, Pauses, SessionLostError, WireSession, connect
 from mqcore_conformance.clients._users import alter_topic, churn_topics
 
 __all__ = [
-    "Pauses",
-    "CallFailedError",
     "LibraryConsumer",
     "LibraryProducer",
-    "SessionLostError",
+    "PlannedConsumer",
     "WireConsumer",
     "WireProducer",
-    "WireSession",
     "alter_topic",
     "churn_topics",
-    "connect",
-    "drain_topic",
     "drain_when_possible",
     "send_once",
     "watch_consumers",

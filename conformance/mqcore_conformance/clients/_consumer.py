@@ -5,9 +5,11 @@ Both record what they got; the drain reads everything that is in a topic's logs,
 
 from __future__ import annotations
 
+import abc
+import contextlib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import trio
@@ -21,8 +23,6 @@ from mqcore_conformance.clients._session import Pauses, SessionLostError, WireEr
 from mqcore_conformance.histories import DRAIN, Drained, FetchAnswered, FetchFailed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import TOPIC, ConsumerPlan
 from mqcore_conformance.world import World
-
-__all__ = ["PartitionReader", "Stays", "WireConsumer", "drain_topic", "drain_when_possible"]
 
 LIMITS = Limits()
 WAIT_MS = 2_000
@@ -127,11 +127,11 @@ class PartitionReader:
         if reply.code in _MOVES:
             self._go_to(until if reply.code == Code.DAMAGED else point, 0, code)
 
-    async def seek(self, session: WireSession, topic: str, to: str) -> None:
+    async def seek(self, session: WireSession, to: str) -> None:
         """Go on from ``start``, ``end`` or an offset, because the plan says so."""
         offset, epoch = 0 if to in ("start", "end") else int(to), 0
         if to == "end":
-            found = await session.call("offsets.lookup", {"topic": topic, "partition": self.index, "at": "end"})
+            found = await session.call("offsets.lookup", {"topic": TOPIC, "partition": self.index, "at": "end"})
             offset, epoch = int(str(found["offset"])), int(str(found["epoch"]))
         self._go_to(offset, epoch, "asked")
 
@@ -140,63 +140,73 @@ class PartitionReader:
         self.world.note(Seeked, process=self.process, partition=self.partition, offset=offset, why=why)
 
 
-class Stays:
-    """How long a consumer stays each time, until it has come and gone often enough."""
-
-    def __init__(self, plan: ConsumerPlan) -> None:
-        self._seconds = plan.stays_us / 1e6
-        self._left = STAYS_MAX if plan.stays_us else 0
-
-    def next_s(self) -> float:
-        """Return the seconds of the next stay; infinity when it is the last one."""
-        if not self._left:
-            return math.inf
-        self._left -= 1
-        return self._seconds
-
-
-class WireConsumer:
+class PlannedConsumer(abc.ABC):
     """One consumer of the plan: reads until the drain begins, comes, goes and seeks as the plan says."""
 
-    def __init__(self, world: World, plan: ConsumerPlan, topic: str = TOPIC) -> None:
+    gone: ClassVar[tuple[type[BaseException], ...]]
+    """What ends a use of the broker: another one is begun."""
+
+    def __init__(self, world: World, plan: ConsumerPlan) -> None:
         self.world = world
         self.plan = plan
-        self.topic = topic
-        self._reader = PartitionReader(world, plan.name, plan.partition)
         self._seeks = sorted(plan.seeks, key=lambda seek: seek.after)
         self._answers = 0
-        self._stays = Stays(plan)
+        self._stays_left = STAYS_MAX if plan.stays_us else 0
 
     @property
+    @abc.abstractmethod
     def positions(self) -> dict[int, int]:
-        """The offset that it reads next in its partition."""
-        return {self.plan.partition: self._reader.offset}
+        """The offset that it reads next in each of its partitions."""
 
     async def run(self) -> None:
-        """Read until cancelled, over as many sessions as it takes."""
+        """Read until cancelled, over as many uses of the broker as it takes."""
         with self.world.host(self.plan.name):
             await trio.sleep(self.plan.begins_us / 1e6)
             backoff = Pauses()
             while True:
-                has_left = False
-                try:
-                    async with connect(self.world) as session:
-                        backoff.reset()
-                        self._reader.set_topic(*await session.resolve(self.topic))
-                        with trio.move_on_after(self._stays.next_s()) as stay:
-                            await self._read(session)
-                        has_left = stay.cancelled_caught
-                except WireError:
-                    pass
-                if has_left:
+                with trio.move_on_after(self._next_stay_s()) as stay, contextlib.suppress(*self.gone):
+                    await self._use(backoff)
+                if stay.cancelled_caught:
                     await trio.sleep(self.plan.away_us / 1e6)
                 else:
                     await backoff.pause()
 
+    @abc.abstractmethod
+    async def _use(self, backoff: Pauses) -> None:
+        """Connect and read on, until something ends it; ``backoff`` is reset where the pause is to be short."""
+
+    def _next_stay_s(self) -> float:
+        """Return the seconds of the next stay; infinity once it has come and gone often enough."""
+        if not self._stays_left:
+            return math.inf
+        self._stays_left -= 1
+        return self.plan.stays_us / 1e6
+
+
+class WireConsumer(PlannedConsumer):
+    """A consumer of the suite's own, which speaks the wire protocol."""
+
+    gone = (WireError,)
+
+    def __init__(self, world: World, plan: ConsumerPlan) -> None:
+        super().__init__(world, plan)
+        self._reader = PartitionReader(world, plan.name, plan.partition)
+
+    @property
+    def positions(self) -> dict[int, int]:
+        """See ``PlannedConsumer``."""
+        return {self.plan.partition: self._reader.offset}
+
+    async def _use(self, backoff: Pauses) -> None:
+        async with connect(self.world) as session:
+            backoff.reset()
+            self._reader.set_topic(*await session.resolve(TOPIC))
+            await self._read(session)
+
     async def _read(self, session: WireSession) -> None:
         while True:
             if self._seeks and self._answers >= self._seeks[0].after:
-                await self._reader.seek(session, self.topic, self._seeks[0].to)
+                await self._reader.seek(session, self._seeks[0].to)
                 del self._seeks[0]
             before = self._reader.offset
             reply = await self._reader.fetch(session, self.plan.bytes_max, WAIT_MS)

@@ -27,8 +27,6 @@ from mqcore_conformance.clients._session import identity_of
 from mqcore_conformance.histories import FIRST_NODE, NodeLife
 from mqcore_conformance.world import World
 
-__all__ = ["GONE", "Greeting", "Watcher", "connected", "watched"]
-
 GONE = (MqcoreError, trio.BrokenResourceError, trio.ClosedResourceError)
 """What ends a client: another one is made."""
 PATIENCE_S = 5.0
@@ -55,10 +53,9 @@ _in_use: set[str] = set()
 
 @attrs.frozen
 class Greeting:
-    """A stream was greeted: by which life and epoch, and how many events there were when it was opened."""
+    """A stream was greeted: by which life, and how many events there were when it was opened."""
 
     by: NodeLife
-    epoch: int
     opened_at: int
 
 
@@ -71,21 +68,13 @@ class Watcher:
     def __init__(self, world: World, url: str) -> None:
         self.world = world
         self.url = url
-        self.main = Greeting(NOWHERE, 0, 0)
-        self.side = Greeting(NOWHERE, 0, 0)
-        self._reigns: dict[int, NodeLife] = {}
-
-    def greeted(self, greeting: Greeting, *, is_main: bool) -> None:
-        """Take note of a greeting."""
-        self._reigns[greeting.epoch] = greeting.by
-        if is_main:
-            self.main = greeting
-        else:
-            self.side = greeting
+        self.main = Greeting(NOWHERE, 0)
+        self.side = Greeting(NOWHERE, 0)
+        self.reigns: dict[int, NodeLife] = {}
 
     def reign_of(self, epoch: int) -> NodeLife:
         """Return the life that greeted this client last under ``epoch``."""
-        return self._reigns.get(epoch, NOWHERE)
+        return self.reigns.get(epoch, NOWHERE)
 
 
 @contextlib.contextmanager
@@ -144,9 +133,9 @@ class WatchedLink(Link):
         return await self._inner.accept_stream()
 
     async def open_stream(self) -> ByteStream:
-        is_main, self._is_first = self._is_first, False
+        is_first, self._is_first = self._is_first, False
         opened_at = len(self._watcher.world.history)
-        return WatchedStream(await self._inner.open_stream(), self._watcher, opened_at, is_main)
+        return WatchedStream(await self._inner.open_stream(), self._watcher, opened_at, is_first)
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -155,11 +144,11 @@ class WatchedLink(Link):
 class WatchedStream(ByteStream):
     """A stream inside, watched."""
 
-    def __init__(self, inner: ByteStream, watcher: Watcher, opened_at: int, is_main: bool) -> None:
+    def __init__(self, inner: ByteStream, watcher: Watcher, opened_at: int, is_first: bool) -> None:
         self._inner = inner
         self._watcher = watcher
         self._opened_at = opened_at
-        self._is_main = is_main
+        self._is_first = is_first
         self._by = watcher.world.present
         self._listening: Connection | None = Connection(Role.CLIENT, frame_bytes_max=Limits().frame_bytes_max)
         self._listening.send(Hello(VERSION_MIN, VERSION_MAX, "watcher"))
@@ -193,8 +182,12 @@ class WatchedStream(ByteStream):
 
     def _greeted(self, welcome: Welcome) -> None:
         self._by = self._watcher.world.reign_of(identity_of(welcome), welcome.epoch)
-        greeting = Greeting(self._by, welcome.epoch, self._opened_at)
-        self._watcher.greeted(greeting, is_main=self._is_main)
+        self._watcher.reigns[welcome.epoch] = self._by
+        greeting = Greeting(self._by, self._opened_at)
+        if self._is_first:
+            self._watcher.main = greeting
+        else:
+            self._watcher.side = greeting
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As inside; nothing of mqcore's client receives like this."""

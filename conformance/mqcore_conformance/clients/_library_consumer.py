@@ -8,70 +8,53 @@ import trio
 
 from mqcore import client as library
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
-from mqcore_conformance.clients._consumer import Stays
+from mqcore_conformance.clients._consumer import PlannedConsumer
 from mqcore_conformance.clients._library import GONE, Watcher, connected, watched
 from mqcore_conformance.clients._session import Pauses
 from mqcore_conformance.histories import FetchAnswered, FetchFailed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import TOPIC, ConsumerPlan
 from mqcore_conformance.world import World
 
-__all__ = ["LibraryConsumer"]
-
 WAIT_MS = 2_000
 
 
-class LibraryConsumer:
-    """One consumer of the plan. The same face as ``WireConsumer``."""
+class LibraryConsumer(PlannedConsumer):
+    """A consumer of ``mqcore.client``."""
 
-    def __init__(self, world: World, plan: ConsumerPlan, topic: str = TOPIC) -> None:
-        self.world = world
-        self.plan = plan
-        self.topic = topic
+    gone = GONE
+
+    def __init__(self, world: World, plan: ConsumerPlan) -> None:
+        super().__init__(world, plan)
         self._topic_id = ""
         self._positions: dict[int, tuple[int, int]] = {}
         """Where it goes on when it comes back."""
-        self._seeks = sorted(plan.seeks, key=lambda seek: seek.after)
-        self._answers = 0
-        self._stays = Stays(plan)
         self._names: dict[int, str] = {}
         self._watcher: Watcher | None = None
         self._consumer: library.Consumer | None = None
 
     @property
     def positions(self) -> dict[int, int]:
-        """The offset that it reads next in each of its partitions."""
+        """See ``PlannedConsumer``."""
         known = self._positions if self._consumer is None else self._consumer.positions
         return {partition: offset for partition, (offset, _) in known.items()}
 
-    async def run(self) -> None:
-        """Read until cancelled, over as many clients as it takes."""
-        with self.world.host(self.plan.name), watched(self.world) as self._watcher:
-            await trio.sleep(self.plan.begins_us / 1e6)
-            backoff = Pauses()
-            while True:
-                with trio.move_on_after(self._stays.next_s()) as stay:
-                    try:
-                        async with connected(self.world, self._watcher, self.plan.name) as client:
-                            await self._use(client)
-                    except GONE:
-                        pass
-                if stay.cancelled_caught:
-                    await trio.sleep(self.plan.away_us / 1e6)
-                else:
-                    await backoff.pause()
+    async def _use(self, backoff: Pauses) -> None:
+        with watched(self.world) as self._watcher:
+            async with connected(self.world, self._watcher, self.plan.name) as client:
+                await self._use_client(client)
 
-    async def _use(self, client: library.Client) -> None:
-        found = await client.admin.resolve_topic(self.topic)
+    async def _use_client(self, client: library.Client) -> None:
+        found = await client.admin.resolve_topic(TOPIC)
         if found.id != self._topic_id:
             self._topic_id = found.id
             self._positions = {}
-        name = self.world.name_topic(self._topic_id, self.topic)
+        name = self.world.name_topic(self._topic_id)
         self._names = {number: f"{name}/{number}" for number in range(found.partitions)}
         partitions = None if self.plan.every else [self.plan.partition]
         start: Any = self._positions or "start"
         options: dict[str, Any] = {"fetch_bytes": self.plan.bytes_max, "wait_ms": WAIT_MS}
-        async with client.consumer(self.topic, partitions, start, **options) as consumer:
-            if (await client.admin.resolve_topic(self.topic)).id != self._topic_id:
+        async with client.consumer(TOPIC, partitions, start, **options) as consumer:
+            if (await client.admin.resolve_topic(TOPIC)).id != self._topic_id:
                 return  # which of the two it reads is not known
             self._consumer = consumer
             try:

@@ -23,8 +23,6 @@ from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import TOPIC, LibraryPlan, ProducerPlan, SendPlan
 from mqcore_conformance.world import World
 
-__all__ = ["LibraryProducer"]
-
 GENERATIONS_MAX = 6
 """How often a send that was rejected is made anew, with other contents."""
 REST_S = 30.0
@@ -59,10 +57,9 @@ class _Part:
 class LibraryProducer:
     """One producer of the plan. The same face as ``WireProducer``."""
 
-    def __init__(self, world: World, plan: ProducerPlan, topic: str = TOPIC) -> None:
+    def __init__(self, world: World, plan: ProducerPlan) -> None:
         self.world = world
         self.plan = plan
-        self.topic = topic
         self.done = False
         self.last_code = ""
         self._options = plan.library or LibraryPlan()
@@ -90,18 +87,13 @@ class LibraryProducer:
 
     async def _use(self, client: library.Client, backoff: Pauses) -> None:
         while self._todo:
-            before = await client.admin.resolve_topic(self.topic)
-            options: dict[str, Any] = {
-                "batches_in_flight_max": self.plan.window,
-                "linger_ms": self._options.linger_ms,
-                "batch_messages": self._options.batch_messages,
-                "delivery_timeout_ms": self._options.delivery_timeout_ms,
-                "codec": self._options.codec,
-            }
-            async with client.producer(self.topic, **options) as producer:
-                if (await client.admin.resolve_topic(self.topic)).id != before.id:
+            before = await client.admin.resolve_topic(TOPIC)
+            options = attrs.asdict(self._options, filter=lambda field, _: field.name != "singly")
+            options["batches_in_flight_max"] = self.plan.window
+            async with client.producer(TOPIC, **options) as producer:
+                if (await client.admin.resolve_topic(TOPIC)).id != before.id:
                     continue  # which of the two it is for is not known
-                name = self.world.name_topic(before.id, self.topic)
+                name = self.world.name_topic(before.id)
                 self._partition = f"{name}/{self.plan.partition}"
                 with one_error():
                     async with trio.open_nursery() as waiting:

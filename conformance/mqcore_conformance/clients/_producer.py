@@ -17,8 +17,6 @@ from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import TOPIC, ProducerPlan, SendPlan
 from mqcore_conformance.world import World
 
-__all__ = ["WireProducer", "mark_of", "messages_of", "send_once"]
-
 
 def mark_of(process: str, number: int, generation: int, index: int) -> bytes:
     """Return what makes a message unique."""
@@ -68,10 +66,9 @@ class WireBatch:
 class WireProducer:
     """One producer of the plan."""
 
-    def __init__(self, world: World, plan: ProducerPlan, topic: str = TOPIC) -> None:
+    def __init__(self, world: World, plan: ProducerPlan) -> None:
         self.world = world
         self.plan = plan
-        self.topic = topic
         self.done = False
         self.acknowledged = 0
         """Sends that were acknowledged."""
@@ -114,7 +111,7 @@ class WireProducer:
         self.world.changed()
 
     async def _use(self, session: WireSession) -> None:
-        self._set_topic(*await session.resolve(self.topic))
+        self._set_topic(*await session.resolve(TOPIC))
         self._rewind = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, session)
@@ -154,7 +151,8 @@ class WireProducer:
                 continue
             under_another_id = batch.maybe_stored and batch.sent_as != self._producer_id
             if batch.attempt >= ATTEMPTS_MAX or under_another_id:
-                self._give_up(batch)
+                batch.finished = True
+                self._new_identity()
                 continue
             if batch.plan.pause_us and batch.attempt == 0:
                 await trio.sleep(batch.plan.pause_us / 1e6)
@@ -199,16 +197,12 @@ class WireProducer:
             one_way=batch.plan.one_way,
         )
         request_id = session.next_id()
-        policy = SendPolicy[batch.plan.policy.upper()]
-        one_way = batch.plan.one_way
+        policy, one_way = SendPolicy[batch.plan.policy.upper()], batch.plan.one_way
         if one_way:
             batch.finished = True
         else:
             self._in_flight[request_id] = batch
         await session.send(Produce(request_id, self._topic_id, self.plan.partition, policy, one_way, data))
-
-    def _mark(self, batch: WireBatch) -> bytes:
-        return mark_of(self.plan.name, batch.number, batch.generation, 0)
 
     def _name(self, batch: WireBatch) -> str:
         suffix = f"~{batch.generation}" if batch.generation else ""
@@ -223,7 +217,8 @@ class WireProducer:
                 batch = self._in_flight.pop(reply.request_id)
                 batch.finished = True
                 self.next_offset = reply.base_offset + len(batch.plan.sizes)
-                self.world.stored.append((self._partition, reply.base_offset, self._mark(batch)))
+                mark = mark_of(self.plan.name, batch.number, batch.generation, 0)
+                self.world.stored.append((self._partition, reply.base_offset, mark))
                 self._end(
                     batch,
                     "acknowledged",
@@ -280,10 +275,6 @@ class WireProducer:
         for batch in self._in_flight.values():
             self._unknown(batch, "connection-lost")
         self._in_flight.clear()
-
-    def _give_up(self, batch: WireBatch) -> None:
-        batch.finished = True
-        self._new_identity()
 
     def _end(self, batch: WireBatch, outcome: str, **fields: Any) -> None:
         self.world.note(

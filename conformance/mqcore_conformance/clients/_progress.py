@@ -6,19 +6,13 @@ Asks and measures; whether it was soon enough is the checkers' business. Consume
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import trio
 
-from mqcore_conformance.clients._consumer import WireConsumer
-from mqcore_conformance.clients._library_consumer import LibraryConsumer
+from mqcore_conformance.clients._consumer import PlannedConsumer
 from mqcore_conformance.clients._producer import send_once
 from mqcore_conformance.histories import LivenessObserved
 from mqcore_conformance.world import World
-
-__all__ = ["watch_consumers"]
-
-AnyConsumer: TypeAlias = WireConsumer | LibraryConsumer
 
 READ_S_MAX = 20.0
 SEND_S_MAX = 5.0
@@ -27,7 +21,7 @@ ROUNDS = 2
 """The second message comes when the first one has just been read: then no long poll is about to end by itself."""
 
 
-async def watch_consumers(world: World, consumers: Sequence[AnyConsumer]) -> None:
+async def watch_consumers(world: World, consumers: Sequence[PlannedConsumer]) -> None:
     """Send one message after the other to what is read, and record how long each consumer took to stand beyond it.
 
     What they had to read before is a matter of their speed: then only a standstill counts.
@@ -45,7 +39,7 @@ async def watch_consumers(world: World, consumers: Sequence[AnyConsumer]) -> Non
                     nursery.start_soon(_follow, world, consumer, partition, news.next_offset)
 
 
-async def _follow(world: World, consumer: AnyConsumer, partition: int, end_offset: int) -> None:
+async def _follow(world: World, consumer: PlannedConsumer, partition: int, end_offset: int) -> None:
     """Measure the longest standstill of a consumer until it stands at ``end_offset``."""
     moved_us = world.now_us()
     longest_us, position = 0, consumer.positions.get(partition, 0)

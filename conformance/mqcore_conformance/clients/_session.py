@@ -32,17 +32,6 @@ from mqcore.registry import create_transport
 from mqcore_conformance.histories import NodeLife
 from mqcore_conformance.world import World
 
-__all__ = [
-    "CallFailedError",
-    "Pauses",
-    "SessionLostError",
-    "WireError",
-    "WireSession",
-    "code_name",
-    "connect",
-    "identity_of",
-]
-
 BACKOFF_S = 0.01
 BACKOFF_S_MAX = 0.5
 CONNECT_TIMEOUT_S = 5

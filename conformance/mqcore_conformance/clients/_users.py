@@ -23,8 +23,6 @@ from mqcore_conformance.histories import Altered
 from mqcore_conformance.plans import CHURN_SIZES, TOPIC, AlterPlan
 from mqcore_conformance.world import World
 
-__all__ = ["alter_topic", "churn_topics"]
-
 ATTEMPTS_MAX = 8
 REFUSALS = frozenset({Code.INVALID_REQUEST, Code.REFUSED, Code.UNKNOWN_TOPIC})
 

@@ -13,22 +13,6 @@ import cattrs
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.histories import FIRST_NODE
 
-__all__ = [
-    "CHURN_SIZES",
-    "FLUSH_POLICIES",
-    "TOPIC",
-    "AlterPlan",
-    "ConsumerPlan",
-    "FaultPlan",
-    "LibraryPlan",
-    "RunPlan",
-    "ProducerPlan",
-    "SeekPlan",
-    "SendPlan",
-    "plan_from_json",
-    "plan_to_json",
-]
-
 TOPIC = "events"
 CHURN_SIZES = (200, 200, 200)
 """Message sizes of the batches of a topic that comes and goes; a log of the same sizes meets its bytes at its end."""

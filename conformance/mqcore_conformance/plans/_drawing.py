@@ -26,8 +26,6 @@ from mqcore_conformance.plans._data import (
 from mqcore_conformance.plans._families import FAMILIES, WINDOW_FAMILIES, tighten_window
 from mqcore_conformance.plans._small_files import with_drawn_files
 
-__all__ = ["CRASH_POINTS", "crash_point_bases", "crash_points", "draw_plan"]
-
 NARROW = "async(max_messages=10, max_bytes=3 KiB, max_interval=50 ms)"
 """A policy that a topic may change to: tighter bounds than those of the cells."""
 

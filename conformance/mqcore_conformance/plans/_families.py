@@ -11,8 +11,6 @@ import attrs
 from mqcore.testing import seeded
 from mqcore_conformance.plans._data import FaultPlan, ProducerPlan, RunPlan, SendPlan, Trigger
 
-__all__ = ["FAMILIES", "WINDOW_FAMILIES", "tighten_window"]
-
 
 def _moment(rng: random.Random, *, calls_max: int = 600) -> tuple[Trigger, int]:
     """A moment: mostly at a call of the file system or a step of the scheduler, small numbers as likely as large."""

@@ -15,8 +15,6 @@ from mqcore.testing import seeded
 from mqcore_conformance.plans._data import FaultPlan, LibraryPlan, ProducerPlan, RunPlan
 from mqcore_conformance.plans._drawing import draw_plan
 
-__all__ = ["CONTROLLED_FAMILIES", "PROXY_FAMILIES", "T1_FAMILIES", "draw_processes_plan", "simpler_plans"]
-
 SENDS = 120
 """Batches of a producer: work for about a second."""
 PAUSE_US_MAX = 2_000

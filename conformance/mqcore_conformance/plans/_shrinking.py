@@ -9,8 +9,6 @@ import attrs
 
 from mqcore_conformance.plans._data import ConsumerPlan, LibraryPlan, ProducerPlan, RunPlan
 
-__all__ = ["shrink_steps"]
-
 
 def shrink_steps(plan: RunPlan) -> Iterator[RunPlan]:
     """Give simpler plans, the boldest first. Shrinking takes one that still fails and asks again."""

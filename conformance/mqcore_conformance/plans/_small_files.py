@@ -14,8 +14,6 @@ import attrs
 from mqcore.errors import MqcoreError
 from mqcore.registry import find
 
-__all__ = ["with_drawn_files", "with_small_files"]
-
 _SMALL: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {
         "segment_bytes": (4096, 16_384, 65_536),

@@ -15,8 +15,6 @@ from mqcore_conformance.plans import LibraryPlan, RunPlan, draw_processes_plan
 from mqcore_conformance.play._run import run_plan
 from mqcore_conformance.worlds.processes import why_no_eatmydata
 
-__all__ = ["Seen", "run_on_lying_disk", "why_no_lying_disk"]
-
 SENDS = 40
 KINDS = {"power-cut": "power-cut", "kill": "process-kill"}
 

@@ -32,8 +32,6 @@ from mqcore_conformance.world import World
 from mqcore_conformance.worlds.model import ModelWorld, Sabotage, StepCounter
 from mqcore_conformance.worlds.processes import ProcessWorld
 
-__all__ = ["TRIES_IN_REAL_TIME", "CrashCalls", "RunResult", "crash_calls", "run_plan", "run_until_shown"]
-
 SECONDS_MAX = 3_600.0
 TRIES_IN_REAL_TIME = 3
 """How often a plan of T1 is run until it shows what is wrong: time is real there."""

@@ -13,6 +13,7 @@ from mqcore.guarantees import Level
 from mqcore_conformance.clients import (
     LibraryConsumer,
     LibraryProducer,
+    PlannedConsumer,
     WireConsumer,
     WireProducer,
     alter_topic,
@@ -25,10 +26,8 @@ from mqcore_conformance.histories import REFUSES_TO_START, Phase, Setting, Topic
 from mqcore_conformance.plans import TOPIC
 from mqcore_conformance.world import World
 
-__all__ = ["play"]
-
 REFUSAL_S_MAX = 3.0
-Consumers = Sequence[WireConsumer | LibraryConsumer]
+Consumers = Sequence[PlannedConsumer]
 
 
 async def play(world: World) -> None:

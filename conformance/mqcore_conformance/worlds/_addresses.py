@@ -12,8 +12,6 @@ from pathlib import Path
 from mqcore.errors import MqcoreError
 from mqcore.registry import create_transport
 
-__all__ = ["address", "model_url", "why_no_address", "why_not_on_the_model_network"]
-
 SHAPES = ("{scheme}://127.0.0.1:{port}", "{scheme}://{dir}/{name}.sock", "{scheme}://{name}")
 """Host and port, a path, a bare name: the first that a transport takes is where it listens."""
 PORTS = range(15_000, 32_000)

@@ -23,8 +23,6 @@ from mqcore_conformance.plans import FaultPlan
 from mqcore_conformance.worlds.model._machine import BROKER, ModelMachine
 from mqcore_conformance.worlds.model._peers import Peers
 
-__all__ = ["DEATHS", "ModelInjector", "StoredMessage", "find_durable_message"]
-
 DEATHS = ("process-kill", "power-cut")
 ROT_WAIT_S = 5.0
 FLAP_S = 0.012

@@ -14,8 +14,6 @@ from mqcore.abc import StorageBackend
 from mqcore.ports import FileSystem
 from mqcore.testing import ModelDisk
 
-__all__ = ["Sabotage", "StepCounter"]
-
 
 class Sabotage:
     """What a saboteur may put between the broker and its world. This one changes nothing."""

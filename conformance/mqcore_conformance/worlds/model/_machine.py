@@ -37,8 +37,6 @@ from mqcore_conformance.worlds._addresses import model_url
 from mqcore_conformance.worlds.model._hooks import Sabotage, StepCounter
 from mqcore_conformance.worlds.model._recording import observed_class, observed_url
 
-__all__ = ["BROKER", "DATA", "ModelMachine"]
-
 BROKER = "broker"
 DATA = "/dev/null/data"
 """On the model disk only: a storage that goes behind the ports can make no such folder, as root either."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import trio
 
@@ -17,8 +17,6 @@ from mqcore.limits import Limits
 from mqcore.protocol import VERSION_MAX, VERSION_MIN, Connection, Hello, Kind, Role
 from mqcore.registry import create_transport
 from mqcore_conformance.worlds.model._machine import ModelMachine
-
-__all__ = ["Peers"]
 
 LIMITS = Limits()
 NAME = "peer"
@@ -65,19 +63,11 @@ class Peers:
             self._world.changed()
 
     async def _be(self, kind: str, amount: int) -> None:
-        acts: dict[str, Callable[[ByteStream, int], Awaitable[None]]] = {
-            "peer-garbage": self._send_garbage,
-            "peer-half-frame": self._send_half_a_frame,
-            "peer-huge-length": self._declare_a_huge_length,
-            "peer-deaf": self._ask_and_never_read,
-            "peer-silent": self._say_nothing,
-            "peer-flood": self._say_nothing,
-        }
         async with trio.open_nursery() as nursery:
             for _ in range(min(5 * amount, FLOOD_MAX) if kind == "peer-flood" else 1):
-                nursery.start_soon(self._one, acts[kind], amount)
+                nursery.start_soon(self._one, kind, amount)
 
-    async def _one(self, act: Callable[[ByteStream, int], Awaitable[None]], amount: int) -> None:
+    async def _one(self, kind: str, amount: int) -> None:
         try:
             link = await create_transport(self._world.url).connect()
             stream = await link.open_stream()
@@ -86,43 +76,31 @@ class Peers:
         self._world.witnesses["peers"] += 1
         try:
             with trio.move_on_after(PATIENCE_S):
-                await act(stream, amount)
+                if kind == "peer-deaf":
+                    await _ask_and_never_read(stream, amount)
+                await stream.send_all(self._opening(kind, amount))
+                await _read_to_end(stream)
         except GONE:
             self._world.witnesses["peers-let-go"] += 1
         finally:
             await trio.aclose_forcefully(stream)
 
-    # ---- what they do ----------------------------------------------------------------------------------------
-
-    async def _send_garbage(self, stream: ByteStream, amount: int) -> None:
-        await stream.send_all(self._random.randbytes(1 + GARBAGE_BYTES_MAX * amount // 12))
-        await _read_to_end(stream)
-
-    async def _send_half_a_frame(self, stream: ByteStream, amount: int) -> None:
+    def _opening(self, kind: str, amount: int) -> bytes:
+        """Return all that a peer of this kind sends before it waits."""
         greeting = _greeting()
-        if amount % 2:
-            await stream.send_all(greeting[: 1 + amount % len(greeting)])
-        else:
-            await stream.send_all(greeting + (1000).to_bytes(4, "little") + bytes(amount))
-        await _read_to_end(stream)
-
-    async def _declare_a_huge_length(self, stream: ByteStream, amount: int) -> None:
-        length = (LIMITS.frame_bytes_max, LIMITS.frame_bytes_max + 1, 0xFFFF_FFFF)[amount % 3]
-        head = length.to_bytes(4, "little") + bytes((amount, 0, 0, 0)) + bytes(4)
-        await stream.send_all((_greeting() if amount % 2 else b"") + head + bytes(2_000))
-        await _read_to_end(stream)
-
-    async def _ask_and_never_read(self, stream: ByteStream, amount: int) -> None:
-        await stream.send_all(_greeting(DEAF))
-        fetch = _FETCH.pack(bytes(16), 0, 0, 0, 1_000, 0)
-        kind, payload = (Kind.FETCH, fetch) if amount % 2 else (Kind.PING, b"")
-        for first in range(1, DEAF_REQUESTS_MAX, DEAF_PER_SEND):
-            ids = range(first, first + DEAF_PER_SEND)
-            await stream.send_all(b"".join(_FRAME.pack(len(payload), kind, 0, 0, one) + payload for one in ids))
-        await trio.sleep_forever()
-
-    async def _say_nothing(self, stream: ByteStream, amount: int) -> None:
-        await _read_to_end(stream)
+        match kind:
+            case "peer-garbage":
+                return self._random.randbytes(1 + GARBAGE_BYTES_MAX * amount // 12)
+            case "peer-half-frame" if amount % 2:
+                return greeting[: 1 + amount % len(greeting)]
+            case "peer-half-frame":
+                return greeting + (1000).to_bytes(4, "little") + bytes(amount)
+            case "peer-huge-length":
+                length = (LIMITS.frame_bytes_max, LIMITS.frame_bytes_max + 1, 0xFFFF_FFFF)[amount % 3]
+                head = length.to_bytes(4, "little") + bytes((amount, 0, 0, 0)) + bytes(4)
+                return (greeting if amount % 2 else b"") + head + bytes(2_000)
+            case _:
+                return b""
 
     # ---- what they cost --------------------------------------------------------------------------------------
 
@@ -161,6 +139,16 @@ class Peers:
 def _greeting(name: str = NAME) -> bytes:
     connection = Connection(Role.CLIENT, frame_bytes_max=LIMITS.frame_bytes_max)
     return b"".join(bytes(part) for part in connection.send(Hello(VERSION_MIN, VERSION_MAX, name)))
+
+
+async def _ask_and_never_read(stream: ByteStream, amount: int) -> NoReturn:
+    await stream.send_all(_greeting(DEAF))
+    fetch = _FETCH.pack(bytes(16), 0, 0, 0, 1_000, 0)
+    kind, payload = (Kind.FETCH, fetch) if amount % 2 else (Kind.PING, b"")
+    for first in range(1, DEAF_REQUESTS_MAX, DEAF_PER_SEND):
+        ids = range(first, first + DEAF_PER_SEND)
+        await stream.send_all(b"".join(_FRAME.pack(len(payload), kind, 0, 0, one) + payload for one in ids))
+    await trio.sleep_forever()
 
 
 async def _read_to_end(stream: ByteStream) -> None:

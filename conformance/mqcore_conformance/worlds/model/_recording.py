@@ -20,8 +20,6 @@ from mqcore.registry import create_storage
 from mqcore.testing import PassThroughLog, PassThroughStorage
 from mqcore.url import Url
 
-__all__ = ["ObservedStorage", "Observer", "observed_class", "observed_url"]
-
 _PARTITION_LOG = re.compile(r"([0-9a-f]{32})-([0-9]+)\Z")
 
 

@@ -13,8 +13,6 @@ from mqcore_conformance.clients import drain_when_possible, send_once
 from mqcore_conformance.histories import DRAIN, Drained, Event, FetchAnswered, FetchFailed, LogRecovered, Probed
 from mqcore_conformance.worlds.model._machine import ModelMachine
 
-__all__ = ["check_recovery"]
-
 RECOVERY_S_MAX = 20.0
 LAST_SIZES = (3_000, 700, 3_000)
 LAST_S_MAX = 1.0

@@ -15,8 +15,6 @@ from mqcore_conformance.worlds.model._faults import DEATHS, ModelInjector
 from mqcore_conformance.worlds.model._machine import ModelMachine
 from mqcore_conformance.worlds.model._recovery import check_recovery
 
-__all__ = ["ModelWorld"]
-
 LOOK_S = 0.02
 OPERATOR_S = 0.25
 RELEASED_S = 1.0

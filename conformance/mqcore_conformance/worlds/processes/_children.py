@@ -32,8 +32,6 @@ from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._feasible import eatmydata_environment
 from mqcore_conformance.worlds.processes._image import cut_power
 
-__all__ = ["BrokerProcesses", "describe_end"]
-
 TEXT_CHARS_MAX = 300
 _ERROR = re.compile(r"[\s|+-]*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Unknown|Refused|Exit)\w*(?:: .*)?)\Z")
 START_S_MAX = 40.0

@@ -15,8 +15,6 @@ from mqcore.guarantees import Level
 from mqcore_conformance.broker_process.pages import why_no_dirty_pages
 from mqcore_conformance.worlds._addresses import why_no_address
 
-__all__ = ["eatmydata_environment", "why_no_eatmydata", "why_not_in_processes"]
-
 DISK_FAMILIES = frozenset({"kill-at-call", "power-cut", "full", "flush-error"})
 PORT_FAMILIES = DISK_FAMILIES - {"power-cut"}
 

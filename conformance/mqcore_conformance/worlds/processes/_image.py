@@ -16,8 +16,6 @@ from pathlib import Path
 from mqcore_conformance.broker_process.pages import PAGE_BYTES, dirty_pages, never_written
 from mqcore_conformance.broker_process.undo import read_undo
 
-__all__ = ["cut_power"]
-
 COPY_BYTES = 1 << 20
 _Pages = Mapping[int, tuple[bytes, bool]]
 

@@ -20,8 +20,6 @@ from mqcore.protocol import Kind
 from mqcore.registry import create_transport
 from mqcore_conformance.plans import FaultPlan
 
-__all__ = ["Proxy"]
-
 READ_BYTES = 65_536
 _HEAD = struct.Struct("<IBBHI")
 BATCH_AT = _HEAD.size + 24

@@ -18,8 +18,6 @@ from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._children import BrokerProcesses
 from mqcore_conformance.worlds.processes._proxy import Proxy
 
-__all__ = ["ProcessWorld"]
-
 TRIGGER_S_MAX = 5.0
 """A broker that acknowledges nothing meanwhile is struck all the same."""
 CALL_S_MAX = 2.5

@@ -15,7 +15,9 @@ import pytest
 from mqcore.abc import Capabilities, TransportCapabilities
 from mqcore.guarantees import Level
 from mqcore_conformance.cells import CellResult, run_cell
-from mqcore_conformance.children import Child, HandoverError, Outcome, from_json, run_apart, to_json
+from mqcore_conformance.children import Outcome, run_apart
+from mqcore_conformance.children._child import Child
+from mqcore_conformance.children._codec import HandoverError, from_json, to_json
 from mqcore_conformance.contract import PartFacts
 from mqcore_conformance.saboteurs import SABOTEURS
 from mqcore_conformance.verdicts import Status, Violation

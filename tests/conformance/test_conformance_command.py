@@ -24,7 +24,7 @@ from mqcore.cli import main
 from mqcore.guarantees import CLAUSES
 from mqcore.registry import register, unregister
 from mqcore_conformance import disk_space
-from mqcore_conformance.cli._explanations import EXPLANATIONS
+from mqcore_conformance.cli._explain import EXPLANATIONS
 from mqcore_conformance.cli._progress import line_of
 from mqcore_conformance.cli._replay import ENDINGS, FAULT_KINDS
 from mqcore_conformance.contract import CHECKS, CheckResult, run_check

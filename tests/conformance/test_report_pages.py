@@ -20,18 +20,18 @@ from mqcore_conformance.cli._progress import line_of
 from mqcore_conformance.report import (
     NOT_BUILT,
     Record,
-    claims_lock,
     diff,
     exit_code_of,
-    junit,
     latest,
     made_with,
     matrix,
     merged,
-    page,
     read_records,
     write_pages,
 )
+from mqcore_conformance.report._html import page
+from mqcore_conformance.report._junit import junit
+from mqcore_conformance.report._lock import claims_lock
 from mqcore_conformance.report._records import contents_of
 from mqcore_conformance.seeds import ranges_of
 

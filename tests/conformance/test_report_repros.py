@@ -17,16 +17,9 @@ from mqcore.registry import register, unregister
 from mqcore.url import Url
 from mqcore_conformance.cells import Failure, run_cell, shrink
 from mqcore_conformance.histories import read_history
-from mqcore_conformance.report import (
-    explain_failure,
-    load_repro,
-    page,
-    record_of_cell,
-    tell_event,
-    timeline,
-    write_repro,
-)
-from mqcore_conformance.report._timeline import without_repeats
+from mqcore_conformance.report import explain_failure, load_repro, record_of_cell, write_repro
+from mqcore_conformance.report._html import page
+from mqcore_conformance.report._timeline import tell_event, timeline, without_repeats
 from mqcore_conformance.saboteurs import SABOTEURS
 from mqcore_conformance.saboteurs._disks import EmptyFlush
 from mqcore_mmap import MmapStorage

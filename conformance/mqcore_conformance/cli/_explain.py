@@ -1,19 +1,178 @@
-"""The verb ``conformance explain``: a clause in words, how it is checked, and what proves that the check can fail."""
+"""The verb ``conformance explain``: a clause in plain words, how and where it is looked at, what proves it can fail.
+
+The statement itself stands in ``mqcore.guarantees``; nothing here decides a verdict.
+"""
 
 from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Mapping
+from types import MappingProxyType
 
+import attrs
 import click
 
 from mqcore.cli.shell import Verb, current, output_options, refuse, write_json, write_line
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.cli._explanations import explain_clause
+from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
+from mqcore_conformance.contract import CHECKS
 from mqcore_conformance.running import suggest
+from mqcore_conformance.saboteurs import RECORDERS, SABOTEURS
 
 LABEL_WIDTH = 17
 COLUMNS_MAX = 110
+
+
+@attrs.frozen(kw_only=True)
+class ClauseInWords:
+    """``meaning``: for who uses a broker. ``looked_at``: how the checker finds out. ``where``: in which cells."""
+
+    meaning: str
+    looked_at: str
+    where: str
+
+
+_DRAINED = "every cell of T0 and T1: each run ends with a drain that reads every partition from start to end"
+_DISK = "cells of a storage with a disk"
+
+EXPLANATIONS: Mapping[str, ClauseInWords] = MappingProxyType(
+    {
+        "G01": ClauseInWords(
+            meaning="A message that was acknowledged is there after every fault that its acknowledgement promised to "
+            "survive, unchanged.",
+            looked_at="For every acknowledgement the oracle says from its level and from the faults that came later "
+            "whether the message had to survive them; if so, it is looked for in what is read at the end of the run.",
+            where=_DRAINED + "; faults that take something: kill, power-cut, flush-error, full, mixed, crash-points",
+        ),
+        "G02": ClauseInWords(
+            meaning="Where a policy allows loss, only the newest messages may be missing: no gap below a message that "
+            "is there.",
+            looked_at="The acknowledged messages of each reign that are missing at the end have to be its last ones.",
+            where=_DRAINED + "; flush async and none under power-cut show it best",
+        ),
+        "G03": ClauseInWords(
+            meaning="An asynchronous flush policy states how much a power cut may cost at most; it never costs more.",
+            looked_at="What is lost of the acknowledged is counted in messages, bytes and time, against the policy.",
+            where="cells with flush async: power-cut, slow, mixed",
+        ),
+        "G04": ClauseInWords(
+            meaning="Nothing is read that nobody sent.",
+            looked_at="Every message read, by consumers and at the end, has to be one of those sent, by the suite's "
+            "own checksum.",
+            where=_DRAINED,
+        ),
+        "G05": ClauseInWords(
+            meaning="An offset has one content: all readers see the same message there, today and tomorrow.",
+            looked_at="All reads of a partition, epoch and offset are compared with each other and with the receipts.",
+            where=_DRAINED + ", and every read of a consumer",
+        ),
+        "G06": ClauseInWords(
+            meaning="A consumer sees messages in order, none twice, and skips none that was acknowledged, unless it is "
+            "told so.",
+            looked_at="The positions of each consumer are followed through its whole run; a step back or over an "
+            "acknowledged message needs a seek, a trim or a reported divergence as its reason.",
+            where="cells whose plans have consumers, about two thirds of the seeds of every family",
+        ),
+        "G07": ClauseInWords(
+            meaning="A message that was rejected never appears.",
+            looked_at="Nothing that was answered with a rejection may be read, ever.",
+            where=_DRAINED + "; full and io-error make rejections",
+        ),
+        "G08": ClauseInWords(
+            meaning="What a consumer has read does not vanish under a fault that the topic's policy survives.",
+            looked_at="Every message that a consumer got is looked for at the end, when the oracle says that it had to "
+            "survive.",
+            where="cells whose plans have consumers; kill, power-cut and mixed",
+        ),
+        "G11": ClauseInWords(
+            meaning="After a failed flush nothing that it was to cover counts as written, even if the next flush "
+            "succeeds.",
+            looked_at="After each failed flush no acknowledgement, read or notice may rest on bytes that it covered.",
+            where=_DISK + ": flush-error, slow with errors, mixed",
+        ),
+        "G12": ClauseInWords(
+            meaning="Damaged bytes are never served; damage is repaired or reported, never passed over.",
+            looked_at="Bits are flipped in what was flushed; every read of that range has to be refused with its "
+            "range, and a broker whose identity is damaged has to refuse to start.",
+            where=_DISK + ": rot, rot-identity",
+        ),
+        "G13": ClauseInWords(
+            meaning="Once the fault is over, the broker works again, soon.",
+            looked_at="After healing, a send to every partition and a complete read have to succeed within the bound.",
+            where="every cell of T0 and T1",
+        ),
+        "G14": ClauseInWords(
+            meaning="An acknowledgement is not given before what it states has happened.",
+            looked_at="Each receipt is held against the appends and flushes recorded before it: a level of disk needs "
+            "a flush that covers the message.",
+            where="every cell of T0 and T1 in which something is acknowledged",
+        ),
+        "G15": ClauseInWords(
+            meaning="Duplicates come only from retries after an unknown outcome, and never from "
+            "an idempotent producer.",
+            looked_at="Messages that are there twice are traced to the attempts that sent them.",
+            where=_DRAINED + "; network, kill and stop make retries",
+        ),
+        "G17": ClauseInWords(
+            meaning="Recovery may crash and begin again as often as it likes: the result is the same.",
+            looked_at="The disk at the end of a run is recovered once, twice, and with a crash inside; the logs are "
+            "compared byte by byte.",
+            where="cells of T0 with a disk, in about a tenth of the seeds",
+        ),
+        "G18": ClauseInWords(
+            meaning="What does not exist or cannot be kept is refused by name, at the start.",
+            looked_at="A random unknown option is given, a build is stated that cannot keep its promise, names and "
+            "sizes beyond the limits are tried.",
+            where="contract checks of every storage and transport",
+        ),
+        "G20": ClauseInWords(
+            meaning="No peer and no disk can make the broker use more memory than its limits.",
+            looked_at="Readers that stop, streams by the thousand, messages beyond the limit and a full disk are "
+            "tried; memory and refusals are watched.",
+            where="contract checks of every storage and transport",
+        ),
+    }
+)
+"""Explanations of the clauses that are checked, by id."""
+
+
+WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "must_survive": "must_survive: what the oracle of mqcore.guarantees says has to be there, from the level of "
+        "each receipt and the faults since; mqcore explain prints the same as a table",
+        "final drain": "final drain: at the end of a run everything is read once more, after the last fault",
+        "durable mark": "durable mark: how far a log is known to be flushed",
+        "stated `survive`": "survive: the faults that a configuration says it has to survive",
+    }
+)
+"""Words of the statements that only this project uses."""
+
+
+def explain_clause(clause: str) -> list[tuple[str, list[str]]]:
+    """Return what there is to say of a clause, as headings with paragraphs."""
+    facts = CLAUSES[clause]
+    if clause in NOT_BUILT:
+        return [("statement", [facts.statement]), ("not checked", [NOT_BUILT[clause]])]
+    words, checker = EXPLANATIONS[clause], CHECKERS[clause]
+    checks = [f"{one.name.replace('_', ' ')} ({one.kind})" for one in CHECKS.values() if one.clause == clause]
+    saboteurs = [f"{one.name}: {one.bug} ({one.cell.name})" for one in SABOTEURS if one.clause == clause]
+    saboteurs += [
+        f"{name}: {' '.join((change.__doc__ or '').split())} (the recorded history is changed)"
+        for name, (change, broken) in RECORDERS.items()
+        if broken == clause
+    ]
+    terms = [text for word, text in WORDS.items() if word in facts.statement]
+    return [
+        ("means", [words.meaning]),
+        ("statement", [facts.statement]),
+        *([("words", terms)] if terms else []),
+        ("looked at", [words.looked_at]),
+        ("where", [words.where]),
+        ("checker", [f"{checker.__module__}.{checker.__name__}"]),
+        ("contract checks", checks or ["none"]),
+        ("can fail", saboteurs or ["no saboteur breaks it on the model disk; unit tests of the checker do"]),
+    ]
 
 
 @click.command(

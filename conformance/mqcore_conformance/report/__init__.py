@@ -31,7 +31,6 @@ from mqcore_conformance.report._repro import (
     load_repro,
     write_repro,
 )
-from mqcore_conformance.report._timeline import tell_event, timeline
 
 __all__ = [
     "EXIT_CODES",
@@ -43,24 +42,19 @@ __all__ = [
     "ReportFile",
     "Repro",
     "cell_of_repro",
-    "claims_lock",
     "diff",
     "exit_code_of",
     "explain_failure",
-    "junit",
     "latest",
     "load_repro",
     "made_with",
     "markdown_table",
     "matrix",
     "merged",
-    "page",
     "read_records",
     "record_of_cell",
     "record_of_check",
     "status_of",
-    "tell_event",
-    "timeline",
     "write_pages",
     "write_repro",
 ]

@@ -21,7 +21,6 @@ from mqcore_conformance.saboteurs import _disks as disks
 from mqcore_conformance.saboteurs import _injectors as injectors
 from mqcore_conformance.saboteurs import _log as log
 from mqcore_conformance.saboteurs import _shapes as shapes
-from mqcore_conformance.saboteurs import _storage as storage
 from mqcore_conformance.saboteurs._model import Saboteur
 from mqcore_conformance.worlds.model import Sabotage
 
@@ -61,7 +60,7 @@ FLUSHES = (
     ),
     Saboteur(
         name="clean-mark-laundered", clause="G01", flush="sync", family="flush-error",
-        make=storage.clean_mark_laundered, shape=shapes.failing_flush_then("stop"), green=("sync/stop",),
+        make=log.clean_mark_laundered, shape=shapes.failing_flush_then("stop"), green=("sync/stop",),
         seed=9,
     ),
     Saboteur(

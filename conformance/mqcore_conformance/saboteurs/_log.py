@@ -1,6 +1,6 @@
-"""Saboteurs inside the log: what counts as a batch, what recovery does, what a reign is.
+"""Saboteurs inside the log and the storage below it: what counts as a batch, what recovery does, what a reign is.
 
-Knows private names of ``mqcore.log``; see ``_replacing`` for what happens when one is gone.
+Knows private names of ``mqcore.log`` and ``mqcore_mmap``; see ``_replacing`` for what happens when one is gone.
 """
 
 from __future__ import annotations
@@ -194,3 +194,16 @@ def recovery_skipped() -> tuple[Replacement, ...]:
         ("mqcore.log._scan", "", "crc32c", checksum),
         ("mqcore.log._collect", "", "crc32c", checksum),
     )
+
+
+@in_place_of(("mqcore_mmap._engine", "Engine", "close_logs"))
+def clean_mark_laundered(original: Any) -> Any:
+    """A stop after a failed flush flushes again, and states a clean end of what never reached the disk."""
+
+    async def close_logs(engine: Any, logs: Any) -> None:
+        engine.failure = None
+        for log in logs:
+            log._failure = None
+        await original(engine, logs)
+
+    return close_logs

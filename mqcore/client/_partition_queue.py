@@ -43,6 +43,7 @@ class PartitionQueue:
 
     __slots__ = (
         "attempt",
+        "doubts_end",
         "epoch",
         "flush",
         "gathered",
@@ -75,6 +76,7 @@ class PartitionQueue:
         self.resume_at = -math.inf
         self.must_rewind = False
         self.must_renumber = False
+        self.doubts_end = False
         self.flush = False
         self.is_listed = False
 
@@ -214,6 +216,11 @@ class PartitionQueue:
                 self.unacked.remove(batch)
                 self._release(batch)
                 continue
+            if batch.in_doubt and self.doubts_end:
+                # The one that was given up may be in the log, and so may this one: again it could be a duplicate (G15).
+                text = "it may be in the log, and one before it that may be, too, was refused when it was sent again"
+                self._settle(batch, OutcomeUnknownError(f"topic {self.state.topic!r}: {text}"))
+                batch.abandoned = True
             if batch.abandoned or batch.state is _DEAD:
                 self._drop(batch)
                 continue
@@ -226,6 +233,7 @@ class PartitionQueue:
             batch.data = data
             batch.first_sequence = self.next_sequence
             self.next_sequence = (self.next_sequence + len(batch.values)) % SEQUENCES
+        self.doubts_end = False
 
     # replies
 
@@ -344,6 +352,7 @@ class PartitionQueue:
             batch = unacked[0]
             if batch.state is _DEAD:
                 self.must_renumber = True
+                self.doubts_end = self.doubts_end or batch.in_doubt
             elif batch.state is not _FINISHED:
                 return
             unacked.popleft()

@@ -11,6 +11,7 @@ from mqcore.client._options import ProducerOptions
 from mqcore.client._partition_queue import PartitionQueue
 from mqcore.client._pending_batch import PendingBatch
 from mqcore.client._producer_state import Loss, ProducerState
+from mqcore.errors import OutcomeUnknownError, RejectedError
 from mqcore.guarantees import Copy, Level
 from mqcore.limits import Limits
 from mqcore.protocol import Produced
@@ -90,3 +91,20 @@ def test_a_batch_without_a_reply_is_in_doubt_and_what_follows_keeps_its_sequence
     assert (receipt.offset, receipt.epoch, receipt.duplicate, receipt.copies) == (1, 2, True, COPIES)
     assert (receipt.level, receipt.nodes) == (Level.DISK, (b"n".hex() * 16,))
     assert not queue.unacked
+
+
+def test_g15_what_may_be_in_the_log_behind_a_batch_that_may_be_is_not_sent_again_under_another_number() -> None:
+    queue, (first, second, third), _ = queue_with(3)
+    for batch in (first, second):
+        assert queue.next_to_send(0.0) is batch
+        queue.sent(batch)
+    for batch in (first, second):
+        queue.unanswered(batch)
+    assert queue.next_to_send(0.0) is first
+    queue.refuse(first, RejectedError("the server takes no batch so large any more"))
+    assert queue.next_to_send(0.0) is third
+    assert isinstance(first.error, OutcomeUnknownError)
+    assert isinstance(second.error, OutcomeUnknownError)
+    assert third.data is not None
+    header = unpack_header(third.data)
+    assert (header.producer_epoch, header.first_sequence) == (1, 0)

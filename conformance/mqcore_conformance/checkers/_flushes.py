@@ -172,7 +172,10 @@ def _unjustified(
         return "its policy is sync, which answers when it is flushed"
     if not facts.records_storage:
         return ""
-    if not facts.appended_before(partition, by.node, receipt.epoch, end - 1, index):
+    # An append that a kill met was never recorded: that its recovery found it is as good.
+    last = end - 1
+    is_found = receipt.epoch < reign and facts.recovered(partition, by, last)
+    if not is_found and not facts.appended_before(partition, by.node, receipt.epoch, last, index):
         return f"nothing was appended for it before in epoch {receipt.epoch}"
     if facts.recovered(partition, by, end - 1):
         return ""

@@ -319,6 +319,13 @@ def a_duplicate_of_what_recovery_found() -> Story:
     return story.ack("a", 0, attempt=2, duplicate=True, epoch=1).drain((0, 1, ["a"]))
 
 
+@good
+def a_duplicate_of_an_append_that_the_kill_met() -> Story:
+    story = Story().append(0, 0).invoke("a", idempotent=True).end("a", "unknown")
+    story.restart("process-kill").append(1, 1).invoke("a", attempt=2, idempotent=True)
+    return story.ack("a", 0, attempt=2, duplicate=True, epoch=1).drain((0, 1, ["a"]))
+
+
 @bad("G14", UNJUSTIFIED)
 def a_duplicates_receipt_states_the_present_epoch() -> Story:
     story = Story().append(0, 0).invoke("a", idempotent=True).append(0, 1).end("a", "unknown")

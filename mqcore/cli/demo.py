@@ -40,7 +40,7 @@ DAMAGE_FOUND = 5
 )
 @output_options
 def command(to: str | None) -> None:
-    """Show in half a minute what mqcore promises, and that it holds.
+    """Show in less than half a minute what mqcore promises, and that it holds.
 
     A broker with file storage, a TCP and a Unix listener takes every line of Python's standard library and gives it
     back through both. Then it is killed with SIGKILL in the middle of a stream and started again, and everything that

@@ -177,7 +177,7 @@ class MemoryStorage(StorageBackend):
         if self._bytes_used + size > self._bytes_max:
             raise StorageError(
                 f"memory storage is full: {self._bytes_used} of {self._bytes_max} bytes are used and {size} more are "
-                "needed; trim logs or raise bytes_max",
+                "needed; delete topics or raise bytes_max",
                 kind="full",
                 retryable=True,
             )

@@ -18,7 +18,7 @@ _KINDS = {
     errno.ENOENT: ("missing", False),
 }
 _REMEDIES = {
-    "full": "free space, or trim logs",
+    "full": "free space on its disk, or delete topics",
     "too-many-files": "raise the limit on open files (ulimit -n), or lower open_files_max",
     "permission": "give this user write permission, or choose another directory",
     "missing": "restore the file from a copy",

@@ -195,7 +195,9 @@ def _ensure_directory(files: FileSystem, root: str) -> None:
             files.make_directory(root)
         except FileNotFoundError:
             raise StorageError(
-                f"cannot make storage {root}: {parent} does not exist, or takes no directories; make it first", kind="missing", path=root
+                f"cannot make storage {root}: {parent} does not exist, or takes no directories; make it first",
+                kind="missing",
+                path=root,
             ) from None
         return
     if not facts.is_directory:

@@ -279,10 +279,9 @@ def show_matrix(folder: Path) -> None:
     write_pages(folder, records)
     if current().json:
         for record in latest(records):
-            if record["kind"] == "check":
-                write_json({key: record[key] for key in ("name", "status", "seconds")} | {"clause": record["clause"]})
-            elif record["kind"] != "run":
-                write_json({key: record[key] for key in ("name", "status", "seconds", "clauses")})
+            if record["kind"] != "run":
+                keys = ("name", "status", "seconds", "clause" if record["kind"] == "check" else "clauses")
+                write_json({key: record[key] for key in keys})
         return
     write_line(matrix(records).rstrip())
 

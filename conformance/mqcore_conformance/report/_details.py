@@ -89,10 +89,10 @@ def cell_detail(cell: Record, anchor: str, pages: Pages) -> str:
         lines.append(f"<p>... and {more} more seeds failed; report.jsonl names them.</p>")
     if cell["seeds"]:
         how = cell["how"][:1].upper() + cell["how"][1:]
-        events = f"{cell['events']:,}".replace(",", " ")
         lines.append(
             f"<h3>How</h3><p>{_text(how)}. Seeds {_text(ranges_of(cell['seeds']))}; {cell['runs']} runs, "
-            f"{events} events, {cell['seconds']:.1f} s. Storage <code>{_text(cell['storage'])}</code></p>"
+            f"{grouped(cell['events'])} events, {cell['seconds']:.1f} s. "
+            f"Storage <code>{_text(cell['storage'])}</code></p>"
         )
     lines += _witnesses(cell["witnesses"])
     lines += _printed(cell.get("printed", ""))

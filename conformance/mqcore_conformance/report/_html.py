@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mqcore.guarantees import CLAUSES
+from mqcore.units import grouped
 from mqcore_conformance.report._details import Pages, cell_detail, check_detail, class_of, prose
 from mqcore_conformance.report._not_built import AXES, NOT_BUILT, NOT_BUILT_YET
 from mqcore_conformance.report._records import RED, Record, families_of, latest, status_of
@@ -63,8 +64,7 @@ def _head(records: Sequence[Record], cells: Sequence[Record], checks: Sequence[R
     run = next((record for record in records if record["kind"] == "run"), {})
     made_with = ", ".join(f"{name} {value}" for name, value in run.get("made_with", {}).items())
     asked = ", ".join(f"{name} {value}" for name, value in run.get("arguments", {}).items())
-    events = f"{sum(cell['events'] for cell in cells):,}".replace(",", " ")
-    runs = f"{sum(cell['runs'] for cell in cells):,}".replace(",", " ")
+    runs, events = (grouped(sum(cell[key] for cell in cells)) for key in ("runs", "events"))
     seconds = sum(record["seconds"] for record in (*cells, *checks))
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"

@@ -165,7 +165,7 @@ class TestFullDisk:
 
 CHILD = """
 import json, sys
-from mqcore_conformance.broker_process.child import report
+from mqcore_conformance.broker_process.__main__ import report
 from mqcore_conformance.broker_process.ports import Injection, faulty_ports
 _, files = faulty_ports(Injection(kill_at=2, kill_how=sys.argv[2]), report)
 file = files.open(sys.argv[1], create=True)

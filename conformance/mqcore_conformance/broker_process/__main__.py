@@ -1,6 +1,7 @@
 """The child process of T1: one broker, given its configuration and its faults as JSON, ended by a signal.
 
-Reports who it is once it serves (node, epoch, URLs), and what was injected. SIGTERM stops it in order.
+Reports who it is once it serves (node, epoch, URLs), and what was injected. SIGTERM stops it in order. One JSON object
+per line in both directions; the end of the standard input means that the suite is gone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import trio
@@ -16,10 +18,29 @@ import trio
 from mqcore.broker import Node, serve_broker
 from mqcore.config import make_config
 from mqcore.ports import Ports, system_ports
-from mqcore_conformance.broker_process.child import commands, ignore_interrupt, report
 from mqcore_conformance.broker_process.ports import FaultyFiles, Injection, faulty_ports
 
-__all__ = ["main"]
+__all__ = ["main", "report"]
+
+LINE_BYTES_MAX = 65_536
+READ_BYTES = 4096
+
+
+def report(facts: dict[str, Any]) -> None:
+    """Write one line, at once and in one piece. Any thread."""
+    line = json.dumps({"at_us": system_ports().clock.monotonic_us(), **facts}, separators=(",", ":")) + "\n"
+    os.write(1, line.encode())
+
+
+async def commands() -> AsyncIterator[dict[str, Any]]:
+    """Give what the suite asks, until it is gone."""
+    async with trio.lowlevel.FdStream(os.dup(0)) as stream:
+        rest = b""
+        while data := await stream.receive_some(READ_BYTES):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                asked: dict[str, Any] = json.loads(line[:LINE_BYTES_MAX])
+                yield asked
 
 
 async def _serve(keys: dict[str, object], ports: Ports, files: FaultyFiles | None) -> None:
@@ -48,7 +69,7 @@ async def _obey(files: FaultyFiles | None) -> None:
 
 def main() -> None:
     """Serve what the first argument says: ``keys`` of the configuration, and what to inject, if anything."""
-    ignore_interrupt()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the suite, which ends its children itself
     asked: dict[str, Any] = json.loads(sys.argv[1])
     if asked["injection"] is None:
         trio.run(_serve, asked["keys"], system_ports(), None)

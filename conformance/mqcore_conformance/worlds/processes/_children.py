@@ -23,7 +23,6 @@ import trio
 from mqcore.abc import Capabilities, StorageContext
 from mqcore.ports import Ports, system_ports
 from mqcore.registry import create_storage
-from mqcore_conformance.broker_process.child import monotonic_us
 from mqcore_conformance.broker_process.ports import Injection
 from mqcore_conformance.histories import FIRST_NODE, FaultInjected, LivenessObserved, NodeLife, Started
 from mqcore_conformance.plans import CONTROLLED_FAMILIES, FaultPlan, RunPlan
@@ -70,7 +69,7 @@ class BrokerProcesses(World):
         self.on_ack = lambda count: self.changed()
         self._lives: list[ChildLife] = []
         self._serving = False
-        self._began_us = monotonic_us()
+        self._began_us = self.clock.monotonic_us()
         self._environment = {**os.environ, **eatmydata_environment()} if eat_my_data else None
         self._process: trio.Process | None = None
         self._ending = ""
@@ -80,7 +79,7 @@ class BrokerProcesses(World):
     # ---- what clients need -----------------------------------------------------------------------------------
 
     def now_us(self) -> int:
-        return monotonic_us() - self._began_us
+        return self.clock.monotonic_us() - self._began_us
 
     @property
     def is_serving(self) -> bool:

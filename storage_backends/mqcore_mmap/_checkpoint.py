@@ -7,7 +7,8 @@ lets the generation's sets count no longer. If it fails, the generation stays: n
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 
@@ -31,8 +32,8 @@ BATCH_FILES = 32
 class Checkpoint:
     """One full journal file, the end of what it holds of each segment, and the segments pinned for it.
 
-    ``done``: segments that are flushed. ``is_short``: it has to be run again for the others, because there was no
-    descriptor for one that was closed.
+    ``done``: segments that are flushed. ``is_short``: it has to be run again, for the others, because there was no
+    descriptor for one that was closed, or because a flush of the same files was under way.
     """
 
     journal: JournalFile
@@ -69,10 +70,31 @@ class Journal:
         self._allocated = {journal.file.path: journal.file.size() for journal in journals}
         self._sets_before = 0
         self.broken: str | None = None
+        self._direct_flushes = 0  # under way, of segments of which a set holds the only bytes that are proved
 
     def is_live(self, segment: Segment) -> bool:
         """Whether a replay would write to this segment."""
         return segment.generation in self._covered
+
+    @contextmanager
+    def direct_flush(self, segments: Iterable[Segment]) -> Iterator[None]:
+        """Flush segments in their own files while the block runs. The flusher's thread.
+
+        When that fails, what the journal holds of them is the only copy that is proved: the file may have lost it, and
+        a later flush of the same file succeeds all the same (G11). So no file of the journal is set free any more.
+        """
+        if not any(map(self.is_live, segments)):
+            yield
+            return
+        self._direct_flushes += 1
+        try:
+            yield
+        except BaseException as error:
+            # Before the count goes down, which a checkpoint in its own thread looks at first.
+            self.broken = self.broken or f"a flush failed of files that the journal covers: {error}"
+            raise
+        finally:
+            self._direct_flushes -= 1
 
     @property
     def set_bytes_max(self) -> int:
@@ -172,6 +194,9 @@ class Journal:
             if self.broken is not None:
                 raise StorageError(self.broken, kind="flush", path=checkpoint.journal.file.path)
             self._flush_segments(checkpoint)
+            if self._direct_flushes or self.broken is not None:
+                checkpoint.is_short = True  # the other flush may be the one that is told of an error of these files
+                return
             journal, generation = checkpoint.journal, checkpoint.journal.generation
             self._covered[checkpoint.next_generation] = {}
             journal.begin(checkpoint.next_generation)

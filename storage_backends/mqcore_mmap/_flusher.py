@@ -176,7 +176,8 @@ class FlushPlanner:
             for job in plan.jobs:
                 job.log.check_not_failed()
             if plan.direct:
-                self._flush_files(plan.direct)
+                with self._journal.direct_flush(segment for job in plan.direct for segment in job.segments):
+                    self._flush_files(plan.direct)
             if plan.journaled:
                 self._flush_journal(plan)
             self._layout.check_in_place(self._filesystem)

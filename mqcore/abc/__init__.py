@@ -1,8 +1,54 @@
 """Contracts of the parts. A plug-in imports these and the other public modules of the ground floor."""
 
+from mqcore.abc._access import (
+    ANONYMOUS,
+    OPERATIONS,
+    AccessContext,
+    AccessRule,
+    Authenticator,
+    Authorizer,
+    Decision,
+    LoginClient,
+    LoginRefusedError,
+    LoginServer,
+    Operation,
+    Proof,
+)
+from mqcore.abc._assignor import Assignor
 from mqcore.abc._codec import Codec
 from mqcore.abc._command import Command
-from mqcore.abc._context import Notice, StorageContext, TransportContext, ignore_notice
+from mqcore.abc._context import (
+    CoordinatorContext,
+    Notice,
+    OffsetStoreContext,
+    StorageContext,
+    TransportContext,
+    ignore_notice,
+)
+from mqcore.abc._coordinator import (
+    COORDINATOR_NAME_BYTES_MAX,
+    WRITE_ID_BYTES,
+    CellPair,
+    CellWrite,
+    Coordinator,
+    CoordinatorCapabilities,
+    CoordinatorCell,
+    check_coordinator_name,
+)
+from mqcore.abc._filter import Filter, FilterInput
+from mqcore.abc._gateway import BrokerView, Gateway, GatewayContext, Metric, MetricFamily
+from mqcore.abc._offsets import (
+    CURSOR_NAME_BYTES_MAX,
+    CURSOR_NUMBER_MAX,
+    CommitStamp,
+    Cursor,
+    CursorKey,
+    GroupCursors,
+    OffsetStore,
+    OffsetStoreCapabilities,
+    check_cursor_name,
+)
+from mqcore.abc._secrets import Credentials, FileStamp, Secret, read_credentials, read_private_file
 from mqcore.abc._storage import (
     CONTRACT_VERSION,
     END_MARK_BYTES,
@@ -10,32 +56,80 @@ from mqcore.abc._storage import (
     FlushedLog,
     Log,
     StorageBackend,
+    StoredAt,
     check_log_name,
 )
+from mqcore.abc._tls import TlsOptions
 from mqcore.abc._transport import ByteStream, Link, Listener, Peer, Transport, TransportCapabilities
 from mqcore.ports import Buffer
 from mqcore.url import Url
 
 __all__ = [
+    "ANONYMOUS",
+    "OPERATIONS",
+    "AccessContext",
+    "AccessRule",
+    "Assignor",
+    "Authenticator",
+    "Authorizer",
+    "Credentials",
+    "Decision",
+    "LoginClient",
+    "LoginRefusedError",
+    "LoginServer",
+    "Operation",
+    "Proof",
+    "Secret",
     "CONTRACT_VERSION",
+    "COORDINATOR_NAME_BYTES_MAX",
+    "CURSOR_NAME_BYTES_MAX",
+    "CURSOR_NUMBER_MAX",
     "END_MARK_BYTES",
+    "WRITE_ID_BYTES",
+    "BrokerView",
     "Buffer",
     "ByteStream",
     "Capabilities",
+    "CellPair",
+    "CellWrite",
     "Codec",
     "Command",
+    "CommitStamp",
+    "Coordinator",
+    "CoordinatorCapabilities",
+    "CoordinatorCell",
+    "CoordinatorContext",
+    "Cursor",
+    "CursorKey",
+    "Filter",
+    "FilterInput",
     "FlushedLog",
+    "Gateway",
+    "GatewayContext",
+    "GroupCursors",
     "Link",
     "Listener",
     "Log",
+    "Metric",
+    "MetricFamily",
     "Notice",
+    "OffsetStore",
+    "OffsetStoreCapabilities",
+    "OffsetStoreContext",
     "Peer",
     "StorageBackend",
     "StorageContext",
+    "StoredAt",
+    "TlsOptions",
     "Transport",
     "TransportCapabilities",
     "TransportContext",
     "Url",
+    "check_coordinator_name",
+    "check_cursor_name",
     "check_log_name",
+    "FileStamp",
     "ignore_notice",
+    "read_credentials",
+    "read_private_file",
 ]

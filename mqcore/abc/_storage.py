@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import attrs
 
 from mqcore.abc._context import StorageContext
 from mqcore.errors import CommandNotPossibleError, StorageError
-from mqcore.guarantees import Level
+from mqcore.guarantees import Level, OnDegraded
 from mqcore.ports import Buffer
 from mqcore.url import Url
 
@@ -26,6 +26,7 @@ __all__ = [
     "FlushedLog",
     "Log",
     "StorageBackend",
+    "StoredAt",
     "check_log_name",
 ]
 
@@ -45,7 +46,8 @@ class Capabilities:
     ``member_losses_survived``: dead member devices that lose nothing. ``simulable``: all I/O goes through the ports.
     ``append_bytes_max``: largest single append. ``log_name_bytes_max``: longest log name (at least 64).
     ``proves_durable_end``: ``Log.durable_end`` after an unclean stop is what flushed bytes prove, at most one flush
-    behind (else it is ``start``, and damage below it cannot be told from a torn tail).
+    behind (else it is ``start``, and damage below it cannot be told from a torn tail). ``on_degraded``: what its URL
+    says that becomes of sends while a member is missing; None: it says nothing, and the build's promises decide.
     """
 
     contract_version: int = CONTRACT_VERSION
@@ -57,6 +59,20 @@ class Capabilities:
     append_bytes_max: int = 64 * 1024 * 1024
     log_name_bytes_max: int = 128
     logs_max: int | None = None
+    on_degraded: OnDegraded | None = None
+
+
+@attrs.frozen(kw_only=True)
+class StoredAt:
+    """One directory of the machine that a storage keeps bytes in, so that what lies below it can be looked at.
+
+    ``mirror_group``: directories of one number hold the same bytes, on different disks; None: this one stands alone.
+    ``segment_bytes``: size of its files, where it is fixed.
+    """
+
+    directory: str
+    mirror_group: int | None = None
+    segment_bytes: int | None = None
 
 
 _LOG_NAME = re.compile(r"[a-z0-9_-][a-z0-9._-]*\Z")
@@ -144,6 +160,24 @@ class Log(ABC):
         cancelled.
         """
 
+    async def mend(self, position: int, size_max: int, whole: Callable[[memoryview], int]) -> int:
+        """Put right what is wrong at ``position`` on one copy and not on another; return how many bytes, 0 for none.
+
+        The caller has read something there that cannot be what was appended. ``whole(view)`` is asked of the bytes of
+        each copy: it returns how many of them, from the first on, are one whole thing, 0 for none, or how many it has
+        to see, at most ``size_max``. Raises ``StorageError``. If cancelled, it may be mended. A storage with one copy
+        has nothing to mend with.
+        """
+        return 0
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        """Write ``data`` over what stands at ``position``, below ``durable_end``, durably: to mend what rotted.
+
+        Optional: a backend without it raises ``CommandNotPossibleError``. Raises ``StorageError``; then, and if
+        cancelled, any part of the range may be written.
+        """
+        raise CommandNotPossibleError(f"log {self.name}: this storage writes nothing in place")
+
     @abstractmethod
     async def truncate(self, position: int) -> None:
         """Cut everything from ``position`` on, durably: after a crash the cut bytes read as zeros or not at all.
@@ -201,6 +235,15 @@ class StorageBackend(ABC):
     async def aclose(self) -> None:
         """Close every log (flushing each), record a clean stop, release the lock. Idempotent."""
 
+    @property
+    def may_lack_reported(self) -> bool:
+        """Whether, once open, something may be missing that was there before, however clean the last stop was.
+
+        A storage of several members says so when it opens without one that may know more than the others. The broker
+        then takes a new incarnation (R2). Constant from one ``open`` to the next.
+        """
+        return False
+
     @abstractmethod
     async def list_logs(self) -> list[str]:
         """Names of the logs that exist, sorted."""
@@ -213,6 +256,17 @@ class StorageBackend(ABC):
         dropped from the page cache and read back from the device before this returns.
         """
 
+    async def begin_log(self, name: str, start: int) -> Log:
+        """Make the log called ``name``, which does not exist, to begin at position ``start`` of its life; open it.
+
+        For a copy of a log of which the beginning was trimmed. It costs no storage before its first append, and may be
+        gone after a stop without one. Optional: a backend without it raises ``CommandNotPossibleError`` unless
+        ``start`` is 0. Raises as ``open_log``.
+        """
+        if start:
+            raise CommandNotPossibleError(f"storage {self.url.scheme} makes no log that begins at {start}")
+        return await self.open_log(name)
+
     @abstractmethod
     async def delete_log(self, name: str) -> None:
         """Delete a log and its bytes, durably; open handles become closed. No error when there is none."""
@@ -222,7 +276,8 @@ class StorageBackend(ABC):
         """Make everything appended to ``logs`` before this call durable; return what was reached of each, in order.
 
         One call at a time. Appends go on meanwhile. Raises ``FlushFailedError`` naming every log that the flush
-        covered: each of them refuses appends from then on, and its unflushed bytes are not served (clause G11). Raises
+        covered: each of them refuses appends from then on, and its unflushed bytes are not served (clause G11). So too
+        when a log among ``logs``, dirty or not, is not where it was any more: its file was removed, say. Raises
         ``StorageError`` of kind ``too-many-files``, retryable, when it could not begin: then nothing has changed.
         If cancelled, the flush goes on and its outcome is seen in ``durable_end``.
         """
@@ -234,6 +289,11 @@ class StorageBackend(ABC):
         ``CommandNotPossibleError`` for one that this part does not have. If cancelled, it may have happened.
         """
         raise CommandNotPossibleError(f"storage {self.url.scheme} has no operation {operation!r}")
+
+    @property
+    def directories(self) -> Sequence[StoredAt]:
+        """Directories that it keeps bytes in, as its URL says; empty where it keeps them elsewhere. Opens nothing."""
+        return ()
 
     def facts(self) -> dict[str, object]:
         """Facts to print at start and in ``describe``, such as ``open_files_max``.

@@ -28,15 +28,23 @@ class TransportCapabilities:
     """What a transport declares.
 
     ``half_close``: streams have a working ``send_eof``. ``multiplexed``: one link carries many streams; else every
-    stream is a link of its own, and a further one presents the session id got on the first. ``local_only``: peers are
-    on this machine. ``simulable``: sockets come from ``trio.socket`` only, so a model network can stand in.
+    stream is a link of its own, and a further one presents the session id got on the first. ``encrypted``: nobody
+    between the two ends can read or change what is sent. ``authenticated``: a listener with these options knows its
+    peers by what they have shown, a certificate or the user of their process. ``local_only``: peers are on this
+    machine. ``simulable``: sockets come from ``trio.socket`` only, so a model network can stand in. ``datagrams``: the
+    streams travel in datagrams (UDP) to the host and port of the URL, not in a stream of the network. ``silence_ms``:
+    the longest time until an end notices that the other one is gone without a word; 0: the system tells it, as of TCP.
     """
 
     contract_version: int = CONTRACT_VERSION
     half_close: bool = True
     multiplexed: bool = False
+    encrypted: bool = False
+    authenticated: bool = False
     local_only: bool = False
     simulable: bool = False
+    datagrams: bool = False
+    silence_ms: int = 0
     streams_max: int | None = None
 
 
@@ -44,8 +52,9 @@ class TransportCapabilities:
 class Peer:
     """Who is at the other end, as far as the transport knows: typed, never parsed from text.
 
-    ``address`` is for people. ``user_id``, ``group_id`` and ``process_id`` come from Unix credentials, ``tls_subject``
-    from a verified certificate.
+    ``address`` is for people. ``user_id``, ``group_id`` and ``process_id`` come from Unix credentials. ``tls_subject``
+    (as RFC 4514 writes it, ``CN=alice,O=Example``) and ``tls_names`` (its alternative names, as ``DNS:host``) come from
+    a certificate that was verified, and only from one.
     """
 
     address: str
@@ -53,6 +62,7 @@ class Peer:
     group_id: int | None = None
     process_id: int | None = None
     tls_subject: str | None = None
+    tls_names: tuple[str, ...] = ()
 
 
 class ByteStream(trio.abc.Stream):
@@ -72,6 +82,14 @@ class ByteStream(trio.abc.Stream):
         Observes cancellation; lets others run where it has to wait and perhaps only there. If cancelled, part of them
         may have been sent and the stream is of no more use.
         """
+
+    def send_now(self, buffers: Sequence[Buffer]) -> int:
+        """Send what goes without waiting, while no other task is sending; return how many bytes of ``buffers`` went.
+
+        For a caller that cannot wait, or for whom it is cheaper: what is left, all of it if 0, it sends with
+        ``send_buffers``, which also raises what is wrong with the stream. A stream that has no such call returns 0.
+        """
+        return 0
 
 
 class Link(trio.abc.AsyncResource):
@@ -115,6 +133,11 @@ class Transport(ABC):
     @abstractmethod
     def capabilities(self) -> TransportCapabilities:
         """What this transport promises; constant for its life."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the URL's host is this machine's loopback, which no other machine reaches."""
+        return self.url.is_loopback
 
     @abstractmethod
     async def listen(self) -> Listener:

@@ -13,13 +13,19 @@ from mqcore.ports._abc import (
     Ports,
     Threads,
 )
+from mqcore.ports._clock_step import ClockStep, clock_base_ms
+from mqcore.ports._ground import BlockDevice, DirectoryGround
+from mqcore.ports._ground_probe import probe_ground
 from mqcore.ports._system import system_ports
 
 __all__ = [
+    "BlockDevice",
     "Buffer",
     "Clock",
+    "ClockStep",
     "DeviceThread",
     "Directory",
+    "DirectoryGround",
     "File",
     "FileFacts",
     "FileSystem",
@@ -27,5 +33,7 @@ __all__ = [
     "Mapping",
     "Ports",
     "Threads",
+    "probe_ground",
     "system_ports",
+    "clock_base_ms",
 ]

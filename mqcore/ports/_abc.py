@@ -15,6 +15,8 @@ from typing import TypeAlias, TypeVar
 
 import attrs
 
+from mqcore.ports._ground import DirectoryGround
+
 __all__ = [
     "Buffer",
     "Clock",
@@ -268,9 +270,14 @@ class Clock(ABC):
 
 @attrs.frozen(kw_only=True)
 class Ports:
-    """The four ports, handed to every storage backend and to the broker when they are composed."""
+    """The ports, handed to every storage backend and to the broker when they are composed.
+
+    ``ground`` says what a directory stands on; None where that is no question, as on a model disk. It may read text
+    files of ``/proc`` and ``/sys``, and raises ``OSError`` where there are none.
+    """
 
     files: FileSystem
     threads: Threads
     clock: Clock
     random: random.Random
+    ground: Callable[[str], DirectoryGround] | None = None

@@ -6,6 +6,7 @@ import random
 import time
 
 from mqcore.ports._abc import Clock, Ports
+from mqcore.ports._ground_probe import probe_ground
 from mqcore.ports._system_files import SystemFileSystem
 from mqcore.ports._system_threads import SystemThreads
 
@@ -35,4 +36,5 @@ def system_ports(seed: int | None = None) -> Ports:
     ``seed`` makes ``Ports.random`` repeatable, for tests; without it randomness comes from the operating system.
     """
     source: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
-    return Ports(files=SystemFileSystem(), threads=SystemThreads(), clock=SystemClock(), random=source)
+    files, threads = SystemFileSystem(), SystemThreads()
+    return Ports(files=files, threads=threads, clock=SystemClock(), random=source, ground=probe_ground)

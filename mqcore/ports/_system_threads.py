@@ -6,6 +6,7 @@ in the queue together share one wake-up of the thread, and results that are read
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import outcome
 import trio
 
+from mqcore.errors import ConfigurationError
 from mqcore.ports._abc import DeviceThread, Threads
 
 __all__ = ["SystemThreads"]
@@ -34,6 +36,19 @@ class _Call:
         self.token: trio.lowlevel.TrioToken | None = None
 
 
+def _refuse_virtual_time(name: str) -> None:
+    """Raise ``ConfigurationError`` where the clock jumps ahead while everything waits: a thread takes real time.
+
+    Every time-out would strike while the disk works, and it would look as if the disk were at fault.
+    """
+    clock = trio.lowlevel.current_clock()
+    if getattr(clock, "autojump_threshold", math.inf) < math.inf:
+        raise ConfigurationError(
+            f"time is virtual here ({type(clock).__name__} that jumps), and the thread {name!r} works in real time: "
+            "use model_ports of mqcore.testing, or storage memory:// and listen inproc://, or leave out that clock"
+        )
+
+
 class _SystemThread(DeviceThread):
     """See ``DeviceThread``. The thread ends when ``aclose`` asks it to; it does not hold up the interpreter's exit."""
 
@@ -49,6 +64,8 @@ class _SystemThread(DeviceThread):
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._thread is None:
+            _refuse_virtual_time(self._name)
         call = _Call(function, args)
         call.task = trio.lowlevel.current_task()
         call.token = trio.lowlevel.current_trio_token()

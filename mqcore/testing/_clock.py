@@ -15,10 +15,14 @@ WALL_MS_START = 1_767_225_600_000
 
 
 class ModelClock(Clock):
-    """Clocks that a test moves. Outside of a Trio run they stand still at what they showed last."""
+    """Clocks that a test moves. Outside of a Trio run they stand still at what they showed last.
 
-    def __init__(self, wall_ms_start: int = WALL_MS_START) -> None:
+    ``drift_ppm``: how much faster all of them run than Trio's own, in millionths; negative for slower.
+    """
+
+    def __init__(self, wall_ms_start: int = WALL_MS_START, *, drift_ppm: int = 0) -> None:
         self._wall_offset_ms = wall_ms_start
+        self._rate_ppm = 1_000_000 + drift_ppm
         self._suspended_us = 0
         self._last_seconds = 0.0
 
@@ -48,4 +52,4 @@ class ModelClock(Clock):
     def _now_us(self) -> int:
         with contextlib.suppress(RuntimeError):
             self._last_seconds = trio.current_time()
-        return round(self._last_seconds * 1_000_000)
+        return round(self._last_seconds * self._rate_ppm)

@@ -8,6 +8,7 @@ handles and processes of them. It must not know who uses it.
 from __future__ import annotations
 
 import errno
+import posixpath
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +77,8 @@ class ModelDisk(FileSystem):
     def stat(self, path: str) -> FileFacts:
         """See ``FileSystem``."""
         self.begin("stat", (path,))
-        node = self._machine.tree.find(path)
+        # There are no links here, so that ``..`` is where the path's own text says.
+        node = self._machine.tree.find(posixpath.normpath(path))
         if node is None:
             raise os_error(errno.ENOENT, path)
         if isinstance(node, DirectoryNode):

@@ -126,6 +126,7 @@ class DiskMachine:
         untold = [handle for handle in handles if handle.error_sequence < handle.node.error_sequence]
         for handle in untold:
             handle.error_sequence = handle.node.error_sequence
+        # Flushed before the error is raised, as a kernel does it: an error of earlier write-back stops no write.
         for handle in handles:
             self._start_flush(handle.node)
         if untold:
@@ -163,6 +164,7 @@ class DiskMachine:
         if self.bytes_max is not None and self.used_bytes + needed > self.bytes_max:
             room = max(0, self.bytes_max - self.used_bytes)
             fits = 0
+            # By sectors, for what is allocated already takes no room: how much fits is no difference of two numbers.
             for size in range(0, len(data) + 1, 512):
                 if node.unallocated_bytes(position, size) > room:
                     break

@@ -1,4 +1,4 @@
-"""A model network: stream sockets in memory, on virtual time, that break when and how a test says.
+"""A model network: sockets in memory, on virtual time, that break when and how a test says.
 
 Trio's own socket functions use it inside ``installed()``; so do transports that take their sockets from
 ``trio.socket``. Sockets belong to *hosts* (names, ``host()``), between which the network can be cut, stalled and
@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import attrs
 import trio
 
+from mqcore.testing._datagrams import DatagramWay, ModelDatagramSocket
 from mqcore.testing._pipes import Pipe
 from mqcore.testing._sockets import Address, ModelSocket, NetworkHost
 
@@ -33,7 +34,10 @@ Then = Literal["reset", "close", "stall"]
 
 
 class NetworkEvent(NamedTuple):
-    """What happened: ``kind`` (connect, accept, send, receive, close, reset, refuse), hosts and bytes."""
+    """What happened: ``kind``, hosts and bytes.
+
+    Kinds are connect, accept, send, receive, close, reset, refuse; datagram, datagram-lost and rebind.
+    """
 
     time_s: float
     kind: str
@@ -51,7 +55,9 @@ class _Break:
 
 
 class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
-    """A network of stream sockets (IPv4, IPv6, Unix). All hosts share one space of addresses, loopback included.
+    """A network of stream sockets (IPv4, IPv6, Unix) and of datagrams, whose own trouble is ``datagrams``.
+
+    All hosts share one space of addresses, loopback included.
 
     ``buffer_bytes`` is what one direction of a connection holds before its sender waits; ``latency_s`` and a random
     part up to ``jitter_s`` is how long bytes travel; with ``pieces`` every send and receive takes a random part of
@@ -90,6 +96,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         self._port = PORT_FIRST - 1
         self._file_number = 1 << 20
         self._changed = trio.Event()
+        self.datagrams = DatagramWay(self)
 
     # ---- use -------------------------------------------------------------------------------------------------
 
@@ -113,6 +120,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         life = self._hosts.get(name)
         if life is None:
             life = self._hosts[name] = NetworkHost(name)
+            self.datagrams.begin_life(name)
             for socket in self._vanished.pop(name, ()):
                 socket.reset()
         token = self._current.set(life)
@@ -121,14 +129,18 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         finally:
             self._current.reset(token)
 
-    def socket(self, family: int | None = None, type: int | None = None, proto: int | None = None) -> ModelSocket:
+    def socket(
+        self, family: int | None = None, type: int | None = None, proto: int | None = None
+    ) -> ModelSocket | ModelDatagramSocket:
         """See ``trio.abc.SocketFactory``."""
         host = self._current.get()
         if host is None:
             with self.host("local") as host:
-                pass
+                pass  # entered to be made: what belongs to no host would be spared by cuts and kills of all
         elif not host.alive:
             raise OSError(errno.ENETDOWN, f"the host {host.name} was killed")
+        if type == stdlib_socket.SOCK_DGRAM:
+            return self.datagrams.new_socket(family or stdlib_socket.AF_INET, host)
         return self.new_socket(family or stdlib_socket.AF_INET, host)
 
     # ---- trouble ---------------------------------------------------------------------------------------------
@@ -136,7 +148,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
     def cut(self, source: str = "*", destination: str = "*", *, both_ways: bool = True) -> None:
         """Let nothing arrive from ``source`` at ``destination`` (``*``: any) until ``heal``; neither end is told.
 
-        As with TCP, what was sent meanwhile arrives later.
+        As with TCP, what was sent meanwhile arrives later; datagrams are lost.
         """
         self._cuts.add((source, destination))
         if both_ways:
@@ -157,6 +169,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """End all trouble: cuts, stalls, refusals, and what was planned for later connections."""
         self._breaks.clear()
         self._accept_errors.clear()
+        self.datagrams.calm()
         self.accept_again()
         self.heal()
 
@@ -185,9 +198,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         """End every ``refuse``."""
         self._refused.clear()
 
-    def break_next(
-        self, byte_count: int, *, source: str = "*", destination: str = "*", then: Then = "reset"
-    ) -> None:
+    def break_next(self, byte_count: int, *, source: str = "*", destination: str = "*", then: Then = "reset") -> None:
         """Let the next connection that ``source`` makes to ``destination``, or gets from it, break in that direction.
 
         After ``byte_count`` bytes from ``source`` the connection is reset, closed (the reader sees the end) or stalled.
@@ -218,7 +229,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             else:
                 socket.close()
         self.witnesses["kill-host"] += 1
-        return len(mine)
+        return len(mine) + self.datagrams.kill_host(host, silent=silent)
 
     # ---- for sockets and pipes of this package ---------------------------------------------------------------
 
@@ -232,6 +243,10 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
         if held:
             self.witnesses["held"] += 1  # who asks has something to send
         return held
+
+    def is_refused(self, host: str) -> bool:
+        """Say whether nobody is let in at ``host`` now."""
+        return not self._refused.isdisjoint(("*", host))
 
     def delay_s(self) -> float:
         """Return how long the next bytes travel."""
@@ -287,7 +302,7 @@ class ModelNetwork(trio.abc.SocketFactory, trio.abc.HostnameResolver):
             name = listener.host.name if listener is not None else "*"
             cut = self.is_cut(socket.host.name, name) or self.is_cut(name, socket.host.name)
             if not cut:
-                if listener is None or not listener.listening or not self._refused.isdisjoint(("*", name)):
+                if listener is None or not listener.listening or self.is_refused(name):
                     self.note("refuse", socket.host.name, name)
                     missing = listener is None and isinstance(address, str)
                     number = errno.ENOENT if missing else errno.ECONNREFUSED

@@ -6,9 +6,9 @@ every ability of it, those of a later contract version included.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from mqcore.abc import Capabilities, FlushedLog, Log, StorageBackend
+from mqcore.abc import Capabilities, FlushedLog, Log, StorageBackend, StoredAt
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
 
@@ -48,6 +48,12 @@ class PassThroughLog(Log):
     async def read(self, position: int, size: int) -> memoryview:
         return await self.inner.read(position, size)
 
+    async def mend(self, position: int, size_max: int, whole: Callable[[memoryview], int]) -> int:
+        return await self.inner.mend(position, size_max, whole)
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        await self.inner.overwrite(position, data)
+
     async def truncate(self, position: int) -> None:
         await self.inner.truncate(position)
 
@@ -78,6 +84,14 @@ class PassThroughStorage(StorageBackend):
     def capabilities(self) -> Capabilities:
         return self.inner.capabilities
 
+    @property
+    def may_lack_reported(self) -> bool:
+        return self.inner.may_lack_reported
+
+    @property
+    def directories(self) -> Sequence[StoredAt]:
+        return self.inner.directories
+
     async def open(self) -> None:
         await self.inner.open()
 
@@ -96,6 +110,11 @@ class PassThroughStorage(StorageBackend):
         # The contract: the same name gives the same object while it is open, and another one after it was closed.
         if known is None or known.inner is not log:
             known = self.opened[name] = self.wrap(log)
+        return known
+
+    async def begin_log(self, name: str, start: int) -> Log:
+        log = await self.inner.begin_log(name, start)
+        known = self.opened[name] = self.wrap(log)
         return known
 
     async def delete_log(self, name: str) -> None:

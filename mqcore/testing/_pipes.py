@@ -220,6 +220,7 @@ class Pipe:
         return size
 
     def _arrival(self) -> float:
+        # Never before what was sent earlier, whatever the jitter draws: a stream keeps its order.
         self._last_arrival = max(self._last_arrival, trio.current_time() + self.network.delay_s())
         return self._last_arrival
 
@@ -240,6 +241,7 @@ class Pipe:
 
     def _pull(self) -> None:
         """Move what has arrived by now to where it can be read."""
+        # When somebody looks and not by a timer each: a connection at rest gives virtual time no reason to stop at it.
         if not self._under_way or self._is_held():
             return
         now = trio.current_time()

@@ -126,7 +126,7 @@ class SectorFile:
         window.position = position
         if len(self.windows) > WINDOWS_KEPT:
             self.windows = [known for known in self.windows if known() is not None]
-        self.windows.append(weakref.ref(window))
+        self.windows.append(weakref.ref(window))  # weak: a view that nobody holds is to cost no later write
         return window
 
     def truncate(self, size: int) -> None:
@@ -187,7 +187,7 @@ class SectorFile:
         for first, end in self._unflushed_runs():
             for sector in range(first, end):
                 if self._state[sector] != DIRTY:
-                    continue
+                    continue  # on its way in a flush that began before, whose outcome is its own
                 newest = self._sector_of(self.cached, sector)
                 reached = newest == self._sector_of(self.durable, sector)
                 if not reached and choices is not None and choices.choose(2):
@@ -284,6 +284,7 @@ class SectorFile:
 
     def _note_size(self, size: int) -> None:
         self._sizes.append(size)
+        # Thinned and not cut off: a file that grows in many steps is to come back short as well as nearly whole.
         if len(self._sizes) > SIZES_MAX:
             del self._sizes[1::2]
 
@@ -297,7 +298,7 @@ class SectorFile:
                     versions = self._older.setdefault(sector, [])
                     versions.append(self._sector_of(self.cached, sector))
                     if len(versions) > VERSIONS_MAX:
-                        del versions[1]
+                        del versions[1]  # not the oldest: it is the one that code under test expects the least
         state[first:end] = b"\1" * (end - first)
         if self._end_unflushed == 0:
             self._first_unflushed = first
@@ -325,6 +326,7 @@ class SectorFile:
         newest = self._sector_of(self.cached, sector)
         between = dict.fromkeys(versions)
         between.pop(newest, None)
+        # The newest stands at both ends then: the first is what is left when nothing survives, the last when all does.
         if versions[0] == newest and between:
             return [newest, *between, newest]
         return [*between, newest]

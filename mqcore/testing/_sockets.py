@@ -145,6 +145,7 @@ class ModelSocket(trio.socket.SocketType):
             delay_s = 2 * self._network.delay_s()
             if delay_s:
                 await trio.sleep(delay_s)
+                # Asked for again: it may have gone, or been cut off, while the greeting was on its way.
                 listener = await self._network.find_listener(self, peer)
         except trio.Cancelled:
             self.close()
@@ -190,7 +191,7 @@ class ModelSocket(trio.socket.SocketType):
             taken.append(buffer)
             size += len(buffer) if isinstance(buffer, bytes) else memoryview(buffer).nbytes
             if size >= self._network.buffer_bytes:
-                break
+                break  # the rest would be joined only to be handed back: no send takes more than the buffer holds
         return await self.send(b"".join(taken))
 
     async def recv(self, buflen: int, flags: int = 0, /) -> bytes:

@@ -6,6 +6,7 @@ in between may still take it. Must not know what the functions do.
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -59,6 +60,7 @@ class ModelThread(DeviceThread):
         work = _Work(function, args)
         self._queue.append(work)
         try:
+            # A checkpoint first: what other tasks ask for at this moment may come before it, as with a thread.
             await trio.lowlevel.checkpoint()
             self._drain()
             if not work.done:
@@ -120,7 +122,17 @@ class ModelThread(DeviceThread):
 
     async def _spend(self, work: _Work, job: Job) -> None:
         """Let the time of ``work`` pass, then go on with what was asked meanwhile."""
-        await trio.sleep(job.latency_us / 1_000_000)
+        try:
+            await trio.sleep(job.latency_us / 1_000_000)
+        except trio.Cancelled:
+            # The run is over, of which this is a system task. Another one may wait for it, shielded.
+            for each in (work, *self._queue):
+                each.error = each.error or OSError(errno.EIO, "the simulation is over")
+                each.finish()
+            self._queue.clear()
+            self._busy = False
+            self._announce_idle()
+            raise
         job.complete()
         work.finish()
         self._busy = False

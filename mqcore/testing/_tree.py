@@ -183,6 +183,7 @@ class Tree:
         """Return what a flush of ``directory`` makes durable: its own changes and the earlier ones they build on."""
         chosen: list[EntryChange] = []
         keys: set[object] = set()
+        # From the last to the first: which earlier changes are built on is known only by those that build on them.
         for change in reversed(self.pending):
             if change.home is directory or not keys.isdisjoint(change.keys()):
                 chosen.append(change)
@@ -217,6 +218,7 @@ class Tree:
     def directories(self, *, durable: bool = False) -> list[DirectoryNode]:
         """Return all directories, the root first, in an order that depends on names only."""
         found = [self.root]
+        # Sorted, for a crash draws its choices in this order, and a seed is to give the same crash every time.
         for directory in found:
             entries = directory.durable if durable else directory.entries
             found += [node for _, node in sorted(entries.items()) if isinstance(node, DirectoryNode)]

@@ -1,0 +1,167 @@
+"""The client's end of logins: a transport whose links log in on their streams before anything else is said on them.
+
+One wrapper for all who connect: clients, nodes that ask one another, replicas. Must not know what is said afterwards,
+nor how any mechanism works.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from mqcore.abc import (
+    ByteStream,
+    Credentials,
+    Link,
+    Listener,
+    LoginClient,
+    LoginRefusedError,
+    Transport,
+    TransportCapabilities,
+)
+from mqcore.errors import BrokenLinkError, ConfigurationError, PluginInvalidError, RemoteProtocolError
+from mqcore.protocol import (
+    VERSION_MAX,
+    VERSION_MIN,
+    Accepted,
+    AuthResponse,
+    Challenge,
+    Code,
+    Fatal,
+    Login,
+    LoginBegin,
+    LoginMessage,
+    Mechanism,
+    Role,
+)
+from mqcore.registry import find, installed
+
+__all__ = ["transport_as"]
+
+_TURNS_MAX = 8
+
+
+def transport_as(credentials: Credentials | None, transport: Transport) -> Transport:
+    """Return ``transport``, whose links log in with ``credentials`` where there are some.
+
+    Raises ``ConfigurationError`` when they fit no mechanism that is installed, or are a token for a link that others
+    on the way could read.
+    """
+    if credentials is None:
+        return transport
+    abilities = transport.capabilities
+    if credentials.password is None and not (abilities.encrypted or abilities.local_only or transport.is_loopback):
+        raise ConfigurationError(
+            f"{transport.url}: a token is sent as it is, and this link is not encrypted: use tls:// or a password"
+        )
+    mechanisms = tuple(_clients(credentials))
+    if not mechanisms:
+        raise ConfigurationError(f"no mechanism takes these credentials: {credentials}")
+    return _LoginTransport(transport, credentials)
+
+
+def _clients(credentials: Credentials) -> dict[str, LoginClient]:
+    """Return the client's end by mechanism, of those that can use ``credentials``; a password before a token."""
+    found: dict[str, LoginClient] = {}
+    for part in installed("authenticators"):
+        try:
+            client = find("authenticators", part.name).client(credentials)
+        except PluginInvalidError:
+            continue  # another part's defect: the broker says if it was the one that was needed
+        if client is not None:
+            found[part.name] = client
+    return found
+
+
+class _LoginTransport(Transport):
+    """Connects as ``inner`` does, as somebody."""
+
+    def __init__(self, inner: Transport, credentials: Credentials) -> None:
+        super().__init__(inner.url, inner.options, inner.context)
+        self._inner = inner
+        self._credentials = credentials
+
+    @property
+    def capabilities(self) -> TransportCapabilities:
+        """Those of the transport inside."""
+        return self._inner.capabilities
+
+    async def listen(self) -> Listener:
+        """Listen; who is at the other end says so by itself."""
+        return await self._inner.listen()
+
+    async def connect(self) -> Link:
+        """Connect; the login is on the link's first stream, or on each where a link has no others."""
+        link = await self._inner.connect()
+        return _LoginLink(link, self._credentials, self._inner)
+
+
+class _LoginLink(Link):
+    def __init__(self, inner: Link, credentials: Credentials, transport: Transport) -> None:
+        self.peer = inner.peer
+        self._inner = inner
+        self._credentials = credentials
+        self._transport = transport
+        self._is_known = False
+        self._turn = trio.Lock()
+
+    async def accept_stream(self) -> ByteStream:
+        return await self._inner.accept_stream()
+
+    async def open_stream(self) -> ByteStream:
+        """Open a stream on which this end is known. Raises ``RemoteProtocolError`` when the broker refuses it."""
+        if self._is_known:
+            return await self._inner.open_stream()
+        async with self._turn:
+            stream = await self._inner.open_stream()
+            if self._is_known:
+                return stream
+            try:
+                timeout_s = self._transport.context.limits.handshake_timeout_ms / 1000
+                with trio.fail_after(timeout_s):
+                    await _log_in(stream, self._credentials)
+            except BaseException as error:
+                await trio.aclose_forcefully(stream)
+                if isinstance(error, trio.TooSlowError):
+                    raise BrokenLinkError(f"{self._transport.url}: no answer to the login in time") from None
+                if isinstance(error, LoginRefusedError):
+                    raise RemoteProtocolError(f"{self._transport.url}: {error}", code=Code.LOGIN_FAILED) from None
+                raise
+            # Identity belongs to the link: its further streams are this one's.
+            self._is_known = self._transport.capabilities.multiplexed
+            return stream
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def _log_in(stream: ByteStream, credentials: Credentials) -> None:
+    machine = Login(Role.CLIENT)
+    clients = _clients(credentials)
+    try:
+        await stream.send_buffers(machine.send(LoginBegin(VERSION_MIN, VERSION_MAX, tuple(clients))))
+        chosen = await _receive(stream, machine)
+        if not isinstance(chosen, Mechanism) or chosen.name not in clients:
+            raise LoginRefusedError("the broker chose a mechanism that was not offered")
+        client = clients[chosen.name]
+        response = client.begin()
+        for _ in range(_TURNS_MAX):
+            await stream.send_buffers(machine.send(AuthResponse(response)))
+            message = await _receive(stream, machine)
+            if isinstance(message, Accepted):
+                client.finish(message.data)
+                return
+            assert isinstance(message, Challenge)
+            response = client.answer(message.data)
+        raise LoginRefusedError(f"the broker has not decided after {_TURNS_MAX} turns")
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise BrokenLinkError(f"the connection broke during the login: {error}") from error
+
+
+async def _receive(stream: ByteStream, machine: Login) -> LoginMessage:
+    while (message := machine.next_message()) is None:
+        if machine.at_end:
+            raise BrokenLinkError("the server hung up during the login: is it a broker of mqcore?")
+        machine.received(await stream.receive_into(machine.receive_buffer()))
+    if isinstance(message, Fatal):
+        raise RemoteProtocolError(f"the server refused the connection: {message.text}", code=message.code)
+    return message

@@ -23,6 +23,7 @@ from mqcore.batch._header import (
     unpack_header,
     verify_body,
 )
+from mqcore.batch._run import PlainBatch, PlainRun, plain_run, whole_batches
 from mqcore.batch._validate import PRIVATE_TAG_MIN, control_payload, validate_batch
 
 __all__ = [
@@ -43,15 +44,19 @@ __all__ = [
     "DecodedBatch",
     "HeaderPairs",
     "MessageHeaders",
+    "PlainBatch",
+    "PlainRun",
     "body_checksum_of",
     "control_batch",
     "control_payload",
     "decode_batch",
     "encode_batch",
     "pack_header",
+    "plain_run",
     "seal_body",
     "stamp",
     "unpack_header",
     "validate_batch",
     "verify_body",
+    "whole_batches",
 ]

@@ -32,6 +32,7 @@ _HEADER_SPACE = bytes(HEADER_BYTES)
 def encode_batch(
     values: Sequence[Buffer],
     *,
+    lengths: list[int] | None = None,
     keys: Sequence[Buffer | None] | None = None,
     headers: Sequence[MessageHeaders] | None = None,
     timestamps_ms: Sequence[int] | None = None,
@@ -46,15 +47,16 @@ def encode_batch(
 
     ``keys``, ``headers`` and ``timestamps_ms`` hold one item per message when given; a column that says nothing (no
     key, no header) is left out. Without ``timestamps_ms`` each message was created at ``created_ms`` (ms since 1970
-    UTC). ``codec`` compresses the payload when that makes it smaller. Raises ``RejectedError`` (``batch-too-large``,
-    ``message-too-large``, ``malformed-batch``) for what breaks ``limits`` or does not fit the format, ``ValueError``
-    for columns of different lengths.
+    UTC). ``lengths`` are those of ``values``, where the caller has them. ``codec`` compresses the payload when that
+    makes it smaller. Raises ``RejectedError`` (``batch-too-large``, ``message-too-large``, ``malformed-batch``) for
+    what breaks ``limits`` or does not fit the format, ``ValueError`` for columns of different lengths.
     """
     count = len(values)
     has_columns = keys is not None or headers is not None or timestamps_ms is not None
     if has_columns or not 0 < count <= limits.batch_messages_max:
         _check_counts(count, {"keys": keys, "headers": headers, "timestamps_ms": timestamps_ms}, limits)
-    lengths = list(map(len, values))
+    if lengths is None:
+        lengths = list(map(len, values))
     uncompressed = sum(lengths)
     if uncompressed > limits.message_bytes_max:
         check_each("message", lengths, limits.message_bytes_max)
@@ -134,9 +136,7 @@ def _add_columns(
     return attributes
 
 
-def _add_payload(
-    parts: list[Buffer], values: Sequence[Buffer], uncompressed: int, codec: Codec
-) -> tuple[int, int]:
+def _add_payload(parts: list[Buffer], values: Sequence[Buffer], uncompressed: int, codec: Codec) -> tuple[int, int]:
     """Append the payload to ``parts``; return the codec's tag and the stored size."""
     if uncompressed:
         compressed = codec.compress(b"".join(values))

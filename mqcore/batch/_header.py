@@ -65,13 +65,13 @@ ATTRIBUTES_KNOWN = 0b1111
 # the producer's part (72 bytes): magic, version, body encoding, codec, reserved byte, attributes, size, count, producer
 # id, producer epoch, first sequence, first and last create time, payload size stored and uncompressed, reserved word
 # the broker's part (32 bytes): base offset, epoch, append time, body checksum, header checksum
-_LAYOUT = struct.Struct("<IBBBBIIIQIQqqIIQ" "QQqII")
+_LAYOUT = struct.Struct("<IBBBBIIIQIQqqIIQQQqII")
 _PRODUCER = struct.Struct("<IBBBBIIIQIQqqIIQ")
 _STAMP = struct.Struct("<QQq")
 _U32 = struct.Struct("<I")
 # the same 104 bytes read in two calls: what is constant, and what makes a ``BatchHeader``
 _CONSTANT = struct.Struct("<IB2xB56xQ")
-_VARIABLE = struct.Struct("<5xBBxIIIQIQqqII8x" "QQqII")
+_VARIABLE = struct.Struct("<5xBBxIIIQIQqqII8xQQqII")
 PRODUCER_BYTES = _PRODUCER.size
 """Size of the part of a header that is the producer's and never changes."""
 _BODY_CHECKSUM_AT = PRODUCER_BYTES + _STAMP.size
@@ -204,9 +204,7 @@ def seal(batch: bytearray, header: BatchHeader) -> bytearray:
     """
     encoding, codec, *rest = header[:_FIELDS_BEFORE_RESERVED]
     try:
-        _LAYOUT.pack_into(
-            batch, 0, MAGIC, VERSION, encoding, codec, 0, *rest, 0, *header[_FIELDS_BEFORE_RESERVED:]
-        )
+        _LAYOUT.pack_into(batch, 0, MAGIC, VERSION, encoding, codec, 0, *rest, 0, *header[_FIELDS_BEFORE_RESERVED:])
     except struct.error as error:
         raise ValueError(f"a field does not fit the batch header ({error}): {header}") from error
     view = memoryview(batch)

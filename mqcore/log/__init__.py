@@ -1,9 +1,12 @@
 """Batches on a storage backend's logs of bytes, once for every backend: offsets, epochs, recovery, identity."""
 
+from mqcore.log._based import LogStart
+from mqcore.log._control import ProducerEnd, pack_cursors_batch, unpack_cursors_batch
+from mqcore.log._folder import BackupFolder
 from mqcore.log._history import divergence_of_histories
 from mqcore.log._inspect import LogFinding, StorageInspection, verify_storage
 from mqcore.log._metadata import MetadataLog
-from mqcore.log._names import partition_log_name, partition_salt
+from mqcore.log._names import METADATA_NAME, QUARANTINE_MARK, partition_log_name, partition_salt, salt_of_name
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._producers import (
     ACCEPT,
@@ -18,8 +21,11 @@ from mqcore.log._producers import (
     TooOld,
     Verdict,
 )
+from mqcore.log._side_file import SideFile, read_side_file, side_file_batches
 from mqcore.log._store import LogStore
+from mqcore.log._transfer import CopiedLog, Transfer, backup_identity, moved_identity, restored_identity
 from mqcore.log._types import (
+    NOWHERE,
     BelowStartError,
     Damage,
     DamagedRangeError,
@@ -32,9 +38,12 @@ from mqcore.log._types import (
 
 __all__ = [
     "ACCEPT",
+    "METADATA_NAME",
     "Accept",
+    "BackupFolder",
     "BelowStartError",
     "Conflict",
+    "CopiedLog",
     "Damage",
     "DamagedRangeError",
     "Duplicate",
@@ -43,20 +52,34 @@ __all__ = [
     "Forgotten",
     "Gap",
     "IncomingBatch",
+    "NOWHERE",
     "LogFinding",
     "LogPoint",
+    "LogStart",
     "LogStore",
     "MetadataLog",
     "PartitionLog",
+    "ProducerEnd",
     "ProducerTable",
+    "QUARANTINE_MARK",
     "ReadResult",
+    "SideFile",
     "StorageInspection",
     "StoredBatches",
     "TableFull",
     "TooOld",
+    "Transfer",
     "Verdict",
+    "backup_identity",
     "divergence_of_histories",
+    "moved_identity",
+    "pack_cursors_batch",
     "partition_log_name",
     "partition_salt",
+    "read_side_file",
+    "restored_identity",
+    "side_file_batches",
+    "unpack_cursors_batch",
+    "salt_of_name",
     "verify_storage",
 ]

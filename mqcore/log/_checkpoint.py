@@ -23,7 +23,7 @@ __all__ = ["HEAD_BYTES", "PAGE_BYTES", "CheckpointHead", "pack_checkpoint", "unp
 
 PAGE_BYTES = 4096
 MAGIC = 0x4353514D  # "MQSC"
-VERSION = 1
+VERSION = 2
 
 # magic, version, zero, payload size, payload checksum, own position, log position, log offset, epoch, position of the
 # last batch, header checksum of the last batch, head checksum

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from crc32c import crc32c
 
-from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, PRODUCER_BYTES
+from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, PRODUCER_BYTES, whole_batches
 from mqcore.errors import CorruptionError
-from mqcore.log._scan import intact_header
+from mqcore.log._scan import check_body, intact_header
+from mqcore.log._types import StoredBatches
 
-__all__ = ["BatchCollector"]
+__all__ = ["BatchCollector", "stored_batches"]
 
 
 class BatchCollector:
@@ -31,9 +34,7 @@ class BatchCollector:
         "size",
     )
 
-    def __init__(
-        self, offset: int, position: int, *, limit: int, bytes_max: int, salt: int, where: str
-    ) -> None:
+    def __init__(self, offset: int, position: int, *, limit: int, bytes_max: int, salt: int, where: str) -> None:
         self._offset = offset
         self.next_offset = offset
         self.position = position
@@ -93,3 +94,30 @@ class BatchCollector:
     def _chunk(self, view: memoryview, begin: int, end: int) -> None:
         if end > begin:
             self.chunks.append(view[begin:end])
+
+
+def stored_batches(window: memoryview, position: int, *, salt: int, where: str, is_checked: bool) -> StoredBatches:
+    """Return what of ``window``, which begins at ``position``, is whole batches, up to the first damage.
+
+    Not ``is_checked``: only the last header is looked at, which is where sizes that are right have led. Raises
+    ``CorruptionError`` where no batch stands at the beginning.
+    """
+    whole, last = (0, 0) if is_checked else whole_batches(window)
+    if whole:
+        with suppress(CorruptionError):
+            header = intact_header(window[last : last + HEADER_BYTES], salt, where)
+            return StoredBatches([window[:whole]], position + whole, header.end_offset)
+    at, next_offset = 0, -1
+    while len(window) - at >= HEADER_BYTES:
+        try:
+            header = intact_header(window[at : at + HEADER_BYTES], salt, where)
+            if header.size > len(window) - at:
+                break
+            check_body(header, window[at : at + header.size], where)
+        except CorruptionError:
+            if not at:
+                raise
+            break  # what stands before the damage is whole
+        at += header.size
+        next_offset = header.end_offset
+    return StoredBatches([window[:at]] if at else [], position + at, next_offset)

@@ -1,14 +1,16 @@
 """Control batches: the broker's own, in the format of every batch. Body: kind, version, then what the kind says.
 
 An *epoch batch* opens a reign in a log (rule R3) and takes no offset. A *records* batch holds JSON records of the
-metadata log, one offset each; a *snapshot* is a records batch that replaces everything before it. Pure.
+metadata log, one offset each; a *snapshot* is a records batch that replaces everything before it. An *ends* batch names
+producers that ended in order (rule R12) and takes no offset. A *cursors* batch holds what groups of consumers have
+committed, in records that are not known here. Pure.
 """
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mqcore.batch import HEADER_BYTES, control_batch
@@ -16,14 +18,21 @@ from mqcore.errors import CorruptionError
 from mqcore.ports import Buffer
 
 __all__ = [
+    "CURSORS",
+    "ENDS",
     "EPOCH",
     "EPOCH_BATCH_BYTES",
     "RECORDS",
     "SNAPSHOT",
     "EpochFacts",
+    "ProducerEnd",
     "control_kind",
+    "pack_cursors_batch",
+    "pack_ends_batch",
     "pack_epoch_batch",
     "pack_records_batch",
+    "unpack_cursors_batch",
+    "unpack_ends_batch",
     "unpack_epoch_batch",
     "unpack_records_batch",
 ]
@@ -31,11 +40,14 @@ __all__ = [
 EPOCH = 1
 RECORDS = 2
 SNAPSHOT = 3
+ENDS = 4
+CURSORS = 5
 
 CONTROL_VERSION = 1
 
 _KIND = struct.Struct("<HH")
 _EPOCH = struct.Struct("<Q16s16sQ")
+_END = struct.Struct("<QII")
 EPOCH_BATCH_BYTES = HEADER_BYTES + _KIND.size + _EPOCH.size
 
 
@@ -48,9 +60,22 @@ class EpochFacts(NamedTuple):
     incarnation: int
 
 
+class ProducerEnd(NamedTuple):
+    """A producer that ended after everything of it was answered: its epoch there, and the sequence it stands at."""
+
+    producer_id: int
+    producer_epoch: int
+    next_sequence: int
+
+
 def pack_epoch_batch(facts: EpochFacts) -> bytearray:
     """The whole batch that opens a reign, not yet stamped."""
     return _pack(EPOCH, _EPOCH.pack(*facts), 0)
+
+
+def pack_ends_batch(ends: Iterable[ProducerEnd]) -> bytearray:
+    """The whole batch that names producers that ended, not yet stamped."""
+    return _pack(ENDS, b"".join(_END.pack(*end) for end in ends), 0)
 
 
 def pack_records_batch(records: Sequence[Mapping[str, Any]], *, snapshot: bool = False) -> bytearray:
@@ -59,6 +84,11 @@ def pack_records_batch(records: Sequence[Mapping[str, Any]], *, snapshot: bool =
     text = json.dumps(list(records), ensure_ascii=False, separators=(",", ":")).encode()
     # A snapshot of nothing takes an offset too, or no offset would say that what was before it is gone.
     return _pack(SNAPSHOT if snapshot else RECORDS, text, max(1, len(records)))
+
+
+def pack_cursors_batch(records: bytes) -> bytearray:
+    """The whole batch that holds ``records`` of cursors, not yet stamped. It takes one offset."""
+    return _pack(CURSORS, records, 1)
 
 
 def control_kind(batch: Buffer) -> int:
@@ -80,6 +110,33 @@ def unpack_epoch_batch(batch: Buffer, where: str) -> EpochFacts:
             found=f"kind {kind} version {version}, {len(batch)} bytes",
         )
     return EpochFacts(*_EPOCH.unpack_from(batch, HEADER_BYTES + _KIND.size))
+
+
+def unpack_ends_batch(batch: Buffer, where: str) -> list[ProducerEnd]:
+    """Producers of an ends batch. Raises ``CorruptionError`` when it is not one of this version."""
+    kind, version = _kind_and_version(batch, where)
+    body = memoryview(batch)[HEADER_BYTES + _KIND.size :]
+    if kind != ENDS or version != CONTROL_VERSION or len(body) % _END.size:
+        raise CorruptionError(
+            "not an ends batch of this version",
+            where=where,
+            expected=f"kind {ENDS} version {CONTROL_VERSION}, {_END.size} bytes a producer",
+            found=f"kind {kind} version {version}, {len(body)} bytes",
+        )
+    return list(map(ProducerEnd._make, _END.iter_unpack(body)))
+
+
+def unpack_cursors_batch(batch: Buffer, where: str) -> memoryview:
+    """Records of a cursors batch. Raises ``CorruptionError`` when it is not one of this version."""
+    kind, version = _kind_and_version(batch, where)
+    if kind != CURSORS or version != CONTROL_VERSION:
+        raise CorruptionError(
+            "not a cursors batch of this version",
+            where=where,
+            expected=f"kind {CURSORS} version {CONTROL_VERSION}",
+            found=f"kind {kind} version {version}",
+        )
+    return memoryview(batch)[HEADER_BYTES + _KIND.size :]
 
 
 def unpack_records_batch(batch: Buffer, where: str) -> list[dict[str, Any]]:

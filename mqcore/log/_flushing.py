@@ -11,8 +11,12 @@ import trio
 
 from mqcore.abc import FlushedLog, Log, Notice, StorageBackend
 from mqcore.errors import FlushFailedError, StorageError
+from mqcore.log._based import stored
 
 __all__ = ["SerialFlusher"]
+
+GUARDS_EVERY_US = 1_000_000
+"""How often a flush looks at the logs without which the next start could not use what it makes durable."""
 
 RETRY_S = 0.1
 """Pause before a flush that found no descriptor is tried again."""
@@ -21,7 +25,7 @@ RETRY_S = 0.1
 class SerialFlusher:
     """Takes turns. ``stop`` is called with the error of a flush that failed, before it is raised (G11).
 
-    ``report`` takes notices.
+    ``report`` takes notices. ``now_us``: monotonic. ``guards``: logs that each start needs, whatever it is to read.
     """
 
     def __init__(
@@ -30,7 +34,11 @@ class SerialFlusher:
         *,
         report: Callable[[Notice], None],
         stop: Callable[[FlushFailedError], None],
+        now_us: Callable[[], int],
     ) -> None:
+        self.guards: list[Log] = []
+        self._now_us = now_us
+        self._guards_due_us = now_us() + GUARDS_EVERY_US
         self._backend = backend
         self._report = report
         self._stop = stop
@@ -50,13 +58,19 @@ class SerialFlusher:
         self._lock.release()
 
     async def flush_now(self, logs: Sequence[Log]) -> list[FlushedLog]:
-        """Flush, within a turn; return what was reached of each. Raises ``FlushFailedError``. Not cancelled once begun.
+        """Flush, within a turn; return what was reached of each, and of guards behind them.
 
+        Raises ``FlushFailedError``. Not cancelled once begun.
         Where the flush cannot begin for want of descriptors it waits for some: nothing has changed by then, so this is
         no failed flush.
         """
         is_reported = False
         reached: list[FlushedLog] = []
+        # Seldom, for they are hardly ever dirty. Without it a broker would go on to acknowledge for days what no start
+        # can serve, and the first to notice would be that start.
+        if (now_us := self._now_us()) >= self._guards_due_us:
+            self._guards_due_us = now_us + GUARDS_EVERY_US
+            logs = [*logs, *(guard for guard in self.guards if guard not in logs)]
         with trio.CancelScope(shield=True):
             while True:
                 try:
@@ -78,7 +92,7 @@ class SerialFlusher:
         """Flush in a turn of its own. Raises ``FlushFailedError``."""
         await self.begin_turn()
         try:
-            await self.flush_now(logs)
+            await self.flush_now([stored(each) for each in logs])
         finally:
             self.end_turn()
 

@@ -7,34 +7,49 @@ besides that the batches belong where they are to go and to reigns that may be f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from mqcore.batch import HEADER_BYTES, BatchHeader
+from mqcore.batch import HEADER_BYTES, BatchHeader, PlainRun, plain_run
 from mqcore.errors import CorruptionError
-from mqcore.log._control import EPOCH, EpochFacts, control_kind
+from mqcore.log._control import EPOCH, EpochFacts, ProducerEnd, control_kind
 from mqcore.log._history import UNKNOWN_REIGN
-from mqcore.log._scan import check_body, intact_header, opening_of
+from mqcore.log._scan import check_body, ends_in, intact_header, opening_of
 from mqcore.log._state import LogState
 from mqcore.log._term import FollowedReign
 from mqcore.ports import Buffer
 
-__all__ = ["check_foreign"]
+__all__ = ["ForeignBatch", "check_foreign"]
+
+
+class ForeignBatch(NamedTuple):
+    """A batch that was checked: its header, the reign that it opens, the producers that it ends."""
+
+    header: BatchHeader
+    opening: EpochFacts | None
+    ends: list[ProducerEnd]
 
 
 def check_foreign(
     data: Sequence[Buffer], state: LogState, *, followed: FollowedReign, salt: int, where: str
-) -> list[tuple[BatchHeader, EpochFacts | None]]:
-    """Return the header of each batch in ``data``, and the reign that it opens, if it may follow ``state``.
+) -> list[ForeignBatch | PlainRun]:
+    """Return what the batches in ``data`` say of the log, if they may follow ``state``: those of producers in runs.
 
     Each item of ``data`` holds whole batches, one after the other. ``state`` is not changed. Raises
     ``CorruptionError``: what was expected, what was found.
     """
     _check_known_reign(state, followed, where)
-    checked: list[tuple[BatchHeader, EpochFacts | None]] = []
+    checked: list[ForeignBatch | PlainRun] = []
     offset, epoch, epoch_free = state.end_offset, state.epoch, state.epoch_free
     for item in data:
         view = memoryview(item)
         at = 0
         while at < len(view):
+            if not epoch_free and epoch <= followed.number:
+                run = plain_run(view, at, salt=salt, offset=offset, epoch=epoch)
+                if run.batches:
+                    checked.append(run)
+                    at, offset = at + run.size, run.end_offset
+                    continue
             header = intact_header(view[at : at + HEADER_BYTES], salt, where)
             batch = view[at : at + header.size]
             if len(batch) < header.size:
@@ -50,7 +65,7 @@ def check_foreign(
             check_body(header, batch, where)
             opening = opening_of(header, batch, epoch, where, epoch_free=epoch_free)
             _check_epoch(header, batch, opening, followed, where)
-            checked.append((header, opening))
+            checked.append(ForeignBatch(header, opening, ends_in(header, batch, where)))
             offset, epoch, epoch_free = header.end_offset, header.epoch, False
             at += header.size
     return checked

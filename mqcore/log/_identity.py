@@ -29,8 +29,8 @@ MAGIC = 0x4449514D  # "MQID"
 VERSION = 2
 
 # magic, version, copy, clean, flushed only, sequence, own position, node id, set id, incarnation, reign number,
-# reign id, highest epoch, metadata end, boot id, instance, node name
-_LAYOUT = struct.Struct("<IHBBB7xQQ16s16sQQ16sQQ64s64s128s")
+# reign id, highest epoch, metadata end, boot id, instance, node name, clock base
+_LAYOUT = struct.Struct("<IHBBB7xQQ16s16sQQ16sQQ64s64s128sq")
 _U32 = struct.Struct("<I")
 _SEALED_BYTES = RECORD_BYTES - 4
 assert _LAYOUT.size <= _SEALED_BYTES
@@ -44,7 +44,8 @@ class Identity:
     ``reign_id``: this node's last reign, 0 before the first. ``highest_epoch``: highest number of any node's reign that
     was acted on here (R4). ``metadata_end``: end of the metadata log at a clean stop, 0 else. ``clean``: everything was
     flushed and nothing was appended since. ``flushed_only``: the node reports flushed positions only (R2 b).
-    ``boot_id`` is the kernel's, ``instance`` names the mount as far as the backend knows.
+    ``boot_id`` is the kernel's, ``instance`` names the mount as far as the backend knows. ``clock_base_ms``: how far
+    the wall clock was ahead of the one since boot when it was last taken for right in this boot (R15); 0: not known.
     """
 
     node_id: bytes
@@ -59,6 +60,7 @@ class Identity:
     flushed_only: bool
     boot_id: str
     instance: str
+    clock_base_ms: int = 0
 
 
 def pack_identity(identity: Identity, *, sequence: int, copy: int, position: int) -> bytes:
@@ -86,6 +88,7 @@ def pack_identity(identity: Identity, *, sequence: int, copy: int, position: int
         identity.boot_id.encode()[:64],
         identity.instance.encode()[:64],
         name,
+        identity.clock_base_ms,
     ).ljust(_SEALED_BYTES, b"\0")
     return record + _U32.pack(crc32c(record))
 
@@ -110,7 +113,7 @@ def unpack_identity(record: bytes, position: int) -> tuple[Identity, int] | None
         )
     if own_position != position:
         return None
-    node_id, set_id, incarnation, number, reign_id, highest_epoch, metadata_end, boot_id, instance, name = facts
+    node_id, set_id, incarnation, number, reign_id, highest_epoch, metadata_end, boot_id, instance, name, base = facts
     identity = Identity(
         node_id=node_id,
         set_id=set_id,
@@ -124,6 +127,7 @@ def unpack_identity(record: bytes, position: int) -> tuple[Identity, int] | None
         flushed_only=bool(flushed_only),
         boot_id=boot_id.rstrip(b"\0").decode(errors="replace"),
         instance=instance.rstrip(b"\0").decode(errors="replace"),
+        clock_base_ms=base,
     )
     return identity, sequence
 

@@ -100,6 +100,15 @@ class OffsetIndex:
         at = bisect_left(tier.times, time_ms) - 1
         return (tier.offsets[at], tier.positions[at]) if at >= 0 else None
 
+    def below(self, position: int) -> tuple[int, int] | None:
+        """The last entry (offset, position) at or below ``position``."""
+        found = None
+        for tier in (self._fine, self._coarse):
+            at = bisect_right(tier.positions, position) - 1
+            if at >= 0 and (found is None or tier.positions[at] > found[1]):
+                found = (tier.offsets[at], tier.positions[at])
+        return found
+
     def after(self, position: int) -> tuple[int, int] | None:
         """The first entry (offset, position) beyond ``position``: a boundary that can be trusted."""
         found = None

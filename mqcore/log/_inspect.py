@@ -7,7 +7,7 @@ but the active tails, which it says. Knows nothing of topics.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -16,6 +16,7 @@ from mqcore.abc import Log, Notice, StorageBackend, ignore_notice
 from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
+from mqcore.log._based import ANEW_SUFFIX, BASE_SUFFIX, based, first_state, origin_of, those_that_count
 from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_state
 from mqcore.log._ends import CleanEnds
 from mqcore.log._identity import Identity, IdentityLog
@@ -28,6 +29,7 @@ from mqcore.log._names import (
     METADATA_NAME,
     QUARANTINE_MARK,
     SIDECAR_SUFFIX,
+    TRANSFER_NAME,
     is_partition_name,
     metadata_salt,
     salt_of_name,
@@ -38,6 +40,7 @@ from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._tail import torn_range
 from mqcore.log._types import NOWHERE, Damage
+from mqcore.units import grouped
 
 __all__ = ["LogFinding", "StorageInspection", "verify_storage"]
 
@@ -46,7 +49,8 @@ __all__ = ["LogFinding", "StorageInspection", "verify_storage"]
 class LogFinding:
     """What verifying one log found. Sizes in bytes; offsets as in ``PartitionLog``.
 
-    ``kind``: ``identity``, ``metadata``, ``partition``, ``sidecar``, ``clean-ends``, ``quarantine`` or ``unknown``.
+    ``kind``: ``identity``, ``metadata``, ``partition``, ``sidecar``, ``base``, ``clean-ends``, ``transfer``,
+    ``quarantine`` or ``unknown``. ``base_position``: of the first byte that the storage ever had of it.
     ``state``: ``whole``; ``damaged`` (below the durable mark, or missing; ``damages`` has the ranges); ``torn`` (bytes
     above it are no batches, the next start cuts them); ``unreadable``. ``unverified_bytes``: the active tail of a
     running broker.
@@ -60,6 +64,7 @@ class LogFinding:
     start_position: int = 0
     end_position: int = 0
     durable_position: int = 0
+    base_position: int = 0
     bytes_total: int = 0
     unverified_bytes: int = 0
     batches: int = 0
@@ -113,12 +118,24 @@ class StorageInspection:
         """Close it."""
         await self._backend.aclose()
 
-    async def findings(self, name: str | None = None) -> AsyncIterator[LogFinding]:
+    @property
+    def backend(self) -> StorageBackend:
+        """The storage that is looked at."""
+        return self._backend
+
+    async def identity(self) -> Identity:
+        """Return the newest identity. Raises ``StorageError`` (kind ``missing``) without one, ``CorruptionError``."""
+        await self._read_identity(await self._backend.list_logs())
+        if self._identity is None:
+            raise StorageError(f"storage {self._backend.url} holds nothing of a broker", kind="missing")
+        return self._identity
+
+    async def findings(self, name: str | None = None) -> AsyncGenerator[LogFinding, None]:
         """Verify every log (or the one called ``name``) and yield a finding for each: identity, metadata, the others.
 
         A log that cannot be read yields a finding too; nothing is raised for damage.
         """
-        names = await self._backend.list_logs()
+        names = those_that_count(await self._backend.list_logs())
         with contextlib.suppress(MqcoreError):  # then the findings of its logs say so
             await self._read_identity(names)
         if ENDS_NAME in names:
@@ -158,6 +175,8 @@ class StorageInspection:
             )
         mains = {each.removesuffix(SIDECAR_SUFFIX) for each in names}.union(self._ends or ())
         for each in sorted(mains.difference(names)):
+            if each + ANEW_SUFFIX in names:
+                continue
             text = "the log is missing although it held messages; restore it from a copy"
             yield LogFinding(name=each, kind=_kind_of(each), state="damaged", text=text)
 
@@ -172,6 +191,8 @@ class StorageInspection:
             salt = self._salt_of(name, kind)
             if salt is None:
                 return LogFinding(name=name, kind=kind, bytes_total=log.end - log.start)
+            if name + BASE_SUFFIX in names:
+                log = await based(log, await self._backend.open_log(name + BASE_SUFFIX))
             return await self._verify_batches(log, kind, salt, names)
         except CorruptionError as error:
             return LogFinding(name=name, kind=kind, state="damaged", text=str(error))
@@ -224,7 +245,7 @@ class StorageInspection:
 
     async def _start_of(self, log: Log, salt: int, names: Sequence[str]) -> LogState:
         """The state of ``log`` at its start, which the sidecar knows once the log was trimmed."""
-        state = LogState(self._limits)
+        state = first_state(log, self._limits)
         name = log.name + SIDECAR_SUFFIX
         if name in names:
             sidecar = Sidecar(
@@ -240,8 +261,9 @@ class StorageInspection:
         await note_missing_start(log, state, salt=salt, limits=self._limits)
         scanner = BatchScanner(state, salt, f"log {log.name}")
         proved = self._ends.of(log.name) if self._ends is not None else NOWHERE
-        if self._identity is not None and self._identity.clean:
-            proved = reached(log, proved)
+        was_clean = self._identity is not None and self._identity.clean
+        is_exact = self._ends is not None and self._ends.is_exact(log.name)
+        proved = reached(log, proved, self._limits, is_exact=is_exact, was_clean=was_clean)
         durable_end = max(log.durable_end, min(proved.position, log.end))
         await scan_past_damage(
             log, scanner, salt=salt, limits=self._limits, durable_end=durable_end, report=ignore_notice, proved=proved
@@ -265,6 +287,7 @@ class StorageInspection:
             start_position=state.start_position,
             end_position=state.end_position,
             durable_position=durable_end,
+            base_position=origin_of(log),
             bytes_total=state.end_position - state.start_position,
             unverified_bytes=rest if self.beside_broker else 0,
             batches=scanner.batches,
@@ -289,24 +312,24 @@ async def verify_storage(
 def _kind_of(name: str) -> str:
     if name in IDENTITY_NAMES:
         return IDENTITY_NAME
-    if name in (METADATA_NAME, ENDS_NAME):
+    if name in (METADATA_NAME, ENDS_NAME, TRANSFER_NAME):
         return name
     if QUARANTINE_MARK in name:
         return "quarantine"
     if name.endswith(SIDECAR_SUFFIX):
         return "sidecar"
+    if name.endswith((BASE_SUFFIX, ANEW_SUFFIX)):
+        return "base"
     return "partition" if salt_of_name(name) is not None else "unknown"
 
 
 def _text_of(damages: tuple[Damage, ...], torn: bool, rest: int, beside_broker: bool) -> str:
-    parts = [
-        f"{damage.place} are damaged: {damage.text}"
-        for damage in damages
-    ]
+    parts = [f"{damage.place} are damaged: {damage.text}" for damage in damages]
     if torn:
-        parts.append(f"{rest} bytes at the end are torn; the next start sets them aside")
+        parts.append(f"{grouped(rest)} bytes at the end are torn; the next start sets them aside")
     elif rest and beside_broker:
-        parts.append(f"the active tail (at most {rest} bytes) belongs to the running broker and was not verified")
+        tail = f"the active tail (at most {grouped(rest)} bytes)"
+        parts.append(f"{tail} belongs to the running broker and was not verified")
     return "; ".join(parts)
 
 

@@ -75,7 +75,7 @@ class MetadataLog:
             )
         records: list[dict[str, Any]] = []
         while position < log.end_position:
-            chunks, position = await log.read_stored(position, READ_BYTES, log.end_position)
+            chunks, position, _ = await log.read_stored(position, READ_BYTES, log.end_position)
             if not chunks:
                 raise StorageError(f"log {log.name} cannot be read to its end: {log.failed}", kind="io")
             for chunk in chunks:
@@ -86,32 +86,58 @@ class MetadataLog:
                     at += size
         return records
 
+    async def committed_after(self, position: int, committed_offset: int) -> tuple[list[dict[str, Any]], bool, int]:
+        """Return the records between ``position`` and ``committed_offset``, for a copy that is read as it grows.
+
+        Also whether they replace all that was read before, and the position to go on at. Raises ``CorruptionError``,
+        ``StorageError``. No effect if cancelled.
+        """
+        log = self._log
+        records: list[dict[str, Any]] = []
+        replaced = False
+        position = max(position, log.start_position)
+        while position < log.end_position:
+            chunks, _, _ = await log.read_stored(position, READ_BYTES, log.end_position)
+            for chunk in chunks:
+                at = 0
+                while at < len(chunk):
+                    header = unpack_header(chunk[at : at + HEADER_BYTES], log.name)
+                    if header.end_offset > committed_offset:
+                        return records, replaced, position
+                    batch = chunk[at : at + header.size]
+                    replaced = replaced or control_kind(batch) == SNAPSHOT
+                    take_records(batch, records, f"log {log.name}")
+                    at += header.size
+                    position += header.size
+            if not chunks:
+                break
+        return records, replaced, position
+
     async def _is_snapshot(self, position: int) -> bool:
         """Whether the batch at ``position`` replaces every record before it."""
-        chunks, _ = await self._log.read_stored(position, HEADER_BYTES, self._log.end_position)
+        chunks, _, _ = await self._log.read_stored(position, HEADER_BYTES, self._log.end_position)
         return bool(chunks) and control_kind(chunks[0]) == SNAPSHOT
 
     async def append(self, records: Sequence[Mapping[str, Any]]) -> int:
         """Append ``records`` (JSON objects, at least one) as one batch; return the offset of the first.
 
-        Committed when it returns. Calls queue up. Raises as ``PartitionLog.append`` and ``LogStore.flush``, and
-        ``OutcomeUnknownError`` when the log failed, or the term ended, between the two.
+        Committed when it returns; one that waits for its commit holds up no other. Raises as ``PartitionLog.append``
+        and ``LogStore.flush``, and ``OutcomeUnknownError`` when the log failed, or the term ended, between the two.
         """
-        async with self._lock:
-            return await self._append(pack_records_batch(records))
+        return await self._append(pack_records_batch(records))
 
     async def compact(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Replace everything before by ``records``, the whole present state, and give up what lies below. Committed."""
-        async with self._lock:
-            offset = await self._append(pack_records_batch(records, snapshot=True))
-            await self._log.trim(offset)
+        offset = await self._append(pack_records_batch(records, snapshot=True))
+        await self._log.trim(offset)
 
     async def _append(self, batch: bytearray) -> int:
         return await self._commit(IncomingBatch(unpack_header(batch), batch))
 
     async def _flush(self, batch: IncomingBatch) -> int:
         log = self._log
-        base_offsets = await log.append_control([batch])
+        async with self._lock:
+            base_offsets = await log.append_control([batch])
         await self._store.flush([log])
         if log.durable_position < log.end_position:  # the flush has left it out
             raise OutcomeUnknownError(f"log {log.name} may hold the record, it is not flushed: {log.failed}")

@@ -13,6 +13,7 @@ __all__ = [
     "METADATA_NAME",
     "QUARANTINE_MARK",
     "SIDECAR_SUFFIX",
+    "TRANSFER_NAME",
     "is_partition_name",
     "metadata_salt",
     "partition_log_name",
@@ -25,6 +26,8 @@ IDENTITY_NAMES = (IDENTITY_NAME, "identity-copy")
 METADATA_NAME = "metadata"
 ENDS_NAME = "clean-ends"
 SIDECAR_SUFFIX = ".state"
+TRANSFER_NAME = "transfer"
+"""Stands in a storage that is being filled from another one, until everything is there."""
 QUARANTINE_MARK = ".quarantine-"
 """Between a log's name and the epoch and position at which a recovery set bytes aside."""
 
@@ -34,7 +37,7 @@ _PARTITION = re.compile(r"([0-9a-f]{32})-([0-9]{1,9})\Z")
 
 def is_partition_name(name: str) -> bool:
     """Whether ``name`` is that of a partition log, not of one that the store keeps for itself."""
-    return "." not in name and name not in (*IDENTITY_NAMES, METADATA_NAME, ENDS_NAME)
+    return "." not in name and name not in (*IDENTITY_NAMES, METADATA_NAME, ENDS_NAME, TRANSFER_NAME)
 
 
 def partition_log_name(topic_id: bytes, partition: int) -> str:

@@ -1,4 +1,4 @@
-"""Opens one log: its bytes, its sidecar, what a clean stop proved of it; recovers it, and keeps torn tails aside.
+"""Opens one log: its bytes, its sidecar, what a clean stop proved of it; recovers it.
 
 Knows nothing of which logs are open, and of terms only what it passes on.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from functools import partial
 
 from mqcore.abc import Log, StorageBackend
+from mqcore.log._based import ANEW_SUFFIX, BASE_SUFFIX, LogStart, based, write_base
 from mqcore.log._identity import Identity
 from mqcore.log._missing import fill_missing_end, reached, refuse_vanished
-from mqcore.log._names import QUARANTINE_MARK, SIDECAR_SUFFIX
+from mqcore.log._names import SIDECAR_SUFFIX
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._recovery import recover
 from mqcore.log._sidecar import Sidecar
@@ -19,9 +20,6 @@ from mqcore.log._term import Term
 from mqcore.log._writable import LogContext
 
 __all__ = ["LogOpener"]
-
-QUARANTINES_MAX = 16
-"""Torn tails kept per log; an operator removes them."""
 
 
 class LogOpener:
@@ -32,23 +30,27 @@ class LogOpener:
         self._names = names
         self._context = context
 
-    async def open(
-        self, name: str, salt: int, *, term: Term, identity: Identity, was_clean: bool
-    ) -> PartitionLog:
+    async def open(self, name: str, salt: int, *, term: Term, identity: Identity, was_clean: bool) -> PartitionLog:
         """Return the log called ``name``, recovered, for ``term``. Raises ``StorageError``, ``CorruptionError``.
 
         ``was_clean``: whether nothing was appended to any log since the last clean stop.
         """
         context = self._context
-        log = await self._backend.open_log(name)
+        if name + ANEW_SUFFIX in self._names:
+            await self._remove_for_anew(name)
+        inner = await self._backend.open_log(name)
+        base = await self._backend.open_log(name + BASE_SUFFIX) if name + BASE_SUFFIX in self._names else None
+        log = await based(inner, base)
+        if base is not None:
+            await base.aclose()
         make_sidecar = partial(self._make_sidecar, log, salt)
         sidecar = await make_sidecar() if name + SIDECAR_SUFFIX in self._names else None
         proved = context.ends.of(name)
         refuse_vanished(log, sidecar.log if sidecar is not None else None, proved)
         if log.end < proved.position:
             await fill_missing_end(log, proved, context.flusher.flush)
-        if was_clean:
-            proved = reached(log, proved)
+        is_exact = context.ends.is_exact(name)
+        proved = reached(log, proved, context.limits, is_exact=is_exact, was_clean=was_clean)
         state = await recover(
             log,
             sidecar,
@@ -56,7 +58,7 @@ class LogOpener:
             limits=context.limits,
             epoch=identity.highest_epoch,
             report=context.report,
-            keep_aside=self._keep_aside,
+            quarantine=context.quarantine,
             proved=proved,
         )
         opened = PartitionLog(
@@ -70,21 +72,46 @@ class LogOpener:
         self._names.add(name)
         return opened
 
+    async def keep_whole(self, log: PartitionLog, *, epoch: int | None) -> None:
+        """Keep everything in ``log``, which is to begin anew, aside, as of ``epoch``; None: nothing of it.
+
+        Raises as ``keep_aside``.
+        """
+        await log.wait_idle()
+        if log.end_position > log.start_position and epoch is not None:
+            await log.keep_aside(log.start_position, epoch=epoch, reason="the primary has trimmed what follows it")
+
+    async def begin_anew(self, name: str, begins: LogStart) -> None:
+        """Have the log called ``name``, which nothing uses any more, begin at ``begins``, empty. Durable.
+
+        Raises ``StorageError``. A crash or failure at any point leaves the log as it was, or empty.
+        """
+        context = self._context
+        # Several files are to go, and without one the others say of the log what is not true: it is missing, or stands
+        # at other positions. So this says first that none of them counts any more.
+        mark = await self._backend.open_log(name + ANEW_SUFFIX)
+        self._names.add(mark.name)
+        if mark.end == mark.start:
+            await mark.append([b"\n"])
+        await context.flusher.flush([mark])
+        await mark.aclose()
+        await self._remove_for_anew(name)
+        if begins.position:
+            base = await self._backend.open_log(name + BASE_SUFFIX)
+            self._names.add(base.name)
+            await write_base(base, begins)
+            await context.flusher.flush([base])
+            await base.aclose()
+
+    async def _remove_for_anew(self, name: str) -> None:
+        """Remove what there is of a log that is to begin anew, and at last what says so."""
+        await self._context.ends.forget(name)
+        for each in (name, name + SIDECAR_SUFFIX, name + BASE_SUFFIX, name + ANEW_SUFFIX):
+            await self._backend.delete_log(each)
+            self._names.discard(each)
+
     async def _make_sidecar(self, main: Log, salt: int) -> Sidecar:
         name = main.name + SIDECAR_SUFFIX
         log = await self._backend.open_log(name)
         self._names.add(name)
         return Sidecar(log, main, salt=salt, limits=self._context.limits, report=self._context.report)
-
-    async def _keep_aside(self, name: str, chunks: list[bytes | memoryview]) -> bool:
-        prefix = name[: name.index(QUARANTINE_MARK) + len(QUARANTINE_MARK)]
-        kept = [each for each in self._names if each.startswith(prefix) and each != name]
-        if len(kept) >= QUARANTINES_MAX:
-            return False
-        await self._backend.delete_log(name)  # of a recovery that a crash interrupted: the same bytes, perhaps not all
-        log = await self._backend.open_log(name)
-        self._names.add(name)
-        await log.append(chunks)
-        await self._context.flusher.flush([log])
-        await log.aclose()
-        return True

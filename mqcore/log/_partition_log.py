@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from mqcore.abc import Log, Notice
-from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, stamp, unpack_header
+from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader, PlainRun, stamp, unpack_header
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.log._control import EPOCH_BATCH_BYTES, EpochFacts, pack_epoch_batch
+from mqcore.log._based import stored
+from mqcore.log._control import EPOCH_BATCH_BYTES, EpochFacts, ProducerEnd, pack_ends_batch, pack_epoch_batch
 from mqcore.log._foreign import check_foreign
 from mqcore.log._producers import Verdict
+from mqcore.log._quarantine import QUARANTINES_MAX
 from mqcore.log._recovery import rebuild
 from mqcore.log._scan import header_at
 from mqcore.log._sidecar import Sidecar
@@ -50,7 +52,7 @@ class PartitionLog(WritableLog):
     ``durable_offset`` is served, after the end of the term nothing at all (``StorageError``, kind ``closed``).
     """
 
-    __slots__ = ("_checkpoint_at", "_make_sidecar", "_reign_open", "_sidecar")
+    __slots__ = ("_checkpoint_at", "_make_sidecar", "_reign_open", "_sidecar", "_stored")
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class PartitionLog(WritableLog):
         make_sidecar: Callable[[], Awaitable[Sidecar]],
     ) -> None:
         super().__init__(log, state, salt=salt, context=context, term=term)
+        self._stored = stored(log)
         self._sidecar = sidecar
         self._make_sidecar = make_sidecar
         self._reign_open = False
@@ -100,11 +103,19 @@ class PartitionLog(WritableLog):
         producers = self._state.producers
         return [producers.check(headers[0])] if len(headers) == 1 else producers.check_many(headers)
 
+    def note_end(self, end: ProducerEnd) -> bool:
+        """Note that a producer says it has ended, to be written before messages of others; False if it has not.
+
+        It costs no append of its own, and so no flush: who ends last before a stop is remembered as if it had died.
+        """
+        return self._state.producers.note_end(end)
+
     async def append(self, batches: Sequence[IncomingBatch]) -> list[int]:
         """Append ``batches`` with one append of the backend; return their base offsets.
 
         Headers are stamped in a copy; bodies go down as they are. The first append of a reign is preceded by its
-        epoch batch. Bodies, sizes and sequences have been checked by the caller (``check``).
+        epoch batch, any by an ends batch that is due. Bodies, sizes and sequences have been checked by the caller
+        (``check``).
 
         Raises ``StorageError`` with ``appended`` False when nothing is in the log: before any byte (kind ``closed``
         after the reign has ended), or after a durable truncation to where it began; the log and its producers are as
@@ -129,6 +140,10 @@ class PartitionLog(WritableLog):
         epoch, salt, now_ms = reign.number, self.salt, self._context.wall_ms()
         opening = None if self._reign_open else self._epoch_batch(reign, now_ms)
         chunks: list[bytearray | memoryview] = [] if opening is None else [opening]
+        ends = state.producers.ends_due(len(batches)) if state.producers.ending else []
+        ending = self._stamped(pack_ends_batch(ends), epoch, now_ms) if ends else bytearray()
+        if ends:
+            chunks.append(ending)
         base_offset = state.end_offset
         base_offsets: list[int] = []
         for header, data in batches:
@@ -144,6 +159,9 @@ class PartitionLog(WritableLog):
             await self._append_bytes(chunks)
             if opening is not None:
                 self._enter_reign(reign, opening, now_ms)
+            if ends:
+                state.apply(state.end_position, unpack_header(ending), state.end_offset, now_ms)
+                state.producers.end(ends)
             position = state.end_position
             for (header, _), base_offset in zip(batches, base_offsets, strict=True):
                 state.apply(position, header, base_offset, now_ms)
@@ -181,8 +199,8 @@ class PartitionLog(WritableLog):
                 )
             checked = check_foreign(batches, state, followed=followed, salt=self.salt, where=f"log {self.name}")
             await self._append_bytes(batches)
-            for header, opening in checked:
-                state.apply_stored(header, opening)
+            for each in checked:
+                state.apply_run(each) if isinstance(each, PlainRun) else state.apply_stored(*each)
             if state.end_position >= self._checkpoint_at:
                 await self._checkpoint()
         finally:
@@ -227,11 +245,12 @@ class PartitionLog(WritableLog):
 
     def _epoch_batch(self, reign: EpochFacts, now_ms: int) -> bytearray:
         """The batch that opens ``reign`` at the log's end."""
-        batch = pack_epoch_batch(reign)
+        return self._stamped(pack_epoch_batch(reign), reign.number, now_ms)
+
+    def _stamped(self, batch: bytearray, epoch: int, now_ms: int) -> bytearray:
+        """``batch``, which takes no offset, as it stands at the log's end."""
         head = memoryview(batch)[:HEADER_BYTES]
-        stamp(
-            head, base_offset=self._state.end_offset, epoch=reign.number, appended_ms=now_ms, salt=self.salt
-        )
+        stamp(head, base_offset=self._state.end_offset, epoch=epoch, appended_ms=now_ms, salt=self.salt)
         return batch
 
     def _enter_reign(self, reign: EpochFacts, opening: bytearray, now_ms: int) -> None:
@@ -242,45 +261,41 @@ class PartitionLog(WritableLog):
 
     # retention, truncation, checkpoints
 
-    async def trim(self, offset: int) -> int:
+    async def trim(self, offset: int, position: int | None = None) -> int:
         """Give up what lies below the batch that contains ``offset``, durably; return the new ``start_offset``.
 
-        The storage behind it is freed by whole segments. The last batch always stays. Reigns and producers are
-        remembered. Raises ``StorageError``. Not cancelled once begun.
+        ``position``: where that begins, as in ``batch_of``. The storage frees whole segments. The last batch always
+        stays. Reigns and producers are remembered. Raises ``StorageError``. Not cancelled once begun.
         """
         self._begin()
         try:
             with trio.CancelScope(shield=True):
-                await self._trim(min(offset, self._state.end_offset))
+                await self._trim(min(offset, self._state.end_offset), position)
         finally:
             self._end()
         return self._state.start_offset
 
-    async def _trim(self, offset: int) -> None:
+    async def _trim(self, offset: int, at: int | None) -> None:
         state = self._state
         if offset <= state.start_offset:
             await trio.lowlevel.checkpoint()
             return
-        found = await self._walk(state.index.floor(offset), lambda header: header.end_offset > offset, None)
-        position, start_offset = (found[0], found[1].base_offset) if found else (state.last_position, -1)
-        if position >= state.last_position:
-            position = state.last_position
-            last = await header_at(self._log, position, state.end_position, self.salt)
-            if last is None:
-                return
-            start_offset = last.base_offset
+        found = await self.batch_of(offset, at)
+        if found is None:
+            return
         # First what records the trim, flushed, then the trim: bytes that are gone without a record are damage.
         old = state.start_position, state.start_offset
-        state.start_position, state.start_offset = position, start_offset
-        state.history.trim(position, HISTORY_KEPT_MAX)
+        state.start_position, state.start_offset = found
+        state.history.trim(found.position, HISTORY_KEPT_MAX)
         sidecar = await self._checkpoint()
         if sidecar is None:
             state.start_position, state.start_offset = old
             return
-        await self._context.flusher.flush([sidecar.log])
+        # The log too: a checkpoint of more than is durable counts for nothing after a power cut.
+        await self._context.flusher.flush([self._stored, sidecar.log])
         sidecar.dirty = False
-        state.index.trim(position)
-        await self._log.trim(position)
+        state.index.trim(found.position)
+        await self._log.trim(found.position)
 
     async def truncate(self, offset: int, position: int | None = None) -> None:
         """Cut every batch from the one that contains ``offset`` on, durably; producers and epochs roll back with it.
@@ -314,6 +329,39 @@ class PartitionLog(WritableLog):
         finally:
             self._end()
 
+    async def part_at(self, position: int) -> str | None:
+        """Give up what is from ``position`` on, which another reign does not have (R5): kept aside, then cut, durably.
+
+        Returns the name of the side file; None when no message was there. A crash at any point leaves all of it in one
+        place or in both, and doing it again ends the same. Raises ``CorruptionError`` if no batch begins there (it is a
+        peer that says so), ``StorageError`` (kind ``full``: too many side files). Not cancelled once begun.
+        """
+        if position >= self._state.end_position:
+            return None
+        header = await self.batch_at(position)
+        if header is None and position != self._state.start_position:
+            raise CorruptionError(f"told to part at {position}, where no batch begins", where=f"log {self.name}")
+        self._begin()
+        name: str | None = None
+        try:
+            with trio.CancelScope(shield=True):
+                # What only opened reigns is no loss: kept aside, it would use up the side files of a log that is idle.
+                if header is None or header.base_offset < self.end_offset:
+                    name = await self.keep_aside(position, epoch=self.term.epoch, reason="another reign has not got it")
+                await self._truncate_bytes(position)
+        finally:
+            self._end()
+        return name
+
+    async def keep_aside(self, position: int, *, epoch: int, reason: str) -> str:
+        """Copy what is from ``position`` on into a side file, as ``Quarantine.keep``; ``StorageError`` for too many."""
+        facts = {"epoch": self._state.epoch, "end_offset": self.end_offset, "reason": reason}
+        name = await self._context.quarantine.keep(self._log, position, self.end_position, epoch=epoch, facts=facts)
+        if name is None:
+            text = "side files are kept already, and what this reign lacks would be one more; remove some"
+            raise StorageError(f"log {self.name}: {QUARANTINES_MAX} {text}", kind="full")
+        return name
+
     async def _truncate_bytes(self, position: int) -> None:
         context = self._context
         sidecar = self._sidecar
@@ -336,14 +384,14 @@ class PartitionLog(WritableLog):
         self.committed_offset = min(self.committed_offset, state.end_offset)
         self._plan_checkpoint(0)
 
-    async def checkpoint(self) -> None:
-        """Write a checkpoint if the log is large enough for one and has grown since the last. Reports, never raises."""
+    async def checkpoint(self, *, even_small: bool = False) -> None:
+        """Write one if the log is large (or ``even_small``) and has grown since the last. Reports, never raises."""
         if self._busy:
             self._refuse_busy()
         end_position = self._state.end_position
         if self._sidecar is not None and self._sidecar.last_position == end_position:
             return  # one more would say the same, and stops alone would fill the disk
-        if end_position >= CHECKPOINT_FIRST_BYTES and self.failed is None:
+        if (even_small or end_position >= CHECKPOINT_FIRST_BYTES) and self.failed is None:
             self._begin()
             try:
                 await self._checkpoint()
@@ -375,8 +423,8 @@ class PartitionLog(WritableLog):
     def flush_targets(self) -> list[Log]:
         """Logs of bytes that a flush of this log takes in."""
         if self._sidecar is not None and self._sidecar.dirty:
-            return [self._log, self._sidecar.log]
-        return [self._log]
+            return [self._stored, self._sidecar.log]
+        return [self._stored]
 
     def flushed(self, offset: int, position: int) -> None:
         """Take in that everything below was flushed."""
@@ -400,4 +448,3 @@ class PartitionLog(WritableLog):
             return False
         self._fail(error)
         return True
-

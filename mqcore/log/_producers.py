@@ -1,7 +1,8 @@
 """The producer table (rule R12): what a log remembers of its idempotent producers, so that a retry is no duplicate.
 
 Sans-IO. The state is a function of the log's prefix: it is fed every batch in log order and nothing else, not even a
-clock. Sequences count messages per producer and log, from 0, modulo 2**32. Must not know of storage, sockets or trio.
+clock. Ends of producers are batches too; what is noted of them before that is no part of it. Sequences count messages
+per producer and log, from 0, modulo 2**32. Must not know of storage, sockets or trio.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
-from mqcore.batch import BatchHeader
+from mqcore.batch import BatchHeader, PlainBatch
 from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
+from mqcore.log._control import ProducerEnd
 from mqcore.ports import Buffer
 
 __all__ = [
@@ -38,8 +41,22 @@ NO_PRODUCER = 0
 CLOCK_STEP_MS_MAX = 3_600_000
 """Most that one batch moves the table's clock: an hour, so that no jump of the wall clock expires anything (R15)."""
 
+ENDS_TOGETHER = 64
+"""Ends noted before a batch is made of them, unless their room is needed: a batch of one would be all header."""
+
+ENDS_TOGETHER_MAX = 2048
+"""Most of them in one batch, which goes out with somebody's messages and fits the smallest frame limit: 32 KiB."""
+
+ENDED_KEPT_MAX = 16_384
+"""Producers remembered to have ended, the last ones of a log.
+
+No retry of theirs can be under way: an end is stated only by a client all of whose attempts were answered. They are
+kept for a link that repeats what it carried, and a client that errs.
+"""
+
 _PRODUCER = struct.Struct("<QIIqI")
-_TABLE = struct.Struct("<IqqB")
+_ENDED = struct.Struct("<QI")
+_TABLE = struct.Struct("<IIqqB")
 
 
 class Accept(NamedTuple):
@@ -69,7 +86,7 @@ class TooOld(NamedTuple):
 
 
 class Forgotten(NamedTuple):
-    """Nothing is kept of this producer, and it does not begin at sequence 0: its state may have expired."""
+    """Nothing is kept of this producer, which is no new one: its state may have expired, or it has ended."""
 
 
 class Fenced(NamedTuple):
@@ -127,7 +144,17 @@ class _Producer:
 class ProducerTable:
     """Producers of one log; costs nothing while empty, bounded by ``producers_max`` and ``producer_batches_kept``."""
 
-    __slots__ = ("_clock_ms", "_forgot", "_kept", "_newest_ms", "_producers", "_producers_max", "_retention_ms")
+    __slots__ = (
+        "_clock_ms",
+        "_ended",
+        "_forgot",
+        "_kept",
+        "_newest_ms",
+        "_producers",
+        "_producers_max",
+        "_retention_ms",
+        "ending",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._producers_max = limits.producers_max
@@ -137,6 +164,9 @@ class ProducerTable:
         self._clock_ms = 0
         self._newest_ms = 0
         self._forgot = False
+        self._ended: dict[int, int] = {}  # producer id: its last epoch; in order of their ends
+        self.ending: dict[int, ProducerEnd] = {}
+        """Ends that were noted and are in no batch yet, by producer id."""
 
     def __len__(self) -> int:
         return len(self._producers) if self._producers else 0
@@ -150,7 +180,7 @@ class ProducerTable:
             return ACCEPT
         producer = self._producers.get(header.producer_id) if self._producers else None
         if producer is None:
-            return self._check_new(header.first_sequence)
+            return self._check_new(header)
         return self._check_known(
             producer.epoch,
             producer.next_sequence,
@@ -208,11 +238,14 @@ class ProducerTable:
         producers = self._producers
         if producers is None:
             producers = self._producers = {}
+        if self.ending:
+            self.ending.pop(producer_id, None)  # it goes on, whatever it said
         producer = producers.pop(producer_id, None)
         next_sequence = (first_sequence + count) & SEQUENCE_MASK
         facts = body_checksum << 32 | count
         if producer is None:
             self._expire()
+            self._ended.pop(producer_id, None)
             producer = _Producer(producer_epoch, next_sequence, self._clock_ms, array("Q", (base_offset, facts)))
         else:
             batches = producer.batches
@@ -227,21 +260,79 @@ class ProducerTable:
             producer.last_ms = self._clock_ms
         producers[producer_id] = producer
 
+    def record_run(self, batches: Sequence[PlainBatch]) -> None:
+        """Take in batches as ``record`` does, one after the other; those of one producer in a row cost a loop only."""
+        at, number = 0, len(batches)
+        while at < number:
+            _, count, identity, epoch, sequence, base_offset, appended_ms, checksum = batches[at]
+            self.record(identity, epoch, sequence, count, checksum, base_offset, appended_ms)
+            at += 1
+            producer = self._producers.get(identity) if self._producers else None
+            if producer is None or at == number or batches[at].producer_id != identity:
+                continue
+            # It is the last one of the table now, and stays that: only its own facts and the clock go on.
+            following = producer.next_sequence
+            clock_ms, newest_ms, kept = self._clock_ms, self._newest_ms, producer.batches
+            while at < number:
+                _, count, other, epoch, sequence, base_offset, appended_ms, checksum = batches[at]
+                if other != identity or epoch != producer.epoch or sequence != following:
+                    break
+                if appended_ms > newest_ms:
+                    clock_ms += min(appended_ms - newest_ms, CLOCK_STEP_MS_MAX)
+                    newest_ms = appended_ms
+                kept.append(base_offset)
+                kept.append(checksum << 32 | count)
+                following = (sequence + count) & SEQUENCE_MASK
+                at += 1
+            del kept[: max(len(kept) - self._kept, 0)]
+            producer.next_sequence = following
+            self._clock_ms = producer.last_ms = clock_ms
+            self._newest_ms = newest_ms
+
+    def note_end(self, end: ProducerEnd) -> bool:
+        """Note that a producer says it has ended; False, and nothing noted, unless it stands where ``end`` says.
+
+        Its room counts as free from now on; it is remembered until ``end`` meets the batch that says so.
+        """
+        producer = self._producers.get(end.producer_id) if self._producers else None
+        if producer is None or (producer.epoch, producer.next_sequence) != end[1:]:
+            return False
+        self.ending[end.producer_id] = end
+        return True
+
+    def ends_due(self, batches: int) -> list[ProducerEnd]:
+        """What an ends batch before so many ``batches`` should say; empty while it is not worth one."""
+        if len(self.ending) < ENDS_TOGETHER and len(self) + batches <= self._producers_max:
+            return []
+        return list(islice(self.ending.values(), ENDS_TOGETHER_MAX))
+
+    def end(self, ends: Iterable[ProducerEnd]) -> None:
+        """Take in an ends batch that was appended, or met in the log: forget who has not gone on since."""
+        producers = self._producers or {}
+        for end in ends:
+            identity = end.producer_id
+            self.ending.pop(identity, None)
+            producer = producers.get(identity)
+            if producer is not None and (producer.epoch, producer.next_sequence) == end[1:]:
+                del producers[identity]
+                self._ended[identity] = end.producer_epoch
+        while len(self._ended) > ENDED_KEPT_MAX:
+            del self._ended[next(iter(self._ended))]
+
     def snapshot(self) -> bytes:
         """The whole state as bytes, for ``restore``."""
         producers = self._producers or {}
-        parts = [_TABLE.pack(len(producers), self._clock_ms, self._newest_ms, self._forgot)]
+        parts = [_TABLE.pack(len(producers), len(self._ended), self._clock_ms, self._newest_ms, self._forgot)]
         for identity, producer in producers.items():
             batches = producer.batches
             if sys.byteorder != "little":
                 batches = array("Q", batches)
                 batches.byteswap()
             parts.append(
-                _PRODUCER.pack(
-                    identity, producer.epoch, producer.next_sequence, producer.last_ms, len(batches) // 2
-                )
+                _PRODUCER.pack(identity, producer.epoch, producer.next_sequence, producer.last_ms, len(batches) // 2)
             )
             parts.append(batches.tobytes())
+        parts += [_ENDED.pack(*each) for each in self._ended.items()]
         return b"".join(parts)
 
     def restore(self, data: Buffer) -> None:
@@ -249,7 +340,7 @@ class ProducerTable:
         view = memoryview(data)
         producers: dict[int, _Producer] = {}
         try:
-            count, clock_ms, newest_ms, forgot = _TABLE.unpack_from(view)
+            count, ended_count, clock_ms, newest_ms, forgot = _TABLE.unpack_from(view)
             at = _TABLE.size
             for _ in range(count):
                 identity, epoch, next_sequence, last_ms, kept = _PRODUCER.unpack_from(view, at)
@@ -262,17 +353,23 @@ class ProducerTable:
                     batches.byteswap()
                 at += 16 * kept
                 producers[identity] = _Producer(epoch, next_sequence, last_ms, batches)
+            ended = dict(_ENDED.iter_unpack(view[at:]))
+            if len(ended) != ended_count:
+                raise ValueError("ended producers missing")
         except (struct.error, ValueError) as error:
             raise CorruptionError(f"producer snapshot is cut short: {error}", where="producer table") from None
         self._producers = producers or None
+        self._ended = ended
         self._clock_ms, self._newest_ms, self._forgot = clock_ms, newest_ms, bool(forgot)
 
     def forgot(self) -> None:
         """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``."""
         self._forgot = True
 
-    def _check_new(self, first_sequence: int) -> Verdict:
-        if first_sequence != 0:
+    def _check_new(self, header: BatchHeader) -> Verdict:
+        if header.producer_epoch <= self._ended.get(header.producer_id, -1):
+            return Forgotten()
+        if header.first_sequence != 0:
             return Forgotten() if self._forgot else Gap(0)
         return ACCEPT if self._has_room(1) else TableFull(self._producers_max)
 
@@ -300,13 +397,15 @@ class ProducerTable:
         return producer.find(first_sequence, header.count, header.body_checksum)
 
     def _has_room(self, wanted: int) -> bool:
-        producers = self._producers
-        if not producers or len(producers) + wanted <= self._producers_max:
+        producers, ending = self._producers, self.ending
+        if not producers or len(producers) - len(ending) + wanted <= self._producers_max:
             return True
-        over = len(producers) + wanted - self._producers_max
-        for producer in producers.values():
+        over = len(producers) - len(ending) + wanted - self._producers_max
+        for identity, producer in producers.items():
             if self._clock_ms - producer.last_ms <= self._retention_ms:
                 return False
+            if identity in ending:
+                continue
             over -= 1
             if over == 0:
                 return True
@@ -320,4 +419,5 @@ class ProducerTable:
             if oldest is None or self._clock_ms - self._producers[oldest].last_ms <= self._retention_ms:
                 return
             del self._producers[oldest]
+            self.ending.pop(oldest, None)
             self._forgot = True

@@ -12,10 +12,14 @@ import trio
 from mqcore.abc import Log, Notice
 from mqcore.batch import HEADER_BYTES, BatchHeader
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.log._collect import BatchCollector
+from mqcore.guarantees import Level
+from mqcore.log._based import LogStart
+from mqcore.log._collect import BatchCollector, stored_batches
+from mqcore.log._history import UNKNOWN_REIGN
+from mqcore.log._mending import GoodCopies, mend_batch
 from mqcore.log._producers import ProducerTable
 from mqcore.log._recovery import damage_notice
-from mqcore.log._scan import check_body, intact_header, locate_damage, read_exactly, read_whole
+from mqcore.log._scan import header_at, intact_header, locate_damage, read_exactly, read_whole
 from mqcore.log._state import LogState
 from mqcore.log._types import (
     BelowStartError,
@@ -36,6 +40,9 @@ WALK_BYTES_MAX = 256 * 1024
 CURSORS_MAX = 16
 """Sequential readers whose place is remembered."""
 
+MENDS_MAX = 8
+"""How often one batch is mended from another copy before it counts as damaged all the same."""
+
 
 class ReadableLog:
     """The reading half of a ``PartitionLog``; any number of tasks may read."""
@@ -44,7 +51,9 @@ class ReadableLog:
         "_cursors",
         "_failure",
         "_generation",
+        "_good",
         "_log",
+        "_mends",
         "_report",
         "_state",
         "committed_offset",
@@ -52,11 +61,14 @@ class ReadableLog:
         "durable_offset",
         "durable_position",
         "failed",
+        "least_level",
         "name",
         "salt",
     )
 
-    def __init__(self, log: Log, state: LogState, *, salt: int, report: Callable[[Notice], None]) -> None:
+    def __init__(
+        self, log: Log, state: LogState, *, salt: int, report: Callable[[Notice], None], good: GoodCopies
+    ) -> None:
         self.name = log.name
         self.salt = salt
         """32 bits that seal the headers of this log."""
@@ -64,18 +76,26 @@ class ReadableLog:
         """Why the log takes no more appends; None while it does."""
         self._failure: StorageError | None = None  # what stopped it in every term, not the end of this one
         self.durable_level = log.level
+        self.least_level = Level.NONE
+        """Level below which a flush proves nothing of this log, and below which it takes no sends."""
         self.durable_offset = 0
         """Offset below which everything is at the backend's flush level."""
         self.durable_position = 0
         self.committed_offset = state.start_offset
         """Where the last reign of this process left the committed offset, below which the next does not go (R10)."""
-        self._log = log
+        self._log, self._good = log, good
         self._state = state
         self._report = report
         self._generation = 0
         self._cursors: dict[int, int] | None = None
+        self._mends: dict[int, int] | None = None
 
     # facts
+
+    @property
+    def level(self) -> Level:
+        """Level that a flush gives this log now."""
+        return self._log.level
 
     @property
     def start_offset(self) -> int:
@@ -103,6 +123,14 @@ class ReadableLog:
         return self._state.end
 
     @property
+    def last_batch(self) -> tuple[int, bytes, int]:
+        """Of the last batch: epoch number, reign id (16 bytes) and position. Zeros in a log without one."""
+        state = self._state
+        if state.last_position < 0:
+            return 0, UNKNOWN_REIGN, 0
+        return state.epoch, state.history.last_id, state.last_position
+
+    @property
     def producers(self) -> ProducerTable:
         """What is remembered of idempotent producers (R12)."""
         return self._state.producers
@@ -121,6 +149,11 @@ class ReadableLog:
     def history(self) -> list[EpochEntry]:
         """The reigns of this log, oldest first."""
         return self._state.history.entries()
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage was met so far."""
+        return bool(self._state.damages)
 
     @property
     def damages(self) -> list[Damage]:
@@ -163,9 +196,7 @@ class ReadableLog:
         position = self._cursors.pop(offset, None) if self._cursors is not None else None
         if position is None:
             position = await self._seek(offset)
-        collector = BatchCollector(
-            offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name
-        )
+        collector = BatchCollector(offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name)
         wanted = HEADER_BYTES
         while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
             size = min(max(collector.wanted_bytes, wanted), left)
@@ -182,17 +213,22 @@ class ReadableLog:
                 return await self.read(offset, bytes_max, end_offset)
             wanted = collector.feed(window)
         if collector.next_offset == offset and (wanted or collector.invalid):
+            if await self._mended(collector.position, offset):
+                return await self.read(offset, bytes_max, end_offset)
             text = collector.invalid or f"the log ends at {state.end_position} in the middle of a batch"
             raise DamagedRangeError(self.name, await self._damage(collector.position, offset, text))
         if not collector.invalid:
             self._remember(collector.next_offset, collector.position)
         return ReadResult(collector.chunks, collector.size, collector.next_offset)
 
-    async def read_stored(self, position: int, bytes_max: int, end_position: int) -> StoredBatches:
+    async def read_stored(
+        self, position: int, bytes_max: int, end_position: int, *, is_checked: bool = True
+    ) -> StoredBatches:
         """Return whole batches as they are stored, from the one at ``position``, all below ``end_position``.
 
         By position, because epoch batches take no offset and a copy must have them. At least one batch even if it is
-        larger than ``bytes_max``; none at the end. The chunks are checked (header and body), control batches included.
+        larger than ``bytes_max``; none at the end. The chunks are checked (header and body), control batches included;
+        where ``is_checked`` is False only that a batch ends where they end, for a reader that checks each itself.
         Raises ``CorruptionError`` where no whole batch is, ``StorageError``, ``ValueError`` below the log's first
         byte. No effect if cancelled.
         """
@@ -202,7 +238,15 @@ class ReadableLog:
             end = min(end, self.durable_position)
         if position >= end:
             await trio.lowlevel.checkpoint()
-            return StoredBatches([], position)
+            return StoredBatches([], position, -1)
+        try:
+            return await self._read_stored(position, bytes_max, end, is_checked)
+        except CorruptionError:
+            if not await self._mended(position, None):
+                raise
+            return await self._read_stored(position, bytes_max, end, True)
+
+    async def _read_stored(self, position: int, bytes_max: int, end: int, is_checked: bool) -> StoredBatches:
         where = f"log {self.name} at {position}"
         generation = self._generation
         window = await read_whole(self._log, position, min(max(bytes_max, HEADER_BYTES), end - position), HEADER_BYTES)
@@ -211,15 +255,19 @@ class ReadableLog:
             if len(window) < size <= end - position:
                 window = await read_exactly(self._log, position, size)
         if generation != self._generation:
-            return await self.read_stored(position, bytes_max, end_position)
-        at = 0
-        while len(window) - at >= HEADER_BYTES:
-            header = intact_header(window[at : at + HEADER_BYTES], self.salt, where)
-            if header.size > len(window) - at:
-                break
-            check_body(header, window[at : at + header.size], where)
-            at += header.size
-        return StoredBatches([window[:at]] if at else [], position + at)
+            return await self.read_stored(position, bytes_max, end)
+        return stored_batches(window, position, salt=self.salt, where=where, is_checked=is_checked)
+
+    async def batch_at(self, position: int) -> BatchHeader | None:
+        """Return the header of the batch that begins at ``position``; None if none does, as far as the log is whole.
+
+        Raises ``StorageError``. No effect if cancelled.
+        """
+        end = self._readable_end()
+        if not self._state.start_position <= position < end:
+            await trio.lowlevel.checkpoint()
+            return None
+        return await header_at(self._log, position, end, self.salt)
 
     def _readable_end(self) -> int:
         """Position up to which the storage can be read; notes when the storage has stopped the log (clause G11)."""
@@ -277,6 +325,8 @@ class ReadableLog:
         while (left := end_position - position) >= HEADER_BYTES:
             missing = state.damages.get(position)
             if missing is not None:  # passed over unread: its bytes may not be there at all
+                if offset is not None and missing.next_offset > offset and await self._mended(position, expected):
+                    continue
                 if offset is not None and missing.next_offset > offset:
                     raise DamagedRangeError(self.name, missing)
                 expected, position = missing.next_offset, missing.end_position
@@ -295,11 +345,28 @@ class ReadableLog:
                 position += at
                 window_bytes = WALK_BYTES_MIN if at > len(window) else min(4 * window_bytes, WALK_BYTES_MAX)
             except CorruptionError as error:
-                damage = await self._damage(position + at, expected, str(error))
+                position += at
+                if await self._mended(position, expected):
+                    continue
+                damage = await self._damage(position, expected, str(error))
                 if offset is not None and damage.next_offset > offset:
                     raise DamagedRangeError(self.name, damage) from None
                 expected, position = damage.next_offset, damage.end_position
         return None
+
+    async def _mended(self, position: int, offset: int | None) -> bool:
+        """Whether there was a good copy of the batch at ``position`` somewhere, so that reading again is worth it."""
+        mends = self._mends = self._mends or {}
+        mends[position] = mends.get(position, 0) + 1
+        if mends[position] > MENDS_MAX:
+            return False  # what was put right does not stay so
+        is_mended = await mend_batch(
+            self._log, position, self._readable_end(), salt=self.salt, offset=offset,
+            history=self.history, good=self._good, report=self._report,
+        )  # fmt: skip
+        if is_mended:
+            self._state.damages.pop(position, None)
+        return is_mended
 
     async def _damage(self, position: int, offset: int, text: str) -> Damage:
         """Find how far the damage at ``position`` reaches, and report it once."""
@@ -321,6 +388,50 @@ class ReadableLog:
         if state.note_damage(damage):
             self._report(damage_notice(self.name, damage))
         return damage
+
+    async def batch_of(self, offset: int, position: int | None = None) -> LogPoint | None:
+        """Position and base offset of the batch that contains ``offset``, or of the last one; None where none is whole.
+
+        ``position``: of a batch that is said to begin there, and is taken if it does: it may open a reign and hold no
+        offset. Raises ``StorageError``, ``CorruptionError``. No effect if cancelled.
+        """
+        state = self._state
+        header = None if position is None else await header_at(self._log, position, state.end_position, self.salt)
+        if position is not None and header is not None and header.base_offset == offset:
+            return LogPoint(position, offset)
+        found = await self._walk(state.index.floor(offset), lambda header: header.end_offset > offset, None)
+        if found is not None and found[0] < state.last_position:
+            return LogPoint(found[0], found[1].base_offset)
+        last = await header_at(self._log, state.last_position, state.end_position, self.salt)
+        return None if last is None else LogPoint(state.last_position, last.base_offset)
+
+    async def start_at(self, offset: int) -> LogStart | None:
+        """Where the log would begin if trimmed to ``offset``; None where it cannot be. Raises as ``batch_of``."""
+        found = await self.batch_of(offset)
+        reigns = [] if found is None else [each for each in self.history if each.start_position <= found.position]
+        if found is None or not reigns:
+            return None
+        reign = reigns[-1]
+        return LogStart(
+            found.offset, found.position, reign.number, reign.reign_id, reign.start_position, reign.start_offset
+        )
+
+    def boundary_below(self, position: int) -> tuple[int, int]:
+        """Offset and position of a batch at or below ``position``, as near as the index knows; else of the start."""
+        state = self._state
+        found = state.index.below(position)
+        return found if found and found[1] > state.start_position else (state.start_offset, state.start_position)
+
+    def boundary_above(self, position: int) -> tuple[int, int]:
+        """Offset and position of the next batch beyond ``position`` that the index knows; else of the start."""
+        state = self._state
+        return state.index.after(position) or (state.start_offset, state.start_position)
+
+    def boundary_of(self, offset: int) -> int:
+        """Position of a batch at or below ``offset``, as near as the index knows; else of the start."""
+        state = self._state
+        found = state.index.floor(offset)
+        return max(found[1], state.start_position) if found else state.start_position
 
     async def offset_at_time(self, time_ms: int) -> int:
         """First offset whose batch was appended at ``time_ms`` (ms since 1970 UTC) or later; ``end_offset`` if none.

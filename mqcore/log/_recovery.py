@@ -7,15 +7,16 @@ is idempotent (clause G17).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from mqcore.abc import Log, Notice
 from mqcore.batch import HEADER_BYTES
 from mqcore.limits import Limits
+from mqcore.log._based import first_state
+from mqcore.log._mending import mend_from_storage
 from mqcore.log._missing import note_missing_start, offsets_lost_max
-from mqcore.log._names import QUARANTINE_MARK
-from mqcore.log._scan import BatchScanner, header_at, locate_damage, read_exactly, scan_to
+from mqcore.log._quarantine import Quarantine
+from mqcore.log._scan import BatchScanner, header_at, locate_damage, scan_to
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._tail import torn_range
@@ -31,8 +32,6 @@ __all__ = [
 
 QUARANTINE_BYTES_MAX = 64 * 1024 * 1024
 """Most bytes of one torn tail that are kept aside."""
-
-_PIECE_BYTES = 1024 * 1024
 
 
 async def rebuild(
@@ -51,7 +50,7 @@ async def rebuild(
     """
     state = await sidecar.newest(durable_end) if sidecar is not None else None
     if state is None:
-        state = LogState(limits)
+        state = first_state(log, limits)
     damage = await note_missing_start(log, state, salt=salt, limits=limits)
     if damage is not None:
         report(damage_notice(log.name, damage))
@@ -77,9 +76,15 @@ async def scan_past_damage(
     ``proved``: where the last clean stop found the end, if that is known.
     """
     state = scanner.state
+    mended = -1
     while True:
         await scan_to(log, scanner, log.end)
         position = state.end_position
+        # Another copy may have the batch that this one lacks, above the mark too: the last flush before a crash.
+        is_new = mended < position < log.end
+        if is_new and await mend_from_storage(log, position, log.end, salt=salt, offset=state.end_offset):
+            mended = position
+            continue
         if position >= log.end or position >= durable_end:
             return
         # A batch that straddles the mark was appended after the flush that the mark proves: no part of it is damage.
@@ -114,14 +119,13 @@ async def recover(
     limits: Limits,
     epoch: int,
     report: Callable[[Notice], None],
-    keep_aside: Callable[[str, list[bytes | memoryview]], Awaitable[bool]],
+    quarantine: Quarantine,
     proved: LogPoint,
 ) -> LogState:
     """Bring ``log`` to its true end, durably, and return its state.
 
-    ``keep_aside(name, chunks)`` writes a side log and flushes it; False when there is no room for one. ``epoch``
-    names it. ``proved``: where the last clean stop found the end, no higher than that of ``log``. A crash at any point
-    leaves what the next recovery needs.
+    ``quarantine`` keeps what is cut off in a side file, which ``epoch`` names. ``proved``: where the last clean stop
+    found the end, no higher than that of ``log``. A crash at any point leaves what the next recovery needs.
     """
     durable_end = max(log.durable_end, proved.position)
     state, why = await rebuild(
@@ -131,7 +135,7 @@ async def recover(
     if log.end > end:
         _, end_torn = await torn_range(log, state, salt, limits)
         if end_torn > end:
-            await _set_aside(log, end, end_torn, why, epoch, report, keep_aside)
+            await _set_aside(log, end, end_torn, why, epoch, report, quarantine)
         await log.truncate(end)
     return state
 
@@ -152,33 +156,18 @@ def damage_notice(name: str, damage: Damage) -> Notice:
 
 
 async def _set_aside(
-    log: Log,
-    begin: int,
-    end: int,
-    why: str,
-    epoch: int,
-    report: Callable[[Notice], None],
-    keep_aside: Callable[[str, list[bytes | memoryview]], Awaitable[bool]],
+    log: Log, begin: int, end: int, why: str, epoch: int, report: Callable[[Notice], None], quarantine: Quarantine
 ) -> None:
     size = min(end - begin, QUARANTINE_BYTES_MAX)
-    # By position too: a follower may meet several torn tails under one epoch. A recovery that a crash interrupted made
-    # the same name, of the same bytes.
-    name = f"{log.name}{QUARANTINE_MARK}{epoch}-{begin}"
     facts: dict[str, object] = {"log": log.name, "position": begin, "end_position": end, "reason": why}
-    title = json.dumps(facts).encode() + b"\n"
-    chunks: list[bytes | memoryview] = [title]
-    at = begin
-    while at < begin + size:
-        chunks.append(await read_exactly(log, at, min(_PIECE_BYTES, begin + size - at)))
-        at += len(chunks[-1])
-    kept = await keep_aside(name, chunks)
-    where = f"kept in {name}" if kept else "not kept: too many are kept already, remove some"
+    name = await quarantine.keep(log, begin, begin + size, epoch=epoch, facts={"end_position": end, "reason": why})
+    where = f"kept in {name}" if name is not None else "not kept: too many are kept already, remove some"
     part = "" if size == end - begin else f" (the first {size} of them)"
     report(
         Notice(
             "log-torn",
             f"log {log.name}: {end - begin} bytes from {begin} on are torn or damaged ({why or 'not a batch'}); they "
             f"lie above the durable mark and are cut off, {where}{part}",
-            {**facts, "quarantine": name if kept else None, "bytes": end - begin},
+            {**facts, "quarantine": name, "bytes": end - begin},
         )
     )

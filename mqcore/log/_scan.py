@@ -12,9 +12,26 @@ import re
 from crc32c import crc32c
 
 from mqcore.abc import Log
-from mqcore.batch import HEADER_BYTES, MAGIC, PRODUCER_BYTES, VERSION, BatchHeader, unpack_header
+from mqcore.batch import (
+    ATTRIBUTE_CONTROL,
+    HEADER_BYTES,
+    MAGIC,
+    PRODUCER_BYTES,
+    VERSION,
+    BatchHeader,
+    plain_run,
+    unpack_header,
+)
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.log._control import EPOCH, EpochFacts, control_kind, unpack_epoch_batch
+from mqcore.log._control import (
+    ENDS,
+    EPOCH,
+    EpochFacts,
+    ProducerEnd,
+    control_kind,
+    unpack_ends_batch,
+    unpack_epoch_batch,
+)
 from mqcore.log._state import LogState
 from mqcore.log._types import Damage
 
@@ -22,6 +39,7 @@ __all__ = [
     "WINDOW_BYTES",
     "BatchScanner",
     "check_body",
+    "ends_in",
     "find_batch",
     "header_at",
     "intact_header",
@@ -92,6 +110,13 @@ def opening_of(
     return None
 
 
+def ends_in(header: BatchHeader, batch: memoryview, where: str) -> list[ProducerEnd]:
+    """The producers that ``batch`` says have ended; none if it is no ends batch. Raises ``CorruptionError``."""
+    if header.attributes & ATTRIBUTE_CONTROL and control_kind(batch) == ENDS:
+        return unpack_ends_batch(batch, where)
+    return []
+
+
 class BatchScanner:
     """Feeds a ``LogState`` with every batch that follows it. ``invalid`` says why it stopped."""
 
@@ -113,6 +138,13 @@ class BatchScanner:
         at = 0
         size = len(view)
         while size - at >= HEADER_BYTES:
+            if not state.epoch_free:
+                run = plain_run(view, at, salt=self._salt, offset=state.end_offset, epoch=state.epoch)
+                if run.batches:
+                    state.apply_run(run)
+                    self.batches += len(run.batches)
+                    at += run.size
+                    continue
             try:
                 header = intact_header(view[at : at + HEADER_BYTES], self._salt, self._where)
                 if header.base_offset != state.end_offset:
@@ -130,13 +162,15 @@ class BatchScanner:
                 opening = None
                 if header.epoch != state.epoch or state.epoch_free:
                     opening = opening_of(header, batch, state.epoch, self._where, epoch_free=state.epoch_free)
+                ends = ends_in(header, batch, self._where)
             except CorruptionError as error:
                 self.invalid = str(error)
                 return 0
-            state.apply_stored(header, opening)
+            state.apply_stored(header, opening, ends)
             self.batches += 1
             at += header.size
         return HEADER_BYTES
+
 
 async def read_exactly(log: Log, position: int, size: int) -> memoryview:
     """Return ``size`` bytes at ``position``, joined from pieces where a segment ends; all of them are below ``end``."""

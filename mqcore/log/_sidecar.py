@@ -37,9 +37,7 @@ _SEARCH_BYTES = 256 * PAGE_BYTES
 class Sidecar:
     """Checkpoints of ``main``, in the log of bytes ``log``. One task uses it at a time."""
 
-    def __init__(
-        self, log: Log, main: Log, *, salt: int, limits: Limits, report: Callable[[Notice], None]
-    ) -> None:
+    def __init__(self, log: Log, main: Log, *, salt: int, limits: Limits, report: Callable[[Notice], None]) -> None:
         self.log = log
         self.dirty = False
         """Whether there is a checkpoint that no flush has covered."""

@@ -1,6 +1,6 @@
 """What a start makes of the identity and the logs that it finds (rules R2, R14): which incarnation, or a refusal.
 
-Pure. Nothing that should be there and is not is answered by starting empty (clause G12).
+Writes nothing. Nothing that should be there and is not is answered by starting empty (clause G12).
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
+from mqcore.abc import Notice, StorageBackend
 from mqcore.errors import CorruptionError, StorageError
 from mqcore.guarantees import Level
 from mqcore.log._identity import Identity
-from mqcore.log._names import IDENTITY_NAME, IDENTITY_NAMES, METADATA_NAME, is_partition_name
+from mqcore.log._names import IDENTITY_NAME, IDENTITY_NAMES, METADATA_NAME, TRANSFER_NAME, is_partition_name
+from mqcore.ports import Ports, clock_base_ms
 
-__all__ = ["check_epoch", "check_metadata", "check_owner", "first_identity", "next_identity"]
+__all__ = ["are_flushed", "check_epoch", "check_metadata", "check_owner", "identity_of_start"]
 
 INSTANCE_CHARACTERS_MAX = 64
 """What the identity keeps of the storage's ``mount``."""
@@ -24,6 +26,12 @@ def check_owner(old: Identity | None, names: Iterable[str], *, node_name: str, w
     """Refuse logs without an identity (``CorruptionError``), and those of another broker (``StorageError``)."""
     if old is None:
         orphans = sorted(set(names).difference(IDENTITY_NAMES))
+        if TRANSFER_NAME in orphans:
+            raise CorruptionError(
+                "a migration or a restore into this storage has not come to its end: give the same 'mqcore storage' "
+                "command again, it goes on where it was",
+                where=where,
+            )
         if orphans:
             raise CorruptionError(
                 f"the storage holds {len(orphans)} logs, such as {orphans[0]!r}, but no identity: restore the log "
@@ -36,6 +44,41 @@ def check_owner(old: Identity | None, names: Iterable[str], *, node_name: str, w
             "storage, or its name",
             kind="foreign",
         )
+
+
+def identity_of_start(
+    old: Identity | None,
+    node_name: str,
+    backend: StorageBackend,
+    ports: Ports,
+    *,
+    flushed_only: bool,
+    report: Callable[[Notice], None],
+) -> Identity:
+    """The identity with which a start begins, after ``old``; None for an empty storage.
+
+    Reports a storage that is not where it was at the last start.
+    """
+    boot_id = ports.files.boot_id()
+    mount = str(backend.facts().get("mount", ""))
+    if old is None:
+        identity = first_identity(
+            node_name, flushed_only=flushed_only, boot_id=boot_id, mount=mount, random_bytes=ports.random.randbytes
+        )
+    else:
+        if old.instance and mount and old.instance != mount[:INSTANCE_CHARACTERS_MAX]:
+            report(_elsewhere(str(backend.url), old.instance, mount))
+        identity = next_identity(
+            old,
+            flushed_only=flushed_only,
+            boot_id=boot_id,
+            mount=mount,
+            append_level=backend.capabilities.append_level,
+            may_lack=backend.may_lack_reported,
+        )
+    # Else a clock that was set while the broker was down would be the one that ages are believed by (R15).
+    is_known = old is not None and bool(boot_id) and old.boot_id == boot_id and bool(old.clock_base_ms)
+    return identity if is_known else attrs.evolve(identity, clock_base_ms=clock_base_ms(ports.clock))
 
 
 def first_identity(
@@ -59,14 +102,18 @@ def first_identity(
 
 
 def next_identity(
-    old: Identity, *, flushed_only: bool, boot_id: str, mount: str, append_level: Level
+    old: Identity, *, flushed_only: bool, boot_id: str, mount: str, append_level: Level, may_lack: bool
 ) -> Identity:
-    """``old`` under the incarnation that R2 asks for: a higher one where what was reported as held may be missing."""
+    """``old`` under the incarnation that R2 asks for: a higher one where what was reported as held may be missing.
+
+    ``may_lack``: the storage itself says that something may.
+    """
     instance = mount[:INSTANCE_CHARACTERS_MAX]
     # Unknown ids prove nothing, even if they are equal; and a copied directory is on another mount or inode.
     known = bool(boot_id) and bool(instance)
     process_died_only = known and (old.boot_id, old.instance) == (boot_id, instance)
     nothing_missing = append_level >= Level.PAGE_CACHE and (old.clean or old.flushed_only or process_died_only)
+    nothing_missing = nothing_missing and not may_lack
     return attrs.evolve(
         old,
         incarnation=old.incarnation + (not nothing_missing),
@@ -74,6 +121,17 @@ def next_identity(
         boot_id=boot_id,
         instance=instance,
     )
+
+
+def _elsewhere(where: str, before: str, now: str) -> Notice:
+    # A clean stop proves that nothing was missing there, not that it is the same storage here: a copy of last week that
+    # is brought back has a clean stop too (decision 0021).
+    text = (
+        f"storage {where} is not where the node last ran ({now}, it was {before}): moved, mounted anew, with another "
+        "member of its array, or copied. Of a copy only one may ever be started again, and one that is older than the "
+        "last stop lacks what came later: bring such back with `mqcore storage restore`"
+    )
+    return Notice("storage-elsewhere", text, {"now": now, "before": before})
 
 
 def check_metadata(identity: Identity, names: Iterable[str], end_position: int) -> None:
@@ -104,3 +162,17 @@ def check_epoch(identity: Identity, log_name: str, highest: int) -> None:
             expected=f"reign {highest} or later",
             found=f"reign {identity.highest_epoch}",
         )
+
+
+async def are_flushed(backend: StorageBackend, names: Iterable[str]) -> bool:
+    """Whether the partition logs among ``names``, which this run never opened, hold nothing that is not flushed.
+
+    Else two stops would make a clean one: the first process dies, this one touches only other logs. They are not
+    flushed here, for without recovery that would put the durable mark above a torn tail.
+    """
+    for name in sorted(names):
+        if is_partition_name(name):
+            log = await backend.open_log(name)
+            if log.durable_end < log.end:
+                return False
+    return True

@@ -5,9 +5,11 @@ Pure. Appending, copying, recovery and truncation all go through ``apply``, so t
 
 from __future__ import annotations
 
-from mqcore.batch import BatchHeader
+from collections.abc import Iterable
+
+from mqcore.batch import BatchHeader, PlainRun
 from mqcore.limits import Limits
-from mqcore.log._control import EpochFacts
+from mqcore.log._control import EpochFacts, ProducerEnd
 from mqcore.log._history import UNKNOWN_REIGN, EpochHistory
 from mqcore.log._index import OffsetIndex
 from mqcore.log._producers import ProducerTable
@@ -90,8 +92,11 @@ class LogState:
         self.epoch_free = False
         self.history.note(number, reign_id, position, offset)
 
-    def apply_stored(self, header: BatchHeader, opening: EpochFacts | None) -> None:
-        """Take in a batch that was stamped before: met by recovery, or by another node. ``opening``: what it opens."""
+    def apply_stored(self, header: BatchHeader, opening: EpochFacts | None, ends: Iterable[ProducerEnd] = ()) -> None:
+        """Take in a batch that was stamped before: met by recovery, or by another node.
+
+        ``opening``: the reign that it opens. ``ends``: the producers that it ends.
+        """
         position = self.end_position
         if opening is not None:
             self.open_epoch(opening.number, opening.reign_id, position, header.base_offset)
@@ -99,6 +104,25 @@ class LogState:
             self.open_epoch(header.epoch, UNKNOWN_REIGN, position, header.base_offset)
         self.epoch_free = False
         self.apply(position, header, header.base_offset, header.appended_ms)
+        if ends:
+            self.producers.end(ends)
+
+    def apply_run(self, run: PlainRun) -> None:
+        """Take in batches that were stamped before, all of the present epoch: the same as one after the other."""
+        position, newest_ms, index = self.end_position, self.newest_ms, self.index
+        fine_at = index.fine_at
+        for size, _, _, _, _, base_offset, appended_ms, _ in run.batches:
+            if position >= fine_at:
+                index.note(base_offset, position, newest_ms)
+                fine_at = index.fine_at
+            if appended_ms > newest_ms:
+                newest_ms = appended_ms
+            self.last_position = position
+            position += size
+        self.producers.record_run(run.batches)
+        self.newest_ms = newest_ms
+        self.end_position = position
+        self.end_offset = run.end_offset
 
     def begin_at(self, position: int, offset: int) -> None:
         """Begin at the first batch that a trimmed log still has, nothing else being known of what was before."""

@@ -15,25 +15,34 @@ import trio
 from mqcore.abc import Log, Notice, StorageBackend
 from mqcore.errors import CorruptionError, FlushFailedError, StorageError
 from mqcore.limits import Limits
+from mqcore.log._based import LogStart
 from mqcore.log._control import EpochFacts
 from mqcore.log._ends import CleanEnds
 from mqcore.log._flushing import SerialFlusher
 from mqcore.log._identity import Identity, IdentityLog
+from mqcore.log._least_level import LeastLevel
+from mqcore.log._mending import GoodCopies
+from mqcore.log._missing import report_missing
 from mqcore.log._names import (
     ENDS_NAME,
     IDENTITY_NAMES,
     METADATA_NAME,
+    QUARANTINE_MARK,
+    TRANSFER_NAME,
     is_partition_name,
     metadata_salt,
 )
 from mqcore.log._opening import LogOpener
 from mqcore.log._partition_log import PartitionLog
-from mqcore.log._starting import check_metadata, check_owner, first_identity, next_identity
+from mqcore.log._quarantine import Quarantine
+from mqcore.log._starting import are_flushed, check_metadata, check_owner, identity_of_start
 from mqcore.log._term import FollowedReign, Term
 from mqcore.log._writable import LogContext
 from mqcore.ports import Ports
 
 __all__ = ["LogStore"]
+
+LEAVE_WAIT_TOLD_S = 10
 
 
 class LogStore:
@@ -41,9 +50,8 @@ class LogStore:
 
     One task opens, reigns, follows, leaves and closes; any number of tasks use the logs.
 
-    ``node_name``: name of the broker that owns the storage. ``report`` takes notices of damage and repair.
-    ``flushed_only``: the broker reports flushed positions only (R2 b). ``stopped`` is called with the names of logs
-    that have just stopped, and why.
+    ``node_name``: of the broker that owns the storage. ``report`` takes notices of damage and repair. ``flushed_only``:
+    it reports flushed positions only (R2 b). ``stopped`` is called with the names of logs that just stopped, and why.
     """
 
     node_id: bytes
@@ -54,6 +62,8 @@ class LogStore:
     """Raised at each start after which something that was reported as held may be missing (R2)."""
     was_clean: bool
     """Whether the stop before this start was clean (true for a new storage)."""
+    clock_base_ms: int
+    """As in the identity: what the wall clock is held to (R15); another one is durable with the next record."""
     epoch: int
     """Number of the last reign that was opened or followed by this process; 0 before the first."""
     reign_id: bytes
@@ -73,16 +83,16 @@ class LogStore:
         stopped: Callable[[list[str], FlushFailedError], None] | None = None,
     ) -> None:
         self.backend = backend
-        self.epoch = 0
-        self.reign_id = bytes(16)
-        self._ports = ports
-        self._limits = limits
+        self.good_copies = GoodCopies()
+        self.epoch, self.reign_id = 0, bytes(16)
+        self._ports, self._limits = ports, limits
         self._node_name = node_name
         self._report = report
         self._flushed_only = flushed_only
         self._stopped = stopped
+        self._least_level = LeastLevel(report)
         self._reported_stopped: set[str] = set()
-        self._flusher = SerialFlusher(backend, report=report, stop=self.stop)
+        self._flusher = SerialFlusher(backend, report=report, stop=self.stop, now_us=ports.clock.monotonic_us)
         self._term = Term()
         self._opening: dict[str, trio.Lock] = {}
         self._logs: dict[str, PartitionLog] = {}
@@ -101,9 +111,8 @@ class LogStore:
         """Open the backend, read or make the identity, raise the incarnation (R2), recover the metadata log.
 
         Logs can be opened and read then; nothing can be appended before ``reign`` or ``follow``. A new or raised
-        incarnation is flushed when it returns. Raises ``StorageError`` (``busy``; ``foreign``: of another broker or
-        version), ``CorruptionError`` (never answered by starting empty). If cancelled or failed, the backend is closed
-        again.
+        incarnation is flushed. Raises ``StorageError`` (``busy``; ``foreign``: of another broker or version),
+        ``CorruptionError`` (never answered by starting empty). If cancelled or failed, the backend is closed again.
         """
         try:
             await self.backend.open()
@@ -120,48 +129,27 @@ class LogStore:
         self._identity_log = IdentityLog(logs, flush=self._flusher.flush, report=self._report)
         old = await self._identity_log.read()
         check_owner(old, self._names, node_name=self._node_name, where=str(self.backend.url))
-        identity = self._identity = self._identity_after(old)
+        if TRANSFER_NAME in self._names:  # the identity came last: what was moved here is complete
+            await self.backend.delete_log(TRANSFER_NAME)
+        identity = self._identity = identity_of_start(
+            old, self._node_name, self.backend, self._ports, flushed_only=self._flushed_only, report=self._report
+        )
         # A clean mark stays: nothing was appended yet, and a broker that never gets to reign has not spoilt it.
         if old is None or identity.incarnation != old.incarnation:
             await self._identity_log.write(identity)
-        self.was_clean = identity.clean
+        self.was_clean, self.clock_base_ms = identity.clean, identity.clock_base_ms
         self.node_id, self.set_id, self.incarnation = identity.node_id, identity.set_id, identity.incarnation
-        log = await self.backend.open_log(ENDS_NAME)
-        ends = self._ends = CleanEnds(log, flush=self._flusher.flush, report=self._report)
+        flusher, log = self._flusher, await self.backend.open_log(ENDS_NAME)
+        ends = self._ends = CleanEnds(log, flush=flusher.flush, truncate=flusher.truncate, report=self._report)
         await ends.read()
-        self._report_missing(ends)
-        context = LogContext(self._ports.clock.wall_ms, self._limits, self._report, self._flusher, ends)
+        report_missing(ends, self._names, limit=self._limits.log_names_reported_max, report=self._report)
+        quarantine = Quarantine(self.backend, self._names, flusher)
+        shared = flusher, ends, quarantine, self.good_copies
+        context = LogContext(self._ports.clock.wall_ms, self._limits, self._report, *shared)
         self._opener = LogOpener(self.backend, self._names, context)
         self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.set_id))
         check_metadata(identity, self._names, self.metadata.end_position)
-
-    def _report_missing(self, ends: CleanEnds) -> None:
-        """Report logs of which a clean stop found something, and this start nothing."""
-        missing = sorted(set(ends) - self._names)
-        if missing:
-            text = f"{len(missing)} logs are missing, such as {missing[0]}; restore their files from a good copy"
-            shown = missing[: self._limits.log_names_reported_max]
-            self._report(Notice("logs-missing", text, {"logs": shown}))
-
-    def _identity_after(self, old: Identity | None) -> Identity:
-        """The identity with which this start begins."""
-        boot_id = self._ports.files.boot_id()
-        mount = str(self.backend.facts().get("mount", ""))
-        if old is None:
-            return first_identity(
-                self._node_name,
-                flushed_only=self._flushed_only,
-                boot_id=boot_id,
-                mount=mount,
-                random_bytes=self._ports.random.randbytes,
-            )
-        return next_identity(
-            old,
-            flushed_only=self._flushed_only,
-            boot_id=boot_id,
-            mount=mount,
-            append_level=self.backend.capabilities.append_level,
-        )
+        flusher.guards = [*logs, self.metadata.flush_targets()[0]]
 
     async def join(self, set_id: bytes) -> None:
         """Make this storage, which holds nothing yet, one of the set ``set_id`` (16 bytes), durably. Idempotent.
@@ -187,22 +175,23 @@ class LogStore:
 
     # terms
 
-    async def reign(self, epoch: int | None = None) -> None:
+    async def reign(self, epoch: int | None = None, reign_id: bytes | None = None) -> None:
         """Open a new reign of this node (R3): ``epoch`` and ``reign_id`` are it, logs opened from now on belong to it.
 
-        ``epoch``: number that the set's record gives it; without a record, one more than any that was seen here. It is
-        flushed in the identity, and its epoch batch in the metadata log, when this returns. Raises ``StorageError``
-        (``foreign`` for a number that is not above every one seen). If cancelled or failed, no reign is open, and its
-        number is never used again.
+        ``epoch``, ``reign_id``: number and 16 bytes that the set's record gives it; without a record, one more than any
+        that was seen here, and random ones. It is flushed in the identity, and its epoch batch in the metadata log,
+        when this returns. Raises ``StorageError`` (``foreign`` for a number that is not above every one seen). If
+        cancelled or failed, no reign is open, and its number is never used again.
         """
-        highest = self._highest_epoch()
+        self._refuse_other_term()
+        highest = self.newest_epoch
         if epoch is not None and epoch <= highest:
             raise StorageError(
                 f"storage {self.backend.url} has seen the epoch {highest}: a reign cannot get the number {epoch}; "
                 "the record has gone back, or belongs to another set",
                 kind="foreign",
             )
-        number, reign_id = epoch or highest + 1, self._ports.random.randbytes(16)
+        number, reign_id = epoch or highest + 1, reign_id or self._ports.random.randbytes(16)
         reign = EpochFacts(number, reign_id, self.node_id, self.incarnation)
         assert self._identity is not None
         identity = attrs.evolve(self._identity, reign_number=number, reign_id=reign_id, highest_epoch=number)
@@ -220,7 +209,8 @@ class LogStore:
         ``reign_id``: 16 bytes. The number is flushed in the identity when this returns (R4). Raises ``StorageError``
         (``foreign`` for a number below one seen). If cancelled or failed, nothing is followed.
         """
-        highest = self._highest_epoch()
+        self._refuse_other_term()
+        highest = self.newest_epoch
         if epoch < highest:
             raise StorageError(
                 f"storage {self.backend.url} has seen the epoch {highest}, it does not follow {epoch} any more",
@@ -233,22 +223,43 @@ class LogStore:
     async def leave(self) -> None:
         """End the reign or the following, if there is one: its logs take no more appends and serve no more reads.
 
-        Appends and flushes under way are waited for; what they leave is in the logs. ``reign`` or ``follow`` may come
-        next, without reopening anything. Not cancelled.
+        Appends and flushes under way are waited for, for as long as they hang, which is reported: their bytes may still
+        land among those of another term. What they leave is in the logs. ``reign`` or ``follow`` may come next, without
+        reopening anything. Not cancelled.
         """
         ended, self._term = self._term, Term()
         with trio.CancelScope(shield=True):
             for log in self._logs.values():
                 log.close(ended.closed(log.name))
-            for log in list(self._logs.values()):
-                await log.wait_idle()
-            await self._flusher.settle()
+            while True:
+                with trio.move_on_after(LEAVE_WAIT_TOLD_S) as patience:
+                    for log in list(self._logs.values()):
+                        await log.wait_idle()
+                    await self._flusher.settle()
+                if not patience.cancelled_caught:
+                    break
+                text = f"the storage is busy with the last writes of {ended.text}: until they end, no other term begins"
+                self._report(Notice("leave-waits", text))
         self.metadata = self._of_term(self.metadata)
 
-    def _highest_epoch(self) -> int:
+    @property
+    def newest_epoch(self) -> int:
+        """Highest number of any node's reign that this storage has seen, durably; 0 before the first."""
+        return 0 if self._identity is None else self._identity.highest_epoch
+
+    @property
+    def reigned_last(self) -> bool:
+        """Whether the newest reign that this storage has seen is one of its own node."""
+        return self._identity is not None and 0 < self._identity.reign_number == self.newest_epoch
+
+    async def note_epoch(self, number: int) -> None:
+        """Remember, durably, that there is a reign of another node with this number. Outside of any term.
+
+        Raises ``StorageError``. If cancelled, it may be remembered.
+        """
         self._refuse_other_term()
-        assert self._identity is not None
-        return self._identity.highest_epoch
+        if self._identity is not None and number > self._identity.highest_epoch:
+            await self._write_identity(attrs.evolve(self._identity, highest_epoch=number))
 
     def _refuse_other_term(self) -> None:
         if self._term.reign is not None or self._term.followed is not None:
@@ -272,7 +283,7 @@ class LogStore:
 
     async def _write_identity(self, identity: Identity) -> None:
         assert self._identity_log is not None
-        await self._identity_log.write(identity)
+        await self._identity_log.write(identity := attrs.evolve(identity, clock_base_ms=self.clock_base_ms))
         self._identity = identity
 
     # logs
@@ -308,9 +319,7 @@ class LogStore:
                     await self._require_metadata(name)
                 assert self._opener is not None, "LogStore.open comes first"
                 assert self._identity is not None
-                log = await self._opener.open(
-                    name, salt, term=term, identity=self._identity, was_clean=self.was_clean
-                )
+                log = await self._opener.open(name, salt, term=term, identity=self._identity, was_clean=self.was_clean)
                 self._logs[name] = log
             # Else the caller, of a term that has ended, would get a log that takes appends of the next one.
             if term is not self._term:
@@ -337,20 +346,32 @@ class LogStore:
             if not lock.locked():
                 self._opening.pop(name, None)
 
-    async def delete_log(self, name: str) -> None:
-        """Delete a partition log with its sidecar and its torn tails, durably. No error when there is none."""
-        if not is_partition_name(name):
+    async def delete_log(self, name: str, *following: str) -> None:
+        """Delete a partition log and what lies beside it, or a side file, durably; ``following`` are deleted next."""
+        if QUARANTINE_MARK not in name and not is_partition_name(name):
             raise ValueError(f"log {name!r} cannot be deleted")
         async with self._alone(name):
             log = self._logs.pop(name, None)
             if log is not None:
                 log.close(StorageError(f"log {name} is deleted", kind="closed"))
             assert self._ends is not None
-            await self._ends.forget(name)
-            beside = [each for each in self._names if each.startswith(name + ".")]
-            for each in (*sorted(beside), name):
+            await self._ends.forget(name, *following)
+            for each in (*sorted(each for each in self._names if each.startswith(name + ".")), name):
                 await self.backend.delete_log(each)
                 self._names.discard(each)
+
+    async def begin_anew(self, name: str, begins: LogStart, *, is_kept: bool = True, was_told: bool = True) -> None:
+        """Have a log begin at ``begins``, empty. ``is_kept``: what it held, aside. ``was_told``: incarnation raised."""
+        assert self._identity is not None
+        assert self._opener is not None
+        with trio.CancelScope(shield=True):
+            async with self._alone(name):
+                if (log := self._logs[name]).end_position > log.start_position and was_told:
+                    self.incarnation += 1
+                    await self._write_identity(attrs.evolve(self._identity, incarnation=self.incarnation))
+                await self._opener.keep_whole(log, epoch=self.epoch if is_kept else None)
+                self._logs.pop(name).close(StorageError(f"log {name} was begun anew", kind="closed"))
+                await self._opener.begin_anew(name, begins)
 
     async def list_logs(self) -> list[str]:
         """Names of the partition logs that exist, sorted."""
@@ -360,11 +381,6 @@ class LogStore:
         """Names of the partition logs, opened in this or an earlier term, that hold what no flush has covered yet."""
         logs = [self._of_term(log) for name, log in list(self._logs.items()) if is_partition_name(name)]
         return {log.name for log in logs if log.dirty}
-
-    def unflushed_logs(self) -> set[str]:
-        """Names of the open partition logs that hold more than was flushed."""
-        logs = filter(lambda log: is_partition_name(log.name), self._logs.values())
-        return {log.name for log in logs if log.durable_position < log.end_position}
 
     # flushing
 
@@ -380,19 +396,17 @@ class LogStore:
             marks = [(log, log.end_offset, log.end_position) for log in logs if log.dirty]
             if not marks:
                 return
-            mains: list[Log] = []
-            beside: list[Log] = []
+            mains, beside = list[Log](), list[Log]()
             for log, _, _ in marks:  # no comprehension: each is one more frame in the latency of a flushed message
                 main, *others = log.flush_targets()
                 mains.append(main)
                 beside += others
             reached = await self._flusher.flush_now(mains + beside)
-            for (log, end_offset, end_position), (_, level) in zip(marks, reached, strict=False):
-                log.flushed(end_offset, end_position)
-                log.durable_level = level
-                log.sidecar_flushed()
+            self._least_level.take(marks, reached)
         finally:
             self._flusher.end_turn()
+        if self._least_level.is_missed:
+            await self._least_level.pause()
 
     def stop(self, error: FlushFailedError) -> None:
         """Stop every open log that a failed flush covered, and report each once (G11). Idempotent."""
@@ -409,7 +423,7 @@ class LogStore:
     async def aclose(self, *, flush: bool = True) -> None:
         """End the term, checkpoint and flush all logs, mark the stop clean, close the backend. Idempotent.
 
-        Without ``flush``, or when anything failed, the stop is not marked clean. Shielded from cancellation.
+        Without ``flush``, or when anything failed, the stop is not marked clean. Not cancelled.
         """
         with trio.CancelScope(shield=True):
             try:
@@ -428,22 +442,9 @@ class LogStore:
         assert self._identity is not None
         if self._identity.clean or self._identity_error is not None or any(log.failed for log in logs):
             return
-        if self.was_clean or await self._unopened_are_flushed():
+        if self.was_clean or await are_flushed(self.backend, self._names - self._logs.keys()):
             assert self._ends is not None
             partitions = [log for log in logs if is_partition_name(log.name) and log.end.position]
             await self._ends.keep({log.name: log.end for log in partitions})
             clean = attrs.evolve(self._identity, clean=True, metadata_end=self.metadata.end_position)
             await self._write_identity(clean)
-
-    async def _unopened_are_flushed(self) -> bool:
-        """Whether the logs that this run never opened hold nothing that the process before it did not flush.
-
-        Else two stops would make a clean one: the first process dies, this one touches only other logs. They are not
-        flushed here, for without recovery that would put the durable mark above a torn tail.
-        """
-        for name in sorted(self._names - self._logs.keys()):
-            if is_partition_name(name):
-                log = await self.backend.open_log(name)
-                if log.durable_end < log.end:
-                    return False
-        return True

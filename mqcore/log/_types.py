@@ -46,11 +46,12 @@ class ReadResult(NamedTuple):
 class StoredBatches(NamedTuple):
     """Whole batches as they are stored, control batches included, one after the other in ``chunks``.
 
-    ``next_position`` is where the next read goes on.
+    ``next_position`` is where the next read goes on, ``next_offset`` the offset after the last of them (-1 if none).
     """
 
     chunks: list[memoryview]
     next_position: int
+    next_offset: int
 
 
 class LogPoint(NamedTuple):

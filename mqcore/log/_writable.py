@@ -5,6 +5,7 @@ Knows nothing of what the bytes say: stamps, offsets and epochs are ``_partition
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
@@ -15,9 +16,14 @@ from mqcore.errors import OutcomeUnknownError, StorageError
 from mqcore.limits import Limits
 from mqcore.log._ends import CleanEnds
 from mqcore.log._flushing import SerialFlusher
+from mqcore.log._mending import GoodCopies
+from mqcore.log._missing import NOTED_EVERY_BYTES
+from mqcore.log._names import is_partition_name
+from mqcore.log._quarantine import Quarantine
 from mqcore.log._readable import ReadableLog
 from mqcore.log._state import LogState
 from mqcore.log._term import Term
+from mqcore.log._types import LogPoint
 from mqcore.ports import Buffer
 
 __all__ = ["LogContext", "WritableLog"]
@@ -31,20 +37,23 @@ class LogContext(NamedTuple):
     report: Callable[[Notice], None]
     flusher: SerialFlusher
     ends: CleanEnds
+    quarantine: Quarantine
+    good: GoodCopies
 
 
 class WritableLog(ReadableLog):
     """A log that takes appends of one ``term`` of its store."""
 
-    __slots__ = ("_busy", "_context", "_idle", "term")
+    __slots__ = ("_busy", "_context", "_idle", "_note_at", "term")
 
     def __init__(self, log: Log, state: LogState, *, salt: int, context: LogContext, term: Term) -> None:
-        super().__init__(log, state, salt=salt, report=context.report)
+        super().__init__(log, state, salt=salt, report=context.report, good=context.good)
         self.term = term
         """The only term in which it takes appends."""
         self._context = context
         self._busy = False
         self._idle: trio.Event | None = None
+        self._note_at = 1 if is_partition_name(self.name) else sys.maxsize
 
     def close(self, error: StorageError) -> None:
         """Take no more appends and serve no more reads in this term, at once; idempotent. ``error`` says why."""
@@ -94,6 +103,14 @@ class WritableLog(ReadableLog):
             text = f"log {self.name}: the storage appended at {position}, not at {expected}; it breaks its contract"
             self._fail(StorageError(text, kind="io", position=position))
             raise OutcomeUnknownError(text)
+        if self.durable_position >= self._note_at and self.failed is None:
+            await self._note_durable_end()
+
+    async def _note_durable_end(self) -> None:
+        """Have more than the log itself prove how far it came: what removes its end removes what it says of it."""
+        self._note_at = self.durable_position + NOTED_EVERY_BYTES
+        with trio.CancelScope(shield=True):  # the append is done, and must not look as if it were not
+            await self._context.ends.note(self.name, LogPoint(self.durable_position, self.durable_offset))
 
     async def _undo(self, error: BaseException) -> None:
         """Cut off what an append may have left, so that it may be called rejected; else the log stops."""
@@ -123,4 +140,3 @@ class WritableLog(ReadableLog):
 
     def _refuse_busy(self) -> NoReturn:
         raise trio.BusyResourceError(f"log {self.name} is being appended to, truncated or trimmed by another task")
-

@@ -4,6 +4,7 @@ Their messages and codes are here too; docs/protocol.md has the bytes.
 """
 
 from mqcore.protocol._connection import VERSION_MAX, VERSION_MIN, Connection
+from mqcore.protocol._follow_frames import LOG_DATA_OVERHEAD_BYTES
 from mqcore.protocol._follow_messages import (
     CommittedOffsets,
     Credit,
@@ -22,8 +23,23 @@ from mqcore.protocol._follow_messages import (
 )
 from mqcore.protocol._follow_state import FOLLOW_TRANSITIONS, FollowRole
 from mqcore.protocol._follow_stream import FollowStream
+from mqcore.protocol._layout import FRAME_BYTES, kind_of_frame
+from mqcore.protocol._login import (
+    LOGIN_BYTES_MAX,
+    LOGIN_TRANSITIONS,
+    Accepted,
+    AuthResponse,
+    Challenge,
+    Login,
+    LoginBegin,
+    LoginKind,
+    LoginMessage,
+    Mechanism,
+)
 from mqcore.protocol._messages import (
     Call,
+    Commit,
+    Committed,
     End,
     Failed,
     Fatal,
@@ -38,13 +54,20 @@ from mqcore.protocol._messages import (
     Produced,
     Result,
     SendPolicy,
+    Sync,
+    Synced,
     Welcome,
 )
 from mqcore.protocol._state import TRANSITIONS, Role, State
 from mqcore.protocol.codes import Code, RequestFailedError, error_for
 
 __all__ = [
+    "Accepted",
+    "AuthResponse",
     "Call",
+    "Commit",
+    "Committed",
+    "Challenge",
     "Code",
     "CommittedOffsets",
     "Connection",
@@ -52,6 +75,7 @@ __all__ = [
     "Diverged",
     "End",
     "FOLLOW_TRANSITIONS",
+    "FRAME_BYTES",
     "Failed",
     "Fatal",
     "Fetch",
@@ -60,6 +84,9 @@ __all__ = [
     "FollowKind",
     "FollowMessage",
     "FollowRole",
+    "LOGIN_BYTES_MAX",
+    "LOGIN_TRANSITIONS",
+    "LOG_DATA_OVERHEAD_BYTES",
     "FollowStream",
     "Followed",
     "Heartbeat",
@@ -69,6 +96,11 @@ __all__ = [
     "LogData",
     "LogNamed",
     "LogPositions",
+    "Login",
+    "LoginBegin",
+    "LoginKind",
+    "LoginMessage",
+    "Mechanism",
     "Message",
     "Ping",
     "Pong",
@@ -80,10 +112,13 @@ __all__ = [
     "Result",
     "Role",
     "SendPolicy",
+    "Sync",
+    "Synced",
     "State",
     "TRANSITIONS",
     "VERSION_MAX",
     "VERSION_MIN",
     "Welcome",
     "error_for",
+    "kind_of_frame",
 ]

@@ -22,7 +22,7 @@ from mqcore.errors import LocalProtocolError, RemoteProtocolError
 from mqcore.guarantees import Copy
 from mqcore.ports import Buffer
 from mqcore.protocol._follow_messages import FollowKind
-from mqcore.protocol._layout import FRAME_BYTES, HELLO_BYTES_MAX, TEXT_BYTES_MAX
+from mqcore.protocol._layout import FRAME_BYTES, HELLO_BYTES_MAX, LOGIN_BEGIN, TEXT_BYTES_MAX
 from mqcore.protocol._machine import Machine
 from mqcore.protocol._messages import KIND_OF, Hello, Kind, Message, Welcome
 from mqcore.protocol._readers import DECODERS
@@ -41,8 +41,9 @@ VERSION_MAX = 2
 CREDIT_MARGIN_BYTES = 64
 """What ``may_send`` adds to a payload: more than any request's header and fixed part."""
 
-_REQUESTS = frozenset({Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING})
-_REPLIES = frozenset({Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG})
+_REQUESTS = frozenset({Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING, Kind.SYNC, Kind.COMMIT})
+_REPLIES = frozenset({Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG, Kind.SYNCED, Kind.COMMITTED})
+_ADMINISTRATIVE = (Kind.CALL, Kind.SYNC, Kind.COMMIT)
 _PRODUCE = int(Kind.PRODUCE)
 _PRODUCED = int(Kind.PRODUCED)
 
@@ -52,7 +53,8 @@ class Connection(Machine[Message]):
 
     ``frame_bytes_max``: largest frame payload accepted from the peer. ``requests_in_flight_max`` and
     ``bytes_in_flight_max``: the credit that a broker grants (and enforces); a client learns them from the welcome.
-    ``admin_bytes_max``: largest payload of a call, whose JSON takes many times its size once it is read.
+    ``admin_bytes_max``: largest payload of a call or of what a group's member says, which takes many times its size
+    once it is read.
     """
 
     _kind_of = KIND_OF
@@ -79,7 +81,7 @@ class Connection(Machine[Message]):
         limits = dict.fromkeys(map(int, Kind), frame_bytes_max)
         limits.update({Kind.HELLO: HELLO_BYTES_MAX, Kind.WELCOME: HELLO_BYTES_MAX, Kind.FATAL: TEXT_BYTES_MAX})
         if admin_bytes_max is not None:
-            limits[Kind.CALL] = admin_bytes_max
+            limits.update(dict.fromkeys(_ADMINISTRATIVE, admin_bytes_max))
         super().__init__(
             STEPS[role],
             limits,
@@ -130,16 +132,19 @@ class Connection(Machine[Message]):
             self.peer_frame_bytes_max = limits["frame_bytes_max"]
 
     def _unexpected(self, kind: int) -> RemoteProtocolError:
+        if kind == LOGIN_BEGIN and self.role is Role.BROKER and self.peer_state is State.START:
+            text = "this broker knows no users: connect without a user or a token, or configure its authenticators"
+            return RemoteProtocolError(text, code=Code.UNKNOWN_MECHANISM)
         if kind == FollowKind.FOLLOW and self.role is Role.BROKER and self.peer_state is State.START:
             text = "a replica wants to follow, and this stream is for clients: this broker takes no replicas"
             return RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
         return super()._unexpected(kind)
 
     def _too_large(self, kind: int, length: int) -> RemoteProtocolError:
-        if kind != Kind.CALL or length > self._payload_bytes_max[Kind.PRODUCE]:
+        if kind not in _ADMINISTRATIVE or length > self._payload_bytes_max[Kind.PRODUCE]:
             return super()._too_large(kind, length)
-        limit = self._payload_bytes_max[Kind.CALL]
-        text = f"call of {length} bytes; at most {limit} (limit admin_bytes_max)"
+        limit = self._payload_bytes_max[kind]
+        text = f"{self._name(kind)} of {length} bytes; at most {limit} (limit admin_bytes_max)"
         return RemoteProtocolError(text, code=Code.FRAME_TOO_LARGE)
 
     # credit
@@ -178,10 +183,10 @@ class Connection(Machine[Message]):
         self, request_id: int, base_offset: int, epoch: int, duplicate: bool, copies: tuple[Copy, ...]
     ) -> bytes:
         """Return the bytes of a ``Produced``, as ``send`` does: for the hot path, where no message need be built."""
-        size = self._in_flight.pop(request_id, None)
-        if size is None or _PRODUCED not in self._sends:
+        in_flight = self._in_flight
+        if request_id not in in_flight or _PRODUCED not in self._sends:
             raise LocalProtocolError(f"request {request_id} is not in flight on a stream that is open")
-        self._bytes_in_flight -= size
+        self._bytes_in_flight -= in_flight.pop(request_id)
         return encode_produced(request_id, base_offset, epoch, duplicate, copies)
 
     def _return(self, request_id: int) -> None:

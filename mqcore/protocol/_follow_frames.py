@@ -47,23 +47,28 @@ from mqcore.protocol.codes import Code
 __all__ = ["FOLLOW_DECODERS", "FOLLOW_ENCODERS", "LOG_DATA_OVERHEAD_BYTES"]
 
 _FOLLOW = struct.Struct("<8sHH16s16sQ16sQBQI")
-_FOLLOWED = struct.Struct("<H16s16sQQII")
+_FOLLOWED = struct.Struct("<H16s16sQQ16sII")
 _LOG_NAMED = struct.Struct("<16sI")
 _LOG_DATA = struct.Struct("<QQ")
 _COMMITTED = struct.Struct("<IQ")
-_POSITIONS = struct.Struct("<IQQQQB")
+_POSITIONS = struct.Struct("<IQ16sQQQB")
 _DIVERGED = struct.Struct("<QQQ")
 _CREDIT = struct.Struct("<Q")
+
+NODE_NAME_BYTES_MAX = 64
 
 LOG_DATA_OVERHEAD_BYTES = FRAME_BYTES + _LOG_DATA.size
 """What a data frame is larger than its batches."""
 
 
 def _decode_follow(flags: int, code: int, number: int, payload: memoryview) -> Follow:
-    magic, *fields = read_exact(_FOLLOW, payload, "follow")
+    magic, *fields = read_fixed(_FOLLOW, payload, "follow")
     if magic != PROTOCOL_MAGIC:
         raise RemoteProtocolError("the peer does not speak the mqcore protocol", code=Code.NOT_THIS_PROTOCOL)
-    follow = Follow(*fields)
+    if len(payload) - _FOLLOW.size > NODE_NAME_BYTES_MAX:
+        raise malformed(f"follow with a name of {len(payload) - _FOLLOW.size} bytes; at most {NODE_NAME_BYTES_MAX}")
+    name = read_text(payload[_FOLLOW.size :], "the name of a node")
+    follow = Follow._make((*fields, name))
     if follow.version_min > follow.version_max:
         raise malformed(f"follow with versions {follow.version_min} to {follow.version_max}")
     return follow._replace(append_level=_level(follow.append_level))
@@ -110,13 +115,13 @@ def _decode_committed(flags: int, code: int, number: int, payload: memoryview) -
 
 def _decode_positions(flags: int, code: int, number: int, payload: memoryview) -> Positions:
     logs = []
-    for log, epoch, position, end, flushed, level in _records(_POSITIONS, payload, "positions"):
+    for log, epoch, reign_id, position, end, flushed, level in _records(_POSITIONS, payload, "positions"):
         # A last batch lies below the end; a log without one may begin anywhere.
         if flushed > end or (position >= end if epoch else position):
             raise malformed(
                 f"log {log}: last batch at {position} of epoch {epoch}, flushed to {flushed}, with the end at {end}"
             )
-        logs.append(LogPositions(log, epoch, position, end, flushed, _level(level)))
+        logs.append(LogPositions(log, epoch, reign_id, position, end, flushed, _level(level)))
     return Positions(tuple(logs))
 
 
@@ -173,7 +178,9 @@ def _encode_committed(message: CommittedOffsets) -> list[Buffer]:
 
 
 FOLLOW_ENCODERS: dict[int, Callable[[Any], list[Buffer]]] = {
-    FollowKind.FOLLOW: lambda message: frame(FollowKind.FOLLOW, _FOLLOW.pack(PROTOCOL_MAGIC, *message)),
+    FollowKind.FOLLOW: lambda message: frame(
+        FollowKind.FOLLOW, _FOLLOW.pack(PROTOCOL_MAGIC, *message[:-1]) + message.name.encode()
+    ),
     FollowKind.FOLLOWED: lambda message: frame(FollowKind.FOLLOWED, _FOLLOWED.pack(*message)),
     FollowKind.LOG_NAMED: lambda message: frame(
         FollowKind.LOG_NAMED, _LOG_NAMED.pack(*message[1:]), number=message.number

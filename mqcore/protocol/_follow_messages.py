@@ -52,8 +52,9 @@ class FollowKind(enum.IntEnum):
 class Follow(NamedTuple):
     """First frame of a replica: who it is, which reign it follows, and how much it takes in before it grants more.
 
-    ``session`` is 16 fresh random bytes: a new one replaces the node's old stream. ``append_level`` is what an append
-    reaches there; what a flush reaches may change and stands in each position report.
+    ``name`` is the configured one, by which operators know the node. ``session`` is 16 fresh random bytes: a new one
+    replaces the node's old stream. ``append_level`` is what an append reaches there; what a flush reaches may change
+    and stands in each position report.
     """
 
     version_min: int
@@ -66,16 +67,21 @@ class Follow(NamedTuple):
     append_level: Level
     credit_bytes: int
     frame_bytes_max: int
+    name: str
 
 
 class Followed(NamedTuple):
-    """The primary's answer: it reigns in the epoch that was asked for."""
+    """The primary's answer: it reigns in the epoch that was asked for, under this ``reign_id`` (16 bytes).
+
+    Both, because two reigns may have one number where people promote by hand.
+    """
 
     version: int
     set_id: bytes
     node_id: bytes
     incarnation: int
     epoch: int
+    reign_id: bytes
     heartbeat_ms: int
     frame_bytes_max: int
 
@@ -111,12 +117,13 @@ class CommittedOffsets(NamedTuple):
 
 
 class LogPositions(NamedTuple):
-    """How far one log is held: its last batch's ``epoch`` and ``position`` (0 and 0 if it has none), the ``end``, and
-    the end that is ``flushed``, to ``level``.
+    """How far one log is held: the reign of its last batch (``epoch`` and ``reign_id``) and its ``position`` (zeros if
+    there is none), the ``end``, and the end that is ``flushed``, to ``level``.
     """
 
     number: int
     epoch: int
+    reign_id: bytes
     position: int
     end: int
     flushed: int

@@ -15,15 +15,24 @@ from mqcore.ports import Buffer
 from mqcore.protocol.codes import Code
 
 __all__ = [
+    "COMMIT",
+    "COMMITTED_ENTRY",
     "COPIES_MAX",
     "COPY",
     "DUPLICATE",
     "FETCH",
     "FETCHED",
+    "FROM_REPLICA",
     "FRAME",
     "FRAME_BYTES",
+    "FRESH",
+    "GRANT_ENTRY",
     "HELLO",
     "HELLO_BYTES_MAX",
+    "HELD_ENTRY",
+    "KNOWN_AGE_MS_MAX",
+    "LEAVES",
+    "LOGIN_BEGIN",
     "NAME_BYTES_MAX",
     "ONE_WAY",
     "PRODUCE",
@@ -31,13 +40,18 @@ __all__ = [
     "PRODUCED_FRAME",
     "PRODUCE_FRAME",
     "PROTOCOL_MAGIC",
+    "SYNC",
+    "SYNCED",
     "TEXT_BYTES_MAX",
     "U16",
+    "UNCHANGED",
     "WELCOME",
     "clipped",
     "dump_json",
     "frame",
+    "kind_of_frame",
     "malformed",
+    "read_entries",
     "read_exact",
     "read_fixed",
     "read_json",
@@ -46,15 +60,23 @@ __all__ = [
 
 FRAME = struct.Struct("<IBBHI")
 FRAME_BYTES = FRAME.size
+"""Size of the header that every frame begins with."""
 PROTOCOL_MAGIC = b"MQCORE\x00\x01"
 HELLO_BYTES_MAX = 4096
 """Largest greeting, either side's: before it a peer has been granted nothing."""
 NAME_BYTES_MAX = 200
+LOGIN_BEGIN = 48
+"""Kind of the frame that a login begins with, which says what a stream is before anything else is read of it."""
 COPIES_MAX = 255
 TEXT_BYTES_MAX = 4096
 
 ONE_WAY = 1
 DUPLICATE = 1
+FROM_REPLICA = 1
+FRESH = 1
+LEAVES = 2
+UNCHANGED = 1
+KNOWN_AGE_MS_MAX = 65_535
 HELLO = struct.Struct("<8sHH16sB")
 WELCOME = struct.Struct("<H16s16s16sQQ")
 PRODUCE_FRAME = struct.Struct("<IBBHI16sIB3x")
@@ -64,6 +86,12 @@ PRODUCED = struct.Struct("<QQ")
 COPY = struct.Struct("<16sQB")
 FETCH = struct.Struct("<16sIQQII")
 FETCHED = struct.Struct("<QQQ")
+SYNC = struct.Struct("<16s16sIQIIIBBB")
+SYNCED = struct.Struct("<Q")
+COMMIT = struct.Struct("<16s16sBB")
+HELD_ENTRY = struct.Struct("<IQ")
+GRANT_ENTRY = struct.Struct("<IQQQ")
+COMMITTED_ENTRY = struct.Struct("<IQQ")
 U16 = struct.Struct("<H")
 
 
@@ -92,6 +120,12 @@ def read_text(data: Buffer, what: str) -> str:
         raise malformed(f"{what} is not UTF-8") from None
 
 
+def kind_of_frame(header: bytes) -> int:
+    """Return the kind of the frame whose ``FRAME_BYTES`` bytes of header are given."""
+    kind: int = FRAME.unpack(header)[1]
+    return kind
+
+
 def read_fixed(layout: struct.Struct, payload: memoryview, what: str) -> tuple[Any, ...]:
     """Return the fixed part that ``payload`` begins with."""
     if len(payload) < layout.size:
@@ -104,6 +138,16 @@ def read_exact(layout: struct.Struct, payload: memoryview, what: str) -> tuple[A
     if len(payload) != layout.size:
         raise malformed(f"{what} frame of {len(payload)} bytes; it has {layout.size}")
     return layout.unpack(payload)
+
+
+def read_entries(layout: struct.Struct, payload: memoryview, what: str) -> list[tuple[Any, ...]]:
+    """Return the entries that ``payload`` consists of, each of which begins with a partition that is in it once."""
+    if len(payload) % layout.size:
+        raise malformed(f"{what} frame with {len(payload)} bytes of entries; each has {layout.size}")
+    entries = list(layout.iter_unpack(payload))
+    if len({entry[0] for entry in entries}) != len(entries):
+        raise malformed(f"{what} frame that has a partition twice")
+    return entries
 
 
 def frame(kind: int, payload: bytes, *, flags: int = 0, code: int = 0, number: int = 0) -> list[Buffer]:

@@ -22,6 +22,8 @@ __all__ = ["Machine"]
 M = TypeVar("M")
 
 _BROKEN = (State.ERROR, State.ERROR)
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
+"""What an alert and a handshake of TLS begin with, whatever its version (RFC 8446 section 5.1)."""
 
 
 class Machine(ReceiveBuffer, Generic[M]):
@@ -118,8 +120,7 @@ class Machine(ReceiveBuffer, Generic[M]):
     def _unexpected(self, kind: int) -> RemoteProtocolError:
         """Why a frame of ``kind`` is refused: the table does not have it now."""
         if self.peer_state is self._peer_state_first:
-            text = f"the {self._peer_name} does not speak the mqcore protocol: check the address"
-            return RemoteProtocolError(text, code=Code.NOT_THIS_PROTOCOL)
+            return self._foreign()
         if kind not in self._decoders:
             return RemoteProtocolError(f"unknown frame kind {kind}", code=Code.MALFORMED_FRAME)
         return RemoteProtocolError(
@@ -127,10 +128,23 @@ class Machine(ReceiveBuffer, Generic[M]):
             code=Code.UNEXPECTED_FRAME,
         )
 
+    def _foreign(self) -> RemoteProtocolError:
+        """Why the first frame is refused: it is no frame of this protocol."""
+        if self._is_tls():
+            text = f"the {self._peer_name} speaks TLS and this end does not: use tls:// on both ends, or on neither"
+        else:
+            text = f"the {self._peer_name} does not speak the mqcore protocol: check the address"
+        return RemoteProtocolError(text, code=Code.NOT_THIS_PROTOCOL)
+
+    def _is_tls(self) -> bool:
+        return bytes(self._view[self._parsed : self._parsed + 2]) in _TLS_RECORDS
+
     def _name(self, kind: int) -> str:
         return self._kinds(kind).name.lower().replace("_", "-")
 
     def _too_large(self, kind: int, length: int) -> RemoteProtocolError:
+        if self.peer_state is self._peer_state_first and self._is_tls():
+            return self._foreign()
         limit = self._payload_bytes_max[kind]
         return RemoteProtocolError(f"frame of {length} bytes; at most {limit}", code=Code.FRAME_TOO_LARGE)
 

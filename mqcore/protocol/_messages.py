@@ -15,6 +15,8 @@ from mqcore.ports import Buffer
 __all__ = [
     "KIND_OF",
     "Call",
+    "Commit",
+    "Committed",
     "End",
     "Failed",
     "Fatal",
@@ -29,6 +31,8 @@ __all__ = [
     "Produced",
     "Result",
     "SendPolicy",
+    "Sync",
+    "Synced",
     "Welcome",
 ]
 
@@ -49,6 +53,10 @@ class Kind(enum.IntEnum):
     PONG = 11
     END = 12
     FATAL = 13
+    SYNC = 14
+    SYNCED = 15
+    COMMIT = 16
+    COMMITTED = 17
 
 
 class SendPolicy(enum.IntEnum):
@@ -115,7 +123,10 @@ class Produced(NamedTuple):
 
 
 class Fetch(NamedTuple):
-    """Read batches from ``offset`` (of ``epoch``, 0 if unknown), at most ``bytes_max``, waiting up to ``wait_ms``."""
+    """Read batches from ``offset`` (of ``epoch``, 0 if unknown), at most ``bytes_max``, waiting up to ``wait_ms``.
+
+    ``from_replica``: a replica may answer it too, from what it knows to be committed; else it names its primary.
+    """
 
     request_id: int
     topic_id: bytes
@@ -124,16 +135,22 @@ class Fetch(NamedTuple):
     epoch: int
     bytes_max: int
     wait_ms: int
+    from_replica: bool = False
 
 
 class Fetched(NamedTuple):
-    """Whole batches as stored; the first may begin below the asked offset. ``next_offset``: where to go on."""
+    """Whole batches as stored; the first may begin below the asked offset. ``next_offset``: where to go on.
+
+    ``known_age_ms``: how long ago a replica's primary last confirmed what it knows, at most 65 535 (G19); None from a
+    primary.
+    """
 
     request_id: int
     next_offset: int
     start_offset: int
     committed_offset: int
     batches: Sequence[Buffer]
+    known_age_ms: int | None = None
 
 
 class Call(NamedTuple):
@@ -172,6 +189,60 @@ class Pong(NamedTuple):
     request_id: int
 
 
+class Sync(NamedTuple):
+    """A member of a consumer group lives, and says what it holds: partitions with the generations of their grants.
+
+    ``token``: 16 bytes of this member, ``sequence`` grows with each sync of it. ``is_fresh``: it holds nothing and
+    follows no earlier answer; ``leaves``: it is none any more. ``seen``: generation of the newest answer that it
+    follows. The answer comes when there is something new, after ``wait_ms`` at the latest. ``assignor``: of the group,
+    as its first member asks for it; empty for the one that it has.
+    """
+
+    request_id: int
+    topic_id: bytes
+    group: str
+    member: str
+    token: bytes
+    sequence: int
+    is_fresh: bool
+    leaves: bool
+    seen: int
+    session_ms: int
+    rebalance_ms: int
+    wait_ms: int
+    assignor: str
+    held: Sequence[tuple[int, int]]
+
+
+class Synced(NamedTuple):
+    """What a member may read: for each partition the generation of the grant, and the group's cursor in it.
+
+    ``granted`` None: just what the sync said that it holds. An offset of 2**64 - 1 stands for no cursor.
+    """
+
+    request_id: int
+    generation: int
+    granted: Sequence[tuple[int, int, int, int]] | None
+
+
+class Commit(NamedTuple):
+    """A member has done with messages: for each partition the generation of its grant, the next offset, its epoch."""
+
+    request_id: int
+    topic_id: bytes
+    group: str
+    member: str
+    token: bytes
+    entries: Sequence[tuple[int, int, int, int]]
+
+
+class Committed(NamedTuple):
+    """The cursors that are in force now: partition, offset, epoch."""
+
+    request_id: int
+    cursors: Sequence[tuple[int, int, int]]
+
+
 class End(NamedTuple):
     """Nothing more will be sent in this direction; what is in flight is still answered."""
 
@@ -185,7 +256,8 @@ class Fatal(NamedTuple):
 
 Message: TypeAlias = (
     Hello | Welcome | Produce | Produced | Fetch | Fetched | Call | Result | Failed | Ping | Pong | End | Fatal
-)
+    | Sync | Synced | Commit | Committed
+)  # fmt: skip
 """What ``Connection`` takes and gives: one frame each."""
 
 KIND_OF: dict[type, Kind] = {message_type: Kind[message_type.__name__.upper()] for message_type in Message.__args__}

@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 from mqcore.errors import RemoteProtocolError
 from mqcore.guarantees import Copy, Level
+from mqcore.protocol._group_frames import decode_commit, decode_committed, decode_sync, decode_synced
 from mqcore.protocol._layout import (
     COPIES_MAX,
     COPY,
     DUPLICATE,
     FETCH,
     FETCHED,
+    FROM_REPLICA,
     HELLO,
     NAME_BYTES_MAX,
     ONE_WAY,
@@ -124,13 +126,14 @@ def _unpack_copies(data: bytes) -> tuple[Copy, ...]:
 
 
 def _decode_fetch(flags: int, code: int, request_id: int, payload: memoryview) -> Fetch:
-    return Fetch(request_id, *read_exact(FETCH, payload, "fetch"))
+    return Fetch._make((request_id, *read_exact(FETCH, payload, "fetch"), bool(flags & FROM_REPLICA)))
 
 
 def _decode_fetched(flags: int, code: int, request_id: int, payload: memoryview) -> Fetched:
     next_offset, start_offset, committed_offset = read_fixed(FETCHED, payload, "fetched")
     batches = payload[FETCHED.size :]
-    return Fetched(request_id, next_offset, start_offset, committed_offset, (batches,) if batches else ())
+    age_ms = code if flags & FROM_REPLICA else None
+    return Fetched(request_id, next_offset, start_offset, committed_offset, (batches,) if batches else (), age_ms)
 
 
 def _decode_call(flags: int, code: int, request_id: int, payload: memoryview) -> Call:
@@ -199,5 +202,9 @@ DECODERS: dict[int, Callable[[int, int, int, memoryview], Message]] = {
     Kind.PONG: _decode_pong,
     Kind.END: decode_end,
     Kind.FATAL: decode_fatal,
+    Kind.SYNC: decode_sync,
+    Kind.SYNCED: decode_synced,
+    Kind.COMMIT: decode_commit,
+    Kind.COMMITTED: decode_committed,
 }
 """How a frame of each kind is read: ``(flags, code, number, payload)`` to a message, or ``RemoteProtocolError``."""

@@ -42,8 +42,16 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-_CLIENT_REQUESTS = (Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING)
-_BROKER_REPLIES = (Kind.PRODUCED, Kind.FETCHED, Kind.RESULT, Kind.FAILED, Kind.PONG)
+_CLIENT_REQUESTS = (Kind.PRODUCE, Kind.FETCH, Kind.CALL, Kind.PING, Kind.SYNC, Kind.COMMIT)
+_BROKER_REPLIES = (
+    Kind.PRODUCED,
+    Kind.FETCHED,
+    Kind.RESULT,
+    Kind.FAILED,
+    Kind.PONG,
+    Kind.SYNCED,
+    Kind.COMMITTED,
+)
 _NOT_CLOSED = tuple(state for state in State if state is not State.CLOSED)
 
 TRANSITIONS: dict[tuple[Role, State, Kind], State] = {

@@ -11,13 +11,16 @@ from typing import Any
 
 from mqcore.guarantees import Copy
 from mqcore.ports import Buffer
+from mqcore.protocol._group_frames import encode_commit, encode_committed, encode_sync, encode_synced
 from mqcore.protocol._layout import (
     COPY,
     DUPLICATE,
     FETCH,
     FETCHED,
     FRAME,
+    FROM_REPLICA,
     HELLO,
+    KNOWN_AGE_MS_MAX,
     ONE_WAY,
     PRODUCE,
     PRODUCE_FRAME,
@@ -95,12 +98,15 @@ def encode_produced(request_id: int, base_offset: int, epoch: int, duplicate: bo
 
 
 def _encode_fetch(message: Fetch) -> list[Buffer]:
-    return frame(Kind.FETCH, FETCH.pack(*message[1:]), number=message.request_id)
+    fields = FETCH.pack(*message[1:-1])
+    return frame(Kind.FETCH, fields, flags=FROM_REPLICA if message.from_replica else 0, number=message.request_id)
 
 
 def _encode_fetched(message: Fetched) -> list[Buffer]:
     size = sum(map(len, message.batches))
-    head = FRAME.pack(FETCHED.size + size, Kind.FETCHED, 0, 0, message.request_id)
+    age_ms = message.known_age_ms
+    flags, age_ms = (0, 0) if age_ms is None else (FROM_REPLICA, min(age_ms, KNOWN_AGE_MS_MAX))
+    head = FRAME.pack(FETCHED.size + size, Kind.FETCHED, flags, age_ms, message.request_id)
     return [
         head + FETCHED.pack(message.next_offset, message.start_offset, message.committed_offset),
         *message.batches,
@@ -142,5 +148,9 @@ ENCODERS: dict[int, Callable[[Any], list[Buffer]]] = {
     Kind.PONG: lambda message: frame(Kind.PONG, b"", number=message.request_id),
     Kind.END: encode_end,
     Kind.FATAL: encode_fatal,
+    Kind.SYNC: encode_sync,
+    Kind.SYNCED: encode_synced,
+    Kind.COMMIT: encode_commit,
+    Kind.COMMITTED: encode_committed,
 }
 """How a message of each kind is written."""

@@ -40,6 +40,10 @@ class Code(enum.IntEnum):
     SHUTTING_DOWN = 11
     WRONG_SET = 12
     WRONG_EPOCH = 13
+    LOGIN_REQUIRED = 14
+    LOGIN_FAILED = 15
+    UNKNOWN_MECHANISM = 16
+    TOO_MANY_LOGINS = 17
     # 100 to 199: rejected before a byte was appended
     UNKNOWN_TOPIC = 100
     UNKNOWN_PARTITION = 101
@@ -65,6 +69,17 @@ class Code(enum.IntEnum):
     SEQUENCE_CONFLICT = 122
     REFUSED = 123
     LOST_FROM = 124
+    TOO_FEW_COPIES = 125
+    STORAGE_DEGRADED = 126
+    ACCESS_DENIED = 127
+    MEMBER_IN_USE = 128
+    UNKNOWN_ASSIGNOR = 129
+    NOT_OWNER = 130
+    CURSOR_PAST_END = 131
+    UNKNOWN_GROUP = 132
+    GROUP_IN_USE = 133
+    CURSORS_NOT_READY = 134
+    OVERTAKEN = 135
     # 200 to 299: outcome unknown
     FLUSH_FAILED = 200
     APPEND_FAILED = 201
@@ -90,11 +105,14 @@ class Code(enum.IntEnum):
 _RETRYABLE = frozenset(
     {
         Code.TOO_MANY_CONNECTIONS,
+        Code.TOO_MANY_LOGINS,
         Code.SHUTTING_DOWN,
         Code.STORAGE_FULL,
+        Code.STORAGE_DEGRADED,
         Code.TOO_MANY_FILES,
         Code.NOT_PRIMARY,
         Code.DRAINING,
+        Code.CURSORS_NOT_READY,
         Code.FLUSH_FAILED,
         Code.APPEND_FAILED,
         Code.NOT_YET,

@@ -15,7 +15,7 @@ from operator import itemgetter
 from typing import Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from mqcore.errors import RemoteProtocolError
-from mqcore.guarantees import Copy, Level, NoFlush, SyncReplication
+from mqcore.guarantees import Copy, Level, NoFlush, NoReplication, SyncReplication
 from mqcore.protocol import Code, SendPolicy
 from mqcore.replication._lag import ReplicaLag
 from mqcore.replication._members import UNBOUNDED, InSyncSet, Member
@@ -115,6 +115,8 @@ class CommitRule(Generic[ReplyT]):
         self._copies_appended: tuple[Copy, ...] = (Copy(*own, append_level),)
         self._copies_flushed: tuple[Copy, ...] = (Copy(*own, max(append_level, flush_level)),)
         self._adopt(policy)
+        if self._window is not None:
+            self._window.inherit(*end)
 
     # events
 
@@ -167,28 +169,40 @@ class CommitRule(Generic[ReplyT]):
                 self._window = None
         return self._advance(now_us)
 
-    def held(self, member: Member, offset: int, position: int, level: Level, now_us: int) -> Released[ReplyT]:
+    def held(
+        self,
+        member: Member,
+        offset: int,
+        position: int,
+        level: Level,
+        now_us: int,
+        also: tuple[int, int, Level] | None = None,
+    ) -> Released[ReplyT]:
         """Take in that ``member`` reported, in this epoch and history (R4), to hold everything below at ``level``.
 
-        Raises ``RemoteProtocolError`` for a report that cannot be true; it counts for nothing then.
+        ``also``: offset, position and level of what the same report says at another level. Raises
+        ``RemoteProtocolError`` for a report that cannot be true; what cannot be counts for nothing then.
         """
         if self.is_stopped:
             return ()
+        self._report(member, offset, position, level)
+        if also is not None:
+            self._report(member, *also)
+        self._count_members()
+        return self._advance(now_us)
+
+    def _report(self, member: Member, offset: int, position: int, level: Level) -> None:
         if offset > self.end.offset or position > self.end.position:
             text = f"a report of offset {offset}, position {position}, beyond the primary's end {tuple(self.end)}"
             raise RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
         self._set.report(member, offset, position, level)
-        self._count_members()
-        return self._advance(now_us)
 
     def level_fell(self, member: Member, level: Level) -> None:
         """Take in that nothing that ``member`` holds is at more than ``level`` any more (a device was ejected)."""
         self._set.level_fell(member, level)
         self._count_members()
 
-    def set_changed(
-        self, members: Iterable[Member], pending: Iterable[Member] | None, now_us: int
-    ) -> Released[ReplyT]:
+    def set_changed(self, members: Iterable[Member], pending: Iterable[Member] | None, now_us: int) -> Released[ReplyT]:
         """Take over the in-sync set, and the one asked for as long as its outcome is not known (R7).
 
         Raises ``ValueError`` when the primary is not in them.
@@ -259,7 +273,7 @@ class CommitRule(Generic[ReplyT]):
         policy = self.policy
         if self._set.nodes >= policy.copies_min:
             return None
-        return policy.replication.on_missing if isinstance(policy.replication, SyncReplication) else "block"
+        return "block" if isinstance(policy.replication, NoReplication) else policy.replication.on_missing
 
     def refusal(self, own_policy: int) -> tuple[Code, str] | None:
         """Return why a send under its own policy cannot be taken, or None."""
@@ -334,13 +348,18 @@ class CommitRule(Generic[ReplyT]):
                 # The window does not go back, but what the set holds may, and a retry states the copies that there are.
                 acknowledged = flushed if window.is_over else max(min(acknowledged, held), flushed)
             newest = 0
+            own = copies = self._copies_appended
+            same_beyond = same_up_to = -1
             for queue, frontier in zip(self._waiting, (held, acknowledged, flushed), strict=True):
                 while queue and queue[0][0] <= frontier:
                     end_offset, reply = queue.popleft()
                     newest = max(newest, end_offset)
-                    copies = self._copies_flushed if end_offset <= durable else self._copies_appended
-                    if self._states_set:
-                        copies = self._set.copies(end_offset, copies[0])
+                    before, own = own, self._copies_flushed if end_offset <= durable else self._copies_appended
+                    if not self._states_set:
+                        copies = own
+                    elif own is not before or end_offset > same_up_to or end_offset <= same_beyond:
+                        # Of many batches that go together nearly all have the same copies: worked out once for them.
+                        copies, same_beyond, same_up_to = self._set.copies(end_offset, own[0])
                     released.append((reply, copies))
             if self.policy.stable_only:
                 frontier = min(flushed, self._held_by_all)

@@ -19,6 +19,9 @@ __all__ = ["UNBOUNDED", "InSyncSet", "Member"]
 UNBOUNDED = sys.maxsize
 """Offset that stands for "no other node holds this up"."""
 
+_NOTHING = (0,) * len(Level)
+_BELOW = {level: Level(level - 1) for level in Level if level > Level.NONE}
+
 
 class Member(NamedTuple):
     """A node as the in-sync set names it: its 16-byte id and its incarnation."""
@@ -98,15 +101,24 @@ class InSyncSet:
         """Return the offset below which every member but the primary holds everything at ``level`` or better."""
         return min((self._offset_of(member, level) for member in self._others), default=UNBOUNDED)
 
-    def copies(self, end_offset: int, own: Copy) -> tuple[Copy, ...]:
-        """Return the copies of the batch that ends at ``end_offset``, the primary's ``own`` first, one a member."""
-        return (own, *(Copy(*member, self._level_of(member, end_offset)) for member in self._others))
+    def copies(self, end_offset: int, own: Copy) -> tuple[tuple[Copy, ...], int, int]:
+        """Return the copies of the batch that ends at ``end_offset``, the primary's ``own`` first, one a member.
+
+        And where else a batch may end to have the same ones: above the first of two offsets, up to the second.
+        """
+        copies, beyond, up_to = [own], -1, UNBOUNDED
+        for member in self._others:
+            known = self._reported.get(member.node_id)
+            offsets = known.offsets if known is not None and known.incarnation == member.incarnation else _NOTHING
+            level = Level.MIRROR
+            while level > Level.NONE and offsets[level] < end_offset:  # a higher level holds less, or as much
+                beyond = max(beyond, offsets[level])
+                level = _BELOW[level]
+            if level > Level.NONE:
+                up_to = min(up_to, offsets[level])
+            copies.append(Copy(*member, level))
+        return tuple(copies), beyond, up_to
 
     def _offset_of(self, member: Member, level: Level) -> int:
         known = self._reported.get(member.node_id)
         return known.offsets[level] if known is not None and known.incarnation == member.incarnation else 0
-
-    def _level_of(self, member: Member, end_offset: int) -> Level:
-        return max(
-            (level for level in Level if self._offset_of(member, level) >= end_offset), default=Level.NONE
-        )

@@ -19,7 +19,7 @@ from mqcore.guarantees import (
 )
 from mqcore.protocol import Code, SendPolicy
 
-__all__ = ["CommitPolicy"]
+__all__ = ["CommitPolicy", "capped_replication"]
 
 
 def _strength(policy: FlushPolicy) -> SendPolicy:
@@ -91,3 +91,17 @@ class CommitPolicy:
         if send == SendPolicy.ASYNC and self.bounds is None:
             return Code.POLICY_TOO_STRONG, "the topic has no asynchronous bounds: send with its own policy"
         return None
+
+
+def capped_replication(replication: ReplicationPolicy, copies_cap: int | None) -> ReplicationPolicy:
+    """Return what is left of ``replication`` while the set's record has ``copies_cap`` (R17); None: all of it.
+
+    What it lets go states the copies that there are, so that a receipt never says more than was reached.
+    """
+    if copies_cap is None:
+        return replication
+    if isinstance(replication, SyncReplication) and replication.copies > copies_cap:
+        return NoReplication() if copies_cap < 2 else attrs.evolve(replication, copies=copies_cap)
+    if isinstance(replication, AsyncReplication) and copies_cap < 2:
+        return attrs.evolve(replication, on_exceeded="report")
+    return replication

@@ -103,6 +103,17 @@ class AsyncWindow:
         else:
             self._span.span_us = policy.max_interval_ms * 1000
 
+    def inherit(self, end_offset: int, end_position: int) -> None:
+        """Take in that everything up to there may have been acknowledged in an earlier reign. The first call, if any.
+
+        It counts in the broker's total until a flush covers it: acknowledged is acknowledged, in whatever reign.
+        """
+        self._waiting.clear()
+        self._total.bytes_now += end_position - self._durable_position
+        self.acknowledged_offset, self._acknowledged_position = end_offset, end_position
+        if self._span is not None and end_offset > self._durable_offset:
+            self._span.acknowledged(end_offset, 0)  # nobody noted when
+
     def appended(self, end_offset: int, end_position: int) -> None:
         """Take in that a batch was appended that ends at ``end_offset`` and ``end_position``."""
         self._waiting.append((end_offset, end_position))

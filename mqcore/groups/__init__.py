@@ -1,0 +1,36 @@
+"""Consumer groups as state machines: who reads which partition, and what a group has read. No I/O, no trio.
+
+``GroupMachine`` is the broker's half, ``GroupSession`` a member's; ``CursorTable`` is what a group has committed.
+"""
+
+from mqcore.groups._cursors import (
+    CURSOR_BYTES,
+    NO_CURSOR,
+    CursorTable,
+    TopicCursors,
+    pack_cursors,
+    pack_deleted,
+    pack_life,
+)
+from mqcore.groups._machine import GroupMachine, MemberInUseError, StaleSyncError
+from mqcore.groups._member import GroupSession, SessionChange
+from mqcore.groups._values import Grant, MemberFacts, MemberSync, View
+
+__all__ = [
+    "CURSOR_BYTES",
+    "NO_CURSOR",
+    "CursorTable",
+    "Grant",
+    "GroupMachine",
+    "GroupSession",
+    "MemberFacts",
+    "MemberInUseError",
+    "MemberSync",
+    "SessionChange",
+    "StaleSyncError",
+    "TopicCursors",
+    "View",
+    "pack_cursors",
+    "pack_deleted",
+    "pack_life",
+]

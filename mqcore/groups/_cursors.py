@@ -1,0 +1,201 @@
+"""Cursors: how far each group has read each partition, and the records that say so in a log (clause G16). Pure.
+
+A cursor is (offset, epoch): the offset of the next message, and the epoch of the one before it. Records are absolute,
+the later one holds, so that a snapshot is nothing but records of everything that there is; a log of them is read from
+its start, whatever was trimmed below a whole snapshot.
+
+A record: kind u8, length of the group's name u8, topic id 16 bytes, number u32, the name, and for cursors three columns
+of ``number`` entries: partition u32, offset u64, epoch u64; little-endian. By column, because a million of them are
+then read with a few calls. Other kinds: *life* (``number``: the longest session of the group's members in ms, 0 when
+there are none), *deleted*.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from mqcore.errors import CorruptionError
+from mqcore.ports import Buffer
+
+__all__ = [
+    "CURSOR_BYTES",
+    "NO_CURSOR",
+    "CursorTable",
+    "TopicCursors",
+    "pack_cursors",
+    "pack_deleted",
+    "pack_life",
+]
+
+_CURSORS = 1
+_LIFE = 2
+_DELETED = 3
+
+_HEAD = struct.Struct("<BB16sI")
+CURSOR_BYTES = 4 + 8 + 8
+"""Of each cursor in a record."""
+NO_CURSOR = 2**64 - 1
+"""The offset that stands for none."""
+_ENTRIES_PER_RECORD = 2_000
+
+
+class TopicCursors:
+    """The cursors of one group in one topic: two columns by partition, 16 bytes a cursor.
+
+    ``session_ms``: the longest session of the members that it had last, 0 when it had none.
+    """
+
+    __slots__ = ("count", "epochs", "offsets", "session_ms")
+
+    def __init__(self) -> None:
+        self.offsets = array("Q")
+        self.epochs = array("Q")
+        self.session_ms = 0
+        self.count = 0
+
+    def get(self, partition: int) -> tuple[int, int] | None:
+        """Return the cursor of a partition, its offset and epoch; None where there is none."""
+        if partition >= len(self.offsets) or self.offsets[partition] == NO_CURSOR:
+            return None
+        return self.offsets[partition], self.epochs[partition]
+
+    def items(self) -> Iterator[tuple[int, int, int]]:
+        """Every cursor: partition, offset, epoch."""
+        for partition, (offset, epoch) in enumerate(zip(self.offsets, self.epochs, strict=True)):
+            if offset != NO_CURSOR:
+                yield partition, offset, epoch
+
+    def put(self, entries: Iterable[tuple[int, int, int]]) -> None:
+        """Take in cursors: partition, offset, epoch."""
+        offsets, epochs = self.offsets, self.epochs
+        for partition, offset, epoch in entries:
+            if partition >= len(offsets):
+                more = partition + 1 - len(offsets)
+                offsets.extend([NO_CURSOR] * more)
+                epochs.extend([0] * more)
+            self.count += (offsets[partition] == NO_CURSOR) - (offset == NO_CURSOR)
+            offsets[partition] = offset
+            epochs[partition] = epoch
+
+    def put_columns(self, partitions: array[int], offsets: array[int], epochs: array[int]) -> None:
+        """The same by column; those of neighbouring partitions at once."""
+        size, first = len(partitions), partitions[0]
+        if partitions != array("I", range(first, first + size)):
+            self.put(zip(partitions, offsets, epochs, strict=True))
+            return
+        more = first + size - len(self.offsets)
+        if more > 0:
+            self.offsets.extend([NO_CURSOR] * more)
+            self.epochs.extend([0] * more)
+        self.count += self.offsets[first : first + size].count(NO_CURSOR) - offsets.count(NO_CURSOR)
+        self.offsets[first : first + size] = offsets
+        self.epochs[first : first + size] = epochs
+
+
+class CursorTable:
+    """All cursors of a broker, by group and topic id (16 bytes).
+
+    ``partitions_max``: no record has a partition beyond it; what a damaged disk says is not believed.
+    """
+
+    def __init__(self, partitions_max: int) -> None:
+        self.topics: dict[tuple[str, bytes], TopicCursors] = {}
+        self._partitions_max = partitions_max
+
+    @property
+    def count(self) -> int:
+        """How many cursors there are."""
+        return sum(each.count for each in self.topics.values())
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """About how large a snapshot is."""
+        return sum(_HEAD.size + 2 * len(group) + each.count * CURSOR_BYTES for (group, _), each in self.topics.items())
+
+    def apply(self, records: Buffer, where: str) -> None:
+        """Take in the records of one batch. Raises ``CorruptionError``."""
+        view = memoryview(records)
+        at = 0
+        while at < len(view):
+            at = self._apply_one(view, at, where)
+
+    def _apply_one(self, view: memoryview, at: int, where: str) -> int:
+        if len(view) - at < _HEAD.size:
+            raise CorruptionError("a record of cursors is cut short", where=where, found=f"{len(view) - at} bytes")
+        kind, name_bytes, topic_id, number = _HEAD.unpack_from(view, at)
+        begin: int = at + _HEAD.size + name_bytes
+        end: int = begin + (number * CURSOR_BYTES if kind == _CURSORS else 0)
+        if end > len(view) or kind not in (_CURSORS, _LIFE, _DELETED):
+            raise CorruptionError("not a record of cursors", where=where, found=f"kind {kind}, {number} entries")
+        try:
+            group = str(view[at + _HEAD.size : begin], "utf-8")
+        except UnicodeDecodeError:
+            raise CorruptionError("the name of a group is not UTF-8", where=where) from None
+        if kind == _DELETED:
+            self.topics.pop((group, topic_id), None)
+            return end
+        cursors = self.topics.get((group, topic_id))
+        if cursors is None:
+            cursors = self.topics[group, topic_id] = TopicCursors()
+        if kind == _LIFE:
+            cursors.session_ms = number
+            return end
+        if number:
+            partitions = _column("I", view[begin : begin + 4 * number])
+            if (highest := max(partitions)) >= self._partitions_max:
+                raise CorruptionError("a cursor of a partition that no topic can have", where=where, found=str(highest))
+            middle = begin + 12 * number
+            offsets, epochs = _column("Q", view[begin + 4 * number : middle]), _column("Q", view[middle:end])
+            cursors.put_columns(partitions, offsets, epochs)
+        return end
+
+    def records(self) -> Iterator[bytes]:
+        """Records of everything that there is, each of a bounded size; what changes meanwhile may be in them or not."""
+        for (group, topic_id), cursors in list(self.topics.items()):
+            if self.topics.get((group, topic_id)) is not cursors:
+                continue  # deleted since: its record would bring it back
+            entries = cursors.items()
+            while part := list(islice(entries, _ENTRIES_PER_RECORD)):
+                yield pack_cursors(group, topic_id, part)
+            if cursors.session_ms or not cursors.count:
+                yield pack_life(group, topic_id, cursors.session_ms)
+
+
+def pack_cursors(group: str, topic_id: bytes, entries: Iterable[tuple[int, int, int]]) -> bytes:
+    """The record of some cursors: partition, offset, epoch."""
+    columns = tuple(zip(*entries, strict=True)) or ((), (), ())
+    body = b"".join(_bytes_of(array(kind, column)) for kind, column in zip("IQQ", columns, strict=True))
+    return _pack(_CURSORS, group, topic_id, len(columns[0])) + body
+
+
+def pack_life(group: str, topic_id: bytes, session_ms: int) -> bytes:
+    """The record that says whether a group may have members, and how long their sessions are."""
+    return _pack(_LIFE, group, topic_id, session_ms)
+
+
+def pack_deleted(group: str, topic_id: bytes) -> bytes:
+    """The record of the end of a group in one topic."""
+    return _pack(_DELETED, group, topic_id, 0)
+
+
+def _pack(kind: int, group: str, topic_id: bytes, number: int) -> bytes:
+    name = group.encode()
+    return _HEAD.pack(kind, len(name), topic_id, number) + name
+
+
+def _column(kind: str, data: memoryview) -> array[int]:
+    column: array[int] = array(kind)
+    column.frombytes(data)
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column
+
+
+def _bytes_of(column: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        column.byteswap()
+    return column.tobytes()

@@ -15,25 +15,22 @@ import trio
 
 from mqcore.abc import ByteStream, Peer
 from mqcore.batch import PRIVATE_TAG_MIN, BatchHeader, validate_batch
+from mqcore.broker._codes import code_of
+from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._gate import Permit
+from mqcore.broker._group_room import GroupRoom
+from mqcore.broker._group_visits import GroupVisits
 from mqcore.broker._outbox import Outbox
-from mqcore.broker._partition import Partition, Send
+from mqcore.broker._partition import Partition
+from mqcore.broker._sends import Send
 from mqcore.broker._sessions import Sessions
-from mqcore.errors import (
-    ConfigurationError,
-    CorruptionError,
-    FlushFailedError,
-    MqcoreError,
-    OutcomeUnknownError,
-    RefusedError,
-    RejectedError,
-    RemoteProtocolError,
-    StorageError,
-)
+from mqcore.errors import CorruptionError, MqcoreError, NotPrimaryError, RejectedError, RemoteProtocolError
 from mqcore.limits import Limits
 from mqcore.log import IncomingBatch
 from mqcore.protocol import (
     Call,
     Code,
+    Commit,
     Connection,
     End,
     Fatal,
@@ -46,6 +43,7 @@ from mqcore.protocol import (
     Result,
     Role,
     State,
+    Sync,
     Welcome,
 )
 
@@ -82,18 +80,28 @@ class Host(Protocol):
     receive_buffer_bytes: int
     refusal: tuple[Code, str] | None
     now: Callable[[], float]
+    mends_damage: Callable[[], bool]
 
     @property
     def reign(self) -> Primary | None:
         """The present one."""
         ...
 
-    async def open_partition(self, topic_id: bytes, index: int) -> Partition:
-        """Return a partition, opened at its first use."""
+    async def open_partition(self, topic_id: bytes, index: int, *, may_be_copy: bool) -> Partition | PartitionCopy:
+        """Return a partition, opened at its first use, or a replica's copy of it."""
         ...
 
-    async def call(self, operation: str, arguments: Mapping[str, Any]) -> object:
-        """Answer an administrative call."""
+    async def call(self, operation: str, arguments: Mapping[str, Any], permit: Permit | None = None) -> object:
+        """Answer an administrative call of who has ``permit``."""
+        ...
+
+    @property
+    def groups(self) -> GroupRoom:
+        """The consumer groups of the present reign. Raises ``NotPrimaryError``."""
+        ...
+
+    def topic_name(self, topic_id: bytes) -> str | None:
+        """The name of a topic that is known here and now."""
         ...
 
     def welcome(self, session: bytes) -> Welcome:
@@ -106,9 +114,11 @@ class Host(Protocol):
 
 
 class ClientConnection:
-    """Serves one stream of one client."""
+    """Serves one stream of one client, of which ``first`` was read already. ``permit`` None: it may do everything."""
 
-    def __init__(self, node: Host, stream: ByteStream, peer: Peer) -> None:
+    def __init__(
+        self, node: Host, stream: ByteStream, peer: Peer, *, first: bytes = b"", permit: Permit | None = None
+    ) -> None:
         limits = node.limits
         self.peer = peer
         self.client = ""
@@ -121,6 +131,7 @@ class ClientConnection:
         self._fetch_wait_ms_max = max(limits.fetch_wait_ms_max, _FETCH_WAIT_MS_SHORTEST)
         self._node = node
         self._stream = stream
+        self._permit = permit
         self._connection = Connection(
             Role.BROKER,
             frame_bytes_max=limits.frame_bytes_max,
@@ -129,7 +140,14 @@ class ClientConnection:
             buffer_bytes_max=_BUFFER_BYTES_MAX,
             admin_bytes_max=limits.admin_bytes_max,
         )
-        self.outbox = Outbox(stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=node.now)
+        self._connection.receive_buffer()[: len(first)] = first
+        if first:
+            self._connection.received(len(first))
+        mends = node.mends_damage
+        self.outbox = Outbox(
+            stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=node.now, mends=mends
+        )
+        self._groups = GroupVisits(node, self.outbox, permit)
         self._sends: dict[Partition, list[Send]] = {}
         self._nursery: trio.Nursery | None = None
         self._calls = trio.Semaphore(_CALLS_AT_ONCE)
@@ -151,6 +169,7 @@ class ClientConnection:
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
+            self._groups.end()
             self.outbox.close()
             self._node.receive_buffer_bytes -= self.buffer_bytes
             if self.session:
@@ -164,6 +183,8 @@ class ClientConnection:
         One function for the whole way of a frame: what is called for each is paid for with each.
         """
         connection, stream, node, outbox = self._connection, self._stream, self._node, self.outbox
+        permit = self._permit
+        produces, consumes = (None, None) if permit is None else (permit.produces, permit.consumes)
         outbox.reader = trio.lowlevel.current_task()
         try:
             while True:
@@ -178,10 +199,14 @@ class ClientConnection:
                 partitions = reign.partitions if reign is not None else _NO_PARTITIONS
                 while (message := connection.next_message()) is not None:
                     if type(message) is Produce:
+                        if produces is not None and message.topic_id not in produces and not await self._may(message):
+                            continue
                         partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
                         if partition is not None:
                             self._take_produce(partition, message)
                     elif type(message) is Fetch:
+                        if consumes is not None and message.topic_id not in consumes and not await self._may(message):
+                            continue
                         partition = partitions.get((message.topic_id, message.partition)) or await self._open(message)
                         if partition is not None:
                             self._take_fetch(partition, message)
@@ -189,7 +214,8 @@ class ClientConnection:
                         return
                 if self._sends:
                     await self._append_sends()
-                await outbox.flush()
+                if not outbox.flush_now():
+                    await outbox.flush()
                 if outbox.is_sending:
                     await outbox.room()
                 if size == 0:
@@ -220,10 +246,39 @@ class ClientConnection:
                 code=Code.TOO_MANY_CONNECTIONS,
             )
 
-    async def _open(self, message: Produce | Fetch) -> Partition | None:
-        """Open the partition that ``message`` names, at its first use; None when it was answered with a failure."""
+    async def _may(self, message: Produce | Fetch) -> bool:
+        """Whether the peer may write to, or read, the topic of ``message``; if not, it has been answered."""
+        permit = self._permit
+        assert permit is not None
+        name = self._node.topic_name(message.topic_id)
+        if name is None:  # nothing to protect: opening it says that it is not known, or where it is
+            opened = await self._open(message)
+            name = self._node.topic_name(message.topic_id)
+            if name is None:
+                if opened is not None:
+                    self.outbox.failed(message.request_id, Code.UNKNOWN_TOPIC, "the topic is not known any more")
+                return False
         try:
-            return await self._node.open_partition(message.topic_id, message.partition)
+            if isinstance(message, Produce):
+                permit.check("produce", f"topic:{name}")
+                permit.remember(permit.produces, message.topic_id)
+            else:
+                permit.check("consume", f"topic:{name}")
+                permit.remember(permit.consumes, message.topic_id)
+        except RejectedError as error:
+            if not (isinstance(message, Produce) and message.one_way):
+                self.outbox.failed(message.request_id, error.code, str(error))
+            return False
+        return True
+
+    async def _open(self, message: Produce | Fetch) -> Any:
+        """Open the partition that ``message`` names, at its first use; None when it was answered with a failure."""
+        facts: dict[str, object] = {}
+        may_be_copy = isinstance(message, Fetch) and message.from_replica
+        try:
+            return await self._node.open_partition(message.topic_id, message.partition, may_be_copy=may_be_copy)
+        except NotPrimaryError as error:
+            code, text, facts = error.code, str(error), {"epoch": error.epoch, "urls": list(error.urls)}
         except RejectedError as error:
             code, text = error.code, str(error)
         except MqcoreError as error:
@@ -231,7 +286,7 @@ class ClientConnection:
         except Exception as error:  # a defect of a part ends the request that met it, loudly, and nothing else
             code, text = Code.STORAGE_STOPPED, self._node.report_defect("opening a partition", error)
         if not (isinstance(message, Produce) and message.one_way):
-            self.outbox.failed(message.request_id, code, text)
+            self.outbox.failed(message.request_id, code, text, facts)
         return None
 
     def _take_produce(self, partition: Partition, message: Produce) -> None:
@@ -285,6 +340,13 @@ class ClientConnection:
             self._nursery.start_soon(self._call, message)
         elif isinstance(message, Ping):
             self.outbox.push(Pong(message.request_id))
+        elif isinstance(message, Sync | Commit):
+            await self._append_sends()
+            if self._groups.needs_opening(message):
+                assert self._nursery is not None
+                self._nursery.start_soon(self._groups.open_and_take, message, self.client)
+            else:
+                self._groups.take(message, self.client)
         elif isinstance(message, Hello):
             self._greet(message)
         elif isinstance(message, End):
@@ -298,15 +360,18 @@ class ClientConnection:
 
     def _greet(self, hello: Hello) -> None:
         self.client = hello.client
-        self.session = self._node.sessions.join(hello.session)
+        self.session = self._node.sessions.join(hello.session, "" if self._permit is None else self._permit.principal)
         self.outbox.push(self._node.welcome(self.session))
 
     async def _call(self, call: Call) -> None:
         await self.outbox.room()
         try:
-            value = await self._node.call(call.operation, call.arguments)
+            value = await self._node.call(call.operation, call.arguments, self._permit)
+        except NotPrimaryError as error:
+            facts = {"epoch": error.epoch, "urls": list(error.urls)}
+            self.outbox.failed(call.request_id, error.code, str(error), facts)
         except MqcoreError as error:
-            self.outbox.failed(call.request_id, _code_of(error), str(error))
+            self.outbox.failed(call.request_id, code_of(error), str(error))
         except Exception as error:  # as above
             text = self._node.report_defect(f"operation {call.operation}", error)
             self.outbox.failed(call.request_id, Code.READ_FAILED, text)
@@ -317,6 +382,7 @@ class ClientConnection:
 
     async def _finish(self) -> None:
         """Answer what is in flight, as far as it can be within the grace period, then end this direction too."""
+        self._groups.answer_all()
         with trio.move_on_after(self._node.limits.drain_grace_ms / 1000):
             await self.outbox.drained()
         self.outbox.push(End())
@@ -324,6 +390,7 @@ class ClientConnection:
 
     async def drain(self) -> None:
         """Answer what is in flight, tell the client that the broker stops, and end."""
+        self._groups.answer_all()
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self.outbox.drained()
         await self.refuse(Code.SHUTTING_DOWN, "the broker is stopping")
@@ -343,6 +410,12 @@ class ClientConnection:
         if self.outbox.sending_since is None:
             await self.refuse(code, reason)
         self.cancel_scope.cancel()
+
+    def expelled(self) -> tuple[Code, str] | None:
+        """Why the peer, which had logged in, is known no more; None while it is."""
+        if self._permit is None or self._permit.is_valid:
+            return None
+        return Code.LOGIN_REQUIRED, f"{self._permit.principal} is known no more"
 
     def stalled(self, now: float) -> tuple[Code, str] | None:
         """Why the watchdog should end this connection at time ``now``, or None."""
@@ -366,18 +439,3 @@ def _refusal_of_tags(header: BatchHeader, named: frozenset[int]) -> tuple[int, s
             text = f"{kind} {tag} is private and the topic does not name it; add it to the topic's private_tags"
             return Code.UNKNOWN_CODEC, text
     return None
-
-
-def _code_of(error: MqcoreError) -> int:
-    """The wire code of an error that answers a call."""
-    if isinstance(error, RejectedError):
-        return error.code or Code.INVALID_REQUEST
-    if isinstance(error, RefusedError):
-        return Code.REFUSED
-    if isinstance(error, ConfigurationError):
-        return Code.INVALID_REQUEST
-    if isinstance(error, OutcomeUnknownError | FlushFailedError):
-        return Code.APPEND_FAILED
-    if isinstance(error, StorageError):
-        return {"full": Code.STORAGE_FULL, "too-many-files": Code.TOO_MANY_FILES}.get(error.kind, Code.STORAGE_STOPPED)
-    return Code.READ_FAILED

@@ -31,6 +31,11 @@ class Fetchable(Protocol):
     def closure(self) -> tuple[Code, str] | None:
         """Why nothing is served any more, or None."""
 
+    @property
+    def known_age_ms(self) -> int | None:
+        """How old a replica's knowledge is of what is committed; None on the primary."""
+        ...
+
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush."""
 
@@ -43,14 +48,15 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
     start_offset = log.start_offset
     if offset < start_offset:
         text = f"offset {offset} is below the log's start {start_offset}: seek to the start"
-        return Failed(fetch.request_id, Code.BELOW_START, text, {"start_offset": start_offset})
+        facts = {"start_offset": start_offset, "committed_offset": partition.committed_offset}
+        return Failed(fetch.request_id, Code.BELOW_START, text, facts)
     diverged = log.divergence(offset, fetch.epoch) if fetch.epoch else None
     if diverged is not None:
         text = f"offset {offset} of epoch {fetch.epoch} is not in this log's history; it parts at {diverged}"
         return Failed(fetch.request_id, Code.DIVERGED, text, {"offset": diverged})
     committed = partition.committed_offset
     if offset >= committed:
-        return Fetched(fetch.request_id, offset, start_offset, committed, ())
+        return Fetched(fetch.request_id, offset, start_offset, committed, (), partition.known_age_ms)
     try:
         result = await log.read(offset, min(max(fetch.bytes_max, 1), bytes_max), committed)
     except DamagedRangeError as error:
@@ -63,4 +69,4 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
         committed = partition.committed_offset
         if result.next_offset > committed:  # it was, when the read began
             return await answer_fetch(partition, fetch, bytes_max)
-    return Fetched(fetch.request_id, result.next_offset, start_offset, committed, result.chunks)
+    return Fetched(fetch.request_id, result.next_offset, start_offset, committed, result.chunks, partition.known_age_ms)

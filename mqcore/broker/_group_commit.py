@@ -6,15 +6,45 @@ Must not know of connections. Logs that only have a time bound wait in order of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 from sortedcontainers import SortedDict
 
-from mqcore.broker._partition import Partition
-from mqcore.errors import FlushFailedError
-from mqcore.log import LogStore
+from mqcore.errors import FlushFailedError, MqcoreError
+from mqcore.log import LogStore, PartitionLog
 
-__all__ = ["GroupCommit"]
+__all__ = ["GroupCommit", "GroupMember", "Replying"]
+
+
+class Replying(Protocol):
+    """What has replies to send: a connection."""
+
+    def replied(self, *, now: bool) -> None:
+        """Send what is queued: ``now`` as far as it goes without waiting, else as soon as its own tasks run."""
+
+
+class GroupMember(Protocol):
+    """What is flushed together with others: a partition on its primary, or a replica's copy of one."""
+
+    @property
+    def log(self) -> PartitionLog:
+        """Its batches."""
+        ...
+
+    @property
+    def failure(self) -> MqcoreError | None:
+        """Why it has stopped; what has is not flushed any more."""
+        ...
+
+    def flushed(self, replied: set[Replying]) -> None:
+        """Take in that a group commit covered the log, or left it out because it has failed.
+
+        Those that got replies by it are added to ``replied``.
+        """
+
+    def stop(self, error: MqcoreError) -> None:
+        """Stop for good after a failed flush."""
 
 
 class GroupCommit:
@@ -27,22 +57,23 @@ class GroupCommit:
     def __init__(self, store: LogStore, now_us: Callable[[], int]) -> None:
         self._store = store
         self._now_us = now_us
-        self._soon: dict[Partition, None] = {}
-        self._due_of: dict[Partition, tuple[int, int]] = {}
+        self._soon: dict[GroupMember, None] = {}
+        self._due_of: dict[GroupMember, tuple[int, int]] = {}
         self._due = SortedDict()  # partitions by due time and order of asking
         self._asked = 0
         self._wake = trio.Event()
         self._done = trio.Event()
         self.flushes = 0
         self.logs_flushed = 0
+        self.flush_us_total = 0
 
-    def flush_soon(self, partition: Partition) -> None:
+    def flush_soon(self, partition: GroupMember) -> None:
         """Flush the partition's log with the next group commit."""
         if partition not in self._soon:
             self._soon[partition] = None
             self._wake.set()
 
-    def flush_by(self, partition: Partition, due_us: int) -> None:
+    def flush_by(self, partition: GroupMember, due_us: int) -> None:
         """Flush it at monotonic time ``due_us`` at the latest; an earlier wish stands."""
         known = self._due_of.get(partition)
         if known is not None:
@@ -57,12 +88,12 @@ class GroupCommit:
         if is_first:
             self._wake.set()
 
-    def forget(self, partition: Partition) -> None:
+    def forget(self, partition: GroupMember) -> None:
         """Drop the wishes of a partition that is going away."""
         self._soon.pop(partition, None)
         self._forget_due(partition)
 
-    def _forget_due(self, partition: Partition) -> None:
+    def _forget_due(self, partition: GroupMember) -> None:
         key = self._due_of.pop(partition, None)
         if key is not None:
             del self._due[key]
@@ -100,7 +131,7 @@ class GroupCommit:
         for partition in self._soon:
             self._forget_due(partition)
 
-    async def _flush(self, partitions: list[Partition]) -> None:
+    async def _flush(self, partitions: list[GroupMember]) -> None:
         logs = []
         for partition in partitions:
             if partition.failure is None:
@@ -109,12 +140,19 @@ class GroupCommit:
             return
         self.flushes += 1
         self.logs_flushed += len(logs)
+        begun_us = self._now_us()
         try:
             await self._store.flush(logs)
+            self.flush_us_total += self._now_us() - begun_us
         except FlushFailedError as error:
             for partition in partitions:
                 partition.stop(error)
             return
+        replied: set[Replying] = set()
         for partition in partitions:
             if partition.failure is None:
-                partition.flushed()
+                partition.flushed(replied)
+        # From here, with one send for each connection: its own task would have to be woken first, a turn of the
+        # scheduler in the latency of every flushed message.
+        for sink in replied:
+            sink.replied(now=True)

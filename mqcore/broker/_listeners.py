@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
 import trio
 
-from mqcore.abc import ByteStream, Link, Listener, Peer, Transport
+from mqcore.abc import ByteStream, Link, Listener, Transport
+from mqcore.broker._gate import Visitor
 
 __all__ = ["accept_links", "listening"]
 
-ServeStream: TypeAlias = Callable[[ByteStream, Peer], Awaitable[None]]
+ServeStream: TypeAlias = Callable[[ByteStream, Visitor], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -44,13 +45,15 @@ async def accept_links(listener: Listener, multiplexed: bool, nursery: trio.Nurs
 
 
 async def _serve_link(link: Link, multiplexed: bool, serve: ServeStream) -> None:
+    visitor = Visitor(link.peer)  # identity belongs to the link, and so to all of its streams
     try:
         async with link:
             if not multiplexed:
-                await serve(await link.accept_stream(), link.peer)
+                await serve(await link.accept_stream(), visitor)
                 return
             async with trio.open_nursery() as nursery:
-                while True:
-                    nursery.start_soon(serve, await link.accept_stream(), link.peer)
+                with suppress(trio.EndOfChannel):  # what was opened before is served to its end
+                    while True:
+                        nursery.start_soon(serve, await link.accept_stream(), visitor)
     except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
         pass  # the peer left: its streams have seen the same

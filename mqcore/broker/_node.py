@@ -7,16 +7,15 @@ within ``drain_grace_ms``, and closes the storage with a clean mark.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import trio
 
 from mqcore.abc import (
-    ByteStream,
+    CoordinatorContext,
     Notice,
-    Peer,
     StorageBackend,
     StorageContext,
     Transport,
@@ -24,42 +23,43 @@ from mqcore.abc import (
     ignore_notice,
 )
 from mqcore.broker._connection import ClientConnection
+from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._descriptors import connections_max
+from mqcore.broker._elected import ElectedKeeper
+from mqcore.broker._follower import FollowedPrimary, Follower
+from mqcore.broker._gate import Gate, Permit, check_exposure
+from mqcore.broker._group_room import GroupRoom
 from mqcore.broker._listeners import accept_links, listening
+from mqcore.broker._manual import ManualKeeper
 from mqcore.broker._partition import Partition
-from mqcore.broker._reign import Reign
+from mqcore.broker._peers import NodeCaller
+from mqcore.broker._reception import Reception
+from mqcore.broker._reign import Reign, SetUp
+from mqcore.broker._reign_set import ReignSet
+from mqcore.broker._roles import Following, Reigning, RoleKeeper
 from mqcore.broker._sessions import Sessions
 from mqcore.broker.operations import AdminScope, carry_out
 from mqcore.config import BrokerConfig, build_of
-from mqcore.errors import CommandNotPossibleError, FlushFailedError, RejectedError, StorageError
+from mqcore.errors import (
+    CommandNotPossibleError,
+    FlushFailedError,
+    MqcoreError,
+    NotPrimaryError,
+    RejectedError,
+    StorageError,
+)
+from mqcore.grounds import judge, look_below
 from mqcore.guarantees import check_available, check_build, raise_refusals
 from mqcore.log import LogStore
-from mqcore.nurseries import root_cause
-from mqcore.ports import Ports
+from mqcore.logins import transport_as
+from mqcore.nurseries import one_error
+from mqcore.operations import ReloadedBroker
+from mqcore.ports import ClockStep, Ports
 from mqcore.protocol import VERSION_MAX, Code, Welcome
-from mqcore.registry import create_storage, create_transport
+from mqcore.registry import create_coordinator, create_storage, create_transport
+from mqcore.replication import LeaseTerms
 
 __all__ = ["Node"]
-
-_WATCHDOG_PERIODS_PER_TIMEOUT = 4
-_CONNECTIONS_LEAST = 16
-_DESCRIPTORS_SPARE = 64
-
-
-def _connections_max(config: BrokerConfig, ports: Ports) -> int:
-    """The limit, or what half of the process's descriptors allow.
-
-    The other half is the storage's: a flush that finds none cannot be told from one that failed, and stops its logs.
-    """
-    try:
-        open_files_max = ports.files.open_files_max()
-    except OSError:  # a platform without such a limit, where only the memory parts run
-        return config.limits.connections_max
-    return min(config.limits.connections_max, max(_CONNECTIONS_LEAST, open_files_max // 2 - _DESCRIPTORS_SPARE))
-
-
-def _not_primary() -> RejectedError:
-    text = "this node does not reign at the moment: ask again"
-    return RejectedError(text, code=Code.NOT_PRIMARY, name=Code.NOT_PRIMARY.label, retryable=True)
 
 
 def _unknown_operation(text: str) -> RejectedError:
@@ -69,39 +69,89 @@ def _unknown_operation(text: str) -> RejectedError:
 class Node:
     """One broker, composed and not yet running. ``report`` takes what an operator should know.
 
-    ``reign`` is the present one; None while there is none. ``urls`` are what clients connect to.
+    ``reign`` is the present one; None while there is none. ``urls`` are what clients connect to, ``http_url`` where its
+    figures are shown, empty where they are not.
     """
 
     def __init__(self, config: BrokerConfig, *, ports: Ports, report: Callable[[Notice], None] = ignore_notice) -> None:
         self.config = config
         self.limits = config.limits
         self.urls: list[str] = []
+        self.http_url = ""
         self.reign: Reign | None = None
         self.connections: dict[ClientConnection, None] = {}  # in order of arrival, so that a seed replays
         self.receive_buffer_bytes = 0
         self.refusal: tuple[Code, str] | None = None
         self.now = trio.current_time
         self.report = report
+        self.reload: Callable[[], Awaitable[ReloadedBroker]] | None = None
         self.sessions = Sessions(ports)
-        self.connections_max = _connections_max(config, ports)
+        self.connections_max = connections_max(config.limits, ports)
         self._ports = ports
+        self._clock_step = ClockStep(ports.clock, config.retention.clock_step_max_ms)
         context = StorageContext(ports=ports, limits=config.limits, report=report, stopped=self._storage_stopped)
         self._backend = create_storage(config.storage.url, context, config.storage.options)
-        links = TransportContext(random=ports.random, report=report, limits=config.limits)
+        links = TransportContext(random=ports.random, report=report, limits=config.limits, tls=config.tls)
         self._transports = [create_transport(listen.url, links, listen.options) for listen in config.listen]
+        self._exposure = check_exposure(config, self._transports)
+        gate = None if config.access is None else Gate(config.access, config.limits, report, self.now)
+        self.reception = Reception(self, gate)
         build = build_of(config, self._backend.capabilities)
-        raise_refusals([*check_build(build), *check_available(build)])
+        verdict = judge(build, look_below(ports, self._backend.directories))
+        raise_refusals([*check_build(build), *check_available(build), *verdict.refusals])
+        for notice in verdict.notices:
+            report(notice)
         self._flush_policy = build.flush_policy
+        self.roles: RoleKeeper | None = None
+        """Who decides the role of this node in its set; None for a broker that is alone."""
         self.store = LogStore(
             self._backend,
             ports=ports,
             limits=config.limits,
             node_name=config.name,
-            report=report,
+            report=self._note_of_log,
             stopped=self._logs_stopped,
         )
+        self.roles = roles = self._make_roles(links)
+        self.mends_damage = lambda: roles is not None and roles.damage.is_under_way
         self._stop = trio.Event()
         self._reign_scope = trio.CancelScope()
+
+    def _note_of_log(self, notice: Notice) -> None:
+        self.report(notice)
+        if notice.kind == "log-damaged" and self.roles is not None:
+            self.roles.damage.found(str(notice.facts["log"]))
+
+    def _make_roles(self, links: TransportContext) -> RoleKeeper | None:
+        config = self.config
+        if config.cluster is None:
+            return None
+        credentials = None if config.access is None else config.access.login.credentials()
+        peers = NodeCaller(
+            config.name, config.limits, lambda url: transport_as(credentials, create_transport(url, links))
+        )
+        table = config.cluster.coordinator
+        if table.is_manual:
+            return ManualKeeper(
+                config, self.store, ports=self._ports, peers=peers, report=self.report, pause=self._pause_sends
+            )
+        terms = LeaseTerms(lease_ms=config.cluster.lease_ms)
+        context = CoordinatorContext(
+            ports=self._ports, limits=config.limits, report=self.report, call_timeout_ms=terms.call_timeout_ms
+        )
+        return ElectedKeeper(
+            config,
+            self.store,
+            ports=self._ports,
+            peers=peers,
+            report=self.report,
+            pause=self._pause_sends,
+            coordinator=create_coordinator(table.url, context, table.options),
+        )
+
+    def _pause_sends(self, why: str | None) -> None:
+        if self.refusal is None or self.refusal[0] is Code.NOT_PRIMARY:
+            self.refusal = None if why is None else (Code.NOT_PRIMARY, why)
 
     # running
 
@@ -110,18 +160,29 @@ class Node:
 
         Cancelled, the storage is still closed in order, without waiting for what is in flight: that ends unknown.
         """
+        if self._exposure is not None:
+            self.report(Notice("insecure", self._exposure))
+        if self.reception.gate is not None:
+            self.reception.gate.open()
         try:
             await self.store.open()
+            self._clock_step.base_ms = self.store.clock_base_ms
             async with trio.open_nursery() as nursery:
-                reigned = trio.Event()
-                nursery.start_soon(self._reign_on, reigned)
-                await reigned.wait()
-                nursery.start_soon(self._watchdog)
+                if self.roles is None:
+                    reigned = trio.Event()
+                    nursery.start_soon(self._reign_on, reigned)
+                    await reigned.wait()
+                nursery.start_soon(self.reception.watch)
                 async with listening(self._transports) as listeners, trio.open_nursery() as accepting:
                     self.urls = [str(listener.url) for listener in listeners]
                     for transport, listener in zip(self._transports, listeners, strict=True):
                         multiplexed = transport.capabilities.multiplexed
-                        accepting.start_soon(accept_links, listener, multiplexed, nursery, self._serve_stream)
+                        accepting.start_soon(accept_links, listener, multiplexed, nursery, self.reception.serve_stream)
+                    if self.roles is not None:
+                        # The others are asked first, and ask this node: it listens before it has a role.
+                        nursery.start_soon(self.roles.run)
+                        nursery.start_soon(self._play_roles, self.roles)
+                        nursery.start_soon(self.roles.damage.run)
                     task_status.started(self.urls)
                     await self._stop.wait()
                     accepting.cancel_scope.cancel()
@@ -151,7 +212,7 @@ class Node:
                 await self._reign_once(reigned)
             await trio.lowlevel.checkpoint()
 
-    async def _reign_once(self, reigned: trio.Event) -> None:
+    async def _reign_once(self, reigned: trio.Event, set_up: SetUp | None = None) -> None:
         reign = Reign(
             self.config,
             self.store,
@@ -159,50 +220,63 @@ class Node:
             flush_policy=self._flush_policy,
             report=self.report,
             ended=self._reign_ended,
+            set_up=set_up,
+            clock_step=self._clock_step,
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(reign.run)
             self.reign = reign
+            if self.roles is not None:
+                self.roles.note(reign=reign)
+                if reign.topics.set_names and reign.keeps_map:
+                    nursery.start_soon(self.roles.spread_of(reign.topics).run)
             reigned.set()
 
     def _reign_ended(self) -> None:
         self.reign = None
+        if isinstance(self.roles, ElectedKeeper):
+            # Taken by the peer after the lease, it would state what another node's reign may not have (R11, G09).
+            for connection in self.connections:
+                if connection.outbox.has_receipts:
+                    connection.cancel_scope.cancel()
 
-    async def _serve_stream(self, stream: ByteStream, peer: Peer) -> None:
-        connection = ClientConnection(self, stream, peer)
-        if len(self.connections) >= self.connections_max:
-            why = "" if self.connections_max == self.limits.connections_max else ", or ulimit -n for the broker"
-            text = f"this broker takes {self.connections_max} connections (limit connections_max{why})"
-            await connection.refuse(Code.TOO_MANY_CONNECTIONS, text)
-            await trio.aclose_forcefully(stream)
-            return
-        self.connections[connection] = None
-        try:
-            await connection.serve()
-        except* Exception as group:
-            # A defect in serving one connection ends that connection, loudly, and no other.
-            text = f"serving {peer.address} failed: {root_cause(group)!r}"
-            self.report(Notice("connection-failed", text))
-            if sys.flags.dev_mode:
-                raise
-        finally:
-            del self.connections[connection]
-
-    async def _watchdog(self) -> None:
-        """End connections that stalled; one task for all, so that a read needs no timer of its own."""
-        limits = self.limits
-        shortest_ms = min(
-            limits.handshake_timeout_ms, limits.frame_timeout_ms, limits.send_stall_timeout_ms, limits.idle_timeout_ms
-        )
+    async def _play_roles(self, roles: RoleKeeper) -> None:
+        """Play the role that this node has in its set, one after the other, until cancelled."""
         while True:
-            await trio.sleep(shortest_ms / 1000 / _WATCHDOG_PERIODS_PER_TIMEOUT)
-            now = self.now()
-            for connection in list(self.connections):
-                stalled = connection.stalled(now)
-                if stalled is not None:
-                    code, reason = stalled
-                    self.report(Notice("connection-stalled", f"{connection.peer.address} is let go: {reason}"))
-                    await connection.close_stalled(code, reason)
+            roles.changed = trio.Event()
+            role = roles.role
+            try:
+                with one_error():
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_cancel_after, roles.changed, nursery.cancel_scope)
+                        if isinstance(role, Reigning):
+                            await self._reign_once(trio.Event(), role.set_up)
+                        elif isinstance(role, Following):
+                            await self._follow(roles, role)
+                        else:
+                            await trio.sleep_forever()
+            except MqcoreError as error:
+                roles.failed(role, error)
+            finally:
+                roles.note()
+            await trio.lowlevel.checkpoint()
+
+    async def _follow(self, roles: RoleKeeper, role: Following) -> None:
+        await self.store.join(role.set_id)
+        primary = FollowedPrimary(role.epoch, role.reign_id, role.node_id, role.urls, partial(roles.connect, role.urls))
+        follower = Follower(
+            self.config,
+            self.store,
+            primary,
+            ports=self._ports,
+            flush_policy=self._flush_policy,
+            report=self.report,
+            ended=self._reign_ended,
+            lost=roles.hint,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run)
+            roles.note(follower=follower)
 
     async def _drain(self) -> None:
         with trio.move_on_after(self.limits.drain_grace_ms / 1000):
@@ -212,23 +286,56 @@ class Node:
 
     # what connections ask
 
-    async def open_partition(self, topic_id: bytes, index: int) -> Partition:
-        """Return a partition of the present reign. Raises ``RejectedError`` (not-primary), and as ``Reign`` does."""
+    async def open_partition(
+        self, topic_id: bytes, index: int, *, may_be_copy: bool = False
+    ) -> Partition | PartitionCopy:
+        """Return a partition of the present reign, or of a replica its copy, if that will do.
+
+        Raises ``NotPrimaryError``, and as ``Reign`` does.
+        """
+        follower = self.roles.follower if self.roles is not None and may_be_copy else None
+        if follower is not None:
+            await trio.lowlevel.checkpoint()
+            return follower.open_partition(topic_id, index)
         reign = self._present_reign()
         try:
             partition = await reign.open_partition(topic_id, index)
         except StorageError as error:
             if self.reign is not reign and error.kind == "closed":
-                raise _not_primary() from error
+                raise self._not_primary() from error
             raise
         if self.reign is not reign:
-            raise _not_primary()
+            raise self._not_primary()
         return partition
+
+    def _not_primary(self) -> NotPrimaryError:
+        urls = self.roles.primary_urls if self.roles is not None else ()
+        text = "this node does not reign at the moment: ask again"
+        if urls:
+            text = f"this node is a replica: the primary is at {urls[0]}"
+        return NotPrimaryError(text, code=Code.NOT_PRIMARY, epoch=self.store.epoch, urls=urls)
 
     def _present_reign(self) -> Reign:
         if self.reign is None:
-            raise _not_primary()
+            raise self._not_primary()
         return self.reign
+
+    @property
+    def groups(self) -> GroupRoom:
+        """The consumer groups of the present reign. Raises ``NotPrimaryError``."""
+        return self._present_reign().groups
+
+    @property
+    def fed_reign(self) -> ReignSet | None:
+        """The present reign as replicas follow it; None where there is none, or nobody follows."""
+        return self.reign.set if self.reign is not None else None
+
+    def topic_name(self, topic_id: bytes) -> str | None:
+        """Return the name of a topic that is known here and now."""
+        follower = self.roles.follower if self.roles is not None else None
+        owner = follower if follower is not None else self.reign
+        topic = owner.topics.by_id.get(topic_id) if owner is not None else None
+        return None if topic is None else topic.name
 
     def report_defect(self, action: str, error: Exception) -> str:
         """Report what no part should ever raise, and return the sentence that the client is told."""
@@ -260,15 +367,17 @@ class Node:
             self.limits.published(),
         )
 
-    async def call(self, operation: str, arguments: Mapping[str, Any]) -> object:
-        """Answer an administrative call. Raises ``MqcoreError``."""
+    async def call(self, operation: str, arguments: Mapping[str, Any], permit: Permit | None = None) -> object:
+        """Answer an administrative call of who has ``permit`` (None: this program itself). Raises ``MqcoreError``."""
         reign = self.reign
         try:
-            scope = AdminScope(self.limits, self._present_reign, self.status, self.operate)
+            scope = AdminScope(
+                self.limits, self.store, self._present_reign, self.status, self.operate, self.roles, permit, self.reload
+            )
             return await carry_out(scope, operation, arguments)
         except StorageError as error:
             if self.reign is not reign and error.kind == "closed" and not error.appended:
-                raise _not_primary() from error
+                raise self._not_primary() from error
             raise
 
     async def operate(self, part: str, operation: str, arguments: Mapping[str, Any]) -> object:
@@ -280,7 +389,8 @@ class Node:
                     return await candidate.operate(operation, arguments)
                 except CommandNotPossibleError as error:
                     raise _unknown_operation(str(error)) from error
-        raise _unknown_operation(f"this broker has no part {part!r}")
+        there = ", ".join(candidate.url.scheme for candidate in parts)
+        raise _unknown_operation(f"this broker has no part {part!r}; it has {there}")
 
     def status(self) -> dict[str, object]:
         """Facts of the running broker, as JSON values."""
@@ -297,3 +407,8 @@ class Node:
             "reigns": self.reign is not None,
             **(self.reign.status() if self.reign is not None else {}),
         }
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

@@ -19,7 +19,7 @@ from mqcore.abc import Buffer, ByteStream
 from mqcore.broker._fetch_answer import Fetchable, answer_fetch
 from mqcore.guarantees import Copy
 from mqcore.pieces import PIECE_BYTES, in_pieces
-from mqcore.protocol import Connection, End, Failed, Fatal, Fetch, Fetched, Message
+from mqcore.protocol import Code, Connection, End, Failed, Fatal, Fetch, Fetched, Message
 
 __all__ = ["Outbox", "Parking"]
 
@@ -30,6 +30,9 @@ _QUEUED_BYTES_MAX = 1024 * 1024
 """Of what ``push`` queues; an acknowledgement is small, and counted as a frame only."""
 
 _STALE_SPARE = 16
+
+_FRAMES_NOW_MAX = 64
+"""Most that are joined for a send at once."""
 
 
 class Parking(Fetchable, Protocol):
@@ -51,16 +54,24 @@ class _Parked(NamedTuple):
 class Outbox:
     """The sending half of one connection; the sink of its partitions' replies.
 
-    ``fetch_bytes_max``: most bytes of one fetch's reply, however much is asked for. ``now``: Trio's seconds.
+    ``fetch_bytes_max``: most bytes of one fetch's reply, however much is asked for. ``now``: Trio's seconds. ``mends``:
+    whether damage may be gone when the same is read again.
     """
 
     def __init__(
-        self, stream: ByteStream, connection: Connection, *, fetch_bytes_max: int, now: Callable[[], float]
+        self,
+        stream: ByteStream,
+        connection: Connection,
+        *,
+        fetch_bytes_max: int,
+        now: Callable[[], float],
+        mends: Callable[[], bool] = lambda: False,
     ) -> None:
         self._connection = connection
         self._stream = stream
         self._fetch_bytes_max = fetch_bytes_max
         self._now = now
+        self._mends = mends
         self._buffers: list[Buffer] = []
         self._fetches: deque[tuple[Parking, Fetch]] = deque()
         self.parked: dict[int, _Parked] = {}
@@ -77,6 +88,8 @@ class Outbox:
         """When the last bytes moved of what is being sent; None while nothing is."""
         self.is_sending = False
         """Whether a task is sending; while none is, everything queued has gone."""
+        self.has_receipts = False
+        """Whether acknowledgements are queued, or not wholly handed to the transport."""
         self.closed = False
         self.reader: trio.lowlevel.Task | None = None
         """The task that reads the connection: what it queues it sends itself, by ``flush``, when it is done."""
@@ -88,9 +101,16 @@ class Outbox:
     ) -> None:
         """Queue the acknowledgement of one batch."""
         if not self._is_over:
+            self.has_receipts = True
             self._buffers.append(self._connection.send_produced(request_id, base_offset, epoch, duplicate, copies))
-            if trio.lowlevel.current_task() is not self.reader:
+
+    def replied(self, *, now: bool) -> None:
+        """Send what ``produced`` queued."""
+        if now:
+            if not self.flush_now():
                 self._wake.set()
+        elif trio.lowlevel.current_task() is not self.reader:
+            self._wake.set()
 
     def failed(self, request_id: int, code: int, text: str, facts: Mapping[str, object] | None = None) -> None:
         """Queue a failure."""
@@ -117,9 +137,7 @@ class Outbox:
 
     async def room(self) -> None:
         """Wait until so little is queued that more may be made: a peer that does not read costs bounded memory."""
-        while not self.closed and (
-            self._pushed_bytes > _QUEUED_BYTES_MAX or len(self._buffers) > _QUEUED_FRAMES_MAX
-        ):
+        while not self.closed and (self._pushed_bytes > _QUEUED_BYTES_MAX or len(self._buffers) > _QUEUED_FRAMES_MAX):
             if self._room is None:
                 self._room = trio.Event()
             await self._room.wait()
@@ -132,7 +150,13 @@ class Outbox:
 
     def fetch(self, partition: Parking, fetch: Fetch) -> None:
         """Answer ``fetch`` when its turn comes, or park it until there is something to read or its wait is over."""
-        if fetch.offset < partition.committed_offset or fetch.wait_ms == 0 or partition.closure is not None:
+        if (
+            fetch.offset < partition.committed_offset
+            or fetch.wait_ms == 0
+            or partition.closure is not None
+            # A reader of what was lost is told so at once: what it waits for may never come.
+            or (fetch.epoch and partition.log.divergence(fetch.offset, fetch.epoch) is not None)
+        ):
             self._fetches.append((partition, fetch))
             if trio.lowlevel.current_task() is not self.reader:
                 self._wake.set()
@@ -216,6 +240,26 @@ class Outbox:
             self._wake = trio.Event()
             await self.flush()
 
+    def flush_now(self) -> bool:
+        """Send what is queued if all of it goes without waiting; return whether nothing is left to be sent.
+
+        The usual case of a few replies, without the coroutines that a send which may wait is made of.
+        """
+        buffers = self._buffers
+        if self.is_sending or self._fetches or self.closed or len(buffers) > _FRAMES_NOW_MAX:
+            return False
+        if buffers:
+            if self._pushed_bytes > _JOIN_BYTES_MAX:
+                return False
+            data = b"".join(buffers)
+            sent = self._stream.send_now((data,))
+            self._buffers = [memoryview(data)[sent:]] if sent < len(data) else []
+            self.has_receipts = bool(self._buffers)
+            self._make_room()
+        if self._drained is not None and not self._connection.requests_in_flight:
+            self._drained.set()
+        return not self._buffers
+
     async def flush(self) -> None:
         """Send what is queued, unless a task is sending already (which then sends this too).
 
@@ -230,12 +274,15 @@ class Outbox:
                     buffers, self._buffers = self._buffers, []
                     self._make_room()
                     await self._send(buffers)
+                    self.has_receipts = bool(self._buffers)
                 if self._fetches:
                     partition, fetch = self._fetches.popleft()
                     answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
                     if type(answer) is Fetched and answer.batches and not self._is_over:
                         # Not queued: it is large, and one at a time is all that a peer that does not read may cost.
                         await self._send(self._connection.send(answer))
+                    elif type(answer) is Failed and answer.code == Code.DAMAGED and self._mends():
+                        self.push(Failed(fetch.request_id, Code.NOT_YET, f"{answer.text}; a good copy is sought", {}))
                     else:
                         self.push(answer)
         except BaseException:

@@ -9,45 +9,25 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import trio
 
 from mqcore.abc import Notice
+from mqcore.broker._group_commit import GroupMember, Replying
+from mqcore.broker._held_back import HeldBack
 from mqcore.broker._parked import ParkedFetches
-from mqcore.errors import FlushFailedError, MqcoreError, OutcomeUnknownError, StorageError
-from mqcore.guarantees import Copy, Level
-from mqcore.log import (
-    ACCEPT,
-    Conflict,
-    Duplicate,
-    Fenced,
-    Forgotten,
-    Gap,
-    IncomingBatch,
-    PartitionLog,
-    TableFull,
-    TooOld,
-    Verdict,
-)
+from mqcore.broker._sends import ReplySink, Send, WaitingCaller, fail_send, refusal_of_verdict, refuse_degraded
+from mqcore.broker._sends import storage_code as code_of_append
+from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, OutcomeUnknownError, StorageError
+from mqcore.guarantees import Level
+from mqcore.log import ACCEPT, Duplicate, IncomingBatch, LogStart, PartitionLog, Verdict
 from mqcore.protocol import Code, SendPolicy
 from mqcore.replication import Appended, CommitPolicy, CommitRule, LogEnd, Member, Released, UnflushedTotal
 
-__all__ = ["ParkedSink", "Partition", "ReplySink", "Send"]
-
-
-class ReplySink(Protocol):
-    """Where replies go: the outbox of one connection."""
-
-    def produced(
-        self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
-    ) -> None:
-        """Queue the acknowledgement of one batch."""
-
-    def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
-        """Queue a failure."""
+__all__ = ["FlushRequests", "LogWatcher", "ParkedSink", "Partition"]
 
 
 class ParkedSink(Protocol):
@@ -55,34 +35,6 @@ class ParkedSink(Protocol):
 
     def unpark(self, request_id: int) -> None:
         """Take note that a parked fetch may have something to read now."""
-
-
-class _Caller:
-    """The ``ReplySink`` of a task that waits for the commit of one batch."""
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.is_committed = False
-
-    def produced(
-        self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
-    ) -> None:
-        """Wake the task: the batch is committed."""
-        self.is_committed = True
-        self.answered.set()
-
-    def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
-        """Wake the task: whether the batch will be committed is unknown."""
-        self.answered.set()
-
-
-class Send(NamedTuple):
-    """One batch to append, checked, with where its reply goes (``sink`` None: one-way)."""
-
-    batch: IncomingBatch
-    policy: int
-    request_id: int
-    sink: ReplySink | None
 
 
 _Reply: TypeAlias = tuple[ReplySink, int, int, bool]
@@ -95,18 +47,26 @@ _batch_of = attrgetter("batch")
 class FlushRequests(Protocol):
     """What a partition asks of the flusher."""
 
-    def flush_soon(self, partition: Partition) -> None:
+    def flush_soon(self, partition: GroupMember) -> None:
         """Flush the partition's log with the next group commit."""
 
-    def flush_by(self, partition: Partition, due_us: int) -> None:
+    def flush_by(self, partition: GroupMember, due_us: int) -> None:
         """Flush it at that monotonic time at the latest."""
+
+
+class LogWatcher(Protocol):
+    """Who follows a partition's log: the stream of one replica, and what keeps the set."""
+
+    def moved(self, partition: Partition) -> None:
+        """Take note that the log has grown, that more of it is committed, or that sends are held back."""
 
 
 class Partition:
     """A partition that this broker is primary of, in one reign.
 
     ``own``: this node as receipts name it. ``append_level``, ``flush_level``: what its storage reaches. ``total``:
-    bytes acknowledged and not flushed, of the whole broker. ``private_tags``: those that the topic names.
+    bytes acknowledged and not flushed, of the whole broker. ``private_tags``: those that the topic names. ``may_reply``
+    is asked before replies are handed over: whether the lease of the reign holds (R11); None where there is no lease.
     """
 
     def __init__(
@@ -123,22 +83,29 @@ class Partition:
         epoch: int,
         report: Callable[[Notice], None],
         private_tags: Iterable[int] = (),
+        may_reply: Callable[[], bool] | None = None,
     ) -> None:
         self.log = log
         self.private_tags = frozenset(private_tags)
+        self.known_age_ms = None  # a primary's knowledge has no age
         self.epoch = epoch
         self.failure: MqcoreError | None = None
         self.closure: tuple[Code, str] | None = None
         """Why nothing is answered any more, with its code: the reign is over, or the topic was deleted."""
         self.committed_offset = log.committed_offset
         """A copy of the rule's, which a fetch looks at."""
+        self.watchers: tuple[LogWatcher, ...] = ()
+        """Replicas that get this log; each is called after every append, before anything waits for it."""
         self._report = report
+        self._may_reply = may_reply
         self._is_refusing = False
         self._flusher = flusher
         self._now_us = now_us
         self._appending = False
         self._turns: deque[trio.Event] | None = None  # made when first waited: most partitions never are
         self._parked: ParkedFetches[tuple[ParkedSink, int]] = ParkedFetches()
+        self._held_back = HeldBack()
+        self._needs_others = policy.copies_min > 1
         self._rule: CommitRule[_Reply] = CommitRule(
             own,
             policy,
@@ -156,6 +123,7 @@ class Partition:
 
     def set_policy(self, policy: CommitPolicy) -> None:
         """Take over a topic's policy; it holds for batches appended from now on."""
+        self._needs_others = policy.copies_min > 1
         if self.failure is None:
             self._settle(self._rule.policy_changed(policy, self._now_us()))
 
@@ -165,7 +133,13 @@ class Partition:
         """Why a send under ``policy`` cannot be taken, or None."""
         if self.failure is not None:
             return self._refusal_of_stop()
+        if self._needs_others and self._rule.missing == "reject":
+            return Code.TOO_FEW_COPIES, self._too_few()
         return self._rule.refusal(policy) if policy else None
+
+    def _too_few(self) -> str:
+        copies = self._rule.policy.copies_min
+        return f"the in-sync set has too few nodes for {copies} copies: bring replicas back, or ask for fewer copies"
 
     def _refusal_of_stop(self) -> tuple[Code, str]:
         return self.closure or (Code.STORAGE_STOPPED, f"the log stopped after a failure: {self.failure}")
@@ -175,6 +149,9 @@ class Partition:
 
         If cancelled, some may have been appended: no reply is queued for them, their outcome is unknown.
         """
+        if self._needs_others and sends and (self._held_back or self._rule.missing is not None):
+            self._hold_back(sends)
+            return
         if self._appending:
             await self._turn()
         self._appending = True
@@ -182,13 +159,15 @@ class Partition:
             if self.failure is not None:
                 refusal = self._refusal_of_stop()
                 for send in sends:
-                    _fail(send, *refusal)
+                    fail_send(send, *refusal)
                 return
             for verdict in (verdicts := self.log.check(list(map(_header_of, sends)))):
                 if verdict is not ACCEPT:
                     sends = self._deduplicate(sends, verdicts)
                     break
-            if sends:
+            if sends and self.log.least_level and self.log.level < self.log.least_level:
+                refuse_degraded(sends, self.log)
+            elif sends:
                 try:
                     base_offsets = await self.log.append(list(map(_batch_of, sends)))
                 except (StorageError, OutcomeUnknownError) as error:
@@ -200,6 +179,43 @@ class Partition:
             if self._turns:
                 self._hand_on_turn()
 
+    def _hold_back(self, sends: Sequence[Send]) -> None:
+        """Keep ``sends`` un-appended until the set has enough nodes (guarantees, section 1, ``block``)."""
+        if self.failure is not None:
+            for send in sends:
+                fail_send(send, *self._refusal_of_stop())
+            return
+        if not self._held_back:
+            self._report(Notice("sends-blocked", f"log {self.log.name}: {self._too_few()}"))
+        refused = self._held_back.keep(sends)
+        for watcher in self.watchers:
+            watcher.moved(self)
+        for send in refused:
+            fail_send(send, Code.TOO_FEW_COPIES, self._too_few())
+
+    @property
+    def end_position(self) -> int:
+        """Position up to which replicas are fed: what the rule knows of, which the log may be an append ahead of."""
+        return self._rule.end.position
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether sends wait for the set."""
+        return bool(self._held_back)
+
+    @property
+    def may_append(self) -> bool:
+        """Whether the set has as many nodes as the topic's policy asks for."""
+        return self._rule.missing is None
+
+    async def append_held_back(self) -> None:
+        """Append what waited for the set, before anything that comes later. Not cancelled."""
+        sends = self._held_back.take()
+        # A task of the reign: cancelled with it, it would leave connections that live on without an answer. Closed, the
+        # partition gives them one.
+        with trio.CancelScope(shield=True):
+            await self.append([send for send in sends if send.sink is not None and not send.sink.closed])
+
     async def commit(self, batch: IncomingBatch) -> int:
         """Append a batch of the broker's own and wait until it is committed; return its base offset.
 
@@ -209,7 +225,7 @@ class Partition:
         if self._appending:
             await self._turn()
         self._appending = True
-        caller = _Caller()
+        caller = WaitingCaller()
         try:
             if self.failure is not None:
                 raise StorageError(f"log {self.log.name} takes no appends: {self.failure}", kind="closed")
@@ -230,6 +246,27 @@ class Partition:
                 raise self.failure
             raise OutcomeUnknownError(f"log {self.log.name} may hold the batch, it is not committed: {self.failure}")
         return base_offsets[0]
+
+    async def trim(self, begins: LogStart) -> None:
+        """Have the log begin at ``begins``, between two appends; not yet where that is past what is committed."""
+        if begins.offset <= self.committed_offset:
+            await self._alone(lambda: self.log.trim(begins.offset, begins.position))
+
+    async def prepare_trim(self) -> None:
+        """Make what a trim is recorded in, while there is space for it: on a full disk a trim is what makes some."""
+        await self._alone(lambda: self.log.checkpoint(even_small=True))
+
+    async def _alone(self, act: Callable[[], Awaitable[object]]) -> None:
+        if self._appending:
+            await self._turn()
+        self._appending = True
+        try:
+            if self.failure is None:
+                await act()
+        finally:
+            self._appending = False
+            if self._turns:
+                self._hand_on_turn()
 
     async def _turn(self) -> None:
         """Wait for the turn to append, which is handed on in the order of these calls.
@@ -264,7 +301,7 @@ class Partition:
                     now_us = self._now_us()
                     self._settle(self._rule.duplicate(verdict.end_offset, send.policy, reply, now_us))
             else:
-                _fail(send, *_refusal_of(verdict))
+                fail_send(send, *refusal_of_verdict(verdict))
         return accepted
 
     def _append_failed(self, sends: Sequence[Send], error: StorageError | OutcomeUnknownError) -> None:
@@ -273,11 +310,11 @@ class Partition:
         elif not self._is_refusing:
             self._is_refusing = True
             self._report(Notice("appends-refused", f"log {self.log.name} refuses what is sent: {error}"))
-        refusal = _storage_code(error), str(error)
+        refusal = code_of_append(error), str(error)
         if self.closure is not None and refusal[0] is not Code.APPEND_FAILED:
             refusal = self.closure  # not the storage's fault: the reign ended, or the topic, before a byte was written
         for send in sends:
-            _fail(send, *refusal)
+            fail_send(send, *refusal)
 
     def _appended(self, sends: Sequence[Send], base_offsets: Sequence[int]) -> None:
         if self._is_refusing:
@@ -292,6 +329,8 @@ class Partition:
             reply = None if sink is None else (sink, send.request_id, base_offset, False)
             batches.append((base_offset + header.count, position, send.policy, reply))
             position -= header.size
+        for watcher in self.watchers:  # first of all, so that replicas append while this node flushes
+            watcher.moved(self)
         batches.reverse()
         released = rule.appended(batches, self._now_us() if rule.is_timed else 0)
         if released or rule.is_timed or rule.committed_offset != self.committed_offset:
@@ -301,14 +340,25 @@ class Partition:
 
     # what the commit rule decides
 
-    def _settle(self, released: Released[_Reply]) -> None:
-        """Carry out what an event of the rule brought about. After every one of its events."""
+    def _settle(self, released: Released[_Reply], replied: set[Replying] | None = None) -> None:
+        """Carry out what an event of the rule brought about. After every one of its events.
+
+        ``replied``: takes the sinks that got replies, for a caller that has them sent.
+        """
         rule = self._rule
+        if released and self._may_reply is not None and not self._may_reply():
+            # A stall may have outlived the lease: what the next reign has not got may not be acknowledged (R11, G09).
+            released = [(reply, ()) for reply, _ in released]
+            self.close(Code.NOT_PRIMARY, CommandNotPossibleError("the lease of this reign is over"))
         for (sink, request_id, base_offset, duplicate), copies in released:
             if copies:
                 # A retry's batch may be of an earlier reign: an offset is what it is in the epoch that appended it.
                 epoch = self.log.epoch_at(base_offset) if duplicate else self.epoch
                 sink.produced(request_id, base_offset, epoch, copies, duplicate)
+                if replied is None:
+                    sink.replied(now=False)
+                else:
+                    replied.add(sink)
             else:
                 sink.failed(request_id, Code.FLUSH_FAILED, f"the outcome is unknown: {self.failure}")
         if rule.wants_flush_now:
@@ -317,18 +367,46 @@ class Partition:
             self._flusher.flush_by(self, due_us)
         if rule.committed_offset != self.committed_offset:
             self.committed_offset = rule.committed_offset
+            for watcher in self.watchers:
+                watcher.moved(self)
             if self._parked.number_of:
                 for reader, request_id in self._parked.wake(self.committed_offset):
                     reader.unpark(request_id)
 
-    def flushed(self) -> None:
-        """Take in that a group commit covered this log, or left it out because it has failed."""
+    def flushed(self, replied: set[Replying] | None = None) -> None:
+        """Take in that a group commit covered this log, or left it out because it has failed; see ``_settle``."""
         log, rule = self.log, self._rule
         if log.failed is not None:
             self.stop(log.failed)  # else it would be flushed again, at once and for ever
             return
         now_us = self._now_us() if rule.is_timed else 0
-        self._settle(rule.flushed(log.durable_offset, log.durable_position, log.durable_level, now_us))
+        self._settle(rule.flushed(log.durable_offset, log.durable_position, log.durable_level, now_us), replied)
+
+    def held(
+        self,
+        member: Member,
+        offset: int,
+        position: int,
+        level: Level,
+        also: tuple[int, int, Level] | None = None,
+        *,
+        replied: set[Replying] | None = None,
+    ) -> None:
+        """Take in that ``member`` reported, in this reign and history (R4), to hold everything below at ``level``.
+
+        ``also``: what the same report says of another level. ``replied``: see ``_settle``. Raises
+        ``RemoteProtocolError`` for a report that cannot be true.
+        """
+        now_us = self._now_us() if self._rule.is_timed else 0
+        self._settle(self._rule.held(member, offset, position, level, now_us, also), replied)
+
+    def level_fell(self, member: Member, level: Level) -> None:
+        """Take in that nothing ``member`` holds of this log is at more than ``level`` any more."""
+        self._rule.level_fell(member, level)
+
+    def set_changed(self, members: Iterable[Member], pending: Iterable[Member] | None) -> None:
+        """Take over the in-sync set, and the one asked for while its outcome is not known (R7)."""
+        self._settle(self._rule.set_changed(members, pending, self._now_us()))
 
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush or append (G11).
@@ -345,6 +423,8 @@ class Partition:
             # For the next reign, before ``stop`` lowers it: what is not flushed is still there, the process lives on.
             self.log.committed_offset = self.committed_offset
         self.closure = code, str(error)
+        for send in self._held_back.take():
+            fail_send(send, code, str(error))
         self.stop(error)
         for sink, request_id in self._parked.wake(sys.maxsize):
             sink.unpark(request_id)
@@ -363,42 +443,3 @@ class Partition:
     def forget_parked(self, sink: ParkedSink, request_id: int) -> None:
         """Drop one parked fetch of ``sink``."""
         self._parked.forget((sink, request_id))
-
-
-def _fail(send: Send, code: Code, text: str, facts: dict[str, object] | None = None) -> None:
-    if send.sink is not None:
-        send.sink.failed(send.request_id, code, text, facts)
-
-
-def _refusal_of(verdict: Verdict) -> tuple[Code, str, dict[str, object]]:
-    """Code, text and facts for a batch that the producer table does not take."""
-    facts: dict[str, object] = {}
-    match verdict:
-        case Gap(expected):
-            code, text = Code.SEQUENCE_GAP, f"the producer's next sequence in this partition is {expected}"
-            facts["expected_sequence"] = expected
-        case TooOld(oldest):
-            code, text = Code.SEQUENCE_TOO_OLD, f"only sequences from {oldest} on are remembered: outcome unknown"
-        case Forgotten():
-            code, text = Code.SEQUENCE_TOO_OLD, "the producer is not remembered any more: outcome unknown"
-        case Fenced(epoch):
-            code, text = Code.SEQUENCE_FENCED, f"the producer went on under epoch {epoch}"
-        case Conflict(base_offset):
-            code, text = Code.SEQUENCE_CONFLICT, f"these sequences belong to another batch, at offset {base_offset}"
-        case TableFull(limit):
-            code, text = Code.TOO_MANY_PRODUCERS, f"{limit} producers are remembered already (limit producers_max)"
-        case _:
-            raise AssertionError(verdict)
-    return code, text, facts
-
-
-def _storage_code(error: StorageError | OutcomeUnknownError) -> Code:
-    if isinstance(error, OutcomeUnknownError) or error.appended:
-        return Code.APPEND_FAILED
-    if error.kind == "full":
-        return Code.STORAGE_FULL
-    if error.kind == "too-many-files":
-        return Code.TOO_MANY_FILES
-    if error.kind == "limit":
-        return Code.BATCH_TOO_LARGE
-    return Code.STORAGE_STOPPED

@@ -9,30 +9,62 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import attrs
 import trio
 
 from mqcore.abc import Notice
+from mqcore.broker._cursor_log import CURSORS_KEY, open_cursor_log
 from mqcore.broker._group_commit import GroupCommit
+from mqcore.broker._group_room import GroupRoom
 from mqcore.broker._partition import Partition
-from mqcore.broker._topics import Topic, Topics
-from mqcore.config import BrokerConfig, TopicConfig, build_of
-from mqcore.errors import CommandNotPossibleError, MqcoreError, OutcomeUnknownError, RejectedError
-from mqcore.guarantees import FlushPolicy, Level, NoFlush, SyncFlush, check_build, raise_refusals
+from mqcore.broker._reign_set import METADATA_KEY, ReignSet, SetAuthority
+from mqcore.broker._retention import Retention, open_retained
+from mqcore.broker._set_policy import strongest_policy
+from mqcore.broker._topics import Topic, Topics, delete_logs, report_unknown_logs
+from mqcore.config import BrokerConfig, ClusterTable, TopicConfig, build_of
+from mqcore.errors import (
+    CommandNotPossibleError,
+    CorruptionError,
+    MqcoreError,
+    NotPrimaryError,
+    OutcomeUnknownError,
+    RejectedError,
+    StorageError,
+)
+from mqcore.guarantees import (
+    FlushPolicy,
+    check_available,
+    check_build,
+    least_level,
+    raise_refusals,
+)
 from mqcore.log import IncomingBatch, LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
-from mqcore.ports import Ports
+from mqcore.ports import ClockStep, Ports
 from mqcore.protocol import Code
-from mqcore.replication import CommitPolicy, Member, UnflushedTotal
+from mqcore.replication import CommitPolicy, Member, SetRecord, UnflushedTotal, capped_replication
 
-__all__ = ["Reign"]
+__all__ = ["Reign", "SetUp"]
 
 _FAILURES_SHOWN_MAX = 100
+
+
+@attrs.frozen
+class SetUp:
+    """By what a node reigns in a set: the ``record`` that names its reign, and who keeps that for a given reign."""
+
+    record: SetRecord
+    cluster: ClusterTable
+    authority_of: Callable[[Reign], SetAuthority]
+    may_reply: Callable[[], bool] | None = None
+    """Whether the lease holds now; None where there is none (R16)."""
 
 
 class Reign:
     """One run of this node as primary, on an open store. ``run`` it; ``partitions`` are those opened so far.
 
     ``flush_policy``: of topics that name none. ``report`` takes what an operator should know; ``ended`` is called as
-    the first thing that happens when the reign is left.
+    the first thing that happens when the reign is left. ``set_up``: the record by which this node reigns in a set, and
+    what keeps it.
     """
 
     def __init__(
@@ -44,6 +76,8 @@ class Reign:
         flush_policy: FlushPolicy,
         report: Callable[[Notice], None],
         ended: Callable[[], None],
+        clock_step: ClockStep,
+        set_up: SetUp | None = None,
     ) -> None:
         self.config = config
         self.limits = config.limits
@@ -52,32 +86,56 @@ class Reign:
         self.partitions: dict[tuple[bytes, int], Partition] = {}
         self.unflushed = UnflushedTotal(config.flush.total_bytes_max)
         self.group_commit = GroupCommit(store, ports.clock.monotonic_us)
-        self.topics = Topics(MetadataLog(store, self._commit_metadata), config.limits, ports, report)
+        self.topics = Topics(
+            MetadataLog(store, self._commit_metadata), config.limits, ports, report, is_copied=set_up is not None
+        )
+        self.groups = GroupRoom(
+            self, ports.clock.monotonic_us, report, may_reply=None if set_up is None else set_up.may_reply
+        )
+        self.retention = Retention(self, config.retention, ports.clock, clock_step, report)
+        sets = () if config.cluster is None else config.cluster.sets
+        self.topics.before_write = self._make_ready_for
+        self.topics.set_names = tuple(each.name for each in sets) if len(sets) > 1 else ()
         self._capabilities = store.backend.capabilities
+        self._build = build_of(config, self._capabilities)
         self._now_us = ports.clock.monotonic_us
         self._report = report
         self._ended = ended
         self._opening: dict[tuple[bytes, int], trio.Event] = {}
         self._metadata: Partition | None = None
+        self._over: CommandNotPossibleError | None = None
+        self._set_up = set_up
+        self._copies_cap = None if set_up is None else set_up.record.copies_cap
+        self._copies_min = self._copies_under(TopicConfig())
+        self._is_manual = set_up is None or set_up.may_reply is None
+        self.set: ReignSet | None = None
+        """The replica set; None for a broker that is alone."""
 
-    async def run(
-        self, epoch: int | None = None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open the reign, and reign until cancelled; ``task_status`` is told when it can serve.
 
-        ``epoch``: the number that the set's record gives it, None where there is no record. Raises ``StorageError``,
-        ``CorruptionError``, ``RefusedError``. However it ends, nothing of it acts any more when this returns: what
-        waits ends unknown, appends and flushes under way have ended, and the store can be reigned on again.
+        Raises ``StorageError``, ``CorruptionError``, ``RefusedError``. However it ends, nothing of it acts any more
+        when this returns: what waits ends unknown, appends and flushes under way have ended, and the store can be
+        reigned on again.
         """
-        await self.store.reign(epoch)
+        record = None if self._set_up is None else self._set_up.record
+        if record is None:
+            await self.store.reign()
+        else:
+            await self.store.reign(record.epoch, record.reign_id)
         try:
-            self._metadata = self._partition(self.store.metadata, CommitPolicy(flush=self._strongest_flush()))
+            self._metadata = self._partition(self.store.metadata, self._own_policy(record))
             await self.topics.replay()
             self._check_stored_topics()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._close_when_left)
                 await nursery.start(self.group_commit.run)
-                await self._prepare_topics()
+                if self._set_up is None:
+                    await self._prepare_topics()
+                else:
+                    await self._begin_set(self._set_up, nursery)
+                nursery.start_soon(self.retention.run)
+                nursery.start_soon(self.groups.run)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
@@ -86,9 +144,90 @@ class Reign:
             self._close()
             await self.store.leave()
 
+    async def _begin_set(self, set_up: SetUp, nursery: trio.Nursery) -> None:
+        """Open every log, for each counts in what the set has to hold (R6, R10), and begin to take replicas."""
+        authority = set_up.authority_of(self)
+        own_set = self.set = ReignSet(
+            Member(self.store.node_id, self.store.incarnation),
+            set_up.record,
+            authority,
+            store=self.store,
+            limits=self.limits,
+            cluster=set_up.cluster,
+            now_us=self._now_us,
+            report=self._report,
+            changed=self._record_changed,
+            carried=self._record_carried,
+        )
+        assert self._metadata is not None
+        await nursery.start(authority.begin, set_up.record)
+        own_set.began(METADATA_KEY, self._metadata, self._own_policy(set_up.record))
+        await self.groups.cursors.open()
+        for topic in list(self.topics.by_id.values()):
+            for index in self.own_partitions(topic):
+                await self._open_for_set(topic.id, index)
+        self._count_copies()
+        await nursery.start(own_set.run)
+        # Not waited for: what it commits waits for replicas, which come once this node serves.
+        nursery.start_soon(self._prepare_topics)
+
+    async def _open_for_set(self, topic_id: bytes, index: int) -> None:
+        await trio.lowlevel.checkpoint()  # of thousands in a row: the lease has to be renewed between them
+        try:
+            await self.open_partition(topic_id, index)
+        except (StorageError, CorruptionError) as error:
+            text = f"partition {index} of {topic_id.hex()} cannot be opened, so no replica gets it: {error}"
+            self._report(Notice("partition-not-opened", text))
+
+    def _count_copies(self) -> None:
+        """Tell the set the largest ``copies`` of its topics, the one that new topics get included (R8)."""
+        if self.set is not None:
+            # As the topics ask for them: a cap is the record's, and goes again.
+            copies = [self._copies_under(topic.config) for topic in self.topics.by_id.values()]
+            self._copies_min = max(self._copies_under(TopicConfig()), *copies, 1)
+            self.set.copies_min_changed(self._copies_min)
+
+    def _copies_under(self, config: TopicConfig) -> int:
+        return self._policy_under(config, None).copies_min
+
+    def _make_ready_for(self, config: TopicConfig) -> None:
+        """Have the metadata log wait for replicas before it takes the first topic that does (R13)."""
+        if self.set is not None and self._copies_under(config) > self._copies_min:
+            self._copies_min = self._copies_under(config)
+            self._record_carried(self.set.record)
+
+    def _record_changed(self, record: SetRecord) -> None:
+        self._record_carried(record)
+        if record.copies_cap != self._copies_cap:
+            self._copies_cap = record.copies_cap
+            for topic in list(self.topics.by_id.values()):
+                self._give_policy(topic)
+
+    def _record_carried(self, record: SetRecord) -> None:
+        policy = self._own_policy(record)
+        for key, partition in self._own_logs():
+            partition.set_policy(policy)
+            if self.set is not None:
+                self.set.policy_changed(key, policy)
+
+    def _own_policy(self, record: SetRecord | None) -> CommitPolicy:
+        return strongest_policy(record, self._capabilities, copies_min=self._copies_min, is_manual=self._is_manual)
+
+    def _own_logs(self) -> list[tuple[tuple[bytes, int], Partition]]:
+        """The logs of no topic, with their keys: under the strongest policy of the set (R13)."""
+        logs = ((METADATA_KEY, self._metadata), (CURSORS_KEY, self.groups.cursors.partition))
+        return [(key, each) for key, each in logs if each is not None]
+
+    async def open_cursors(self) -> Partition:
+        """Open the log of cursors for this reign; once. Raises as ``LogStore.open_log``."""
+        log = await open_cursor_log(self.store, self.topics)
+        partition = self._partition(log, policy := self._own_policy(None if self.set is None else self.set.record))
+        if self.set is not None:
+            self.set.began(CURSORS_KEY, partition, policy)
+        return partition
+
     async def _close_when_left(self) -> None:
-        # In a task of its own, which nothing holds up: what waits shielded for a flush would keep the nursery from
-        # ending, and everybody who waits from an answer for as long as a flush takes.
+        # In a task of its own: what waits shielded for a flush holds the nursery up, and with it who waits for answers.
         try:
             await trio.sleep_forever()
         finally:
@@ -96,21 +235,19 @@ class Reign:
 
     def _close(self) -> None:
         self._ended()
-        error = CommandNotPossibleError(f"the reign of epoch {self.store.epoch} is over on this node")
+        if self.set is not None:
+            self.set.close()
+        self.groups.close()
+        error = self._over = CommandNotPossibleError(f"the reign of epoch {self.store.epoch} is over on this node")
         for partition in self._all_partitions():
             partition.close(Code.NOT_PRIMARY, error)
 
     def _all_partitions(self) -> list[Partition]:
-        own = [] if self._metadata is None else [self._metadata]
-        return [*own, *self.partitions.values()]
+        return [*(each for _, each in self._own_logs()), *self.partitions.values()]
 
     async def _commit_metadata(self, batch: IncomingBatch) -> int:
         assert self._metadata is not None
         return await self._metadata.commit(batch)
-
-    def _strongest_flush(self) -> FlushPolicy:
-        """The strongest policy that the set offers, for what everything else stands on (R13): never the topics' own."""
-        return SyncFlush() if self._capabilities.flush_level >= Level.DISK else NoFlush()
 
     def _check_stored_topics(self) -> None:
         stored = {topic.name: topic.config for topic in self.topics.by_id.values()}
@@ -119,12 +256,13 @@ class Reign:
     async def _prepare_topics(self) -> None:
         for topic_id in list(self.topics.deleted):
             await self.remove_logs(topic_id)
-        for name, config in self.config.topics.items():
+        await delete_logs(self.store, self.topics.gone)  # this node may have been away when the others removed them
+        for name, config in self.config.topics.items() if self.keeps_map else ():
             if name not in self.topics.by_name:
                 self.check_topic_config(name, config)
-                await self.topics.create(name, config)
+                await self.topic_created(await self.topics.create(name, config))
         await self._open_unflushed()
-        await self._report_unknown_logs()
+        await report_unknown_logs(self.store, self.topics, self.limits, self._report)
 
     async def _open_unflushed(self) -> None:
         """Open the partitions of which the last reign in this process left something unflushed.
@@ -133,18 +271,13 @@ class Reign:
         """
         unflushed = self.store.unflushed()
         for topic in list(self.topics.by_id.values()) if unflushed else []:
-            for index in range(topic.partitions):
+            for index in self.own_partitions(topic):
                 if partition_log_name(topic.id, index) in unflushed:
                     await self.open_partition(topic.id, index)
 
-    async def _report_unknown_logs(self) -> None:
-        topics = self.topics.by_id.values()
-        known = {partition_log_name(topic.id, index) for topic in topics for index in range(topic.partitions)}
-        unknown = [name for name in await self.store.list_logs() if name not in known]
-        if unknown:
-            shown = unknown[: self.limits.log_names_reported_max]
-            text = f"{len(unknown)} logs belong to no topic; they are kept as they are"
-            self._report(Notice("unknown-logs", text, {"logs": shown}))
+    def held_up_at(self, partition: Partition, hold_max_ms: int) -> int | None:
+        """Offset from which a replica still copies the log, for ``hold_max_ms`` at most (R15)."""
+        return None if self.set is None else self.set.held_up_at(partition, hold_max_ms)
 
     # partitions
 
@@ -163,9 +296,14 @@ class Reign:
             name, salt = partition_log_name(topic_id, index), partition_salt(topic_id, index)
             self._opening[key] = trio.Event()
             try:
-                log = await self.store.open_log(name, salt=salt)
+                log = await open_retained(self.store, self.topics, name, salt)
                 # Asked again: the topic may have been altered, or deleted, meanwhile.
-                self.partitions[key] = self._partition_of(self._topic_of(topic_id, index), log)
+                topic = self._topic_of(topic_id, index)
+                self.partitions[key] = self._partition_of(topic, log)
+                if self._over is not None:  # while the log was being opened, whose task is a connection's
+                    self.partitions[key].close(Code.NOT_PRIMARY, self._over)
+                if self.set is not None:
+                    self.set.began(key, self.partitions[key], self._policy_of(topic))
             except RejectedError:
                 await self.store.delete_log(name)
                 raise
@@ -181,10 +319,33 @@ class Reign:
         if not 0 <= index < topic.partitions:
             text = f"topic {topic.name!r} has {topic.partitions} partitions, 0 to {topic.partitions - 1}, not {index}"
             raise RejectedError(text, code=Code.UNKNOWN_PARTITION, name=Code.UNKNOWN_PARTITION.label)
+        if not self._is_own(topic, index):
+            raise self.not_here(topic.owner_of(index))
         doubt = self.topics.in_doubt.get(topic_id)
         if doubt is not None:
             raise OutcomeUnknownError(f"topic {topic.name!r} may be deleted, which a restart will tell: {doubt}")
         return topic
+
+    @property
+    def keeps_map(self) -> bool:
+        """Whether this set keeps the map of topics: the first one of the cluster, or the only one."""
+        own_set = self.config.own_set
+        return own_set is None or not self.topics.set_names or self.topics.set_names[0] == own_set.name
+
+    def own_partitions(self, topic: Topic) -> list[int]:
+        """Numbers of the partitions of ``topic`` that this set owns."""
+        return [index for index in range(topic.partitions) if self._is_own(topic, index)]
+
+    def _is_own(self, topic: Topic, index: int) -> bool:
+        own_set = self.config.own_set
+        return own_set is None or topic.owner_of(index) in (None, own_set.name)
+
+    def not_here(self, set_name: str | None) -> NotPrimaryError:
+        """The refusal of what another set does: it names the nodes of that set."""
+        sets = () if self.config.cluster is None else self.config.cluster.sets
+        urls = [node.urls[0] for each in sets if each.name == set_name for node in each.nodes]
+        text = f"set {set_name} does that, and this node is in another one"
+        return NotPrimaryError(text, code=Code.NOT_PRIMARY, epoch=0, urls=urls)
 
     def _partition(self, log: PartitionLog, policy: CommitPolicy, private_tags: Iterable[int] = ()) -> Partition:
         capabilities = self._capabilities
@@ -200,34 +361,50 @@ class Reign:
             now_us=self._now_us,
             epoch=self.store.epoch,
             report=self._report,
+            may_reply=None if self._set_up is None else self._set_up.may_reply,
         )
 
     def _partition_of(self, topic: Topic, log: PartitionLog) -> Partition:
+        log.least_level = least_level(self._build, self._policy_of(topic).replication)
         return self._partition(log, self._policy_of(topic), topic.config.private_tags)
 
     def _policy_of(self, topic: Topic) -> CommitPolicy:
-        config = topic.config
+        return self._policy_under(topic.config, self._copies_cap)
+
+    def _policy_under(self, config: TopicConfig, copies_cap: int | None) -> CommitPolicy:
         return CommitPolicy(
             flush=config.flush or self.flush_policy,
             weakest_send=config.weakest_send,
+            replication=capped_replication(config.replication or self.config.replication.value, copies_cap),
             stable_only=config.visible == "stable",
         )
 
+    async def topic_created(self, topic: Topic) -> None:
+        """Open the partitions of a new topic where there are replicas, which get every log from its beginning."""
+        if self.set is not None:
+            self._count_copies()
+            for index in self.own_partitions(topic):
+                await self._open_for_set(topic.id, index)
+
     def topic_altered(self, topic: Topic) -> None:
         """Give the open partitions of ``topic`` its new policy."""
+        self._give_policy(topic)
+        self._count_copies()
+
+    def _give_policy(self, topic: Topic) -> None:
         for index in range(topic.partitions):
             partition = self.partitions.get((topic.id, index))
             if partition is not None:
-                partition.set_policy(self._policy_of(topic))
+                partition.set_policy(policy := self._policy_of(topic))
+                partition.log.least_level = least_level(self._build, policy.replication)
                 partition.private_tags = frozenset(topic.config.private_tags)
+                if self.set is not None:
+                    self.set.policy_changed((topic.id, index), policy)
 
     async def remove_logs(self, topic_id: bytes) -> None:
         """Remove the logs of a deleted topic and note that they are gone; done again after a crash in between."""
-        prefix = f"{topic_id.hex()}-"
         await self.retire_partitions(topic_id, Code.UNKNOWN_TOPIC, CommandNotPossibleError("the topic was deleted"))
-        for name in await self.store.list_logs():
-            if name.startswith(prefix):
-                await self.store.delete_log(name)
+        await delete_logs(self.store, [topic_id])
         await self.topics.removed(topic_id)
 
     async def retire_partitions(self, topic_id: bytes, code: Code, error: MqcoreError) -> None:
@@ -242,10 +419,14 @@ class Reign:
         for partition in retired:
             await partition.retire()
             self.group_commit.forget(partition)
+        if self.set is not None:
+            for key in keys:
+                self.set.gone(key)
 
     def check_topic_config(self, name: str, config: TopicConfig) -> None:
         """Raise ``RefusedError`` for a topic that the build cannot keep, its stated ``survive`` included."""
-        raise_refusals(check_build(build_of(self.config, self._capabilities, {name: config})))
+        build = build_of(self.config, self._capabilities, {name: config})
+        raise_refusals([*check_build(build), *check_available(build)])
 
     def stop_failed(self) -> None:
         """Stop the partitions of logs that have stopped after a failed flush, at once (G11)."""

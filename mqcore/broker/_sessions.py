@@ -15,16 +15,21 @@ class Sessions:
     def __init__(self, ports: Ports) -> None:
         self._random = ports.random
         self._streams: dict[bytes, int] = {}
+        self._owners: dict[bytes, str] = {}
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def join(self, session: bytes) -> bytes:
-        """Count a stream in: into a new session when ``session`` is empty, else into that one."""
+    def join(self, session: bytes, principal: str = "") -> bytes:
+        """Count a stream in: into a new session when ``session`` is empty, else into that one, if the peer is the same.
+
+        Raises ``RemoteProtocolError``.
+        """
         if not session:
             session = self._random.randbytes(16)
             self._streams[session] = 1
-        elif session in self._streams:
+            self._owners[session] = principal
+        elif self._owners.get(session) == principal:
             self._streams[session] += 1
         else:
             raise RemoteProtocolError("the session is not known here: connect again", code=Code.UNKNOWN_SESSION)
@@ -37,3 +42,4 @@ class Sessions:
             self._streams[session] = left
         else:
             self._streams.pop(session, None)
+            self._owners.pop(session, None)

@@ -6,7 +6,7 @@ first, files later. A topic has a random id, and its logs are named by id, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,43 +16,64 @@ import trio
 from mqcore.abc import Notice
 from mqcore.config import TopicConfig, check_topic_name
 from mqcore.errors import CorruptionError, FlushFailedError, MqcoreError, RejectedError, StorageError
-from mqcore.guarantees import FlushPolicy, format_flush, parse_flush
+from mqcore.guarantees import (
+    FlushPolicy,
+    ReplicationPolicy,
+    format_flush,
+    format_replication,
+    parse_flush,
+    parse_replication,
+)
 from mqcore.limits import Limits
-from mqcore.log import MetadataLog
+from mqcore.log import LogStart, LogStore, MetadataLog, partition_log_name
 from mqcore.nurseries import root_cause
 from mqcore.ports import Ports
 from mqcore.protocol import Code
+from mqcore.replication import SetRecord
 
-__all__ = ["Topic", "Topics", "config_from_json", "config_to_json", "topic_names"]
+__all__ = ["Topic", "Topics", "config_from_json", "config_to_json", "delete_logs", "report_unknown_logs", "topic_names"]
 
-RECORD_TYPES = ("topic-created", "topic-altered", "topic-deleted", "topic-removed")
+RECORD_TYPES = ("topic-created", "topic-altered", "topic-deleted", "topic-removed", "set-record", "log-starts")
 
 _COMPACT_RECORDS_MIN = 4096
+_STARTS_PER_RECORD = 1000
 
 
 @attrs.frozen
 class Topic:
-    """A topic: its random 16-byte id, its name and its configuration."""
+    """A topic: its random 16-byte id, its name and its configuration.
+
+    ``sets``: the sets that own its partitions, in turn; none where the broker's own set owns them all.
+    """
 
     id: bytes
     name: str
     config: TopicConfig
+    sets: tuple[str, ...] = ()
 
     @property
     def partitions(self) -> int:
         """Number of partitions."""
         return self.config.partitions
 
+    def owner_of(self, index: int) -> str | None:
+        """Name of the set that owns a partition; None: the broker's own."""
+        return self.sets[index % len(self.sets)] if self.sets else None
+
 
 _converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
-_converter.register_unstructure_hook_func(
-    lambda hint: hint == FlushPolicy or hint == FlushPolicy | None,
-    lambda policy: None if policy is None else format_flush(policy),
-)
-_converter.register_structure_hook_func(
-    lambda hint: hint == FlushPolicy or hint == FlushPolicy | None,
-    lambda text, _: None if text is None else parse_flush(str(text)),
-)
+
+
+def _register_policy(policies: object, as_text: Callable[[Any], str], parse: Callable[[str], object]) -> None:
+    def is_one(hint: object) -> bool:
+        return hint == policies
+
+    _converter.register_unstructure_hook_func(is_one, lambda policy: None if policy is None else as_text(policy))
+    _converter.register_structure_hook_func(is_one, lambda text, _: None if text is None else parse(str(text)))
+
+
+_register_policy(FlushPolicy | None, format_flush, parse_flush)
+_register_policy(ReplicationPolicy | None, format_replication, parse_replication)
 
 
 def topic_names(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -80,6 +101,41 @@ def config_from_json(plain: Mapping[str, Any]) -> TopicConfig:
         raise _refused(Code.INVALID_REQUEST, text) from None
 
 
+async def delete_logs(store: LogStore, topic_ids: Collection[bytes]) -> None:
+    """Remove the logs of topics that were deleted, those that are still there. Raises ``StorageError``.
+
+    If cancelled, some are still there; idempotent.
+    """
+    prefixes = {topic_id.hex() for topic_id in topic_ids}
+    names = [name for name in await store.list_logs() if name.partition("-")[0] in prefixes] if prefixes else []
+    for index, name in enumerate(names):
+        # With the first, one flush forgets the ends of all of them.
+        await store.delete_log(name, *(() if index else names))
+
+
+async def report_unknown_logs(
+    store: LogStore, topics: Topics, limits: Limits, report: Callable[[Notice], None]
+) -> None:
+    """Report logs that belong to no topic; they are kept as they are. Raises ``StorageError``."""
+    known = {partition_log_name(each.id, index) for each in topics.by_id.values() for index in range(each.partitions)}
+    known.update(topics.starts)  # the broker's own, too
+    unknown = [name for name in await store.list_logs() if name not in known]
+    if unknown:
+        shown = unknown[: limits.log_names_reported_max]
+        text = f"{len(unknown)} logs belong to no topic; they are kept as they are"
+        report(Notice("unknown-logs", text, {"logs": shown}))
+
+
+def _starts_records(starts: Mapping[str, LogStart]) -> list[dict[str, Any]]:
+    names = sorted(starts)
+    parts = [names[begin : begin + _STARTS_PER_RECORD] for begin in range(0, len(names), _STARTS_PER_RECORD)]
+    return [{"type": "log-starts", "starts": {name: starts[name].to_json() for name in part}} for part in parts]
+
+
+async def _told_at_once(topic_id: bytes) -> None:
+    """There is no other set."""
+
+
 class _UnknownRecord(Exception):
     """A record of a type that this version does not have."""
 
@@ -89,20 +145,44 @@ def _refused(code: Code, text: str) -> RejectedError:
 
 
 class Topics:
-    """The topics of one broker, in memory and in the metadata log. One change at a time."""
+    """The topics of one broker, in memory and in the metadata log. One change at a time.
+
+    ``is_copied``: replicas copy the log, so that it is never made short: a copy begins where the log begins.
+    """
 
     def __init__(
-        self, metadata: MetadataLog, limits: Limits, ports: Ports, report: Callable[[Notice], None]
+        self,
+        metadata: MetadataLog,
+        limits: Limits,
+        ports: Ports,
+        report: Callable[[Notice], None],
+        *,
+        is_copied: bool = False,
     ) -> None:
+        self._is_copied = is_copied
         self._report = report
         self._metadata = metadata
         self._limits = limits
         self._random = ports.random
         self._records = 0
+        self._position = 0
         self._changing = trio.Lock()
+        self.set_names: tuple[str, ...] = ()
+        """The sets over which new topics are spread; none where there is one set."""
+        self.before_write: Callable[[TopicConfig], None] = lambda config: None
+        """Called with the configuration of a topic that is about to be made or altered."""
+        self.changed: Callable[[bytes], None] = lambda topic_id: None
+        """Called with the id of each topic that was made, altered or deleted."""
+        self.told: Callable[[bytes], Awaitable[None]] = _told_at_once
+        """Waits until the other sets of the cluster know of a change."""
+        self.set_record: SetRecord | None = None
+        """The record of the set, where the metadata log keeps it (R16)."""
+        self.starts: dict[str, LogStart] = {}
+        """Where retention has let logs begin, by log name (R15)."""
         self.by_name: dict[str, Topic] = {}
         self.by_id: dict[bytes, Topic] = {}
         self.deleted: dict[bytes, None] = {}  # deleted topics whose logs are not known to be gone
+        self.gone: dict[bytes, None] = {}  # every deleted topic: this node may have been away meanwhile
         self.in_doubt: dict[bytes, MqcoreError] = {}  # topics of which only the next start can say if they are deleted
 
     async def replay(self) -> None:
@@ -111,7 +191,18 @@ class Topics:
         Raises ``CorruptionError`` on a record that means nothing, ``StorageError`` (kind ``foreign``) on a whole one
         that says what only another version of mqcore knows: a type, a key, a value.
         """
-        for record in await self._metadata.replay():
+        self._take(await self._metadata.replay())
+
+    async def take_committed(self, committed_offset: int) -> None:
+        """Take in what a copied metadata log has new below ``committed_offset``. Raises as ``replay``."""
+        records, replaced, self._position = await self._metadata.committed_after(self._position, committed_offset)
+        if replaced:
+            for state in (self.by_name, self.by_id, self.deleted, self.starts):
+                state.clear()
+        self._take(records)
+
+    def _take(self, records: Sequence[Mapping[str, Any]]) -> None:
+        for record in records:
             self._records += 1
             try:
                 self._apply(record)
@@ -126,17 +217,28 @@ class Topics:
         kind = record["type"]
         if kind not in RECORD_TYPES:
             raise _UnknownRecord(f"record type {kind!r}, which is none of {', '.join(RECORD_TYPES)}")
+        if kind == "set-record":
+            self.set_record = SetRecord.unpack(str(record["record"]).encode(), where="metadata log")
+            return
+        if kind == "log-starts":
+            for name, begins in record["starts"].items():  # a log's start never goes back (R15)
+                self.starts[name] = max(LogStart.from_json(begins), self.starts.get(name, LogStart()))
+            return
         topic_id = bytes.fromhex(record["id"])
         if kind in ("topic-created", "topic-altered"):
-            topic = Topic(topic_id, record["name"], config_from_json(record["config"]))
+            sets = tuple(str(name) for name in record.get("sets", ()))
+            topic = Topic(topic_id, record["name"], config_from_json(record["config"]), sets)
             self.by_name[topic.name] = topic
             self.by_id[topic_id] = topic
         elif kind == "topic-deleted":
             topic = self.by_id.pop(topic_id)
             del self.by_name[topic.name]
-            self.deleted[topic_id] = None
+            self.deleted[topic_id] = self.gone[topic_id] = None
+            for index in range(topic.partitions):
+                self.starts.pop(partition_log_name(topic_id, index), None)
         else:
             self.deleted.pop(topic_id, None)
+        self.changed(topic_id)
 
     def get(self, name: str, *, to_use: bool = True) -> Topic:
         """Return the topic called ``name``.
@@ -159,12 +261,31 @@ class Topics:
                 raise _refused(Code.TOPIC_EXISTS, f"topic {name!r} exists already")
             self._check_room(config.partitions, topics=1)
             topic_id = self._random.randbytes(16)
-            await self._write("topic-created", topic_id, name=name, config=config_to_json(config))
+            # Each topic begins at another set: many topics of one partition are spread like one of many.
+            first = topic_id[0] % max(len(self.set_names), 1)
+            sets = self.set_names[first:] + self.set_names[:first]
+            await self._write_topic("topic-created", Topic(topic_id, name, config, sets))
             return self.by_name[name]
 
-    async def alter(
-        self, name: str, changes: Mapping[str, Any], check: Callable[[str, TopicConfig], None]
-    ) -> Topic:
+    async def place(self, topic: Topic) -> bool:
+        """Take a topic over as the map of topics has it; return whether anything was new. Durable when it returns."""
+        check_topic_name(topic.name, self._limits)
+        async with self._changing:
+            known = self.by_id.get(topic.id)
+            if known == topic or topic.id in self.deleted:
+                return False
+            if known is None and topic.name in self.by_name:
+                raise _refused(Code.TOPIC_EXISTS, f"another topic {topic.name!r} exists already, of this set alone")
+            self._check_room(topic.partitions - (known.partitions if known else 0), topics=int(known is None))
+            await self._write_topic("topic-created" if known is None else "topic-altered", topic)
+            return True
+
+    async def _write_topic(self, kind: str, topic: Topic) -> None:
+        sets = {"sets": list(topic.sets)} if topic.sets else {}
+        self.before_write(topic.config)
+        await self._write(kind, topic.id, name=topic.name, config=config_to_json(topic.config), **sets)
+
+    async def alter(self, name: str, changes: Mapping[str, Any], check: Callable[[str, TopicConfig], None]) -> Topic:
         """Change keys of a topic's configuration (``None`` sets one back to its default); partitions only grow.
 
         ``check`` is given the name and what comes of it, after every change before this one; it raises what refuses it.
@@ -173,7 +294,7 @@ class Topics:
             topic, config = self.get(name, to_use=False), self._altered_config(name, changes)
             check(name, config)
             self._check_room(config.partitions - topic.partitions)
-            await self._write("topic-altered", topic.id, name=name, config=config_to_json(config))
+            await self._write_topic("topic-altered", attrs.evolve(topic, config=config))
             return self.by_id[topic.id]
 
     def _altered_config(self, name: str, changes: Mapping[str, Any]) -> TopicConfig:
@@ -200,6 +321,26 @@ class Topics:
         async with self._changing:
             await self._write("topic-removed", topic_id)
 
+    async def write_set_record(self, record: SetRecord) -> None:
+        """Write the record of the set; committed when it returns. Beside any change of a topic, which may wait for it.
+
+        Raises as ``MetadataLog.append``. If cancelled, it may be written.
+        """
+        await self._metadata.append([{"type": "set-record", "record": record.pack().decode()}])
+        self.set_record = record
+
+    async def write_starts(self, starts: Mapping[str, LogStart]) -> None:
+        """Write where logs begin from now on, by name; committed when it returns, and theirs to trim then.
+
+        Raises as ``MetadataLog.append``. If cancelled, it may be written.
+        """
+        for record in _starts_records(starts):
+            async with self._changing:
+                with trio.CancelScope(shield=True):
+                    await self._metadata.append([record])
+                    self._apply(record)
+                    await self._count_record()
+
     def _check_room(self, partitions: int, topics: int = 0) -> None:
         limits = self._limits
         if len(self.by_name) + topics > limits.topics_max:
@@ -223,9 +364,12 @@ class Topics:
                     self.in_doubt[topic_id] = error
                 raise
             self._apply(record)
-            self._records += 1
-            if self._records > max(_COMPACT_RECORDS_MIN, 4 * len(self.by_id)):
-                await self._compact()
+            await self._count_record()
+
+    async def _count_record(self) -> None:
+        self._records += 1
+        if not self._is_copied and self._records > max(_COMPACT_RECORDS_MIN, 4 * len(self.by_id)):
+            await self._compact()
 
     async def _compact(self) -> None:
         """Make the metadata log short again; what was stored before is in force whether that works or not."""
@@ -239,7 +383,13 @@ class Topics:
 
     def _state(self) -> list[dict[str, Any]]:
         created = [
-            {"type": "topic-created", "id": topic.id.hex(), "name": topic.name, "config": config_to_json(topic.config)}
+            {
+                "type": "topic-created",
+                "id": topic.id.hex(),
+                "name": topic.name,
+                "config": config_to_json(topic.config),
+                **({"sets": list(topic.sets)} if topic.sets else {}),
+            }
             for topic in self.by_id.values()
         ]
         # A deleted topic whose files are not gone yet has to be remembered: created without a place, then deleted.
@@ -251,4 +401,4 @@ class Topics:
                 {"type": "topic-deleted", "id": topic_id.hex()},
             )
         ]
-        return created + deleted
+        return created + deleted + _starts_records(self.starts)

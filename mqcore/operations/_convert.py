@@ -15,7 +15,7 @@ from cattrs.errors import (
     IterableValidationError,
 )
 
-__all__ = ["from_arguments", "from_result", "to_json"]
+__all__ = ["from_arguments", "from_result", "to_arguments", "to_json"]
 
 T = TypeVar("T")
 
@@ -30,8 +30,8 @@ def _exactly(kind: type) -> Callable[[Any, Any], Any]:
     return check
 
 
-def _make_converter(*, forbids_others: bool) -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=forbids_others)
+def _make_converter(*, forbids_others: bool = False, leaves_out: bool = False) -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=forbids_others, omit_if_default=leaves_out)
     for kind in (int, str, bool):
         converter.register_structure_hook(kind, _exactly(kind))
     converter.register_structure_hook_func(lambda hint: hint == Mapping[str, Any], _exactly(dict))
@@ -40,7 +40,8 @@ def _make_converter(*, forbids_others: bool) -> cattrs.Converter:
 
 
 _strict = _make_converter(forbids_others=True)
-_lenient = _make_converter(forbids_others=False)
+_lenient = _make_converter()
+_brief = _make_converter(leaves_out=True)
 
 
 def from_arguments(cls: type[T], arguments: Mapping[str, Any]) -> T:
@@ -57,6 +58,15 @@ def from_result(cls: type[T], value: Any) -> T:
         return _lenient.structure(value, cls)
     except (BaseValidationError, TypeError) as error:
         raise ValueError(f"not a {cls.__name__}: {_reason(error, cls)}") from None
+
+
+def to_arguments(request: Any) -> dict[str, object]:
+    """Return a request as the arguments of a call; those at their defaults are left out.
+
+    An older broker refuses an argument that it does not know: a client that does not use it is not to name it.
+    """
+    arguments: dict[str, object] = _brief.unstructure(request)
+    return arguments
 
 
 def to_json(value: Any) -> Any:

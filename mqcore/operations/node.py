@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-__all__ = ["BrokerStatus", "DescribeBroker", "Operate"]
+__all__ = ["BrokerStatus", "DescribeBroker", "Operate", "ReloadBroker", "ReloadedBroker"]
 
 
 @attrs.frozen(kw_only=True)
@@ -22,6 +22,23 @@ class Operate:
     part: str
     operation: str
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class ReloadBroker:
+    """Read the configuration file again, under the flags and the environment that the broker was started with."""
+
+
+@attrs.frozen(kw_only=True)
+class ReloadedBroker:
+    """What became of the configuration: keys that were ``applied`` and those ``waiting`` for a restart.
+
+    Each with its old and its new value, as text. ``file``: which one was read.
+    """
+
+    file: str
+    applied: Mapping[str, tuple[str, str]]
+    waiting: Mapping[str, tuple[str, str]]
 
 
 @attrs.frozen(kw_only=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["FoundOffset", "LookUpOffset"]
+__all__ = ["FoundOffset", "LookUpOffset", "is_moment"]
 
 
-def _is_moment(_: object, __: object, at: str | int) -> None:
+def is_moment(_: object, __: object, at: str | int) -> None:
+    """Raise ``ValueError`` for what names no place in a log; a validator."""
     if at not in ("start", "end") and (not isinstance(at, int) or isinstance(at, bool)):
         raise ValueError(f'\'at\' must be "start", "end" or a time in ms since 1970, not {at!r}')
 
@@ -18,7 +19,7 @@ class LookUpOffset:
 
     topic: str
     partition: int
-    at: str | int = attrs.field(validator=_is_moment)
+    at: str | int = attrs.field(validator=is_moment)
 
 
 @attrs.frozen(kw_only=True)

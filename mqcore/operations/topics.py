@@ -8,6 +8,8 @@ from typing import Any
 import attrs
 from attrs import validators
 
+from mqcore.operations.sets import ClusterSet
+
 __all__ = [
     "AlterTopic",
     "CreateTopic",
@@ -16,6 +18,8 @@ __all__ = [
     "DescribeTopic",
     "ListTopics",
     "PartitionState",
+    "PlaceTopics",
+    "PlacedTopic",
     "ResolveTopic",
     "TopicDescription",
     "TopicInfo",
@@ -46,6 +50,26 @@ class DeleteTopic:
     """Delete a topic with all its messages."""
 
     name: str
+
+
+@attrs.frozen(kw_only=True)
+class PlacedTopic:
+    """A topic as the set that keeps the map of topics has it: ``config`` None says that it is deleted there.
+
+    ``sets``: names of the sets that own its partitions, in turn; partition 0 is the first one's.
+    """
+
+    id: str
+    name: str = ""
+    config: Mapping[str, Any] | None = None
+    sets: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class PlaceTopics:
+    """Take these topics over, as they are in the map: asked by the primary of the set that keeps it. Idempotent."""
+
+    topics: tuple[PlacedTopic, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -91,9 +115,15 @@ class TopicSummary:
 
 @attrs.frozen(kw_only=True)
 class TopicInfo(TopicSummary):
-    """A topic with its configuration: ``config`` has the keys that differ from their defaults."""
+    """A topic with its configuration: ``config`` has the keys that differ from their defaults.
+
+    In a cluster ``sets`` are the replica sets that own its partitions, and ``owners`` has for each partition the number
+    of its set among them, counted from 0; both are empty where the broker is alone and owns them all.
+    """
 
     config: Mapping[str, Any]
+    sets: tuple[ClusterSet, ...] = ()
+    owners: tuple[int, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

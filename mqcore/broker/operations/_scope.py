@@ -8,9 +8,13 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from mqcore.broker._gate import Permit
 from mqcore.broker._reign import Reign
+from mqcore.broker._roles import RoleKeeper
+from mqcore.errors import RejectedError
 from mqcore.limits import Limits
-from mqcore.operations import to_json
+from mqcore.log import LogStore
+from mqcore.operations import ReloadedBroker, to_json
 
 __all__ = ["AdminScope", "Page"]
 
@@ -22,12 +26,37 @@ EntryT = TypeVar("EntryT")
 
 @attrs.frozen
 class AdminScope:
-    """What an operation may use: the node's limits, its present reign (``RejectedError`` when there is none)."""
+    """What an operation may use: the node's limits, its store, its present reign (``RejectedError``: there is none).
+
+    ``roles``: who decides the node's role in its set; None for a broker that is in none. ``permit``: what who
+    asks may do; None: everything. ``reload``: reads the configuration file again; None: there is none.
+    """
 
     limits: Limits
+    store: LogStore
     reign: Callable[[], Reign]
     status: Callable[[], dict[str, object]]
     operate: Callable[[str, str, Mapping[str, Any]], Awaitable[object]]
+    roles: RoleKeeper | None = None
+    permit: Permit | None = None
+    reload: Callable[[], Awaitable[ReloadedBroker]] | None = None
+
+    def may_describe(self, topic: str) -> bool:
+        """Whether who asks may know of the topic called ``topic``."""
+        return self.permit is None or self.permit.allows("describe", f"topic:{topic}")
+
+    def may_describe_group(self, name: str) -> bool:
+        """Whether who asks may know of the consumer group called ``name``."""
+        return self.permit is None or self.permit.allows("describe", f"group:{name}")
+
+    def topic_name(self, topic_id: str) -> str:
+        """Return the name of the topic with this id (hexadecimal); empty when it is not known here and now."""
+        follower = self.roles.follower if self.roles is not None else None
+        try:
+            topics = follower.topics if follower is not None else self.reign().topics
+        except RejectedError:
+            return ""
+        return next((topic.name for key, topic in topics.by_id.items() if key.hex() == topic_id), "")
 
 
 class Page(Generic[EntryT]):

@@ -1,0 +1,139 @@
+"""One log as the primary feeds it to one replica: what was sent, and what the replica's reports say of it (R4).
+
+Must not know of streams: what is to be sent is asked of it, and what was reported is given to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TypeAlias
+
+from mqcore.broker._group_commit import Replying
+from mqcore.broker._partition import Partition
+from mqcore.errors import RemoteProtocolError
+from mqcore.guarantees import Level
+from mqcore.log import NOWHERE, LogPoint
+from mqcore.protocol import Code, Diverged, LogPositions, PositionRefused
+from mqcore.replication import Counts, Held, Member, judge_report
+
+__all__ = ["FedLog"]
+
+_HELD_MAX = 128
+_SENT_MAX = 65_536
+CHECKED_BYTES = 4 * 1024 * 1024
+"""More than the largest frame of data: what a replica refuses of one lies within so much of where it stands."""
+
+Refusal: TypeAlias = Diverged | PositionRefused
+
+
+class FedLog:
+    """A log of the primary's, under the ``number`` that it has on one replica's stream."""
+
+    __slots__ = (
+        "_held",
+        "_sent",
+        "checked_below",
+        "committed_sent",
+        "held_end",
+        "is_damaged",
+        "level",
+        "number",
+        "partition",
+        "position",
+    )
+
+    def __init__(self, number: int, partition: Partition) -> None:
+        self.number = number
+        self.partition = partition
+        self.position: int | None = None
+        """Where what is to be sent next begins; None until a report of the replica's has been found to count."""
+        self.held_end = NOWHERE
+        """Below which the replica is known to hold everything, at the least."""
+        self.committed_sent = -1
+        self.level = Level.NONE
+        """What a flush reached there by the last report that counted."""
+        self.is_damaged = False
+        """Whether it cannot be read on here, so that nothing more is sent."""
+        self.checked_below = 0
+        """Position below which what is sent is checked here, too: see ``judge``."""
+        # Where frames ended that were sent, and of those that are held, that are not known to be flushed: the replica
+        # reports positions, and the commit rule counts offsets.
+        self._sent: deque[LogPoint] = deque()
+        self._held: deque[LogPoint] = deque()
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the histories have met, so that data may go out and reports count."""
+        return self.position is not None
+
+    def sent(self, end: LogPoint) -> None:
+        """Take in that everything below ``end`` was sent."""
+        self.position = end.position
+        self._sent.append(end)
+        if len(self._sent) > _SENT_MAX:
+            # Of a replica that grants credit and reports nothing; of one that reports, the lower end counts meanwhile.
+            self._sent = deque((*list(self._sent)[:-1:2], end))
+
+    async def judge(self, report: LogPositions) -> Refusal | None:
+        """Judge the first report after a name or a divergence; None when it counts. Raises ``StorageError``."""
+        log = self.partition.log
+        held = Held(report.epoch, report.reign_id, report.position, report.end)
+        judgement = judge_report(log.history, log.start_position, log.end_position, held)
+        if report.end < log.start_position:
+            # What follows the copy was trimmed (R15), whatever the histories say.
+            return Diverged(self.number, 0, log.start_position, log.start_position)
+        if not isinstance(judgement, Counts):
+            return Diverged(self.number, judgement.epoch, judgement.position, log.start_position)
+        offset = log.start_offset
+        if report.epoch and report.end > log.start_position:
+            # History says which reign wrote there, not that a batch begins and ends where the replica says.
+            header = await log.batch_at(report.position)
+            if header is None or header.epoch != report.epoch or report.position + header.size != report.end:
+                text = f"no batch of epoch {report.epoch} reaches from {report.position} to {report.end} here"
+                return PositionRefused(self.number, text)
+            offset = header.end_offset
+        # The replica checks every batch. What it refuses ends its stream, and the next one begins at or just before it:
+        # there it is this node's to find the damage and say so, and nowhere else is a batch looked at twice.
+        self.checked_below = report.end + CHECKED_BYTES
+        self.position = report.end
+        self._sent.clear()
+        self._held.clear()
+        self._sent.append(LogPoint(report.end, offset))
+        return None
+
+    def count(
+        self, report: LogPositions, member: Member, append_level: Level, replied: set[Replying]
+    ) -> list[tuple[int, Level]]:
+        """Give a report to the commit rule; return what is new in it: offsets held, each with its level.
+
+        Those that get replies by it are added to ``replied``. Raises ``RemoteProtocolError`` for one that cannot be
+        true.
+        """
+        assert self.position is not None
+        if report.end > self.position:
+            text = f"a report of position {report.end}, of which {self.position} was sent"
+            raise RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
+        if report.level < self.level:
+            # A device was ejected there: what was reported before it is at no more than this now, old batches too.
+            self.partition.level_fell(member, report.level)
+        self.level = report.level
+        sent, held = self._sent, self._held
+        before = self.held_end
+        while sent and sent[0].position <= report.end:
+            self.held_end = sent.popleft()
+            held.append(self.held_end)
+        flushed = None
+        while held and held[0].position <= report.flushed:
+            flushed = held.popleft()
+        counted: list[tuple[int, int, Level]] = []
+        if flushed is not None:
+            counted.append((flushed.offset, flushed.position, report.level))
+        if self.held_end not in (before, flushed):
+            counted.append((self.held_end.offset, self.held_end.position, append_level))
+        if counted:
+            # In one event: what it lets go is looked for once.
+            self.partition.held(member, *counted[0], *counted[1:], replied=replied)
+        if len(held) > _HELD_MAX:
+            # A flush that ends between two that are kept is taken for the lower one until the next.
+            self._held = deque((*list(held)[:-1:2], held[-1]))
+        return [(offset, level) for offset, _, level in counted]

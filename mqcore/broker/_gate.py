@@ -1,0 +1,318 @@
+"""Who a peer is, and whether it may do what it asks: the one place where a broker decides either.
+
+Identity belongs to the link: the transport brings it, or a login before the first frame of anything else. What was
+decided is kept by each connection, so that a request costs one look into a set. Refusals are reported, a line each and
+not more of them than an operator can read. Must not know topics, nor what a mechanism's bytes mean.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import trio
+
+from mqcore.abc import (
+    ANONYMOUS,
+    AccessContext,
+    Authenticator,
+    ByteStream,
+    LoginRefusedError,
+    LoginServer,
+    Notice,
+    Operation,
+    Peer,
+    Proof,
+    Transport,
+    Url,
+)
+from mqcore.config import AccessTable, BrokerConfig
+from mqcore.errors import ConfigurationError, RejectedError, RemoteProtocolError
+from mqcore.limits import Limits
+from mqcore.protocol import (
+    Accepted,
+    AuthResponse,
+    Challenge,
+    Code,
+    Fatal,
+    Login,
+    LoginBegin,
+    LoginMessage,
+    Mechanism,
+    Role,
+)
+from mqcore.registry import create_authenticator, create_authorizer
+
+__all__ = ["Gate", "Permit", "Visitor", "check_exposure"]
+
+_TURNS_MAX = 8
+_ADDRESSES_MAX = 4096
+_MINUTE_S = 60.0
+_LINES_PER_S = 20.0
+_LINES_AT_ONCE = 100.0
+_TEXT_MAX = 200
+_TOPICS_REMEMBERED_MAX = 100_000
+
+
+def check_exposure(config: BrokerConfig, transports: Sequence[Transport]) -> str | None:
+    """Return what to say at the start of a broker that anybody may use from elsewhere; None where that is not so.
+
+    Raises ``ConfigurationError`` where nobody has said that this is meant.
+    """
+    if config.access is not None and config.access.authenticators:
+        return None
+    open_ones = [
+        str(each.url)
+        for each in transports
+        if not (each.capabilities.local_only or each.capabilities.authenticated or each.is_loopback)
+    ]
+    texts = [f"{', '.join(open_ones)}: whoever reaches it may read, write and delete everything"] if open_ones else []
+    if config.http is not None and not Url.parse(f"http://{config.http}").is_loopback:
+        texts.append(f"http://{config.http}: whoever reaches it sees the names and figures of every topic")
+    if not texts:
+        return None
+    text = "; ".join(texts)
+    if not config.insecure:
+        raise ConfigurationError(
+            f"{text}; configure [access] (docs/security.md), listen on 127.0.0.1 or a Unix socket, or say --insecure"
+        )
+    return f"{text} (insecure = true)"
+
+
+class Visitor:
+    """Who is at the other end of one link, for all of its streams. ``principal``: None until that is known."""
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.principal: str | None = None
+        self.authenticator: Authenticator | None = None
+
+
+class Permit:
+    """What one connection may do: ``produces`` and ``consumes`` are the ids of topics of which that was decided."""
+
+    def __init__(self, gate: Gate, visitor: Visitor) -> None:
+        self.principal = visitor.principal or ANONYMOUS
+        self.produces: set[bytes] = set()
+        self.consumes: set[bytes] = set()
+        self._gate = gate
+        self._visitor = visitor
+        self._version = gate.version
+
+    def allows(self, operation: Operation, resource: str) -> bool:
+        """Whether the principal may do ``operation``, which nobody asked for: a refusal is not reported."""
+        return self._gate.allows(self.principal, operation, resource)
+
+    def check(self, operation: Operation, resource: str) -> None:
+        """Raise ``RejectedError``, naming the rule, unless the principal may do ``operation`` to ``resource``."""
+        self._gate.check(self._visitor, operation, resource)
+
+    def remember(self, decided: set[bytes], topic_id: bytes) -> None:
+        """Keep that something was allowed; topics that come and go must not add up."""
+        if len(decided) >= _TOPICS_REMEMBERED_MAX:
+            decided.clear()
+        decided.add(topic_id)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the principal is still known; forgets what was decided before the rules became others."""
+        if self._version != self._gate.version:
+            self._version = self._gate.version
+            self.produces.clear()
+            self.consumes.clear()
+        visitor = self._visitor
+        return visitor.authenticator is None or visitor.authenticator.is_known(self.principal)
+
+
+class Gate:
+    """The authenticators and the authorizer of one broker. ``now``: seconds of a clock that does not go back."""
+
+    def __init__(
+        self, table: AccessTable, limits: Limits, report: Callable[[Notice], None], now: Callable[[], float]
+    ) -> None:
+        context = AccessContext(report=report)
+        self._authenticators = {
+            each.name: create_authenticator(each.name, context, each.options) for each in table.authenticators
+        }
+        if len(self._authenticators) < len(table.authenticators):
+            raise ConfigurationError("access.authenticators: the same one twice")
+        self._authorizer = create_authorizer(table.authorizer, table.all_rules, context)
+        self._limits = limits
+        self._report = report
+        self._now = now
+        self._half_open = 0
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lines_left, self._lines_at = _LINES_AT_ONCE, now()
+        self._untold = 0
+        self._has_rules = bool(table.all_rules) or table.authorizer != "rules"
+
+    @property
+    def version(self) -> int:
+        """Another one than before when what was decided may be decided differently now."""
+        return self._authorizer.version
+
+    def open(self) -> None:
+        """Read what the authenticators need. Raises ``ConfigurationError``, ``PluginError``."""
+        for each in self._authenticators.values():
+            each.open()
+        if not self._has_rules:
+            self._report(Notice("access-without-rules", "[access] has no rules: every operation will be denied"))
+
+    # who
+
+    def take_in(self) -> bool:
+        """Count a stream whose peer is not known yet; False when there are too many. ``let_go`` counts it out."""
+        if self._half_open >= self._limits.logins_max:
+            return False
+        self._half_open += 1
+        return True
+
+    def let_go(self) -> None:
+        """Count out what ``take_in`` counted in."""
+        self._half_open -= 1
+
+    def identify(self, visitor: Visitor) -> None:
+        """Look who the visitor is by what its link says. Raises ``RemoteProtocolError`` when it has to log in."""
+        for authenticator in self._authenticators.values():
+            principal = authenticator.principal_of(visitor.peer)
+            if principal is not None:
+                visitor.principal, visitor.authenticator = principal, authenticator
+                return
+        if self._authenticators:
+            names = ", ".join(self._authenticators)
+            text = f"this broker has to know who connects; log in by one of {names} (such as --user NAME)"
+            raise RemoteProtocolError(text, code=Code.LOGIN_REQUIRED)
+        visitor.principal = ANONYMOUS
+
+    async def log_in(self, stream: ByteStream, visitor: Visitor, first: bytes) -> bool:
+        """Serve a login of which ``first`` was read; False when it failed, which the peer has been told.
+
+        Raises Trio's errors of a broken or closed stream. If cancelled, the stream is of no more use.
+        """
+        machine = Login(Role.BROKER)
+        machine.receive_buffer()[: len(first)] = first
+        machine.received(len(first))
+        address = _address_of(visitor.peer)
+        try:
+            self._charge(address)
+            authenticator, proof = await self._converse(stream, machine, visitor.peer)
+        except RemoteProtocolError as error:
+            await refuse(stream, error)
+            return False
+        except LoginRefusedError as error:
+            text = f"{visitor.peer.address}: the login failed: {_clipped(str(error))}"
+            self._tell("login-refused", text, {"address": visitor.peer.address})
+            await refuse(stream, RemoteProtocolError("the login failed", code=Code.LOGIN_FAILED))
+            return False
+        self._refund(address)
+        visitor.principal, visitor.authenticator = proof.principal, authenticator
+        await stream.send_buffers(machine.send(Accepted(proof.principal, proof.data)))
+        return True
+
+    async def _converse(self, stream: ByteStream, machine: Login, peer: Peer) -> tuple[Authenticator, Proof]:
+        begin = await _receive(stream, machine)
+        assert isinstance(begin, LoginBegin)
+        authenticator, server = self._choose(begin.mechanisms, peer)
+        await stream.send_buffers(machine.send(Mechanism(authenticator.name)))
+        for _ in range(_TURNS_MAX):
+            response = await _receive(stream, machine)
+            assert isinstance(response, AuthResponse)
+            answer = server.answer(response.data)
+            if isinstance(answer, Proof):
+                return authenticator, answer
+            await stream.send_buffers(machine.send(Challenge(answer)))
+        raise LoginRefusedError(f"no end after {_TURNS_MAX} turns")
+
+    def _choose(self, mechanisms: Sequence[str], peer: Peer) -> tuple[Authenticator, LoginServer]:
+        for name, authenticator in self._authenticators.items():
+            if name in mechanisms and (server := authenticator.begin_login(peer)) is not None:
+                return authenticator, server
+        known = ", ".join(name for name, each in self._authenticators.items() if each.begin_login(peer) is not None)
+        asked = _clipped(", ".join(mechanisms))
+        text = f"this broker knows no mechanism {asked}; it has {known or 'none by which one could log in'}"
+        raise RemoteProtocolError(text, code=Code.UNKNOWN_MECHANISM)
+
+    # how often
+
+    def _charge(self, address: str) -> None:
+        """Take one attempt from the address, before its outcome is known: many at once are counted as many."""
+        most, now = float(self._limits.login_failures_max), self._now()
+        left, since = self._failures.pop(address, (most, now))
+        left = min(most, left + (now - since) * most / _MINUTE_S)
+        self._failures[address] = (left - 1 if left >= 1 else left, now)
+        if len(self._failures) > _ADDRESSES_MAX:
+            self._failures.popitem(last=False)
+        if left < 1:
+            wait_s = round((1 - left) * _MINUTE_S / most) + 1
+            text = f"too many failed logins from {address}: wait {wait_s} s (limit login_failures_max)"
+            raise RemoteProtocolError(text, code=Code.TOO_MANY_LOGINS)
+
+    def _refund(self, address: str) -> None:
+        left, since = self._failures.get(address, (0.0, self._now()))
+        self._failures[address] = (min(float(self._limits.login_failures_max), left + 1), since)
+
+    # what
+
+    def allows(self, principal: str, operation: Operation, resource: str) -> bool:
+        """Whether ``principal`` may do ``operation``; nothing is reported."""
+        return self._authorizer.decide(principal, operation, resource).is_allowed
+
+    def check(self, visitor: Visitor, operation: Operation, resource: str) -> None:
+        """Raise ``RejectedError`` naming the rule, and report it, unless the visitor may do ``operation``."""
+        principal = visitor.principal or ANONYMOUS
+        decision = self._authorizer.decide(principal, operation, resource)
+        if decision.is_allowed:
+            return
+        text = f"{principal} may not {operation} {resource}: {decision.rule}"
+        facts: dict[str, object] = {
+            "principal": principal,
+            "operation": operation,
+            "resource": resource,
+            "rule": decision.rule,
+            "address": visitor.peer.address,
+        }
+        self._tell("access-denied", text, facts)
+        raise RejectedError(text, code=Code.ACCESS_DENIED, name=Code.ACCESS_DENIED.label)
+
+    def _tell(self, kind: str, text: str, facts: dict[str, object]) -> None:
+        """Report a refusal; those beyond what can be read are counted, and the next line says how many they were."""
+        now = self._now()
+        self._lines_left = min(_LINES_AT_ONCE, self._lines_left + (now - self._lines_at) * _LINES_PER_S)
+        self._lines_at = now
+        if self._lines_left < 1:
+            self._untold += 1
+            return
+        self._lines_left -= 1
+        if self._untold:
+            facts = {**facts, "refusals_not_told": self._untold}
+            self._untold = 0
+        self._report(Notice(kind, text, facts))
+
+
+async def refuse(stream: ByteStream, error: RemoteProtocolError) -> None:
+    """Tell the peer why it is let go, if it reads; the stream is closed."""
+    with trio.move_on_after(1):
+        await stream.send_buffers(Login(Role.BROKER).send(Fatal(error.code, str(error))))
+    await trio.aclose_forcefully(stream)
+
+
+async def _receive(stream: ByteStream, machine: Login) -> LoginMessage:
+    while (message := machine.next_message()) is None:
+        if machine.at_end:
+            raise trio.BrokenResourceError("the peer left in the middle of its login")
+        machine.received(await stream.receive_into(machine.receive_buffer()))
+    if isinstance(message, Fatal):
+        raise trio.BrokenResourceError("the peer gave its login up")
+    return message
+
+
+def _address_of(peer: Peer) -> str:
+    """Return what failures are counted by: the host without its port, or the user of this machine."""
+    if peer.user_id is not None:
+        return f"user {peer.user_id}"
+    return peer.address.rpartition(":")[0] or peer.address
+
+
+def _clipped(text: str) -> str:
+    """Return a peer's words in one line that is not long."""
+    return ascii(text[:_TEXT_MAX])[1:-1]

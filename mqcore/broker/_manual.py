@@ -1,0 +1,257 @@
+"""A set without a coordinator: people decide who is primary, and the set keeps its record itself (rules R14, R16).
+
+The in-sync set is the configured one; its record is a batch of the metadata log. A node that reigned last reigns again
+when it starts, unless one of the others says that there was a later reign.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from mqcore.abc import Notice
+from mqcore.broker._reign import Reign, SetUp
+from mqcore.broker._roles import Following, Reigning, Role, RoleKeeper, Waiting, describe_role
+from mqcore.config import NodeTable
+from mqcore.errors import CommandNotPossibleError, MqcoreError
+from mqcore.log import MetadataLog
+from mqcore.operations import SetDescription, StateDescription
+from mqcore.replication import (
+    NodeState,
+    SetRecord,
+    first_record,
+    judge_promotion,
+    logs_to_fetch,
+    newest_record,
+    reason_to_wait,
+)
+
+__all__ = ["ManualKeeper", "MetadataAuthority"]
+
+_DEMOTE_TIMEOUT_S = 10.0
+
+
+class MetadataAuthority:
+    """Keeps the record of a set in the metadata log of ``reign``."""
+
+    is_manual = True
+
+    def __init__(self, reign: Reign) -> None:
+        self._topics = reign.topics
+
+    async def begin(self, record: SetRecord, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write ``record`` first of all: what changes it is written after it."""
+        task_status.started()
+        await self.change(record)
+
+    async def change(self, record: SetRecord) -> SetRecord:
+        """Write ``record`` into the metadata log; it stands once the set holds it."""
+        try:
+            await self._topics.write_set_record(record)
+        except MqcoreError:
+            await trio.sleep_forever()  # the log stopped, and the reign with it: what became of it the next one reads
+        return record
+
+
+class ManualKeeper(RoleKeeper):
+    """Keeps the role of a node whose set has no coordinator."""
+
+    async def run(self) -> None:
+        """Look at the others again and again, until cancelled."""
+        while True:
+            self._hint = trio.Event()
+            await self._look()
+            with trio.move_on_after(self.cluster.replica_timeout_ms / 1000):
+                await self._hint.wait()
+
+    async def _look(self) -> None:
+        before = self.role
+        reigning = [each for each in (await self._described()).values() if self._is_reign_of_ours(each)]
+        if self.role is not before:
+            return  # an operator's order came meanwhile
+        newest = max(reigning, key=lambda each: each.epoch, default=None)
+        if isinstance(self.role, Reigning):
+            self._look_at_rival(newest)
+        elif newest is not None and newest.epoch >= self.store.newest_epoch:
+            self._become(self._following(newest))
+        elif isinstance(self.role, Waiting):
+            await self._reign_again()
+
+    def _is_reign_of_ours(self, description: SetDescription) -> bool:
+        if description.role != "primary" or description.set_name != self.set.name:
+            return False
+        own = self.store
+        if description.set_id == own.set_id.hex():
+            return True
+        # Another set's: this node joins it as long as it holds nothing, and only where it is expected.
+        return not own.metadata.end_position and any(each.node_id == own.node_id.hex() for each in description.members)
+
+    def _following(self, description: SetDescription) -> Role:
+        node = self.set.node(description.name)
+        if node is None:
+            return Waiting(f"{description.name} reigns, which is no node of this set in this node's configuration")
+        return Following(
+            bytes.fromhex(description.set_id),
+            description.epoch,
+            bytes.fromhex(description.reign_id),
+            bytes.fromhex(description.node_id),
+            node.name,
+            node.urls,
+        )
+
+    def _look_at_rival(self, newest: SetDescription | None) -> None:
+        if newest is None or newest.epoch < self.store.epoch:
+            return
+        if newest.epoch == self.store.epoch and newest.reign_id == self.store.reign_id.hex():
+            return
+        text = f"{newest.name} reigns in epoch {newest.epoch}, this node in {self.store.epoch}"
+        if newest.epoch == self.store.epoch:
+            self._report(Notice("two-primaries", f"{text}: demote one of them"))
+            return
+        self._report(Notice("reign-overtaken", f"{text}: it stops"))
+        self._become(self._following(newest))
+
+    async def _reign_again(self) -> None:
+        """Reign if the last known reign was this node's, and nothing that it had acknowledged may be missing."""
+        if not self.store.newest_epoch:
+            self._become(Waiting("the set has not begun: `mqcore cluster init` on the node that is to be its primary"))
+            return
+        record = await self._stored_record()
+        if not self.store.reigned_last or record is None:
+            self._become(Waiting("no node reigns that it can reach: `mqcore cluster promote` on the node that is to"))
+            return
+        before = self.role
+        own, *others = [state for _, state in await self._states()]
+        if self.role is not before:
+            return  # an operator's order came meanwhile
+        if (reason := reason_to_wait(record, own, others)) is not None:
+            self._become(Waiting(reason))
+            return
+        alone = len(record.members) == 1 and record.member_of(self.store.node_id) is not None
+        try:
+            record = self._promoted(record, self.store.newest_epoch + 1, unclean=alone)
+        except CommandNotPossibleError as error:
+            self._become(Waiting(f"{error}; `mqcore cluster promote` on a node that has everything"))
+            return
+        self._reign(record)
+
+    def _promoted(self, record: SetRecord, epoch: int, *, unclean: bool) -> SetRecord:
+        reign_id = self._ports.random.randbytes(16)
+        return record.promoted(self.own_member, epoch=epoch, reign_id=reign_id, unclean=unclean)
+
+    def _reign(self, record: SetRecord) -> None:
+        self._become(Reigning(SetUp(record, self.cluster, MetadataAuthority)))
+
+    async def _stored_record(self) -> SetRecord | None:
+        known = self.set_record()
+        if known is not None:
+            return known
+        if not self.store.metadata.end_position:
+            return None
+        found: SetRecord | None = None
+        for fields in await MetadataLog(self.store).replay():
+            if fields.get("type") == "set-record":
+                found = SetRecord.unpack(str(fields["record"]).encode(), where="metadata log")
+        return found
+
+    # orders
+
+    async def recover(self, *, missing_are_lost: bool) -> SetRecord:
+        """Refuse: there is no record beside the logs that could be lost or go back."""
+        raise CommandNotPossibleError(
+            "a set without a coordinator keeps its record in its own logs, where it is not lost by itself: "
+            "`mqcore cluster promote` on the node that has most"
+        )
+
+    async def init(self) -> None:
+        """Begin the set: every configured node must answer, and none may hold anything (R14)."""
+        found = await self._states()
+        names = {state.member.node_id: told.name for told, state in found}
+        if len(names) != len(found):
+            raise CommandNotPossibleError("two nodes have one id: the storage of one is a copy; start it with its own")
+        (_, own), *others = found
+        record = first_record(
+            await self._stored_record(),
+            own,
+            [state for _, state in others],
+            set_id=self.store.set_id,
+            reign_id=self._ports.random.randbytes(16),
+            names=names,
+            missing=[node.name for node in self.set.nodes if node.name not in names.values()],
+        )
+        self._reign(record)
+
+    async def promote(self, *, old_primary_is_stopped: bool, unclean: bool) -> None:
+        """Make this node the primary: ask all nodes, order one that reigns to stop, then reign (R16)."""
+        fetched = False
+        while True:
+            found = await self._states()
+            states = [state for _, state in found]
+            if not fetched and not any(state.reigns for state in states):
+                fetched = True
+                if await self._fetch_surplus(found):
+                    continue
+            judged = judge_promotion(
+                newest_record(states),
+                self.store.node_id,
+                states,
+                old_primary_is_stopped=old_primary_is_stopped,
+                unclean=unclean,
+            )
+            if not judged.stop:
+                break
+            for node_id in judged.stop:
+                await self._order_to_stop(node_id, judged.record)
+        for loss in judged.losses:
+            self._report(Notice("promotion-may-lose", loss))
+        # It stops fetching before the record is written: what came afterwards would be of a reign that is over (R4).
+        await self._leave_role("it is about to reign")
+        self._reign(self._promoted(judged.record, judged.epoch, unclean=judged.unclean))
+
+    async def _fetch_surplus(self, found: list[tuple[StateDescription, NodeState]]) -> bool:
+        """Fetch what others have more of, once nobody reigns; return whether anything was (guarantees, section 5).
+
+        Of two nodes each may have more of some log: without it neither could be promoted. What cannot be fetched is
+        judged as it is.
+        """
+        own, *others = [state for _, state in found]
+        record = newest_record([own, *others])
+        fetch = logs_to_fetch(own, others)
+        if record is None or not fetch or own.member not in record.members:
+            return False
+        await self._leave_role("it is about to reign")
+        epoch = max(state.seen_epoch for state in (own, *others)) + 1
+        try:
+            await self._fetch_before_reigning(found, fetch, epoch, self._ports.random.randbytes(16))
+        except CommandNotPossibleError as error:
+            self._report(Notice("suffix-not-fetched", str(error)))
+        return True
+
+    async def _order_to_stop(self, node_id: bytes, record: SetRecord) -> None:
+        name = record.name_of(node_id)
+        node = self.set.node(name)
+        if node is None:
+            raise CommandNotPossibleError(f"{name} reigns and is no node of this set in this node's configuration")
+        arguments = {"epoch": record.epoch, "reign_id": record.reign_id.hex(), "primary": self.store.node_id.hex()}
+        await self._peers.call(node.urls, "set.demote", arguments, timeout_s=_DEMOTE_TIMEOUT_S)
+
+    async def hand_over(self, node: NodeTable) -> None:
+        """Stop reigning and have ``node`` reign; when that fails, this node reigns again."""
+        await self.demote(self.store.epoch, self.store.reign_id)
+        try:
+            await self._peers.call(node.urls, "set.promote", {}, timeout_s=_DEMOTE_TIMEOUT_S)
+        except MqcoreError as error:
+            self._report(Notice("switchover-failed", f"{node.name} does not reign: {error}"))
+            await self.promote(old_primary_is_stopped=True, unclean=False)
+            raise
+        self.hint()
+
+    async def demote(self, epoch: int, reign_id: bytes) -> None:
+        """Stop the reign that is named, for good: this node does not begin another by itself.
+
+        Raises ``CommandNotPossibleError`` where it is not the present one.
+        """
+        if self.reign is None or (self.store.epoch, self.store.reign_id) != (epoch, reign_id):
+            raise CommandNotPossibleError(f"this node does not reign in epoch {epoch}: it {describe_role(self.role)}")
+        await self._leave_role("it was ordered to stop")
+        # A number that no reign has: to the next start the newest reign is another node's.
+        await self.store.note_epoch(epoch + 1)

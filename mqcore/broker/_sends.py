@@ -1,0 +1,116 @@
+"""What is sent to a partition: a batch with where its reply goes, and what it is refused with.
+
+Must not know of logs' insides, nor when a reply goes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import trio
+
+from mqcore.broker._group_commit import Replying
+from mqcore.errors import OutcomeUnknownError, StorageError
+from mqcore.guarantees import Copy
+from mqcore.log import Conflict, Fenced, Forgotten, Gap, IncomingBatch, PartitionLog, TableFull, TooOld, Verdict
+from mqcore.protocol import Code
+
+__all__ = ["ReplySink", "Send", "WaitingCaller", "fail_send", "refusal_of_verdict", "refuse_degraded", "storage_code"]
+
+
+class ReplySink(Replying, Protocol):
+    """Where replies go: the outbox of one connection. ``closed``: nobody waits for them any more."""
+
+    closed: bool
+
+    def produced(
+        self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
+    ) -> None:
+        """Queue the acknowledgement of one batch; ``replied`` follows when all of them are queued."""
+
+    def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
+        """Queue a failure."""
+
+
+class WaitingCaller:
+    """The ``ReplySink`` of a task that waits for the commit of one batch."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.answered = trio.Event()
+        self.is_committed = False
+
+    def produced(
+        self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
+    ) -> None:
+        """Wake the task: the batch is committed."""
+        self.is_committed = True
+        self.answered.set()
+
+    def replied(self, *, now: bool) -> None:
+        """Nothing to send: ``produced`` has woken the task."""
+
+    def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
+        """Wake the task: whether the batch will be committed is unknown."""
+        self.answered.set()
+
+
+class Send(NamedTuple):
+    """One batch to append, checked, with where its reply goes (``sink`` None: one-way)."""
+
+    batch: IncomingBatch
+    policy: int
+    request_id: int
+    sink: ReplySink | None
+
+
+def fail_send(send: Send, code: Code, text: str, facts: dict[str, object] | None = None) -> None:
+    """Answer ``send`` with a failure, if it waits for an answer."""
+    if send.sink is not None:
+        send.sink.failed(send.request_id, code, text, facts)
+
+
+def refusal_of_verdict(verdict: Verdict) -> tuple[Code, str, dict[str, object]]:
+    """Code, text and facts for a batch that the producer table does not take."""
+    facts: dict[str, object] = {}
+    match verdict:
+        case Gap(expected):
+            code, text = Code.SEQUENCE_GAP, f"the producer's next sequence in this partition is {expected}"
+            facts["expected_sequence"] = expected
+        case TooOld(oldest):
+            code, text = Code.SEQUENCE_TOO_OLD, f"only sequences from {oldest} on are remembered: outcome unknown"
+        case Forgotten():
+            code, text = Code.SEQUENCE_TOO_OLD, "the producer is not remembered any more: outcome unknown"
+        case Fenced(epoch):
+            code, text = Code.SEQUENCE_FENCED, f"the producer went on under epoch {epoch}"
+        case Conflict(base_offset):
+            code, text = Code.SEQUENCE_CONFLICT, f"these sequences belong to another batch, at offset {base_offset}"
+        case TableFull(limit):
+            code, text = Code.TOO_MANY_PRODUCERS, f"{limit} producers are remembered already (limit producers_max)"
+        case _:
+            raise AssertionError(verdict)
+    return code, text, facts
+
+
+def refuse_degraded(sends: Iterable[Send], log: PartitionLog) -> None:
+    """Reject what would not be acknowledged, before a byte of it is appended: clients send it again, for a time."""
+    text = (
+        f"the storage is degraded: log {log.name} reaches {log.level.label} and needs {log.least_level.label}; replace "
+        "the lost member, or write on_degraded=continue into the URL"
+    )
+    for send in sends:
+        fail_send(send, Code.STORAGE_DEGRADED, text)
+
+
+def storage_code(error: StorageError | OutcomeUnknownError) -> Code:
+    """Return the code of an append that failed."""
+    if isinstance(error, OutcomeUnknownError) or error.appended:
+        return Code.APPEND_FAILED
+    if error.kind == "full":
+        return Code.STORAGE_FULL
+    if error.kind == "too-many-files":
+        return Code.TOO_MANY_FILES
+    if error.kind == "limit":
+        return Code.BATCH_TOO_LARGE
+    return Code.STORAGE_STOPPED

@@ -143,18 +143,25 @@ class Accumulator:
         keys: Sequence[Buffer | None] | None,
         partition: int | None,
         policy: int | None = None,
+        sizes: list[int] | None = None,
     ) -> list[Part]:
-        """Take in ``values`` in their order, in as few batches as possible; one part per batch. Raises as ``add``."""
+        """Take in ``values`` in their order, in as few batches as possible; one part per batch. Raises as ``add``.
+
+        ``sizes``: the length of each, where the caller knows them: a pass over the values costs what a checksum does.
+        """
         if keys is not None:
             return self._add_keyed(values, keys, partition, policy)
         frozen = values if not set(map(type, values)) - {bytes} else [freeze(value, "value") for value in values]
-        sizes = list(map(len, frozen))
-        if sizes and max(sizes) > self._message_bytes_max:
+        if sizes is None or frozen is not values:
+            sizes = list(map(len, frozen))
+        total = sum(sizes)
+        if total > self._message_bytes_max and max(sizes) > self._message_bytes_max:
             return self._add_singly(frozen, [None] * len(sizes), partition, policy)
         if policy is None:
             policy = self.state.policy
         created_ms = self._wall_ns() // NS_PER_MS
-        ends = list(accumulate(sizes))
+        is_one_batch = total <= self._batch_bytes and len(sizes) <= self._batch_messages
+        ends = [] if is_one_batch else list(accumulate(sizes))
         parts: list[Part] = []
         begin, begin_bytes = 0, 0
         while begin < len(frozen):
@@ -163,13 +170,18 @@ class Accumulator:
             else:
                 queue = self._sticky if self.partitions == 1 else self._turn()
             batch = self._open(queue, policy, False, created_ms)
-            most = min(len(ends), begin + self._batch_messages)
-            end = max(bisect_right(ends, begin_bytes + self._batch_bytes, begin, most), begin + 1)
+            if is_one_batch:
+                end, end_bytes = len(sizes), total
+            else:
+                most = min(len(ends), begin + self._batch_messages)
+                end = max(bisect_right(ends, begin_bytes + self._batch_bytes, begin, most), begin + 1)
+                end_bytes = ends[end - 1]
             batch.values = list(frozen[begin:end])  # type: ignore[arg-type]  # all are bytes: looked at above
-            batch.size = ends[end - 1] - begin_bytes
+            batch.lengths = sizes[begin:end]
+            batch.size = end_bytes - begin_bytes
             self.state.bytes_held += batch.size + MESSAGE_OVERHEAD_BYTES * (end - begin)
             parts.append((batch, 0, end - begin))
-            begin, begin_bytes = end, ends[end - 1]
+            begin, begin_bytes = end, end_bytes
         return parts
 
     def _add_keyed(

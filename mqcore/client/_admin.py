@@ -8,9 +8,30 @@ from typing import Any
 
 import attrs
 
-from mqcore.client._results import Position, read_result
+from mqcore.client._results import Position, ask
 from mqcore.client._router import Router
-from mqcore.operations import BrokerStatus, TopicDescription, TopicInfo, TopicSummary
+from mqcore.client._session import Session
+from mqcore.operations import (
+    AlterTopic,
+    BrokerStatus,
+    ClockConfirmed,
+    ConfirmClock,
+    CreateTopic,
+    DeletedTopic,
+    DeleteTopic,
+    DescribeBroker,
+    DescribeTopic,
+    FoundOffset,
+    ListTopics,
+    LookUpOffset,
+    Operate,
+    ReloadBroker,
+    ReloadedBroker,
+    ResolveTopic,
+    TopicDescription,
+    TopicInfo,
+    TopicSummary,
+)
 
 __all__ = ["Admin"]
 
@@ -30,70 +51,89 @@ class Admin:
         self, name: str, partitions: int = 1, config: Mapping[str, object] | None = None
     ) -> TopicInfo:
         """Create a topic and return it; ``config`` as in docs/composing.md (``flush``, ``visible``, ...)."""
-        arguments: dict[str, object] = {"name": name, "partitions": partitions, "config": dict(config or {})}
-        return read_result(await self._router.call("topic.create", arguments, is_repeatable=False), TopicInfo)
+        request = CreateTopic(name=name, partitions=partitions, config=dict(config or {}))
+        return await ask(self._router, request, TopicInfo, is_repeatable=False)
 
     async def alter_topic(
         self, name: str, partitions: int | None = None, config: Mapping[str, object] | None = None
     ) -> TopicInfo:
         """Change a topic's configuration, or give it more partitions (never fewer), and return it."""
-        arguments: dict[str, object] = {"name": name, "config": dict(config or {})}
-        if partitions is not None:
-            arguments["partitions"] = partitions
-        return read_result(await self._router.call("topic.alter", arguments, is_repeatable=True), TopicInfo)
+        request = AlterTopic(name=name, partitions=partitions, config=dict(config or {}))
+        return await ask(self._router, request, TopicInfo, is_repeatable=True)
 
     async def delete_topic(self, name: str) -> str:
         """Delete a topic with all its messages; return its id (32 hexadecimal digits)."""
-        found = await self._router.call("topic.delete", {"name": name}, is_repeatable=False)
-        return str(found["id"])
+        return (await ask(self._router, DeleteTopic(name=name), DeletedTopic, is_repeatable=False)).id
 
     async def list_topics(self) -> list[TopicSummary]:
         """Return every topic, by name."""
         topics: list[TopicSummary] = []
         while True:
-            arguments: dict[str, object] = {"after": topics[-1].name} if topics else {}
-            page = read_result(
-                await self._router.call("topic.list", arguments, is_repeatable=True), tuple[TopicSummary, ...]
-            )
+            request = ListTopics(after=topics[-1].name if topics else "")
+            page = await ask(self._router, request, tuple[TopicSummary, ...], is_repeatable=True)
             if not page:
                 return topics
             topics += page
 
     async def describe_topic(self, name: str) -> TopicDescription:
-        """Return a topic with its configuration and what each partition holds."""
-        arguments: dict[str, object] = {"name": name}
+        """Return a topic with its configuration and what each partition holds, whichever sets own them."""
+        topic = await self._describe_at(name, None)
+        self._router.learn(topic)
+        for number in range(len(topic.sets)):
+            owned = [partition for partition, owner in enumerate(topic.owners) if owner == number]
+            if owned and owned[0] not in {log.partition for log in topic.logs}:
+                session = self._router.owner_of(bytes.fromhex(topic.id), owned[0])
+                logs = topic.logs + (await self._describe_at(name, session)).logs
+                topic = attrs.evolve(topic, logs=tuple(sorted(logs, key=lambda log: log.partition)))
+        return topic
+
+    async def _describe_at(self, name: str, session: Session | None) -> TopicDescription:
+        """Return a topic with the partitions of one set: of the one that ``session`` leads to, else of the home one."""
         topic: TopicDescription | None = None
         while True:
-            value = await self._router.call("topic.describe", arguments, is_repeatable=True)
-            page = read_result(value, TopicDescription)
+            request = DescribeTopic(name=name, after=topic.logs[-1].partition if topic else -1)
+            page = await ask(self._router, request, TopicDescription, is_repeatable=True, at=session)
             topic = page if topic is None else attrs.evolve(topic, logs=topic.logs + page.logs)
             if not page.logs or page.logs[-1].partition + 1 >= topic.partitions:
                 return topic
-            arguments["after"] = page.logs[-1].partition
 
     async def resolve_topic(self, name: str) -> TopicInfo:
         """Return a topic's id, partitions and configuration; its logs are not opened for it."""
-        return read_result(await self._router.call("topic.resolve", {"name": name}, is_repeatable=True), TopicInfo)
+        return await ask(self._router, ResolveTopic(name=name), TopicInfo, is_repeatable=True)
 
     async def look_up_offset(self, topic: str, partition: int, at: str | int | datetime) -> Position:
-        """Return the position at ``"start"``, at ``"end"`` or at a time.
+        """Return the position at ``"start"``, at ``"end"`` or at a time; ``ValueError`` for what is none of these.
 
         A time (``datetime`` with a zone, or ms since 1970 UTC) stands for the first message that the broker took in
         then or later.
         """
-        moment = time_ms(at) if isinstance(at, datetime) else at
-        arguments: dict[str, object] = {"topic": topic, "partition": partition, "at": moment}
-        found = await self._router.call("offsets.lookup", arguments, is_repeatable=True)
-        return Position(int(found["offset"]), int(found["epoch"]))
+        request = LookUpOffset(topic=topic, partition=partition, at=time_ms(at) if isinstance(at, datetime) else at)
+        found = await ask(self._router, request, FoundOffset, is_repeatable=True)
+        return Position(found.offset, found.epoch)
+
+    async def confirm_clock(self) -> int:
+        """Have the broker trim by age again although its wall clock was set; return by how much it was, in ms.
+
+        Raises ``MqcoreError``. If cancelled, it may be confirmed.
+        """
+        return (await ask(self._router, ConfirmClock(), ClockConfirmed, is_repeatable=True)).step_ms
+
+    async def reload(self) -> ReloadedBroker:
+        """Have the broker read its configuration file again; return what was applied and what waits for a restart.
+
+        Raises ``RejectedError`` when the file has an error, which changes nothing, or the broker has no file. If
+        cancelled, it may have been applied.
+        """
+        return await ask(self._router, ReloadBroker(), ReloadedBroker, is_repeatable=True)
 
     async def status(self) -> BrokerStatus:
         """Return facts of the running broker."""
-        return read_result(await self._router.call("broker.status", {}, is_repeatable=True), BrokerStatus)
+        return await ask(self._router, DescribeBroker(), BrokerStatus, is_repeatable=True)
 
     async def operate(self, part: str, operation: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Ask a part of the running broker for one of its own operations and return what it answers."""
-        request: dict[str, object] = {"part": part, "operation": operation, "arguments": dict(arguments or {})}
-        return await self._router.call("operate", request, is_repeatable=False)
+        request = Operate(part=part, operation=operation, arguments=dict(arguments or {}))
+        return await ask(self._router, request, None, is_repeatable=False)
 
 
 def time_ms(moment: datetime) -> int:

@@ -5,29 +5,37 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import trio
 
-from mqcore.abc import Notice, TransportContext
+from mqcore.abc import Notice, TransportContext, check_cursor_name
 from mqcore.client._admin import Admin
 from mqcore.client._backoff import Backoff
-from mqcore.client._consumer import Consumer
+from mqcore.client._consumer import Consumer, Start, check_start
 from mqcore.client._context import ClientContext
+from mqcore.client._group_admin import GroupAdmin
+from mqcore.client._group_consumer import GroupConsumer
+from mqcore.client._handling import Handler
 from mqcore.client._message_checks import check_partition
-from mqcore.client._options import ClientOptions, ConsumerOptions, ProducerOptions
+from mqcore.client._options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
 from mqcore.client._producer import Producer
+from mqcore.client._push import Openers, handle_topic
 from mqcore.client._router import Router
-from mqcore.errors import ConfigurationError
+from mqcore.client._set_admin import SetAdmin
+from mqcore.errors import BrokenLinkError, ConfigurationError, MqcoreError
 from mqcore.limits import Limits
-from mqcore.ports import Ports
-from mqcore.registry import create_transport, find_codec, structure_options
+from mqcore.operations import TopicInfo
+from mqcore.ports import Ports, system_ports
+from mqcore.registry import find_codec, structure_options
 
 __all__ = ["Client", "connect"]
+
+LEAVE_WITHIN_S = 2.0
+"""How long the end of a member waits for its last commit, and for the group to know that it leaves."""
 
 
 def _wall_ns(ports: Ports) -> int:
@@ -46,7 +54,7 @@ async def connect(
 
     The URLs are of servers that know each other, or of one server: what one of them does not own is asked of the one
     that it names, and when it dies the next is asked. ``options`` are those of ``ClientOptions``
-    (``connect_timeout_ms``, ``request_timeout_ms``, ``keepalive_ms``, ...). ``ports`` give randomness (producer ids,
+    (``connect_timeout_ms``, ``ca``, ``cert``, ``key``, ...). ``ports`` give randomness (producer ids,
     pauses) and wall clock (create times), by default the machine's. Raises ``NotReachedError`` when no server answers
     in time, ``ConfigurationError`` and ``PluginError`` for a URL or option that cannot be used, ``RemoteProtocolError``
     when what answers is no broker of this protocol's version.
@@ -54,20 +62,23 @@ async def connect(
     if not urls:
         raise ConfigurationError("connect: give the URL of at least one server, such as tcp://127.0.0.1:7400")
     settings = structure_options(ClientOptions, options, "connect")
+    own_limits = limits or Limits()
+    chance: random.Random = random.SystemRandom() if ports is None else ports.random
     context = ClientContext(
         options=settings,
-        limits=limits or Limits(),
-        random=random.SystemRandom() if ports is None else ports.random,
+        limits=own_limits,
+        random=chance,
         wall_ns=time.time_ns if ports is None else partial(_wall_ns, ports),
         backoff=Backoff(settings.retry_ms_min, settings.retry_ms_max),
+        links=TransportContext(random=chance, report=_warn, limits=own_limits, tls=settings.tls),
+        credentials=settings.credentials(),
     )
-    links = TransportContext(random=context.random, report=_warn, limits=context.limits)
-    router = Router([create_transport(url, links) for url in urls], context)
+    router = Router([context.transport(url) for url in urls], context)
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
             await nursery.start(router.run)
-            yield Client(router)
+            yield Client(router, ports)
         except (trio.Cancelled, BaseExceptionGroup):
             raise
         except BaseException as error:
@@ -80,17 +91,38 @@ async def connect(
 
 
 class Client:
-    """A connection to a broker. ``admin`` asks for everything that is not about messages."""
+    """A connection to a broker.
 
-    def __init__(self, router: Router) -> None:
+    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``sets`` for what replica sets do.
+    """
+
+    def __init__(self, router: Router, ports: Ports | None = None) -> None:
         self.admin = Admin(router)
+        self.groups = GroupAdmin(router, self.admin)
+        self.sets = SetAdmin(router)
         self._router = router
+        self._ports = ports
 
     @property
     def node(self) -> str | None:
         """Name of the broker's node; None while the connection is being made again."""
         stream = self._router.home.stream
         return None if stream is None else stream.welcome.node_name
+
+    async def ping(self) -> float:
+        """Return how long the server takes to answer, in s: one frame there and one back, with nothing between.
+
+        Waits for the connection if there is none just now. Raises ``BrokenLinkError`` when it breaks meanwhile.
+        """
+        taken = await (await self._router.home.ready()).round_trip()
+        if taken is None:
+            raise BrokenLinkError(f"{self._router.home.url}: the connection broke before the server answered")
+        return taken
+
+    async def _resolve(self, topic: str) -> TopicInfo:
+        found = await self.admin.resolve_topic(topic)
+        self._router.learn(found)
+        return found
 
     @asynccontextmanager
     async def producer(self, topic: str, **options: Any) -> AsyncIterator[Producer]:
@@ -103,7 +135,7 @@ class Client:
         codec = None if settings.codec == "none" else find_codec(settings.codec)
         if codec is not None:
             codec.compress(b"")  # a library that it lacks is missed here, where the caller can do something about it
-        found = await self.admin.resolve_topic(topic)
+        found = await self._resolve(topic)
         stream = await self._router.home.ready()
         async with Producer(
             self._router, topic, bytes.fromhex(found.id), found.partitions, settings, stream.limits, codec
@@ -115,7 +147,9 @@ class Client:
         self,
         topic: str,
         partitions: list[int] | None = None,
-        start: Literal["start", "end"] | int | datetime | dict[int, tuple[int, int]] = "end",
+        start: Start = "end",
+        *,
+        group: str | None = None,
         **options: Any,
     ) -> AsyncIterator[Consumer]:
         """A consumer of ``topic``, for the length of the block: of the ``partitions`` named, or of all, later ones too.
@@ -123,9 +157,18 @@ class Client:
         ``start``: ``"start"``, ``"end"``, an offset, a time (``datetime`` with a zone), or positions (offset, epoch) by
         partition, as ``Consumer.positions`` gave them; epoch 0 if unknown. ``options`` are those of
         ``ConsumerOptions``. Raises ``RejectedError`` for an unknown topic, ``ConfigurationError``.
+
+        ``group``: be a member of that consumer group, which shares the topic's partitions out among its members; a
+        ``GroupConsumer`` then, with the options of ``GroupOptions`` too. ``start`` holds where the group has no cursor.
         """
+        found = await self._resolve(topic)
+        if group is not None:
+            if partitions is not None:
+                raise ConfigurationError("consumer: a group shares the partitions out: name a group, or partitions")
+            async with self._member(found, group, start, structure_options(GroupOptions, options, "consumer")) as each:
+                yield each
+            return
         settings = structure_options(ConsumerOptions, options, "consumer")
-        found = await self.admin.resolve_topic(topic)
         count = found.partitions
         numbers = list(range(count)) if partitions is None else partitions
         for number in numbers:
@@ -137,4 +180,51 @@ class Client:
             await consumer.seek(start)
             yield consumer
         finally:
+            await consumer.aclose()
+
+    async def handle(
+        self,
+        topic: str,
+        handler: Handler,
+        *,
+        report: Callable[[MqcoreError], None] | None = None,
+        **options: Any,
+    ) -> None:
+        """Read ``topic`` and call ``await handler(message)`` for each message, until cancelled.
+
+        ``options``: those of ``HandlingOptions``, and those of ``consumer``, ``start`` and ``partitions`` among them.
+        Of one partition up to ``in_flight_max`` messages are handled at once, in order by partition or by key. A
+        handler that raises an ``Exception``, or does not end in time, is called again after a pause, ``attempts_max``
+        times in all. Then the message goes to the dead-letter topic, with its history in headers
+        (``mqcore.client.history_of``); where that cannot take it, into ``recovery_dir``, which is tried again; where
+        there is neither, it is tried on and on. What comes after it in its order waits until it has gone.
+
+        For a consumer of a group what is done is committed: a message that was begun and is not done is handled again,
+        after a restart or by another member. ``report`` is told of messages that are gone or cannot be read, by default
+        the log is. Raises as ``consumer`` and iterating over it; ``ConfigurationError`` for a folder that another
+        process uses, ``CorruptionError`` for a damaged one; what a handler raises that is no ``Exception``. If
+        cancelled, handlers are cancelled, and their messages are not done.
+        """
+        ports = self._ports or system_ports()
+        openers = Openers(self.admin, self.consumer, self.producer)
+        await handle_topic(openers, ports, self._router.context.wall_ns, topic, handler, options, report)
+
+    @asynccontextmanager
+    async def _member(
+        self, found: TopicInfo, group: str, start: Start, options: GroupOptions
+    ) -> AsyncIterator[GroupConsumer]:
+        check_cursor_name("group", group)
+        check_start(start)
+        member = (
+            options.member or f"{self._router.context.options.name}-{self._router.context.random.randbytes(6).hex()}"
+        )
+        consumer = GroupConsumer(self._router, found, group, start, options, member)
+        is_handled = False
+        try:
+            await consumer.join()
+            yield consumer
+            is_handled = True
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_WITHIN_S):
+                await consumer.leave(is_handled=is_handled)
             await consumer.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import count, repeat
 from typing import NamedTuple
 
@@ -24,11 +25,17 @@ class Message(NamedTuple):
     timestamp_ms: int
 
 
+# Not the class itself: the ``__new__`` that a NamedTuple gets is a Python function, which would be entered for every
+# message. From a tuple of the right length this makes the same object without leaving C, in half the time.
+_message_of = partial(tuple.__new__, Message)
+
+
 class ConsumedBatch:
     """Messages of one partition that were stored together: ``values``, and the other columns, one item per message.
 
     ``keys`` and ``headers`` are None when no message has any. ``offset`` is that of the first; ``epoch`` that of all.
-    ``appended_ms``: when the broker took it in, ms since 1970 UTC.
+    ``appended_ms``: when the broker took it in, ms since 1970 UTC. ``previous_epoch``: of the message before the first,
+    0 if unknown; with ``offset`` the position from which reading again gives the batch again.
     """
 
     __slots__ = (
@@ -40,6 +47,7 @@ class ConsumedBatch:
         "keys",
         "offset",
         "partition",
+        "previous_epoch",
         "topic",
         "values",
     )
@@ -56,6 +64,7 @@ class ConsumedBatch:
         timestamps_ms: list[int] | None,
         created_ms: int,
         appended_ms: int,
+        previous_epoch: int = 0,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -66,6 +75,7 @@ class ConsumedBatch:
         self.headers = headers
         self.created_ms = created_ms
         self.appended_ms = appended_ms
+        self.previous_epoch = previous_epoch
         self._timestamps_ms = timestamps_ms
 
     def __len__(self) -> int:
@@ -85,17 +95,25 @@ class ConsumedBatch:
 
     def messages(self) -> Iterator[Message]:
         """The messages one by one, in order."""
-        return map(
-            Message,
+        return self.messages_of(iter(self.values))
+
+    def messages_of(self, values: Iterator[bytes]) -> Iterator[Message]:
+        """The messages one by one, in order, each taken from ``values``, an iterator of this batch's values.
+
+        What is left in ``values`` then tells how far the iteration has come.
+        """
+        columns = zip(
             repeat(self.topic),
             repeat(self.partition),
             count(self.offset),
             repeat(self.epoch),
-            self.values,
+            values,
             repeat(None) if self.keys is None else self.keys,
             repeat(()) if self.headers is None else self.headers,
             repeat(self.created_ms) if self._timestamps_ms is None else self._timestamps_ms,
+            strict=False,
         )
+        return map(_message_of, columns)
 
     def after(self, offset: int) -> ConsumedBatch:
         """The part from ``offset`` on."""
@@ -103,5 +121,5 @@ class ConsumedBatch:
         return ConsumedBatch(
             self.topic, self.partition, offset, self.epoch, self.values[skip:], self.keys and self.keys[skip:],
             self.headers and self.headers[skip:], self._timestamps_ms and self._timestamps_ms[skip:],
-            self.created_ms, self.appended_ms,
+            self.created_ms, self.appended_ms, self.epoch if skip else self.previous_epoch,
         )  # fmt: skip

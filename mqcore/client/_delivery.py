@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mqcore.client._bell import wait_in
 from mqcore.client._pending_batch import PendingBatch
 from mqcore.client._receipt import Receipt
@@ -27,7 +29,8 @@ class Delivery:
     @property
     def is_done(self) -> bool:
         """Whether ``result`` would return or raise the outcome."""
-        return self._batch.is_settled
+        batch = self._batch
+        return batch.receipt is not None or batch.error is not None
 
     def result(self) -> Receipt:
         """Return the receipt.
@@ -35,6 +38,19 @@ class Delivery:
         Raises ``RejectedError``, ``OutcomeUnknownError``, and ``RuntimeError`` before ``is_done``.
         """
         return self._batch.receipt_of(self._index, self._count)
+
+    def add_done_callback(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called, in Trio's thread, once the outcome is known; at once if it is.
+
+        For whoever waits elsewhere than in Trio. It must neither wait nor raise.
+        """
+        batch = self._batch
+        if batch.receipt is not None or batch.error is not None:
+            callback()
+        elif batch.callbacks is None:
+            batch.callbacks = [callback]
+        else:
+            batch.callbacks.append(callback)
 
     async def wait(self) -> Receipt:
         """Wait for the outcome and return the receipt. A checkpoint, unless the outcome is known already.

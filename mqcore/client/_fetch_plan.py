@@ -14,7 +14,7 @@ from mqcore.batch import ATTRIBUTE_CONTROL, BatchHeader, unpack_header
 from mqcore.errors import BatchUndecodableError, CorruptionError, MessagesMissingError, MqcoreError
 from mqcore.protocol import Code, Failed, Fetch, Fetched, error_for
 
-__all__ = ["FETCH_BYTES_MIN", "PARTITIONS_MAX", "STALE_MAX", "Chunk", "Cursor", "FetchPlan"]
+__all__ = ["FETCH_BYTES_MIN", "PARTITIONS_MAX", "STALE_MAX", "Chunk", "FetchCursor", "FetchPlan"]
 
 PARTITIONS_MAX = 1_000
 """Partitions of one plan at most."""
@@ -28,19 +28,33 @@ _RESUME_FACTS: dict[int, str] = {Code.BELOW_START: "start_offset", Code.DAMAGED:
 """Name of the fact that says where reading can go on."""
 
 
-class Cursor:
+class FetchCursor:
     """Where one partition is read: ``offset`` and ``epoch`` of the next message to deliver, and the fetch under way.
 
     ``ask_offset`` runs ahead of ``offset`` by what was received and not yet delivered. ``follows_log_start``: the
     position is wherever the log starts, so that a start which moved on is no gap. ``moves``: how often it went to
-    another server since one answered.
+    another server since one answered. ``from_replica``: a replica may answer; ``known_age_ms``: how old the knowledge
+    was of the one that did (G19), None where the primary answered last.
     """
 
-    __slots__ = ("ask_epoch", "ask_offset", "epoch", "follows_log_start", "moves", "offset", "partition", "request_id")
+    __slots__ = (
+        "ask_epoch",
+        "ask_offset",
+        "epoch",
+        "follows_log_start",
+        "from_replica",
+        "known_age_ms",
+        "moves",
+        "offset",
+        "partition",
+        "request_id",
+    )
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
         self.moves = 0
+        self.from_replica = False
+        self.known_age_ms: int | None = None
         self.request_id: int | None = None
         self.place(0, 0)
 
@@ -55,7 +69,7 @@ class Cursor:
 class Chunk(NamedTuple):
     """One batch of an answer, not yet decoded, or the error that stands in its place."""
 
-    cursor: Cursor
+    cursor: FetchCursor
     header: BatchHeader | None
     data: memoryview
     error: MqcoreError | None = None
@@ -76,27 +90,28 @@ class FetchPlan:
     it lets no request wait.
     """
 
-    def __init__(self, topic: str, topic_id: bytes, bytes_max: int, wait_ms: int) -> None:
+    def __init__(self, topic: str, topic_id: bytes, bytes_max: int, wait_ms: int, on_trimmed: str = "error") -> None:
         self.topic = topic
-        self.cursors: dict[int, Cursor] = {}
+        self.cursors: dict[int, FetchCursor] = {}
         self.chunks: deque[Chunk] = deque()
-        self.idle: deque[Cursor] = deque()
+        self.idle: deque[FetchCursor] = deque()
         self.moved: list[Moved] = []
         self.must_pause = False
         self.is_polling = False
         self._topic_id = topic_id
         self._bytes_max = bytes_max
         self._wait_ms = wait_ms
-        self.asked: dict[int, Cursor] = {}
+        self._on_trimmed = on_trimmed
+        self.asked: dict[int, FetchCursor] = {}
         self._empty_in_a_row = 0
 
-    def add(self, cursor: Cursor) -> None:
+    def add(self, cursor: FetchCursor) -> None:
         """Read one more partition, from where its cursor is."""
         cursor.place(cursor.offset, cursor.epoch, follows_log_start=cursor.follows_log_start)
         self.cursors[cursor.partition] = cursor
         self.idle.append(cursor)
 
-    def remove(self, partition: int) -> Cursor:
+    def remove(self, partition: int) -> FetchCursor:
         """Read a partition no more and return its cursor; what was received of it is dropped."""
         cursor = self.cursors.pop(partition)
         self.chunks = deque(chunk for chunk in self.chunks if chunk.cursor is not cursor)
@@ -114,7 +129,7 @@ class FetchPlan:
                 self.asked[request_id] = cursor
                 return Fetch(
                     request_id, self._topic_id, cursor.partition, cursor.ask_offset, cursor.ask_epoch,
-                    self._bytes_max, self._wait_ms,
+                    self._bytes_max, self._wait_ms, cursor.from_replica,
                 )  # fmt: skip
         return None
 
@@ -141,6 +156,7 @@ class FetchPlan:
         if cursor is None:
             return
         cursor.moves = 0
+        cursor.known_age_ms = message.known_age_ms
         begin = cursor.ask_offset
         cursor.ask_offset = max(message.next_offset, begin)
         for batches in message.batches:
@@ -177,7 +193,11 @@ class FetchPlan:
             if cursor.follows_log_start:
                 cursor.place(target, 0, follows_log_start=True)
                 return
-            error = self._missing(cursor, "retention", target, f"offsets {cursor.offset} to {target - 1} were trimmed")
+            text = f"offsets {cursor.offset} to {target - 1} were trimmed"
+            committed = facts.get("committed_offset")
+            if self._on_trimmed == "latest" and isinstance(committed, int):
+                target = max(target, committed)
+            error = self._missing(cursor, "retention", target, text)
         elif isinstance(target, int) and code == Code.DIVERGED:
             text = f"offsets from {target} on (of epoch {cursor.epoch}) are not in the log any more"
             error = self._missing(cursor, "loss", target, text)
@@ -195,7 +215,7 @@ class FetchPlan:
         cursor.ask_offset, cursor.ask_epoch = target, 0
         self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
 
-    def _answered(self, request_id: int) -> Cursor | None:
+    def _answered(self, request_id: int) -> FetchCursor | None:
         """The cursor that waits for the answer, free to ask again; None when it is not wanted any more."""
         cursor = self.asked.pop(request_id, None)
         if cursor is None or cursor.request_id != request_id:
@@ -204,14 +224,19 @@ class FetchPlan:
         self.idle.append(cursor)
         return cursor
 
-    def _missing(self, cursor: Cursor, reason: str, position: int, text: str) -> MessagesMissingError:
+    def passes_over(self, error: MqcoreError) -> bool:
+        """Whether ``error`` says what the caller has chosen not to be told: that retention took what is asked for."""
+        is_trimmed = isinstance(error, MessagesMissingError) and error.reason == "retention"
+        return is_trimmed and self._on_trimmed != "error"
+
+    def _missing(self, cursor: FetchCursor, reason: str, position: int, text: str) -> MessagesMissingError:
         where = f"topic {self.topic!r} partition {cursor.partition}"
         return MessagesMissingError(
             f"{where}: {text}; reading goes on at {position}", topic=self.topic, partition=cursor.partition,
             reason=reason, position=position,
         )  # fmt: skip
 
-    def _split(self, cursor: Cursor, view: memoryview, next_offset: int) -> None:
+    def _split(self, cursor: FetchCursor, view: memoryview, next_offset: int) -> None:
         """Cut the batches of one answer apart by their headers, into ``chunks``."""
         chunks = self.chunks
         position = cursor.offset
@@ -236,7 +261,7 @@ class FetchPlan:
             view = view[header.size :]
 
     def undecodable(
-        self, cursor: Cursor, first_offset: int, next_offset: int, error: Exception
+        self, cursor: FetchCursor, first_offset: int, next_offset: int, error: Exception
     ) -> BatchUndecodableError:
         """The error that stands for a batch which cannot be read."""
         return BatchUndecodableError(

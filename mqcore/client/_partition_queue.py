@@ -7,8 +7,8 @@ Rules, which keep a retry from becoming a duplicate (R12, G15):
 - a batch that is given up while it may be in the log is still retried, because the log may wait for its sequence;
 - a batch that certainly is not in the log and is given up leaves a hole: the rest goes on under a new producer epoch,
   from sequence 0, once everything before it was answered; the log refuses the old epoch from then on;
-- the first batch in line answered "you are ahead of the log" says that the log lost acknowledged batches (a permitted
-  loss): it is reported, and the rest goes on under a new producer epoch.
+- the first batch in line answered "you are ahead of the log", or "lost from" a sequence, says that the log lost
+  acknowledged batches (a permitted loss): it is reported, and the rest goes on under a new producer epoch.
 
 Sequences belong to the partition and not to the connection, so the queue can go on at another server as it is.
 No I/O, no clock, no trio.
@@ -59,6 +59,7 @@ class PartitionQueue:
         "state",
         "unacked",
         "waiting",
+        "was_unanswered",
     )
 
     def __init__(self, partition: int, state: ProducerState, line: deque[PartitionQueue]) -> None:
@@ -79,6 +80,7 @@ class PartitionQueue:
         self.doubts_end = False
         self.flush = False
         self.is_listed = False
+        self.was_unanswered = False
 
     def enlist(self) -> None:
         """Wait in the line for a turn to send."""
@@ -90,6 +92,14 @@ class PartitionQueue:
         """Wait in the line if there is anything that may be sent, now or after a pause."""
         if self.waiting or self.gathered or self.must_renumber:
             self.enlist()
+
+    @property
+    def has_ended_in_order(self) -> bool:
+        """Whether everything that was sent, and something was, has been answered: nothing of it can arrive later.
+
+        An attempt that broke off may still lie in a buffer and be appended after its retry: that has to be remembered.
+        """
+        return bool(self.next_sequence) and not (self.unacked or self.gathered or self.was_unanswered)
 
     def move_to(self, line: deque[PartitionQueue]) -> None:
         """Wait in another line from now on: that of the server that owns the partition now."""
@@ -126,11 +136,11 @@ class PartitionQueue:
     @property
     def due(self) -> float:
         """When ``next_to_send`` may have something that it has not now; infinity when an answer has to come first."""
-        if self.must_rewind and self.in_flight:
+        if (self.must_rewind or self.must_renumber) and self.in_flight:
             return math.inf
         if self.waiting:
             return self.resume_at
-        if self.gathered and len(self.unacked) < self.state.window and not self.must_renumber:
+        if self.gathered and len(self.unacked) < self.state.window:
             batch = self.gathered[0]
             is_gathering = batch is self.open and not self.flush
             ready_at = batch.opened_at + self.state.linger if is_gathering else -math.inf
@@ -180,6 +190,7 @@ class PartitionQueue:
         try:
             batch.data = encode_batch(
                 batch.values,
+                lengths=batch.lengths if len(batch.lengths) == len(batch.values) else None,
                 keys=batch.keys,
                 headers=batch.headers,
                 timestamps_ms=batch.timestamps_ms,
@@ -257,8 +268,9 @@ class PartitionQueue:
         """Take in a refusal of ``batch``: retried, reported to its senders, or the sign of a loss."""
         self._returned(batch)
         self.must_rewind = True
-        if code == Code.SEQUENCE_GAP:
-            self._failed_by_gap(batch, facts, now)
+        if code in (Code.SEQUENCE_GAP, Code.LOST_FROM):
+            is_loss = code == Code.LOST_FROM
+            self._failed_by_gap(batch, facts.get("sequence" if is_loss else "expected_sequence"), is_loss, now)
             return
         error = error_for(code, text, dict(facts))
         if code == Code.SEQUENCE_TOO_OLD and not batch.in_doubt:
@@ -286,12 +298,13 @@ class PartitionQueue:
         if self.unacked[0] is batch:
             self.attempt += 1
             if self.attempt > 1:
-                self.resume_at = now + self.state.backoff.pause(self.attempt - 1, self.state.random)
+                self.resume_at = now + self.state.backoff.redirect_pause(self.attempt - 1, self.state.random)
 
     def unanswered(self, batch: PendingBatch) -> None:
         """Take note that the connection broke before ``batch`` was answered: it is in doubt and goes out again."""
         self._returned(batch)
         batch.in_doubt = True
+        self.was_unanswered = True
         if not self.in_flight:
             self.must_rewind = False
 
@@ -316,12 +329,12 @@ class PartitionQueue:
             self._give_up(batch, refusal if refusal is not None else not_sent(f"{text}, and never taken in"))
             self._trim()
 
-    def _failed_by_gap(self, batch: PendingBatch, facts: Mapping[str, object], now: float) -> None:
-        expected = facts.get("expected_sequence")
+    def _failed_by_gap(self, batch: PendingBatch, expected: object, is_loss: bool, now: float) -> None:
+        """Take in that the log ends before ``batch``, at the sequence ``expected``: what was between is lost."""
         if self.must_renumber or self.unacked[0] is not batch:
             return
         missing = (batch.first_sequence - expected) % SEQUENCES if isinstance(expected, int) else 0
-        if batch.in_doubt and (missing == 0 or missing >= SEQUENCES // 2):
+        if batch.in_doubt and not is_loss and (missing == 0 or missing >= SEQUENCES // 2):
             # The log is not behind: an earlier attempt was being appended meanwhile. The next answer: a duplicate.
             self._back_off(now)
             return

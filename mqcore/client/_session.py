@@ -18,10 +18,15 @@ from mqcore.client._bell import Bell, wait_in, wake
 from mqcore.client._context import ClientContext
 from mqcore.client._stream import RequestStream, greet
 from mqcore.errors import BrokenLinkError, RemoteProtocolError, TransportError
+from mqcore.protocol import Code, Message
 
-__all__ = ["Session", "Source", "reason"]
+__all__ = ["STALL_S", "Session", "Source", "reason"]
 
 _log = logging.getLogger("mqcore.client")
+LOGIN_PAUSE_S = 15.0
+"""How long a login that failed is not tried again."""
+STALL_S = 3.0
+"""How long a request is without an answer before it is asked why."""
 _SILENT = "it takes connections and says nothing: is it a broker of mqcore, and the right port?"
 
 
@@ -59,7 +64,10 @@ class Session:
         *,
         connected: Callable[[Session], None],
         unreachable: Callable[[Session], None],
+        stalled: Callable[[Session], None],
         set_alarm: Callable[[float], None],
+        attempt_s: float,
+        told: dict[str, str],
     ) -> None:
         self.transport = transport
         self.url = str(transport.url)
@@ -70,7 +78,13 @@ class Session:
         self._context = context
         self._connected = connected
         self._unreachable = unreachable
+        self._stalled = stalled
+        self._oldest: int | None = None
+        self._oldest_since = math.inf
         self._set_alarm = set_alarm
+        self._attempt_s = attempt_s
+        self._told = told
+        self._is_looked_after = False
         self._link: Link | None = None
         self._scope = trio.CancelScope()
         self._first_source = 0
@@ -106,6 +120,11 @@ class Session:
         self._scope.cancel()
         wake(self._waiting_for_stream)
 
+    async def aclose(self) -> None:
+        """Close a session that is not ``run``. Shielded from cancellation."""
+        self.close()
+        await self._disconnect()
+
     async def connect(self, timeout_s: float) -> None:
         """Connect once. Raises ``TransportError``, ``RemoteProtocolError``. If cancelled, nothing stays open."""
         link: Link | None = None
@@ -123,6 +142,7 @@ class Session:
         stream.on_credit = self._on_credit
         stream.on_left_over = self.bell.ring
         self._link, self.stream = link, stream
+        self._told.pop(self.url, None)
         for source in self.sources:
             source.connected(stream)
         wake(self._waiting_for_stream)
@@ -138,20 +158,26 @@ class Session:
             raise
 
     async def _reconnect(self) -> None:
-        context, attempt, told = self._context, 0, ""
+        context, attempt = self._context, 0
         while True:
             try:
-                await self.connect(context.options.connect_timeout_ms / 1000)
+                await self.connect(self._attempt_s)
                 return
-            except (TransportError, RemoteProtocolError) as error:
+            except (TransportError, RemoteProtocolError) as caught:
+                error: Exception = caught
                 attempt += 1
-                text = str(error)
-                if attempt == 1 or (isinstance(error, RemoteProtocolError) and text != told):
+                text, told = str(error), self._told.get(self.url)
+                if told is None or (isinstance(error, RemoteProtocolError) and text != told):
                     # A refusal is another matter than silence: said again when it changes.
                     _log.warning("connecting again fails, going on trying: %s", reason(self.transport, error))
-                    told = text
+                    if len(self._told) >= context.limits.servers_max:
+                        self._told.clear()
+                    self._told[self.url] = text
             self._unreachable(self)
-            await trio.sleep(context.backoff.pause(attempt, context.random))
+            pause_s = context.backoff.pause(attempt, context.random)
+            # Tried as often as a server that is away, a login that fails would have its whole address made to wait.
+            is_login = isinstance(error, RemoteProtocolError) and error.code == Code.LOGIN_FAILED
+            await trio.sleep(max(pause_s, LOGIN_PAUSE_S) if is_login else pause_s)
 
     async def _receive(self) -> None:
         """Receive until the connection is over, then tell everything that waits for a reply.
@@ -201,10 +227,26 @@ class Session:
         link = self._link
         assert link is not None
         try:
-            with trio.fail_after(self._context.options.connect_timeout_ms / 1000):
+            with trio.fail_after(self._attempt_s):
                 return await self._greet(link, main.welcome.session)
         except trio.TooSlowError:
             raise BrokenLinkError("the server did not answer the handshake in time") from None
+
+    async def ask_beside(self, operation: str) -> Message | None:
+        """Request an administrative operation without arguments on a stream of its own, and return the reply.
+
+        None when that broke. What holds up the main stream does not hold it up. Raises as ``open_stream``.
+        """
+        stream = await self.open_stream()
+        reply: Message | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive)
+                reply = await stream.call(operation, {})
+                nursery.cancel_scope.cancel()
+        finally:
+            await stream.aclose()
+        return reply
 
     # sending
 
@@ -252,17 +294,57 @@ class Session:
         wake(self._waiting_for_credit)
         self.bell.ring()
 
-    async def look_after(self, now: float, keepalive_s: float) -> None:
-        """Ask a silent server whether it lives; drop one that did not answer that in time."""
+    async def look_after(self, now: float, patience_s: float) -> None:
+        """Ask a server that was silent for ``patience_s`` whether it lives; after as long again, drop one that is gone.
+
+        One that answers on another connection lives, whatever keeps this one waiting: a send that waits for a copy
+        holds up what comes behind it. It is dropped all the same once it was silent for twice ``keepalive_ms``.
+        """
         stream = self.stream
-        if stream is None or now - stream.active_at < keepalive_s:
+        if stream is None or self._is_looked_after:
             return
-        if stream.requests and now - stream.active_at >= 2 * keepalive_s:
-            _log.warning("%s has been silent for %g s: connecting again", self.url, now - stream.active_at)
-            await stream.aclose()
-        else:
+        self._look_for_stall(stream, now)
+        if now - stream.active_at < patience_s:
+            return
+        if not stream.requests or now - stream.active_at < 2 * patience_s:
             stream.ping()
             self.bell.ring()
+            return
+        self._is_looked_after = True
+        try:
+            is_over = now - stream.active_at >= 2 * self._context.options.keepalive_ms / 1000
+            if (is_over or not await self._answers(patience_s)) and self.stream is stream:
+                _log.warning("%s has been silent for %g s: connecting again", self.url, now - stream.active_at)
+                await stream.aclose()
+                self._unreachable(self)
+        finally:
+            self._is_looked_after = False
+
+    def _look_for_stall(self, stream: RequestStream, now: float) -> None:
+        """Report, once, a request that is the oldest without an answer for long, as one is that waits for a copy."""
+        oldest = next(iter(stream.requests), None)
+        if oldest is None or oldest != self._oldest:
+            self._oldest, self._oldest_since = oldest, now
+        elif now - self._oldest_since >= STALL_S:
+            self._oldest_since = math.inf
+            self._stalled(self)
+
+    async def _answers(self, timeout_s: float) -> bool:
+        """Whether the server answers on a connection that is made for this and closed again."""
+        link: Link | None = None
+        try:
+            with trio.fail_after(timeout_s):
+                link = await self.transport.connect()
+                await (await self._greet(link, b"")).aclose()
+            return True
+        except (TransportError, trio.TooSlowError):
+            return False
+        except RemoteProtocolError:  # a refusal is an answer
+            return True
+        finally:
+            if link is not None:
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(link)
 
 
 def reason(transport: Transport, error: Exception) -> str:

@@ -13,13 +13,15 @@ import trio
 
 from mqcore.abc import Buffer, ByteStream
 from mqcore.client._bell import wait_in, wake
-from mqcore.errors import BrokenLinkError, RemoteProtocolError
+from mqcore.errors import BrokenLinkError, RemoteProtocolError, TransportError
 from mqcore.limits import Limits
 from mqcore.pieces import PIECE_BYTES, in_pieces
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
     Call,
+    Commit,
+    Committed,
     Connection,
     End,
     Failed,
@@ -34,8 +36,11 @@ from mqcore.protocol import (
     Produced,
     Result,
     Role,
+    Sync,
+    Synced,
     Welcome,
 )
+from mqcore.sockets import buffers_after
 
 __all__ = ["LINK_ERRORS", "OnReply", "RequestStream", "greet"]
 
@@ -70,6 +75,8 @@ async def greet(stream: ByteStream, *, name: str, session: bytes, limits: Limits
                 raise BrokenLinkError("the server hung up during the handshake: is it a broker of mqcore?")
             connection.received(await stream.receive_into(connection.receive_buffer()))
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        if isinstance(error.__cause__, TransportError):  # the transport knows why, and whether trying again helps
+            raise error.__cause__ from None
         raise BrokenLinkError(f"the connection broke during the handshake: {error}") from error
     if isinstance(message, Fatal):
         raise RemoteProtocolError(f"the server refused the connection: {message.text}", code=message.code)
@@ -125,7 +132,7 @@ class RequestStream:
         self._next_id = (request_id + 1) % REQUEST_IDS
         return request_id
 
-    def request(self, message: Call | Fetch | Ping, on_reply: OnReply | None = None) -> None:
+    def request(self, message: Call | Fetch | Ping | Sync | Commit, on_reply: OnReply | None = None) -> None:
         """Queue a request with an id of ``next_id``; without ``on_reply`` its reply is read by ``receive_message``."""
         self._queue(self.connection.send(message))
         if on_reply is not None:
@@ -159,6 +166,19 @@ class RequestStream:
 
         If cancelled, it may have been done.
         """
+        return await self.ask(Call(self.next_id(), operation, arguments))
+
+    async def round_trip(self) -> float | None:
+        """Ask the peer whether it lives, and return how long the answer took, in s; None when the connection broke."""
+        begin = trio.current_time()
+        answer = await self.ask(Ping(self.next_id()))
+        return None if answer is None else trio.current_time() - begin
+
+    async def ask(self, request: Call | Ping | Sync | Commit) -> Message | None:
+        """Send a request with an id of ``next_id`` and return the reply; None when the connection broke before it.
+
+        If cancelled, it may have been carried out.
+        """
         replies: list[Message | None] = []
         waiting: list[trio.lowlevel.Task] = []
 
@@ -166,11 +186,20 @@ class RequestStream:
             replies.append(message)
             wake(waiting)
 
-        self.request(Call(self.next_id(), operation, arguments), on_reply)
+        self.request(request, on_reply)
         await self.flush()
         while not replies:
             await wait_in(waiting)
         return replies[0]
+
+    def flush_now(self) -> None:
+        """Send what is queued as far as it goes without waiting; what is left stays queued for ``flush``."""
+        if self.is_sending or not self.unsent:
+            return
+        buffers, size = self.unsent, self._unsent_bytes
+        sent = self._stream.send_now((b"".join(buffers),) if size <= JOIN_BYTES_MAX else buffers)
+        self._unsent_bytes = size - sent
+        self.unsent = [*buffers_after(buffers, sent)] if sent < size else []
 
     async def flush(self) -> None:
         """Send what is queued, unless another task is sending already, which then sends this too.
@@ -296,4 +325,4 @@ class RequestStream:
         await trio.aclose_forcefully(self._stream)
 
 
-_REPLIES = frozenset({Produced, Failed, Fetched, Result, Pong})
+_REPLIES = frozenset({Produced, Failed, Fetched, Result, Pong, Synced, Committed})

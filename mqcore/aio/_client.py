@@ -1,0 +1,123 @@
+"""``mqcore.aio.connect`` and the client that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial, wraps
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import mqcore.client as inner
+from mqcore.aio._consumer import Consumer
+from mqcore.aio._guest import Guest, hosted
+from mqcore.aio._producer import Producer
+from mqcore.client import Start
+from mqcore.limits import Limits
+
+__all__ = ["Admin", "Client", "SetAdmin", "connect"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A = TypeVar("A", inner.Admin, inner.SetAdmin)
+
+
+class _Crossing(Generic[A]):
+    """Requests that cross over to Trio one by one."""
+
+    def __init__(self, guest: Guest, admin: A) -> None:
+        self._guest = guest
+        self._admin: A = admin
+
+
+def _over(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[_Crossing[A], P], Coroutine[Any, Any, T]]:
+    """``method``, with its arguments, result, errors and text, for asyncio."""
+
+    @wraps(method)
+    async def cross(self: _Crossing[A], /, *arguments: P.args, **named: P.kwargs) -> T:
+        return await self._guest.run(partial(method, self._admin, *arguments, **named))
+
+    return cross
+
+
+class Admin(_Crossing[inner.Admin]):
+    """Requests to the broker that are not about messages; as ``mqcore.client.Admin``."""
+
+    create_topic = _over(inner.Admin.create_topic)
+    alter_topic = _over(inner.Admin.alter_topic)
+    delete_topic = _over(inner.Admin.delete_topic)
+    list_topics = _over(inner.Admin.list_topics)
+    describe_topic = _over(inner.Admin.describe_topic)
+    resolve_topic = _over(inner.Admin.resolve_topic)
+    look_up_offset = _over(inner.Admin.look_up_offset)
+    confirm_clock = _over(inner.Admin.confirm_clock)
+    reload = _over(inner.Admin.reload)
+    status = _over(inner.Admin.status)
+    operate = _over(inner.Admin.operate)
+
+
+class SetAdmin(_Crossing[inner.SetAdmin]):
+    """Requests about the replica set of the server that answers; as ``mqcore.client.SetAdmin``."""
+
+    describe = _over(inner.SetAdmin.describe)
+    init = _over(inner.SetAdmin.init)
+    promote = _over(inner.SetAdmin.promote)
+    demote = _over(inner.SetAdmin.demote)
+    switch_over = _over(inner.SetAdmin.switch_over)
+    recover = _over(inner.SetAdmin.recover)
+    cap_copies = _over(inner.SetAdmin.cap_copies)
+    add_replica = _over(inner.SetAdmin.add_replica)
+    remove_replica = _over(inner.SetAdmin.remove_replica)
+    replicas = _over(inner.SetAdmin.replicas)
+    quarantined = _over(inner.SetAdmin.quarantined)
+    delete_quarantined = _over(inner.SetAdmin.delete_quarantined)
+
+    async def quarantined_batches(self, name: str) -> AsyncIterator[bytes]:
+        """Yield the batches that were kept aside under ``name``, in order, as they were in the log."""
+        batches = self._admin.quarantined_batches(name)
+        while (batch := await self._guest.run(anext, batches, None)) is not None:
+            yield batch
+
+
+class Client:
+    """A connection to a broker. ``admin`` asks for what is not about messages, ``sets`` for what replica sets do."""
+
+    def __init__(self, guest: Guest, client: inner.Client) -> None:
+        self.admin = Admin(guest, client.admin)
+        self.sets = SetAdmin(guest, client.sets)
+        self._guest = guest
+        self._client = client
+
+    @property
+    def node(self) -> str | None:
+        """Name of the broker's node; None while the connection is being made again."""
+        return self._client.node
+
+    async def ping(self) -> float:
+        """Return how long the server takes to answer, in s. Errors as ``mqcore.Client.ping``."""
+        return await self._guest.run(self._client.ping)
+
+    @asynccontextmanager
+    async def producer(self, topic: str, **options: Any) -> AsyncIterator[Producer]:
+        """A producer for ``topic``, for the length of the block. Options and errors as ``mqcore.Client.producer``."""
+        async with self._guest.living(self._client.producer(topic, **options)) as producer:
+            yield Producer(self._guest, producer)
+
+    @asynccontextmanager
+    async def consumer(
+        self, topic: str, partitions: list[int] | None = None, start: Start = "end", **options: Any
+    ) -> AsyncIterator[Consumer]:
+        """A consumer of ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.consumer``."""
+        async with self._guest.living(self._client.consumer(topic, partitions, start, **options)) as consumer:
+            yield Consumer(self._guest, consumer)
+
+
+@asynccontextmanager
+async def connect(*urls: str, limits: Limits | None = None, **options: Any) -> AsyncIterator[Client]:
+    """Connect to the first of ``urls`` that answers, for the length of the block; stays connected by itself.
+
+    Arguments and errors as ``mqcore.connect``; ``ConfigurationError`` too where Trio runs in this thread already.
+    """
+    async with hosted() as guest, guest.living(inner.connect(*urls, limits=limits, **options)) as client:
+        yield Client(guest, client)

@@ -1,0 +1,125 @@
+"""``mqcore.sync.connect`` and the client that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial, wraps
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import mqcore.client as inner
+from mqcore.client import Start
+from mqcore.limits import Limits
+from mqcore.sync._consumer import Consumer
+from mqcore.sync._portal import Portal, opened_portal
+from mqcore.sync._posted import Posted
+from mqcore.sync._producer import Producer
+
+__all__ = ["Admin", "Client", "SetAdmin", "connect"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+A = TypeVar("A", inner.Admin, inner.SetAdmin)
+
+
+class _Calls(Generic[A]):
+    """Requests that cross over to Trio one by one."""
+
+    def __init__(self, portal: Portal, admin: A) -> None:
+        self._portal = portal
+        self._admin: A = admin
+
+
+def _blocking(
+    method: Callable[Concatenate[A, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[_Calls[A], P], T]:
+    """``method``, with its arguments, result, errors and text, for threads."""
+
+    @wraps(method)
+    def call(self: _Calls[A], /, *arguments: P.args, **named: P.kwargs) -> T:
+        return self._portal.run(partial(method, self._admin, *arguments, **named))
+
+    return call
+
+
+class Admin(_Calls[inner.Admin]):
+    """Requests to the broker that are not about messages; as ``mqcore.client.Admin``."""
+
+    create_topic = _blocking(inner.Admin.create_topic)
+    alter_topic = _blocking(inner.Admin.alter_topic)
+    delete_topic = _blocking(inner.Admin.delete_topic)
+    list_topics = _blocking(inner.Admin.list_topics)
+    describe_topic = _blocking(inner.Admin.describe_topic)
+    resolve_topic = _blocking(inner.Admin.resolve_topic)
+    look_up_offset = _blocking(inner.Admin.look_up_offset)
+    confirm_clock = _blocking(inner.Admin.confirm_clock)
+    reload = _blocking(inner.Admin.reload)
+    status = _blocking(inner.Admin.status)
+    operate = _blocking(inner.Admin.operate)
+
+
+class SetAdmin(_Calls[inner.SetAdmin]):
+    """Requests about the replica set of the server that answers; as ``mqcore.client.SetAdmin``."""
+
+    describe = _blocking(inner.SetAdmin.describe)
+    init = _blocking(inner.SetAdmin.init)
+    promote = _blocking(inner.SetAdmin.promote)
+    demote = _blocking(inner.SetAdmin.demote)
+    switch_over = _blocking(inner.SetAdmin.switch_over)
+    recover = _blocking(inner.SetAdmin.recover)
+    cap_copies = _blocking(inner.SetAdmin.cap_copies)
+    add_replica = _blocking(inner.SetAdmin.add_replica)
+    remove_replica = _blocking(inner.SetAdmin.remove_replica)
+    replicas = _blocking(inner.SetAdmin.replicas)
+    quarantined = _blocking(inner.SetAdmin.quarantined)
+    delete_quarantined = _blocking(inner.SetAdmin.delete_quarantined)
+
+    def quarantined_batches(self, name: str) -> Iterator[bytes]:
+        """Yield the batches that were kept aside under ``name``, in order, as they were in the log."""
+        batches = self._admin.quarantined_batches(name)
+        while (batch := self._portal.run(anext, batches, None)) is not None:
+            yield batch
+
+
+class Client:
+    """A connection to a broker. ``admin`` asks for what is not about messages, ``sets`` for what replica sets do."""
+
+    def __init__(self, portal: Portal, client: inner.Client) -> None:
+        self.admin = Admin(portal, client.admin)
+        self.sets = SetAdmin(portal, client.sets)
+        self._portal = portal
+        self._client = client
+
+    @property
+    def node(self) -> str | None:
+        """Name of the broker's node; None while the connection is being made again."""
+        return self._client.node
+
+    def ping(self) -> float:
+        """Return how long the server takes to answer, in s. Errors as ``mqcore.Client.ping``."""
+        return self._portal.run(self._client.ping)
+
+    @contextmanager
+    def producer(self, topic: str, **options: Any) -> Iterator[Producer]:
+        """A producer for ``topic``, for the length of the block. Options and errors as ``mqcore.Client.producer``."""
+        posted = Posted(self._portal)
+        with self._portal.living(posted.crossing(self._client.producer(topic, **options))) as producer:
+            yield Producer(self._portal, producer, posted)
+
+    @contextmanager
+    def consumer(
+        self, topic: str, partitions: list[int] | None = None, start: Start = "end", **options: Any
+    ) -> Iterator[Consumer]:
+        """A consumer of ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.consumer``."""
+        with self._portal.living(self._client.consumer(topic, partitions, start, **options)) as consumer:
+            yield Consumer(self._portal, consumer)
+
+
+@contextmanager
+def connect(*urls: str, limits: Limits | None = None, **options: Any) -> Iterator[Client]:
+    """Connect to the first of ``urls`` that answers, for the length of the block; stays connected by itself.
+
+    Arguments and errors as ``mqcore.connect``. Its Trio runs in a thread of its own, which ends with the block.
+    """
+    with opened_portal() as portal, portal.living(inner.connect(*urls, limits=limits, **options)) as client:
+        yield Client(portal, client)

@@ -20,9 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:
         sys.exit(_print_version())
-    from mqcore.cli._run import run
+    try:
+        from mqcore.cli._run import run
 
-    sys.exit(run(arguments))
+        status = run(arguments)
+    except KeyboardInterrupt:  # while that was loaded, or while the end was told
+        status = 130
+    sys.exit(status)
 
 
 def _print_version() -> int:

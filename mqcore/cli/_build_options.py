@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from mqcore.errors import ConfigurationError
+from mqcore.errors import ConfigurationError, RefusedError
 
 if TYPE_CHECKING:
     from mqcore.config import BrokerConfig
     from mqcore.guarantees import Explanation
 
-__all__ = ["build_options", "compose", "explanation_of"]
+__all__ = ["build_options", "check_listeners", "compose", "explanation_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SHORT_FORMS = {"storage": "url"}
+_TLS_KEYS = {"tls_cert": "cert", "tls_key": "key", "client_ca": "client_ca", "ca": "ca"}
 
 
 def build_options(function: F) -> F:
@@ -27,10 +28,17 @@ def build_options(function: F) -> F:
         click.option(
             "--listen", metavar="URL", multiple=True, help="Where to listen; may be repeated. [tcp://127.0.0.1:7400]"
         ),
+        click.option("--tls-cert", metavar="FILE", help="Certificate of the listeners that encrypt, PEM."),
+        click.option("--tls-key", metavar="FILE", help="Key of that certificate, PEM."),
+        click.option("--client-ca", metavar="FILE", help="Authorities that clients must show a certificate of, PEM."),
+        click.option("--ca", metavar="FILE", help="Authorities that the other nodes of a set are believed by, PEM."),
+        click.option(
+            "--insecure", is_flag=True, help="Listen where others can reach it, though anybody may do anything there."
+        ),
         click.option(
             "--flush", metavar="POLICY", help="sync, async, async(max_messages=N, max_bytes=N, max_interval=T), none."
         ),
-        click.option("--replication", metavar="POLICY", help="none; sync(...) and async(...) can be explained only."),
+        click.option("--replication", metavar="POLICY", help="none, async(...), sync(copies=N, level=LEVEL)."),
         click.option(
             "--survive", metavar="FAULT", multiple=True, help="A fault that must lose nothing acknowledged; repeatable."
         ),
@@ -50,10 +58,15 @@ def compose(file: str | None, flags: Mapping[str, Any]) -> BrokerConfig:
     from mqcore.config import load_config
 
     overrides: dict[str, object] = {
-        key: flags[key] for key in ("storage", "flush", "replication", "name") if flags.get(key) is not None
+        key: flags[key] for key in ("storage", "flush", "replication", "name", "http") if flags.get(key) is not None
     }
     if flags.get("listen"):
         overrides["listen"] = list(flags["listen"])
+    tls = {key: flags[flag] for flag, key in _TLS_KEYS.items() if flags.get(flag) is not None}
+    if tls:
+        overrides["tls"] = tls
+    if flags.get("insecure"):
+        overrides["insecure"] = True
     if flags.get("survive"):
         overrides["survive"] = [fault.strip() for text in flags["survive"] for fault in text.split(",")]
     if flags.get("limit"):
@@ -84,16 +97,46 @@ def _set(overrides: dict[str, object], key: str, value: str) -> None:
     table[last] = value
 
 
+def check_listeners(config: BrokerConfig) -> None:
+    """Refuse listeners that anybody elsewhere could use, unless that is meant. Raises ``ConfigurationError``."""
+    from mqcore.abc import TransportContext
+    from mqcore.broker import check_exposure
+    from mqcore.registry import create_transport
+
+    context = TransportContext(tls=config.tls)
+    check_exposure(config, [create_transport(each.url, context, each.options) for each in config.listen])
+
+
 def explanation_of(config: BrokerConfig) -> Explanation:
     """Return what a broker of ``config`` promises; its parts are composed and checked, nothing is opened."""
-    from mqcore.abc import StorageContext
+    import attrs
+
+    from mqcore.abc import CoordinatorContext, StorageContext, TransportContext
     from mqcore.config import build_of
+    from mqcore.grounds import ground_lines, judge, look_below
     from mqcore.guarantees import explain
     from mqcore.ports import system_ports
-    from mqcore.registry import create_storage, create_transport
+    from mqcore.registry import create_coordinator, create_storage, create_transport
 
     for listen in config.listen:
-        create_transport(listen.url, table=listen.options)
+        create_transport(listen.url, TransportContext(tls=config.tls), listen.options)
+    if config.cluster is not None and not config.cluster.coordinator.is_manual:
+        coordinator = config.cluster.coordinator
+        made = create_coordinator(coordinator.url, CoordinatorContext(ports=system_ports()), coordinator.options)
+        if made.capabilities.one_process and config.own_set is not None and len(config.own_set.nodes) > 1:
+            raise RefusedError(
+                f"the coordinator {coordinator.url} lives within one program, and each node of the set "
+                f"{config.own_set.name!r} is one of its own: use file:///DIRECTORY to try a set out on one machine, or "
+                "etcd, zookeeper or postgres"
+            )
     context = StorageContext(ports=system_ports(), limits=config.limits)
     backend = create_storage(config.storage.url, context, config.storage.options)
-    return explain(build_of(config, backend.capabilities))
+    build = build_of(config, backend.capabilities)
+    below = look_below(context.ports, backend.directories)
+    verdict, explanation = judge(build, below), explain(build)
+    return attrs.evolve(
+        explanation,
+        refusals=(*explanation.refusals, *verdict.refusals),
+        notes=(*explanation.notes, *ground_lines(build, below)),
+        warnings=tuple(notice.text for notice in verdict.notices),
+    )

@@ -15,6 +15,8 @@ def connected(settings: Settings) -> AbstractAsyncContextManager[Client]:
     return connect(
         *settings.server_urls,
         name="mqcore command line",
+        **settings.tls,
+        **settings.login,
         connect_timeout_ms=settings.timeout_ms,
         request_timeout_ms=max(settings.timeout_ms, 1),
     )

@@ -17,10 +17,11 @@ Start: TypeAlias = Literal["start", "end"] | int | datetime
 """Where to begin reading."""
 
 
-def parse_start(text: str, now: datetime) -> Start:
+def parse_start(text: str, now: datetime, *, option: str = "--from") -> Start:
     """Return what ``text`` names: ``start``, ``end``, an offset, ``@`` and an RFC 3339 time, ``@-10m`` before ``now``.
 
-    ``now`` has a zone. Raises ``ConfigurationError`` naming the text and the forms.
+    ``now`` has a zone; ``option``: what the text was given with. Raises ``ConfigurationError`` naming the text and the
+    forms.
     """
     if text == "start":
         return "start"
@@ -29,7 +30,7 @@ def parse_start(text: str, now: datetime) -> Start:
     if text.isascii() and text.isdigit():
         # By digits first: Python itself refuses to read a number of thousands of them.
         if len(text) > 20 or int(text) > OFFSET_MAX:
-            raise ConfigurationError(f"--from {text}: no offset is above {OFFSET_MAX}; write a lower one, or end")
+            raise ConfigurationError(f"{option} {text}: no offset is above {OFFSET_MAX}; write a lower one, or end")
         return int(text)
     try:
         if text.startswith("@-") and not text[2:].strip().isdigit():
@@ -41,5 +42,5 @@ def parse_start(text: str, now: datetime) -> Start:
     except (ValueError, OverflowError):
         pass
     raise ConfigurationError(
-        f"--from {text!r}: write start, end, an offset, @2026-01-31T12:00:00Z (RFC 3339, with a zone) or @-10m"
+        f"{option} {text!r}: write start, end, an offset, @2026-01-31T12:00:00Z (RFC 3339, with a zone) or @-10m"
     )

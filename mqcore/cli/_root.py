@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
 import click
 
-from mqcore.cli.shell import Group, connection_options, output_options
+from mqcore.cli.shell import Group, connection_options, current, output_options, write_json, write_line
 
 if TYPE_CHECKING:
     from mqcore.abc import Command
@@ -20,15 +19,32 @@ VERBS = {
     "topic": ("mqcore.cli.topic", "Create, list, describe, alter and delete topics."),
     "produce": ("mqcore.cli.produce", "Publish the lines of a file or of standard input."),
     "consume": ("mqcore.cli.consume", "Print the messages of a topic."),
+    "group": ("mqcore.cli.group", "List, describe, reset and delete consumer groups."),
+    "ping": ("mqcore.cli.ping", "Tell in one line what stands between here and a server, and how long it takes."),
+    "status": ("mqcore.cli.status", "Show the nodes that answer: role, load, lag, first synchronisation."),
+    "reload": ("mqcore.cli.reload", "Have a broker read its configuration file again."),
+    "top": ("mqcore.cli.top", "Watch a broker: rates, and what is not committed or flushed yet."),
+    "cluster": ("mqcore.cli.cluster", "Begin, describe and recover replica sets, and change who is primary."),
+    "replica": ("mqcore.cli.replica", "Add, remove and list the members of a replica set."),
+    "dead-letter": ("mqcore.cli.dead_letter", "What consumers failed to handle: list, show, replay, delete."),
+    "quarantine": ("mqcore.cli.quarantine", "What a node cut from a log and kept aside: show, replay, delete."),
     "explain": ("mqcore.cli.explain", "Print what an acknowledgement means in a build."),
     "plugins": ("mqcore.cli.plugins", "List and check the installed parts."),
-    "storage": ("mqcore.cli.storage", "Inspect and verify what a broker has stored."),
-    "config": ("mqcore.cli.config", "Write a commented configuration file."),
-    "new": ("mqcore.cli.new", "Write the package of a new storage or transport."),
+    "storage": ("mqcore.cli.storage", "Inspect, verify, move, back up and restore what a broker has stored."),
+    "config": ("mqcore.cli.config", "Write a commented configuration file; check, show and compare."),
+    "new": ("mqcore.cli.new", "Write the package of a new part: storage, transport, coordinator or offset store."),
     "demo": ("mqcore.cli.demo", "Kill a broker in the middle of a stream; count what is lost."),
     "completion": ("mqcore.cli.completion", "Print the completion script of a shell."),
 }
 """Verb: module that defines ``command``, and the line for the list."""
+
+
+_WANTS_VERSION = "mqcore.version"
+
+
+def _note_version(ctx: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        ctx.meta[_WANTS_VERSION] = True
 
 
 class _Root(Group):
@@ -46,15 +62,18 @@ class _Root(Group):
             return _plugin_command(cmd_name).build()
         return None
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            near = difflib.get_close_matches(name, self.list_commands(ctx), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(self.list_commands(ctx))}"
-            raise click.UsageError(f"no verb {name!r}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
+    def invoke(self, ctx: click.Context) -> object:
+        # Here and not where the option is read: ``--output`` may stand behind it.
+        if ctx.meta.get(_WANTS_VERSION):
+            from importlib.metadata import version
+
+            number = version("mqcore")
+            if current().json:
+                write_json({"version": number})
+            else:
+                write_line(f"mqcore {number}")
+            return None
+        return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, summary) for name, (_, summary) in VERBS.items()]
@@ -98,7 +117,7 @@ def _plugin_summary(name: str) -> str:
         "5 damage found, 130 interrupted."
     ),
 )
-@click.version_option(package_name="mqcore", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, expose_value=False, callback=_note_version, help="Show the version and exit.")
 @connection_options
 @output_options
 def root() -> None:

@@ -29,10 +29,13 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit status; prints the error, if there is one, to standard error."""
     settings = Settings()
     with whole_output():
+        output = sys.stdout
         try:
             root.main(list(arguments), prog_name="mqcore", standalone_mode=False, obj=settings)
             return 0
         except BaseException as error:
+            if isinstance(error, SystemExit) and sys.stdout is not output:
+                return 0  # click, in printing help, met a reader that is gone, and has put another stream there
             return _end(settings, _most_telling(error))
 
 

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,31 @@ import attrs
 import click
 
 from mqcore.cli._moments import Start, parse_start
-from mqcore.cli.shell import Settings, Verb, connection_options, current, end, output_options, run_async, write_bytes
-from mqcore.errors import BatchUndecodableError, CorruptionError, MessagesMissingError, MqcoreError
+from mqcore.cli.shell import (
+    Settings,
+    Verb,
+    connection_options,
+    current,
+    end,
+    output_options,
+    refuse,
+    run_async,
+    write_bytes,
+)
+from mqcore.errors import (
+    BatchUndecodableError,
+    CorruptionError,
+    MessagesMissingError,
+    MqcoreError,
+    PluginInvalidError,
+)
+from mqcore.units import parse_duration_ms
 
 if TYPE_CHECKING:
-    from mqcore.client import Client, ConsumedBatch
+    from mqcore.abc import Filter
+    from mqcore.client import Client, ConsumedBatch, Message
 
-__all__ = ["command"]
+__all__ = ["command", "message_as_json"]
 
 DAMAGE_FOUND = 5
 
@@ -35,6 +54,9 @@ class _Wish:
     exit_at_end: bool
     terminator: bytes
     key_separator: bytes | None
+    group: dict[str, Any]
+    on_trimmed: str
+    chosen: Filter | None
 
 
 @click.command(
@@ -44,6 +66,7 @@ class _Wish:
         "mqcore consume lines --from start --exit-at-end",
         "mqcore consume lines --from @-10m --output json | jq -r .value",
         "mqcore consume lines --from 1000 --count 5 --partition 0",
+        "mqcore consume lines --group g1 --from start",
     ],
 )
 @click.argument("topic")
@@ -51,8 +74,22 @@ class _Wish:
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after N messages.")
 @click.option("--exit-at-end", is_flag=True, help="End when everything that is there now was printed.")
 @click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="This one only; repeatable.")
+@click.option("--group", metavar="GROUP", help="Share the partitions with the group's other members; --from: new ones.")
+@click.option("--member", metavar="NAME", help="Name of this member of the group; by default one by chance.")
+@click.option("--assignor", metavar="NAME", help="How the group shares out: sticky, range, round-robin.")
+@click.option("--session", metavar="DURATION", help="Silence after which its partitions go to others; 10s if not said.")
 @click.option("--null-separated", is_flag=True, help="End a message with a zero byte, not with a line feed.")
 @click.option("--key-separator", metavar="TEXT", help="Print each message's key and TEXT before it.")
+@click.option(
+    "--on-trimmed",
+    type=click.Choice(["error", "earliest", "latest"]),
+    default="error",
+    show_default=True,
+    help="Where retention took what was to be read: say so and go on; or go on, silently, at the earliest or latest.",
+)
+@click.option(
+    "--filter", "chosen", metavar="NAME:EXPRESSION", help="Print what a filter matches, as in header:colour=red|blue."
+)
 @connection_options
 @output_options
 def command(
@@ -61,14 +98,27 @@ def command(
     count: int | None,
     exit_at_end: bool,
     partitions: tuple[int, ...],
+    group: str | None,
+    member: str | None,
+    assignor: str | None,
+    session: str | None,
     null_separated: bool,
     key_separator: str | None,
+    on_trimmed: str,
+    chosen: str | None,
 ) -> None:
     """Print the messages of TOPIC as they come, until Ctrl-C, or as --count and --exit-at-end say.
 
     TIME is RFC 3339, as in @2026-01-31T12:00:00Z, or so long ago, as in @-10m. Messages that cannot be decoded are
-    reported by their offsets, the rest is printed, and status is 5.
+    reported by their offsets, the rest is printed, and status is 5. With --group what was printed is committed, and
+    read again by nobody of that group. A filter is evaluated here: every message is read.
     """
+    from mqcore.registry import create_filter
+
+    if group is not None and (partitions or exit_at_end):
+        refuse("--group shares the partitions out and has no end of its own: leave --partition and --exit-at-end away")
+    if exit_at_end and on_trimmed == "latest":
+        refuse("--on-trimmed latest waits for what is new, --exit-at-end ends before it: give one of the two")
     wish = _Wish(
         topic=topic,
         partitions=list(partitions) or None,
@@ -77,9 +127,25 @@ def command(
         exit_at_end=exit_at_end,
         terminator=b"\0" if null_separated else b"\n",
         key_separator=key_separator.encode() if key_separator is not None else None,
+        group=_group_options(group, member=member, assignor=assignor, session=session),
+        on_trimmed=on_trimmed,
+        chosen=None if chosen is None else create_filter(chosen),
     )
     if run_async(_consume, current(), wish):
         end(DAMAGE_FOUND)
+
+
+def _group_options(group: str | None, *, session: str | None, **names: str | None) -> dict[str, Any]:
+    """The options of a member, of which only those that were given are said."""
+    options: dict[str, Any] = {key: value for key, value in names.items() if value is not None}
+    if session is not None:
+        try:
+            options["session_ms"] = parse_duration_ms(session)
+        except ValueError as error:
+            refuse(f"--session: {error}")
+    if options and group is None:
+        refuse("--member, --assignor and --session are about a member of a group: add --group")
+    return options if group is None else {"group": group, **options}
 
 
 async def _consume(settings: Settings, wish: _Wish) -> bool:
@@ -109,16 +175,22 @@ async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
     import trio
 
     left, damaged = wish.count, False
-    async with client.consumer(wish.topic, wish.partitions, wish.start) as consumer:
+    options = {"on_trimmed": wish.on_trimmed, **wish.group}
+    async with client.consumer(wish.topic, wish.partitions, wish.start, **options) as consumer:
         ends = await _ends(client, wish) if wish.exit_at_end else None
         while left != 0 and not (ends is not None and _reached(consumer.positions, ends)):
             try:
-                batch = await consumer.next_batch()
+                if left is None or not wish.group:
+                    data, printed = _render(await consumer.next_batch(), wish, left, as_json)
+                else:  # what is not printed is another member's to read
+                    messages = await consumer.poll(left)
+                    if wish.chosen is not None:
+                        messages = _chosen_of(messages, wish.chosen, left)
+                    data, printed = _render_messages(messages, wish, as_json)
             except (BatchUndecodableError, MessagesMissingError) as error:
                 damaged = damaged or isinstance(error, CorruptionError)
                 await trio.to_thread.run_sync(_complain, error, as_json, abandon_on_cancel=True)
                 continue
-            data, printed = _render(batch, wish, left, as_json)
             # In a thread: a reader that is slow, a pager for one, must not stop what keeps the connection alive.
             await trio.to_thread.run_sync(write_bytes, data, abandon_on_cancel=True)
             if left is not None:
@@ -137,10 +209,12 @@ def _complain(error: MqcoreError, as_json: bool) -> None:
 
 def _render(batch: ConsumedBatch, wish: _Wish, most: int | None, as_json: bool) -> tuple[bytes, int]:
     """Return what to print of ``batch``, at most ``most`` messages, and how many it is."""
+    if wish.chosen is not None:
+        return _render_messages(_chosen_of(batch.messages(), wish.chosen, most), wish, as_json)
     values = batch.values if most is None else batch.values[:most]
     if as_json:
         messages = itertools.islice(batch.messages(), len(values))
-        lines = [json.dumps(_record(message), ensure_ascii=False) for message in messages]
+        lines = [json.dumps(message_as_json(message), ensure_ascii=False) for message in messages]
         return ("\n".join(lines) + "\n").encode(), len(values)
     if wish.key_separator is not None:
         keys = (batch.keys or [None] * len(values))[: len(values)]
@@ -148,7 +222,32 @@ def _render(batch: ConsumedBatch, wish: _Wish, most: int | None, as_json: bool) 
     return wish.terminator.join(values) + wish.terminator, len(values)
 
 
-def _record(message: Any) -> dict[str, object]:
+def _render_messages(messages: list[Message], wish: _Wish, as_json: bool) -> tuple[bytes, int]:
+    """The same of messages that were taken one by one."""
+    if as_json:
+        lines = [json.dumps(message_as_json(message), ensure_ascii=False) + "\n" for message in messages]
+        return "".join(lines).encode(), len(messages)
+    separator = wish.key_separator
+    prefixes = [b"" if separator is None else (message.key or b"") + separator for message in messages]
+    values = [prefix + message.value for prefix, message in zip(prefixes, messages, strict=True)]
+    return b"".join(value + wish.terminator for value in values), len(messages)
+
+
+def _chosen_of(batch: Iterable[Message], chosen: Filter, most: int | None) -> list[Message]:
+    """Messages that a filter matches, at most ``most``. Raises ``PluginInvalidError`` for a filter that raises."""
+    found: list[Message] = []
+    for message in batch:
+        try:
+            if (most is None or len(found) < most) and chosen.matches(message):
+                found.append(message)
+        except Exception as error:
+            text = f"filter {chosen.expression!r} raised {type(error).__name__} at offset {message.offset}: {error}"
+            raise PluginInvalidError(f"{text}; leave --filter out, or mend the filter") from error
+    return found
+
+
+def message_as_json(message: Any) -> dict[str, object]:
+    """Return a message as the JSON object that is printed of it."""
     record: dict[str, object] = {
         "topic": message.topic,
         "partition": message.partition,

@@ -7,8 +7,9 @@ import shutil
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import trio
 
     from mqcore.cli._child_broker import ChildBroker
-    from mqcore.cli._ledger import Comparison, Ledger
+    from mqcore.cli._ledger import Ledger
     from mqcore.client import Client
 
 __all__ = ["command"]
@@ -40,22 +41,40 @@ DAMAGE_FOUND = 5
 )
 @output_options
 def command(to: str | None) -> None:
-    """Show in less than half a minute what mqcore promises, and that it holds.
+    """Show in less than a minute what mqcore promises, and that it holds.
 
     A broker with file storage, a TCP and a Unix listener takes every line of Python's standard library and gives it
     back through both. Then it is killed with SIGKILL in the middle of a stream and started again, and everything that
-    was acknowledged is compared with what is there. Status 5 when anything is missing, different or invented.
+    was acknowledged is compared with what is there. Then a set of three loses its primary in the same way, under
+    synchronous and under asynchronous replication. Status 5 when anything is missing, different or invented, or when
+    more is lost than was promised.
     """
-    logging.getLogger("mqcore").setLevel(logging.ERROR)  # that the connection breaks is the point of it
     if to is not None:
         make_folder(to)
-    folder = Path(tempfile.mkdtemp(prefix="mqcore-demo-", dir=to))
-    try:
-        good = run_async(_demonstrate, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with only_errors_logged():  # that the connection breaks is the point of it
+        good = _demonstrate_in(to)
     if not good:
         end(DAMAGE_FOUND)
+
+
+@contextmanager
+def only_errors_logged() -> Iterator[None]:
+    """Keep the library's warnings quiet for the length of the block."""
+    logger = logging.getLogger("mqcore")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _demonstrate_in(to: str | None) -> bool:
+    folder = Path(tempfile.mkdtemp(prefix="mqcore-demo-", dir=to))
+    try:
+        return run_async(_demonstrate, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _say(text: str, event: str, **facts: object) -> None:
@@ -86,6 +105,7 @@ def _rate(messages: int, size: int, seconds: float) -> str:
 async def _demonstrate(folder: Path) -> bool:
     import mqcore
     from mqcore.cli._child_broker import ChildBroker
+    from mqcore.cli._demo_set import demonstrate_set
 
     storage = f"mmap://{folder}/storage"
     _explain(storage)
@@ -102,6 +122,7 @@ async def _demonstrate(folder: Path) -> bool:
     finally:
         await broker.stop()
     good = await _verify(storage) and good
+    good = await demonstrate_set(folder / "set", list(_posts(lines)), _say) and good
     text = "everything acknowledged is there, and nothing else" if good else "NOT everything is as it should be"
     _say(f"\n{text}", "result", good=good)
     return good
@@ -120,6 +141,7 @@ async def _publish_and_read(client: Client, broker: ChildBroker, lines: list[byt
     import trio
 
     import mqcore
+    from mqcore.cli._demo_read import counts, read_all, verdict
     from mqcore.cli._ledger import Ledger
 
     await client.admin.create_topic("library", PARTITIONS)
@@ -139,53 +161,21 @@ async def _publish_and_read(client: Client, broker: ChildBroker, lines: list[byt
     good = True
     for url in broker.urls:
         async with mqcore.connect(url) as reader:
-            seconds, comparison = await _read_all(reader, "library", ledger)
+            seconds, comparison = await read_all(reader, "library", ledger)
         rate = _rate(comparison.read, size, seconds)
         _say(
-            f"read back through {url.partition(':')[0]}: {rate}; {_verdict(comparison)}",
-            "read", url=url, seconds=seconds, **_counts(comparison),
+            f"read back through {url.partition(':')[0]}: {rate}; {verdict(comparison)}",
+            "read", url=url, seconds=seconds, **counts(comparison),
         )  # fmt: skip
         good = good and comparison.is_good
     return good
-
-
-async def _read_all(client: Client, topic: str, ledger: Ledger) -> tuple[float, Comparison]:
-    """Read ``topic`` from its start to its end; return the seconds of reading and the comparison with ``ledger``."""
-    import trio
-
-    ends = {
-        number: (await client.admin.look_up_offset(topic, number, "end"))[0] for number in range(PARTITIONS)
-    }
-    batches, started = [], trio.current_time()
-    comparison, seconds = ledger.comparison(), 0.0
-    async with client.consumer(topic, start="start") as consumer:
-        while any(consumer.positions[number][0] < offset for number, offset in ends.items()):
-            batches.append(await consumer.next_batch())
-            if len(batches) == 256:
-                seconds += trio.current_time() - started
-                for batch in batches:
-                    comparison.take(batch)
-                batches, started = [], trio.current_time()
-    seconds += trio.current_time() - started
-    for batch in batches:
-        comparison.take(batch)
-    return seconds, comparison
-
-
-def _counts(comparison: Comparison) -> dict[str, Any]:
-    return {name: getattr(comparison, name) for name in ("read", "missing", "different", "invented")}
-
-
-def _verdict(comparison: Comparison) -> str:
-    if comparison.is_good:
-        return "0 missing, 0 invented"
-    return f"{comparison.missing} MISSING, {comparison.different} DIFFERENT, {comparison.invented} INVENTED"
 
 
 async def _kill_in_the_middle(client: Client, broker: ChildBroker, lines: list[bytes]) -> bool:
     """Stream the text over and over, kill the broker, start it again, go on, then read and compare everything."""
     import trio
 
+    from mqcore.cli._demo_read import counts, read_all, verdict
     from mqcore.cli._ledger import Ledger
 
     await client.admin.create_topic("stream", PARTITIONS)
@@ -211,11 +201,11 @@ async def _kill_in_the_middle(client: Client, broker: ChildBroker, lines: list[b
         )  # fmt: skip
         await trio.sleep(SECONDS_AFTER_RECOVERY)
         enough.set()
-    seconds, comparison = await _read_all(client, "stream", ledger)
+    seconds, comparison = await read_all(client, "stream", ledger)
     _say(
         f"read {grouped(comparison.read)} messages back; {grouped(ledger.acknowledged)} were acknowledged before and "
-        f"after the kill: {_verdict(comparison)}",
-        "compared", acknowledged=ledger.acknowledged, seconds=seconds, **_counts(comparison),
+        f"after the kill: {verdict(comparison)}",
+        "compared", acknowledged=ledger.acknowledged, seconds=seconds, **counts(comparison),
     )  # fmt: skip
     return comparison.is_good
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mqcore.cli._build_options import build_options, compose, explanation_of
+from mqcore.cli._listeners_told import listeners_as_json, listeners_in_words
 from mqcore.cli.shell import Verb, current, end, output_options, write_json, write_line
 
 __all__ = ["command"]
@@ -30,13 +31,18 @@ _WIDTH_MAX = 120
 def command(file: str | None, **flags: Any) -> None:
     """Print which faults an acknowledged message survives in a build: a configuration FILE, flags, or both.
 
+    Then of each listener, whether it is encrypted, knows its peers, and carries many streams on one connection.
+
     A build that cannot keep what it promises is refused with the reason, and status 3.
     """
-    explanation = explanation_of(compose(file, flags))
+    config = compose(file, flags)
+    explanation = explanation_of(config)
     if current().json:
-        write_json(explanation.as_json())
+        write_json({**explanation.as_json(), "listeners": listeners_as_json(config)})
     else:
         for line in explanation.lines(min(shutil.get_terminal_size((100, 24)).columns, _WIDTH_MAX)):
+            write_line(line)
+        for line in ["", *listeners_in_words(config)]:
             write_line(line)
     if not explanation.starts:
         end(3)

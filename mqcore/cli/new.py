@@ -36,19 +36,28 @@ _LAYOUTS = {
         "src/@module@/_mark.py": "_mark.py.txt",
     },
     "transport": {**_COMMON, "src/@module@/_transport.py": "_transport.py.txt"},
+    "coordinator": {**_COMMON, "src/@module@/_coordinator.py": "_coordinator.py.txt"},
+    "offset-store": {**_COMMON, "src/@module@/_store.py": "_store.py.txt"},
 }
 """For each kind: path in the new package, name of the template."""
-_GROUPS = {"storage": "storage", "transport": "transports"}
+_GROUPS = {
+    "storage": "storage",
+    "transport": "transports",
+    "coordinator": "coordinators",
+    "offset-store": "offset_stores",
+}
 _NEXT = {
     "storage": "mqcore serve --storage {name}:///tmp/{name}",
     "transport": "mqcore serve --storage memory:// --listen {name}://mqcore",
+    "coordinator": "mqcore plugins check coordinators/{name} --url {name}:///tmp/{name}",
+    "offset-store": "mqcore plugins check offset_stores/{name} --url {name}:///tmp/{name}",
 }
 
 
 @click.group("new", cls=Group, examples=["mqcore new storage shelf", "mqcore new transport pigeon --to ~/src"])
 @output_options
 def command() -> None:
-    """Write the package of a new storage or transport: it installs, runs and has a test."""
+    """Write the package of a new part, of one of these kinds: it installs, runs and has a test."""
 
 
 def _verb(kind: str, thing: str, name: str) -> None:
@@ -62,6 +71,8 @@ def _verb(kind: str, thing: str, name: str) -> None:
 
 _verb("storage", "a storage backend NAME:///PATH, one plain file per log, to go on from", "shelf")
 _verb("transport", "a transport NAME://ADDRESS over local stream sockets, to go on from", "pigeon")
+_verb("coordinator", "a coordinator NAME:///PATH, cells in one SQLite file, to go on from", "notary")
+_verb("offset-store", "an offset store NAME:///PATH, cursors in one SQLite file, to go on from", "tally")
 
 
 def _write_package(kind: str, name: str, to: Path) -> None:

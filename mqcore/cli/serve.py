@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import sys
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqcore.cli._build_options import build_options, compose, explanation_of
+from mqcore.cli._build_options import build_options, check_listeners, compose, explanation_of
+from mqcore.cli._reloading import Reloader
+from mqcore.cli._supervisor import tell_supervisor
 from mqcore.cli.shell import (
     Verb,
     current,
@@ -17,6 +20,7 @@ from mqcore.cli.shell import (
     facts_in_words,
     line_queue,
     output_options,
+    refuse,
     run_async,
 )
 from mqcore.errors import CommandNotPossibleError, RefusedError
@@ -33,6 +37,12 @@ __all__ = ["command"]
 OPEN_FILES_MIN = 32
 """Descriptors without which a broker with a file storage does not get as far as to say what it lacks."""
 
+_GC_THRESHOLDS = 2_000, 25, 100
+"""A full collection looks at every object there is while nothing else runs: a fifth of a second with ten thousand
+partitions, again and again while they are opened, which is more than some leases can spare. What is made in cycles here
+dies young, and the younger generations find it.
+"""
+
 
 @click.command(
     "serve",
@@ -41,26 +51,91 @@ OPEN_FILES_MIN = 32
         "mqcore serve --storage mmap:///tmp/mq --flush sync",
         "mqcore serve --storage mmap:///tmp/mq --listen tcp://127.0.0.1:7400 --listen unix:///tmp/mq.sock",
         "mqcore serve --config broker.toml --survive power-cut",
+        "mqcore serve --config broker.toml --http 127.0.0.1:7480 --log-format json",
+        "mqcore serve --cluster-here 3 --storage mmap:///tmp/mq",
     ],
 )
+@click.argument("path", metavar="[FILE]", required=False, type=click.Path(dir_okay=False))
 @click.option("--config", "file", metavar="FILE", type=click.Path(dir_okay=False), help="TOML file; flags override it.")
+@click.option(
+    "--cluster-here",
+    type=click.IntRange(1, 9),
+    metavar="N",
+    help="Run a whole replica set of N nodes on this machine, for trying out: one process each, ended together.",
+)
+@click.option("--http", metavar="HOST:PORT", help="Show /metrics, /health and /ready there, to all who reach it.")
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Events and notices as text, or as JSON: one object a line. [as --output]",
+)
 @build_options
 @output_options
-def command(file: str | None, **flags: Any) -> None:
-    """Run a broker until Ctrl-C or SIGTERM, which let it answer what is in flight; a second signal does not wait.
+def command(
+    path: str | None,
+    file: str | None,
+    cluster_here: int | None,
+    log_format: str | None,
+    **flags: Any,
+) -> None:
+    """Run a broker until Ctrl-C or SIGTERM, which let it answer what is in flight; a second does not wait.
+
+    Status is 130 after Ctrl-C, else 0. SIGHUP has a configuration file read again: what can be applied is, the rest is
+    named, and with an error in it nothing changes. Without a file it ends the broker; it is ignored where it was
+    (nohup).
 
     It prints what an acknowledgement means and the URLs that clients connect to. A build that cannot keep what it
     promises is refused with the reason, and status 3.
     """
-    config = compose(file, flags)
+    if path is not None and file is not None:
+        refuse(f"{path} and --config {file}: give one of the two")
+    if cluster_here is not None:
+        if path or file or flags.get("name"):
+            refuse("--cluster-here writes the configuration and the names of its nodes: leave the file and --name out")
+        if flags.get("http"):
+            refuse("--http is of one broker, and --cluster-here runs several: leave one of the two out")
+        _serve_cluster_here(cluster_here, flags)
+        return
+    config = compose(path or file, flags)
     explanation = explanation_of(config)
     refusals = [*explanation.refusals, *explanation.unavailable]
     if refusals:
         raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
+    check_listeners(config)
+    if config.http is not None:
+        _check_gateway(config.http)
     _check_open_files()
-    as_json = current().json
+    as_json = current().json if log_format is None else log_format == "json"
     with line_queue("stdout", as_json) as out, line_queue("stderr", as_json) as err:
-        interrupted = run_async(_serve, config, explanation, _Voice(out, err, as_json))
+        voice = _Voice(out, err, as_json)
+        name = path or file
+        reloader = None if name is None else Reloader(name, flags, voice.say, voice.report)
+        gc.set_threshold(*_GC_THRESHOLDS)
+        interrupted = run_async(_serve, config, explanation, voice, reloader)
+    if interrupted:
+        end(130)
+
+
+def _serve_cluster_here(count: int, flags: dict[str, Any]) -> None:
+    """Run a set of ``count`` nodes below the folder of ``--storage``, or below one that is made and removed."""
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    from mqcore.cli._cluster_here import ClusterHere, ClusterPlan
+    from mqcore.url import Url
+
+    rest = Url.parse(flags["storage"]).rest if flags["storage"] else ""
+    folder = Path(rest) if rest else Path(tempfile.mkdtemp(prefix="mqcore-here-"))
+    as_json = current().json
+    try:
+        with line_queue("stdout", as_json) as out, line_queue("stderr", as_json) as err:
+            voice = _Voice(out, err, as_json)
+            here = ClusterHere(ClusterPlan.of(count, folder, flags), lambda text, event: voice.say(text, dict(event)))
+            interrupted = run_async(here.run)
+    finally:
+        if not rest:
+            shutil.rmtree(folder, ignore_errors=True)
     if interrupted:
         end(130)
 
@@ -75,15 +150,28 @@ def _check_open_files() -> None:
         )
 
 
+def _check_gateway(http: str) -> None:
+    """Refuse what the gateway cannot be composed of, before a storage is made or recovered."""
+    from mqcore.registry import find
+    from mqcore.url import Url
+
+    host, _ = Url.parse(f"http://{http}").address
+    if not host.isascii():
+        refuse(f"http {http}: {host!r} is no host name")
+    find("gateways", "http")
+
+
 async def _check_addresses(config: BrokerConfig) -> None:
     """Listen everywhere for a moment: an address that is in use is told before a storage is made or recovered."""
     from contextlib import AsyncExitStack
 
+    from mqcore.abc import TransportContext
     from mqcore.registry import create_transport
 
+    context = TransportContext(tls=config.tls)
     async with AsyncExitStack() as listening:
         for listen in config.listen:
-            await listening.enter_async_context(await create_transport(listen.url, table=listen.options).listen())
+            await listening.enter_async_context(await create_transport(listen.url, context, listen.options).listen())
 
 
 class _Voice:
@@ -115,8 +203,8 @@ def _promises(explanation: Explanation) -> str:
     return "; ".join(f"{fault}: {text}" for fault, text in kept.items())
 
 
-FOR_PROGRAMS = frozenset({"url", "mount"})
-"""Facts of a storage that the line for people says already, or that mean nothing to them."""
+FOR_PROGRAMS = frozenset({"url", "mount", "array_id", "members", "degraded"})
+"""Facts of a storage that the line for people says already, that notices say, or that mean nothing to them."""
 
 
 def _introduce(broker: Node, explanation: Explanation, voice: _Voice) -> None:
@@ -138,14 +226,22 @@ def _introduce(broker: Node, explanation: Explanation, voice: _Voice) -> None:
     voice.say("ready", {"event": "ready", "urls": broker.urls})
 
 
-async def _serve(config: BrokerConfig, explanation: Explanation, voice: _Voice) -> bool:
+def _ending_signals(*, reloads: bool) -> list[signal.Signals]:
+    ending = [signal.SIGINT, signal.SIGTERM]
+    # A terminal that closes ends what runs in it, with a drain. Whoever starts it under nohup has said otherwise.
+    if not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        ending.append(signal.SIGHUP)
+    return ending
+
+
+async def _serve(config: BrokerConfig, explanation: Explanation, voice: _Voice, reloader: Reloader | None) -> bool:
     """Serve until a signal says otherwise; return whether it was an interrupt."""
     import trio
 
     from mqcore.broker import serve_broker
 
     interrupted = False
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(*_ending_signals(reloads=reloader is not None)) as signals:
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[Node]) -> None:
@@ -162,10 +258,16 @@ async def _serve(config: BrokerConfig, explanation: Explanation, voice: _Voice) 
                     if count > 1:
                         nursery.cancel_scope.cancel()
                         return
+                    tell_supervisor("STOPPING=1")
                     voice.say("stopping", {"event": "stopping"})
                     broker.stop()
 
             broker = await nursery.start(run)
             nursery.start_soon(obey, broker)
+            if reloader is not None:
+                await nursery.start(reloader.obey, broker)
+            if broker.http_url:
+                voice.say(f"showing {broker.http_url}/metrics", {"event": "http", "url": broker.http_url})
             _introduce(broker, explanation, voice)
+            tell_supervisor("READY=1")
     return interrupted

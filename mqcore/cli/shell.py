@@ -5,17 +5,19 @@ A common option is accepted before and after the verb; the one that stands later
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 import attrs
 import click
 
 from mqcore.cli._output import LineQueue
+from mqcore.cli._settings import DEFAULT_SERVER, LOGIN_OPTIONS, SERVER_VARIABLE, TLS_OPTIONS, Settings, current
 from mqcore.errors import ConfigurationError
 
 __all__ = [
@@ -46,9 +48,6 @@ __all__ = [
     "write_table",
 ]
 
-SERVER_VARIABLE = "MQCORE_SERVER"
-DEFAULT_SERVER = "tcp://127.0.0.1:7400"
-
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,35 +68,6 @@ class Ended(Exception):
 def end(exit_code: int) -> NoReturn:
     """End the command with this status, without another word."""
     raise Ended(exit_code)
-
-
-@attrs.define
-class Settings:
-    """Values of the common options, filled as the command line is read from left to right."""
-
-    servers: tuple[str, ...] = ()
-    timeout_ms: int = 10_000
-    timeout_is_given: bool = False
-    output: Literal["text", "json"] = "text"
-
-    @property
-    def server_urls(self) -> tuple[str, ...]:
-        """The servers to try, in order: ``--server``, else ``MQCORE_SERVER`` (comma-separated), else the default."""
-        if self.servers:
-            return self.servers
-        named = tuple(part.strip() for part in os.environ.get(SERVER_VARIABLE, "").split(",") if part.strip())
-        return named or (DEFAULT_SERVER,)
-
-    @property
-    def json(self) -> bool:
-        """Whether output is JSON."""
-        return self.output == "json"
-
-
-def current() -> Settings:
-    """Return the settings of the command that runs."""
-    settings = click.get_current_context().find_object(Settings)
-    return settings if settings is not None else Settings()
 
 
 class _Examples(click.Command):
@@ -137,6 +107,17 @@ class Group(_Examples, click.Group):
             click.echo(ctx.get_help(), color=ctx.color)
             ctx.exit()
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb that ``args`` begin with; wrong usage names the nearest, else all."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name, self.list_commands(ctx), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(self.list_commands(ctx))}"
+            raise click.UsageError(f"no verb {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 class _Unit(click.ParamType):  # type: ignore[type-arg]
@@ -180,7 +161,15 @@ def _keep_timeout(context: click.Context, parameter: click.Parameter, value: int
 
 
 def connection_options(function: F) -> F:
-    """Decorator: ``--server`` and ``--timeout``; read them with ``current()``."""
+    """Decorator: the server, its time, and who one is there (user, token, certificate); read with ``current()``."""
+    for name in reversed(TLS_OPTIONS):
+        function = click.option(
+            f"--{name}", metavar="FILE", expose_value=False, callback=_keep(name), help=TLS_OPTIONS[name]
+        )(function)
+    for name, (metavar, text) in reversed(LOGIN_OPTIONS.items()):
+        function = click.option(
+            f"--{name.replace('_', '-')}", metavar=metavar, expose_value=False, callback=_keep(name), help=text
+        )(function)
     function = click.option(
         "--timeout",
         metavar="DURATION",
@@ -283,9 +272,15 @@ class Progress(Protocol):
     def advance(self, amount: int) -> None:
         """Say that ``amount`` more is done."""
 
+    def note(self, text: str) -> None:
+        """Show ``text`` behind the bar from now on."""
+
 
 class _Silent:
     def advance(self, amount: int) -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
         """Show nothing."""
 
 
@@ -296,6 +291,10 @@ class _Bar:
     def advance(self, amount: int) -> None:
         """Move the bar."""
         self._bar.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        """Show ``text``."""
+        self._bar.update(self._task, note=text)
 
 
 @contextmanager
@@ -316,9 +315,15 @@ def progress(label: str, total: int | None) -> Iterator[Progress]:
         def render(self, task: Task) -> Text:
             return Text(grouped(task.completed))
 
-    columns = (TextColumn("{task.description}"), BarColumn(), CompletedColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        CompletedColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(bar, bar.add_task(label, total=total))
+        yield _Bar(bar, bar.add_task(label, total=total, note=""))
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""``mqcore storage``: what a broker has stored, looked at and verified without changing it."""
+"""``mqcore storage``: what a broker has stored, and what that stands on, looked at; and brought elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
+from mqcore.cli._moving import backup, migrate, restore
 from mqcore.cli.shell import (
     Group,
     Verb,
@@ -39,10 +41,14 @@ DAMAGE_FOUND = 5
 )
 @output_options
 def command() -> None:
-    """Inspect and verify what a broker has stored; nothing is changed.
+    """Inspect, verify, move, back up and restore what a broker has stored; what is looked at is not changed.
 
     Beside a running broker it looks at all but the active tails, where the storage can be opened for reading only.
     """
+
+
+for _verb in (migrate, backup, restore):
+    command.add_command(_verb)
 
 
 @command.command("verify", cls=Verb, examples=["mqcore storage verify mmap:///tmp/a --output json"])
@@ -130,6 +136,29 @@ class _Topics:
         """The same as ``TOPIC/PARTITION``."""
         place = self.place(log)
         return f"{place['topic']}/{place['partition']}" if place else ""
+
+
+@command.command("probe", cls=Verb, examples=["mqcore storage probe /d1", "mqcore storage probe /d1 --output json"])
+@click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, resolve_path=True))
+@output_options
+def probe_directory(directory: str) -> None:
+    """Show what lies below DIR: mount, file system, disk, the array under it; and what to mind before using it."""
+    from mqcore.ports import probe_ground
+
+    found = probe_ground(directory)
+    mirrored, why = found.mirrored
+    ground = attrs.asdict(found) | {"mirrored": mirrored, "because": why, "warnings": list(found.warnings)}
+    if current().json:
+        write_json(ground)
+        return
+    warnings, device = ground.pop("warnings"), ground.pop("device")
+    write_table([(name, str(value)) for name, value in ground.items()], ("fact", "value"))
+    devices = [device] if device else []
+    for each in devices:
+        devices += each.pop("below")
+        write_line(f"device {', '.join(f'{name} {value}' for name, value in each.items() if value is not None)}")
+    for text in warnings:
+        write_line(f"mind: {text}")
 
 
 def _show_json(finding: LogFinding, topics: _Topics) -> None:

@@ -11,25 +11,51 @@ Kubernetes and Docker put variables of their own into every container beside a s
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from mqcore.config._model import BrokerConfig, FlushTable, ReplicationTable, TopicConfig
+from mqcore.abc import TlsOptions
+from mqcore.config._access import AccessTable, LoginTable
+from mqcore.config._cluster import ClusterTable
+from mqcore.config._model import BrokerConfig, FlushTable, ReplicationTable, RetentionTable, TopicConfig
 from mqcore.errors import ConfigurationError
 from mqcore.limits import Limits
 
 __all__ = ["PREFIX", "read_environment", "variable_of"]
 
 PREFIX = "MQCORE_"
-FOREIGN = ("SERVER", "CONFIG", "OUTPUT", "TRACEBACK", "TEST_", "BENCH_", "CONFORMANCE_")
+FOREIGN = (
+    "SERVER",
+    "CONFIG",
+    "OUTPUT",
+    "TRACEBACK",
+    "USER",
+    "PASSWORD_FILE",
+    "TOKEN_FILE",
+    "USERS_FILE",
+    "TEST_",
+    "BENCH_",
+    "CONFORMANCE_",
+)
 """Variables after the prefix that other parts of the project read; an ending ``_`` stands for all that begin so."""
 
 _TIME_SUFFIXES = ("_ms", "_us")
-_TABLES: Mapping[str, type[Any]] = {"flush": FlushTable, "replication": ReplicationTable, "limits": Limits}
-_PLAIN = ("name", "role", "log_level", "survive", "flush", "replication")
+_TABLES: Mapping[str, type[Any]] = {
+    "tls": TlsOptions,
+    "flush": FlushTable,
+    "replication": ReplicationTable,
+    "retention": RetentionTable,
+    "limits": Limits,
+    "cluster": ClusterTable,
+    "access": AccessTable,
+}
+_NESTED = ("sets", "authenticators", "rules", "login")
+"""Keys whose tables no variable could write."""
+_PLAIN = ("name", "insecure", "http", "log_level", "survive", "flush", "replication")
 
 
 def variable_of(path: Sequence[str]) -> str:
@@ -53,12 +79,19 @@ def read_environment(
             continue
         path = known.get(variable) or _part_option(variable)
         if path is None:
-            raise ConfigurationError(
-                f"environment: {variable} is no key of the configuration; the keys are listed in docs/composing.md "
-                f"({variable_of(['limits', 'frame_bytes_max'])} is limits.frame_bytes_max)"
-            )
+            hint = _hint(variable, known)
+            raise ConfigurationError(f"environment: {variable} is no key of the configuration; {hint}")
         _set(result, path, environment[variable])
     return _listen_as_list(result, listeners)
+
+
+def _hint(variable: str, known: Mapping[str, object]) -> str:
+    readable = [*known, *(PREFIX + name for name in FOREIGN if not name.endswith("_"))]
+    near = difflib.get_close_matches(variable, readable, 1, cutoff=0.8)
+    if near:
+        return f"did you mean {near[0]}?"
+    example = f"{variable_of(['limits', 'frame_bytes_max'])} is limits.frame_bytes_max"
+    return f"'mqcore config init' writes a file with all of them ({example})"
 
 
 def _injected(environment: Mapping[str, str]) -> set[str]:
@@ -96,8 +129,9 @@ def _is_foreign(name: str) -> bool:
 
 def _known(topics: Sequence[str]) -> dict[str, tuple[str, ...]]:
     paths: list[tuple[str, ...]] = [(name,) for name in _PLAIN]
-    paths += [("storage", "url"), ("listen",)]
+    paths += [("storage", "url"), ("listen",), ("cluster", "coordinator", "url")]
     paths += [(table, key) for table, cls in _TABLES.items() for key in _keys(cls)]
+    paths += [("access", "login", key) for key in _keys(LoginTable)]
     paths += [("topics", topic, key) for topic in topics for key in _keys(TopicConfig)]
     known: dict[str, tuple[str, ...]] = {"MQCORE_STORAGE": ("storage", "url")}
     for path in paths:
@@ -112,7 +146,7 @@ def _known(topics: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def _keys(cls: type[Any]) -> list[str]:
     names = [field.name for field in attrs.fields(cls)]
     bare = [name.removesuffix(suffix) for name in names for suffix in _TIME_SUFFIXES if name.endswith(suffix)]
-    return names + [name for name in bare if name not in names]
+    return [name for name in names + [each for each in bare if each not in names] if name not in _NESTED]
 
 
 def _part_option(variable: str) -> tuple[str, ...] | None:
@@ -147,7 +181,8 @@ def _listen_as_list(result: dict[str, Any], listeners: Sequence[object]) -> dict
             variable = variable_of(["listen", index, next(iter(given))])
             raise ConfigurationError(f"environment: {variable}: there are {len(tables)} listeners, counted from 0")
         table = dict(tables[int(index)])
-        tables[int(index)] = {"url": table.pop("url"), **table.pop("options", table), **given}
+        options_of_table = table.pop("options", {})
+        tables[int(index)] = {**table, **options_of_table, **given}
     result["listen"] = tables
     return result
 

@@ -6,10 +6,14 @@ What is printed here is what is read: tests load the example back and compare th
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
+from mqcore.abc import AccessRule, TlsOptions
+from mqcore.config._access import AccessTable, AuthenticatorTable, LoginTable
+from mqcore.config._cluster import ClusterTable, CoordinatorTable, NodeTable, SetTable
 from mqcore.config._environment import PREFIX, variable_of
 from mqcore.config._model import (
     DEFAULT_LISTEN,
@@ -17,6 +21,7 @@ from mqcore.config._model import (
     FlushTable,
     ListenTable,
     ReplicationTable,
+    RetentionTable,
     StorageTable,
     TopicConfig,
 )
@@ -48,11 +53,39 @@ the command line; these go first."""
 _TABLES: tuple[tuple[str, str, type[Any]], ...] = (
     ("storage", "[storage]", StorageTable),
     ("listen", "[[listen]]", ListenTable),
+    ("tls", "[tls]", TlsOptions),
     ("flush", "[flush]", FlushTable),
     ("replication", "[replication]", ReplicationTable),
+    ("retention", "[retention]", RetentionTable),
     ("limits", "[limits]", Limits),
     ("topics", "[topics.NAME]", TopicConfig),
+    ("cluster", "[cluster]", ClusterTable),
+    ("access", "[access]", AccessTable),
 )
+_CLUSTER_TABLES: tuple[tuple[str, str, type[Any]], ...] = (
+    ("who settles which node of a set is the primary", "[cluster.coordinator]", CoordinatorTable),
+    ("the replica sets of the cluster, one table per set", "[[cluster.sets]]", SetTable),
+    ("the nodes of a set, one table per node", "[[cluster.sets.nodes]]", NodeTable),
+)
+_ACCESS_TABLES: tuple[tuple[str, str, type[Any]], ...] = (
+    ("ways of knowing who a peer is, one table each", "[[access.authenticators]]", AuthenticatorTable),
+    ("what is allowed and what is denied, one table each", "[[access.rules]]", AccessRule),
+    ("as whom this node logs in to the other nodes of its set", "[access.login]", LoginTable),
+)
+_TABLES_OF_THEIR_OWN = ("coordinator", "sets", "options", "authenticators", "rules", "login")
+
+
+_REMARKS: Mapping[str, tuple[str, tuple[tuple[str, str, type[Any]], ...]]] = {
+    "cluster": (
+        "Nothing is set here: `mqcore config init --cluster` writes a file with sets in it.",
+        (("", "[cluster]", ClusterTable), *_CLUSTER_TABLES),
+    ),
+    "access": (
+        "Nothing is set here: everybody who reaches the broker may do everything. See docs/security.md.",
+        (("", "[access]", AccessTable), *_ACCESS_TABLES),
+    ),
+}
+"""What stands before the tables whose keys are only remarks, and those tables."""
 
 
 def commented_example(storage: str = EXAMPLE_STORAGE) -> str:
@@ -65,19 +98,45 @@ def commented_example(storage: str = EXAMPLE_STORAGE) -> str:
     for name, heading, cls in _TABLES:
         lines += ["", *_comment(_title(name))]
         if name == "storage":
-            lines += [heading, f"url = {_toml(storage)}", *_comment("Options of the storage backend stand here too.")]
+            lines += [
+                heading,
+                f"url = {_toml(storage)}",
+                *_key_lines(next(field for field in option_fields(cls) if field.name == "array")),
+                *_comment("Options of the storage backend stand here too."),
+            ]
             continue
         if name == "listen":
             lines += [
                 f"#{heading}",
                 f"#url = {_toml(DEFAULT_LISTEN)}",
+                *_key_lines(next(field for field in option_fields(cls) if field.name == "advertise")),
                 *_comment("Options of the transport stand here too."),
             ]
+            continue
+        if name in _REMARKS:
+            lines += _lines_of_remarks(name)
             continue
         lines.append(f"#[topics.{EXAMPLE_TOPIC}]" if name == "topics" else heading)
         for field in option_fields(cls):
             lines += _key_lines(field)
     return "\n".join(lines) + "\n"
+
+
+def _lines_of_remarks(name: str) -> list[str]:
+    """The keys of a table that is never a default, with those below it, all as remarks."""
+    first, tables = _REMARKS[name]
+    lines = _comment(first)
+    for title, heading, cls in tables:
+        lines += [*(_comment(title) if title else ()), f"# {heading}"]
+        for field in _keys_of(cls):
+            key_lines = _comment(f"{field.name} = ...: {field.help}") if field.required else _key_lines(field)
+            lines += [line if line.startswith("# ") else f"# {line.removeprefix('#')}" for line in key_lines]
+    return lines
+
+
+def _keys_of(cls: type[Any]) -> list[OptionField]:
+    own = {"nodes"} if cls is SetTable else set()
+    return [field for field in option_fields(cls) if field.name not in {*_TABLES_OF_THEIR_OWN, *own}]
 
 
 def keys_as_markdown() -> str:
@@ -87,16 +146,26 @@ def keys_as_markdown() -> str:
         "### Top level\n\n" + _markdown([f for f in option_fields(BrokerConfig) if f.name not in table_names], ())
     ]
     for name, heading, cls in _TABLES:
-        fields = [field for field in option_fields(cls) if field.name != "options"]
+        fields = _keys_of(cls)
         path = ("topics", "NAME") if name == "topics" else ("listen", "0") if name == "listen" else (name,)
         blocks.append(f"### `{heading}`\n\n{_sentence(_title(name))}\n\n" + _markdown(fields, path))
+    for title, heading, cls in _CLUSTER_TABLES:
+        place = ("cluster", "coordinator") if cls is CoordinatorTable else None
+        blocks.append(f"### `{heading}`\n\n{_sentence(title)}\n\n" + _markdown(_keys_of(cls), place))
+    for title, heading, cls in _ACCESS_TABLES:
+        place = ("access", "login") if cls is LoginTable else None
+        blocks.append(f"### `{heading}`\n\n{_sentence(title)}\n\n" + _markdown(_keys_of(cls), place))
     return "\n\n".join(blocks)
 
 
 def parts_as_markdown(distribution: str = "mqcore") -> str:
-    """Return one table of options per storage backend and transport that ``distribution`` brings."""
+    """Return one table of options per storage backend, transport and coordinator that ``distribution`` brings."""
     blocks = []
-    for group, word, path in (("storage", "Storage", ("storage",)), ("transports", "Transport", ("listen", "0"))):
+    for group, word, path in (
+        ("storage", "Storage", ("storage",)),
+        ("transports", "Transport", ("listen", "0")),
+        ("coordinators", "Coordinator", ("cluster", "coordinator")),
+    ):
         for item in installed(group):
             if item.distribution == distribution:
                 fields = option_fields(find(group, item.name).options_class)
@@ -117,10 +186,14 @@ def _title(name: str) -> str:
     heading = {
         "storage": "where messages are stored",
         "listen": "where the broker listens, one table per listener",
+        "tls": "certificates of listeners that encrypt, and of this node when it connects to others of its set",
         "flush": "when an acknowledgement waits for the disk",
         "replication": "when an acknowledgement waits for other nodes",
+        "retention": "how long and how much is kept, of topics that do not say; nothing is given up by default",
         "limits": "bounds of everything that could grow",
         "topics": "topics made at start if they are missing, one table per topic",
+        "cluster": "the replica sets that this broker is in: the same in every node's file, see docs/replica-sets.md",
+        "access": "who may connect, and what they may do: see docs/security.md",
     }
     return heading[name]
 
@@ -152,12 +225,12 @@ def _toml(value: object) -> str:
     return f'"{text}"'
 
 
-def _markdown(fields: list[OptionField], path: tuple[str, ...]) -> str:
+def _markdown(fields: list[OptionField], path: tuple[str, ...] | None) -> str:
     rows = ["| key | default | allowed | meaning | environment |", "|---|---|---|---|---|"]
     for field in fields:
         allowed = field.allowed.replace("|", "\\|")
-        variable = variable_of((*path, field.name))
-        rows.append(f"| `{field.name}` | {_shown(field)} | {allowed} | {field.help} | `{variable}` |")
+        variable = "" if path is None else f"`{variable_of((*path, field.name))}`"
+        rows.append(f"| `{field.name}` | {_shown(field)} | {allowed} | {field.help} | {variable} |")
     return "\n".join(rows)
 
 

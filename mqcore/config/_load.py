@@ -14,6 +14,8 @@ from typing import Any
 
 import attrs
 
+from mqcore.config._access import access_table
+from mqcore.config._cluster import ClusterTable, CoordinatorTable
 from mqcore.config._environment import read_environment
 from mqcore.config._model import (
     DEFAULT_LISTEN,
@@ -21,6 +23,7 @@ from mqcore.config._model import (
     FlushTable,
     ListenTable,
     ReplicationTable,
+    RetentionTable,
     StorageTable,
     TopicConfig,
 )
@@ -51,7 +54,7 @@ _POLICY_NAMES = {
     NoReplication: "none",
 }
 # a source that names one of these decides the others of the group too: a new URL does not inherit foreign options
-_LEADERS = {"storage": "url", "flush": "policy", "replication": "policy"}
+_LEADERS = {"storage": "url", "flush": "policy", "replication": "policy", "cluster.coordinator": "url"}
 _SAMPLE = "mmap:///var/lib/mqcore"
 _KEPT = {"flush": ("total_bytes_max",)}
 
@@ -128,7 +131,7 @@ def _compose(sources: Sequence[tuple[str, Mapping[str, object]]], listen_default
     names = " and ".join(where for where, _ in sources) or "configuration"
     looked = " and ".join(where for where, _ in sources if where != "environment")
     looked += ": " if looked else ""
-    merged.setdefault("listen", [{"url": url, "options": {}} for url in listen_default])
+    merged.setdefault("listen", [{"url": url, "options": {}} for url in _own_urls(merged) or listen_default])
     storage = merged.get("storage")
     nameless = storage is None or (isinstance(storage, dict) and not storage.get("url"))
     if nameless:
@@ -145,6 +148,18 @@ def _compose(sources: Sequence[tuple[str, Mapping[str, object]]], listen_default
     return config
 
 
+def _own_urls(merged: _Raw) -> list[str]:
+    """Where the sets say that this node is to be reached, as far as what is said of them has the right shape."""
+    cluster = merged.get("cluster")
+    tables = cluster.get("sets") if isinstance(cluster, dict) else None
+    sets = [each for each in tables if isinstance(each, dict)] if isinstance(tables, list | tuple) else []
+    nodes = [node for each in sets if isinstance(each.get("nodes"), list | tuple) for node in each["nodes"]]
+    for node in nodes:
+        if isinstance(node, dict) and node.get("name") == merged.get("name") and isinstance(node.get("urls"), list):
+            return [url for url in node["urls"] if isinstance(url, str)]
+    return []
+
+
 def _covers(known: str, path: str) -> bool:
     return path == known or path.startswith((known + ".", known + "["))
 
@@ -153,8 +168,8 @@ def _merge(into: _Raw, new: _Raw, where: str, origins: dict[str, str], path: str
     for key, value in new.items():
         at = f"{path}.{key}" if path else key
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            if not path and value.get(_LEADERS.get(key, "")) is not None:
-                into[key] = {kept: into[key][kept] for kept in _KEPT.get(key, ()) if kept in into[key]}
+            if value.get(_LEADERS.get(at, "")) is not None:
+                into[key] = {kept: into[key][kept] for kept in _KEPT.get(at, ()) if kept in into[key]}
             _merge(into[key], value, where, origins, at)
         else:
             into[key] = value
@@ -180,6 +195,12 @@ def _normal(where: str, mapping: Mapping[str, object]) -> _Raw:
             result["flush"] = _policy_table(result["flush"], FlushTable, parse_flush)
         if "replication" in result:
             result["replication"] = _policy_table(result["replication"], ReplicationTable, parse_replication)
+        if isinstance(result.get("retention"), Mapping):
+            result["retention"] = canonical_keys(RetentionTable, result["retention"])
+        if "access" in result:
+            result["access"] = access_table(result["access"])
+        if "cluster" in result:
+            result["cluster"] = _cluster(result["cluster"])
         if isinstance(result.get("limits"), Mapping):
             result["limits"] = canonical_keys(Limits, result["limits"])
         elif isinstance(result.get("limits"), Limits):
@@ -191,15 +212,28 @@ def _normal(where: str, mapping: Mapping[str, object]) -> _Raw:
     return result
 
 
-def _part_table(raw: Any, cls: type[StorageTable] | type[ListenTable]) -> Any:
+def _part_table(raw: Any, cls: type[StorageTable] | type[ListenTable] | type[CoordinatorTable]) -> Any:
+    """Return the table of a part: the keys that are ours as they are, everything else as its options."""
     if isinstance(raw, cls):
-        return {"url": raw.url, "options": dict(raw.options)}
+        return attrs.asdict(raw, recurse=False)
     if isinstance(raw, str):
         return {"url": raw, "options": {}}
     if not isinstance(raw, Mapping):
         return raw
-    table: _Raw = {"url": raw["url"]} if "url" in raw else {}
-    return {**table, "options": {key: value for key, value in raw.items() if key != "url"}}
+    ours = {field.name for field in attrs.fields(cls)} - {"options"}
+    table = {key: value for key, value in raw.items() if key in ours}
+    return {**table, "options": {key: value for key, value in raw.items() if key not in ours}}
+
+
+def _cluster(raw: Any) -> Any:
+    if isinstance(raw, ClusterTable):
+        return attrs.asdict(raw)
+    if not isinstance(raw, Mapping):
+        return raw
+    table = canonical_keys(ClusterTable, raw)
+    if "coordinator" in table:
+        table["coordinator"] = _part_table(table["coordinator"], CoordinatorTable)
+    return table
 
 
 def _listen(raw: Any) -> Any:

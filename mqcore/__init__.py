@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mqcore.client import Client, ConsumedBatch, Consumer, Delivery, Message, Producer, Receipt, connect
     from mqcore.errors import (
         BatchUndecodableError,
+        BufferFullError,
+        ClosedError,
         ConfigurationError,
         CorruptionError,
         MessagesMissingError,
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchUndecodableError",
+    "BufferFullError",
     "Node",
     "Client",
+    "ClosedError",
     "ConfigurationError",
     "ConsumedBatch",
     "Consumer",

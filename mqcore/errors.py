@@ -11,8 +11,15 @@ from collections.abc import Iterable
 __all__ = [
     "BatchUndecodableError",
     "BrokenLinkError",
+    "BufferFullError",
+    "ClosedError",
     "CommandNotPossibleError",
     "ConfigurationError",
+    "CoordinatorConflictError",
+    "CoordinatorError",
+    "CoordinatorOutcomeUnknownError",
+    "CoordinatorUnreachableError",
+    "CoordinatorWentBackError",
     "CorruptionError",
     "FlushFailedError",
     "LocalProtocolError",
@@ -21,6 +28,11 @@ __all__ = [
     "MqcoreError",
     "NotPrimaryError",
     "NotReachedError",
+    "OffsetStoreError",
+    "OffsetStoreFencedError",
+    "OffsetStoreForeignError",
+    "OffsetStoreOutcomeUnknownError",
+    "OffsetStoreUnavailableError",
     "OutcomeUnknownError",
     "PluginError",
     "PluginInvalidError",
@@ -159,6 +171,57 @@ class FlushFailedError(StorageError):
         self.logs = frozenset(logs)
 
 
+class CoordinatorError(MqcoreError):
+    """A coordinator did not do what was asked; the message names its URL, the name asked for, and what to do."""
+
+
+class CoordinatorConflictError(CoordinatorError):
+    """What a write expected is not there: it was not applied and never will be. Read, then decide anew."""
+
+
+class CoordinatorUnreachableError(CoordinatorError):
+    """Not applied, and never will be: nothing was sent, or the server said that it refused. May be tried again."""
+
+
+class CoordinatorOutcomeUnknownError(CoordinatorError):
+    """A write was sent and no answer says what became of it. It may be applied *later* still, after any read.
+
+    Only another write with the same expectation settles it: if that one is applied, the first never will be; if it
+    meets a conflict, a read shows whose write id is there.
+    """
+
+
+class CoordinatorWentBackError(CoordinatorError):
+    """The coordinator's state is older than what this process has seen of it: a backup was restored (rule R14)."""
+
+    exit_status = 5
+
+
+class OffsetStoreError(MqcoreError):
+    """An offset store did not do what was asked; the message names its URL, the group, and what to do."""
+
+
+class OffsetStoreFencedError(OffsetStoreError):
+    """A later commit of the group was applied: this one was not and never will be. Its owner was replaced."""
+
+
+class OffsetStoreUnavailableError(OffsetStoreError):
+    """Not applied, and never will be: the store is down, too slow or full. May be tried again once that is mended."""
+
+
+class OffsetStoreOutcomeUnknownError(OffsetStoreError):
+    """A commit was sent and no answer says what became of it: it may be applied later still, unless a later one is.
+
+    The same commit with the same stamp, or the next one, settles it.
+    """
+
+
+class OffsetStoreForeignError(OffsetStoreError):
+    """What is at the store's place is not its own, of another version, or damaged: nothing was read or changed."""
+
+    exit_status = 5
+
+
 class CorruptionError(MqcoreError):
     """Bytes are not what they must be: what was expected, what was found, where (clause G12)."""
 
@@ -243,6 +306,20 @@ class LostFromError(RejectedError):
 
 class OutcomeUnknownError(MqcoreError):
     """The message may or may not be in the log. A retry under the same sequence does not duplicate it."""
+
+
+class BufferFullError(MqcoreError):
+    """The producer holds as much as ``buffer_bytes_max`` allows; nothing was queued. Wait for room, then post again.
+
+    Raised by ``mqcore.aio`` and ``mqcore.sync``, where the Trio client raises ``trio.WouldBlock``.
+    """
+
+
+class ClosedError(MqcoreError):
+    """What was asked is closed, or its client is.
+
+    Raised by ``mqcore.aio`` and ``mqcore.sync``, where the Trio client raises ``trio.ClosedResourceError``.
+    """
 
 
 class CommandNotPossibleError(MqcoreError):

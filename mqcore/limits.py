@@ -46,6 +46,8 @@ _PUBLISHED = frozenset(
         "fetch_bytes_max",
         "fetch_wait_ms_max",
         "fetches_parked_max",
+        "group_members_max",
+        "group_session_ms_max",
         "idle_timeout_ms",
     }
 )
@@ -53,9 +55,7 @@ _PUBLISHED = frozenset(
 
 
 def _limit(default: int, minimum: int = 1, *, help: str) -> int:
-    return attrs.field(
-        default=default, validator=validators.ge(minimum), metadata={"help": help, "minimum": minimum}
-    )
+    return attrs.field(default=default, validator=validators.ge(minimum), metadata={"help": help, "minimum": minimum})
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +79,8 @@ class Limits:
     partitions_per_topic_max: int = _limit(10_000, help="partitions of one topic")
     partitions_max: int = _limit(100_000, help="partitions of one broker")
     connections_max: int = _limit(4_096, help="connections of one broker")
+    logins_max: int = _limit(256, help="connections that have not yet said who they are, where they have to")
+    login_failures_max: int = _limit(10, help="failed logins of one address in a minute, before it is made to wait")
     handshake_timeout_ms: int = _limit(10_000, help="time a new connection has for its first frame, in ms")
     idle_timeout_ms: int = _limit(120_000, help="silence after which a connection is closed, in ms")
     frame_timeout_ms: int = _limit(30_000, help="silence inside a frame after which a connection is closed, in ms")
@@ -89,10 +91,16 @@ class Limits:
     fetch_bytes_max: int = _limit(16 * MIB, 4 * KIB, help="most bytes one fetch may ask for")
     fetch_wait_ms_max: int = _limit(60_000, 0, help="longest long poll, in ms; less than 50 counts as 50")
     fetches_parked_max: int = _limit(1_024, help="long polls waiting on one connection")
+    servers_max: int = _limit(256, help="servers that one client is connected to, by all their names")
+    groups_max: int = _limit(10_000, help="consumer groups of one broker, counted once for each of their topics")
+    group_members_max: int = _limit(1_000, help="members of one consumer group that read one topic")
+    group_session_ms_max: int = _limit(600_000, help="longest session that a member may ask for, in ms")
+    cursors_max: int = _limit(2_000_000, help="cursors of all consumer groups of one broker")
     producers_max: int = _limit(100_000, help="producer states kept per partition")
     producer_retention_ms: int = _limit(7 * 24 * 3600 * 1000, help="how long an idle producer's state is kept, in ms")
     producer_batches_kept: int = _limit(64, help="last batches of a producer that a retry is answered from")
     append_inline_us_max: int = _limit(1_000, help="slowest append still made in the event loop's thread, in us")
+    flush_inline_us_max: int = _limit(300, 0, help="mean flush still made in the event loop's thread, in us; 0: none")
     drain_grace_ms: int = _limit(10_000, 0, help="time for requests in flight at shutdown, in ms")
     log_names_reported_max: int = _limit(1_000, help="logs without a topic that are listed by name")
 

@@ -12,8 +12,11 @@ from mqcore.ports import Buffer
 
 __all__ = ["PIECE_BYTES", "in_pieces"]
 
-PIECE_BYTES = 256 * 1024
-"""Of fixed size: one that grew with the speed seen would grow with what the kernel's buffers take, and then wait."""
+PIECE_BYTES = 384 * 1024
+"""More than a full batch of 256 KiB with its columns, of which a few bytes would else be a send of their own.
+
+Of fixed size: one that grew with the speed seen would grow with what the kernel's buffers take, and then wait.
+"""
 
 
 def in_pieces(buffers: Iterable[Buffer]) -> Iterator[list[Buffer]]:

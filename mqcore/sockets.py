@@ -27,6 +27,7 @@ __all__ = [
     "RECEIVE_BYTES_DEFAULT",
     "SocketListener",
     "SocketStream",
+    "buffers_after",
     "enlarge_buffers",
     "grants_buffers",
 ]
@@ -64,6 +65,8 @@ class SocketStream(ClosableStream, trio.abc.HalfCloseableStream):
         self._sending = False
         self._eof_sent = False
         self._torn = False
+        # A subclass that frames, counts or spoils what is sent has to see every byte.
+        self._may_send_now = self._descriptor >= 0 and type(self).send_buffers is SocketStream.send_buffers
 
     async def receive_into(self, buffer: bytearray | memoryview) -> int:
         """Receive at least one byte into ``buffer`` and return how many; 0 at the end. No effect if cancelled."""
@@ -126,11 +129,20 @@ class SocketStream(ClosableStream, trio.abc.HalfCloseableStream):
                 except BlockingIOError:
                     sent = await self._send_once(buffers[:BUFFERS_PER_SEND_MAX])
             if sent != sum(map(len, buffers)):
-                await self._send_rest(_after(buffers, sent))
+                await self._send_rest(buffers_after(buffers, sent))
         except OSError as error:
             raise self._stream_error(error) from error
         finally:
             self._sending = False
+
+    def send_now(self, buffers: Sequence[Buffer]) -> int:
+        """Send what the socket takes at once; see ``ByteStream.send_now``."""
+        if not self._may_send_now or self._sending or self._eof_sent or self._descriptor < 0:
+            return 0
+        try:
+            return os.writev(self._descriptor, buffers[:BUFFERS_PER_SEND_MAX])
+        except OSError:  # full, or broken, which the caller is told by ``send_buffers``
+            return 0
 
     async def _send_once(self, buffers: Sequence[Buffer]) -> int:
         """Send some bytes of ``buffers`` and return how many; waits only while the socket takes none."""
@@ -195,7 +207,7 @@ class SocketStream(ClosableStream, trio.abc.HalfCloseableStream):
         try:
             while rest:
                 sent = await self._send_once(rest[:BUFFERS_PER_SEND_MAX])
-                rest = _after(rest, sent)
+                rest = buffers_after(rest, sent)
         except BaseException:
             self._torn = True
             self.close()
@@ -218,7 +230,7 @@ def _descriptor_of(socket: trio.socket.SocketType) -> int:
         return -1
 
 
-def _after(buffers: Sequence[Buffer], sent: int) -> list[memoryview]:
+def buffers_after(buffers: Sequence[Buffer], sent: int) -> list[memoryview]:
     """What is left of ``buffers`` after their first ``sent`` bytes."""
     for index, buffer in enumerate(buffers):
         if sent < len(buffer):

@@ -6,6 +6,7 @@ empty scheme, a second ``?`` or a repeated option is an error that names the URL
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from urllib.parse import quote, unquote
@@ -68,6 +69,18 @@ class Url:
         if not separator or not host or not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
             raise ConfigurationError(f"{self}: needs HOST:PORT (port 0 to 65535), as in {self.scheme}://127.0.0.1:7400")
         return host, int(port_text)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether its host is this machine's loopback, which no other machine reaches; False where it has no host."""
+        try:
+            host = self.address[0]
+        except ConfigurationError:
+            return False
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
     def __str__(self) -> str:
         query = "&".join(f"{_quoted(name, '/')}={_quoted(value, '/:,')}" for name, value in self.query.items())

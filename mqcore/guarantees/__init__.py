@@ -1,6 +1,14 @@
 """What an acknowledgement means: levels, policies, clauses, the oracle, promises. Pure: no I/O, no clock, no trio."""
 
-from mqcore.guarantees.build import Build, TopicBuild, at_least_as_strong, level_for, resolve_flush
+from mqcore.guarantees.build import (
+    Build,
+    OnDegraded,
+    TopicBuild,
+    at_least_as_strong,
+    least_level,
+    level_for,
+    resolve_flush,
+)
 from mqcore.guarantees.clauses import CLAUSES, Clause, clauses_as_markdown
 from mqcore.guarantees.copies import Copy
 from mqcore.guarantees.explain import Explanation, explain
@@ -57,6 +65,7 @@ __all__ = [
     "LossExtent",
     "NoFlush",
     "NoReplication",
+    "OnDegraded",
     "Promise",
     "PromiseTable",
     "Promotion",
@@ -75,6 +84,7 @@ __all__ = [
     "explain",
     "format_flush",
     "format_replication",
+    "least_level",
     "level_for",
     "may_survive",
     "must_survive",

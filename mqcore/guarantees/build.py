@@ -24,16 +24,23 @@ from mqcore.guarantees.policies import (
 )
 from mqcore.guarantees.policy_text import format_flush
 
-__all__ = ["Build", "TopicBuild", "at_least_as_strong", "level_for", "resolve_flush"]
+__all__ = ["Build", "OnDegraded", "TopicBuild", "at_least_as_strong", "least_level", "level_for", "resolve_flush"]
+
+OnDegraded = Literal["continue", "read-only", "require-sync-replication"]
+"""What an operator has said that becomes of sends while a mirror has lost a member."""
 
 
 @attrs.frozen(kw_only=True)
 class TopicBuild:
-    """One topic of a build; ``flush`` None follows the broker, ``weakest_send`` None is the topic's own policy."""
+    """One topic of a build.
+
+    ``flush`` and ``replication`` None follow the broker, ``weakest_send`` None is the topic's own policy.
+    """
 
     name: str
     partitions: int = attrs.field(default=1, validator=validators.ge(1))
     flush: FlushPolicy | None = None
+    replication: ReplicationPolicy | None = None
     weakest_send: FlushPolicy | None = None
     visible: Literal["committed", "stable"] = "committed"
 
@@ -43,9 +50,11 @@ class Build:
     """What promises are computed from.
 
     ``storage`` is the backend's URL, for messages; the levels are its declared capabilities.
-    ``flush`` None takes the default (see ``resolve_flush``). ``nodes`` None is as many as the replication policy
-    needs at least. ``coordinator``: an outside authority that settles who is primary. ``role``: of this node.
-    ``total_bytes_max`` bounds what all logs together have acknowledged and not flushed.
+    ``flush`` None takes the default (see ``resolve_flush``). ``nodes``: of the replica set; None while no set is
+    stated, and then as many as the replication policy needs at least. ``coordinator``: an outside authority settles who
+    is primary. ``total_bytes_max`` bounds what all logs together have acknowledged and not flushed. ``on_degraded``:
+    what was said for a mirror that has lost a member; None: nothing was. ``array_below``: the operator declares that
+    the disks below are mirrored.
     """
 
     storage: str
@@ -59,7 +68,8 @@ class Build:
     nodes: int | None = attrs.field(default=None, validator=validators.optional(validators.ge(1)))
     coordinator: bool = False
     failover: Literal["manual", "automatic"] = "manual"
-    role: Literal["primary", "replica"] = "primary"
+    on_degraded: OnDegraded | None = None
+    array_below: bool = False
 
     @property
     def node_count(self) -> int:
@@ -78,6 +88,15 @@ class Build:
     def flush_of(self, topic: TopicBuild) -> FlushPolicy:
         """Return the flush policy of ``topic``: its own, else the broker's."""
         return topic.flush if topic.flush is not None else self.flush_policy
+
+    def replication_of(self, topic: TopicBuild) -> ReplicationPolicy:
+        """Return the replication policy of ``topic``: its own, else the broker's."""
+        return topic.replication if topic.replication is not None else self.replication
+
+    @property
+    def replications(self) -> tuple[ReplicationPolicy, ...]:
+        """The replication policies in use, the broker's first, each once."""
+        return tuple(dict.fromkeys([self.replication, *map(self.replication_of, self.topics)]))
 
 
 def resolve_flush(flush: FlushPolicy | None, flush_level: Level) -> tuple[FlushPolicy, str]:
@@ -104,6 +123,24 @@ def level_for(
     """
     level = max(append_level, flush_level) if isinstance(flush, SyncFlush) else append_level
     return max(level, replication.level) if isinstance(replication, SyncReplication) else level
+
+
+def least_level(build: Build, replication: ReplicationPolicy | None = None) -> Level:
+    """Return the level below which a log takes no sends, and below which a flush acknowledges none.
+
+    ``replication``: the policy of the log's topic, None for the broker's. Mirror, or what the storage reaches at best,
+    where a mirror that has lost a member must acknowledge nothing; none where it goes on (docs/decisions/0020).
+    """
+    policy = build.replication if replication is None else replication
+    covered = isinstance(policy, SyncReplication)
+    waits = {
+        "continue": False,
+        "read-only": True,
+        "require-sync-replication": not covered,
+        # A promise that no one took back is kept by acknowledging nothing (guarantees, section 7).
+        None: Fault.DISK_LOSS in build.survive and not covered and not build.array_below,
+    }[build.on_degraded]
+    return min(Level.MIRROR, build.flush_level) if waits else Level.NONE
 
 
 def at_least_as_strong(policy: FlushPolicy, other: FlushPolicy) -> bool:

@@ -99,7 +99,8 @@ _CLAUSES = (
     Clause(
         "G13",
         "liveness",
-        "within `lease_ms` + `replica_lag_ms` + 1 s after healing, send and drain succeed; while the policy "
+        "within `lease_ms` + `replica_lag_ms` + 1 s after healing, send and drain succeed (later by "
+        "`silence_ms`, where the transport of a client learns that late of a peer that was killed); while the policy "
         "cannot be met, sends block or are rejected and reads of committed data go on. Stated limit: while "
         "the set is smaller than `copies` after a failover, the newest committed messages may stay unreadable "
         "until a member returns",

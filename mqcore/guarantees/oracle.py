@@ -13,7 +13,7 @@ import attrs
 
 from mqcore.guarantees.faults import Fault, survives
 from mqcore.guarantees.levels import Level
-from mqcore.guarantees.policies import AsyncReplication, NoReplication, ReplicationPolicy
+from mqcore.guarantees.policies import NoReplication, ReplicationPolicy, SyncReplication
 
 __all__ = ["HeldCopy", "FaultEvent", "SendOutcome", "Promotion", "SentReceipt", "Sent", "may_survive", "must_survive"]
 
@@ -107,9 +107,8 @@ def _copy_survives(copy: HeldCopy, events: tuple[FaultEvent | Promotion, ...]) -
 
 def _bars(copy: HeldCopy, events: tuple[FaultEvent | Promotion, ...], replication: ReplicationPolicy) -> bool:
     """Whether the faults keep ``copy``'s node from bringing the batch back, by the policy that its receipt states."""
-    if isinstance(replication, NoReplication):
-        return False
-    if isinstance(replication, AsyncReplication):
+    if not isinstance(replication, SyncReplication):
+        # Whatever was awaited: what another node's reign does not have is cut when its node comes back.
         promoted = any(isinstance(event, Promotion) and event.node != copy.node for event in events)
         return promoted or any(event.fault is Fault.HOST_LOSS for event in _befell(copy.node, events))
     return any(not survives(copy.reported, event.fault) for event in _befell(copy.node, events))

@@ -64,12 +64,20 @@ class NoReplication:
 
 @attrs.frozen(kw_only=True)
 class AsyncReplication:
-    """Acknowledgements do not wait for replicas."""
+    """Acknowledgements do not wait for replicas.
+
+    ``on_missing``: what ``throttle`` does with sends while no member but the primary is left.
+    """
 
     max_delay_ms: int = attrs.field(default=500, validator=validators.ge(1))
     on_exceeded: Literal["report", "throttle"] = attrs.field(
         default="report", validator=validators.in_(("report", "throttle"))
     )
+    on_missing: Literal["block", "reject"] = attrs.field(default="block", validator=validators.in_(("block", "reject")))
+
+    def __attrs_post_init__(self) -> None:
+        if self.on_exceeded == "report" and self.on_missing != "block":
+            raise ValueError("on_missing = reject: without meaning under on_exceeded = report, which goes on alone")
 
 
 @attrs.frozen(kw_only=True)
@@ -78,9 +86,7 @@ class SyncReplication:
 
     copies: int = attrs.field(default=2, validator=_at_least_two)
     level: Level = Level.PAGE_CACHE
-    on_missing: Literal["block", "reject"] = attrs.field(
-        default="block", validator=validators.in_(("block", "reject"))
-    )
+    on_missing: Literal["block", "reject"] = attrs.field(default="block", validator=validators.in_(("block", "reject")))
 
 
 FlushPolicy: TypeAlias = SyncFlush | AsyncFlush | NoFlush

@@ -39,7 +39,7 @@ __all__ = [
 
 FLUSH_FORMS = "sync, none, async, async(max_messages=1000, max_bytes=1 MB, max_interval=200 ms)"
 REPLICATION_FORMS = (
-    "none, async(max_delay=500 ms, on_exceeded=report|throttle), "
+    "none, async(max_delay=500 ms, on_exceeded=report|throttle, on_missing=block|reject), "
     "sync(copies=2, level=memory|page-cache|disk|mirror, on_missing=block|reject)"
 )
 
@@ -57,6 +57,7 @@ _ASYNC_FLUSH: _Readers = {
 _ASYNC_REPLICATION: _Readers = {
     "max_delay": ("max_delay_ms", parse_duration_ms),
     "on_exceeded": ("on_exceeded", str),
+    "on_missing": ("on_missing", str),
 }
 _SYNC_REPLICATION: _Readers = {
     "copies": ("copies", parse_count),
@@ -111,7 +112,8 @@ def format_replication(policy: ReplicationPolicy) -> str:
     if isinstance(policy, NoReplication):
         return "none"
     if isinstance(policy, AsyncReplication):
-        return f"async(max_delay={format_duration_ms(policy.max_delay_ms)}, on_exceeded={policy.on_exceeded})"
+        missing = f", on_missing={policy.on_missing}" if policy.on_exceeded == "throttle" else ""
+        return f"async(max_delay={format_duration_ms(policy.max_delay_ms)}, on_exceeded={policy.on_exceeded}{missing})"
     return f"sync(copies={policy.copies}, level={policy.level.label}, on_missing={policy.on_missing})"
 
 

@@ -21,6 +21,7 @@ from mqcore.guarantees.policies import (
     FlushPolicy,
     NoFlush,
     NoReplication,
+    ReplicationPolicy,
     SyncFlush,
     SyncReplication,
 )
@@ -179,18 +180,17 @@ def promise_table(
 
 
 def promise_tables(build: Build) -> tuple[PromiseTable, ...]:
-    """Return one table per flush policy in use: of topics that follow the broker first, of weaker sends last."""
-    groups: dict[tuple[FlushPolicy, bool], list[TopicBuild]] = {}
+    """Return one table per pair of policies in use: of topics that follow the broker first, of weaker sends last."""
+    groups: dict[tuple[FlushPolicy, ReplicationPolicy, bool], list[TopicBuild]] = {}
     for topic in build.topics:
-        groups.setdefault((build.flush_of(topic), False), []).append(topic)
+        groups.setdefault((build.flush_of(topic), build.replication_of(topic), False), []).append(topic)
     for topic in build.topics:
         if topic.weakest_send is not None and topic.weakest_send != build.flush_of(topic):
-            groups.setdefault((topic.weakest_send, True), []).append(topic)
-    if (build.flush_policy, False) not in groups:
-        groups = {(build.flush_policy, False): [], **groups}
+            groups.setdefault((topic.weakest_send, build.replication_of(topic), True), []).append(topic)
+    groups.setdefault((build.flush_policy, build.replication, False), [])
     return tuple(
-        promise_table(build, flush, topics=tuple(topics), weaker_sends=weaker)
-        for (flush, weaker), topics in sorted(groups.items(), key=lambda item: _rank(build, *item[0]))
+        promise_table(attrs.evolve(build, replication=replication), flush, topics=tuple(topics), weaker_sends=weaker)
+        for (flush, replication, weaker), topics in sorted(groups.items(), key=lambda item: _rank(build, *item[0]))
     )
 
 
@@ -216,8 +216,11 @@ def placements(build: Build, fault: Fault) -> list[Events]:
     return ways
 
 
-def _rank(build: Build, flush: FlushPolicy, weaker: bool) -> tuple[bool, bool, str]:
-    return weaker, flush != build.flush_policy, format_flush(flush)
+def _rank(
+    build: Build, flush: FlushPolicy, replication: ReplicationPolicy, weaker: bool
+) -> tuple[bool, bool, str, str]:
+    own = (flush, replication) != (build.flush_policy, build.replication)
+    return weaker, own, format_flush(flush), format_replication(replication)
 
 
 def _nodes(build: Build) -> list[str]:
@@ -225,11 +228,15 @@ def _nodes(build: Build) -> list[str]:
 
 
 def _promise(build: Build, flush: FlushPolicy, fault: Fault, partitions: int, weaker_sends: bool) -> Promise:
-    sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=weakest_receipt(build, flush))
-    if all(must_survive(sent, events) for events in placements(build, fault)):
+    sent = Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=_as_kept_below(build, weakest_receipt(build, flush)))
+    ways_of_fault = placements(build, fault)
+    if all(must_survive(sent, events) for events in ways_of_fault):
         return Promise(fault=fault, loss=LossExtent.NOTHING, reason=_why_kept(build, flush, fault))
     if isinstance(build.replication, AsyncReplication) and fault is not Fault.POWER_CUT and build.node_count > 1:
         return _lost_on_failover(build.replication, fault)
+    if all(must_survive(sent, [event for event in ways if isinstance(event, FaultEvent)]) for ways in ways_of_fault):
+        reason = "the topic is not replicated: a node that takes over has of it what it has got so far"
+        return Promise(fault=fault, loss=LossExtent.UNBOUNDED, reason=reason)
     if not survives(build.flush_level, fault):
         return Promise(fault=fault, loss=LossExtent.EVERYTHING, reason=_why_all_lost(build, fault))
     if isinstance(flush, NoFlush):
@@ -249,6 +256,17 @@ def _promise(build: Build, flush: FlushPolicy, fault: Fault, partitions: int, we
         total=_times(per_log, partitions, build.total_bytes_max),
         reason="acknowledged before its flush; once a bound is full, acknowledgements wait for a flush",
     )
+
+
+def _as_kept_below(build: Build, receipt: SentReceipt) -> SentReceipt:
+    """``receipt`` with each copy on disk at what it is worth where the disks are declared to be mirrored below."""
+    if not build.array_below:
+        return receipt
+    copies = tuple(
+        attrs.evolve(copy, level=Level.MIRROR, reported=copy.reported) if copy.level is Level.DISK else copy
+        for copy in receipt.copies
+    )
+    return attrs.evolve(receipt, copies=copies)
 
 
 def _lost_on_failover(replication: AsyncReplication, fault: Fault) -> Promise:
@@ -278,7 +296,8 @@ def _times(bound: Bound, partitions: int, total_bytes_max: int | None) -> Bound:
 
 def _why_kept(build: Build, flush: FlushPolicy, fault: Fault) -> str:
     level = level_for(flush, build.append_level, build.flush_level, build.replication)
-    if not survives(level, fault) and not isinstance(build.replication, NoReplication):
+    kept_below = build.array_below and level is Level.DISK and fault is Fault.DISK_LOSS
+    if not survives(level, fault) and not kept_below and not isinstance(build.replication, NoReplication):
         copies = getattr(build.replication, "copies", build.node_count)
         return f"{copies} nodes held it at level {level.label} before the acknowledgement; the others keep it"
     if level is Level.MEMORY:
@@ -290,6 +309,8 @@ def _why_kept(build: Build, flush: FlushPolicy, fault: Fault) -> str:
     else:
         how = "flushed, as synchronous replication asks," if level > build.append_level else "appended durably"
     where = "on two members of a mirror group " if fault is Fault.DISK_LOSS else ""
+    if where and level is Level.DISK:
+        where = 'on the array below, which storage.array = "mirror" declares, '
     return f"{how} {where}before the acknowledgement"
 
 

@@ -18,6 +18,7 @@ from mqcore.guarantees.policies import (
     FlushPolicy,
     NoFlush,
     NoReplication,
+    ReplicationPolicy,
     SyncReplication,
 )
 from mqcore.guarantees.policy_text import format_flush, format_replication
@@ -45,38 +46,32 @@ class Refusal:
 def check_build(build: Build) -> list[Refusal]:
     """Return everything for which ``build`` cannot keep what it states; empty when it can.
 
-    What it states but this version does not offer yet is ``check_available``'s subject, so that it can be explained.
+    What it states for nodes that it does not name is ``check_available``'s subject, so that it can be explained.
     """
     refusals = [
         *_check_flush(build, "flush", build.flush),
         *(refusal for topic in build.topics for refusal in _check_topic(build, topic)),
-        *_check_replication(build),
+        *_check_replication(build, "replication", build.replication),
+        *_check_failover(build),
     ]
     # an impossible policy has no promises to hold `survive` against
     return refusals or _check_survive(build)
 
 
 def check_available(build: Build) -> list[Refusal]:
-    """Return what ``build`` asks for that is modelled and not available yet."""
-    refusals: list[Refusal] = []
-    if build.role == "replica":
-        # A replica that starts without replication would serve an old copy, or reign over its own.
-        refusals.append(
-            Refusal(
-                name="replica-not-available",
-                message='role = "replica": replication is not built in this version',
-                remedy='write role = "primary" or leave it out',
-            )
+    """Return what ``build`` asks for that takes other nodes, while it names none; it can be explained all the same."""
+    if build.nodes is not None:
+        return []
+    return [
+        Refusal(
+            name="replication-without-a-set",
+            message=f"replication = {format_replication(policy)!r} takes other nodes, and the configuration names none",
+            remedy="write a [cluster] with the nodes of the set (`mqcore config init --cluster` shows one), or "
+            'replication = "none"',
         )
-    if not isinstance(build.replication, NoReplication):
-        refusals.append(
-            Refusal(
-                name="replication-not-available",
-                message=f"replication = {format_replication(build.replication)!r} is not available yet",
-                remedy='use replication = "none", or `mqcore explain` to see what it would promise',
-            )
-        )
-    return refusals
+        for policy in build.replications
+        if not isinstance(policy, NoReplication)
+    ]
 
 
 def raise_refusals(refusals: Iterable[Refusal]) -> None:
@@ -103,6 +98,8 @@ def _check_topic(build: Build, topic: TopicBuild) -> list[Refusal]:
     key = f"topics.{topic.name}"
     refusals = _check_flush(build, f"{key}.flush", topic.flush)
     refusals += _check_flush(build, f"{key}.weakest_send", topic.weakest_send)
+    if topic.replication is not None:
+        refusals += _check_replication(build, f"{key}.replication", topic.replication)
     policy = build.flush_of(topic)
     if topic.weakest_send is not None and not at_least_as_strong(policy, topic.weakest_send):
         refusals.append(
@@ -125,11 +122,13 @@ def _check_topic(build: Build, topic: TopicBuild) -> list[Refusal]:
     return refusals
 
 
-def _check_replication(build: Build) -> list[Refusal]:
-    replication = build.replication
+def _check_replication(build: Build, key: str, replication: ReplicationPolicy) -> list[Refusal]:
     if isinstance(replication, NoReplication):
         return []
-    text, nodes = format_replication(replication), build.node_count
+    text, nodes = (
+        f"{key} = {format_replication(replication)!r}",
+        attrs.evolve(build, replication=replication).node_count,
+    )
     refusals = []
     if isinstance(replication, SyncReplication):
         reached = max(build.append_level, build.flush_level)
@@ -137,7 +136,7 @@ def _check_replication(build: Build) -> list[Refusal]:
             refusals.append(
                 Refusal(
                     name="level-not-reached",
-                    message=f"replication = {text!r}: {build.storage} reaches {reached.label} at best",
+                    message=f"{text}: {build.storage} reaches {reached.label} at best",
                     remedy=f"ask for level {reached.label} or less, or use another storage",
                 )
             )
@@ -145,7 +144,7 @@ def _check_replication(build: Build) -> list[Refusal]:
             refusals.append(
                 Refusal(
                     name="level-none",
-                    message=f"replication = {text!r}: level none keeps nothing and cannot be promised",
+                    message=f"{text}: level none keeps nothing and cannot be promised",
                     remedy="ask for memory, page-cache, disk or mirror",
                 )
             )
@@ -153,7 +152,7 @@ def _check_replication(build: Build) -> list[Refusal]:
             refusals.append(
                 Refusal(
                     name="too-few-nodes",
-                    message=f"replication = {text!r}: {nodes} nodes cannot hold {replication.copies} copies",
+                    message=f"{text}: {nodes} node{'s' if nodes > 1 else ''} cannot hold {replication.copies} copies",
                     remedy=f"add nodes, or ask for at most {nodes} copies",
                 )
             )
@@ -161,11 +160,11 @@ def _check_replication(build: Build) -> list[Refusal]:
         refusals.append(
             Refusal(
                 name="throttle-alone",
-                message=f"replication = {text!r}: with one node, acknowledgements would wait for ever",
+                message=f"{text}: with one node, acknowledgements would wait for ever",
                 remedy='add a node, or write replication = "none"',
             )
         )
-    return refusals + _check_failover(build)
+    return refusals
 
 
 def _check_failover(build: Build) -> list[Refusal]:
@@ -211,7 +210,10 @@ def _remedy(build: Build, fault: Fault) -> str:
     if fault is Fault.HOST_LOSS:
         return "it takes synchronous replication to another node"
     if fault is Fault.DISK_LOSS:
-        return 'it takes a mirrored storage with flush = "sync", or synchronous replication to another node'
+        return (
+            'it takes a mirrored storage with flush = "sync", or synchronous replication to another node, or disks '
+            'that are mirrored below, which array = "mirror" in [storage] declares'
+        )
     if build.flush_level >= Level.DISK:
         return 'write flush = "sync" for every topic and send'
     return 'it takes a storage whose flush reaches disk, such as mmap, with flush = "sync"'

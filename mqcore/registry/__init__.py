@@ -8,13 +8,19 @@ from mqcore.registry._compose import (
     PluginReport,
     check,
     codec_of_tag,
+    create_authenticator,
+    create_authorizer,
+    create_coordinator,
+    create_filter,
+    create_gateway,
+    create_offset_store,
     create_storage,
     create_transport,
     find_codec,
     list_plugins,
     validate_capabilities,
 )
-from mqcore.registry._entry_points import GROUPS, Installed, find, installed, register, unregister
+from mqcore.registry._entry_points import GROUPS, Installed, check_known, find, installed, register, unregister
 from mqcore.registry._option_text import format_value
 from mqcore.registry._options import (
     OptionField,
@@ -33,7 +39,14 @@ __all__ = [
     "Source",
     "canonical_keys",
     "check",
+    "check_known",
     "codec_of_tag",
+    "create_authenticator",
+    "create_authorizer",
+    "create_coordinator",
+    "create_filter",
+    "create_gateway",
+    "create_offset_store",
     "create_storage",
     "create_transport",
     "find",

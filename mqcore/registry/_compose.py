@@ -7,14 +7,27 @@ name any part but by URL scheme, codec name or tag.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from mqcore.abc import (
     CONTRACT_VERSION,
+    AccessContext,
+    AccessRule,
+    Authenticator,
+    Authorizer,
     Capabilities,
     Codec,
+    Coordinator,
+    CoordinatorCapabilities,
+    CoordinatorContext,
+    Filter,
+    Gateway,
+    GatewayContext,
+    OffsetStore,
+    OffsetStoreCapabilities,
+    OffsetStoreContext,
     StorageBackend,
     StorageContext,
     Transport,
@@ -31,6 +44,12 @@ __all__ = [
     "PluginReport",
     "check",
     "codec_of_tag",
+    "create_authenticator",
+    "create_authorizer",
+    "create_coordinator",
+    "create_filter",
+    "create_gateway",
+    "create_offset_store",
     "create_storage",
     "create_transport",
     "find_codec",
@@ -38,8 +57,12 @@ __all__ = [
     "validate_capabilities",
 ]
 
+C = TypeVar("C", Capabilities, TransportCapabilities, CoordinatorCapabilities, OffsetStoreCapabilities)
+
 _LOG_NAME_BYTES_MIN = 64
 _APPEND_BYTES_MIN = 4096
+_VALUE_BYTES_MIN = 64 * 1024
+_COMMIT_CURSORS_MIN = 100
 _CODEC_NAMES = {1: "zlib", 2: "zstandard", 3: "lz4"}
 _PRIVATE_TAGS = range(128, 256)
 _SAMPLES = ("{name}:///var/lib/mqcore-sample", "{name}://127.0.0.1:0", "{name}://sample", "{name}://")
@@ -94,6 +117,77 @@ def create_transport(
     return transport
 
 
+def create_coordinator(
+    url: str | Url, context: CoordinatorContext, table: Mapping[str, object] | None = None
+) -> Coordinator:
+    """Return the coordinator that the scheme of ``url`` picks; nothing is connected. As ``create_storage`` else."""
+    url = Url.parse(url) if isinstance(url, str) else url
+    part = find("coordinators", url.scheme)
+    coordinator: Coordinator = part(url, _options(part, url, table, "coordinator"), context)
+    who = f"coordinator {url.scheme!r}"
+    _validate_at_least(who, coordinator.capabilities, CoordinatorCapabilities, "value_bytes_max", _VALUE_BYTES_MIN)
+    return coordinator
+
+
+def create_offset_store(
+    url: str | Url, context: OffsetStoreContext, table: Mapping[str, object] | None = None
+) -> OffsetStore:
+    """Return the offset store that the scheme of ``url`` picks; nothing is opened. As ``create_storage`` else."""
+    url = Url.parse(url) if isinstance(url, str) else url
+    part = find("offset_stores", url.scheme)
+    store: OffsetStore = part(url, _options(part, url, table, "offset store"), context)
+    who = f"offset store {url.scheme!r}"
+    _validate_at_least(who, store.capabilities, OffsetStoreCapabilities, "commit_cursors_max", _COMMIT_CURSORS_MIN)
+    return store
+
+
+def create_gateway(url: str | Url, context: GatewayContext, table: Mapping[str, object] | None = None) -> Gateway:
+    """Return the gateway that the scheme of ``url`` picks; nothing listens yet. As ``create_storage`` in all else."""
+    url = Url.parse(url) if isinstance(url, str) else url
+    part = find("gateways", url.scheme)
+    gateway: Gateway = part(url, _options(part, url, table, "gateway"), context)
+    return gateway
+
+
+def create_authenticator(
+    name: str, context: AccessContext | None = None, table: Mapping[str, object] | None = None
+) -> Authenticator:
+    """Return the authenticator called ``name`` with the options of ``table``; no file is read.
+
+    Raises ``ConfigurationError``, ``PluginNotFoundError``, ``PluginInvalidError``.
+    """
+    part = find("authenticators", name)
+    options = merge_options(part.options_class, [(f"the options of authenticator {name!r}", table or {})])
+    authenticator: Authenticator = part(name, options, context or AccessContext())
+    return authenticator
+
+
+def create_authorizer(
+    name: str,
+    rules: tuple[AccessRule, ...] = (),
+    context: AccessContext | None = None,
+    table: Mapping[str, object] | None = None,
+) -> Authorizer:
+    """Return the authorizer called ``name`` with ``rules`` and the options of ``table``. Raises as the one above."""
+    part = find("authorizers", name)
+    options = merge_options(part.options_class, [(f"the options of authorizer {name!r}", table or {})])
+    authorizer: Authorizer = part(name, options, rules, context or AccessContext())
+    return authorizer
+
+
+def create_filter(text: str) -> Filter:
+    """Return the filter of ``NAME:EXPRESSION``, such as ``header:colour=red|blue``.
+
+    Raises ``ConfigurationError`` for another form or an expression that cannot be, ``PluginNotFoundError`` for a name
+    that no installed filter has, ``PluginInvalidError``.
+    """
+    name, colon, expression = text.partition(":")
+    if not colon:
+        raise ConfigurationError(f"filter {text!r}: write NAME:EXPRESSION, as in header:colour=red|blue")
+    made: Filter = find("filters", name)(expression)
+    return made
+
+
 def find_codec(name: str) -> Codec:
     """Return the codec called ``name``; one object per process.
 
@@ -141,11 +235,9 @@ def codec_of_tag(tag: int) -> Codec:
 def validate_capabilities(name: str, capabilities: object) -> Capabilities:
     """Return ``capabilities`` of the storage backend ``name``; ``PluginInvalidError`` says what cannot be."""
     who = f"storage backend {name!r}"
-    if not isinstance(capabilities, Capabilities):
-        raise PluginInvalidError(f"{who}: capabilities must be an mqcore.abc.Capabilities, not {capabilities!r}")
-    _check_contract_version(who, capabilities.contract_version)
-    append, flush = capabilities.append_level, capabilities.flush_level
-    losses = capabilities.member_losses_survived
+    declared = _declared(who, capabilities, Capabilities)
+    append, flush = declared.append_level, declared.flush_level
+    losses = declared.member_losses_survived
     impossible = ""
     if flush < append:
         impossible = f"flush reaches {flush.label}, less than append, which reaches {append.label}"
@@ -159,15 +251,15 @@ def validate_capabilities(name: str, capabilities: object) -> Capabilities:
         )
     elif flush is Level.MIRROR and not losses:
         impossible = "level mirror, but no member loss survived"
-    elif capabilities.append_bytes_max < _APPEND_BYTES_MIN:
-        impossible = f"append_bytes_max {capabilities.append_bytes_max}, less than {_APPEND_BYTES_MIN}"
-    elif capabilities.log_name_bytes_max < _LOG_NAME_BYTES_MIN:
-        impossible = f"log_name_bytes_max {capabilities.log_name_bytes_max}, less than {_LOG_NAME_BYTES_MIN}"
-    elif capabilities.logs_max is not None and capabilities.logs_max < 1:
-        impossible = f"logs_max {capabilities.logs_max}"
+    elif declared.append_bytes_max < _APPEND_BYTES_MIN:
+        impossible = f"append_bytes_max {declared.append_bytes_max}, less than {_APPEND_BYTES_MIN}"
+    elif declared.log_name_bytes_max < _LOG_NAME_BYTES_MIN:
+        impossible = f"log_name_bytes_max {declared.log_name_bytes_max}, less than {_LOG_NAME_BYTES_MIN}"
+    elif declared.logs_max is not None and declared.logs_max < 1:
+        impossible = f"logs_max {declared.logs_max}"
     if impossible:
         raise PluginInvalidError(f"{who} declares what cannot be: {impossible}")
-    return capabilities
+    return declared
 
 
 def list_plugins(context: StorageContext | None = None) -> list[PluginReport]:
@@ -198,25 +290,33 @@ def _options(part: type[Any], url: Url, table: Mapping[str, object] | None, what
     return merge_options(part.options_class, sources)
 
 
-def _check_contract_version(who: str, version: int) -> None:
+def _declared(who: str, capabilities: object, wanted: type[C]) -> C:
+    """Return the capabilities of a part, once they are of its kind's class and of this contract."""
+    if not isinstance(capabilities, wanted):
+        raise PluginInvalidError(f"{who}: capabilities must be an mqcore.abc.{wanted.__name__}, not {capabilities!r}")
+    version = capabilities.contract_version
     if version != CONTRACT_VERSION:
         older = "an older" if version < CONTRACT_VERSION else "a newer"
         raise PluginInvalidError(
             f"{who} is written for {older} contract, version {version}; this mqcore speaks version {CONTRACT_VERSION}: "
             f"install a matching version of {'the part' if version < CONTRACT_VERSION else 'mqcore'}"
         )
-
-
-def _validate_transport(name: str, capabilities: object) -> TransportCapabilities:
-    who = f"transport {name!r}"
-    if not isinstance(capabilities, TransportCapabilities):
-        raise PluginInvalidError(
-            f"{who}: capabilities must be an mqcore.abc.TransportCapabilities, not {capabilities!r}"
-        )
-    _check_contract_version(who, capabilities.contract_version)
-    if capabilities.streams_max is not None and capabilities.streams_max < 1:
-        raise PluginInvalidError(f"{who} declares what cannot be: streams_max {capabilities.streams_max}")
     return capabilities
+
+
+def _validate_transport(name: str, capabilities: object) -> None:
+    who = f"transport {name!r}"
+    declared = _declared(who, capabilities, TransportCapabilities)
+    if declared.silence_ms < 0:
+        raise PluginInvalidError(f"{who} declares what cannot be: silence_ms {declared.silence_ms}")
+    if declared.streams_max is not None and declared.streams_max < 1:
+        raise PluginInvalidError(f"{who} declares what cannot be: streams_max {declared.streams_max}")
+
+
+def _validate_at_least(who: str, capabilities: object, wanted: type[C], key: str, least: int) -> None:
+    value = getattr(_declared(who, capabilities, wanted), key)
+    if value < least:
+        raise PluginInvalidError(f"{who} declares what cannot be: {key} {value}, less than {least}")
 
 
 def _private_codec(tag: int) -> Codec:
@@ -249,7 +349,7 @@ def _report(item: Installed, context: StorageContext | None, url: str | None = N
     try:
         if item.group == "codecs":
             return _describe(item, loads=True, capabilities={"tag": find_codec(item.name).tag})
-        if item.group == "commands":
+        if item.group in ("assignors", "commands", "authenticators", "authorizers", "filters"):
             return _describe(item, loads=True)
         capabilities = _sample_capabilities(item, part, context, url)
     except MqcoreError as error:
@@ -278,13 +378,21 @@ def _sample_capabilities(
     item: Installed, part: type[Any], context: StorageContext | None, url: str | None
 ) -> Mapping[str, object] | None:
     """Return the capabilities of a part composed with ``url``, or with the first sample URL that it takes."""
-    if item.group == "storage" and context is None:
+    if item.group in ("storage", "coordinators", "offset_stores") and context is None:
         return None
     for sample in [url] if url else [text.format(name=item.name) for text in _SAMPLES]:
         try:
             if item.group == "storage":
                 assert context is not None
                 return _plain(create_storage(sample, context).capabilities)
+            if item.group == "coordinators":
+                assert context is not None
+                asked = create_coordinator(sample, CoordinatorContext(ports=context.ports, limits=context.limits))
+                return _plain(asked.capabilities)
+            if item.group == "offset_stores":
+                assert context is not None
+                store = create_offset_store(sample, OffsetStoreContext(ports=context.ports, limits=context.limits))
+                return _plain(store.capabilities)
             return _plain(create_transport(sample).capabilities)
         except PluginInvalidError:
             raise
@@ -294,6 +402,8 @@ def _sample_capabilities(
     return None
 
 
-def _plain(capabilities: Capabilities | TransportCapabilities) -> Mapping[str, object]:
+def _plain(
+    capabilities: Capabilities | TransportCapabilities | CoordinatorCapabilities | OffsetStoreCapabilities,
+) -> Mapping[str, object]:
     values = attrs.asdict(capabilities)
     return {name: value.label if isinstance(value, Level) else value for name, value in values.items()}

@@ -5,6 +5,7 @@ Entry points are asked for by name, only when somebody asks for that name. Must 
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import os
 import sys
@@ -14,18 +15,64 @@ from typing import Any
 
 import attrs
 
-from mqcore.abc import Codec, Command, StorageBackend, Transport
+from mqcore.abc import (
+    Assignor,
+    Authenticator,
+    Authorizer,
+    Codec,
+    Command,
+    Coordinator,
+    Filter,
+    Gateway,
+    OffsetStore,
+    StorageBackend,
+    Transport,
+)
 from mqcore.errors import ConfigurationError, PluginInvalidError, PluginNotFoundError
 
-__all__ = ["GROUPS", "Installed", "extra_hint", "find", "installed", "register", "unregister"]
+__all__ = ["GROUPS", "Installed", "check_known", "extra_hint", "find", "installed", "register", "unregister"]
 
 GROUPS: Mapping[str, type[Any]] = MappingProxyType(
-    {"storage": StorageBackend, "transports": Transport, "codecs": Codec, "commands": Command}
+    {
+        "storage": StorageBackend,
+        "transports": Transport,
+        "coordinators": Coordinator,
+        "offset_stores": OffsetStore,
+        "authenticators": Authenticator,
+        "authorizers": Authorizer,
+        "codecs": Codec,
+        "assignors": Assignor,
+        "filters": Filter,
+        "gateways": Gateway,
+        "commands": Command,
+    }
 )
 """Groups and their contracts; the entry-point group is ``mqcore.`` and this name."""
 
-_WORDS = {"storage": "storage backend", "transports": "transport", "codecs": "codec", "commands": "command"}
-_EXTRAS = {("codecs", "zstandard"): "zstandard", ("codecs", "lz4"): "lz4"}
+_WORDS = {
+    "storage": "storage backend",
+    "transports": "transport",
+    "coordinators": "coordinator",
+    "offset_stores": "offset store",
+    "authenticators": "authenticator",
+    "authorizers": "authorizer",
+    "codecs": "codec",
+    "assignors": "assignor",
+    "filters": "filter",
+    "gateways": "gateway",
+    "commands": "command",
+}
+_EXTRAS = {
+    ("codecs", "zstandard"): "zstandard",
+    ("codecs", "lz4"): "lz4",
+    ("gateways", "http"): "http",
+    ("coordinators", "etcd"): "etcd",
+    ("authenticators", "scram-sha-256"): "scram",
+    ("coordinators", "postgres"): "postgres",
+    ("coordinators", "zookeeper"): "zookeeper",
+    ("offset_stores", "postgres"): "postgres",
+    ("offset_stores", "zookeeper"): "zookeeper",
+}
 _PREFIX = "mqcore."
 
 _registered: dict[tuple[str, str], type[Any]] = {}
@@ -129,24 +176,35 @@ def _search_path_state() -> tuple[tuple[str, int, int], ...]:
 
 
 def find(group: str, name: str) -> type[Any]:
-    """Return the class called ``name`` in ``group`` ("storage", "transports", "codecs", "commands").
+    """Return the class called ``name`` in ``group``, one of ``GROUPS``.
 
     Raises ``PluginNotFoundError`` (lists what is installed, names the extra that brings a part of the project's own),
     ``PluginInvalidError`` (two parts of one name, an import that fails, a class that misses methods of its contract).
     """
     group = _group(group)
+    check_known(group, name)
     candidates = installed(group, name)
-    if not candidates:
-        known = ", ".join(sorted({item.name for item in installed(group)})) or "none"
-        raise PluginNotFoundError(
-            f"no {_WORDS[group]} is called {name!r}; installed: {known}{extra_hint(group, name)}"
-        )
     if len(candidates) > 1:
         origins = " and ".join(item.origin for item in candidates)
         raise PluginInvalidError(
             f"two {_WORDS[group]}s are called {name!r}: {origins}; uninstall or rename one of them"
         )
     return load(candidates[0])
+
+
+def check_known(group: str, name: str, *, also: Sequence[str] = ()) -> None:
+    """Raise ``PluginNotFoundError`` for a part that is not installed in ``group``; nothing is imported.
+
+    ``also``: names that the caller takes besides.
+    """
+    group = _group(group)
+    if installed(group, name):
+        return
+    known = sorted({*(item.name for item in installed(group)), *also})
+    close = difflib.get_close_matches(name, known, 1)
+    guess = f" (did you mean {close[0]!r}?)" if close else ""
+    text = f"no {_WORDS[group]} is called {name!r}{guess}; installed: {', '.join(known) or 'none'}"
+    raise PluginNotFoundError(text + extra_hint(group, name))
 
 
 def load(item: Installed) -> type[Any]:

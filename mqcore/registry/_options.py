@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 import attrs
 import cattrs
 
+from mqcore.abc import Secret
 from mqcore.errors import ConfigurationError, RefusedError
 from mqcore.guarantees.levels import Level
 from mqcore.guarantees.policies import (
@@ -229,6 +230,10 @@ def _structure_field(field: attrs.Attribute[Any], hint: Any, raw: object) -> obj
 
 
 def _structure(hint: Any, raw: object) -> object:
+    if _without_none(hint) is Secret:
+        if raw is None or isinstance(raw, Secret):
+            return raw
+        raise _Problem("it has to be an mqcore.abc.Secret, which nothing shows")  # and so not what was given
     try:
         return _converter.structure(raw, hint)
     except _Problem:

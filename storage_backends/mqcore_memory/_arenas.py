@@ -18,9 +18,11 @@ GROWTH = 4
 
 
 class Arenas:
-    """The bytes of one log. ``reserve(size)`` is asked for each new arena and may refuse it by raising."""
+    """The bytes of one log from ``start`` on. ``reserve(size)`` is asked for each new arena; it refuses by raising."""
 
-    def __init__(self, reserve: Callable[[int], None], release: Callable[[int], None], arena_bytes_max: int) -> None:
+    def __init__(
+        self, reserve: Callable[[int], None], release: Callable[[int], None], arena_bytes_max: int, start: int = 0
+    ) -> None:
         self._reserve = reserve
         self._release = release
         self._arena_bytes_max = arena_bytes_max
@@ -28,8 +30,7 @@ class Arenas:
         self._bases: list[int] = []
         self._buffers: list[memoryview] = []
         self._room = 0
-        self.start = 0
-        self.end = 0
+        self.start = self.end = start
 
     def append(self, chunks: Sequence[Buffer]) -> int:
         """Copy ``chunks`` to the end; return the position of the first byte."""

@@ -12,6 +12,7 @@ from mqcore.errors import ConfigurationError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
 from mqcore.url import Url
+from mqcore.volatile import VolatileLog, flush_volatile
 from mqcore_memory._arenas import Arenas
 from mqcore_memory._config import MemoryOptions
 
@@ -20,18 +21,12 @@ __all__ = ["MemoryStorage"]
 CAPABILITIES = Capabilities(append_level=Level.MEMORY, flush_level=Level.MEMORY, simulable=True)
 
 
-class MemoryLog(Log):
+class MemoryLog(VolatileLog):
     """A handle on the arenas of one log. Nothing waits but for the checkpoint that each call is."""
 
     def __init__(self, name: str, arenas: Arenas) -> None:
-        self.name = name
+        super().__init__(name, CAPABILITIES)
         self.arenas = arenas
-        self._closed = False
-
-    @property
-    def level(self) -> Level:
-        """The level of a flush: it does not change."""
-        return CAPABILITIES.flush_level
 
     @property
     def start(self) -> int:
@@ -43,17 +38,9 @@ class MemoryLog(Log):
         """Position after the last byte."""
         return self.arenas.end
 
-    @property
-    def durable_end(self) -> int:
-        """``end``: an append reaches the level of a flush."""
-        return self.arenas.end
-
     async def append(self, chunks: Sequence[Buffer]) -> int:
         """Append ``chunks``; see ``Log.append``. Kind ``full`` when ``bytes_max`` is reached."""
-        self.check_open()
-        total = sum(len(chunk) if isinstance(chunk, bytes) else memoryview(chunk).nbytes for chunk in chunks)
-        if total > CAPABILITIES.append_bytes_max:
-            raise StorageError(f"an append of {total} bytes; at most {CAPABILITIES.append_bytes_max}", kind="limit")
+        self.size_of(chunks)
         position = self.arenas.append(chunks)
         await trio.lowlevel.checkpoint()
         return position
@@ -76,25 +63,6 @@ class MemoryLog(Log):
         self.check_open()
         return self.arenas.trim(position)
 
-    async def aclose(self) -> None:
-        """Close the handle. The bytes stay until the backend is closed."""
-        self._closed = True
-        await trio.lowlevel.checkpoint()
-
-    @property
-    def closed(self) -> bool:
-        """Whether this handle can no longer be used."""
-        return self._closed
-
-    def close(self) -> None:
-        """Close the handle at once."""
-        self._closed = True
-
-    def check_open(self) -> None:
-        """Raise ``StorageError`` (kind ``closed``) after ``aclose``."""
-        if self._closed:
-            raise StorageError(f"log {self.name} is closed", kind="closed")
-
 
 class MemoryStorage(StorageBackend):
     """``memory://?bytes_max=...``. Every broker has its own; nothing outlives ``aclose``."""
@@ -110,6 +78,8 @@ class MemoryStorage(StorageBackend):
         self._bytes_used = 0
         self._arenas: dict[str, Arenas] = {}
         self._handles: dict[str, MemoryLog] = {}
+        self._begun: dict[str, int] = {}
+        """Where logs begin that do not begin at 0."""
         self._open = False
 
     @property
@@ -130,6 +100,7 @@ class MemoryStorage(StorageBackend):
             arenas.free()
         self._handles.clear()
         self._arenas.clear()
+        self._begun.clear()
         self._open = False
         await trio.lowlevel.checkpoint()
 
@@ -137,7 +108,7 @@ class MemoryStorage(StorageBackend):
         """Names of the logs that were ever appended to, sorted."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        return sorted(name for name, arenas in self._arenas.items() if arenas.end)
+        return sorted(name for name, arenas in self._arenas.items() if arenas.end > self._begun.get(name, 0))
 
     async def open_log(self, name: str) -> Log:
         """Open or make the log called ``name``."""
@@ -152,10 +123,23 @@ class MemoryStorage(StorageBackend):
             handle = self._handles[name] = MemoryLog(name, arenas)
         return handle
 
+    async def begin_log(self, name: str, start: int) -> Log:
+        """Make the log called ``name``, to begin at ``start``. ``ValueError`` when there is one."""
+        log = await self.open_log(name)
+        if log.end:
+            raise ValueError(f"log {name} exists already, it cannot be made to begin at {start}")
+        if start:
+            await self.delete_log(name)
+            self._begun[name] = start
+            self._arenas[name] = Arenas(self._reserve, self._release, self._arena_bytes_max, start)
+            log = await self.open_log(name)
+        return log
+
     async def delete_log(self, name: str) -> None:
         """Delete a log; its handle becomes closed."""
         await trio.lowlevel.checkpoint()
         self._check_open()
+        self._begun.pop(name, None)
         handle = self._handles.pop(name, None)
         if handle is not None:
             handle.close()
@@ -165,9 +149,7 @@ class MemoryStorage(StorageBackend):
 
     async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         """Return the ends: there is nothing better to reach than memory."""
-        reached = [FlushedLog(log.end, CAPABILITIES.flush_level) for log in logs]
-        await trio.lowlevel.checkpoint()
-        return reached
+        return await flush_volatile(logs)
 
     def facts(self) -> dict[str, object]:
         """Bytes in use and the most that may be."""

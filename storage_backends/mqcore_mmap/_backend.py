@@ -7,7 +7,16 @@ from typing import ClassVar
 
 import trio
 
-from mqcore.abc import Capabilities, FlushedLog, Log, Notice, StorageBackend, StorageContext, check_log_name
+from mqcore.abc import (
+    Capabilities,
+    FlushedLog,
+    Log,
+    Notice,
+    StorageBackend,
+    StorageContext,
+    StoredAt,
+    check_log_name,
+)
 from mqcore.errors import ConfigurationError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.url import Url
@@ -53,6 +62,11 @@ class MmapStorage(StorageBackend):
     def capabilities(self) -> Capabilities:
         """Append reaches ``page-cache``, flush reaches ``disk``."""
         return CAPABILITIES
+
+    @property
+    def directories(self) -> Sequence[StoredAt]:
+        """Its one directory."""
+        return (StoredAt(directory=self._root, segment_bytes=self._options.segment_bytes),)
 
     def facts(self) -> dict[str, object]:
         """What is in force: ``open_files_max`` counts descriptors of segments and of their mappings."""
@@ -181,6 +195,15 @@ class MmapStorage(StorageBackend):
                 facts: dict[str, object] = {"log": log.name, "position": segment.base, "end_position": end}
                 self.context.report(Notice("segment-missing", text, facts))
 
+    async def begin_log(self, name: str, start: int) -> Log:
+        """Open a log that does not exist yet, to begin at ``start``."""
+        log = await self.open_log(name)
+        engine = self._opened()
+        if log.end:
+            raise ValueError(f"log {name} exists already, it cannot be made to begin at {start}")
+        log = engine.logs[name] = MmapLog(name, engine, None, start)
+        return log
+
     async def delete_log(self, name: str) -> None:
         """Delete a log, durably; an open handle becomes closed first."""
         engine = self._opened()
@@ -213,8 +236,22 @@ class MmapStorage(StorageBackend):
                 logs=stopped,
                 path=self._root,
             )
+        for log in own:
+            if not log.is_dirty:  # it is given to be looked at; those that are dirty are looked at by the flush itself
+                try:
+                    engine.files.check_in_place(log.segments)
+                except StorageError as error:
+                    raise self._stopped_by(error, own) from error
         await engine.flush(own)
         return [FlushedLog(log.durable_end, Level.DISK) for log in own]
+
+    def _stopped_by(self, error: StorageError, logs: Sequence[MmapLog]) -> FlushFailedError:
+        """Stop ``logs``, of which one is not in its place any more; return what is to be raised."""
+        reason = f"a flush failed ({error}); {len(logs)} logs stop here: restart, so that the device is read again"
+        for log in logs:
+            log.fail(reason)
+            log.failure_told = True
+        return FlushFailedError(reason, logs=[log.name for log in logs], path=self._root)
 
     def _opened(self) -> Engine:
         if self._engine is None:

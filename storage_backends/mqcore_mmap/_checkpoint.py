@@ -1,6 +1,6 @@
 """The journal in use: its two files, which segments each covers, and the checkpoint that sets a full one free.
 
-A checkpoint flushes the segments of one generation in their own files, names those that were born, and only then
+A checkpoint flushes the segments of one generation in their own files, names those that are unnamed, and only then
 lets the generation's sets count no longer. If it fails, the generation stays: nothing that was durable is lost.
 """
 

@@ -12,15 +12,17 @@ import trio
 
 from mqcore.abc import StorageContext
 from mqcore.errors import FlushFailedError, StorageError
-from mqcore.ports import File, Mapping
+from mqcore.ports import Buffer, File, Mapping
 from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._flusher import FlushJob, FlushPlan, FlushPlanner
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import SegmentIdentity
+from mqcore_mmap._inline import InlineFlushes
 from mqcore_mmap._layout import StorageLayout
 from mqcore_mmap._log import MmapLog
+from mqcore_mmap._overwrite import overwrite
 from mqcore_mmap._recovery import RECOVERY_FILES, Found, Recovered
 from mqcore_mmap._removal import Removal
 from mqcore_mmap._segment import Segment
@@ -49,6 +51,7 @@ class Engine:
         self.storage_id = layout.storage_id
         self.append_inline_us_max = context.limits.append_inline_us_max
         self.append_inline = True
+        self._inline = InlineFlushes(context.limits.flush_inline_us_max)
         self.kept_bytes = 0
         self.logs: dict[str, MmapLog] = {}
         self.found: dict[str, list[Found]] = recovered.logs
@@ -97,7 +100,8 @@ class Engine:
         """Make a segment; see ``SegmentFiles.create``. The filler's thread."""
         segment = self.files.create(identity, needed, busy=busy)
         segment.log_start = log_start
-        if busy and segment.file is not None:
+        # A log that was begun above 0 says so from its first byte on, or what lies below would be missed.
+        if (busy or identity.base) and segment.file is not None:
             segment.write_mark(segment.file, durable_end)
         return segment
 
@@ -107,7 +111,7 @@ class Engine:
         self.handles.pin(segment)
         target = self._next_extent(segment, needed)
         try:
-            await run_shielded(self.filler, segment.fill, file, target, needed)
+            await run_shielded(self.filler, self.files.fill, segment, file, target, needed)
         except OSError as error:
             raise storage_error(error, "allocate space in", segment.path, position=segment.base + needed) from error
         finally:
@@ -205,7 +209,10 @@ class Engine:
             raise
         self._abandoned = True  # until this call knows that it has ended
         try:
-            await self.flush_thread.run(self._carry_out, plan)  # one request: each one wakes the thread
+            if self._inline.allows(plan):
+                self._carry_out(plan)
+            else:
+                await self.flush_thread.run(self._carry_out, plan)  # one request: each one wakes the thread
             self._abandoned = False
             plan.finish()
             self.handles.settle()
@@ -224,10 +231,12 @@ class Engine:
         return plan.left
 
     def _carry_out(self, plan: FlushPlan) -> None:
-        """Flush, once. The flusher's thread."""
+        """Flush, once. The flusher's thread, or Trio's while that is idle."""
         if not plan.has_begun:
             plan.has_begun = True
+            begun = self.clock.monotonic_us()
             self._flusher.execute(plan)
+            self._inline.took(self.clock.monotonic_us() - begun)
 
     def _finish_abandoned(self, plan: FlushPlan) -> None:
         """End a flush whose caller has left: its failure would go unreported. The flusher's thread."""
@@ -323,6 +332,10 @@ class Engine:
             )
 
     # Removals
+
+    async def overwrite(self, log: MmapLog, position: int, data: Buffer) -> None:
+        """Write over what stands at ``position``, durably; see ``_overwrite``."""
+        await overwrite(log, self, position, data)
 
     async def truncate(self, log: MmapLog, position: int) -> None:
         """Cut ``log`` at ``position``; see ``Removal``."""

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 
 import attrs
 
+from mqcore.errors import StorageError
 from mqcore.ports import File, FileSystem
 from mqcore_mmap._config import MmapOptions
-from mqcore_mmap._errors import storage_error
+from mqcore_mmap._errors import is_full, storage_error
 from mqcore_mmap._header import HEADER_BYTES, SegmentIdentity, encode_static
 from mqcore_mmap._layout import StorageLayout
 from mqcore_mmap._segment import Segment, write_zeros
@@ -45,7 +46,15 @@ class SegmentFiles:
             segment = self._create_from_ready(identity, needed)
             if segment is not None:
                 return segment
-        path = self._names.born(next(self._numbers))
+        try:
+            return self._create_anew(identity, needed)
+        except StorageError as error:
+            if error.kind != "full" or not self.give_up_ready():
+                raise
+        return self._create_anew(identity, needed)
+
+    def _create_anew(self, identity: SegmentIdentity, needed: int) -> Segment:
+        path = self._names.unnamed(next(self._numbers))
         capacity = max(self._options.segment_bytes, needed)
         segment = Segment(identity, path, is_unnamed=True, allocated=0, capacity=capacity)
         first = min(self._options.first_extent_bytes, capacity)
@@ -65,9 +74,9 @@ class SegmentFiles:
         except IndexError:
             return None
         if allocated > self._options.segment_bytes or needed > self._options.segment_bytes:
-            self._ready.append((old_path, allocated, used))
+            self._ready.append((old_path, allocated, used))  # put back: the next one may be smaller
             return None
-        path = self._names.born(next(self._numbers))
+        path = self._names.unnamed(next(self._numbers))
         identity = attrs.evolve(identity, was_used=used)
         segment = Segment(
             identity,
@@ -78,6 +87,7 @@ class SegmentFiles:
         )
         try:
             segment.file = self._files.open(old_path)
+            # Before the header that makes it a log's: recovery must find the end mark wherever it finds that header.
             if used:
                 segment.append(segment.file, [], identity.base, identity.base)
             segment.file.pwritev([encode_static(identity, self._storage_id)], 0)
@@ -97,25 +107,45 @@ class SegmentFiles:
         with contextlib.suppress(OSError):
             self._files.unlink(segment.path)
 
+    def fill(self, segment: Segment, file: File, target: int, needed: int) -> None:
+        """``Segment.fill``, with the space of the ready files where there is no other. Raises ``OSError``."""
+        try:
+            segment.fill(file, target, needed)
+        except OSError as error:
+            if not is_full(error) or not self.give_up_ready():
+                raise
+            segment.fill(file, target, needed)
+
+    def give_up_ready(self) -> bool:
+        """Remove the ready files, for a disk that is full; return whether there were any.
+
+        They are there to save time. What was freed by deletions or retention would else stay taken by them, and only a
+        log that fills whole segments could have it.
+        """
+        had_any = bool(self._ready)
+        while self._ready:
+            self.discard(self._ready.popleft()[0])
+        return had_any
+
     def give_name(self, segment: Segment) -> None:
-        """Rename a born segment, whose header is durable, to its log's name. The caller flushes the directory."""
+        """Rename an unnamed segment, whose header is durable, to its log's name. The caller flushes the directory."""
         path = self._names.segment(segment.name, segment.base)
         self._files.rename(segment.path, path)
         segment.path = path
         segment.is_unnamed = False
 
     def give_names(self, segments: Iterable[Segment]) -> None:
-        """Rename what is born of ``segments``, in order, durably.
+        """Rename what is unnamed of ``segments``, in order, durably.
 
         Of two segments of one log the second must never be there without the first: both are made to last under the
         names that they have before either is renamed.
         """
-        born = [segment for segment in segments if segment.is_unnamed]
-        if not born:
+        unnamed = [segment for segment in segments if segment.is_unnamed]
+        if not unnamed:
             return
-        if len({segment.uid for segment in born}) < len(born):
+        if len({segment.uid for segment in unnamed}) < len(unnamed):
             self.flush_directory()
-        for segment in born:
+        for segment in unnamed:
             self.give_name(segment)
         self.flush_directory()
 
@@ -125,6 +155,27 @@ class SegmentFiles:
             return self._files.open(segment.path)
         except FileNotFoundError:
             return self._files.open(self._names.segment(segment.name, segment.base))
+
+    def check_in_place(self, segments: Iterable[Segment]) -> None:
+        """Raise ``StorageError`` when the file of one of ``segments`` was removed. Any thread."""
+        for segment in segments:
+            if segment.is_missing:
+                continue
+            try:
+                is_gone = segment.file.link_count() == 0 if segment.file is not None else not self._has_name(segment)
+            except OSError as error:
+                raise storage_error(error, "look at", segment.path) from error
+            if is_gone:
+                text = f"{segment.path} was removed while it was in use"
+                raise StorageError(text, kind="missing", path=segment.path)
+
+    def _has_name(self, segment: Segment) -> bool:
+        # Two names, as in ``open``: another thread may just be giving it the second one.
+        for path in (segment.path, self._names.segment(segment.name, segment.base)):
+            with contextlib.suppress(FileNotFoundError):
+                self._files.stat(path)
+                return True
+        return False
 
     def flush_directory(self) -> None:
         """Make the names durable."""

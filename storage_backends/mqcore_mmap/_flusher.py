@@ -39,6 +39,9 @@ class FlushedByJob(Protocol):
     def check_not_failed(self) -> None:
         """Raise ``StorageError`` when it has stopped."""
 
+    def take_open_job(self) -> FlushJob | None:
+        """Return what a flush has to cover, if it needs no descriptor that is not open. Trio's thread."""
+
     def take_back(self, job: FlushJob) -> None:
         """Undo that ``job`` was taken."""
 
@@ -62,12 +65,16 @@ class FlushJob:
 
 @attrs.define
 class FlushPlan:
-    """The logs flushed in their files, those that share a set of the journal, and those ``left`` to the next flush."""
+    """The logs flushed in their files, those that share a set of the journal, and those ``left`` to the next flush.
+
+    ``added``: those of ``direct`` that nobody asked for, flushed so that others find descriptors.
+    """
 
     direct: list[FlushJob]
     journaled: list[FlushJob]
     set_bytes: int
     left: list[FlushJob] = attrs.field(factory=list)
+    added: Sequence[FlushJob] = ()
     removed: str | None = None
     has_begun: bool = False
     failure: FlushFailedError | None = None
@@ -120,20 +127,28 @@ class FlushPlanner:
             return self.plan_direct(jobs)
         shared = set(journaled)
         direct = self.plan_direct([job for job in jobs if job not in shared])
-        return FlushPlan(direct.direct, journaled, size, direct.left)
+        return attrs.evolve(direct, journaled=journaled, set_bytes=size)
 
     def plan_direct(self, jobs: list[FlushJob]) -> FlushPlan:
         """Have every job go to its files, as many as there are descriptors for: the flush itself must need none.
 
-        Raises ``StorageError`` when there are not even enough for the first.
+        Where there are not even enough for the first, those go before it that need none, of ``jobs`` or else of other
+        logs: their unflushed bytes are what holds the descriptors. Raises ``StorageError`` when there are none.
         """
         for number, job in enumerate(jobs):
             try:
                 self._pin(job)
             except StorageError:
-                if number == 0:
+                if number:
+                    return FlushPlan(jobs[:number], [], 0, jobs[number:])
+                ready = [each for each in jobs if all(segment.file is not None for segment in each.segments)]
+                others = () if ready else self._all_logs()
+                added = [taken for log in others if (taken := log.take_open_job()) is not None]
+                if not ready and not added:
                     raise
-                return FlushPlan(jobs[:number], [], 0, jobs[number:])
+                for each in ready or added:
+                    self._pin(each)
+                return FlushPlan(ready or added, [], 0, [each for each in jobs if each not in ready], added)
         return FlushPlan(jobs, [], 0)
 
     def _pin(self, job: FlushJob) -> None:
@@ -159,6 +174,8 @@ class FlushPlanner:
             for segment in job.pinned:
                 segment.in_job = True
                 segment.pins -= 1
+        for job in plan.added:
+            job.log.take_back(job)
 
     def cover(self, plan: FlushPlan) -> None:
         """Tell the journal what the plan's set will hold. Trio's thread. Raises ``OSError``."""
@@ -221,10 +238,7 @@ class FlushPlanner:
         if plan.removed is not None:
             raise _removed(plan.removed)
         self._journal.append(
-            [
-                Range(job.segments[0].place, job.start, job.end - job.start, job.pending or ())
-                for job in plan.journaled
-            ]
+            [Range(job.segments[0].place, job.start, job.end - job.start, job.pending or ()) for job in plan.journaled]
         )
 
     def _seal(self, job: FlushJob) -> None:

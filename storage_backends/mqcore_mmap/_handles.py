@@ -69,7 +69,7 @@ class Handles:
             self._open.move_to_end(segment)
             return segment.mapping
         file = self.file(segment)
-        segment.pins += 1
+        segment.pins += 1  # or making room could close the very file that is to be mapped
         try:
             self._unmap(segment)
             self.make_room(1)
@@ -90,6 +90,7 @@ class Handles:
 
     def release(self, segment: Segment) -> None:
         """Undo one ``pin``; from any thread."""
+        # Queued and not subtracted: ``-=`` reads and writes, and another thread may come in between.
         self._released.append(segment)
 
     def settle(self) -> None:
@@ -123,6 +124,11 @@ class Handles:
                 self._evict(segment)
                 if self.used + count <= self._open_files_max:
                     return
+        # Last, for it is made again by the next read: what has to stay open need not stay mapped.
+        for segment in list(self._open):
+            self._unmap(segment)
+            if self.used + count <= self._open_files_max:
+                return
         raise StorageError(
             f"all {self._open_files_max} descriptors for segments are in use; retry, or raise open_files_max",
             kind="too-many-files",
@@ -169,5 +175,5 @@ class Handles:
             self._mappings -= 1
             segment.mapped = 0
             mapping.close()
-            if mapping.held():
+            if mapping.held():  # by views of readers: its pages stay, and the file must not be used for other bytes
                 segment.retired.append(mapping)

@@ -112,7 +112,7 @@ def encode_mark(
 
 
 def is_unwritten(block: bytes, storage_id: bytes) -> bool:
-    """Whether a born file's header was never completed: not a valid static sector of this storage."""
+    """Whether an unnamed file's header was never completed: not a valid static sector of this storage."""
     try:
         identity = _decode_static(block, "")
     except CorruptionError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from mqcore.ports import Clock, DeviceThread, File, Mapping
+from mqcore.ports import Buffer, Clock, DeviceThread, File, Mapping
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import SegmentIdentity
 from mqcore_mmap._segment import Segment
@@ -50,6 +50,8 @@ class LogHost(Protocol[L]):
     async def make_room(self) -> None: ...
 
     def log_has_segments(self, log: L) -> None: ...
+
+    async def overwrite(self, log: L, position: int, data: Buffer) -> None: ...
 
     async def truncate(self, log: L, position: int) -> None: ...
 

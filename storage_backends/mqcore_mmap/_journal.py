@@ -146,7 +146,7 @@ class JournalFile:
             return None
         magic, generation, number, before, table_bytes, data_bytes, count, checksum = _SET.unpack(head)
         if magic != _SET_MAGIC or generation != self.generation:
-            return None
+            return None  # the file is not cleared between generations: what stands there may be whole, and is over
         size = table_bytes + data_bytes
         if size > max(0, self.file.size() - position):
             return None
@@ -160,6 +160,8 @@ class JournalFile:
     def _check_tail(self, position: int, number: int) -> None:
         """Refuse a file in which a whole set of this generation stands beyond the first one that does not count."""
         size = self.file.size()
+        # All of the rest is looked at: of a damaged set not even its length can be believed, so where the next one
+        # would begin is not known.
         for start in range(position, size, SCAN_BYTES):
             piece = self.file.pread(SCAN_BYTES, start)
             for at in range(0, len(piece) - _SET.size, BLOCK_BYTES):

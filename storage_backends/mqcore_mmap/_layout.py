@@ -7,7 +7,7 @@
     lock                    held while a storage is made and opened
     journal-0, journal-1    see ``_journal``
     segments/NAME@BASE      a segment of log NAME whose first position is BASE
-    segments/+born-ID       a segment that has no name yet: what it is stands in its header
+    segments/+unnamed-ID    a segment that has no name yet: what it is stands in its header
     segments/+free-ID       a file that may be used for a new segment
     segments/+gone-UID-LOW-HIGH   segments of log UID with LOW <= base < HIGH are gone, even if the files are not
 
@@ -43,7 +43,7 @@ _CRC = struct.Struct("<I")
 _LAYOUT_BYTES = _LAYOUT.size + _CRC.size
 
 _SEGMENT = re.compile(r"([a-z0-9_-][a-z0-9._-]*)@(\d{20})\Z")
-_NUMBERED = re.compile(r"\+(born|free)-([0-9a-f]{16})\Z")
+_NUMBERED = re.compile(r"\+(unnamed|free)-([0-9a-f]{16})\Z")
 _GONE = re.compile(r"\+gone-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{16})\Z")
 
 _OWN = frozenset(
@@ -76,9 +76,9 @@ class Names:
         """Path of a segment that has its name."""
         return f"{self.segments}/{name}@{base:020d}"
 
-    def born(self, number: int) -> str:
+    def unnamed(self, number: int) -> str:
         """Path of a segment without a name."""
-        return f"{self.segments}/+born-{number:016x}"
+        return f"{self.segments}/+unnamed-{number:016x}"
 
     def free(self, number: int) -> str:
         """Path of a file that waits to be used."""
@@ -96,7 +96,7 @@ class Names:
 
     @staticmethod
     def parse_numbered(file_name: str) -> tuple[str, int] | None:
-        """``born`` or ``free`` and the number, None if it is neither."""
+        """``unnamed`` or ``free`` and the number, None if it is neither."""
         match = _NUMBERED.match(file_name)
         return (match[1], int(match[2], 16)) if match else None
 

@@ -53,7 +53,7 @@ def load_log(
             end = item.base + max(0, file.size() - HEADER_BYTES)
         finally:
             file.close()
-        if item.is_unnamed and not _continues(item, places):
+        if item.is_unnamed and not _continues(item, header, places):
             files.discard(item.path)  # nothing in it was ever flushed, and what it continued is not there
             files.flush_directory()
             continue
@@ -166,9 +166,9 @@ def _flush(filesystem: FileSystem, found: list[Found]) -> None:
             item.is_flushed = True
 
 
-def _continues(item: Found, before: list[SegmentPlace]) -> bool:
-    """Whether a born segment begins where its log does, or not beyond the end of the segment before it."""
-    return before[-1].base < item.base <= before[-1].end if before else item.base == 0
+def _continues(item: Found, header: Header, before: list[SegmentPlace]) -> bool:
+    """Whether an unnamed segment begins where its log does, or not beyond the end of the segment before it."""
+    return before[-1].base < item.base <= before[-1].end if before else item.base == header.log_start
 
 
 def _check_identity(layout: StorageLayout, name: str, item: Found, header: Header, before: list[Segment]) -> None:

@@ -38,18 +38,14 @@ READ_INLINE_BYTES = 8 * 1024 * 1024
 class MmapLog(Log):
     """See ``Log``. ``segments`` in order; the last one takes the appends."""
 
-    def __init__(self, name: str, engine: LogHost[MmapLog], uid: bytes | None) -> None:
+    def __init__(self, name: str, engine: LogHost[MmapLog], uid: bytes | None, start: int = 0) -> None:
         self.name = name
         self._engine = engine
         self._uid = uid
         self.segments: list[Segment] = []
         self._bases: list[int] = []
-        self._start = 0
-        self._end = 0
-        self._durable_end = 0
-        self._appended_from = 0
+        self._start = self._end = self._durable_end = self._appended_from = self._flush_start = start
         self._must_unclose = False
-        self._flush_start = 0
         self._pending: list[bytes] | None = []
         self._pending_bytes = 0
         self._dirty: list[Segment] = []
@@ -157,9 +153,7 @@ class MmapLog(Log):
         await trio.lowlevel.checkpoint_if_cancelled()
         return position
 
-    async def _write(
-        self, segment: Segment, file: File, buffers: Sequence[Buffer], position: int, after: int
-    ) -> None:
+    async def _write(self, segment: Segment, file: File, buffers: Sequence[Buffer], position: int, after: int) -> None:
         engine = self._engine
         clock = engine.clock
         try:
@@ -309,6 +303,12 @@ class MmapLog(Log):
         self._flush_start = self._end
         return job
 
+    def take_open_job(self) -> FlushJob | None:
+        """The same, if it needs no descriptor that is not open."""
+        if self._failure is not None or self.end_is_unsure or any(segment.file is None for segment in self._dirty):
+            return None
+        return self.take_job()
+
     def take_back(self, job: FlushJob) -> None:
         """Undo ``take_job`` of a flush that did not begin."""
         self._dirty = job.segments + [segment for segment in self._dirty if segment not in job.segments]
@@ -331,6 +331,11 @@ class MmapLog(Log):
         self._pending = None
         for segment in self._dirty:
             segment.keep_open = True
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a flush has anything to cover."""
+        return bool(self._dirty)
 
     @property
     def states_no_end(self) -> bool:
@@ -375,6 +380,11 @@ class MmapLog(Log):
             self.check_not_failed()
 
     # Removal and end
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        """Write ``data`` over what stands at ``position``, durably; see ``Log.overwrite``."""
+        self.check_usable()
+        await self._engine.overwrite(self, position, data)
 
     async def truncate(self, position: int) -> None:
         """Cut everything from ``position`` on; see ``Log.truncate``."""

@@ -146,7 +146,7 @@ class ReadonlyStorage:
     def _add(self, path: str, file_name: str, storage_id: bytes) -> None:
         named = Names.parse_segment(file_name)
         numbered = Names.parse_numbered(file_name)
-        if named is None and (numbered is None or numbered[0] != "born"):
+        if named is None and (numbered is None or numbered[0] != "unnamed"):
             return
         file = self._files.open(path, write=False)
         try:

@@ -1,4 +1,4 @@
-"""What happens to a storage before it is used: removals are finished, the journal is replayed, born segments named.
+"""What happens to a storage before it is used: removals are finished, the journal is replayed, unnamed segments named.
 
 Every step may be repeated: a crash inside it, then another run, leaves what one run leaves. All calls block.
 """
@@ -86,7 +86,7 @@ class _Run:
         logs: dict[str, list[Found]] = {}
         free: list[str] = []
         gone: list[Tombstone] = []
-        born: list[str] = []
+        unnamed: list[str] = []
         for file_name in file_names:
             path = f"{names.segments}/{file_name}"
             if (segment := Names.parse_segment(file_name)) is not None:
@@ -95,13 +95,13 @@ class _Run:
                 if numbered[0] == "free":
                     free.append(path)
                     continue
-                born.append(path)
+                unnamed.append(path)
             elif (tombstone := Names.parse_tombstone(file_name)) is not None:
                 gone.append(tombstone)
             else:
                 raise CorruptionError("a file that is no segment; move it elsewhere", where=path)
-        for first in range(0, len(born), RECOVERY_FILES):
-            self._sort_born(born[first : first + RECOVERY_FILES], logs)
+        for first in range(0, len(unnamed), RECOVERY_FILES):
+            self._sort_unnamed(unnamed[first : first + RECOVERY_FILES], logs)
         for tombstone in gone:
             self._finish_removal(tombstone, logs)
         for found in logs.values():
@@ -123,8 +123,8 @@ class _Run:
         self.filesystem.unlink(path)
         self.unlinked = True
 
-    def _sort_born(self, paths: list[str], logs: dict[str, list[Found]]) -> None:
-        """Adopt the born files whose headers the device has, and remove the others.
+    def _sort_unnamed(self, paths: list[str], logs: dict[str, list[Found]]) -> None:
+        """Adopt the unnamed files whose headers the device has, and remove the others.
 
         The page cache is not asked: after a failed flush it shows a header that is nowhere else.
         """
@@ -259,9 +259,9 @@ class _Run:
             finally:
                 for file in opened:
                     file.close()
-        born = [(target.found, target.segment()) for target in targets if target.found.is_unnamed]
-        self.files.give_names(segment for _, segment in born)
-        for found, segment in born:
+        unnamed = [(target.found, target.segment()) for target in targets if target.found.is_unnamed]
+        self.files.give_names(segment for _, segment in unnamed)
+        for found, segment in unnamed:
             found.path, found.is_unnamed = segment.path, False
 
 

@@ -37,6 +37,10 @@ class RemovalHost(Protocol):
 
     async def open(self, segment: Segment) -> File: ...
 
+    async def make_room(self) -> None: ...
+
+    async def flush(self, logs: Sequence[MmapLog]) -> None: ...
+
     async def settle(self, segments: Sequence[Segment]) -> None: ...
 
 
@@ -79,6 +83,7 @@ class Removal:
         run = self._engine.flush_thread.run
         with trio.CancelScope(shield=True):
             if removed:
+                # First: a crash after the files are gone would else leave a log that misses them.
                 await run(last.unseal, file, durable_end)
                 await self._remove(log, removed, position, POSITION_MAX, reuse=False)
             await run(_zero, last, file, position, durable_end)
@@ -86,7 +91,14 @@ class Removal:
         log.cut(kept, log.start, position, durable_end)
 
     async def trim(self, log: MmapLog, position: int) -> int:
-        """Give up the whole segments of ``log`` below ``position``; return its start."""
+        """Give up the whole segments of ``log`` below ``position``; return its start.
+
+        Flushes the log first where only that keeps a segment from going: with ``flush = none`` nothing else does.
+        Raises ``FlushFailedError`` then.
+        """
+        await self._engine.make_room()  # which may take a flush, so not within the turn
+        if not log.end_is_unsure and len(_below(log, position)) > len(_trimmed(log, min(position, log.durable_end))):
+            await self._engine.flush([log])
         async with self._engine.flushing:
             removed = _trimmed(log, min(position, log.durable_end))
             if removed:
@@ -100,16 +112,17 @@ class Removal:
     async def _state_start(self, log: MmapLog, kept: Sequence[Segment]) -> None:
         """State where the log begins from now on, durably, before a file goes: else what goes would be missed.
 
-        Raises ``StorageError``; then nothing has changed.
+        Raises ``StorageError`` (``too-many-files`` too, retryable); then nothing has changed.
         """
         segment = next((each for each in kept if not each.is_missing), None)
         if segment is None:
             return
-        file = await self._engine.open(segment)
-        self._engine.handles.pin(segment)
+        file = self._engine.handles.pin(segment)
+        # What was proved so far, but no more than it holds: a later truncation lowers the marks of the last one only.
+        durable_end = log.durable_end if segment.end is None else min(log.durable_end, segment.end)
         before, segment.log_start = segment.log_start, kept[0].base
         try:
-            await run_shielded(self._engine.flush_thread, _keep_mark, segment, file, log.durable_end)
+            await run_shielded(self._engine.flush_thread, _keep_mark, segment, file, durable_end)
         except OSError as error:
             segment.log_start = before
             log.fail(f"a flush before its trim failed: {error}")
@@ -207,13 +220,16 @@ def _unseal_in_want(files: SegmentFiles, segment: Segment) -> None:
         file.close()
 
 
+def _below(log: MmapLog, limit: int) -> list[Segment]:
+    """Segments that lie whole below ``limit``; the last one of the log stays."""
+    return [segment for segment, following in itertools.pairwise(log.segments) if following.base <= limit]
+
+
 def _trimmed(log: MmapLog, limit: int) -> list[Segment]:
     """Segments that lie whole below ``limit``; the first one left has to be on the disk under its name."""
-    removed: list[Segment] = []
-    for segment, following in itertools.pairwise(log.segments):
-        if following.base > limit or following.is_unnamed:
-            break
-        removed.append(segment)
+    removed = _below(log, limit)
+    while removed and log.segments[len(removed)].is_unnamed:
+        removed.pop()
     return removed
 
 
@@ -225,6 +241,7 @@ def _keep_mark(segment: Segment, file: File, durable_end: int) -> None:
 
 def _zero(segment: Segment, file: File, position: int, durable_end: int) -> None:
     """Lower the mark, durably, then write zeros over what is not zero and make that durable."""
+    # In this order: a mark above bytes that are zero already would call them damaged.
     segment.write_all_marks(file, durable_end)
     file.flush()
     zero_stale(segment, file, position)
@@ -238,6 +255,7 @@ def zero_stale(segment: Segment, file: File, position: int) -> None:
     while at < end:
         size = min(piece_bytes - at % piece_bytes, end - at)
         data = file.pread(size, at)
+        # Looked at before it is written: most of an allocated file is zero, and on a full disk writing may fail.
         if data.count(0) != len(data):
             write_zeros(file, at, at + size)
         at += size

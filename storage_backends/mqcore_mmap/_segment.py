@@ -41,7 +41,8 @@ class Segment:
     """State of one segment file.
 
     ``base``: first position. ``capacity``: positions it may hold. ``allocated``: how many of them are on the disk
-    (set by the thread that fills). ``end``: position where the next segment begins, None while this is the last.
+    (set by the thread that fills), ``allocated_at_flush``: how many when its last flush began. ``end``: position where
+    the next segment begins, None while this is the last.
     ``is_unnamed``: has no name yet (cleared by the thread that names it). ``pins``: calls that need the descriptor now.
     ``keep_open``: holds bytes that are nowhere else, so that only this descriptor can prove them flushed.
     ``dirty``: appended to since the last flush began. ``generation``: the last journal generation that has bytes of
@@ -55,6 +56,7 @@ class Segment:
     __slots__ = (
         "_slot",
         "allocated",
+        "allocated_at_flush",
         "base",
         "capacity",
         "dirty",
@@ -91,6 +93,7 @@ class Segment:
         self.place = encode_place(identity.uid, identity.base, identity.name)
         self.is_unnamed = is_unnamed
         self.allocated = allocated
+        self.allocated_at_flush = -1
         self.capacity = max(capacity, allocated)
         self.end: int | None = None
         self.file: File | None = None
@@ -135,13 +138,13 @@ class Segment:
                     return
                 if self.allocated + size <= needed:
                     raise
-                target = needed
+                target = needed  # once more, with no byte ahead: what is needed may still fit
                 continue
             self.allocated += size
 
     def write_mark(self, file: File, durable_end: int) -> None:
         """State that everything below ``durable_end`` was flushed. Called by the flusher, after a flush."""
-        self._slot ^= 1
+        self._slot ^= 1  # the other sector: one that is torn leaves the mark before
         file.pwritev([self._mark(durable_end)], (1 + self._slot) * SECTOR_BYTES)
 
     def write_checkpoint_mark(self, file: File, durable_end: int) -> None:

@@ -8,10 +8,11 @@ from typing import ClassVar
 import trio
 
 from mqcore.abc import Capabilities, FlushedLog, Log, StorageBackend, StorageContext, check_log_name
-from mqcore.errors import ConfigurationError, StorageError
+from mqcore.errors import ConfigurationError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
 from mqcore.url import Url
+from mqcore.volatile import VolatileLog, flush_volatile
 from mqcore_null._config import NullOptions
 
 __all__ = ["NullStorage"]
@@ -21,19 +22,13 @@ CAPABILITIES = Capabilities(append_level=Level.NONE, flush_level=Level.NONE, sim
 ZEROS = memoryview(bytes(1024 * 1024))
 
 
-class NullLog(Log):
+class NullLog(VolatileLog):
     """A start and an end."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        super().__init__(name, CAPABILITIES)
         self._start = 0
         self._end = 0
-        self._closed = False
-
-    @property
-    def level(self) -> Level:
-        """The level of a flush: it does not change."""
-        return CAPABILITIES.flush_level
 
     @property
     def start(self) -> int:
@@ -45,19 +40,10 @@ class NullLog(Log):
         """Number of bytes ever appended, less what was truncated."""
         return self._end
 
-    @property
-    def durable_end(self) -> int:
-        """``end``: a flush reaches no better level than an append, that is none."""
-        return self._end
-
     async def append(self, chunks: Sequence[Buffer]) -> int:
         """Count the bytes of ``chunks`` and drop them."""
-        self.check_open()
         position = self._end
-        total = sum(len(chunk) if isinstance(chunk, bytes) else memoryview(chunk).nbytes for chunk in chunks)
-        if total > CAPABILITIES.append_bytes_max:
-            raise StorageError(f"an append of {total} bytes; at most {CAPABILITIES.append_bytes_max}", kind="limit")
-        self._end = position + total
+        self._end = position + self.size_of(chunks)
         await trio.lowlevel.checkpoint()
         return position
 
@@ -81,25 +67,6 @@ class NullLog(Log):
         self.check_open()
         self._start = max(self._start, min(position, self._end))
         return self._start
-
-    async def aclose(self) -> None:
-        """Close the handle."""
-        self._closed = True
-        await trio.lowlevel.checkpoint()
-
-    @property
-    def closed(self) -> bool:
-        """Whether this handle can no longer be used."""
-        return self._closed
-
-    def close(self) -> None:
-        """Close the handle at once."""
-        self._closed = True
-
-    def check_open(self) -> None:
-        """Raise ``StorageError`` (kind ``closed``) after ``aclose``."""
-        if self._closed:
-            raise StorageError(f"log {self.name} is closed", kind="closed")
 
     def _check_position(self, position: int) -> None:
         if not self._start <= position <= self._end:
@@ -156,6 +123,4 @@ class NullStorage(StorageBackend):
 
     async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         """Return the ends."""
-        reached = [FlushedLog(log.end, CAPABILITIES.flush_level) for log in logs]
-        await trio.lowlevel.checkpoint()
-        return reached
+        return await flush_volatile(logs)

@@ -1,0 +1,98 @@
+"""The record of an array, kept by each member: which array, which member, which generation, who belongs to it.
+
+A generation is one view of who belongs: each change, and each opening, begins a new one with a random id. ``history``
+has the ids of the generations before it, so that an older record is told from one that went another way. A record is
+written twice to every member that belongs, first not ``committed``: once one of them is, all have at least the first.
+Knows the form only; what follows from several records is ``_assembly``'s subject.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+import attrs
+from crc32c import crc32c
+
+from mqcore.errors import CorruptionError
+
+__all__ = ["HISTORY_MAX", "ArrayRecord", "SlotState", "decode_record", "encode_record"]
+
+MAGIC = "mqcore-raid-member 1"
+HISTORY_MAX = 256
+RECORD_BYTES_MAX = 1024 * 1024
+
+State = Literal["in-sync", "missing", "ejected", "rebuilding"]
+
+
+@attrs.frozen(kw_only=True)
+class SlotState:
+    """What the record says of one member: ``member_id`` of its directory, ``path`` where it was last, its ``state``.
+
+    ``since``: generation that began this state. ``reason``: why it is not in sync. ``is_behind``: what the others hold
+    has changed since; a missing member that returns before that is in sync again.
+    """
+
+    member_id: str
+    path: str
+    state: State
+    since: int
+    reason: str = ""
+    is_behind: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class ArrayRecord:
+    """See the module. ``slot``: number of the member that keeps this copy.
+
+    ``may_lack``: a member was missing when this run, or one before it, began, and may know more than those present;
+    the core has to raise its incarnation. ``generation`` 0: the array is being made and never held anything.
+    """
+
+    array_id: str
+    slot: int
+    level: str
+    copies: int
+    stripe_bytes: int
+    generation: int
+    generation_id: str
+    committed: bool
+    history: tuple[str, ...]
+    may_lack: bool
+    members: tuple[SlotState, ...]
+
+    def next(self, random_id: str, members: tuple[SlotState, ...], *, may_lack: bool) -> ArrayRecord:
+        """The record of the generation after this one, not committed yet."""
+        return attrs.evolve(
+            self,
+            generation=self.generation + 1,
+            # With the number, so that two of one lineage differ whatever was drawn.
+            generation_id=f"{self.generation + 1}-{random_id}",
+            committed=False,
+            history=(*self.history, self.generation_id)[-HISTORY_MAX:],
+            may_lack=may_lack,
+            members=members,
+        )
+
+
+def encode_record(record: ArrayRecord) -> bytes:
+    """The bytes of a record's file: a line with the checksum, then JSON."""
+    body = json.dumps(attrs.asdict(record), indent=1, sort_keys=True).encode()
+    return f"{MAGIC} {crc32c(body):08x}\n".encode() + body
+
+
+def decode_record(data: bytes, where: str) -> ArrayRecord:
+    """Return the record in ``data``. Raises ``CorruptionError``."""
+    head, _, body = data.partition(b"\n")
+    expected = f"{MAGIC} {crc32c(body):08x}"
+    if head != expected.encode():
+        raise CorruptionError(
+            "the record of this member is damaged; replace the member",
+            where=where,
+            expected=expected,
+            found=ascii(head[:64].decode(errors="replace")),
+        )
+    fields = json.loads(body)
+    fields["members"] = tuple(SlotState(**member) for member in fields["members"])
+    fields["history"] = tuple(fields["history"])
+    return ArrayRecord(**fields)

@@ -64,7 +64,7 @@ class InprocTransport(Transport):
         if listener is None:
             known = ", ".join(sorted(_names())) or "none"
             raise TransportError(
-                f"cannot connect {self.url}: nobody listens there in this program (listening: {known});"
+                f"cannot connect {self.url}: nothing listens there in this program (listening: {known});"
                 " the name is known only inside the trio.run of its broker"
             )
         ours, theirs = stream_pair(self._buffer_bytes)

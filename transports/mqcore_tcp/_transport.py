@@ -25,7 +25,7 @@ _LISTEN_REMEDIES = {
     errno.EAFNOSUPPORT: "this machine does not support that kind of address: use IPv4",
 }
 _CONNECT_REMEDIES = {
-    errno.ECONNREFUSED: "nobody listens there: start the broker, or check host and port",
+    errno.ECONNREFUSED: "nothing listens there: start the broker, or check host and port",
     errno.ETIMEDOUT: "no answer: check the host, the network and firewalls",
     errno.EHOSTUNREACH: "the host cannot be reached: check the address and the network",
     errno.ENETUNREACH: "the network cannot be reached: check the address and the network",

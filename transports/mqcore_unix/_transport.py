@@ -25,7 +25,7 @@ __all__ = ["PATH_BYTES_MAX", "UnixTransport"]
 PATH_BYTES_MAX = 107
 """Longest path of a socket: the kernel's field has 108 bytes, the last one zero."""
 
-_CAPABILITIES = TransportCapabilities(half_close=True, local_only=True, simulable=True)
+_CAPABILITIES = TransportCapabilities(authenticated=True, half_close=True, local_only=True, simulable=True)
 _CREDENTIALS = struct.Struct("3i")
 _BIND_ATTEMPTS_MAX = 4
 
@@ -39,7 +39,7 @@ _LISTEN_REMEDIES = {
 _CONNECT_REMEDIES = {
     errno.ENOENT: "there is no such socket: start the broker with this --listen, or check the path",
     errno.ENOTDIR: "part of the path is not a directory: check it",
-    errno.ECONNREFUSED: "nobody listens there (the file may be left over): start the broker, or check the path",
+    errno.ECONNREFUSED: "nothing listens there (the file may be left over): start the broker, or check the path",
     errno.EACCES: "no permission: the broker's mode option says who may connect (0660 its group, 0666 everybody)",
     errno.EPROTOTYPE: "the socket there is not a broker's (not a stream socket): check the path",
     errno.ENOTCONN: "the broker is not accepting fast enough (its backlog is full): try again",

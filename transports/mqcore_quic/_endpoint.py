@@ -1,0 +1,337 @@
+"""One UDP socket and the connections on it: who a datagram is for, timers, what waits for the socket.
+
+Its tasks are Trio's system tasks: neither ``listen`` nor ``connect`` has a nursery of its caller's, and
+acknowledgements and timers must run whether or not anybody is reading. A failure of theirs ends the endpoint only.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+
+from mqcore.abc import Notice, Peer
+from mqcore.errors import TransportError
+from mqcore_quic._config import QuicOptions
+from mqcore_quic._engine import engine_for
+from mqcore_quic._link import QuicLink
+from mqcore_quic._packets import (
+    CONNECTION_ID_BYTES,
+    INITIAL_BYTES_MIN,
+    UNKNOWN,
+    UNKNOWN_FOR_BYTES_MIN,
+    VERSION,
+    AddressTokens,
+    PacketHeader,
+    parse_header,
+    retry_packet,
+    version_negotiation_packet,
+)
+from mqcore_quic._socket import Datagrams, DatagramSocket
+
+__all__ = ["Endpoint"]
+
+UNKNOWN_PAUSE_SECONDS = 0.01
+"""Between two answers to packets of connections that are not known: what anybody can ask for has to be cheap."""
+
+
+class Endpoint:
+    """A socket with the connections on it. ``configuration`` gives that of a new connection.
+
+    A client's has the one connection that ``begin`` makes; a server's takes new ones while ``is_accepting``.
+    """
+
+    def __init__(
+        self,
+        sock: DatagramSocket,
+        options: QuicOptions,
+        configuration: Callable[[], Any],
+        *,
+        report: Callable[[Notice], None],
+        random_bytes: Callable[[int], bytes],
+        links_max: int,
+        is_server: bool,
+    ) -> None:
+        self.is_accepting = is_server
+        self.accepted: deque[QuicLink] = deque()
+        self._sock = sock
+        self._options = options
+        self._configuration = configuration
+        self._report = report
+        self._random_bytes = random_bytes
+        self._links_max = links_max
+        self._is_server = is_server
+        self._tokens = AddressTokens(random_bytes(32))
+        self._links: dict[QuicLink, None] = {}
+        self._by_id: dict[bytes, QuicLink] = {}
+        self._half_open = 0
+        self._timers: list[tuple[float, int, QuicLink]] = []
+        self._numbers = itertools.count()
+        self._timer_scope: trio.CancelScope | None = None
+        self._has_kept = trio.Event()
+        self._scope = trio.CancelScope()
+        self._has_ended = trio.Event()
+        self._waiting: deque[trio.lowlevel.Task] = deque()
+        self._is_closed = False
+        self._may_say_unknown_at = -math.inf
+        trio.lowlevel.spawn_system_task(self._run)
+
+    # life
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._keep_time)
+                    nursery.start_soon(self._send_kept)
+                    await self._receive()
+        except Exception as error:
+            self._report(Notice("quic-failed", f"an endpoint of quic:// failed, which is a defect: {error!r}"))
+        finally:
+            self.close()
+            self._has_ended.set()
+
+    async def ended(self) -> None:
+        """Wait until the tasks of an endpoint that was closed are gone, which they soon are; shielded."""
+        if self._is_closed:
+            with trio.CancelScope(shield=True):
+                await self._has_ended.wait()
+
+    def close(self) -> None:
+        """Close the socket, and with it what is left of connections. Idempotent."""
+        if self._is_closed:
+            return
+        self.is_accepting = False
+        for link in list(self._links):
+            link.fail("the endpoint was closed", 0)
+        if self._is_closed:  # with the last of them
+            return
+        self._is_closed = True
+        self._scope.cancel()
+        self._sock.wake_waiting()
+        self._sock.close()
+        while self._waiting:
+            trio.lowlevel.reschedule(self._waiting.popleft())
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; those that are go on, and the socket goes with the last."""
+        self.is_accepting = False
+        for link in [*self.accepted, *(each for each in self._links if not each.is_ready)]:
+            link.fail("the listener was closed", 0)
+        self.accepted.clear()
+        while self._waiting:
+            trio.lowlevel.reschedule(self._waiting.popleft())
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if not self.is_accepting and not self._links:
+            self.close()
+
+    async def next_accepted(self) -> QuicLink:
+        """Wait for the next connection that has shaken hands. ``trio.ClosedResourceError`` when there will be none."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self.accepted:
+                return self.accepted.popleft()
+            if not self.is_accepting:
+                raise trio.ClosedResourceError("the listener is closed")
+            task = trio.lowlevel.current_task()
+            self._waiting.append(task)
+
+            def abort(_: object, task: trio.lowlevel.Task = task) -> trio.lowlevel.Abort:
+                self._waiting.remove(task)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+
+    # sending and timers
+
+    def send(self, datagrams: list[tuple[bytes, Any]]) -> None:
+        """See ``LinkEndpoint``."""
+        if not self._is_closed and (not self._sock.send(datagrams) or self._sock.is_refused):
+            self._has_kept.set()
+
+    async def _send_kept(self) -> None:
+        while True:
+            await self._has_kept.wait()
+            self._has_kept = trio.Event()
+            self._look_refused()
+            while self._sock.kept and not self._is_closed:
+                with suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_writable(self._sock.sock)
+                    self._sock.send_kept()
+
+    def arm(self, link: QuicLink, at: float) -> None:
+        """See ``LinkEndpoint``."""
+        heapq.heappush(self._timers, (at, next(self._numbers), link))
+        if self._timer_scope is not None and at < self._timer_scope.deadline:
+            self._timer_scope.deadline = at
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope() as self._timer_scope:
+                self._timer_scope.deadline = self._timers[0][0] if self._timers else math.inf
+                await trio.sleep_forever()
+            self._timer_scope = None
+            now = trio.current_time()
+            while self._timers and self._timers[0][0] <= now:
+                at, _, link = heapq.heappop(self._timers)
+                if link.armed == at and not link.is_gone:  # else it was armed for an earlier time since
+                    link.on_time(now)
+            await trio.lowlevel.checkpoint()
+
+    # receiving
+
+    async def _receive(self) -> None:
+        while not self._is_closed:
+            try:
+                await self._sock.wait_readable()
+            except trio.ClosedResourceError:
+                return
+            while found := self._sock.receive():
+                now = trio.current_time()
+                for datagrams in found:
+                    self._route(datagrams, now)
+                await trio.lowlevel.checkpoint()
+            self._look_refused()
+
+    def _look_refused(self) -> None:
+        """Tell a client's connection that nobody gets what it sends, where the kernel says so."""
+        if self._sock.is_refused:
+            self._sock.is_refused = False
+            if not self._is_server:
+                for link in list(self._links):
+                    link.refused(trio.current_time())
+
+    def _route(self, datagrams: Datagrams, now: float) -> None:
+        """Give each run of datagrams that are for one connection to it."""
+        run: list[bytes] = []
+        link: QuicLink | None = None
+        for data in datagrams.data:
+            if not data:
+                continue
+            its = self._link_of(data, datagrams.address, now)
+            if its is not link and run and link is not None:
+                link.receive(run, datagrams.address, now)
+                run = []
+            link = its
+            if its is not None:
+                run.append(data)
+        if run and link is not None:
+            link.receive(run, datagrams.address, now)
+
+    def _link_of(self, data: bytes, address: Any, now: float) -> QuicLink | None:
+        if not data[0] & 0x80:  # most of all
+            link = self._by_id.get(data[1 : 1 + CONNECTION_ID_BYTES])
+            if link is None:
+                self._take_unknown(data, address, now)
+            return link
+        header = parse_header(data)
+        if header is None:
+            return None
+        link = self._by_id.get(header.destination)
+        if link is not None or not self._is_server or not self.is_accepting or len(data) < INITIAL_BYTES_MIN:
+            return link
+        if header.version != VERSION:
+            if header.version:
+                self.send([(version_negotiation_packet(header), address)])
+            return None
+        return self._accept(header, address, now) if header.is_initial else None
+
+    def _take_unknown(self, data: bytes, address: Any, now: float) -> None:
+        """A packet of a connection that is not known: a server says so, now and then; a client may be told so."""
+        if self._is_server:
+            if len(data) >= UNKNOWN_FOR_BYTES_MIN and now >= self._may_say_unknown_at and self.is_accepting:
+                self._may_say_unknown_at = now + UNKNOWN_PAUSE_SECONDS
+                self.send([(UNKNOWN, address)])
+        elif data == UNKNOWN:
+            for link in list(self._links):
+                link.doubted(now)
+
+    def _accept(self, header: PacketHeader, address: Any, now: float) -> QuicLink | None:
+        """Begin a connection, or have the client prove its address first where many are being begun."""
+        original: bytes | None = header.destination
+        retried: bytes | None = None
+        if self._half_open >= self._options.half_open_max:
+            proven = self._tokens.check(address, header.token, header.destination, now) if header.token else None
+            if proven is None:
+                source = self._random_bytes(CONNECTION_ID_BYTES)
+                token = self._tokens.issue(address, header.destination, source, now)
+                self.send([(retry_packet(header, source, token), address)])
+                return None
+            original, retried = proven, header.destination
+        elif header.token:
+            proven = self._tokens.check(address, header.token, header.destination, now)
+            if proven is not None:
+                original, retried = proven, header.destination
+        if len(self._links) >= self._links_max:
+            return None
+        try:
+            engine = engine_for(self._options, self._configuration(), original_id=original, retry_id=retried)
+        except TransportError as error:
+            self._report(Notice("quic-not-accepted", str(error)))
+            return None
+        peer = Peer(address=_in_words(address))
+        link = QuicLink(engine, self, self._options, peer, is_client=False, now=now)
+        self._links[link] = None
+        self._half_open += 1
+        self.add_id(header.destination, link)
+        self.add_id(engine.own_id, link)
+        return link
+
+    def begin(self, address: Any, peer: Peer) -> QuicLink:
+        """Begin a client's connection to ``address``."""
+        now = trio.current_time()
+        engine = engine_for(self._options, self._configuration())
+        link = QuicLink(engine, self, self._options, peer, is_client=True, now=now)
+        self._links[link] = None
+        self._half_open += 1
+        self.add_id(engine.own_id, link)
+        engine.connect(address, now)
+        link.flush()
+        return link
+
+    # what connections tell
+
+    def add_id(self, connection_id: bytes, link: QuicLink) -> None:
+        """See ``LinkEndpoint``."""
+        if self._by_id.setdefault(connection_id, link) is link:
+            link.ids.add(connection_id)
+
+    def remove_id(self, connection_id: bytes) -> None:
+        """See ``LinkEndpoint``."""
+        link = self._by_id.pop(connection_id, None)
+        if link is not None:
+            link.ids.discard(connection_id)
+
+    def ready(self, link: QuicLink) -> None:
+        """See ``LinkEndpoint``."""
+        self._half_open -= 1
+        if self._is_server:
+            self.accepted.append(link)
+            if self._waiting:
+                trio.lowlevel.reschedule(self._waiting.popleft())
+
+    def forget(self, link: QuicLink) -> None:
+        """See ``LinkEndpoint``."""
+        if self._links.pop(link, link) is None:
+            if not link.is_ready:
+                self._half_open -= 1
+            for connection_id in link.ids:
+                self._by_id.pop(connection_id, None)
+            with suppress(ValueError):
+                self.accepted.remove(link)
+            if not self._is_server:
+                self.is_accepting = False
+            self._close_if_idle()
+
+
+def _in_words(address: Any) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

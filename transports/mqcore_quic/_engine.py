@@ -1,0 +1,303 @@
+"""The seam to the libraries that speak QUIC: public names only, and events of our own. Must not know of sockets."""
+
+from __future__ import annotations
+
+import importlib
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from mqcore.abc import TlsOptions
+from mqcore.errors import TransportError
+from mqcore.ports import Buffer
+from mqcore_quic._config import QuicOptions
+from mqcore_quic._packets import CONNECTION_ID_BYTES
+
+__all__ = [
+    "StreamArrived",
+    "LinkEnded",
+    "QuicEngine",
+    "EngineEvent",
+    "IdRemoved",
+    "IdAdded",
+    "HandshakeDone",
+    "StreamRefused",
+    "StreamReset",
+    "client_configuration",
+    "engine_for",
+    "server_configuration",
+]
+
+APPLICATION = "mqcore"
+ENGINE_WINDOW_FACTOR = 2
+"""The engine's own window of a stream, in windows of ours: it never is what holds a sender up."""
+CONNECTION_WINDOW_BYTES = 1 << 30
+
+Address: TypeAlias = tuple[Any, ...]
+
+
+class StreamArrived(NamedTuple):
+    """Bytes of a stream, in order; ``is_end``: there will be no more."""
+
+    stream_id: int
+    data: bytes
+    is_end: bool
+
+
+class StreamReset(NamedTuple):
+    """The peer broke a stream off."""
+
+    stream_id: int
+
+
+class StreamRefused(NamedTuple):
+    """The peer reads no more of a stream."""
+
+    stream_id: int
+
+
+class HandshakeDone(NamedTuple):
+    """The handshake is done."""
+
+
+class LinkEnded(NamedTuple):
+    """The connection is over. ``code`` is the peer's, or of what the engine found wrong."""
+
+    code: int
+    is_application: bool
+    reason: str
+
+
+class IdAdded(NamedTuple):
+    """A connection id under which the peer may write to this connection."""
+
+    connection_id: bytes
+
+
+class IdRemoved(NamedTuple):
+    """One under which it does not any more."""
+
+    connection_id: bytes
+
+
+EngineEvent: TypeAlias = StreamArrived | StreamReset | StreamRefused | HandshakeDone | LinkEnded | IdAdded | IdRemoved
+
+
+def _library(name: str, module: str) -> Any:
+    try:
+        return importlib.import_module(f"{name}.{module}")
+    except ImportError as error:
+        extra = "quic" if name == "qh3" else name
+        raise TransportError(
+            f"quic:// with engine {name} needs a library that is not installed ({error}): "
+            f"pip install 'mqcore[{extra}]'",
+            retryable=False,
+        ) from None
+
+
+def _configuration(options: QuicOptions, is_client: bool) -> Any:
+    config = _library(options.engine, "quic.configuration").QuicConfiguration(
+        is_client=is_client,
+        alpn_protocols=[APPLICATION],
+        connection_id_length=CONNECTION_ID_BYTES,
+        idle_timeout=options.idle_timeout_ms / 1000,
+        max_datagram_size=options.datagram_bytes,
+        max_stream_data=ENGINE_WINDOW_FACTOR * options.window_bytes,
+        max_data=CONNECTION_WINDOW_BYTES,
+    )
+    config.supported_versions = [version for version in config.supported_versions if version == 1]
+    if options.engine == "qh3":
+        config.probe_datagram_size = False  # the size is the operator's
+    return config
+
+
+def server_configuration(options: QuicOptions, files: TlsOptions, url: str) -> Any:
+    """Return the engine's configuration of a listener. Raises ``TransportError`` naming the file and the remedy."""
+    if files.cert is None:
+        raise TransportError(
+            f"cannot listen {url}: no certificate; give --tls-cert and --tls-key "
+            "('mqcore cert dev --to DIR' makes some)",
+            retryable=False,
+        )
+    if files.client_ca is not None:
+        raise TransportError(
+            f"cannot listen {url}: client_ca: no engine of QUIC can demand certificates of clients: "
+            "listen on tls:// for those",
+            retryable=False,
+        )
+    config = _configuration(options, False)
+    _load_own(config, files, url)
+    return config
+
+
+def client_configuration(options: QuicOptions, files: TlsOptions, url: str, server_name: str) -> Any:
+    """Return the engine's configuration of a connection. Raises ``TransportError`` as ``server_configuration``."""
+    config = _configuration(options, True)
+    config.server_name = server_name
+    config.verify_mode = ssl.CERT_REQUIRED
+    if files.ca is not None:
+        try:
+            with open(files.ca, "rb") as file:
+                config.load_verify_locations(cadata=file.read())
+        except OSError as error:
+            raise TransportError(f"{url}: {files.ca}: {error.strerror}", retryable=False) from None
+    if files.cert is not None:
+        _load_own(config, files, url)
+    return config
+
+
+def _load_own(config: Any, files: TlsOptions, url: str) -> None:
+    assert files.cert is not None
+    where = files.cert if files.key is None else f"{files.cert} and {files.key}"
+    content: dict[str, bytes] = {}
+    for path in (files.cert, files.key or files.cert):
+        try:
+            with open(path, "rb") as file:
+                content[path] = file.read()
+        except OSError as error:
+            raise TransportError(f"{url}: {path}: {error.strerror}", retryable=False) from None
+    try:
+        # Python's own library finds a key of another certificate, which an engine takes without a word.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.cert, files.key, password=lambda: b"")
+        _give(config, content[files.cert], content[files.key or files.cert])
+    except Exception as error:
+        reason = getattr(error, "reason", "") or ""
+        if "KEY_VALUES_MISMATCH" in reason:
+            text = f"the key {files.key or files.cert} is not that of the certificate {files.cert}"
+        else:
+            text = f"{where}: no PEM files of a certificate and its unencrypted key ({reason or error})"
+        raise TransportError(f"{url}: {text}", retryable=False) from None
+
+
+def _give(config: Any, certificates: bytes, key: bytes) -> None:
+    """Both engines are given what they read for certain: a file with several blocks is taken apart here."""
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        load_pem_private_key,
+    )
+    from cryptography.x509 import load_pem_x509_certificates
+
+    chain = load_pem_x509_certificates(certificates)
+    # Checking the primes of an RSA key takes a tenth of a second, and OpenSSL has just used it with its certificate.
+    block = key[key.index(b"-----BEGIN", _key_at(key)) :]
+    private_key: Any = load_pem_private_key(block, None, unsafe_skip_rsa_key_validation=True)
+    if type(config).__module__.startswith("qh3"):
+        pem = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        config.load_cert_chain(b"".join(each.public_bytes(Encoding.PEM) for each in chain), pem)
+    else:
+        config.certificate, config.certificate_chain, config.private_key = chain[0], chain[1:], private_key
+
+
+def _key_at(pem: bytes) -> int:
+    """Where the block of a key begins among others."""
+    return max(pem.rfind(b"-----BEGIN", 0, pem.index(b"PRIVATE KEY-----")), 0)
+
+
+class QuicEngine:
+    """One connection of one of the libraries. Times are Trio's, in seconds."""
+
+    def __init__(self, name: str, connection: Any) -> None:
+        self._connection = connection
+        self._events = _library(name, "quic.events")
+
+    @property
+    def own_id(self) -> bytes:
+        """The id under which the peer writes to this connection first."""
+        found: bytes = self._connection.host_cid
+        return found
+
+    def connect(self, address: Address, now: float) -> None:
+        """Begin a client's handshake."""
+        self._connection.connect(address, now)
+
+    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
+        """Take in what came from ``address``."""
+        for data in datagrams:
+            self._connection.receive_datagram(data, address, now)
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        """Return what is to be sent, each with where to."""
+        found: list[tuple[bytes, Address]] = self._connection.datagrams_to_send(now)
+        return found
+
+    def deadline(self) -> float | None:
+        """When ``on_deadline`` is to be called, if nothing comes before."""
+        found: float | None = self._connection.get_timer()
+        return found
+
+    def on_deadline(self, now: float) -> None:
+        """Do what is due."""
+        self._connection.handle_timer(now)
+
+    def events(self) -> Iterator[EngineEvent]:
+        """Yield what has happened since the last call."""
+        names = self._events
+        while (event := self._connection.next_event()) is not None:
+            kind = type(event)
+            if kind is names.StreamDataReceived:
+                yield StreamArrived(event.stream_id, event.data, event.end_stream)
+            elif kind is names.StreamReset:
+                yield StreamReset(event.stream_id)
+            elif kind is names.StopSendingReceived:
+                yield StreamRefused(event.stream_id)
+            elif kind is names.HandshakeCompleted:
+                yield HandshakeDone()
+            elif kind is names.ConnectionTerminated:
+                # Without a frame type it is the application's close (RFC 9000, section 19.19).
+                yield LinkEnded(event.error_code, event.frame_type is None, event.reason_phrase)
+            elif kind is names.ConnectionIdIssued:
+                yield IdAdded(event.connection_id)
+            elif kind is names.ConnectionIdRetired:
+                yield IdRemoved(event.connection_id)
+
+    def open_stream(self, *, is_one_way: bool = False) -> int | None:
+        """Open a stream and return its id; None while the peer allows no more of them."""
+        stream_id: int = self._connection.get_next_available_stream_id(is_unidirectional=is_one_way)
+        try:
+            self._connection.send_stream_data(stream_id, b"", False)
+        except Exception:
+            return None
+        return stream_id
+
+    def write(self, stream_id: int, data: Buffer, *, is_end: bool = False) -> None:
+        """Have ``data`` sent; it is copied. Nothing happens on a stream that the peer does not read any more."""
+        self._connection.send_stream_data(stream_id, data, is_end)
+
+    def abort(self, stream_id: int, code: int) -> None:
+        """Break off what is sent on a stream."""
+        self._connection.reset_stream(stream_id, code)
+
+    def refuse(self, stream_id: int, code: int) -> None:
+        """Have the peer send no more on a stream."""
+        self._connection.stop_stream(stream_id, code)
+
+    def ping(self) -> None:
+        """Ask the peer whether it lives."""
+        self._connection.send_ping(0)
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection at once."""
+        self._connection.close(error_code=code, reason_phrase=reason)
+
+
+class _Qh3(QuicEngine):
+    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
+        self._connection.receive_many_datagrams(list(datagrams), address, now)
+
+
+class _Aioquic(QuicEngine):
+    def write(self, stream_id: int, data: Buffer, *, is_end: bool = False) -> None:
+        self._connection.send_stream_data(stream_id, bytes(data), is_end)
+
+
+def engine_for(
+    options: QuicOptions, configuration: Any, *, original_id: bytes | None = None, retry_id: bytes | None = None
+) -> QuicEngine:
+    """Return a new connection; a server's has the id that the client first wrote to, and that of a retry if any."""
+    named: dict[str, object] = {"configuration": configuration}
+    if original_id is not None:
+        named |= {"original_destination_connection_id": original_id, "retry_source_connection_id": retry_id}
+    connection = _library(options.engine, "quic.connection").QuicConnection(**named)
+    return (_Qh3 if options.engine == "qh3" else _Aioquic)(options.engine, connection)

@@ -1,0 +1,449 @@
+"""One QUIC connection: its streams, the credit between both sides, and an end at which nothing is lost."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import trio
+
+from mqcore.abc import ByteStream, Link, Peer
+from mqcore.errors import TransportError
+from mqcore.ports import Buffer
+from mqcore_quic._config import QuicOptions
+from mqcore_quic._control import ALL_HERE, CREDIT, GOODBYE, ControlRecord, ControlRecords
+from mqcore_quic._engine import HandshakeDone, IdAdded, IdRemoved, LinkEnded, QuicEngine, StreamArrived, StreamReset
+from mqcore_quic._outlet import LinkEndpoint
+from mqcore_quic._pause import TimerPause
+from mqcore_quic._refusals import CODE_DONE, ending_in_words
+from mqcore_quic._stream import CODE_CANCELLED, QuicStream
+
+__all__ = ["CODE_BROKEN_RULE", "QuicLink"]
+
+CODE_BROKEN_RULE = 2
+CODE_TOO_MUCH = 3
+GOODBYE_SECONDS = 1.0
+"""How long a peer may be silent in a goodbye; one that goes on is waited for as long as for a silent one elsewhere."""
+DOUBT_SECONDS = 1.0
+"""After a word that there is no such connection, which anybody may have sent: time for the peer's own answer."""
+PREAMBLE = b"\x00"
+"""A stream is not seen by the peer until it has a byte; this one is, and is not given to the reader."""
+
+
+class QuicLink(Link):
+    """A connection to ``peer``; for both sides."""
+
+    def __init__(
+        self,
+        engine: QuicEngine,
+        outlet: LinkEndpoint[QuicLink],
+        options: QuicOptions,
+        peer: Peer,
+        *,
+        is_client: bool,
+        now: float,
+    ) -> None:
+        self.engine = engine
+        self.peer = peer
+        self.ids: set[bytes] = set()
+        self.armed = math.inf
+        self.is_ready = False
+        self.is_gone = False
+        self._outlet = outlet
+        self._options = options
+        self._is_client = is_client
+        self._streams: dict[int, QuicStream] = {}
+        self._accepted: deque[QuicStream] = deque()
+        self._waiting: dict[trio.lowlevel.Task, Callable[[], object]] = {}
+        """Tasks that wait for something of the connection as a whole, and whether it is there."""
+        self._dead: BaseException | None = None
+        self._is_closing = False
+        self._control_id: int | None = None
+        self._control = ControlRecords()
+        self._opened = 0
+        self._seen: set[int] = set()
+        self._seen_below = 0
+        self._peer_opened: int | None = None
+        self._said_goodbye = False
+        self._said_goodbye_at = now
+        self._said_all_here = False
+        self._all_is_there = False
+        self._heard_at = now
+        self._asked_at = now
+        self._cannot_send = False
+        self._pause = TimerPause()
+        self._handshake_until = now + options.handshake_timeout_ms / 1000
+        self._doubted_until = math.inf
+
+    # what the endpoint tells
+
+    def receive(self, datagrams: list[bytes], address: Any, now: float) -> None:
+        """Take in datagrams, and send what they ask for."""
+        self._heard_at = now
+        self._doubted_until = math.inf
+        self._cannot_send = False
+        self._pause.heard()
+        try:
+            self.engine.receive(datagrams, address, now)
+            self._handle_events()
+            self.flush()
+        except Exception as error:  # an engine that a packet makes fail is at its end: it is the peer's packet
+            self._failed(error)
+
+    def on_time(self, now: float) -> None:
+        """Do what is due, and say when to be called again."""
+        self.armed = math.inf
+        if not self.is_ready and now >= self._handshake_until:
+            self.fail(f"no handshake within {self._options.handshake_timeout_ms / 1000:g} s")
+            return
+        if now >= self._doubted_until:
+            text = "the peer does not know the connection any more: it was ended or started again"
+            self._end(TransportError(f"{self.peer.address}: {text}"))
+            return
+        try:
+            self._do_due(now)
+        except Exception as error:
+            self._failed(error)
+
+    def _do_due(self, now: float) -> None:
+        deadline = self.engine.deadline()
+        if deadline is not None and deadline <= now and not self._cannot_send:
+            self.engine.on_deadline(now)
+            self._handle_events()
+        pause = self._options.idle_timeout_ms / 3000
+        if self.is_ready and self._dead is None and now >= max(self._heard_at, self._asked_at) + pause:
+            self._asked_at = now
+            self._ask()
+        self.flush()
+
+    def _failed(self, error: Exception) -> None:
+        """An engine that fails ends its own connection only."""
+        self._end(TransportError(f"the connection to {self.peer.address} failed: {error!r}"))
+
+    def fail(self, why: str, code: int = CODE_BROKEN_RULE) -> None:
+        """End the connection for ``why``, which the peer is told too."""
+        self._shut(code, why)
+        self._end(TransportError(f"{self.peer.address}: {why}"))
+
+    def _shut(self, code: int, why: str) -> None:
+        with suppress(Exception):  # what the engine has ended already needs no more
+            self.engine.close(code, why[:200])
+            self._transmit()
+
+    def doubted(self, now: float) -> None:
+        """Somebody says that the peer does not know this connection: ask it, and believe it if nothing comes back."""
+        if self.is_ready and not self.is_gone and self._doubted_until == math.inf:
+            self._doubted_until = now + DOUBT_SECONDS
+            self._ask()
+            self.flush()
+
+    def _ask(self) -> None:
+        with suppress(Exception):  # the peer has ended it, which the engine tells when it has drained
+            self.engine.ping()
+
+    def refused(self, now: float) -> None:
+        """The peer's machine says that nobody listens there; an established connection asks before it believes that."""
+        if self.is_ready:
+            self.doubted(now)
+            return
+        text = "nothing listens there: start the broker, or check host and port"
+        self._end(TransportError(f"{self.peer.address}: {text}"))
+
+    def _handle_events(self) -> None:
+        for event in self.engine.events():
+            kind = type(event)
+            if kind is StreamArrived:
+                self._on_arrived(event)  # type: ignore[arg-type]
+            elif kind is HandshakeDone:
+                self.is_ready = True
+                self._outlet.ready(self)
+                self._wake()
+            elif kind is LinkEnded:
+                self._end(ending_in_words(event, self.peer.address))  # type: ignore[arg-type]
+            elif kind is IdAdded:
+                self._outlet.add_id(event.connection_id, self)  # type: ignore[union-attr]
+            elif kind is IdRemoved:
+                self._outlet.remove_id(event.connection_id)  # type: ignore[union-attr]
+            else:
+                stream = self._streams.get(event.stream_id)  # type: ignore[union-attr]
+                if stream is not None:
+                    stream.reset() if kind is StreamReset else stream.refused()
+                    self.ended(stream)
+                    self._say_all_here()
+        if self._waiting:
+            self._wake()  # there may be room for another stream, or less to wait for at the end
+
+    def _on_arrived(self, event: StreamArrived) -> None:
+        stream_id = event.stream_id
+        if stream_id & 2:
+            self._on_control(event.data)
+            return
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = self._new_from_peer(stream_id)
+            if stream is None:
+                return
+        stream.arrived(event.data, is_end=event.is_end)
+        if stream.unread > self._options.window_bytes:
+            self.fail("more was sent on a stream than its credit allows", CODE_TOO_MUCH)
+        elif event.is_end:
+            self.ended(stream)
+            self._say_all_here()
+
+    def _new_from_peer(self, stream_id: int) -> QuicStream | None:
+        is_ours = (stream_id & 1) == (0 if self._is_client else 1)
+        number = stream_id >> 2
+        if is_ours or number < self._seen_below or number in self._seen:
+            return None  # of a stream that is over
+        if sum(not each.is_ours for each in self._streams.values()) >= self._options.streams_max:
+            self.fail(f"more than {self._options.streams_max} streams at once (streams_max)", CODE_TOO_MUCH)
+            return None
+        self._seen.add(number)
+        while self._seen_below in self._seen:
+            self._seen.remove(self._seen_below)
+            self._seen_below += 1
+        stream = self._streams[stream_id] = QuicStream(self, stream_id, self._options.window_bytes, is_ours=False)
+        self._accepted.append(stream)
+        self._wake()
+        return stream
+
+    def _on_control(self, data: bytes) -> None:
+        for kind, first, second in self._control.take(data):
+            if kind == CREDIT:
+                stream = self._streams.get(first)
+                if stream is not None:
+                    if second > stream.written:
+                        self.fail("credit for more than was sent")
+                        return
+                    stream.credit(second, self._options.window_bytes)
+            elif kind == GOODBYE:
+                self._peer_opened = first
+                self._say_all_here()
+            elif kind == ALL_HERE:
+                self._all_is_there = True
+            else:
+                self.fail(f"a control record of kind {kind}")
+                return
+
+    def _end(self, error: BaseException) -> None:
+        if self._dead is None:
+            self._dead = error
+        for stream in list(self._streams.values()):
+            stream.wake()
+        self._wake()
+        if not self.is_gone:
+            self.is_gone = True
+            self._outlet.forget(self)
+
+    def _wake(self) -> None:
+        for task, holds in list(self._waiting.items()):  # looked at here, or each packet would run each of them
+            if self._dead is not None or holds():
+                del self._waiting[task]
+                trio.lowlevel.reschedule(task)
+
+    async def _wait_until(self, holds: Callable[[], object]) -> None:
+        """Wait until ``holds``, which is not asked again once it did, or the connection is over."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not holds() and self._dead is None:
+            task = trio.lowlevel.current_task()
+            self._waiting[task] = holds
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                self._waiting.pop(task, None)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    # what streams ask
+
+    def write(self, stream: QuicStream, data: Buffer, *, is_end: bool = False) -> None:
+        """See ``StreamOwner``."""
+        try:
+            self.engine.write(stream.stream_id, data, is_end=is_end)
+        except Exception as error:
+            if self._dead is None and not is_end:
+                raise trio.BrokenResourceError(f"the stream cannot be written: {error}") from error
+
+    def flush(self) -> None:
+        """See ``StreamOwner``."""
+        if self.is_gone:
+            return
+        try:
+            self._transmit()
+        except Exception as error:
+            self._failed(error)
+        if self.is_gone:
+            return
+        pause = self._options.idle_timeout_ms / 3000
+        at = max(self._heard_at, self._asked_at) + pause if self.is_ready else self._handshake_until
+        at = min(at, self._doubted_until)
+        deadline = self.engine.deadline()
+        if deadline is not None and not self._cannot_send:
+            at = min(at, max(deadline, self._pause.earliest(trio.current_time())))
+        if at < self.armed:
+            self.armed = at
+            self._outlet.arm(self, at)
+
+    def _transmit(self) -> None:
+        try:
+            datagrams = self.engine.transmit(trio.current_time())
+        except Exception:
+            if self.is_ready:
+                raise
+            self._cannot_send = True  # qh3, to a client that has not proved its address: until more of it comes
+            return
+        if datagrams:
+            self._pause.sent(trio.current_time())
+            self._outlet.send(datagrams)
+
+    def consumed(self, stream: QuicStream) -> None:
+        """See ``StreamOwner``."""
+        if stream.read - stream.told >= self._options.window_bytes // 2 and not stream.has_end:
+            stream.told = stream.read
+            self._tell(CREDIT, stream.stream_id, stream.read)
+            self.flush()
+        self.ended(stream)
+
+    def _tell(self, kind: int, first: int, second: int = 0) -> None:
+        if self._dead is not None:
+            return
+        if self._control_id is None:
+            self._control_id = self.engine.open_stream(is_one_way=True)
+            if self._control_id is None:
+                self.fail("the peer allows no control stream")
+                return
+        try:
+            self.engine.write(self._control_id, ControlRecord(kind, first, second).packed())
+        except Exception as error:  # closed by the peer, which the engine tells when it has drained
+            self._end(TransportError(f"{self.peer.address}: the connection is over ({error})"))
+
+    def abandon(self, stream: QuicStream, *, sends: bool, reads: bool) -> None:
+        """See ``StreamOwner``."""
+        if self._dead is None:
+            try:
+                if sends:
+                    self.engine.abort(stream.stream_id, CODE_CANCELLED)
+                if reads:
+                    self.engine.refuse(stream.stream_id, CODE_CANCELLED)
+            except Exception:  # the engine knows the stream no more, which is what was asked for
+                pass
+            self.flush()
+
+    def ended(self, stream: QuicStream) -> None:
+        """See ``StreamOwner``: what is over in both directions, and read, is forgotten."""
+        if stream.is_ended and stream.has_end and (stream.closed or not stream.unread):
+            self._streams.pop(stream.stream_id, None)
+            self._wake()
+
+    def why_dead(self) -> BaseException | None:
+        """See ``StreamOwner``."""
+        return self._dead
+
+    # the contract
+
+    async def until_ready(self) -> None:
+        """Wait for the handshake. Raises ``TransportError``."""
+        await self._wait_until(lambda: self.is_ready)
+        if self._dead is not None:
+            raise self._dead
+
+    async def accept_stream(self) -> ByteStream:
+        """See ``Link``."""
+        stream: QuicStream | None = None
+
+        def takes() -> bool:
+            nonlocal stream
+            if self._accepted and not self._is_closing:
+                stream = self._accepted.popleft()
+            return stream is not None or self._is_closing or self._has_all
+
+        await self._wait_until(takes)
+        if stream is None:
+            raise trio.EndOfChannel
+        return stream
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether the peer has said goodbye, and every stream that it opened is here."""
+        return self._peer_opened is not None and self._seen_below >= self._peer_opened
+
+    async def open_stream(self) -> ByteStream:
+        """See ``Link``. Waits while the peer allows no more streams."""
+        await trio.lowlevel.checkpoint()
+        stream: QuicStream | None = None
+
+        def opens() -> bool:
+            nonlocal stream
+            stream = None if self._is_closing else self.open_now()
+            return stream is not None or self._is_closing
+
+        await self._wait_until(opens)
+        if stream is None and self._is_closing:
+            raise trio.ClosedResourceError("the link is closed")
+        if stream is None:
+            raise TransportError(str(self._dead))
+        return stream
+
+    def open_now(self) -> QuicStream | None:
+        """Open a stream; None where the peer allows no more of them now, or the connection is over.
+
+        Raises ``trio.ClosedResourceError``.
+        """
+        if self._is_closing:
+            raise trio.ClosedResourceError("the link is closed")
+        stream_id = None if self._dead is not None else self.engine.open_stream()
+        if stream_id is None:
+            return None
+        self._opened += 1
+        stream = self._streams[stream_id] = QuicStream(self, stream_id, self._options.window_bytes, is_ours=True)
+        self.engine.write(stream_id, PREAMBLE)
+        self.flush()
+        return stream
+
+    async def aclose(self) -> None:
+        """Close every stream, let the peer have what was sent, and end the connection.
+
+        A peer that says nothing for a second does not get it, nor one that takes longer than ``idle_timeout_ms``.
+        It is ended even if this is cancelled. Idempotent.
+        """
+        if not self._is_closing:
+            self._is_closing = True
+            for stream in list(self._streams.values()):
+                stream.close()
+            self._wake()
+        try:
+            if self._dead is None and self.is_ready:
+                self._say_goodbye()
+                await self._wait_for_all()
+        finally:
+            if self._dead is None:
+                self._shut(CODE_DONE, "")
+                self._end(trio.ClosedResourceError("the link is closed"))
+            await self._outlet.ended()
+        await trio.lowlevel.checkpoint()
+
+    async def _wait_for_all(self) -> None:
+        until = trio.current_time() + self._options.idle_timeout_ms / 1000
+        while not self._all_is_there and self._dead is None:
+            at = min(until, max(self._heard_at, self._said_goodbye_at) + GOODBYE_SECONDS)
+            if trio.current_time() >= at:
+                return
+            with trio.move_on_at(at):
+                await self._wait_until(lambda: self._all_is_there)
+
+    def _say_all_here(self) -> None:
+        """Answer a goodbye once nothing of what it followed is still on its way."""
+        if self._has_all and not self._said_all_here and all(each.has_end for each in self._streams.values()):
+            self._said_all_here = True
+            self._tell(ALL_HERE, 0)
+
+    def _say_goodbye(self) -> None:
+        if not self._said_goodbye:
+            self._said_goodbye = True
+            self._said_goodbye_at = trio.current_time()
+            self._tell(GOODBYE, self._opened)
+            self.flush()

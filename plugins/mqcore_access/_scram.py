@@ -1,0 +1,134 @@
+"""``scram-sha-256`` (RFC 5802, RFC 7677): a password that never travels, and a broker that proves that it knows it too.
+
+An unknown user is given a salt of its own and goes the whole way, so that neither answers nor time tell who there is.
+A nonce of the broker's in every login makes one that was recorded worthless.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from typing import ClassVar
+
+from mqcore.abc import (
+    AccessContext,
+    Authenticator,
+    Credentials,
+    LoginClient,
+    LoginRefusedError,
+    LoginServer,
+    Peer,
+    Proof,
+)
+from mqcore_access._config import ScramOptions
+from mqcore_access._files import WatchedFile
+from mqcore_access.users import ITERATIONS, ITERATIONS_MAX, MECHANISM, Verifier, parse_users, scramp_package
+
+__all__ = ["ScramAuthenticator"]
+
+
+class ScramAuthenticator(Authenticator):
+    """``user:NAME`` for whoever knows the password of that user."""
+
+    options_class: ClassVar[type[ScramOptions]] = ScramOptions
+
+    def __init__(self, name: str, options: ScramOptions, context: AccessContext) -> None:
+        super().__init__(name, options, context)
+        self._file = WatchedFile(options.users, parse_users, context.report)
+        self._decoy = secrets.token_bytes(32)
+
+    def open(self) -> None:
+        """Read the file of users. Raises ``ConfigurationError``; ``PluginNotFoundError`` without the package scramp."""
+        scramp_package()
+        self._file.open()
+
+    def begin_login(self, peer: Peer) -> LoginServer:
+        """Return the broker's end of a login."""
+        return _ScramServer(self._file.value, self._decoy)
+
+    def is_known(self, principal: str) -> bool:
+        """Whether the user is still there."""
+        return principal.removeprefix("user:") in self._file.value
+
+    @classmethod
+    def client(cls, credentials: Credentials) -> LoginClient | None:
+        """Return the client's end, where there are a user and a password."""
+        if credentials.user is None or credentials.password is None:
+            return None
+        return _ScramClient(credentials.user, credentials.password.reveal())
+
+
+class _ScramServer(LoginServer):
+    def __init__(self, users: Mapping[str, Verifier], decoy: bytes) -> None:
+        self._users = users
+        self._decoy = decoy
+        self._user = ""
+        self._is_user = False
+        self._has_begun = False
+        self._errors = scramp_package().ScramException
+        self._server = scramp_package().ScramMechanism(MECHANISM).make_server(self._verifier_of)
+
+    def _verifier_of(self, name: str) -> tuple[bytes, bytes, bytes, int]:
+        """Return what there is on a user; of one that is not there, what is the same each time and fits no password."""
+        self._user = name
+        found = self._users.get(name)
+        self._is_user = found is not None
+        if found is None:
+            made = [
+                hmac.digest(self._decoy, word + name.encode(), hashlib.sha256) for word in (b"salt", b"key", b"own")
+            ]
+            found = Verifier(ITERATIONS, made[0][:16], made[1], made[2])
+        return found.salt, found.stored_key, found.server_key, found.iterations
+
+    def answer(self, response: bytes) -> bytes | Proof:
+        """Take client-first, then client-final."""
+        try:
+            text = response.decode()
+            if not self._has_begun:
+                self._has_begun = True
+                self._server.set_client_first(text)
+                return str(self._server.get_server_first()).encode()
+            self._server.set_client_final(text)
+            final = str(self._server.get_server_final()).encode()
+        except (self._errors, ValueError, KeyError, IndexError) as error:
+            who = f"user {self._user!r}" if self._user else "a user"
+            why = str(error) if self._is_user or not self._user else "there is no such user"
+            raise LoginRefusedError(f"{who}: {why}") from None
+        if not self._is_user:
+            raise LoginRefusedError(f"user {self._user!r}: there is no such user")
+        return Proof(f"user:{self._user}", final)
+
+
+class _ScramClient(LoginClient):
+    def __init__(self, user: str, password: str) -> None:
+        scramp = scramp_package()
+        self._errors = scramp.ScramException
+        try:
+            self._client = scramp.ScramClient([MECHANISM], user, password)
+        except scramp.ScramException:
+            raise LoginRefusedError(
+                "the user's name or the password has characters that are not allowed (RFC 4013)"
+            ) from None
+
+    def begin(self) -> bytes:
+        return str(self._client.get_client_first()).encode()
+
+    def answer(self, challenge: bytes) -> bytes:
+        try:
+            text = challenge.decode()
+            counts = [part[2:] for part in text.split(",") if part.startswith("i=")]
+            # Before it is believed: so many rounds as the broker names are gone through here.
+            if len(counts) != 1 or not counts[0].isdecimal() or len(counts[0]) > 9 or int(counts[0]) > ITERATIONS_MAX:
+                raise LoginRefusedError(f"the broker asks for more than {ITERATIONS_MAX} iterations, or for none")
+            self._client.set_server_first(text)
+            return str(self._client.get_client_final()).encode()
+        except (self._errors, ValueError) as error:
+            raise LoginRefusedError(f"the broker's challenge is not one of {MECHANISM}: {error}") from None
+
+    def finish(self, data: bytes) -> None:
+        try:
+            self._client.set_server_final(data.decode())
+        except (self._errors, ValueError):
+            raise LoginRefusedError("the broker does not know the password either: it is not the one it says") from None

@@ -1,0 +1,104 @@
+"""The verbs of ``mqcore cert``: where the files go, and what is said of them. Must not know what is in them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import click
+
+from mqcore.cli.shell import Group, Verb, current, make_folder, output_options, refuse, write_json, write_line
+
+__all__ = ["cert"]
+
+DAYS = 365
+SERVER, CLIENT, AUTHORITY = "server", "client", "ca"
+
+
+@click.group("cert", cls=Group, examples=["mqcore cert dev --to certs", "mqcore cert dev --to certs --client alice"])
+@output_options
+def cert() -> None:
+    """Make certificates for development. In production they come from your own authority."""
+
+
+@cert.command(
+    cls=Verb,
+    examples=[
+        "mqcore cert dev --to certs",
+        "mqcore cert dev --to certs --host broker1.lan --host 10.0.0.7 --client alice",
+    ],
+)
+@click.option("--to", required=True, metavar="DIR", help="The folder; made if it is missing. Nothing is overwritten.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name or address of a server, beside localhost, 127.0.0.1 and ::1; repeatable.",
+)
+@click.option(
+    "--client", "clients", multiple=True, metavar="NAME", help="A client, a certificate each; repeatable. [client]"
+)
+@click.option("--days", type=click.IntRange(1, 3650), default=DAYS, show_default=True, help="How long they are valid.")
+@output_options
+def dev(to: str, hosts: tuple[str, ...], clients: tuple[str, ...], days: int) -> None:
+    """Make an authority, a certificate for servers and one for each client, with their keys.
+
+    The server's serves every node of a set: it is for servers and for clients, since nodes connect to each other.
+    With ca.pem and ca.key in DIR already, that authority is used: so `--client bob` adds one more client.
+    """
+    from mqcore_cert_command._make import check_host, load_authority, make_authority, make_certificate
+
+    names = [SERVER, *(clients or (CLIENT,))]
+    for name in names[1:]:
+        if name in (SERVER, AUTHORITY) or not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+            refuse(f"--client {name}: give a name of letters, digits, '-' and '_', not {SERVER!r} or {AUTHORITY!r}")
+    if len(set(names)) < len(names):
+        refuse(f"--client: {', '.join(names[1:])}: the same name is given twice")
+    for host in hosts:
+        check_host(host)
+    make_folder(to)
+    folder = Path(to)
+    old = [folder / f"{AUTHORITY}.{ending}" for ending in ("pem", "key")]
+    has_authority = all(path.exists() for path in old)
+    if has_authority and clients and not hosts and (folder / f"{SERVER}.pem").exists():
+        names.remove(SERVER)
+    _refuse_existing(folder, names if has_authority else [AUTHORITY, *names])
+    if has_authority:
+        authority = load_authority(old[0].read_bytes(), old[1].read_bytes(), str(old[0]))
+    else:
+        authority = make_authority(days)
+        _write(folder, AUTHORITY, authority.cert_pem, authority.key_pem)
+    made = [] if has_authority else [AUTHORITY]
+    for name in names:
+        pair = make_certificate(authority, name, hosts if name == SERVER else (), days=days, is_server=name == SERVER)
+        _write(folder, name, pair.cert_pem, pair.key_pem)
+        made.append(name)
+    files = [str(folder / f"{name}.{ending}") for name in made for ending in ("pem", "key")]
+    if current().json:
+        write_json({"files": files, "days": days})
+        return
+    for path in files:
+        write_line(path)
+    write_line(f"for {days} days; for development only: {folder / AUTHORITY}.key makes certificates of every name")
+
+
+def _refuse_existing(folder: Path, names: list[str]) -> None:
+    for name in names:
+        for path in (folder / f"{name}.pem", folder / f"{name}.key"):
+            if os.path.lexists(path):
+                refuse(f"{path} exists, and nothing is overwritten: name another folder, or move it away")
+
+
+def _write(folder: Path, name: str, cert_pem: bytes, key_pem: bytes) -> None:
+    for path, data, mode in ((folder / f"{name}.key", key_pem, 0o600), (folder / f"{name}.pem", cert_pem, 0o644)):
+        try:
+            # Never readable by others, not even for a moment; and never over a file that came meanwhile.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with open(descriptor, "wb") as file:
+                file.write(data)
+        except OSError as error:
+            if error.errno == errno.EEXIST:
+                refuse(f"{path} exists, and nothing is overwritten: name another folder, or move it away")
+            refuse(f"{path}: cannot be written ({error.strerror}): name a folder that this user may write to")

@@ -1,6 +1,6 @@
 """Cells: one storage, one transport, one flush policy, one family of faults; many seeds; one verdict per clause.
 
-A cell whose fault never bit is INCONCLUSIVE and never PASS; which witnesses say so is ``witnesses``' business.
+A cell whose fault found nothing to take is INCONCLUSIVE and never PASS; ``witnesses`` says which counts show it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import attrs
 
@@ -19,11 +20,14 @@ from mqcore_conformance.obligations import obligations
 from mqcore_conformance.plans import (
     CRASH_POINTS,
     FLUSH_POLICIES,
+    MEMBER_FAMILIES,
     RunPlan,
     crash_point_bases,
     crash_points,
     draw_plan,
     draw_processes_plan,
+    draw_set_plan,
+    draw_simulated_set_plan,
     shrink_steps,
     simpler_plans,
 )
@@ -40,11 +44,12 @@ CRASH_SEEDS_PER_PLAN = 20
 """Every crash point is run of the plans of so many seeds: of one for each twenty that are asked for."""
 
 EXTRA_SEEDS_MAX = 12
-"""Seeds tried beyond those asked for, until the fault has bitten once."""
+"""Seeds tried beyond those asked for, until the fault has found something to take."""
 T1_EXTRA_SEEDS_MAX = 2
 """The same in real time."""
 
-DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot", "rot-identity", "slow", CRASH_POINTS})
+DISK_FAMILIES = frozenset({"power-cut", "flush-error", "full", "io-error", "rot", "rot-identity", "slow", CRASH_POINTS,
+                           *MEMBER_FAMILIES})  # fmt: skip
 """Families that need a storage with a disk."""
 
 
@@ -58,7 +63,8 @@ def label_of(url: str) -> str:
 class Cell:
     """One square of the matrix. ``storage`` is a URL with ``{dir}``; ``flush`` a name of ``FLUSH_POLICIES``.
 
-    ``replication``: ``none``, the only value as long as there are no sets of nodes.
+    ``nodes`` of a set, and its ``replication``: ``none`` for a broker that is alone, else a name of
+    ``SET_REPLICATIONS``; ``coordinator``: of T1, empty for a file.
     """
 
     tier: str
@@ -67,11 +73,21 @@ class Cell:
     flush: str
     family: str
     replication: str = "none"
+    nodes: int = 1
+    coordinator: str = ""
 
     @property
     def name(self) -> str:
         """Name for people and filters."""
-        return f"{self.tier}/{label_of(self.storage)}/{self.transport}/{self.flush}/{self.family}"
+        alone = f"{self.tier}/{label_of(self.storage)}/{self.transport}/{self.flush}/{self.family}"
+        of_set = f"{self.replication}-{self.nodes}" + (f"-{self.coordinator}" if self.coordinator else "")
+        return alone if self.nodes == 1 else f"{alone}/{of_set}"
+
+    @property
+    def replicated(self) -> str:
+        """Its column in reports: the replication, by how many nodes, and the coordinator if it is no file."""
+        of_set = f"{self.replication}, {self.nodes} nodes" + (f", {self.coordinator}" if self.coordinator else "")
+        return self.replication if self.nodes == 1 else of_set
 
 
 @attrs.frozen(kw_only=True)
@@ -155,7 +171,7 @@ def run_cell(
         return result
     began = time.perf_counter()
     extent = _Extent()
-    asked = next((clause for clause in wanted if clause == has_to_judge(cell.family, cell.flush, cell.tier)), "")
+    asked = _asked(cell, wanted)
     for seed, plan in _plans(result, seeds, extra_seeds_max, extent, asked):
         if deadline is not None and time.perf_counter() > deadline:
             break
@@ -184,12 +200,36 @@ def run_cell(
     result.failures.sort(key=_mildness)
     result.real_seconds = time.perf_counter() - began
     result.statuses = _statuses(result, wanted, asked)
-    if asked and result.statuses[asked] is Status.INCONCLUSIVE and not result.looked_at[asked] and not result.reason:
-        result.reason = f"{asked} not judged: nothing for it to look at in {_counted(len(result.seeds), 'seed')}"
+    result.reason = result.reason or _why_inconclusive(result, asked)
     result.how = _how(result, extent)
-    if not asked and result.statuses.get(ASKED_OF.get(cell.family, "")) is Status.NOT_RUN and result.runs:
-        result.how += f"; {ASKED_OF[cell.family]} not judged"
+    result.how += _not_judged(result, asked)
     return result
+
+
+def _not_judged(result: CellResult, asked: str) -> str:
+    """Say that the clause was not judged for whose sake a family of one node exists."""
+    cell = result.cell
+    clause = "" if asked or cell.nodes > 1 or not result.runs else ASKED_OF.get(cell.family, "")
+    return f"; {clause} not judged" if clause and result.statuses.get(clause) is Status.NOT_RUN else ""
+
+
+def _asked(cell: Cell, wanted: Iterable[str]) -> str:
+    """Return the one of ``wanted`` without which ``cell`` proves nothing; a set goes on when a fault hit no one."""
+    has = "" if cell.nodes > 1 else has_to_judge(cell.family, cell.flush, cell.tier)
+    return has if has in wanted else ""
+
+
+def _why_inconclusive(result: CellResult, asked: str) -> str:
+    """Say what a cell lacked: something for its clause to look at, a fault that came, something that it could take."""
+    after = _counted(len(result.seeds), "seed")
+    if asked and result.statuses[asked] is Status.INCONCLUSIVE and not result.looked_at[asked]:
+        return f"{asked} not judged: nothing for it to look at in {after}"
+    if result.status is not Status.INCONCLUSIVE or not result.runs:
+        return ""
+    struck = result.witnesses["faults-injected"]
+    if not struck:
+        return f"no fault of this family came to pass in {after}"
+    return f"{_counted(struck, 'fault')} struck in {after} and found nothing to take: what was acknowledged was read"
 
 
 def _mildness(failure: Failure) -> int:
@@ -231,10 +271,24 @@ def _plans(
     """Give the plans of a cell with their seeds: drawn, or every crash point of a short run."""
     cell = result.cell
     flush = FLUSH_POLICIES[cell.flush]
-    drawn_for = {"storage": cell.storage, "transport": cell.transport, "flush": flush, "family": cell.family}
+    drawn_for: dict[str, Any] = {
+        "storage": cell.storage, "transport": cell.transport, "flush": flush, "family": cell.family
+    }  # fmt: skip
     if cell.tier == "T1":
-        for seed in _until_bitten(result, seeds, min(extra, T1_EXTRA_SEEDS_MAX), asked):
-            yield seed, draw_processes_plan(seed, **drawn_for)
+        for seed in _until_struck(result, seeds, min(extra, T1_EXTRA_SEEDS_MAX), asked):
+            if cell.nodes > 1:
+                yield (
+                    seed,
+                    draw_set_plan(
+                        seed,
+                        **drawn_for,
+                        nodes=cell.nodes,
+                        replication=cell.replication,
+                        coordinator=cell.coordinator,
+                    ),
+                )
+            else:
+                yield seed, draw_processes_plan(seed, **drawn_for)
         return
     if cell.family == CRASH_POINTS:
         for seed in seeds[: max(1, min(CRASH_PLANS_MAX, len(seeds) // CRASH_SEEDS_PER_PLAN))]:
@@ -244,11 +298,14 @@ def _plans(
                 extent.calls += calls.count
             extent.plans += 1
         return
-    for seed in _until_bitten(result, seeds, extra, asked):
-        yield seed, draw_plan(seed, **drawn_for)
+    for seed in _until_struck(result, seeds, extra, asked):
+        if cell.nodes > 1:
+            yield seed, draw_simulated_set_plan(seed, **drawn_for, nodes=cell.nodes, replication=cell.replication)
+        else:
+            yield seed, draw_plan(seed, **drawn_for)
 
 
-def _until_bitten(result: CellResult, seeds: Sequence[int], extra_max: int, asked: str) -> Iterator[int]:
+def _until_struck(result: CellResult, seeds: Sequence[int], extra_max: int, asked: str) -> Iterator[int]:
     """Give the seeds, then a few more while the fault bit nothing, or the clause ``asked`` had nothing to judge."""
     yield from seeds
     first = max(seeds, default=0) + 1

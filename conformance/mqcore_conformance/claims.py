@@ -19,7 +19,7 @@ import attrs
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import Level
 from mqcore.registry import structure_options
-from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
+from mqcore_conformance.checkers import CHECKED_ALONE, CHECKERS
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, T1_FAMILIES
 from mqcore_conformance.verdicts import Status
@@ -29,6 +29,8 @@ __all__ = [
     "PARTNER_TRANSPORT",
     "SEEDS_MAX",
     "Claimed",
+    "ClaimedOfCoordinator",
+    "ClaimedOfOffsetStore",
     "ClaimedOfStorage",
     "ClaimedOfTransport",
     "Claims",
@@ -56,9 +58,7 @@ def _says_something(_: object, attribute: attrs.Attribute[str], value: str) -> N
 
 
 def _is_clause(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if value in NOT_BUILT:
-        raise ValueError(f"clause {value} is not checked: {NOT_BUILT[value]}")
-    if value not in CHECKERS:
+    if value not in CHECKERS and value not in CHECKED_ALONE:
         raise ValueError(f"no clause {value!r}; one of {', '.join(CHECKERS)}")
 
 
@@ -112,7 +112,29 @@ class ClaimedOfTransport:
     half_close: bool | None = None
     multiplexed: bool | None = None
     local_only: bool | None = None
+    datagrams: bool | None = None
+    silence_ms: int | None = attrs.field(default=None, validator=_count)
     streams_max: int | None = attrs.field(default=None, validator=_count)
+
+
+@attrs.frozen(kw_only=True)
+class ClaimedOfCoordinator:
+    """The same of a coordinator."""
+
+    value_bytes_max: int | None = attrs.field(default=None, validator=_count)
+    one_host: bool | None = None
+    durable: bool | None = None
+    simulable: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ClaimedOfOffsetStore:
+    """The same of an offset store."""
+
+    commit_cursors_max: int | None = attrs.field(default=None, validator=_count)
+    durable: bool | None = None
+    one_host: bool | None = None
+    simulable: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -121,6 +143,8 @@ class Claimed:
 
     storage: ClaimedOfStorage = attrs.field(factory=ClaimedOfStorage)
     transport: ClaimedOfTransport = attrs.field(factory=ClaimedOfTransport)
+    coordinator: ClaimedOfCoordinator = attrs.field(factory=ClaimedOfCoordinator)
+    offset_store: ClaimedOfOffsetStore = attrs.field(factory=ClaimedOfOffsetStore)
 
 
 @attrs.frozen(kw_only=True)
@@ -154,7 +178,7 @@ class Claims:
         return [f"[[xfail]] {number} (clause {one.clause}, cell {one.cell!r})" for number, one in left.items()]
 
     def differences(self, kind: str, capabilities: object) -> list[str]:
-        """Return each claim about a ``storage`` or ``transport`` that differs from its declared capabilities."""
+        """Return each claim about a part of ``kind`` that differs from its declared capabilities."""
         found = []
         for name, claimed in attrs.asdict(getattr(self.claims, kind)).items():
             if claimed is None:
@@ -177,13 +201,17 @@ class Claims:
 class SuiteSettings:
     """``[tool.mqcore.conformance]``: what the suite tests in an author's repository.
 
-    ``storage`` and ``transport``: URLs with ``{dir}``, one or several. ``claims``: path of the claims file, from the
-    folder of pyproject.toml. ``tiers``: empty for those that suit the parts. ``check_seconds_max``: time limit of one
-    contract check, for slow parts.
+    ``storage``, ``transport``, ``coordinator``, ``offset_store``: URLs with ``{dir}``, one or several. ``servers``:
+    ``MODULE:CLASS`` of servers that the suite may harm (``ServerControl``). ``claims``: path of the claims file, from
+    the folder of pyproject.toml. ``tiers``: empty for those that suit the parts. ``check_seconds_max``: time limit of
+    one contract check, for slow parts.
     """
 
     storage: tuple[str, ...] = ()
     transport: tuple[str, ...] = ()
+    coordinator: tuple[str, ...] = ()
+    offset_store: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
     claims: str = ""
     seeds: int = attrs.field(default=2, validator=[attrs.validators.ge(1), attrs.validators.le(SEEDS_MAX)])
     tiers: tuple[str, ...] = attrs.field(default=(), validator=_are_among(*TIERS))
@@ -197,12 +225,12 @@ class SuiteSettings:
     @property
     def families_tested(self) -> tuple[str, ...]:
         """The families that are named, else those of an author's every day."""
-        return self.families or (*FAMILIES_DEFAULT, *T1_FAMILIES)
+        return self.families or tuple(dict.fromkeys((*FAMILIES_DEFAULT, *T1_FAMILIES)))
 
 
 def load_claims(path: Path) -> Claims:
     """Return the claims of a TOML file; ``ConfigurationError`` names the file, the key and what is allowed."""
-    table = _read_toml(path, "a claims file has [claims.storage], [claims.transport] and [[xfail]]")
+    table = _read_toml(path, "a claims file has a table [claims.storage], or of another kind, and [[xfail]]")
     return _structured(Claims, table, str(path))
 
 
@@ -214,7 +242,7 @@ def read_settings(root: Path) -> SuiteSettings:
         return SuiteSettings()
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: {TABLE} is no table; write [{TABLE}]")
-    for key in ("storage", "transport", "tiers", "families"):
+    for key in ("storage", "transport", "coordinator", "offset_store", "servers", "tiers", "families"):
         if isinstance(table.get(key), str):
             table[key] = [table[key]]
     return _structured(SuiteSettings, table, f"{path}, [{TABLE}]")

@@ -36,6 +36,8 @@ __all__ = [
     "Phase",
     "Probed",
     "ReadBatch",
+    "SideFileHeld",
+    "LogHeld",
     "LogRecovered",
     "Seeked",
     "Setting",
@@ -97,19 +99,24 @@ class Recorded:
 class TopicSetting:
     """What one topic promises: its flush policies in force during the run (as text), and what consumers see.
 
-    ``retention``: whether the oldest messages may be taken away; else a log begins at offset 0, whatever is said.
+    ``replication``: its policy in a set, as text. ``retention``: whether the oldest messages may be taken away; else a
+    log begins at offset 0, whatever is said.
     """
 
     name: str
     partitions: int
     flush: tuple[str, ...]
     visible: str = "committed"
+    replication: str = "none"
     retention: bool = False
 
 
 @attrs.frozen(kw_only=True)
 class Setting(Recorded):
-    """The build under test, as far as promises go; levels by their labels. The first event of a history."""
+    """The build under test, as far as promises go; levels by their labels. The first event of a history.
+
+    ``lease_ms``: for how long a primary of the set reigns without word from its coordinator.
+    """
 
     storage: str
     transport: str
@@ -117,6 +124,7 @@ class Setting(Recorded):
     flush_level: str
     topics: tuple[TopicSetting, ...]
     total_bytes_max: int | None = None
+    lease_ms: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -223,10 +231,12 @@ class Flushed(Recorded):
     """A flush ended: the durable end of each log that it covered, or its failure (``ends`` as before it).
 
     ``absent``: positions of appends that it said to cover, and that the page cache has and the device has nowhere; a
-    recorder that can look there does so once the device has failed a flush.
+    recorder that can look there does so once the device has failed a flush. ``level``: the lowest that it stated for a
+    log, empty where that was not recorded.
     """
 
     ends: tuple[tuple[str, int], ...]
+    level: str = ""
     failed: bool = False
     absent: tuple[tuple[str, int], ...] = ()
 
@@ -253,12 +263,13 @@ class FetchEnded(Recorded):
 
 @attrs.frozen(kw_only=True)
 class FetchAnswered(FetchEnded):
-    """A fetch was answered."""
+    """A fetch was answered. ``known_age_ms``: how old a replica says that its knowledge is; -1: the primary's."""
 
     next_offset: int
     start_offset: int
     committed_offset: int
     batches: tuple[ReadBatch, ...]
+    known_age_ms: int = -1
 
 
 @attrs.frozen(kw_only=True)
@@ -317,6 +328,22 @@ class LogRecovered(Recorded):
 
 
 @attrs.frozen(kw_only=True)
+class LogHeld(Recorded):
+    """What a node's copy of a log holds once a set is whole again: all nodes' have to be the same (G10)."""
+
+    partition: str
+    content: str
+
+
+@attrs.frozen(kw_only=True)
+class SideFileHeld(Recorded):
+    """A side file that a node has in the end: digests of the messages of one log that it cut off and kept."""
+
+    partition: str
+    messages: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
 class Probed(Recorded):
     """A direct question about one clause, asked and answered: refusals (G18), bounds (G20)."""
 
@@ -349,6 +376,8 @@ Event: TypeAlias = (
     | Drained
     | LivenessObserved
     | LogRecovered
+    | LogHeld
+    | SideFileHeld
     | Probed
     | Witnessed
 )

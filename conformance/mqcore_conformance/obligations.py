@@ -7,10 +7,10 @@ Judges nothing.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
-from mqcore.guarantees import Level
-from mqcore_conformance.checkers import Facts, is_voided, widest
-from mqcore_conformance.histories import Completed, Event, FaultInjected, FetchAnswered, FetchFailed, Flushed
+from mqcore_conformance.checkers import Facts, bounds_of, is_voided
+from mqcore_conformance.histories import Completed, Event, FaultInjected, FetchAnswered, FetchFailed, Flushed, Started
 
 __all__ = ["obligations"]
 
@@ -21,6 +21,9 @@ def obligations(facts: Facts) -> Counter[str]:
     _count_receipts(facts, counts)
     _count_reads(facts, counts)
     counts["G07"] = sum(send.rejected for send in facts.sends.values()) if facts.drain else 0
+    counts["G09"] = _successions(facts.history)
+    counts["G10"] = max(0, len(facts.held) - len({event.partition for _, event in facts.held})) + _cut_off(facts)
+    counts["G19"] = sum(isinstance(event, FetchAnswered) and event.known_age_ms >= 0 for event in facts.history)
     counts["G11"] = sum(map(_is_failed_flush, facts.history)) + len(facts.believed_flushes)
     counts["G13"] = len(facts.liveness)
     groups = Counter((event.group, event.partition) for _, event in facts.recoveries)
@@ -29,6 +32,23 @@ def obligations(facts: Facts) -> Counter[str]:
     for _, probe in facts.probes:
         counts[probe.clause] += 1
     return +counts
+
+
+def _successions(history: Sequence[Event]) -> int:
+    """How many reigns followed another one, where several nodes may reign."""
+    starts = [event for event in history if isinstance(event, Started)]
+    return max(0, sum(event.epoch > 0 for event in starts) - 1) if len({event.node for event in starts}) > 1 else 0
+
+
+def _cut_off(facts: Facts) -> int:
+    """How many acknowledged batches are not in the final log, where it is known what nodes kept aside."""
+    if not facts.held:
+        return 0
+    count = 0
+    for send, _, receipt in facts.acknowledged():
+        log = facts.log(send.invoked.partition)
+        count += log.complete and not log.has(receipt.offset, send.invoked.messages[0])
+    return count
 
 
 def _is_failed_flush(event: Event) -> bool:
@@ -41,17 +61,16 @@ def _is_failed_flush(event: Event) -> bool:
 def _count_receipts(facts: Facts, counts: Counter[str]) -> None:
     """G01, G03, G12, G14: what acknowledgements promise, and whether a fault may take it."""
     rotted = any(fault.kind == "rot" for _, fault in facts.injected)
-    for send, attempt, receipt in facts.acknowledged():
+    for send, attempt, _ in facts.acknowledged():
         counts["G05"] += 1
         counts["G14"] += 1
         voided = is_voided(facts, send, attempt)
-        must_survive = facts.must_survive(attempt.copies)
+        must_survive = facts.kept(send, attempt)
         if must_survive and rotted:
             counts["G12"] += 1
         elif must_survive and not voided:
             counts["G01"] += 1
-        if (not must_survive or voided) and send.invoked.policy != "none" and Level.parse(receipt.level) > Level.MEMORY:
-            counts["G03"] += widest(facts.answering(send, attempt)) is not None and not facts.refused
+        counts["G03"] += bounds_of(facts, send, attempt)[0] is not None and not facts.refused
 
 
 def _count_reads(facts: Facts, counts: Counter[str]) -> None:
@@ -70,5 +89,4 @@ def _count_reads(facts: Facts, counts: Counter[str]) -> None:
             if isinstance(event, FetchAnswered) and event.batches:
                 counts["G06"] += 1
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)
-                shows_flushed = facts.records_storage and level >= Level.DISK > facts.append_level
-                counts["G08"] += shows_flushed or facts.must_survive(((level, event.by),))
+                counts["G08"] += facts.shows_flushed(event, level) or facts.shown_is_kept(event, index, level)

@@ -3,11 +3,12 @@
 What is tested stands in the author's pyproject.toml, the nearest one above the test module that has the table::
 
     [tool.mqcore.conformance]
-    storage = "mybackend://{dir}"      # and/or transport = "mytransport://..."
+    storage = "mybackend://{dir}"      # and/or transport, coordinator, offset_store = "..."
     claims = "conformance.toml"        # optional
     seeds = 2                          # optional, per cell
 
-Test names hold the ids of the clauses, so that ``-k G01`` picks one. What is known to fail is stated in the claims
+Test names hold the ids of the clauses, so that ``-k G01`` runs the checks and cells that are about one; what a cell
+says of the clauses that its faults are not about is one more test. What is known to fail is stated in the claims
 file; a test of the suite that was overridden or deleted fails the run.
 """
 
@@ -45,6 +46,7 @@ from mqcore_conformance.contract import (
     explain_check,
     part_facts,
     replay_command,
+    use_server,
     write_check_repro,
 )
 from mqcore_conformance.report import explain_failure, write_repro
@@ -60,6 +62,7 @@ from mqcore_conformance.running import (
     without_proof,
 )
 from mqcore_conformance.verdicts import Status
+from mqcore_conformance.witnesses import ABOUT
 
 __all__ = [
     "pytest_generate_tests",
@@ -70,8 +73,18 @@ __all__ = [
     "test_what_does_not_run",
 ]
 
-RUN_S_MAX = 60.0
-"""A run of a cell of which nothing comes for so long hangs."""
+RUN_S_MAX = {"T0": 60.0, "T1": 300.0}
+"""By tier: a run of a cell of which nothing comes for so long hangs."""
+_WORST_FIRST = (
+    Status.FAIL,
+    Status.XPASS,
+    Status.ERROR,
+    Status.LIVENESS,
+    Status.XFAIL,
+    Status.PASS,
+    Status.INCONCLUSIVE,
+)
+"""Of several clauses judged in one test. What was not judged hides nothing that was."""
 SEE_OTHER = "see test_no_clause_is_left_out"
 _CHECKS_AT_IMPORT = dict(CHECKS)
 _CHECKERS_AT_IMPORT = dict(CHECKERS)
@@ -89,17 +102,28 @@ class Adoption:
     @property
     def storages(self) -> tuple[str, ...]:
         """Storages under test: the author's, else all that mqcore brings."""
-        return self.settings.storage or (() if self.settings.transport else STORAGES)
+        return self.settings.storage or (() if self.settings.transport or self._alone else STORAGES)
 
     @property
     def transports(self) -> tuple[str, ...]:
         """Transports under test, likewise."""
-        return self.settings.transport or (() if self.settings.storage else TRANSPORTS)
+        return self.settings.transport or (() if self.settings.storage or self._alone else TRANSPORTS)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether a part is tested that is in no cell."""
+        return bool(self.settings.coordinator or self.settings.offset_store)
 
     def contract(self) -> Iterable[tuple[str, Check]]:
         """Every contract check with the URL of its part."""
         if "contract" in self.request.tiers:
-            for kind, urls in (("storage", self.storages), ("transport", self.transports)):
+            parts = (
+                ("storage", self.storages),
+                ("transport", self.transports),
+                ("coordinator", self.settings.coordinator),
+                ("offset_store", self.settings.offset_store),
+            )
+            for kind, urls in parts:
                 for url in urls:
                     for one in checks_of(kind):
                         yield url, one
@@ -107,15 +131,20 @@ class Adoption:
     @cached_property
     def request(self) -> Request:
         """The same as a request of the command line."""
-        tiers, t1_for_own_io = tiers_of(self.settings.tiers, self.storages)
+        tiers, t1_by_default = tiers_of(self.settings.tiers, self.settings.storage, self.settings.transport)
+        if not self.storages and not self.transports:
+            # A coordinator or an offset store alone is in no cell.
+            tiers = tuple(tier for tier in tiers if tier == "contract")
         partners = (*(() if self.storages else (PARTNER_STORAGE,)), *(() if self.transports else (PARTNER_TRANSPORT,)))
         return Request(
             storages=self.storages or (PARTNER_STORAGE,),
             transports=self.settings.transport or self.transports[:1] or (PARTNER_TRANSPORT,),
+            coordinators=self.settings.coordinator,
+            offset_stores=self.settings.offset_store,
             partners=partners,
             families=self.settings.families_tested,
             tiers=tiers,
-            t1_for_own_io=t1_for_own_io,
+            t1_by_default=t1_by_default,
         )
 
     def cells(self) -> Iterable[Cell]:
@@ -145,7 +174,15 @@ def _read_plan(root: Path, invoked_in: Path, module_in: Path | None) -> Adoption
         found = find_settings(*places) or root
         settings = read_settings(found)
         claims = load_claims(found / settings.claims) if settings.claims else Claims()
-        for kind, urls in (("storage", settings.storage), ("transport", settings.transport)):
+        for server in settings.servers:
+            use_server(server)
+        parts = (
+            ("storage", settings.storage),
+            ("transport", settings.transport),
+            ("coordinator", settings.coordinator),
+            ("offset_store", settings.offset_store),
+        )
+        for kind, urls in parts:
             for url in urls:
                 facts = part_facts(kind, url)
                 if facts.unknown:
@@ -178,12 +215,14 @@ def _cases(name: str, plan: Adoption) -> Iterator[Any]:
             yield pytest.param(f"{tier}, {count} cells: {why}", id=f"{tier}-{number}")
     else:
         for cell in plan.cells():
-            for clause in CHECKERS:
-                yield pytest.param((cell, clause), id=f"{clause}-{cell.name}")
+            for clause in ABOUT[cell.family]:
+                yield pytest.param((cell, (clause,)), id=f"{clause}-{cell.name}")
+            others = tuple(clause for clause in CHECKERS if clause not in ABOUT[cell.family])
+            yield pytest.param((cell, others), id=f"other-clauses-{cell.name}")
 
 
 def test_no_clause_is_left_out(request: pytest.FixtureRequest) -> None:
-    """The settings and the claims can be read; nobody overrode or deleted a test or a clause of the suite."""
+    """The settings and the claims can be read; no test and no clause of the suite was overridden or deleted."""
     problem = _plan_of(request.module, request.config).problem or _left_out(request.module)
     if problem:
         pytest.fail(problem, pytrace=False)
@@ -241,35 +280,44 @@ def test_contract(contract: tuple[str, str], request: pytest.FixtureRequest) -> 
     _tell(status, lines)
 
 
-def test_simulation(cell: tuple[Cell, str], request: pytest.FixtureRequest) -> None:
-    """One clause in one cell of the simulation, or of real processes."""
+def test_simulation(cell: tuple[Cell, tuple[str, ...]], request: pytest.FixtureRequest) -> None:
+    """A clause, or those that a family of faults is not about, in one cell of the simulation or of real processes."""
     _refuse_what_is_left_out(request)
     plan = _plan_of(request.module, request.config)
-    one, clause = cell
+    one, clauses = cell
     result = _run(one, plan.settings.seeds)
-    status = plan.claims.judge(clause, one.name, result.statuses[clause])
-    lines = [f"{clause} {one.name}: {result.reason or status.value}"]
+    judged = {clause: plan.claims.judge(clause, one.name, result.statuses[clause]) for clause in clauses}
+    status = next((status for status in _WORST_FIRST if status in judged.values()), Status.NOT_RUN)
+    worst = [clause for clause in clauses if judged[clause] is status]
     if status is Status.XPASS:
-        lines = [plan.claims.out_of_date(clause, one.name, plan.settings.claims)]
+        _tell(status, [plan.claims.out_of_date(clause, one.name, plan.settings.claims) for clause in worst])
+    _tell(
+        status,
+        _lines_of(one, result, worst, request) or [f"{' '.join(worst)} {one.name}: {result.reason or status.value}"],
+    )
+
+
+def _lines_of(cell: Cell, result: CellResult, clauses: Sequence[str], request: pytest.FixtureRequest) -> list[str]:
+    """Return what a failure says of one of ``clauses``, and how it is replayed; nothing when none failed."""
     for failure in result.failures:
-        found = [violation for violation in failure.violations if violation.clause == clause]
+        found = [violation for violation in failure.violations if violation.clause in clauses]
         if found:
-            lines = [str(found[0]), *explain_failure(failure, one)[:20]]
+            lines = [str(found[0]), *explain_failure(failure, cell)[:20]]
             folder = _report_folder(request)
             with contextlib.suppress(OSError):
-                lines.append(f"replay: {replay_command(folder / write_repro(folder, failure, one))}")
-            break
-    _tell(status, lines)
+                lines.append(f"replay: {replay_command(folder / write_repro(folder, failure, cell))}")
+            return lines
+    return []
 
 
 @cache
 def _run(cell: Cell, seeds: int) -> CellResult:
     """Run a cell in a child: a part that hangs, prints or ends its process does it there."""
     work = partial(run_cell, cell, range(seeds), ran=alive)
-    outcome = run_apart(work, seconds_max=RUN_S_MAX, returns=CellResult)
+    outcome = run_apart(work, seconds_max=RUN_S_MAX[cell.tier], returns=CellResult)
     result = outcome.value
     if result is not None:
-        problem = why_not_repeatable(result.last, seconds_max=RUN_S_MAX)
+        problem = why_not_repeatable(result.last, seconds_max=RUN_S_MAX[cell.tier])
         if problem:
             result.reason = problem
             result.statuses = {clause: without_proof(status) for clause, status in result.statuses.items()}

@@ -11,9 +11,9 @@ from types import MappingProxyType
 
 from mqcore_conformance.checkers import Facts
 from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, FetchAnswered
-from mqcore_conformance.plans import CRASH_POINTS
+from mqcore_conformance.plans import CRASH_POINTS, MEMBER_FAMILIES
 
-__all__ = ["ASKED_OF", "has_to_judge", "tally", "fault_took_effect"]
+__all__ = ["ABOUT", "ASKED_OF", "has_to_judge", "tally", "fault_took_effect"]
 
 _KILL = ("in-flight-at-kill", "unflushed-at-kill", "lost-as-allowed")
 _CUT = ("disk-sectors-lost", "disk-entries-lost")
@@ -32,7 +32,23 @@ _T0: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "slow": ("disk-stall",),
         "network": _NETWORK,
         "clock": ("appended-after-wall-jump",),
+        "kill-all": _KILL,
+        "power-cut-all": _CUT,
+        "failovers": ("failovers",),
+        "emptied": ("emptied",),
+        "isolate": ("isolate",),
+        "cut-peers": ("cut-peers",),
+        "asymmetric-cut": ("cut-to-peers", "cut-from-peers"),
+        "flap": ("flap-peers",),
+        "coordinator-lost": ("coordinator-all-frozen",),
+        "coordinator-cut": ("coordinator-cut-off",),
+        "coordinator-slow": ("coordinator-slow",),
         CRASH_POINTS: (*_KILL, *_CUT),
+        **dict.fromkeys(MEMBER_FAMILIES, ("member-struck",)),
+        "member-slow": ("disk-stall",),
+        "member-full": ("disk-error:*",),
+        "member-flush-error": ("disk-flush-error",),
+        "member-io-error": ("disk-error:*",),
         "mixed": (*_KILL, *_CUT, "disk-flush-error-sectors", "disk-full", "disk-stall", "network-held"),
     }
 )
@@ -53,6 +69,46 @@ ASKED_OF: Mapping[str, str] = MappingProxyType(
     {"flush-error": "G11", "full": "G20", "rot": "G12", "rot-identity": "G12"}
 )
 """By family of T0: the clause for whose sake it exists."""
+
+
+ABOUT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "none": ("G04", "G05", "G06", "G08", "G14"),
+        "kill": ("G01", "G02", "G03", "G15", "G17"),
+        "stop": ("G01",),
+        "power-cut": ("G01", "G02", "G03", "G08"),
+        "flush-error": ("G11",),
+        "full": ("G07", "G20"),
+        "io-error": ("G07", "G13"),
+        "rot": ("G12",),
+        "rot-identity": ("G12",),
+        "slow": ("G03", "G13"),
+        "network": ("G06", "G13", "G15", "G20"),
+        "clock": ("G13",),
+        "mixed": ("G01", "G02", "G05", "G13"),
+        CRASH_POINTS: ("G01", "G17"),
+        **dict.fromkeys(MEMBER_FAMILIES, ("G01", "G13", "G14")),
+        "member-rot": ("G01", "G12"),
+        "pause": ("G13", "G14"),
+        "kill-at-call": ("G01", "G17"),
+        "kill-all": ("G01", "G05", "G10"),
+        "power-cut-all": ("G01", "G10", "G14"),
+        "failovers": ("G01", "G05", "G09", "G10"),
+        "emptied": ("G01", "G10", "G13"),
+        "isolate": ("G01", "G09", "G10"),
+        "cut-peers": ("G09", "G10", "G13", "G19"),
+        "asymmetric-cut": ("G05", "G09", "G10"),
+        "flap": ("G05", "G10", "G13"),
+        "coordinator-lost": ("G09", "G13"),
+        "coordinator-cut": ("G09", "G13"),
+        "coordinator-slow": ("G09", "G13"),
+        "coordinator-frozen": ("G09", "G13"),
+        "proxy-cut": ("G06", "G15"),
+        "proxy-stall": ("G13", "G20"),
+        "proxy-duplicate": ("G05", "G15"),
+    }
+)
+"""By family: the clauses that its faults are about. Every other one is judged beside them."""
 
 
 def has_to_judge(family: str, flush: str, tier: str = "T0") -> str:
@@ -105,7 +161,7 @@ def _lost(facts: Facts) -> int:
     """Acknowledged messages that are not in the drain although nothing is wrong with that."""
     lost = 0
     for send, attempt, receipt in facts.acknowledged():
-        if facts.must_survive(attempt.copies):
+        if facts.kept(send, attempt):
             continue
         log = facts.log(send.invoked.partition)
         if log.complete or facts.drain:  # a topic of a life that is forgotten has no drain at all

@@ -10,7 +10,7 @@ import abc
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from mqcore.abc import Capabilities, Notice
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import AsyncFlush, Copy, parse_flush
 from mqcore.ports import Clock, Ports
+from mqcore.registry import create_transport
 from mqcore_conformance.histories import FIRST_NODE, Event, LivenessObserved, NodeLife, Probed, StatedCopy
 from mqcore_conformance.plans import TOPIC, RunPlan
 
@@ -44,6 +45,11 @@ class Bounds:
     refused_s: float = math.inf
     settle_s: float = 0.0
 
+    def over(self, url: str) -> Bounds:
+        """Return these bounds with the time added that the transport of ``url`` takes to notice that a peer is gone."""
+        silence_us = create_transport(url).capabilities.silence_ms * 1_000
+        return attrs.evolve(self, liveness_us=self.liveness_us + silence_us)
+
 
 class World(abc.ABC):
     """See the module. ``life``: number of the present life of the broker, from 1, or of the last one.
@@ -57,17 +63,21 @@ class World(abc.ABC):
 
     clock: Clock
     """The clock of messages' timestamps."""
+    lease_ms: ClassVar[int] = 0
+    """Of the sets that it plays."""
+    takes_sets: ClassVar[bool] = False
+    """Whether plans of several nodes are played."""
     client_options: ClassVar[Mapping[str, int]] = MappingProxyType({})
     """Options of the library's clients: times that suit this world."""
 
     def __init__(self, plan: RunPlan, url: str, bounds: Bounds) -> None:
         strangers = sorted({fault.node for fault in plan.faults} - {FIRST_NODE})
-        if strangers or plan.replication != "none":
+        if not self.takes_sets and (strangers or plan.replication != "none"):
             what = f"replication {plan.replication!r}" if plan.replication != "none" else f"node {strangers[0]!r}"
             raise ConfigurationError(f"{plan.name}: {what} needs a set of nodes; a world has one so far ({FIRST_NODE})")
         self.plan = plan
         self.url = self.listen_url = self.drain_url = url
-        self.bounds = bounds
+        self.bounds = bounds.over(url)
         self.history: list[Event] = []
         self.notices: list[Notice] = []
         self.witnesses: Counter[str] = Counter()
@@ -153,6 +163,11 @@ class World(abc.ABC):
     # ---- what clients need -----------------------------------------------------------------------------------
 
     @property
+    def urls(self) -> Sequence[str]:
+        """Where clients reach each node, the likeliest primary first."""
+        return [self.url]
+
+    @property
     @abc.abstractmethod
     def is_serving(self) -> bool:
         """Whether a broker serves."""
@@ -160,6 +175,10 @@ class World(abc.ABC):
     @abc.abstractmethod
     def reign_of(self, identity: str, epoch: int) -> NodeLife:
         """Return the life that reigns under ``epoch`` on the storage ``identity``; the present one while it starts."""
+
+    def life_of(self, identity: str) -> NodeLife:
+        """Return the life that serves on the storage ``identity``, whether or not it reigns."""
+        return self.present
 
     @abc.abstractmethod
     def ports_of(self, client: str) -> Ports:
@@ -190,8 +209,9 @@ class World(abc.ABC):
         topic: dict[str, object] = {"partitions": plan.partitions, "visible": plan.visible}
         if plan.weakest_send is not None:
             topic["weakest_send"] = plan.weakest_send
-        listen = list(dict.fromkeys((self.listen_url, self.drain_url)))
+        listen = list(dict.fromkeys(filter(None, (self.listen_url, self.drain_url))))
         keys: dict[str, Any] = {"storage": storage, "listen": listen, "topics": {TOPIC: topic}}
+        keys["insecure"] = True  # wherever the transport's URL leads to: nobody but this world's clients are there
         if plan.flush is not None:
             keys["flush"] = plan.flush
             policy = parse_flush(plan.flush)

@@ -1,7 +1,7 @@
 """The child process of T1: one broker, given its configuration and its faults as JSON, ended by a signal.
 
-Reports who it is once it serves (node, epoch, URLs), and what was injected. SIGTERM stops it in order. One JSON object
-per line in both directions; the end of the standard input means that the suite is gone.
+Reports who it is once it serves (node, epoch, URLs), when it reigns in a set, what was injected. SIGTERM stops it in
+order. One JSON object per line in both directions; the end of the standard input means that the suite is gone.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from typing import Any
 
 import trio
 
+from mqcore.abc import Notice
 from mqcore.broker import Node, serve_broker
 from mqcore.config import make_config
 from mqcore.ports import Ports, system_ports
+from mqcore_conformance.broker_process.diverting import divert_to
+from mqcore_conformance.broker_process.parts import register_parts
 from mqcore_conformance.broker_process.ports import FaultyFiles, Injection, faulty_ports
 
 __all__ = ["main", "report"]
@@ -44,15 +47,23 @@ async def commands() -> AsyncIterator[dict[str, Any]]:
 
 
 async def _serve(keys: dict[str, object], ports: Ports, files: FaultyFiles | None) -> None:
+    serving: list[Node] = []
+
+    def noticed(notice: Notice) -> None:
+        role = serving[0].roles.role if serving and serving[0].roles is not None else None
+        if notice.kind == "role-changed" and (set_up := getattr(role, "set_up", None)) is not None:
+            report({"reigns": set_up.record.epoch})
+
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
             async def serve(*, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED) -> None:
-                await serve_broker(make_config(**keys), ports=ports, task_status=task_status)
+                await serve_broker(make_config(**keys), ports=ports, report=noticed, task_status=task_status)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(_obey, files)
             broker: Node = await nursery.start(serve)
+            serving.append(broker)
             report({"node": broker.store.node_id.hex()[:8], "epoch": broker.store.epoch, "urls": broker.urls})
             async for _ in signals:
                 broker.stop()
@@ -68,9 +79,12 @@ async def _obey(files: FaultyFiles | None) -> None:
 
 
 def main() -> None:
-    """Serve what the first argument says: ``keys`` of the configuration, and what to inject, if anything."""
+    """Serve what the first argument says: ``keys`` of the configuration, what to inject, parts to register."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the suite, which ends its children itself
     asked: dict[str, Any] = json.loads(sys.argv[1])
+    if asked["diverted_to"] is not None:
+        divert_to(asked["diverted_to"])  # before any thread is started: each inherits it
+    register_parts(asked["parts"])
     if asked["injection"] is None:
         trio.run(_serve, asked["keys"], system_ports(), None)
     else:

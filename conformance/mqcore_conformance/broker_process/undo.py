@@ -63,6 +63,10 @@ class UndoLog:
         for number in range(position // PAGE_BYTES, (position + size + PAGE_BYTES - 1) // PAGE_BYTES):
             page = self._pages[inode].get(number)
             is_flushing = self._flushes[inode] > 0
+            # The kernel may have written a page back by itself, or writes of the file may be durable at once: what it
+            # holds then is on the disk, and going back further would accuse a sound storage.
+            if page is not None and not page.doomed and not is_flushing and not _is_dirty(descriptor, number):
+                page = None
             if page is None or is_flushing:
                 content = os.pread(descriptor, PAGE_BYTES, number * PAGE_BYTES).rstrip(b"\0")
                 if page is None:

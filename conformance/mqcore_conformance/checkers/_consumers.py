@@ -5,9 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from mqcore.guarantees import Level
 from mqcore_conformance.checkers._facts import Facts
-from mqcore_conformance.histories import FetchAnswered, FetchFailed, Seeked
+from mqcore_conformance.histories import FetchAnswered, FetchFailed, NodeLife, Seeked
 from mqcore_conformance.verdicts import Anomaly, Violation
 
 
@@ -92,24 +91,34 @@ def _check_reported_loss(
     log = facts.log(partition)
     if not log.complete:
         return
-    consumed: list[tuple[int, int, str]] = []
+    consumed: list[tuple[int, NodeLife, str]] = []
     for index, event in events:
         if isinstance(event, Seeked):
             while consumed and (consumed[-1][0] >= event.offset or event.why == "asked"):
                 consumed.pop()
         elif isinstance(event, FetchAnswered) and event.batches:
-            offset, life, digest = consumed[-1] if consumed else (-1, event.life, "")
+            offset, by, digest = consumed[-1] if consumed else (-1, event.by, "")
             lost = offset >= log.start_offset and not log.has(offset, digest) and not log.is_damaged(offset)
-            if lost and event.life > life:
+            if lost and _knows_of_losses(facts, event, by, index):
                 text = (
-                    f"{process} had read offset {offset} in life {life}, which is lost; its fetch from offset "
+                    f"{process} had read offset {offset} in {by}, which is lost; its fetch from offset "
                     f"{event.offset} of epoch {event.epoch} was answered with messages (event {index}) instead of the "
                     "divergence point"
                 )
                 yield Violation("G06", Anomaly.SKIPPED_POLL, text, partition, (index,))
                 return
             for batch in event.batches:
-                consumed += [(at, event.life, found) for at, found in enumerate(batch.messages, batch.base_offset)]
+                consumed += [(at, event.by, found) for at, found in enumerate(batch.messages, batch.base_offset)]
+
+
+def _knows_of_losses(facts: Facts, event: FetchAnswered, by: NodeLife, index: int) -> bool:
+    """Whether who answers may be asked to know what was lost after it was read in the life ``by``.
+
+    A later life of the same node may; another node once it reigns to the end, for until then it may have it still.
+    """
+    if event.node == by.node:
+        return event.life > by.life
+    return not facts.reigns.promoted_after(facts.reigns.epoch_at(event.by, index))
 
 
 def check_g08(facts: Facts) -> Iterator[Violation]:
@@ -123,9 +132,9 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
                 continue
             if not is_constant:
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)
-            if facts.records_storage and level >= Level.DISK > facts.append_level:
+            if facts.shows_flushed(event, level):
                 yield from _check_flushed(facts, process, partition, index, event)
-            if log.complete and facts.must_survive(((level, event.by),)):
+            if log.complete and facts.shown_is_kept(event, index, level):
                 for batch in event.batches:
                     for offset, digest in enumerate(batch.messages, batch.base_offset):
                         gone = not log.has(offset, digest) and not log.is_damaged(offset)

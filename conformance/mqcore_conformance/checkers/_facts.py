@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TypeAlias
 
@@ -20,12 +20,17 @@ from mqcore.guarantees import (
     FlushPolicy,
     HeldCopy,
     Level,
+    Promotion,
+    ReplicationPolicy,
     SendOutcome,
     Sent,
     SentReceipt,
     must_survive,
+    parse_replication,
 )
+from mqcore_conformance.checkers._drained import DrainedLog
 from mqcore_conformance.checkers._policies import InForce, Timeline
+from mqcore_conformance.checkers._reigns import Reigns
 from mqcore_conformance.histories import (
     DRAIN,
     REFUSES_TO_START,
@@ -40,11 +45,13 @@ from mqcore_conformance.histories import (
     Flushed,
     Invoked,
     LivenessObserved,
+    LogHeld,
     LogRecovered,
     NodeLife,
     Probed,
     Seeked,
     Setting,
+    SideFileHeld,
     Started,
 )
 
@@ -53,6 +60,7 @@ ENDINGS = {
     "stop": Fault.PROCESS_KILL,
     "exit": Fault.PROCESS_KILL,
     "power-cut": Fault.NODE_POWER_CUT,
+    "emptied": Fault.HOST_LOSS,
 }
 """Faults that end a life. An orderly stop takes what a kill takes: the heap."""
 
@@ -84,50 +92,6 @@ class SendFacts:
     def rejected(self) -> bool:
         """Whether every attempt was rejected, so that it may never be read."""
         return all(one.completed is not None and one.completed.outcome == "rejected" for one in self.attempts)
-
-
-@attrs.define
-class DrainedLog:
-    """What the final drain found in a partition: message and epoch by offset, and the ranges reported as damaged.
-
-    ``rotted``: ranges of the batches in which bits rotted, noticed or not. ``start_offset`` is 0 where nothing may
-    take the oldest messages.
-    """
-
-    partition: str
-    start_offset: int = 0
-    end_offset: int = 0
-    complete: bool = False
-    messages: dict[int, tuple[int, str]] = attrs.field(factory=dict)
-    order: list[tuple[int, int, str]] = attrs.field(factory=list)
-    damaged: list[tuple[int, int]] = attrs.field(factory=list)
-    rotted: list[tuple[int, int]] = attrs.field(factory=list)
-
-    def is_reported(self, offset: int) -> bool:
-        """Whether ``offset`` lies in a range that was reported as damaged, rightly or not."""
-        return any(first <= offset < until for first, until in self.damaged)
-
-    def is_damaged(self, offset: int) -> bool:
-        """Whether ``offset`` lies in a range that was reported as damaged, and in a batch that is."""
-        return self.first_undamaged(offset, offset + 1) > offset
-
-    def first_undamaged(self, first: int, until: int) -> int:
-        """The first of the offsets from ``first`` to ``until`` that is not damaged in this sense, else ``until``."""
-        both = [(max(said[0], hit[0]), min(said[1], hit[1])) for said in self.damaged for hit in self.rotted]
-        return first_outside(first, until, both)
-
-    def has(self, offset: int, digest: str) -> bool:
-        """Whether the message is there with this content."""
-        found = self.messages.get(offset)
-        return found is not None and found[1] == digest
-
-
-def first_outside(first: int, until: int, ranges: Iterable[tuple[int, int]]) -> int:
-    """Return the first of the offsets from ``first`` to ``until`` that none of ``ranges`` holds, else ``until``."""
-    for begin, end in sorted(ranges):
-        if begin <= first < end:
-            first = end
-    return min(first, until)
 
 
 @attrs.frozen
@@ -200,8 +164,11 @@ class Facts:
         self.believed_flushes: list[tuple[int, str, int]] = []
         self.liveness: list[tuple[int, LivenessObserved]] = []
         self.recoveries: list[tuple[int, LogRecovered]] = []
+        self.held: list[tuple[int, LogHeld]] = []
+        self.kept_aside: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.probes: list[tuple[int, Probed]] = []
-        self.epochs: dict[NodeLife, int] = {}
+        self.reigns = Reigns()
+        self.replication = {topic.name: parse_replication(topic.replication) for topic in self.setting.topics}
         self.injected: list[tuple[int, FaultInjected]] = []
         self.rotted: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.records_storage = False
@@ -209,6 +176,7 @@ class Facts:
         self._timelines: dict[str, Timeline] = {}
         self._sent_at: dict[str, int] = {}
         self._appended_until: dict[tuple[str, str, int], list[tuple[int, int, int]]] = defaultdict(list)
+        self._levels: dict[tuple[str, str], list[tuple[int, Level]]] = defaultdict(list)
         self._durable: dict[tuple[str, str], _DurableOffsets] = defaultdict(_DurableOffsets)
         self._present: dict[str, int] = {}
         self._endings: list[tuple[NodeLife, Fault]] = []
@@ -275,9 +243,30 @@ class Facts:
             found = self._timelines[topic] = Timeline(self.topics[name], changes)
         return found
 
-    def must_survive(self, copies: Copies) -> bool:
-        """Whether what has ``copies`` has to be in the final drain, by the oracle."""
-        return self._survival(copies)
+    def must_survive(self, copies: Copies, partition: str, epoch: int) -> bool:
+        """Whether what has ``copies`` by a receipt, or an answer, of reign ``epoch`` has to be in the final drain."""
+        return self._survival(copies, self.replication_of(partition), self.reigns.promoted_after(epoch))
+
+    def shows_flushed(self, event: FetchAnswered, level: Level) -> bool:
+        """Whether what was read at ``level`` has to be flushed where it was read; of a replica others have it, too."""
+        return self.records_storage and level >= Level.DISK > self.append_level and event.known_age_ms < 0
+
+    def shown_is_kept(self, event: FetchAnswered, index: int, level: Level) -> bool:
+        """Whether what event ``index`` gave a reader, at ``level`` on who answered, has to be in the final drain."""
+        return self.must_survive(((level, event.by),), event.partition, self.reigns.epoch_at(event.by, index))
+
+    def kept(self, send: SendFacts, attempt: Attempt) -> bool:
+        """Whether an acknowledged attempt has to be in the final drain, by the oracle."""
+        assert attempt.completed is not None
+        return self.must_survive(attempt.copies, send.invoked.partition, self.reign_of(attempt.completed))
+
+    def replication_of(self, partition: str) -> ReplicationPolicy:
+        """The replication policy of the partition's topic."""
+        return self.replication[partition.rpartition("/")[0].partition("@")[0]]
+
+    def reign_of(self, receipt: Completed) -> int:
+        """The epoch under which the life that gave ``receipt`` reigned; of several, the receipt's if it is one."""
+        return self.reigns.epoch_of(receipt.by, receipt.epoch)
 
     def faults_since(self, by: NodeLife) -> list[Fault]:
         """What ended this life and the later ones of its node."""
@@ -301,6 +290,17 @@ class Facts:
         """Offset below which ``node`` had flushed ``partition``, as far as events before ``index`` show."""
         return self._durable[partition, node].before(index)
 
+    def level_flushed(self, partition: str, node: str, index: int) -> Level:
+        """The lowest level of the last two flushes before ``index``: a reply may go out when the next has ended."""
+        levels = self._levels[partition, node]
+        end = bisect_right(levels, index, key=lambda entry: entry[0])
+        return min((level for _, level in levels[max(0, end - 2) : end]), default=self.flush_level)
+
+    def nodes_with(self, partition: str, epoch: int, offset: int, index: int) -> int:
+        """How many nodes are known to have had ``offset`` of ``epoch`` before event ``index``."""
+        nodes = {node for of, node, number in self._appended_until if (of, number) == (partition, epoch)}
+        return sum(self.appended_before(partition, node, epoch, offset, index) for node in nodes)
+
     def appended_before(self, partition: str, node: str, epoch: int, offset: int, index: int) -> bool:
         """Whether an append by ``node``, of ``epoch``, that holds ``offset`` was recorded before event ``index``."""
         appends = self._appended_until[partition, node, epoch]
@@ -312,8 +312,11 @@ class Facts:
 
     def recovered(self, partition: str, by: NodeLife, offset: int) -> bool:
         """Whether ``offset`` was there before the first append of this life: found, and flushed, by its recovery."""
-        first = self._durable[partition, by.node].first_of_life.get(by.life)
-        return first is None or offset < first
+        return self.first_of(partition, by, offset + 1) > offset
+
+    def first_of(self, partition: str, by: NodeLife, otherwise: int = 0) -> int:
+        """Offset of the first append of a life."""
+        return self._durable[partition, by.node].first_of_life.get(by.life, otherwise)
 
     def acknowledged(self) -> Iterator[tuple[SendFacts, Attempt, Completed]]:
         """Every acknowledgement: the send, its attempt and the receipt."""
@@ -360,15 +363,22 @@ class Facts:
                     self.rotted[event.partition].append((event.first_offset, event.next_offset))
                 if event.kind in ENDINGS:
                     self._endings.append((event.by, ENDINGS[event.kind]))
+                if event.kind.startswith("member-") and event.hit:
+                    # What was not flushed is lost with the disk that it was on; what was, is on another one.
+                    self._endings.append((event.by, Fault.DISK_LOSS))
             case Altered():
                 self.altered.append((index, event))
             case Started():
-                self.epochs[event.by] = event.epoch
+                self.reigns.began(index, event)
                 self._present[event.node] = event.life
             case LivenessObserved():
                 self.liveness.append((index, event))
             case LogRecovered():
                 self.recoveries.append((index, event))
+            case LogHeld():
+                self.held.append((index, event))
+            case SideFileHeld():
+                self.kept_aside[event.partition, event.node].update(event.messages)
             case Probed():
                 self.probes.append((index, event))
             case _:
@@ -389,6 +399,8 @@ class Facts:
                 self.failed_flushes.append(FailedFlush(index, event.by, partition, durable))
             else:
                 self._durable[partition, event.node].flushed(index, event.life, durable_end)
+                if event.level:
+                    self._levels[partition, event.node].append((index, Level.parse(event.level)))
 
     def _drained(self, partition: str) -> DrainedLog:
         log = self.drain.get(partition)
@@ -404,7 +416,8 @@ class Facts:
             for batch in event.batches:
                 for position, digest in enumerate(batch.messages):
                     offset = batch.base_offset + position
-                    log.order.append((offset, batch.epoch, digest))
+                    if log.messages.get(offset) != (batch.epoch, digest):  # else a drain that had to begin again
+                        log.order.append((offset, batch.epoch, digest))
                     log.messages[offset] = (batch.epoch, digest)
 
     def _copies_of(self, receipt: Completed) -> Copies:
@@ -415,9 +428,12 @@ class Facts:
         stated = [(Level.parse(copy.level), NodeLife(copy.node, lives.get(copy.node, 0))) for copy in receipt.copies]
         return tuple(stated) or ((Level.parse(receipt.level), receipt.by),)
 
-    def _must_survive(self, copies: Copies) -> bool:
+    def _must_survive(self, copies: Copies, replication: ReplicationPolicy, promoted: tuple[str, ...]) -> bool:
         held = tuple(HeldCopy(node=by.node, level=level) for level, by in copies if level is not Level.NONE)
         if not held:
             return False  # it was taken and thrown away, as stated: no fault is needed
         faults = [FaultEvent(fault, by.node) for _, by in copies for fault in self.faults_since(by)]
-        return must_survive(Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=SentReceipt(copies=held)), faults)
+        receipt = SentReceipt(copies=held, replication=replication)
+        return must_survive(
+            Sent(outcome=SendOutcome.ACKNOWLEDGED, receipt=receipt), [*faults, *map(Promotion, promoted)]
+        )

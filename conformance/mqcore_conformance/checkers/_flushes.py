@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mqcore.guarantees import Level, SyncFlush
-from mqcore_conformance.checkers._facts import Attempt, Facts, FailedFlush, SendFacts, first_outside
+from mqcore.guarantees import Level, SyncFlush, SyncReplication
+from mqcore_conformance.checkers._drained import first_outside
+from mqcore_conformance.checkers._facts import Attempt, Facts, FailedFlush, SendFacts
 from mqcore_conformance.histories import Completed, FetchAnswered, FetchFailed, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -96,7 +97,7 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
         return
     for send, attempt, receipt in facts.acknowledged():
         index = attempt.completed_at
-        if not facts.must_survive(attempt.copies):
+        if not facts.kept(send, attempt):
             continue
         log = facts.log(send.invoked.partition)
         for offset, digest in enumerate(send.invoked.messages, receipt.offset):
@@ -162,19 +163,29 @@ def _unjustified(
     partition, end, index = send.invoked.partition, receipt.offset + len(send.invoked.messages), attempt.completed_at
     if level > max(facts.append_level, facts.flush_level):
         return f"the storage reaches {facts.flush_level.label} at best"
+    replication = facts.replication_of(partition)
+    if isinstance(replication, SyncReplication):
+        if level < replication.level:
+            return f"its policy asks every member of the set for {replication.level.label}"
+        if len(attempt.copies) < replication.copies:
+            return f"it is one of {len(attempt.copies)} copies, and its policy asks for {replication.copies}"
     if by.life == 0:
         return f"no node {by.node} ever served"
     # A duplicate is answered with the epoch that appended the original: its offset is in no other history.
-    reign = facts.epochs.get(receipt.by, receipt.epoch)
+    reign = facts.reign_of(receipt)
     if receipt.epoch > reign or (receipt.epoch < reign and not receipt.duplicate):
         return f"its epoch is {receipt.epoch}, the reign's is {reign}"
-    if level < facts.flush_level and all(isinstance(each, SyncFlush) for each in facts.answering(send, attempt)):
+    least = min(facts.flush_level, facts.level_flushed(partition, by.node, index))
+    if level < least and all(isinstance(each, SyncFlush) for each in facts.answering(send, attempt)):
         return "its policy is sync, which answers when it is flushed"
     if not facts.records_storage:
         return ""
-    # An append that a kill met was never recorded: that its recovery found it is as good.
+    # An append that a kill met was never recorded: that its recovery found it is as good. A replica's recovery may find
+    # what is of this very reign; then its next append shows that it did.
     last = end - 1
     is_found = receipt.epoch < reign and facts.recovered(partition, by, last)
+    if by.node != receipt.node:
+        is_found = is_found or (by.life > 1 and last < facts.first_of(partition, by))
     if not is_found and not facts.appended_before(partition, by.node, receipt.epoch, last, index):
         return f"nothing was appended for it before in epoch {receipt.epoch}"
     if facts.recovered(partition, by, end - 1):

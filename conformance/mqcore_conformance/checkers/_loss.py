@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import TypeAlias
 
-from mqcore.guarantees import AsyncFlush, FlushPolicy, Level
+from mqcore.guarantees import AsyncFlush, AsyncReplication, FlushPolicy, Level, SyncReplication
+from mqcore_conformance.checkers._drained import DrainedLog
 from mqcore_conformance.checkers._endings import described_endings
-from mqcore_conformance.checkers._facts import Attempt, DrainedLog, Facts, SendFacts
+from mqcore_conformance.checkers._facts import Attempt, Facts, SendFacts
 from mqcore_conformance.checkers._policies import widest
 from mqcore_conformance.histories import Completed, FetchAnswered, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
+
+_Loss: TypeAlias = tuple[str, NodeLife, int]
+"""One loss: partition, the life that acknowledged it, and the reign that a failover ended, else 0."""
 
 
 def _missing(log: DrainedLog, send: SendFacts, receipt: Completed) -> list[int]:
@@ -34,7 +39,7 @@ def check_g01(facts: Facts) -> Iterator[Violation]:
     if any(fault.kind == "rot" for _, fault in facts.injected):
         return
     for send, attempt, receipt in facts.acknowledged():
-        if not facts.must_survive(attempt.copies) or is_voided(facts, send, attempt):
+        if not facts.kept(send, attempt) or is_voided(facts, send, attempt):
             continue
         level, index = Level.parse(receipt.level), attempt.completed_at
         log = facts.log(send.invoked.partition)
@@ -105,27 +110,46 @@ def _known(facts: Facts) -> Iterator[tuple[str, int, int, str, int]]:
                     yield partition, batch.epoch, offset, digest, index
 
 
+def bounds_of(facts: Facts, send: SendFacts, attempt: Attempt) -> tuple[AsyncFlush | None, bool]:
+    """The bounds of what may be lost with this acknowledged batch, None where it has none; whether by a failover.
+
+    A failover takes what the members of the set lacked, whether it was flushed or not; of the throttled kind they lack
+    at most what was acknowledged within the delay.
+    """
+    receipt = attempt.completed
+    assert receipt is not None
+    if facts.kept(send, attempt) and not is_voided(facts, send, attempt):
+        return None, False
+    replication = facts.replication_of(send.invoked.partition)
+    promoted = facts.reigns.promoted_after(facts.reign_of(receipt))
+    if not isinstance(replication, SyncReplication) and any(node != receipt.node for node in promoted):
+        if isinstance(replication, AsyncReplication) and replication.on_exceeded == "throttle":
+            return AsyncFlush(max_interval_ms=replication.max_delay_ms), True
+        return None, True
+    if send.invoked.policy == "none" or Level.parse(receipt.level) <= Level.MEMORY:
+        return None, False
+    return widest(facts.answering(send, attempt)), False
+
+
 def check_g03(facts: Facts) -> Iterator[Violation]:
-    """What is lost of the acknowledged stays within the bounds of the asynchronous policy, for each loss."""
+    """What is lost of the acknowledged stays within the bounds of the asynchronous policies, for each loss."""
     if facts.refused:
         return
-    lost: dict[tuple[str, NodeLife], list[Attempt]] = defaultdict(list)
-    policies: dict[tuple[str, NodeLife], list[FlushPolicy]] = defaultdict(list)
+    lost: dict[_Loss, list[Attempt]] = defaultdict(list)
+    policies: dict[_Loss, list[FlushPolicy]] = defaultdict(list)
     for send, attempt, receipt in facts.acknowledged():
-        if send.invoked.policy == "none" or Level.parse(receipt.level) <= Level.MEMORY:
-            continue
-        if facts.must_survive(attempt.copies) and not is_voided(facts, send, attempt):
-            continue
-        answering = facts.answering(send, attempt)
-        if widest(answering) is not None and _missing(facts.log(send.invoked.partition), send, receipt):
-            lost[send.invoked.partition, receipt.by].append(attempt)
-            policies[send.invoked.partition, receipt.by] += answering
+        bounds, by_failover = bounds_of(facts, send, attempt)
+        if bounds is not None and _missing(facts.log(send.invoked.partition), send, receipt):
+            loss = send.invoked.partition, receipt.by, facts.reign_of(receipt) if by_failover else 0
+            lost[loss].append(attempt)
+            policies[loss].append(bounds)
     totals: dict[NodeLife, int] = defaultdict(int)
-    for (partition, by), batches in lost.items():
-        totals[by] += sum(attempt.invoked.size_bytes for attempt in batches)
-        bounds = widest(policies[partition, by])
-        assert bounds is not None
-        for text in _excesses(bounds, batches):
+    for (partition, by, reign), batches in lost.items():
+        if not reign:
+            totals[by] += sum(attempt.invoked.size_bytes for attempt in batches)
+        widened = widest(policies[partition, by, reign])
+        assert widened is not None
+        for text in _excesses(widened, batches, "max_delay" if reign else "max_interval"):
             text = f"{by} lost {text}"
             yield Violation(
                 "G03", Anomaly.UNBOUNDED_LOSS, text, partition, tuple(attempt.completed_at for attempt in batches[:20])
@@ -137,7 +161,7 @@ def check_g03(facts: Facts) -> Iterator[Violation]:
             yield Violation("G03", Anomaly.UNBOUNDED_LOSS, text)
 
 
-def _excesses(bounds: AsyncFlush, batches: list[Attempt]) -> Iterator[str]:
+def _excesses(bounds: AsyncFlush, batches: list[Attempt], span: str) -> Iterator[str]:
     messages = sum(len(attempt.invoked.messages) for attempt in batches)
     size = sum(attempt.invoked.size_bytes for attempt in batches)
     if bounds.max_messages is not None and messages > bounds.max_messages:
@@ -151,5 +175,5 @@ def _excesses(bounds: AsyncFlush, batches: list[Attempt]) -> Iterator[str]:
         if last_us - first_us > bounds.max_interval_ms * 1000:
             yield (
                 f"messages acknowledged over a span of {(last_us - first_us) / 1000:.1f} ms at least; "
-                f"max_interval is {bounds.max_interval_ms} ms"
+                f"{span} is {bounds.max_interval_ms} ms"
             )

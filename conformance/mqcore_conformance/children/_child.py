@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
 import attrs
@@ -83,13 +83,14 @@ class Child:
         self.doing: object = None
         self._returns: Any = None
 
-    def run(self, function: Callable[[], object], returns: Any) -> NoReturn:
-        """Run ``function``, send its value as one of the type ``returns``, and end."""
+    def run(self, function: Callable[[], object], returns: Any, mask: Iterable[int]) -> NoReturn:
+        """Run ``function``, send its value as one of the type ``returns``, and end; only ``mask`` is blocked then."""
         try:
             self._returns = returns
             surveys = [] if self._is_surveyed else [Survey.take(), *filter(None, (Child.survey,))]
             try:
                 self._settle()
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 outcome: Outcome[object] = Outcome(value=function())
             except BaseException as error:
                 outcome = Outcome(problem=tell_exception(error))

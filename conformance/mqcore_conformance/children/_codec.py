@@ -11,19 +11,33 @@ from typing import Any
 from cattrs.preconf.json import make_converter
 from cattrs.strategies import configure_tagged_union
 
-from mqcore.abc import Capabilities, TransportCapabilities
+from mqcore.abc import Capabilities, CoordinatorCapabilities, OffsetStoreCapabilities, TransportCapabilities
 from mqcore_conformance.histories import Event
 
 _converter = make_converter(forbid_extra_keys=True, detailed_validation=False)
 configure_tagged_union(Event, _converter)
 _converter.register_unstructure_hook(bytearray, lambda value: _converter.unstructure(bytes(value)))
 _converter.register_structure_hook(bytearray, lambda value, _: bytearray(_converter.structure(value, bytes)))
-_converter.register_structure_hook(
-    Capabilities | TransportCapabilities | None,
-    lambda value, _: (
-        value and _converter.structure(value, Capabilities if "flush_level" in value else TransportCapabilities)
-    ),
-)
+_CAPABILITIES = {
+    "flush_level": Capabilities,
+    "half_close": TransportCapabilities,
+    "value_bytes_max": CoordinatorCapabilities,
+    "commit_cursors_max": OffsetStoreCapabilities,
+}
+"""The capabilities of each kind of part, by a field that only they have."""
+
+
+_AnyCapabilities = Capabilities | TransportCapabilities | CoordinatorCapabilities | OffsetStoreCapabilities
+
+
+def _capabilities(value: Any, _: object) -> Any:
+    if value is None:
+        return None
+    (kind,) = (kind for field, kind in _CAPABILITIES.items() if field in value)
+    return _converter.structure(value, kind)
+
+
+_converter.register_structure_hook_func(lambda kind: kind == _AnyCapabilities | None, _capabilities)
 _converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
 
 

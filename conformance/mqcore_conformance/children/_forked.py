@@ -65,13 +65,16 @@ class ForkedChild(Generic[T]):
         sys.stderr.flush()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # idle threads of Trio's cache do no harm
+            # Until the child is settled a signal waits: in what Python does at a fork it would print a traceback.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
             self.process_id = os.fork()
         if self.process_id == 0:
             os.close(self.reader)
             Child(
                 writer, self._output, self._dump, parent=parent, seconds_max=seconds_max, interruptible=interruptible
-            ).run(function, returns)
+            ).run(function, returns, mask)
         os.close(writer)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def late_at(self) -> float:

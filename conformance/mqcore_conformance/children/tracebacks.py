@@ -20,6 +20,7 @@ import mqcore
 
 __all__ = [
     "Place",
+    "innermost_of_check",
     "innermost_of_part",
     "is_raised_by_suite",
     "leaves",
@@ -46,6 +47,9 @@ _OTHERS = (
     _SUITE,
     "<",
 )
+_CHECKS = _SUITE + "contract/"
+_RUNNERS = ("_checks.py", "_repro.py")
+"""Files of checks that run them and are none."""
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 
 
@@ -65,6 +69,11 @@ class Place:
         # site-packages lies below the standard library's folder
         return not self.file.startswith(_OTHERS[0]) or any(name in self.file for name in _INSTALLED)
 
+    @property
+    def is_of_check(self) -> bool:
+        """Whether it stands in a file of checks."""
+        return self.file.startswith(_CHECKS) and not self.file.endswith(_RUNNERS)
+
     def __str__(self) -> str:
         source = linecache.getline(self.file, self.line).strip()[:LINE_CHARS_MAX]
         text = f": {printable(source)}" if source else ""
@@ -74,6 +83,11 @@ class Place:
 def innermost_of_part(places: Sequence[Place]) -> Place | None:
     """Return the last of ``places`` (outermost first) that is the part's own."""
     return next((place for place in reversed(places) if place.is_of_part), None)
+
+
+def innermost_of_check(places: Sequence[Place]) -> Place | None:
+    """Return the last of ``places`` (outermost first) that is a check's own: what it waits for stands there."""
+    return next((place for place in reversed(places) if place.is_of_check), None)
 
 
 def places_of_frame(frame: FrameType | None, outermost: str = "") -> list[Place]:

@@ -9,7 +9,17 @@ from typing import Any
 
 import click
 
-from mqcore.cli.shell import Group, Verb, current, end, output_options, write_json, write_line, write_table
+from mqcore.cli.shell import (
+    Group,
+    Verb,
+    current,
+    end,
+    make_folder,
+    output_options,
+    write_json,
+    write_line,
+    write_table,
+)
 from mqcore.guarantees import CLAUSES
 from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
 from mqcore_conformance.children import interrupt_watched, surveyed
@@ -100,6 +110,7 @@ def _run(folder: Path, options: Mapping[str, Any]) -> None:
     for entry in request.claims.about_nothing(_judged_in(pieces, request)):
         _say(f"{request.claims_path}: {entry} is about nothing in this run; mend or remove it if no run has it")
     made_of = request.made_of()
+    make_folder(folder)
     report = ReportFile(folder, request.arguments(), made_with(data), made_of)
     try:
         held = report.latest()
@@ -149,7 +160,7 @@ def _judged_in(pieces: Iterable[Piece], request: Request) -> Iterator[tuple[str,
         if not isinstance(piece, CellPiece):
             yield piece.clause, piece.name
         elif not piece.why and piece.number == 1:
-            for clause in request.clauses or CHECKERS:
+            for clause in request.clauses_of_cells or CHECKERS:
                 yield clause, piece.cell.name
 
 

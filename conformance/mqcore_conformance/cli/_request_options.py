@@ -6,6 +6,7 @@ A command that names neither a storage nor a transport tests what ./pyproject.to
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,18 +24,33 @@ from mqcore_conformance.claims import (
     load_claims,
     read_settings,
 )
+from mqcore_conformance.contract import use_server
 from mqcore_conformance.disk_space import require_room
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, FLUSH_POLICIES, T1_FAMILIES
+from mqcore_conformance.plans import (
+    CRASH_POINTS,
+    FAMILIES,
+    FLUSH_POLICIES,
+    MEMBER_FAMILIES,
+    SET_REPLICATIONS,
+    SIMULATED_SET_FAMILIES,
+    T1_FAMILIES,
+)
 from mqcore_conformance.running import (
+    COORDINATORS,
+    OFFSET_STORES,
     STORAGES,
     TIERS,
     TRANSPORTS,
     Request,
+    resolve_coordinator,
+    resolve_offset_store,
     resolve_storage,
     resolve_transport,
     tiers_of,
 )
+from mqcore_conformance.worlds.processes import SET_COORDINATORS
 
+_NEXT_URL = re.compile(r",(?=\s*[a-z][a-z0-9+.-]*(?:://|\s*,|\s*\Z))")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -65,17 +81,56 @@ _TESTED = (
     click.option(
         "--storage",
         multiple=True,
-        metavar="URL",
-        help=f"A URL with {{dir}}, its name, or all; repeatable.{_unless_set('all')}",
+        metavar="URLS",
+        help=f"URLs with {{dir}}, names, or all; by comma, repeatable.{_unless_set('all')}",
     ),
     _names("--transport", "Names or URLs", _unless_set("all")),
+    click.option(
+        "--coordinator",
+        multiple=True,
+        metavar="URL",
+        help=f"A URL, its name, or all of mqcore's own without a server; repeatable.{_unless_set('none')}",
+    ),
+    click.option(
+        "--offset-store",
+        multiple=True,
+        metavar="URL",
+        help=f"A URL, its name, or all of mqcore's own without a server; repeatable.{_unless_set('none')}",
+    ),
+    click.option(
+        "--server",
+        multiple=True,
+        metavar="MODULE:CLASS",
+        help=f"What starts and harms the server of one of these (ServerControl); repeatable.{_unless_set('none')}",
+    ),
     _names("--flush", ", ".join(FLUSH_POLICIES), " [all]"),
     _names(
         "--family",
-        f"Families of faults: {', '.join(dict.fromkeys((*FAMILIES, *T1_FAMILIES)))}",
+        "Families of faults: "
+        f"{', '.join(dict.fromkeys((*FAMILIES, *MEMBER_FAMILIES, *T1_FAMILIES, *SIMULATED_SET_FAMILIES)))}",
         f" All leaves out {CRASH_POINTS}.{_unless_set('all')}",
     ),
-    _names("--tier", ", ".join(TIERS), _unless_set("contract,T0, and T1 for a storage with I/O of its own")),
+    _names("--tier", ", ".join(TIERS), _unless_set("contract,T0, and a little T1 for parts that are not mqcore's")),
+    click.option(
+        "--nodes",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Cells of replica sets of so many nodes, with a coordinator in memory (T0) or the one of "
+        "--set-coordinator (T1), instead of a broker alone.",
+    ),
+    click.option(
+        "--replication",
+        metavar="NAME",
+        help=f"Replication of those sets: {', '.join(SET_REPLICATIONS)}.  [the first, where there are several nodes]",
+    ),
+    click.option(
+        "--set-coordinator",
+        type=click.Choice(["file", *SET_COORDINATORS]),
+        default="file",
+        show_default=True,
+        help="Coordinator of those sets in T1: a file, or a server that each run starts.",
+    ),
     _names("--clause", "Judge these clauses only: G01,G11", metavar="IDS"),
     click.option("--cell", default="", metavar="TEXT", help="Only what has this in its name, as list prints it."),
 )
@@ -128,19 +183,24 @@ def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
     budget_ms = options["budget"]
     parts = _parts(options)
     settings = parts.settings
-    storages = _each(parts.storages, STORAGES, resolve_storage)
+    storages = _each(parts.storages, STORAGES, resolve_storage) if parts.storages else ()
     asked = _split(options["tier"], settings.tiers)
-    tiers, t1_for_own_io = tiers_of(
-        _each(asked, TIERS, _tier) if asked else (), (url for url in storages if url not in parts.partners)
-    )
+    transports = _each(parts.transports, TRANSPORTS, resolve_transport) if parts.transports else ()
+    own = [[url for url in urls if url not in parts.partners] for urls in (storages, transports)]
+    tiers, t1_by_default = tiers_of(_each(asked, TIERS, _tier) if asked else (), *own)
+    for server in options["server"] or settings.servers:
+        use_server(server)
     request = Request(
         storages=storages,
-        transports=_each(parts.transports, TRANSPORTS, resolve_transport),
+        transports=transports,
+        coordinators=_each(parts.coordinators, COORDINATORS, resolve_coordinator) if parts.coordinators else (),
+        offset_stores=_each(parts.offset_stores, OFFSET_STORES, resolve_offset_store) if parts.offset_stores else (),
+        servers=options["server"] or settings.servers,
         partners=parts.partners,
         flushes=_each(_split(options["flush"], ("all",)), FLUSH_POLICIES),
         families=_each(_split(options["family"], parts.families), FAMILIES),
         tiers=tiers,
-        t1_for_own_io=t1_for_own_io,
+        t1_by_default=t1_by_default,
         clauses=tuple(dict.fromkeys(part.upper() for part in _split(options["clause"], ()))),
         cells=options["cell"],
         seeds=tuple(dict.fromkeys(exact)) or range(first, first + (options["seeds"] or settings.seeds)),
@@ -150,6 +210,9 @@ def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
         claims=load_claims(parts.claims) if parts.claims is not None else Claims(),
         claims_path=str(parts.claims or ""),
         check_seconds_max=settings.check_seconds_max,
+        nodes=options["nodes"],
+        set_coordinator="" if options["set_coordinator"] == "file" else options["set_coordinator"],
+        replication=options["replication"] or ("none" if options["nodes"] == 1 else next(iter(SET_REPLICATIONS))),
     )
     if set(request.tiers) - {"T0"}:
         require_room(options["folder_of_data"])
@@ -162,6 +225,8 @@ class _Parts:
 
     storages: tuple[str, ...]
     transports: tuple[str, ...]
+    coordinators: tuple[str, ...] = ()
+    offset_stores: tuple[str, ...] = ()
     partners: tuple[str, ...] = ()
     claims: Path | None = None
     families: tuple[str, ...] = ("all",)
@@ -170,14 +235,19 @@ class _Parts:
 
 def _parts(options: Mapping[str, Any]) -> _Parts:
     """Return what is tested: who names no part means those of ./pyproject.toml, with its other settings."""
-    storages, claims = options["storage"], options["claims"]
+    storages = _split_urls(options["storage"])
+    alone = {"coordinators": options["coordinator"], "offset_stores": options["offset_store"]}
+    claims = options["claims"]
     partners: tuple[str, ...] = ()
     transports = _split(options["transport"], ("all",))
+    if any(alone.values()) and not storages and not options["transport"]:
+        return _Parts(storages=(), transports=(), claims=claims, **alone)
     settings = SuiteSettings() if storages or options["transport"] else read_settings(Path())
     if settings == SuiteSettings():
-        return _Parts(storages=storages or ("all",), transports=transports, claims=claims)
+        return _Parts(storages=storages or ("all",), transports=transports, claims=claims, **alone)
     if not settings.storage and not settings.transport:
-        storages, transports = ("all",), ("all",)
+        everything = () if settings.coordinator or settings.offset_store else ("all",)
+        storages, transports = everything, everything
     else:
         storages, transports = settings.storage or (PARTNER_STORAGE,), settings.transport or (PARTNER_TRANSPORT,)
         partners = () if settings.storage else (PARTNER_STORAGE,)
@@ -185,6 +255,8 @@ def _parts(options: Mapping[str, Any]) -> _Parts:
     return _Parts(
         storages=storages,
         transports=transports,
+        coordinators=settings.coordinator,
+        offset_stores=settings.offset_store,
         partners=partners,
         claims=Path(settings.claims) if claims is None and settings.claims else claims,
         families=settings.families_tested,
@@ -199,6 +271,11 @@ def _tier(name: str) -> str:
 def _split(values: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of an option that may be given several times; ``default`` when it is not given at all."""
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip()) if values else default
+
+
+def _split_urls(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the URLs of an option. A comma within a URL stays: what follows it there is a path and no name."""
+    return tuple(part.strip() for value in values for part in _NEXT_URL.split(value) if part.strip())
 
 
 def _each(

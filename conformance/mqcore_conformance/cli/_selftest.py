@@ -11,10 +11,20 @@ from pathlib import Path
 import attrs
 import click
 
-from mqcore.cli.shell import Verb, current, end, output_options, refuse, write_json, write_line, write_table
+from mqcore.cli.shell import (
+    Verb,
+    current,
+    end,
+    make_folder,
+    output_options,
+    refuse,
+    write_json,
+    write_line,
+    write_table,
+)
 from mqcore_conformance.cli._kill_matrix import LEGEND, kill_line, kill_page, kill_table, others_table, summary
 from mqcore_conformance.report import EXIT_CODES
-from mqcore_conformance.saboteurs import CONTRACT_SABOTEURS, INJECTORS, SABOTEURS
+from mqcore_conformance.saboteurs import CONTRACT_SABOTEURS, INJECTORS, PART_SABOTEURS, SABOTEURS
 from mqcore_conformance.saboteurs.selftest import Kill, run_selftest, saboteur_names
 
 PAGE = "kill-matrix.md"
@@ -50,6 +60,8 @@ def selftest(names: tuple[str, ...], jobs: int, folder: Path | None, only_list: 
     if only_list:
         _list(names or known)
         return
+    if folder is not None:
+        make_folder(folder)  # before the minutes that the run takes
     began = time.perf_counter()
     kills: list[Kill] = []
     try:
@@ -62,7 +74,6 @@ def selftest(names: tuple[str, ...], jobs: int, folder: Path | None, only_list: 
     kills.sort(key=lambda kill: known.index(kill.name))
     seconds = time.perf_counter() - began
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / PAGE).write_text(kill_page(kills, seconds), encoding="utf-8")
     if not current().json:
         for rows, headings in (kill_table(kills), others_table(kills)):
@@ -84,6 +95,9 @@ def _list(names: Sequence[str]) -> None:
     for refusal in CONTRACT_SABOTEURS:
         if refusal.name in rows:
             rows[refusal.name] = (refusal.name, refusal.clause, f"contract/mmap/{refusal.check}", refusal.bug)
+    for liar in PART_SABOTEURS:
+        if liar.name in rows:
+            rows[liar.name] = (liar.name, liar.clause, liar.place, liar.bug)
     if current().json:
         for row in rows.values():
             write_json(dict(zip(("name", "clause", "cell", "bug"), row, strict=True)))

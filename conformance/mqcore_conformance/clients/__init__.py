@@ -3,22 +3,28 @@
 Both play the same plans and write the same events. Must not know which world they are in.
 """
 
-from mqcore_conformance.clients._consumer import PlannedConsumer, WireConsumer, drain_when_possible
+from mqcore_conformance.clients._consumer import PlannedConsumer, WireConsumer, drain_when_possible, read_batches
 from mqcore_conformance.clients._library_consumer import LibraryConsumer
 from mqcore_conformance.clients._library_producer import LibraryProducer
 from mqcore_conformance.clients._producer import WireProducer, send_once
 from mqcore_conformance.clients._progress import watch_consumers
+from mqcore_conformance.clients._session import CallFailedError, SessionLostError, WireSession, connect
 from mqcore_conformance.clients._users import alter_topic, churn_topics
 
 __all__ = [
+    "CallFailedError",
     "LibraryConsumer",
     "LibraryProducer",
     "PlannedConsumer",
+    "SessionLostError",
     "WireConsumer",
     "WireProducer",
+    "WireSession",
     "alter_topic",
     "churn_topics",
+    "connect",
     "drain_when_possible",
+    "read_batches",
     "send_once",
     "watch_consumers",
 ]

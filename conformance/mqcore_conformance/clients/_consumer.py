@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import attrs
@@ -26,20 +26,36 @@ from mqcore_conformance.world import World
 
 LIMITS = Limits()
 WAIT_MS = 2_000
+REPLICA_WAIT_MS = 300
 REFUSED_S = 0.1
 PATIENCE_S = 1.0
 """How long a fetch may take beyond the time that it waits for messages."""
 STAYS_MAX = 8
+REPLICA_S = 1.5
+"""How long a reader of replicas stays with one of them."""
 _MOVES = frozenset({Code.BELOW_START, Code.DIVERGED, Code.DAMAGED})
 """Answers that send a reader elsewhere."""
+
+
+def read_batches(data: Buffer) -> Iterator[ReadBatch]:
+    """Give the batches of messages in ``data``, as a reader gets them. Raises ``CorruptionError``."""
+    view = memoryview(data)
+    while len(view) >= HEADER_BYTES:
+        header = unpack_header(view)
+        if not header.is_control:
+            decoded = decode_batch(view[: header.size], LIMITS)
+            messages = tuple(map(digest_of, decoded.keys or [None] * header.count, decoded.values))
+            yield ReadBatch(base_offset=header.base_offset, epoch=header.epoch, messages=messages)
+        view = view[header.size :]
 
 
 class PartitionReader:
     """A position in one partition, and the fetches from it."""
 
-    def __init__(self, world: World, process: str, partition: int) -> None:
+    def __init__(self, world: World, process: str, partition: int, *, from_replica: bool = False) -> None:
         self.world = world
         self.process = process
+        self.from_replica = from_replica
         self.index = partition
         self.partition = ""
         self.topic_id = b""
@@ -55,7 +71,8 @@ class PartitionReader:
     async def fetch(self, session: WireSession, bytes_max: int, wait_ms: int) -> Fetched | Failed:
         """Fetch once and record it; move on, or seek where the answer says so."""
         asked_at = len(self.world.history)
-        request = Fetch(session.next_id(), self.topic_id, self.index, self.offset, self.epoch, bytes_max, wait_ms)
+        place = self.topic_id, self.index, self.offset, self.epoch
+        request = Fetch(session.next_id(), *place, bytes_max, wait_ms, self.from_replica)
         await session.send(request)
         try:
             with trio.fail_after(wait_ms / 1000 + PATIENCE_S):
@@ -90,8 +107,8 @@ class PartitionReader:
                 messages = read.messages[skipped:]
                 batches.append(attrs.evolve(read, base_offset=read.base_offset + skipped, messages=messages))
                 position, epoch = read.base_offset + len(read.messages), read.epoch
-        if not batches and reply.next_offset == self.offset and self.process != DRAIN:
-            return  # a long poll that ended: nothing was seen
+        if not batches and reply.next_offset == self.offset and self.process != DRAIN and reply.known_age_ms is None:
+            return  # a long poll that ended: nothing was seen, and nothing said of how old that is
         self.world.note(
             FetchAnswered,
             **self._at(session, asked_at),
@@ -99,20 +116,15 @@ class PartitionReader:
             start_offset=reply.start_offset,
             committed_offset=reply.committed_offset,
             batches=tuple(batches),
+            known_age_ms=-1 if reply.known_age_ms is None else reply.known_age_ms,
         )
         self.offset, self.epoch = max(position, reply.next_offset), epoch
 
     def _split(self, data: Buffer) -> list[ReadBatch]:
-        view = memoryview(data)
         found = []
         try:
-            while len(view) >= HEADER_BYTES:
-                header = unpack_header(view)
-                if not header.is_control:
-                    decoded = decode_batch(view[: header.size], LIMITS)
-                    messages = tuple(map(digest_of, decoded.keys or [None] * header.count, decoded.values))
-                    found.append(ReadBatch(base_offset=header.base_offset, epoch=header.epoch, messages=messages))
-                view = view[header.size :]
+            for batch in read_batches(data):
+                found.append(batch)
         except MqcoreError as error:
             question = f"{self.process} checks what it was served from offset {self.offset} of {self.partition}"
             self.world.probe("G12", question, False, str(error))
@@ -190,7 +202,8 @@ class WireConsumer(PlannedConsumer):
 
     def __init__(self, world: World, plan: ConsumerPlan) -> None:
         super().__init__(world, plan)
-        self._reader = PartitionReader(world, plan.name, plan.partition)
+        self._reader = PartitionReader(world, plan.name, plan.partition, from_replica=plan.from_replica)
+        self._replicas = sum(plan.name.encode())  # so that not all of them begin at the same one
 
     @property
     def positions(self) -> dict[int, int]:
@@ -199,21 +212,34 @@ class WireConsumer(PlannedConsumer):
 
     async def _use(self, backoff: Pauses) -> None:
         async with connect(self.world) as session:
-            backoff.reset()
             self._reader.set_topic(*await session.resolve(TOPIC))
-            await self._read(session)
+            if not self.plan.from_replica:
+                backoff.reset()
+                await self._read(session)
+        # Which topic has the name is the primary's to say; what is in it, a replica's too.
+        async with connect(self.world, self._next_replica()) as session:
+            backoff.reset()
+            with trio.move_on_after(REPLICA_S):
+                await self._read(session)
+
+    def _next_replica(self) -> str:
+        """Where the next of the nodes is that did not answer as primary last."""
+        _, *others = self.world.urls
+        self._replicas += 1
+        return others[self._replicas % len(others)]
 
     async def _read(self, session: WireSession) -> None:
+        wait_ms = REPLICA_WAIT_MS if self.plan.from_replica else WAIT_MS
         while True:
             if self._seeks and self._answers >= self._seeks[0].after:
                 await self._reader.seek(session, self._seeks[0].to)
                 del self._seeks[0]
             before = self._reader.offset
-            reply = await self._reader.fetch(session, self.plan.bytes_max, WAIT_MS)
+            reply = await self._reader.fetch(session, self.plan.bytes_max, wait_ms)
             self._answers += self._reader.offset > before
             if isinstance(reply, Failed) and reply.code not in _MOVES:
                 await trio.sleep(REFUSED_S)
-                if reply.code == Code.UNKNOWN_TOPIC:
+                if reply.code in (Code.UNKNOWN_TOPIC, Code.NOT_PRIMARY):
                     return
             if self.plan.pause_us:
                 await trio.sleep(self.plan.pause_us / 1e6)

@@ -231,6 +231,8 @@ class WireProducer:
                 )
             elif isinstance(reply, Failed):
                 self._failed(self._in_flight.pop(reply.request_id), reply)
+                if reply.code == Code.NOT_PRIMARY:
+                    raise SessionLostError(reply.text)  # another node is looked for
             self._moved.set()
 
     def _failed(self, batch: WireBatch, reply: Failed) -> None:

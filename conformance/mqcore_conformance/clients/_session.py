@@ -35,6 +35,7 @@ from mqcore_conformance.world import World
 BACKOFF_S = 0.01
 BACKOFF_S_MAX = 0.5
 CONNECT_TIMEOUT_S = 5
+NODE_TIMEOUT_S = 1
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -84,6 +85,8 @@ def identity_of(welcome: Welcome) -> str:
 async def connect(world: World, url: str = "") -> AsyncIterator[WireSession]:
     """Give a session with the broker that serves, and close it. ``url``: where, if not where clients reach it.
 
+    Of a set it is the primary, which is looked for among its nodes.
+
     Raises ``SessionLostError``.
     """
     session = None
@@ -91,13 +94,27 @@ async def connect(world: World, url: str = "") -> AsyncIterator[WireSession]:
         await world.until(lambda: world.is_serving or world.given_up)
         if world.given_up:
             raise SessionLostError("the broker does not start any more")
-        session = await WireSession.open(world, url or world.url)
+        session = await (WireSession.open(world, url, is_any=True) if url else _open_primary(world))
     if session is None:
         raise SessionLostError("could not connect in time")
     try:
         yield session
     finally:
         await session.aclose()
+
+
+async def _open_primary(world: World) -> WireSession:
+    urls = world.urls
+    if len(urls) == 1:
+        return await WireSession.open(world, urls[0], is_any=True)
+    why = "no node"
+    for url in urls:
+        with trio.move_on_after(NODE_TIMEOUT_S):  # one that is stopped takes a connection, and answers nothing
+            try:
+                return await WireSession.open(world, url)
+            except SessionLostError as error:
+                why = str(error)
+    raise SessionLostError(f"no primary among {len(urls)} nodes: {why}")
 
 
 class WireSession:
@@ -113,8 +130,8 @@ class WireSession:
         self._sending = trio.Lock()
 
     @classmethod
-    async def open(cls, world: World, url: str) -> WireSession:
-        """Connect and greet. Raises ``SessionLostError``."""
+    async def open(cls, world: World, url: str, *, is_any: bool = False) -> WireSession:
+        """Connect and greet. Raises ``SessionLostError``, also for a replica unless ``is_any``."""
         by = world.present
         try:
             link = await create_transport(url).connect()
@@ -126,11 +143,16 @@ class WireSession:
             welcome = await session.receive()
             if not isinstance(welcome, Welcome):
                 raise SessionLostError(f"greeted with {welcome!r}")
+            if welcome.role != "primary" and not is_any:
+                raise SessionLostError(f"{welcome.node_name} is no primary")
         except BaseException:
             await session.aclose()
             raise
         session.welcome = welcome
-        session.by = world.reign_of(identity_of(welcome), welcome.epoch)
+        if welcome.role == "primary":
+            session.by = world.reign_of(identity_of(welcome), welcome.epoch)
+        else:
+            session.by = world.life_of(identity_of(welcome))
         return session
 
     def next_id(self) -> int:

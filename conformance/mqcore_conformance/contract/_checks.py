@@ -22,8 +22,9 @@ import attrs
 import trio
 
 from mqcore.errors import ConfigurationError
-from mqcore_conformance.children import Outcome, run_apart
+from mqcore_conformance.children import Outcome, alive, run_apart
 from mqcore_conformance.children.tracebacks import (
+    innermost_of_check,
     innermost_of_part,
     is_raised_by_suite,
     leaves,
@@ -42,6 +43,9 @@ SECONDS_MAX = 10.0
 
 SHORT_S = 1.5
 """Time limit of each attempt to find fewer steps that hang."""
+
+LOOK_S = 0.5
+"""Time between two looks whether a check that has used its time waits for something else."""
 
 TEXT_CHARS_MAX = 700
 
@@ -66,9 +70,15 @@ class NotApplicable(Exception):
     """
 
 
+class CheckNotRun(Exception):
+    """The check cannot be run here, or another one is in its place; the message says why. Only the suite says so."""
+
+
 @attrs.frozen
 class Check:
-    """One check. ``kind``: ``storage`` or ``transport``. ``function`` gets the harness of that kind.
+    """One check. ``kind``: ``storage``, ``transport``, ``coordinator`` or ``offset_store``.
+
+    ``function`` gets the harness of that kind.
 
     ``tell``: puts one of its steps into words, for a check that has steps. ``leaves_nothing``: whether it fails when
     something is left behind after it. A function that searches returns in words how much it tried.
@@ -180,6 +190,21 @@ class Harness:
     steps: Sequence[Step] = ()
     limit_s: float = 15.0
     claims: Claims | None = None
+    elsewhere_s: float = 0.0
+    waits_elsewhere: int = 0
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """For a block that waits for what is not the part's (a server that starts): its time is not the part's."""
+        began = trio.current_time()
+        self.waits_elsewhere += 1
+        try:
+            yield
+        finally:
+            self.waits_elsewhere -= 1
+            if not self.waits_elsewhere:
+                self.elsewhere_s += trio.current_time() - began
+                alive()
 
 
 def run_check(
@@ -264,14 +289,20 @@ def _run(
     return Status.PASS, tried, ()
 
 
-async def _bounded(one: Check, harness: Any, limit_s: float) -> None:
+async def _bounded(one: Check, harness: Harness, limit_s: float) -> None:
     remember_tasks()
     before = stray_tasks(())
 
     async def watch() -> None:
-        await trio.sleep(limit_s)
-        where = innermost_of_part(places_of_tasks())
+        began = trio.current_time()
+        while (left_s := began + limit_s + harness.elsewhere_s - trio.current_time()) > 0 or harness.waits_elsewhere:
+            if harness.waits_elsewhere:
+                alive()
+            await trio.sleep(min(max(left_s, LOOK_S), limit_s / 4))
+        places = places_of_tasks()
+        where, check = innermost_of_part(places), innermost_of_check(places)
         place = f"; it waits in {where}" if where is not None else ""
+        place += f"; the check waits in {check}" if check is not None else ""
         raise CheckFailed(f"it hangs: nothing came of it in {limit_s:g} s{place}")
 
     async with trio.open_nursery() as nursery:
@@ -301,6 +332,8 @@ def _judge(error: BaseException) -> _Judged:
     found = tuple(leaves(error))
     if found and all(isinstance(one, NotApplicable) and is_raised_by_suite(one) for one in found):
         return Status.NOT_CLAIMED, str(found[0]), ()
+    if found and all(isinstance(one, CheckNotRun) and is_raised_by_suite(one) for one in found):
+        return Status.NOT_RUN, str(found[0]), ()
     failed = next((one for one in found if isinstance(one, CheckFailed)), None)
     if failed is not None:
         return Status.FAIL, printable(str(failed))[:TEXT_CHARS_MAX], failed.steps

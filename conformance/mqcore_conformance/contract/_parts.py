@@ -8,15 +8,35 @@ from typing import cast
 
 import attrs
 
-from mqcore.abc import Capabilities, StorageContext, TransportCapabilities
+from mqcore.abc import (
+    Capabilities,
+    CoordinatorCapabilities,
+    CoordinatorContext,
+    OffsetStoreCapabilities,
+    OffsetStoreContext,
+    StorageContext,
+    TransportCapabilities,
+)
 from mqcore.errors import ConfigurationError, MqcoreError, PluginInvalidError, PluginNotFoundError
 from mqcore.ports import system_ports
-from mqcore.registry import create_storage, create_transport, find
+from mqcore.registry import create_coordinator, create_offset_store, create_storage, create_transport, find
 from mqcore_conformance.children import run_apart
 from mqcore_conformance.children.tracebacks import printable
-from mqcore_conformance.contract._transport import DEFAULTS
+from mqcore_conformance.contract import _coordinator_harness, _offset_store_harness, _transport
 
 SECONDS_MAX = 5.0
+GROUPS = {
+    "storage": "storage",
+    "transport": "transports",
+    "coordinator": "coordinators",
+    "offset_store": "offset_stores",
+}
+DEFAULTS = {
+    "storage": {},
+    "transport": _transport.DEFAULTS,
+    "coordinator": _coordinator_harness.DEFAULTS,
+    "offset_store": _offset_store_harness.DEFAULTS,
+}
 SAMPLE_FOLDER = "/dev/null/data"
 """Stands for ``{dir}``: composing does no I/O, so that no folder is needed."""
 
@@ -28,7 +48,7 @@ class PartFacts:
     ``refusal``: the URL is wrongly written. ``problem``: the part itself is broken.
     """
 
-    capabilities: Capabilities | TransportCapabilities | None = None
+    capabilities: Capabilities | TransportCapabilities | CoordinatorCapabilities | OffsetStoreCapabilities | None = None
     refusal: str = ""
     problem: str = ""
     unknown: bool = False
@@ -36,9 +56,8 @@ class PartFacts:
 
 def part_facts(kind: str, url: str) -> PartFacts:
     """Return the facts of the part at ``url`` (with ``{dir}``, or a transport's name); never raises for the part."""
-    group = "storage" if kind == "storage" else "transports"
     try:
-        part = find(group, url.partition(":")[0])
+        part = find(GROUPS[kind], url.partition(":")[0])
     except PluginNotFoundError as error:
         return PartFacts(refusal=printable(str(error)), unknown=True)
     except MqcoreError as error:
@@ -61,10 +80,16 @@ def require_part(kind: str, url: str) -> None:
 
 
 def _ask(kind: str, url: str) -> PartFacts:
-    url = (url if kind == "storage" else DEFAULTS.get(url, url)).replace("{dir}", SAMPLE_FOLDER)
+    url = DEFAULTS[kind].get(url, url).replace("{dir}", SAMPLE_FOLDER)
     try:
         if kind == "storage":
             return PartFacts(capabilities=create_storage(url, StorageContext(ports=system_ports())).capabilities)
+        if kind == "coordinator":
+            asked = create_coordinator(url, CoordinatorContext(ports=system_ports()))
+            return PartFacts(capabilities=asked.capabilities)
+        if kind == "offset_store":
+            store = create_offset_store(url, OffsetStoreContext(ports=system_ports()))
+            return PartFacts(capabilities=store.capabilities)
         return PartFacts(capabilities=create_transport(url).capabilities)
     except PluginInvalidError as error:
         return PartFacts(problem=printable(str(error)))

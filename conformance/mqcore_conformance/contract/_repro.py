@@ -11,7 +11,7 @@ import os
 import shlex
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,20 @@ from mqcore.guarantees import CLAUSES
 from mqcore.registry import structure_options
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.claims import Claims
-from mqcore_conformance.contract._checks import CHECKS, Check, CheckResult, Step, run_check
+from mqcore_conformance.contract._checks import CHECKS, Check, CheckResult, Harness, Step, run_check
+from mqcore_conformance.contract._coordinator_harness import CoordinatorHarness
+from mqcore_conformance.contract._offset_store_harness import OffsetStoreHarness
 from mqcore_conformance.contract._parts import require_part
+from mqcore_conformance.contract._server_control import name_of_server, use_server
 from mqcore_conformance.contract._storage import StorageHarness
 from mqcore_conformance.contract._transport import TransportHarness
 
+HARNESSES: Mapping[str, Callable[[str, Path], Harness]] = {
+    "storage": StorageHarness,
+    "transport": TransportHarness,
+    "coordinator": CoordinatorHarness,
+    "offset_store": OffsetStoreHarness,
+}
 CHECK_FILE = "check.json"
 FILE_BYTES_MAX = 1024 * 1024
 STEPS_MAX = 1_000
@@ -58,7 +67,7 @@ def check_part(
     claims: Claims | None = None,
 ) -> CheckResult:
     """Run a check on the part at ``url`` (with ``{dir}``) in a fresh folder, which is made in ``folder``."""
-    harness = StorageHarness if one.kind == "storage" else TransportHarness
+    harness = HARNESSES[one.kind]
     with tempfile.TemporaryDirectory(prefix="mqcore-", dir=folder, ignore_cleanup_errors=True) as place:
         return run_check(
             one, partial(harness, url), Path(place), seed=seed, steps=steps, seconds_max=seconds_max, claims=claims
@@ -79,6 +88,7 @@ def write_check_repro(
         "seed": result.seed,
         "steps": [dict(step) for step in result.steps],
         "seconds_max": seconds_max,
+        "server": name_of_server(url) if one.kind in ("coordinator", "offset_store") else "",
         "claims": attrs.asdict((claims or Claims()).claims, filter=lambda _, value: value is not None),
     }
     (place / CHECK_FILE).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
@@ -114,6 +124,8 @@ def _checked(data: dict[str, Any], file: Path) -> CheckRepro:
         raise ConfigurationError(f"{file}: url, seed, steps or seconds_max cannot be; run the suite again")
     for step in steps:
         one.tell(step)
+    if data.get("server"):
+        use_server(str(data["server"]))
     claimed = structure_options(Claims, {"claims": data.get("claims", {})}, str(file))
     return CheckRepro(
         check=one, url=str(url), seed=int(str(seed)), steps=tuple(steps), seconds_max=seconds_max, claims=claimed

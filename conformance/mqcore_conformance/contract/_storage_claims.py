@@ -92,7 +92,7 @@ def its_io_goes_through_the_ports(harness: StorageHarness) -> None:
     seen, problem = own_io_of(live)
     if not claimed:
         found = f"it does I/O behind the ports: {seen}" if seen else problem or "no I/O behind the ports was seen"
-        raise NotApplicable(f"it does not claim simulable, so that its power is cut in T1 only; probed: {found}")
+        raise NotApplicable(f"it does not claim simulable, so that no simulation can hold it; probed: {found}")
     expect(not seen, f"it does I/O behind the ports: {seen}")
     expect(not problem, f"it claims simulable; on model ports {problem}")
 

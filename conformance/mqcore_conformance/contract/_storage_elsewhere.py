@@ -32,7 +32,9 @@ def what_was_flushed_is_on_the_disk_and_not_in_the_process(harness: StorageHarne
     harness.needs_bytes()
     capabilities = harness.create().capabilities
     if not capabilities.simulable:
-        raise NotApplicable("it does not claim simulable, so that its power is cut in T1 only")
+        raise NotApplicable(
+            "it does not claim simulable: its power is cut by what_a_flush_returned_is_on_the_disk_at_once"
+        )
     if capabilities.flush_level < Level.DISK:
         raise NotApplicable(f"a flush reaches {capabilities.flush_level.label}: a power cut may take everything")
     wanted = FLUSHED + (APPENDED if capabilities.append_level >= Level.DISK else b"")

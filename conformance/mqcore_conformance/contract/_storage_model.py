@@ -33,6 +33,7 @@ from mqcore_conformance.contract._storage_steps import (
     operation_from_data,
     operation_to_data,
     operations,
+    tried_always,
 )
 
 SEARCH_S_MAX, SHRINK_S_MAX = 6.0, 3.0
@@ -283,6 +284,8 @@ def compare_with_model(make_ground: Callable[[], Ground], *, examples: int, fold
     state = random.getstate()
     try:
         with contextlib.suppress(Exception):  # what was found is remembered; out of time, Hypothesis finds it flaky
+            for sequence in tried_always(power_cuts=make_ground().power_cuts):
+                search.attempt(sequence)
             compare()
     finally:
         random.setstate(state)

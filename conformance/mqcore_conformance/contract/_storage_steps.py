@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import attrs
@@ -51,6 +51,21 @@ def operations(*, power_cuts: bool) -> st.SearchStrategy[list[Operation]]:
     crash = Operation("power-cut" if power_cuts else "kill")
     endings = st.sampled_from(([Operation("flush", where=1.0), crash], [crash]))
     return st.builds(list.__add__, st.lists(st.one_of(choices), max_size=STEPS_MAX), endings)
+
+
+def tried_always(*, power_cuts: bool) -> Iterator[list[Operation]]:
+    """Sequences that are tried before any is drawn: what was made durable of two logs, then each way to end."""
+    pieces = (20_000, 5000, 100)
+    durable = [
+        *(Operation("append", log, sizes=pieces) for log in (0, 1, 0, 1)),
+        Operation("flush", where=1.0),
+        Operation("trim", 0, 0.5),
+        Operation("truncate", 1, 0.9),
+    ]
+    endings: tuple[Kind, ...] = ("reopen", "kill", "power-cut") if power_cuts else ("reopen", "kill")
+    for ending in endings:
+        yield [*durable, Operation(ending)]
+        yield [*durable[:5], Operation(ending)]
 
 
 def operation_to_data(step: Operation) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import trio.testing
 from mqcore.abc import ByteStream, Link, Listener, Transport
 from mqcore.errors import TransportError
 from mqcore.registry import create_transport
+from mqcore.url import Url
+from mqcore_conformance.certificates import with_certificates, with_options_of
 from mqcore_conformance.contract._checks import (
     CheckFailed,
     Harness,
@@ -30,7 +32,13 @@ FRAME = bytes(range(40))
 CLOG_BYTES = 64 * 1024 * 1024
 HELD_BYTES_MAX = 32 * 1024 * 1024
 STREAMS = 1_000
-DEFAULTS = {"tcp": "tcp://127.0.0.1:0", "unix": "unix://{dir}/socket", "inproc": "inproc://conformance"}
+DEFAULTS = {
+    "tcp": "tcp://127.0.0.1:0",
+    "tls": "tls://127.0.0.1:0",
+    "quic": "quic://127.0.0.1:0",
+    "unix": "unix://{dir}/socket",
+    "inproc": "inproc://conformance",
+}
 
 
 @attrs.define
@@ -39,14 +47,32 @@ class Wire:
 
     listener: Listener
     client: Transport
+    url: Url
+    """What clients connect to: the listener's, with the options that clients need."""
     links: list[Link] = attrs.field(factory=list)
 
     async def streams(self) -> tuple[ByteStream, ByteStream]:
         """Return the client's and the broker's end of a new stream."""
-        client = await self.client.connect()
-        broker = await self.listener.accept()
-        self.links += [client, broker]
-        return await client.open_stream(), await broker.accept_stream()
+        _, _, client, broker = await self.connected(self.client)
+        return client, broker
+
+    async def connected(self, client: Transport) -> tuple[Link, Link, ByteStream, ByteStream]:
+        """Return the client's and the broker's link, and their first stream: made beside each other.
+
+        A transport may need the other end's answer before it has connected, as TLS does.
+        """
+        opened: list[tuple[Link, ByteStream]] = []
+
+        async def connect() -> None:
+            self.links.append(link := await client.connect())
+            opened.append((link, await link.open_stream()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            self.links.append(theirs := await self.listener.accept())
+            accepted = await theirs.accept_stream()
+        ours, stream = opened[0]
+        return ours, theirs, stream, accepted
 
     async def close(self) -> None:
         """Close every link."""
@@ -59,14 +85,15 @@ class TransportHarness(Harness):
 
     def __init__(self, url: str, folder: Path) -> None:
         self.folder = folder
-        self.url = DEFAULTS.get(url, url).replace("{dir}", str(folder))
+        self.url = with_certificates(DEFAULTS.get(url, url).replace("{dir}", str(folder)))
 
     @asynccontextmanager
     async def wire(self) -> AsyncIterator[Wire]:
         """Listen for a block."""
         transport = create_transport(self.url)
         async with await transport.listen() as listener:
-            wire = Wire(listener, create_transport(listener.url))
+            url = with_options_of(listener.url, self.url)
+            wire = Wire(listener, create_transport(url), url)
             try:
                 yield wire
             finally:
@@ -165,12 +192,14 @@ async def a_reader_that_stops_holds_its_writer_up(harness: TransportHarness) -> 
         client, broker = await wire.streams()
         sent = 0
         memory_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        with trio.move_on_after(0.5):
-            while sent < CLOG_BYTES:
+        while sent < HELD_BYTES_MAX:  # on a loaded machine as well: it is over when a send is held up, not before
+            with trio.move_on_after(0.5) as scope:
                 await client.send_all(bytes(65_536))
                 sent += 65_536
+            if scope.cancelled_caught:
+                break
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kib) * 1024
-        expect(sent < HELD_BYTES_MAX, f"{sent} bytes were taken in with nobody reading")
+        expect(sent < HELD_BYTES_MAX, f"{sent} bytes were taken in while the reader did not read")
         expect(grown < HELD_BYTES_MAX, f"{grown} bytes of memory were taken for a reader that stopped")
         with trio.move_on_after(5) as scope:
             expect(len(await broker.receive_some(1)) > 0, "the stream ended because its reader stopped for a while")
@@ -200,7 +229,7 @@ async def a_send_that_was_cut_short_tears_the_stream_down(harness: TransportHarn
         client, broker = await wire.streams()
         with trio.move_on_after(0.1) as scope:
             await client.send_buffers([bytes(CLOG_BYTES), b"end"])
-        expect(scope.cancelled_caught, "64 MiB were sent to nobody")
+        expect(scope.cancelled_caught, "64 MiB were sent although the reader did not read")
         try:
             await client.send_all(b"garbage")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -223,27 +252,30 @@ async def connect_and_accept_can_be_cancelled(harness: TransportHarness) -> None
             with trio.move_on_after(delay):
                 link = await wire.client.connect()
                 await trio.aclose_forcefully(link)
-        client = await wire.client.connect()
-        wire.links.append(client)
-        stream = await client.open_stream()
-        await stream.send_all(b"here")
+
+        async def say_here() -> None:
+            wire.links.append(client := await wire.client.connect())
+            await (await client.open_stream()).send_all(b"here")
+
         with trio.move_on_after(5):
-            while True:
-                link = await wire.listener.accept()
-                wire.links.append(link)
-                if await _first(await link.accept_stream()) == b"here":
-                    return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(say_here)
+                while True:
+                    link = await wire.listener.accept()
+                    wire.links.append(link)
+                    if await _first(link) == b"here":
+                        return
         raise CheckFailed("a connection is never accepted after others were cancelled")
 
 
-async def _first(stream: ByteStream) -> bytes:
+async def _first(link: Link) -> bytes:
     try:
-        return bytes(await stream.receive_some())
-    except trio.BrokenResourceError:
+        return bytes(await (await link.accept_stream()).receive_some())
+    except (trio.BrokenResourceError, trio.EndOfChannel):  # the link of a connect that was cancelled
         return b""
 
 
-@check("transport", "G20")
+@check("transport", "G20", seconds_max=60.0)  # a transport that encrypts shakes hands a thousand times
 async def a_thousand_streams_work_at_once(harness: TransportHarness) -> None:
     """A thousand streams at once each carry their own bytes."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

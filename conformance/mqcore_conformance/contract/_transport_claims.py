@@ -15,16 +15,24 @@ from mqcore.abc import ByteStream, Link
 from mqcore.errors import TransportError
 from mqcore.registry import create_transport
 from mqcore.testing import ModelNetwork, run_simulation
+from mqcore.url import Url
+from mqcore_conformance.certificates import with_certificates
 from mqcore_conformance.children.tracebacks import tell_exception
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect, expect_silence, refused
 from mqcore_conformance.contract._storage_claims import expect_declared
 from mqcore_conformance.contract._transport import TransportHarness, Wire, read_to_end
+from mqcore_conformance.contract._transport_timing import CancelAtStep
 from mqcore_conformance.contract._watched import own_io_of
 
 STREAMS_TRIED_MAX = 2_000
 CANCEL_STEPS_MAX = 400
 END_S_MAX = 5.0
-MODEL_URLS = {"tcp": "tcp://127.0.0.1:7400", "unix": "unix:///mqcore-simulation/broker.sock"}
+MODEL_URLS = {
+    "tcp": "tcp://127.0.0.1:7400",
+    "tls": "tls://127.0.0.1:7400",
+    "quic": "quic://127.0.0.1:7400",
+    "unix": "unix:///mqcore-simulation/broker.sock",
+}
 
 
 async def talk_a_little(wire: Wire) -> None:
@@ -72,7 +80,7 @@ async def no_socket_is_left_behind(harness: TransportHarness) -> None:
         for _ in range(5):
             await talk_a_little(wire)
         await wire.streams()
-        gone = create_transport(wire.listener.url)
+        gone = create_transport(wire.url)
     try:
         link = await gone.connect()
     except TransportError as error:
@@ -87,41 +95,56 @@ async def an_address_is_free_after_the_close(harness: TransportHarness) -> None:
     """What was listened on can be listened on again as soon as the listener is closed."""
     async with harness.wire() as wire:
         await talk_a_little(wire)
-        url = wire.listener.url
+        url = wire.url
     for _ in range(3):
         again = await create_transport(url).listen()
         await again.aclose()
 
 
 @check("transport", "G13")
-async def whoever_says_nothing_holds_up_nobody(harness: TransportHarness) -> None:
+async def a_silent_peer_holds_up_no_other(harness: TransportHarness) -> None:
     """A peer that connects and says nothing, and one that stops in a frame, keep no other from talking."""
     async with harness.wire() as wire:
-        silent = await wire.client.connect()
-        wire.links.append(silent)
-        half, _ = await _accept_beside(wire)
-        await half.send_all(b"hal")
-        with trio.move_on_after(5) as scope:
-            client, broker = await _accept_beside(wire)
-            await client.send_all(b"whole")
-            while await broker.receive_some() != b"whole":
-                pass
+
+        async def say_nothing() -> None:
+            wire.links.append(await wire.client.connect())  # which may need more of the broker than it gets
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(say_nothing)
+            half, _ = await _accept_beside(wire)
+            await half.send_all(b"hal")
+            with trio.move_on_after(5) as scope:
+                client, broker = await _accept_beside(wire)
+                await client.send_all(b"whole")
+                while await broker.receive_some() != b"whole":
+                    pass
+            nursery.cancel_scope.cancel()
         expect(not scope.cancelled_caught, "no other peer gets through while one says nothing")
 
 
 async def _accept_beside(wire: Wire) -> tuple[ByteStream, ByteStream]:
     """Return both ends of a new stream, however many others wait to be accepted."""
-    link = await wire.client.connect()
-    wire.links.append(link)
-    client = await link.open_stream()
-    await client.send_all(b"me")
-    while True:
-        accepted = await wire.listener.accept()
-        wire.links.append(accepted)
+    clients: list[ByteStream] = []
+    brokers: list[ByteStream] = []
+
+    async def connect() -> None:
+        wire.links.append(link := await wire.client.connect())
+        clients.append(client := await link.open_stream())
+        await client.send_all(b"me")
+
+    async def listen_to(accepted: Link) -> None:
         broker = await accepted.accept_stream()
-        with trio.move_on_after(0.2):
-            if await broker.receive_some() == b"me":
-                return client, broker
+        if await broker.receive_some() == b"me":
+            brokers.append(broker)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connect)
+        while True:
+            accepted = await wire.listener.accept()
+            wire.links.append(accepted)
+            nursery.start_soon(listen_to, accepted)
+    return clients[0], brokers[0]
 
 
 @check("transport", "G04")
@@ -145,26 +168,13 @@ async def a_closed_stream_takes_and_gives_nothing(harness: TransportHarness) -> 
         expect(not scope.cancelled_caught, "the peer of a closed stream waits for ever")
 
 
-class _CancelAtStep(trio.abc.Instrument):
-    """Cancels a scope when its task is about to run for the n-th time."""
-
-    def __init__(self, scope: trio.CancelScope, task: trio.lowlevel.Task, step: int) -> None:
-        self._scope, self._task, self._left = scope, task, step
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self._task:
-            self._left -= 1
-            if self._left == 0:
-                self._scope.cancel()
-
-
 @check("transport", "G13", leaves_nothing=True)
 async def cancellation_anywhere_leaves_the_transport_usable(harness: TransportHarness) -> None:
     """A conversation is cancelled at each of its steps in turn; the next one always works."""
     async with harness.wire() as wire:
         for step in range(1, CANCEL_STEPS_MAX):
             with trio.CancelScope() as scope:
-                instrument = _CancelAtStep(scope, trio.lowlevel.current_task(), step)
+                instrument = CancelAtStep(scope, trio.lowlevel.current_task(), step)
                 trio.lowlevel.add_instrument(instrument)
                 try:
                     await talk_a_little(wire)
@@ -214,10 +224,8 @@ async def streams_of_a_link_are_as_many_as_claimed(harness: TransportHarness) ->
     """A multiplexed link opens many streams; another has one and connects again; ``streams_max`` is kept."""
     capabilities = create_transport(harness.url).capabilities
     async with harness.wire() as wire:
-        link = await wire.client.connect()
-        accepted = await wire.listener.accept()
-        wire.links += [link, accepted]
-        pairs = [(await link.open_stream(), await accepted.accept_stream())]
+        link, accepted, *pair = await wire.connected(wire.client)
+        pairs = [(pair[0], pair[1])]
         if capabilities.multiplexed:
             seen = await _why_no_more_streams(link, accepted, pairs, min(50, (capabilities.streams_max or 50) - 1))
             expect(not seen, f"it claims multiplexed, and of a link's further streams: {seen}")
@@ -275,7 +283,7 @@ def its_sockets_are_trios(harness: TransportHarness) -> None:
     """A transport that claims ``simulable`` takes its sockets from ``trio.socket``, so that a model can stand in."""
     claimed = create_transport(harness.url).capabilities.simulable
     scheme = harness.url.partition(":")[0]
-    url = MODEL_URLS.get(scheme, harness.url)
+    url = with_certificates(MODEL_URLS.get(scheme, harness.url))
 
     async def talk() -> None:
         network = ModelNetwork(0)
@@ -283,7 +291,7 @@ def its_sockets_are_trios(harness: TransportHarness) -> None:
             async with TransportHarness(url, harness.folder).wire() as wire:
                 await talk_a_little(wire)
 
-    seen, problem = own_io_of(partial(run_simulation, talk, seconds_max=1_000.0))
+    seen, problem = own_io_of(partial(run_simulation, talk, seconds_max=1_000.0), [*Url.parse(url).query.values()])
     if not claimed:
         found = seen or problem or "it works on a model network"
         raise NotApplicable(f"it does not claim simulable; probed: {found}")

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mqcore_conformance.children.tracebacks import printable, tell_exception
 
@@ -24,14 +24,17 @@ _OTHER_EVENTS = (
 _HARMLESS = (sysconfig.get_path("stdlib"), "/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
 
 
-def own_io_of(live: Callable[[], object]) -> tuple[str, str]:
-    """Return in words what ``live`` does by itself when it is called again, and what it raises."""
+def own_io_of(live: Callable[[], object], named: Sequence[str] = ()) -> tuple[str, str]:
+    """Return in words what ``live`` does by itself when it is called again, and what it raises.
+
+    ``named``: files that its user named to it, such as certificates, which it has to read.
+    """
     seen: list[str] = []
     problem = ""
     for _ in range(2):  # the first call loads modules, which is no I/O of the part
         problem = ""
         try:
-            with own_io_seen() as seen:
+            with own_io_seen(named) as seen:
                 live()
         except Exception as error:
             problem = tell_exception(error)
@@ -39,7 +42,7 @@ def own_io_of(live: Callable[[], object]) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def own_io_seen() -> Iterator[list[str]]:
+def own_io_seen(named: Sequence[str] = ()) -> Iterator[list[str]]:
     """Give a list that fills with what is done while the block lasts, each in a few words."""
     seen: list[str] = []
     watching = True
@@ -49,7 +52,7 @@ def own_io_seen() -> Iterator[list[str]]:
             return
         what = arguments[0] if arguments else ""
         if event in _FILE_EVENTS:
-            if not isinstance(what, str | bytes) or _is_harmless(os.fsdecode(what)):
+            if not isinstance(what, str | bytes) or _is_harmless(os.fsdecode(what)) or what in named:
                 return
             seen.append(f"{event} {printable(os.fsdecode(what))[:80]}")
         else:

@@ -20,23 +20,32 @@ from mqcore_conformance.plans._data import (
 )
 from mqcore_conformance.plans._drawing import CRASH_POINTS, crash_point_bases, crash_points, draw_plan
 from mqcore_conformance.plans._families import FAMILIES
+from mqcore_conformance.plans._member_families import MEMBER_FAMILIES
 from mqcore_conformance.plans._process_families import (
     CONTROLLED_FAMILIES,
+    DIVERTED_FAMILIES,
     PROXY_FAMILIES,
     T1_FAMILIES,
     draw_processes_plan,
     simpler_plans,
 )
+from mqcore_conformance.plans._set_families import SET_FAMILIES, SET_REPLICATIONS, draw_set_plan
 from mqcore_conformance.plans._shrinking import shrink_steps
+from mqcore_conformance.plans._simulated_sets import SIMULATED_SET_FAMILIES, draw_simulated_set_plan
 from mqcore_conformance.plans._small_files import with_small_files
 
 __all__ = [
     "CHURN_SIZES",
     "CONTROLLED_FAMILIES",
     "CRASH_POINTS",
+    "DIVERTED_FAMILIES",
     "FAMILIES",
     "FLUSH_POLICIES",
+    "MEMBER_FAMILIES",
     "PROXY_FAMILIES",
+    "SET_FAMILIES",
+    "SET_REPLICATIONS",
+    "SIMULATED_SET_FAMILIES",
     "T1_FAMILIES",
     "TOPIC",
     "AlterPlan",
@@ -51,6 +60,8 @@ __all__ = [
     "crash_points",
     "draw_plan",
     "draw_processes_plan",
+    "draw_set_plan",
+    "draw_simulated_set_plan",
     "plan_from_json",
     "plan_to_json",
     "shrink_steps",

@@ -79,7 +79,8 @@ class ConsumerPlan:
     """One consumer: bytes asked for at once, a pause between fetches, and when it begins.
 
     ``library``: it is one of ``mqcore.client``; then ``every`` partition may be its own, and ``singly`` is message by
-    message. ``stays_us``: after so long it leaves for ``away_us`` and comes back to where it was; 0: it stays.
+    message. ``from_replica``: it reads from one replica of the set after the other. ``stays_us``: after so long it
+    leaves for ``away_us`` and comes back to where it was; 0: it stays.
     """
 
     name: str
@@ -92,6 +93,7 @@ class ConsumerPlan:
     singly: bool = False
     stays_us: int = 0
     away_us: int = 0
+    from_replica: bool = False
     seeks: tuple[SeekPlan, ...] = ()
 
 
@@ -133,7 +135,7 @@ class FaultPlan:
 class RunPlan:
     """One run. Latencies in microseconds, by operation of the file system; ``flush`` as ``parse_flush`` reads it.
 
-    ``replication``: ``none``, or a policy of a set of nodes.
+    ``replication``: ``none``, or a policy of a set of ``nodes``, whose ``coordinator`` is named in T1; empty: a file.
 
     ``last_ending``: how the broker's life ends when healing begins; ``before_drain``: and once more before the drain.
     ``churn``: a client makes, fills and deletes another topic meanwhile, so that files are used again.
@@ -148,6 +150,8 @@ class RunPlan:
     transport: str
     flush: str | None
     replication: str = "none"
+    nodes: int = 1
+    coordinator: str = ""
     partitions: int
     producers: tuple[ProducerPlan, ...]
     consumers: tuple[ConsumerPlan, ...]

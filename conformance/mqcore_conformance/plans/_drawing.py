@@ -24,6 +24,7 @@ from mqcore_conformance.plans._data import (
     SendPlan,
 )
 from mqcore_conformance.plans._families import FAMILIES, WINDOW_FAMILIES, tighten_window
+from mqcore_conformance.plans._member_families import MEMBER_FAMILIES
 from mqcore_conformance.plans._small_files import with_drawn_files
 
 NARROW = "async(max_messages=10, max_bytes=3 KiB, max_interval=50 ms)"
@@ -33,7 +34,7 @@ NARROW = "async(max_messages=10, max_bytes=3 KiB, max_interval=50 ms)"
 def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, family: str) -> RunPlan:
     """Return the plan of a seed for one cell. ``storage``: a URL with ``{dir}``; ``flush``: text, None the default.
 
-    ``family``: a name of ``FAMILIES``.
+    ``family``: a name of ``FAMILIES`` or ``MEMBER_FAMILIES``.
     """
     rng = seeded(seed, f"plan/{storage}/{transport}/{flush}/{family}")
     partitions = rng.choice((1, 1, 2, 3))
@@ -80,7 +81,7 @@ def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, fam
     # drawn from generators of their own: what is added here leaves the rest of a seed as it was
     plan = _vary_clients(seeded(seed, f"clients/{storage}/{transport}/{flush}/{family}"), plan)
     plan = _vary_policies(seeded(seed, f"policies/{storage}/{transport}/{flush}/{family}"), plan)
-    plan = FAMILIES[family](rng, plan)
+    plan = {**FAMILIES, **MEMBER_FAMILIES}[family](rng, plan)
     if asynchronous and family in WINDOW_FAMILIES:
         plan = tighten_window(seeded(seed, f"windows/{storage}/{transport}/{flush}/{family}"), plan)
     return plan

@@ -20,6 +20,9 @@ SENDS = 120
 PAUSE_US_MAX = 2_000
 PARTITIONS_MIN = 2
 DELIVERY_TIMEOUT_MS_MAX = 30_000
+SLOW_FLUSH = {"flush": 15_000}
+"""Flushes that take long: what is acknowledged before its flush has ended is not on the disk when a kill or a power cut
+comes, and most kills and power cuts come within a flush."""
 DIRECTIONS = ("to-broker", "from-broker")
 
 
@@ -81,7 +84,7 @@ def _signals(kind: str) -> Callable[[random.Random, RunPlan], RunPlan]:
             FaultPlan(kind, "acks", _acks(rng), duration_us=rng.choice((0, 0, 50_000, 200_000)))
             for _ in range(rng.choice((1, 2, 3)))
         )
-        return attrs.evolve(plan, faults=faults, last_ending=kind)
+        return attrs.evolve(plan, faults=faults, last_ending=kind, disk_latency_us=SLOW_FLUSH)
 
     return draw
 
@@ -116,9 +119,7 @@ def _power_cuts(rng: random.Random, plan: RunPlan) -> RunPlan:
             faults.append(FaultPlan("power-cut", "call", rng.randint(1, 900), target=how))
         else:
             faults.append(FaultPlan("power-cut", "acks", _acks(rng)))
-    # flushes that take long: what is acknowledged before its flush has ended is not on the disk when the power goes
-    slow = {"flush": rng.choice((0, 5_000, 20_000))}
-    return attrs.evolve(plan, faults=tuple(faults), last_ending="power-cut", disk_latency_us=slow)
+    return attrs.evolve(plan, faults=tuple(faults), last_ending="power-cut", disk_latency_us=SLOW_FLUSH)
 
 
 def _full_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
@@ -206,6 +207,9 @@ T1_FAMILIES: Mapping[str, Callable[[random.Random, RunPlan], RunPlan]] = Mapping
 
 CONTROLLED_FAMILIES = frozenset({"kill-at-call", "power-cut", "full", "flush-error"})
 """Families in which the child's files are not the machine's own."""
+
+DIVERTED_FAMILIES = CONTROLLED_FAMILIES | {"kill"}
+"""Families in which the suite decides on the system calls of a storage that does its own I/O."""
 
 PROXY_FAMILIES = frozenset({"proxy-cut", "proxy-stall", "proxy-duplicate"})
 """Families in which clients reach the broker through the suite's proxy."""

@@ -29,8 +29,8 @@ from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.play._script import play
 from mqcore_conformance.verdicts import Violation
 from mqcore_conformance.world import World
-from mqcore_conformance.worlds.model import ModelWorld, Sabotage, StepCounter
-from mqcore_conformance.worlds.processes import ProcessWorld
+from mqcore_conformance.worlds.model import ModelSetWorld, ModelWorld, Sabotage, StepCounter
+from mqcore_conformance.worlds.processes import ProcessWorld, SetWorld
 
 SECONDS_MAX = 3_600.0
 TRIES_IN_REAL_TIME = 3
@@ -110,9 +110,9 @@ def _run_simulated(
 
     async def run() -> None:
         remember_tasks()
-        world = ModelWorld(plan, sabotage, steps)
+        world = (ModelSetWorld if plan.nodes > 1 else ModelWorld)(plan, sabotage, steps)
         worlds.append(world)
-        if watch is not None:
+        if watch is not None and isinstance(world, ModelWorld):
             world.disk.on_call = partial(watch, world)
         with world.network.installed():
             await play(world)
@@ -125,7 +125,8 @@ def _run_in_processes(plan: RunPlan, eat_my_data: bool, worlds: list[World]) -> 
     with tempfile.TemporaryDirectory(prefix="mqcore-t1-") as folder:
 
         async def run() -> None:
-            world = ProcessWorld(plan, Path(folder), eat_my_data=eat_my_data)
+            kind = SetWorld if plan.nodes > 1 else ProcessWorld
+            world = kind(plan, Path(folder), eat_my_data=eat_my_data)
             worlds.append(world)
             await play(world)
 

@@ -62,7 +62,13 @@ def _record_setting(world: World) -> bool:
     plan, capabilities = world.plan, world.capabilities()
     flush = plan.flush or ("sync" if capabilities.flush_level >= Level.DISK else "none")
     policies = (flush,) if plan.weakest_send is None else (flush, plan.weakest_send)
-    topic = TopicSetting(name=TOPIC, partitions=plan.partitions, flush=policies, visible=plan.visible)
+    topic = TopicSetting(
+        name=TOPIC,
+        partitions=plan.partitions,
+        flush=policies,
+        visible=plan.visible,
+        replication=plan.replication,
+    )
     world.history.append(
         Setting(
             time_us=0,
@@ -72,6 +78,7 @@ def _record_setting(world: World) -> bool:
             flush_level=capabilities.flush_level.label,
             topics=(topic,),
             total_bytes_max=plan.total_bytes_max,
+            lease_ms=world.lease_ms,
         )
     )
     return capabilities.flush_level is Level.NONE

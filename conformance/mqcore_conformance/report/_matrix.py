@@ -21,7 +21,7 @@ SIGNS = {
 }
 LEGEND = (
     "*pass*: every clause held in every run; *-*: makes no sense there, or was not asked for; *inconclusive*: the "
-    "fault never bit. Replication is none in every cell that was run."
+    "fault found nothing that it could take."
 )
 
 
@@ -72,10 +72,11 @@ def _grid(cells: Sequence[Record]) -> list[str]:
     families = families_of(cells)
     by_row: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for cell in cells:
-        row = (_cell(cell["tier"]), f"`{_plain_code(cell['storage'])}`", _cell(cell["transport"]), _cell(cell["flush"]))
+        where = _cell(cell["transport"]), _cell(cell["flush"]), _cell(cell.get("replication", "none"))
+        row = (_cell(cell["tier"]), f"`{_plain_code(cell['storage'])}`", *where)
         by_row.setdefault(row, {}).setdefault(cell["family"], []).append(cell["status"])
     rows = [
-        [*row, "none", *(SIGNS[status_of(found[family])] if family in found else "-" for family in families)]
+        [*row, *(SIGNS[status_of(found[family])] if family in found else "-" for family in families)]
         for row, found in by_row.items()
     ]
     return markdown_table(rows, [*AXES, *map(_cell, families)])

@@ -1,4 +1,4 @@
-"""What the matrix has a place for and nobody has built: one table, of which every list and page makes its lines."""
+"""What the matrix has a place for and is not built: one table, of which every list and page makes its lines."""
 
 from __future__ import annotations
 
@@ -26,11 +26,5 @@ class NotBuilt:
         return f"{self.tier.replace(', ', '+')}/{self.storage}/{self.transport}/{self.flush}/*{replication}"
 
 
-NOT_BUILT = (
-    NotBuilt(storage="raid", what="an array of storages"),
-    NotBuilt(transport="quic", what="the QUIC transport"),
-    NotBuilt(replication="async", what="replication that acknowledges before the copies have it, and its coordinators"),
-    NotBuilt(replication="sync", what="replication that waits for its copies, and its coordinators"),
-    NotBuilt(tier="T2", what="the machine tier: real file systems, block images, device errors"),
-)
+NOT_BUILT = (NotBuilt(tier="T2", what="the machine tier: real file systems, block images, device errors"),)
 """Every row of the matrix that waits for code."""

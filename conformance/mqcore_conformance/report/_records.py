@@ -15,7 +15,7 @@ from typing import Any
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import CellResult, label_of
 from mqcore_conformance.contract import CheckResult
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, T1_FAMILIES
+from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, MEMBER_FAMILIES, SIMULATED_SET_FAMILIES, T1_FAMILIES
 from mqcore_conformance.report._repro import safety_first
 from mqcore_conformance.report._timeline import without_repeats
 from mqcore_conformance.verdicts import Status
@@ -70,6 +70,7 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
         "transport": result.cell.transport,
         "flush": result.cell.flush,
         "family": result.cell.family,
+        "replication": result.cell.replicated,
         "status": result.status.value,
         "clauses": {clause: status.value for clause, status in sorted(result.statuses.items())},
         "how": result.how,
@@ -103,13 +104,17 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
     }
 
 
+_PREFIXES = {"coordinator": "coordinator ", "offset_store": "offset store "}
+
+
 def record_of_check(url: str, result: CheckResult, repro: str = "") -> Record:
     """Return the record of a contract check of the part at ``url``; ``repro``: the folder of its failure."""
     return {
         "kind": "check",
         "name": f"contract/{label_of(url)}/{result.check.name}",
         "tier": "contract",
-        "part": label_of(url),
+        # a storage, a coordinator and an offset store may have one scheme
+        "part": f"{_PREFIXES.get(result.check.kind, '')}{label_of(url)}",
         "url": url,
         "clause": result.check.clause,
         "summary": result.check.summary,
@@ -124,7 +129,7 @@ def record_of_check(url: str, result: CheckResult, repro: str = "") -> Record:
 
 def families_of(cells: Iterable[Record]) -> list[str]:
     """Return the families of some cells in the order of the catalogue, whatever order they ended in; strangers last."""
-    known = list(dict.fromkeys((*FAMILIES, CRASH_POINTS, *T1_FAMILIES)))
+    known = list(dict.fromkeys((*FAMILIES, *MEMBER_FAMILIES, CRASH_POINTS, *T1_FAMILIES, *SIMULATED_SET_FAMILIES)))
     found = dict.fromkeys(cell["family"] for cell in cells)
     return sorted(found, key=lambda family: known.index(family) if family in known else len(known))
 

@@ -9,9 +9,13 @@ STYLE = """
 --link:#8ab8f5;--pass:#1d4427;--fail:#7a2521;--late:#6e4712;--error:#573070;--unsure:#5a4f12;--none:#24272d;--known:#2c3858}}
 *{box-sizing:border-box}
 body{font:15px/1.5 system-ui,sans-serif;margin:0 auto;max-width:110rem;padding:1rem 1.5rem 4rem;color:var(--text);
-background:var(--ground)}#grid+.wide table{font-size:13px}#grid+.wide td:nth-child(-n+5){white-space:nowrap}
+background:var(--ground)}
 h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}h3{font-size:1rem;margin:1.4rem 0 .4rem}
 a{color:var(--link)}p{margin:.4rem 0}.dim{color:var(--dim)}.wide{overflow-x:auto}
+.grid table{font-size:12px;width:100%;table-layout:fixed}.grid th,.grid td{overflow-wrap:anywhere}
+.grid th:first-child{width:13em}.grid th:nth-child(2),.grid th:nth-child(3){width:6em}.grid th{padding:.2rem .3rem}
+.grid td.s a,.grid td.s span{white-space:normal;padding:.2rem .15rem;overflow-wrap:normal}
+details{display:inline}summary{display:inline-block}
 table{border-collapse:collapse}th,td{border:1px solid var(--line);padding:.2rem .45rem;text-align:left;
 vertical-align:top}
 th{background:var(--panel);font-weight:600}thead th{position:sticky;top:0}
@@ -20,7 +24,9 @@ color:inherit;text-decoration:none;white-space:nowrap}td.s a:hover{text-decorati
 a:focus-visible,summary:focus-visible{outline:3px solid var(--link);outline-offset:-2px}section{outline:none}
 .chip{display:inline-block;border-radius:.3rem;padding:.05rem .5rem;margin:.1rem .15rem .1rem 0;text-decoration:none;
 color:inherit}
-.PASS{background:var(--pass)}.FAIL,.XPASS{background:var(--fail);font-weight:600}
+.PASS{background:var(--pass)}
+.PASS_PART{background:repeating-linear-gradient(135deg,var(--pass) 0 7px,var(--none) 7px 9px)}
+.FAIL,.XPASS{background:var(--fail);font-weight:600}
 .LIVENESS{background:var(--late);font-weight:600}.ERROR{background:var(--error);font-weight:600}
 .INCONCLUSIVE{background:var(--unsure)}.NOT_RUN,.NOT_CLAIMED,.NOT_BUILT{background:var(--none);color:var(--dim)}
 .XFAIL{background:var(--known)}

@@ -5,23 +5,31 @@ from mqcore_conformance.running._levels import unproved_levels
 from mqcore_conformance.running._repeating import why_not_repeatable, without_proof
 from mqcore_conformance.running._request import (
     ALL_FAMILIES,
-    STORAGES,
     TIERS,
-    TRANSPORTS,
     CellPiece,
     Piece,
     Request,
     pieces_of,
     plan_cells,
+    tiers_of,
+)
+from mqcore_conformance.running._resolve import (
+    COORDINATORS,
+    OFFSET_STORES,
+    STORAGES,
+    TRANSPORTS,
+    resolve_coordinator,
+    resolve_offset_store,
     resolve_storage,
     resolve_transport,
     suggest,
-    tiers_of,
 )
 from mqcore_conformance.running._runner import Ending, RunWatcher, run_request
 
 __all__ = [
     "ALL_FAMILIES",
+    "COORDINATORS",
+    "OFFSET_STORES",
     "STORAGES",
     "TIERS",
     "TRANSPORTS",
@@ -35,6 +43,8 @@ __all__ = [
     "machine_factor",
     "pieces_of",
     "plan_cells",
+    "resolve_coordinator",
+    "resolve_offset_store",
     "resolve_storage",
     "resolve_transport",
     "run_request",

@@ -23,11 +23,11 @@ SUFFIXES = (".py", ".so", ".pyd")
 FILES_MAX = 20_000
 
 
-def made_of(storages: Iterable[str], transports: Iterable[str]) -> Mapping[str, str]:
-    """Return version and digest of mqcore with its suite, and of each part by its scheme."""
+def made_of(parts: Mapping[str, Iterable[str]]) -> Mapping[str, str]:
+    """Return version and digest of mqcore with its suite, and of each part by its scheme; ``parts``: URLs by group."""
     libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("mqcore", "trio", "attrs"))
     found = {"mqcore": f"{libraries}, Python {platform.python_version()}, files {_digest(CORE)}"}
-    for group, urls in (("storage", storages), ("transports", transports)):
+    for group, urls in parts.items():
         for scheme in dict.fromkeys(url.partition(":")[0] for url in urls):
             told = _of_part(group, scheme)
             found[scheme] = f"{found[scheme]}; {told}" if scheme in found else told

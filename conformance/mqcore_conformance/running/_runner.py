@@ -203,7 +203,7 @@ def _cell(request: Request, folder: Path, deadline: float | None, piece: CellPie
     result = run_cell(
         piece.cell,
         piece.seeds,
-        clauses=request.clauses,
+        clauses=request.clauses_of_cells,
         not_run=piece.why,
         deadline=deadline,
         ran=alive,

@@ -29,6 +29,7 @@ def _answer_waiting(partition: Any, copies: str) -> None:
     while waiting:
         _, (sink, request_id, base_offset, duplicate) = waiting.popleft()
         sink.produced(request_id, base_offset, partition.epoch, getattr(rule, copies), duplicate)
+        sink.replied(now=False)
 
 
 @in_place_of((PARTITION, "Partition", "_appended"))

@@ -1,7 +1,7 @@
 """The list: every saboteur with the bug that it plants, the clause that it breaks, its cell, and where it is not seen.
 
-The bugs are those of docs/design/guarantees.md, section 8, that one node can have. Not planted, because nothing that
-runs on the model disk or on one node can show them:
+The bugs are those of docs/design/guarantees.md, section 8, that one node can have; ``_set_catalogue`` has those that
+only a set can. Not planted, because nothing that runs on the model disk or on one node can show them:
 
 - SIGBUS on a full disk: the port has no mapping that can be stored to, so that no storage in T0 can have it;
 - a truncation that a crash undoes: one node never reports what it truncates, and its epochs tell old bytes from new;
@@ -22,6 +22,7 @@ from mqcore_conformance.saboteurs import _injectors as injectors
 from mqcore_conformance.saboteurs import _log as log
 from mqcore_conformance.saboteurs import _shapes as shapes
 from mqcore_conformance.saboteurs._model import Saboteur
+from mqcore_conformance.saboteurs._set_catalogue import SETS
 from mqcore_conformance.worlds.model import Sabotage
 
 # ---- flushes -----------------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ REPLIES = (
 )
 
 # fmt: on
-SABOTEURS: tuple[Saboteur, ...] = (*FLUSHES, *RECOVERY, *REPLIES)
+SABOTEURS: tuple[Saboteur, ...] = (*FLUSHES, *RECOVERY, *REPLIES, *SETS)
 """Saboteurs of what is under test."""
 
 

@@ -1,4 +1,4 @@
-"""Saboteurs of what is refused: they are seen by a contract check of a part alone, not by a run.
+"""Saboteurs that a contract check of a part alone sees, not a run: what they are, and those of what is refused.
 
 Knows private names of ``mqcore.registry`` and ``mqcore.broker``; see ``_replacing`` for what happens when one is gone.
 """
@@ -10,20 +10,21 @@ from typing import Any
 
 import attrs
 
-from mqcore_conformance.saboteurs._model import bug_of
+from mqcore_conformance.saboteurs._model import MMAP, bug_of
 from mqcore_conformance.saboteurs._replacing import in_place_of
 from mqcore_conformance.worlds.model import Sabotage
 
 
 @attrs.frozen(kw_only=True)
 class ContractSaboteur:
-    """One bug: the contract check ``check`` of the storage ``mmap`` turns ``clause`` red, ``green`` still passes."""
+    """One bug: the contract check ``check`` of the part at ``url`` turns ``clause`` red, ``green`` still passes."""
 
     name: str
     make: Callable[[], Sabotage]
     clause: str
     check: str
     green: str
+    url: str = MMAP
 
     @property
     def bug(self) -> str:
@@ -49,7 +50,7 @@ def promises_unchecked(_: Any) -> Any:
     return lambda *_: []
 
 
-CONTRACT_SABOTEURS: tuple[ContractSaboteur, ...] = (
+REFUSALS: tuple[ContractSaboteur, ...] = (
     ContractSaboteur(
         name="unknown-option-taken",
         make=unknown_options_dropped,

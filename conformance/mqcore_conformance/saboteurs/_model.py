@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from mqcore_conformance.cells import Cell
-from mqcore_conformance.plans import FLUSH_POLICIES, RunPlan, draw_plan
+from mqcore_conformance.plans import FLUSH_POLICIES, RunPlan, draw_plan, draw_simulated_set_plan
 from mqcore_conformance.worlds.model import Sabotage
 
 MMAP = "mmap://{dir}"
@@ -30,7 +30,8 @@ class Saboteur:
     """One bug. ``clause`` must turn red in the cell of ``flush`` and ``family``; the cells ``green`` stay green.
 
     ``bug``: what ``make`` plants, by its docstring. ``green``: cells as ``flush/family``, on the same storage.
-    ``suits``: which plans of the cell can show the bug at all; ``shape``: what is made of them so that it does soon.
+    ``nodes``: of the set, under ``replication``, whose cells these are; 1: a broker alone. ``suits``: which plans of
+    the cell can show the bug at all; ``shape``: what is made of them so that it does soon.
     ``seed``: one that showed it, tried first so that the selftest is quick; when plans are drawn in another way the
     seeds from 0 on are tried, ``seeds_max`` that suit.
     """
@@ -43,6 +44,8 @@ class Saboteur:
     family: str
     green: tuple[str, ...] = ()
     transport: str = "inproc"
+    nodes: int = 1
+    replication: str = "sync"
     suits: Callable[[RunPlan], bool] = lambda _: True
     shape: Callable[[RunPlan], RunPlan] = lambda plan: plan
     seed: int | None = None
@@ -51,14 +54,23 @@ class Saboteur:
     @property
     def cell(self) -> Cell:
         """Where it has to be caught."""
-        return Cell(tier="T0", storage=MMAP, transport=self.transport, flush=self.flush, family=self.family)
+        return self._cell(self.transport, self.flush, self.family)
 
     @property
     def green_cells(self) -> tuple[Cell, ...]:
         """Where nothing must be seen of it."""
         pairs = (each.split("/") for each in self.green)
-        return tuple(
-            Cell(tier="T0", storage=MMAP, transport="inproc", flush=flush, family=family) for flush, family in pairs
+        return tuple(self._cell("inproc", flush, family) for flush, family in pairs)
+
+    def _cell(self, transport: str, flush: str, family: str) -> Cell:
+        return Cell(
+            tier="T0",
+            storage=MMAP,
+            transport=transport,
+            flush=flush,
+            family=family,
+            nodes=self.nodes,
+            replication=self.replication if self.nodes > 1 else "none",
         )
 
 
@@ -73,6 +85,15 @@ def plans_of(saboteur: Saboteur) -> Iterator[tuple[int, RunPlan]]:
 
 def plan_of(cell: Cell, seed: int) -> RunPlan:
     """Return the plan that ``seed`` has in ``cell``."""
-    return draw_plan(
-        seed, storage=cell.storage, transport=cell.transport, flush=FLUSH_POLICIES[cell.flush], family=cell.family
+    flush = FLUSH_POLICIES[cell.flush]
+    if cell.nodes == 1:
+        return draw_plan(seed, storage=cell.storage, transport=cell.transport, flush=flush, family=cell.family)
+    return draw_simulated_set_plan(
+        seed,
+        storage=cell.storage,
+        transport=cell.transport,
+        flush=flush,
+        family=cell.family,
+        nodes=cell.nodes,
+        replication=cell.replication,
     )

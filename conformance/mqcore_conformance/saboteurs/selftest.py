@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import attrs
 
-from mqcore_conformance.cells import Cell, run_cell
+from mqcore.registry import register, unregister
+from mqcore_conformance.cells import Cell, label_of, run_cell
 from mqcore_conformance.checkers import check_history
 from mqcore_conformance.children import PieceEnded, interrupt_watched, run_in_children
-from mqcore_conformance.contract import CHECKS, CheckResult, StorageHarness, run_check
+from mqcore_conformance.contract import CHECKS, check_part
 from mqcore_conformance.histories import Event
 from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.play import run_on_lying_disk, run_plan, why_no_lying_disk
@@ -26,26 +26,32 @@ from mqcore_conformance.saboteurs import (
     CONTRACT_SABOTEURS,
     INJECTORS,
     MMAP,
+    PART_SABOTEURS,
     RECORDERS,
     SABOTEURS,
     ContractSaboteur,
+    PartSaboteur,
     Saboteur,
     plan_of,
     plans_of,
 )
 from mqcore_conformance.verdicts import Status
 from mqcore_conformance.worlds.model import Sabotage
+from mqcore_conformance.worlds.processes import why_not_in_processes
 
 __all__ = ["GROUPS", "Kill", "run_selftest", "saboteur_names"]
 
 GREEN_SEEDS = 2
+SEEDS_DEFAULT = (0, 1)
+"""What a run has where no number is given."""
 INJECTOR_SEEDS = 3
 RECORDER_SEEDS = 40
 MISFITS = (": TypeError: ", ": AttributeError: ", ": LookupError: ")
 
 GROUPS = {
     "core": "parts with a real bug: their clause turns red in their cell",
-    "contract": "refusals that are left out: a contract check of a part alone fails",
+    "contract": "bugs that no run shows: a contract check of a part alone fails",
+    "part": "storages and transports with I/O of their own that lie: a check or a cell of real processes turns red",
     "injector": "faults that do not strike: their cell ends INCONCLUSIVE",
     "machine": "real brokers on a disk whose flushes do nothing: every power cut is red, every kill green",
     "recorder": "a record of a sound run that says what did not happen: a clause turns red",
@@ -92,6 +98,7 @@ def _tasks() -> dict[str, tuple[str, Callable[[], Kill]]]:
     return {
         **{one.name: ("core", partial(_run_saboteur, one)) for one in SABOTEURS},
         **{one.name: ("contract", partial(_run_contract, one)) for one in CONTRACT_SABOTEURS},
+        **{one.name: ("part", partial(_run_part, one)) for one in PART_SABOTEURS},
         **{one.name: ("injector", partial(_run_injector, one)) for one in INJECTORS},
         "eatmydata": ("machine", _run_eatmydata),
         **{name: ("recorder", partial(_run_recorder, name)) for name in RECORDERS},
@@ -183,11 +190,11 @@ def _searched(
 
 def _run_contract(saboteur: ContractSaboteur) -> Kill:
     with saboteur.make().installed():
-        planted, green = (_check_mmap(name) for name in (saboteur.check, saboteur.green))
+        planted, green = (check_part(CHECKS[name], saboteur.url) for name in (saboteur.check, saboteur.green))
     return Kill(
         name=saboteur.name,
         bug=saboteur.bug,
-        cell=f"contract/mmap/{saboteur.check}",
+        cell=f"contract/{label_of(saboteur.url)}/{saboteur.check}",
         expected=saboteur.clause,
         caught=(planted.check.clause,) if planted.status is Status.FAIL else (),
         green=(saboteur.green,),
@@ -197,9 +204,49 @@ def _run_contract(saboteur: ContractSaboteur) -> Kill:
     )
 
 
-def _check_mmap(name: str) -> CheckResult:
-    with tempfile.TemporaryDirectory(prefix="mqcore-conformance-") as folder:
-        return run_check(CHECKS[name], partial(StorageHarness, MMAP), Path(folder))
+# ---- parts that lie ----------------------------------------------------------------------------------------------
+
+
+def _run_part(saboteur: PartSaboteur) -> Kill:
+    """Judge the liar, and the honest part where that is quick; T1 judges the latter in the project's tests."""
+    caught, example, not_run = _judge_part(saboteur, saboteur.part)
+    stray = ""
+    if saboteur.check and not not_run:
+        red, text, _ = _judge_part(saboteur, saboteur.honest)
+        stray = f"the honest {saboteur.scheme}: {text}" if red else ""
+    return Kill(
+        name=saboteur.name,
+        bug=saboteur.bug,
+        cell=saboteur.place,
+        expected=saboteur.clause,
+        caught=caught,
+        green=(f"the honest {saboteur.scheme}",) if saboteur.check else (),
+        stray=(stray,) if stray else (),
+        runs=1,
+        example=example,
+        not_run=not_run,
+    )
+
+
+def _judge_part(saboteur: PartSaboteur, part: type[Any]) -> tuple[tuple[str, ...], str, str]:
+    """Return what turns red of ``part``, the first violation, and why nothing could be run here."""
+    register(saboteur.group, saboteur.scheme, part)
+    try:
+        if saboteur.check:
+            result = check_part(CHECKS[saboteur.check], saboteur.url)
+            red = (result.check.clause,) if result.status is Status.FAIL else ()
+            return red, f"{result.check.clause}: {result.text}", result.text if result.status is Status.NOT_RUN else ""
+        cell = saboteur.cell
+        capabilities = part.capabilities
+        if why := why_not_in_processes(cell.transport, cell.flush, cell.family, capabilities):
+            return (), "", why
+        of_cell = run_cell(cell, SEEDS_DEFAULT, stop_at_first=True)
+        found = [violation for failure in of_cell.failures for violation in failure.violations]
+        caught = tuple(sorted({violation.clause for violation in found}))
+        shown = next((one for one in found if one.clause == saboteur.clause), None)
+        return caught, str(shown or of_cell.reason), ""
+    finally:
+        unregister(saboteur.group, saboteur.scheme)
 
 
 # ---- faults that do not strike -----------------------------------------------------------------------------------

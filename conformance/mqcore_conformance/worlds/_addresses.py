@@ -5,17 +5,15 @@ Asks a transport what it takes; runs nothing.
 
 from __future__ import annotations
 
-import random
-import socket
 from pathlib import Path
 
 from mqcore.errors import MqcoreError
 from mqcore.registry import create_transport
+from mqcore.testing import reserve_ports
+from mqcore_conformance.certificates import with_certificates
 
 SHAPES = ("{scheme}://127.0.0.1:{port}", "{scheme}://{dir}/{name}.sock", "{scheme}://{name}")
 """Host and port, a path, a bare name: the first that a transport takes is where it listens."""
-PORTS = range(15_000, 32_000)
-"""Below those that the kernel gives to outgoing connections: a broker has to get its port again after a restart."""
 
 
 def _url(transport: str, port: int, folder: str, name: str) -> str:
@@ -28,14 +26,17 @@ def _url(transport: str, port: int, folder: str, name: str) -> str:
         except MqcoreError as error:
             refusal = refusal or error
         else:
-            return url
+            return with_certificates(url)
     assert refusal is not None
     raise refusal
 
 
-def model_url(transport: str) -> str:
-    """Return where the broker of a simulation listens; ``ConfigurationError`` when no shape fits."""
-    return _url(transport, 7400, "/mqcore-simulation", "broker")
+def model_url(transport: str, number: int = 0, name: str = "broker") -> str:
+    """Return where the broker of a simulation listens; ``ConfigurationError`` when no shape fits.
+
+    Of a set: its node ``number``, called ``name``.
+    """
+    return _url(transport, 7400 + number, "/mqcore-simulation", name)
 
 
 def why_not_on_the_model_network(transport: str) -> str:
@@ -43,15 +44,16 @@ def why_not_on_the_model_network(transport: str) -> str:
     try:
         capabilities = create_transport(model_url(transport)).capabilities
     except MqcoreError as error:
-        return f"no address of {transport} is known ({error}); contract checks cover it"
+        return f"no address of {transport} is known ({error}); T0 cannot connect to it"
     if not capabilities.simulable:
-        return "its sockets are not Trio's, so that no model can stand in; contract checks and T1 cover it"
+        return "its sockets are not Trio's, so that no model can stand in; T1 runs it over real ones (--tier T1)"
     return ""
 
 
 def address(transport: str, folder: Path, name: str) -> str:
     """Return a URL on this machine at which nothing listens yet."""
-    return _url(transport, _free_port(), str(folder), name)
+    (port,) = reserve_ports(1)
+    return _url(transport, port, str(folder), name)
 
 
 def why_no_address(transport: str) -> str:
@@ -63,15 +65,3 @@ def why_no_address(transport: str) -> str:
     except MqcoreError:
         return f"no address of {transport} is known: neither host and port nor a path"
     return ""
-
-
-def _free_port() -> int:
-    source = random.SystemRandom()
-    while True:
-        port = source.choice(PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

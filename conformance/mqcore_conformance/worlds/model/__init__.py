@@ -2,6 +2,7 @@
 
 from mqcore_conformance.worlds._addresses import model_url, why_not_on_the_model_network
 from mqcore_conformance.worlds.model._hooks import Sabotage, StepCounter
+from mqcore_conformance.worlds.model._set import ModelSetWorld
 from mqcore_conformance.worlds.model._world import ModelWorld
 
-__all__ = ["ModelWorld", "Sabotage", "StepCounter", "model_url", "why_not_on_the_model_network"]
+__all__ = ["ModelSetWorld", "ModelWorld", "Sabotage", "StepCounter", "model_url", "why_not_on_the_model_network"]

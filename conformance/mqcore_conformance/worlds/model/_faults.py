@@ -20,7 +20,8 @@ from mqcore.errors import CorruptionError
 from mqcore.testing import DiskCall
 from mqcore_conformance.histories import Appended, FaultInjected, Flushed
 from mqcore_conformance.plans import FaultPlan
-from mqcore_conformance.worlds.model._machine import BROKER, ModelMachine
+from mqcore_conformance.worlds.model._machine import ModelMachine
+from mqcore_conformance.worlds.model._members import MemberFaults
 from mqcore_conformance.worlds.model._peers import Peers
 
 DEATHS = ("process-kill", "power-cut")
@@ -35,6 +36,7 @@ class ModelInjector:
         self._world = world
         self._nursery = nursery
         self.peers = Peers(world)
+        self._members = MemberFaults(world, self._add_stall)
         self._healed = False
         self._stalled_until = 0.0
         self._by_call: dict[int, list[FaultPlan]] = {}
@@ -56,19 +58,19 @@ class ModelInjector:
 
     async def _later(self, fault: FaultPlan) -> None:
         await trio.sleep(fault.when / 1e6)
-        self._strike(fault)
+        self.strike(fault)
 
     def _at_call(self, call: DiskCall) -> None:
         for fault in self._by_call.pop(call.number, ()):
-            self._strike(fault, call)
+            self.strike(fault, call)
 
     def _at_ack(self, count: int) -> None:
         for fault in self._by_acks.pop(count, ()):
-            self._strike(fault)
+            self.strike(fault)
 
     def _at_step(self, step: int) -> None:
         for fault in self._by_step.pop(step, ()):
-            self._strike(fault)
+            self.strike(fault)
         self._aim()
 
     def _aim(self) -> None:
@@ -77,7 +79,8 @@ class ModelInjector:
 
     # ---- striking --------------------------------------------------------------------------------------------
 
-    def _strike(self, fault: FaultPlan, call: DiskCall | None = None) -> None:
+    def strike(self, fault: FaultPlan, call: DiskCall | None = None) -> None:
+        """Let a fault strike now; ``call``: at this call of the file system. After ``heal`` nothing does."""
         if self._healed:
             return
         world = self._world
@@ -88,7 +91,10 @@ class ModelInjector:
         match fault.kind:
             case "flush-error":
                 partly = world.random if fault.amount else None
-                world.disk.fail_next_flush(times=1, partly=partly)
+                # Of an array half of the time on one member, which is its own matter, else on all: G11 is about that.
+                everywhere = [f"{path}/*" for path in self._members.paths] if fault.when % 2 else []
+                for path in everywhere or ["*"]:
+                    world.disk.fail_next_flush(times=1, partly=partly, path=path)
             case "full":
                 world.disk.bytes_max = world.disk.used_bytes + fault.amount
                 self._nursery.start_soon(self._end_full, fault.duration_us)
@@ -119,6 +125,9 @@ class ModelInjector:
                 return
             case kind if kind.startswith("peer-"):
                 self._nursery.start_soon(self.peers.run, kind, fault.amount)
+            case kind if kind.startswith("member-"):
+                self._members.strike(fault)
+                return
             case _:
                 self._strike_network(fault)
         world.note(FaultInjected, by=world.present, kind=fault.kind, detail=fault.target, hit=hit)
@@ -131,21 +140,21 @@ class ModelInjector:
         network = self._world.network
         match fault.kind:
             case "cut":
-                network.cut("*", BROKER)
+                network.cut("*", self._world.host_name)
             case "cut-to-broker":
-                network.cut("*", BROKER, both_ways=False)
+                network.cut("*", self._world.host_name, both_ways=False)
             case "cut-from-broker":
-                network.cut(BROKER, "*", both_ways=False)
+                network.cut(self._world.host_name, "*", both_ways=False)
             case "reset":
-                network.reset("*", BROKER)
+                network.reset("*", self._world.host_name)
             case "flap":
                 self._nursery.start_soon(self._flap, 2 + fault.amount % 20)
             case "break":
-                ways = {"source": BROKER} if fault.amount % 2 else {"destination": BROKER}
+                ways = {"source": self._world.host_name} if fault.amount % 2 else {"destination": self._world.host_name}
                 network.break_next(fault.amount, then=fault.target, **ways)  # type: ignore[arg-type]
-                network.reset("*", BROKER)  # so that there is a next connection
+                network.reset("*", self._world.host_name)  # so that there is a next connection
             case "refuse":
-                network.refuse(BROKER)
+                network.refuse(self._world.host_name)
             case _:
                 raise ValueError(f"unknown fault {fault.kind!r}")
         if fault.kind.startswith("cut") or fault.kind == "refuse":
@@ -159,7 +168,7 @@ class ModelInjector:
     async def _flap(self, times: int) -> None:
         for _ in range(times):
             if not self._healed:
-                self._world.network.reset("*", BROKER)
+                self._world.network.reset("*", self._world.host_name)
                 await trio.sleep(FLAP_S)
 
     async def _end_full(self, duration_us: int) -> None:
@@ -275,9 +284,9 @@ def _durable_offsets(world: ModelMachine) -> dict[str, int]:
     flushes: dict[str, list[int]] = {}
     appends: dict[str, list[tuple[int, int]]] = {}
     for event in world.history:
-        if isinstance(event, Appended) and event.life == world.life:
+        if isinstance(event, Appended) and event.by == world.present:
             appends.setdefault(event.partition, []).append((event.end_position, event.next_offset))
-        elif isinstance(event, Flushed) and event.life == world.life and not event.failed:
+        elif isinstance(event, Flushed) and event.by == world.present and not event.failed:
             for partition, end in event.ends:
                 flushes.setdefault(partition, []).append(end)
     return {

@@ -6,7 +6,7 @@ Knows how a life begins and ends; what is sent, injected and judged is other mod
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import ClassVar, Self
@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import attrs
 import trio
 
-from mqcore.abc import Capabilities, StorageContext
+from mqcore.abc import Capabilities, Notice, StorageContext
 from mqcore.broker import Node, serve_broker
 from mqcore.config import BrokerConfig, make_config
 from mqcore.nurseries import root_cause
@@ -53,13 +53,24 @@ BOUNDS = Bounds(safety_s=60, healing_s=60, probe_s=20, drain_s=20, liveness_us=1
 class ModelMachine(World):
     """See the module. Made and used inside one Trio run. ``scheme``: of its storage, for another machine beside it.
 
-    The scheme stands in error texts, and so in the history: it must not depend on what ran before.
+    The scheme stands in error texts, and so in the history: it must not depend on what ran before. ``node``: what it is
+    called in the history; ``host``: on the network.
     """
 
     client_options: ClassVar[Mapping[str, int]] = MappingProxyType({"request_timeout_ms": 1_000})
 
-    def __init__(self, plan: RunPlan, sabotage: Sabotage, steps: StepCounter, *, scheme: str = "observed") -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        sabotage: Sabotage,
+        steps: StepCounter,
+        *,
+        scheme: str = "observed",
+        node: str = FIRST_NODE,
+        host: str = BROKER,
+    ) -> None:
         super().__init__(plan, model_url(plan.transport), BOUNDS)
+        self.node_name, self.host_name = node, host
         # what a transport under test does to a reader is not to be blamed on the log
         self.drain_url = f"inproc://drain-{scheme}"
         self.sabotage = sabotage
@@ -77,6 +88,12 @@ class ModelMachine(World):
         )
         self.random = seeded(plan.seed, "world")
         self.notices_before_life = 0
+        self.ports_called = "ports" if host == BROKER else f"ports/{host}"
+        """What their generator is drawn for: two nodes would choose the same id from one."""
+        self.away_us = 0
+        """How much later than planned the next life begins."""
+        self.between_lives: list[Callable[[ModelDisk], object]] = []
+        """What is done to the disk before the next life begins."""
         self.broker: Node | None = None
         self.scheme = scheme
         self._dead: set[int] = set()
@@ -114,11 +131,12 @@ class ModelMachine(World):
             )
 
     def flushed(
-        self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]]
+        self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]], level: str
     ) -> None:
         """See ``Observer``. A flush that fails because its process is dead is no failure."""
         if not (failed and self.life in self._dead):
-            self.note(Flushed, by=self.present, ends=self._named(ends), failed=failed, absent=self._named(absent))
+            named, lacking = self._named(ends), self._named(absent)
+            self.note(Flushed, by=self.present, ends=named, level=level, failed=failed, absent=lacking)
 
     def _named(self, positions: Sequence[tuple[str, int, int]]) -> tuple[tuple[str, int], ...]:
         return tuple((f"{self.name_topic(topic_id)}/{index}", at) for topic_id, index, at in positions)
@@ -150,13 +168,16 @@ class ModelMachine(World):
             await self._run_life()
             if not self.closing:
                 failed = bool(self.exits) and self.exits[-1].startswith(f"life {self.life}:")
-                await trio.sleep(max(self.plan.restart_after_us / 1e6, RESTART_AFTER_EXIT_S if failed else 0))
+                away_us, self.away_us = max(self.plan.restart_after_us, self.away_us), 0
+                await trio.sleep(max(away_us / 1e6, RESTART_AFTER_EXIT_S if failed else 0))
         self.given_up = not self.closing
         self.changed()
 
     async def _run_life(self) -> None:
         if self.life:
             self.disk = self.disk.restart()
+        while self.between_lives:
+            self.between_lives.pop(0)(self.disk)
         self.life += 1
         self.notices_before_life = len(self.notices)
         self.changed()
@@ -166,11 +187,11 @@ class ModelMachine(World):
             files=files,
             threads=ModelThreads(self.disk),
             clock=self.clock,
-            random=seeded(self.plan.seed, f"ports/{life}"),
+            random=seeded(self.plan.seed, f"{self.ports_called}/{life}"),
         )
         register("storage", self.scheme, self._observed)
         try:
-            with trio.CancelScope() as self._scope, self.network.host(BROKER):
+            with trio.CancelScope() as self._scope, self.network.host(self.host_name):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._serve, ports)
         except Exception as error:
@@ -181,7 +202,7 @@ class ModelMachine(World):
             self.broker = None
         if life not in self._dead:
             self._dead.add(life)
-            self.network.kill_host(BROKER)
+            self.network.kill_host(self.host_name)
             kind = "exit" if self.exits and self.exits[-1].startswith(f"life {life}:") else "stop"
             self.note(FaultInjected, by=self.present, kind=kind)
 
@@ -192,17 +213,24 @@ class ModelMachine(World):
 
     async def _serve(self, ports: Ports) -> None:
         async with trio.open_nursery() as nursery:
-            serve = functools.partial(serve_broker, self.config, ports=ports, report=self.notices.append)
+            serve = functools.partial(serve_broker, self.config, ports=ports, report=self.noticed)
             broker: Node = await nursery.start(serve)
             if self.life in self._dead:
                 return
             self.broker = broker
-            store = broker.store
-            identity = store.node_id.hex()[:8]
-            self.nodes[identity] = FIRST_NODE
-            self._reigns[identity, store.epoch] = self.present
-            self.note(Started, by=self.present, identity=identity, epoch=store.epoch)
+            identity = broker.store.node_id.hex()[:8]
+            self.nodes[identity] = self.node_name
+            self._has_started(identity, broker.store.epoch)
             self.changed()
+
+    def noticed(self, notice: Notice) -> None:
+        """Take what the broker reports to its operator."""
+        self.notices.append(notice)
+
+    def _has_started(self, identity: str, epoch: int) -> None:
+        """Record that a broker serves, which alone reigns as soon as it does."""
+        self._reigns[identity, epoch] = self.present
+        self.note(Started, by=self.present, identity=identity, epoch=epoch)
 
     def kill(self, kind: str, call: DiskCall | None = None) -> bool:
         """End the broker's process now: ``process-kill`` or ``power-cut``. False when there is none to end.
@@ -222,7 +250,7 @@ class ModelMachine(World):
         self.note(FaultInjected, by=self.present, kind=kind, detail=detail, hit=hit if power_cut else 1)
         self.witnesses[kind] += 1
         self._witness("power-cut" if power_cut else "kill", hit)
-        self.network.kill_host(BROKER, silent=power_cut)
+        self.network.kill_host(self.host_name, silent=power_cut)
         if call is not None:
             self.disk.kill_at(call.number, power_cut=power_cut)
         elif power_cut:
@@ -249,6 +277,10 @@ class ModelMachine(World):
         self.witnesses[f"in-flight-at-{ending}"] += len(waiting)
 
     # ---- what clients need -----------------------------------------------------------------------------------
+
+    @property
+    def present(self) -> NodeLife:
+        return NodeLife(self.node_name, self.life)
 
     @property
     def is_serving(self) -> bool:

@@ -32,11 +32,12 @@ class Observer(Protocol):
         """Batches went to positions ``start`` to ``end`` of the log of one partition."""
 
     def flushed(
-        self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]]
+        self, ends: Sequence[tuple[str, int, int]], failed: bool, absent: Sequence[tuple[str, int, int]], level: str
     ) -> None:
         """A flush ended: topic id, partition and durable end of each partition log that it covered.
 
-        ``absent``: the same of appends, by their positions, that are not on the device nevertheless.
+        ``level``: the lowest that it stated, empty if it failed. ``absent``: the same of appends, by their positions,
+        that are not on the device nevertheless.
         """
 
     def is_absent(self, data: bytes) -> bool:
@@ -68,12 +69,14 @@ class ObservedLog(PassThroughLog):
 
     async def append(self, chunks: Sequence[Buffer]) -> int:
         """Append inside; report which batches when it is done."""
-        facts = self._describe(chunks) if self.partition is not None else None
+        runs = self._describe(chunks) if self.partition is not None else []
         position = await self.inner.append(chunks)
-        if facts is not None and self.partition is not None:
+        if runs and self.partition is not None:
             self._unflushed.append((position, b"".join(chunks)))
-            size, base_offset, next_offset, epoch = facts
-            self._observer.appended(*self.partition, position, position + size, base_offset, next_offset, epoch)
+            for begin, end, base_offset, next_offset, epoch in runs:
+                self._observer.appended(
+                    *self.partition, position + begin, position + end, base_offset, next_offset, epoch
+                )
         return position
 
     def absent(self, durable_end: int) -> list[tuple[str, int, int]]:
@@ -85,18 +88,22 @@ class ObservedLog(PassThroughLog):
                 found.append((*self.partition, position))
         return found
 
-    def _describe(self, chunks: Sequence[Buffer]) -> tuple[int, int, int, int] | None:
-        """Size, first and next offset and epoch of the batches in ``chunks``; None when they are no batches."""
+    def _describe(self, chunks: Sequence[Buffer]) -> list[tuple[int, int, int, int, int]]:
+        """Where the batches of each epoch in ``chunks`` begin and end, their first and next offset, and the epoch.
+
+        What a replica appends at once may be of several. Empty when they are no batches.
+        """
         data = memoryview(b"".join(chunks))
-        position, base_offset, next_offset, epoch = 0, -1, -1, 0
+        position = 0
+        runs: list[tuple[int, int, int, int, int]] = []
         while position + HEADER_BYTES <= len(data):
             header = unpack_header(data[position:])
-            if base_offset < 0:
-                base_offset = header.base_offset
-            next_offset = header.base_offset + header.count
-            epoch = header.epoch
+            begin, first = position, header.base_offset
+            if runs and runs[-1][-1] == header.epoch:
+                begin, _, first, _, _ = runs.pop()
             position += header.size
-        return (len(data), base_offset, next_offset, epoch) if position == len(data) and position else None
+            runs.append((begin, position, first, header.base_offset + header.count, header.epoch))
+        return runs if position == len(data) else []
 
     async def truncate(self, position: int) -> None:
         await self.inner.truncate(position)
@@ -127,16 +134,18 @@ class ObservedStorage(PassThroughStorage):
         except FlushFailedError as error:
             opened = [log for log in self.opened.values() if isinstance(log, ObservedLog)]
             covered = [log for log in opened if log.name in error.logs]
-            self._tell(covered, [log.inner.durable_end for log in covered], failed=True)
+            self._tell(covered, [log.inner.durable_end for log in covered], "")
             raise
-        self._tell(observed, [each.end for each in reached], failed=False)
+        if reached:
+            self._tell(observed, [each.end for each in reached], min(each.level for each in reached).label)
         return reached
 
-    def _tell(self, logs: Sequence[ObservedLog], ends: Sequence[int], *, failed: bool) -> None:
+    def _tell(self, logs: Sequence[ObservedLog], ends: Sequence[int], level: str) -> None:
+        failed = not level
         covered = [(log, log.partition, end) for log, end in zip(logs, ends, strict=True) if log.partition is not None]
         absent = [] if failed else [each for log, _, end in covered for each in log.absent(end)]
         if covered:
-            self.observer.flushed([(*partition, end) for _, partition, end in covered], failed, absent)
+            self.observer.flushed([(*partition, end) for _, partition, end in covered], failed, absent, level)
 
 
 def observed_class(

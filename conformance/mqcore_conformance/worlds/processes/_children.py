@@ -10,9 +10,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -23,9 +25,11 @@ import trio
 from mqcore.abc import Capabilities, StorageContext
 from mqcore.ports import Ports, system_ports
 from mqcore.registry import create_storage
+from mqcore_conformance.broker_process.parts import registered_parts
 from mqcore_conformance.broker_process.ports import Injection
 from mqcore_conformance.histories import FIRST_NODE, FaultInjected, LivenessObserved, NodeLife, Started
-from mqcore_conformance.plans import CONTROLLED_FAMILIES, FaultPlan, RunPlan
+from mqcore_conformance.plans import CONTROLLED_FAMILIES, DIVERTED_FAMILIES, FaultPlan, RunPlan
+from mqcore_conformance.syscalls import DivertedFiles
 from mqcore_conformance.world import Bounds, World
 from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._feasible import eatmydata_environment
@@ -70,7 +74,9 @@ class BrokerProcesses(World):
         self._lives: list[ChildLife] = []
         self._serving = False
         self._began_us = self.clock.monotonic_us()
-        self._environment = {**os.environ, **eatmydata_environment()} if eat_my_data else None
+        self._environment = {**os.environ, **(eatmydata_environment() if eat_my_data else {})}
+        self._own_io = not self.capabilities().simulable
+        self._diverted: DivertedFiles | None = None
         self._process: trio.Process | None = None
         self._ending = ""
         self._boots = 1
@@ -117,38 +123,89 @@ class BrokerProcesses(World):
         self._ending = ""
         self._process = None
         printed = self.folder / f"broker-{number}.txt"
-        with printed.open("w", encoding="utf-8") as log:
-            process = self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "mqcore_conformance.broker_process", self._asked(fault)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self._environment,
-            )
-        self.changed()
-        try:
-            await self._listen(process, life, fault)
-            status = await process.wait()
-        finally:
-            self._serving = False
-            with trio.CancelScope(shield=True):
-                await _end(process)
+        ours, childs = socket.socketpair()
+        with ours:
+            with printed.open("w", encoding="utf-8") as log, childs:
+                process = self._process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "mqcore_conformance.broker_process", self._asked(fault, childs.fileno())],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=self._environment,
+                    pass_fds=[childs.fileno()],
+                )
+            self.changed()
+            try:
+                status = await self._live(process, life, fault, ours)
+            finally:
+                self._serving = False
+                with trio.CancelScope(shield=True):
+                    await end_process(process)
         await self._take_ending(life, status, printed)
         self.changed()
 
-    def _asked(self, fault: FaultPlan | None) -> str:
+    async def _live(self, process: trio.Process, life: ChildLife, fault: FaultPlan | None, ours: socket.socket) -> int:
+        """Take in what the child reports, decide on its diverted calls; return its exit status."""
+        diverted = self._diverted = self._diverts_to(process, life, fault)
+        async with trio.open_nursery() as nursery:
+            if diverted is not None:
+                nursery.start_soon(trio.to_thread.run_sync, diverted.run, ours)
+            try:
+                await self._listen(process, life, fault)
+                return await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()  # else the thread would wait for it
+                if diverted is not None:
+                    diverted.stop()
+
+    def _diverts_to(self, process: trio.Process, life: ChildLife, fault: FaultPlan | None) -> DivertedFiles | None:
+        """Return what befalls the system calls of a storage that does not go through the ports."""
+        if not self._is_diverted:
+            return None
+        token = trio.lowlevel.current_trio_token()
+
+        def tell(facts: dict[str, Any]) -> None:
+            fact = {"at_us": self.clock.monotonic_us(), **facts}
+            token.run_sync_soon(partial(self._take_fact, fact, life, fault))
+
+        return DivertedFiles(
+            str(self.folder / "data"),
+            tell,
+            process_id=process.pid,
+            kill_at=fault.when if fault is not None else 0,
+            flush_us=self.plan.disk_latency_us.get("flush", 0),
+            undo=str(self._undo) if self._cuts_power else "",
+        )
+
+    @property
+    def _is_diverted(self) -> bool:
+        return self._own_io and self.plan.family in DIVERTED_FAMILIES
+
+    @property
+    def _cuts_power(self) -> bool:
+        return self.plan.family in ("power-cut", "flush-error")
+
+    def _asked(self, fault: FaultPlan | None, descriptor: int) -> str:
         injection = None
         if self.plan.family in CONTROLLED_FAMILIES:
-            cuts_power = self.plan.family in ("power-cut", "flush-error")
+            at_call = fault if not self._own_io else None
             injection = Injection(
-                kill_at=fault.when if fault is not None else 0,
-                kill_how=fault.target if fault is not None else "",
-                undo=str(self._undo) if cuts_power else "",
-                boot_id=f"{self._boots:08x}-t1" if cuts_power else "",
+                kill_at=at_call.when if at_call is not None else 0,
+                kill_how=at_call.target if at_call is not None else "",
+                undo=str(self._undo) if self._cuts_power and not self._own_io else "",
+                boot_id=f"{self._boots:08x}-t1" if self._cuts_power else "",
                 flush_us=self.plan.disk_latency_us.get("flush", 0),
             )
         keys = {"name": "t1", **self.config_keys(self.plan.storage.replace("{dir}", str(self.folder / "data")))}
-        return json.dumps({"keys": keys, "injection": attrs.asdict(injection) if injection else None})
+        return json.dumps(
+            {
+                "keys": keys,
+                "injection": attrs.asdict(injection) if injection else None,
+                "diverted_to": descriptor if self._is_diverted else None,
+                "parts": registered_parts(),
+            }
+        )
 
     @property
     def _undo(self) -> Path:
@@ -263,8 +320,11 @@ class BrokerProcesses(World):
             process.send_signal(signal.SIGCONT)
 
     async def ask(self, **asked: object) -> None:
-        """Ask the child's ports for a fault."""
+        """Ask the child's ports for a fault, or what decides on its system calls."""
         process = self._process
+        if self._diverted is not None:
+            self._diverted.obey(asked)
+            return
         if process is not None and process.stdin is not None:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await process.stdin.send_all(json.dumps(asked).encode() + b"\n")
@@ -290,7 +350,7 @@ class BrokerProcesses(World):
         return self._process is not None and self._process.returncode is None and not self._ending
 
 
-async def _end(process: trio.Process) -> None:
+async def end_process(process: trio.Process) -> None:
     """Make sure that it is gone, and close its pipes."""
     if process.returncode is None:
         process.kill()

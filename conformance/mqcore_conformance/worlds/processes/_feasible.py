@@ -13,17 +13,17 @@ from functools import cache
 from mqcore.abc import Capabilities
 from mqcore.guarantees import Level
 from mqcore_conformance.broker_process.pages import why_no_dirty_pages
+from mqcore_conformance.syscalls import why_not_diverted
 from mqcore_conformance.worlds._addresses import why_no_address
+from mqcore_conformance.worlds.processes._set_coordinator import SERVERS, why_no_coordinator
 
 DISK_FAMILIES = frozenset({"kill-at-call", "power-cut", "full", "flush-error"})
-PORT_FAMILIES = DISK_FAMILIES - {"power-cut"}
 
 
 def why_not_in_processes(transport: str, flush: str, family: str, capabilities: Capabilities) -> str:
     """Why a storage of ``capabilities`` is not run in this cell; empty when it is.
 
-    A storage with I/O of its own has no port in which a fault could be injected. Its power cuts lose what the kernel
-    was never asked to write to the disk: less than those of a storage on the ports, and never too much.
+    A storage with I/O of its own has no port in which a fault could be injected: its system calls are diverted.
     """
     if capabilities.append_level is Level.NONE:
         return "it keeps nothing, so that no fault can take anything"
@@ -34,12 +34,25 @@ def why_not_in_processes(transport: str, flush: str, family: str, capabilities: 
             return "it has no disk"
     if family == "flush-error" and flush == "none":
         return "nothing is flushed under this policy"
-    if family in PORT_FAMILIES and not capabilities.simulable:
-        return "own I/O: it does not go through the ports, where this fault is injected"
     why = why_no_address(transport)
+    if not why and family in DISK_FAMILIES and not capabilities.simulable:
+        why = why_not_diverted()
     if not why and family == "power-cut":
         why = why_no_dirty_pages(tempfile.gettempdir())
     return why
+
+
+def why_not_a_set(transport: str, flush: str, family: str, capabilities: Capabilities, coordinator: str = "") -> str:
+    """Why a storage of ``capabilities`` is not run in this cell of a set; empty when it is."""
+    if why := why_no_coordinator(coordinator):
+        return why
+    if family == "coordinator-frozen" and coordinator not in SERVERS:
+        return "a file has no server that could be frozen (--set-coordinator etcd)"
+    if not capabilities.simulable and family in DISK_FAMILIES:
+        return "it does its own I/O: in a set its system calls are not diverted"
+    if capabilities.flush_level < Level.DISK:
+        return "what it keeps goes with its process: no kill would leave a set anything"
+    return why_not_in_processes(transport, flush, family, capabilities)
 
 
 @cache

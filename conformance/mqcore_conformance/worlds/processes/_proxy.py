@@ -7,6 +7,7 @@ Must not know what is sent or judged.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import struct
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from collections.abc import Callable, Iterator
 import attrs
 import trio
 
-from mqcore.abc import ByteStream
+from mqcore.abc import ByteStream, Link
 from mqcore.errors import MqcoreError
 from mqcore.protocol import Kind
 from mqcore.registry import create_transport
+from mqcore_conformance.certificates import with_options_of
 from mqcore_conformance.plans import FaultPlan
 
 READ_BYTES = 65_536
@@ -54,11 +56,22 @@ class Proxy:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         async with await create_transport(self.url).listen() as listener, trio.open_nursery() as nursery:
-            self.url = str(listener.url)
+            self.url = str(with_options_of(listener.url, self.url))
             task_status.started()
             while True:
-                link = await listener.accept()
-                nursery.start_soon(self._serve, await link.accept_stream())
+                nursery.start_soon(self._serve_link, await listener.accept())
+
+    async def _serve_link(self, link: Link) -> None:
+        """Forward every stream of a client's link, all of them over one link to the broker."""
+        try:
+            async with await create_transport(self._broker_url).connect() as broker, trio.open_nursery() as nursery:
+                with contextlib.suppress(trio.EndOfChannel):
+                    while True:
+                        nursery.start_soon(self._serve, await link.accept_stream(), broker)
+        except* _GONE:  # the client, or the broker, and with it the other one
+            pass
+        finally:
+            await trio.aclose_forcefully(link)
 
     async def strike(self, fault: FaultPlan) -> None:
         """Do what ``fault`` says, to the next bytes that pass; a stall is over when this returns."""
@@ -82,10 +95,9 @@ class Proxy:
             gate.set()
         self._gates.clear()
 
-    async def _serve(self, client: ByteStream) -> None:
+    async def _serve(self, client: ByteStream, link: Link) -> None:
         try:
             try:
-                link = await create_transport(self._broker_url).connect()
                 broker = await link.open_stream()
             except _GONE:
                 return

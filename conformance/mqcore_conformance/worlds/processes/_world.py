@@ -16,6 +16,7 @@ from mqcore_conformance.histories import Completed, FetchAnswered, Invoked
 from mqcore_conformance.plans import PROXY_FAMILIES, ConsumerPlan, FaultPlan
 from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._children import BrokerProcesses
+from mqcore_conformance.worlds.processes._datagram_proxy import DatagramProxy, proxy_for
 from mqcore_conformance.worlds.processes._proxy import Proxy
 
 TRIGGER_S_MAX = 5.0
@@ -33,13 +34,14 @@ class ProcessWorld(BrokerProcesses):
     """See ``World``."""
 
     _is_done = False
-    _proxy: Proxy | None = None
+    _proxy: Proxy | DatagramProxy | None = None
 
     async def inject(self, nursery: trio.Nursery) -> None:
         """See ``World``. Where there is a proxy, clients reach the broker through it from now on."""
         if self.plan.family in PROXY_FAMILIES:
             place = address(self.plan.transport, self.folder, "proxy")
-            self._proxy = Proxy(place, self.url, seeded(self.plan.seed, "proxy"), self._proxy_struck)
+            rng = seeded(self.plan.seed, "proxy")
+            self._proxy = proxy_for(self.plan.family, place, self.url, rng, self._proxy_struck)
             await nursery.start(self._proxy.run)
             self.url = self._proxy.url
         self.call_faults += [fault for fault in self.plan.faults if fault.trigger == "call"]

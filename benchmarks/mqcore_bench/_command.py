@@ -9,6 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import attrs
 import click
@@ -17,18 +19,22 @@ from mqcore.cli.shell import (
     Group,
     Size,
     Verb,
+    connection_options,
     current,
     end,
     make_folder,
     output_options,
+    run_async,
     write_json,
     write_line,
     write_table,
 )
 from mqcore_bench._children import ChildFailed, machine
+from mqcore_bench._clients import MEASURES, SHELLS, compare
 from mqcore_bench._mqcore import mqcore_for
 from mqcore_bench._report import HEADINGS, Line, line_of, table
 from mqcore_bench._rows import ROWS, Row, select
+from mqcore_bench._running import publish
 from mqcore_bench._subjects import OWN_LISTEN, OWN_STORAGE, BenchSettings, Subject, probe_for, toy_for
 
 __all__ = ["bench"]
@@ -114,6 +120,164 @@ def run(
         end(1)
 
 
+@bench.command(
+    "publish",
+    cls=Verb,
+    examples=[
+        "mqcore bench publish --seconds 5",
+        "mqcore bench publish --server quic://127.0.0.1:7443 --ca certs/ca.pem --output json",
+    ],
+)
+@click.option("--seconds", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Length of it.")
+@click.option("--batch", type=click.IntRange(1, 16_384), default=256, show_default=True, help="Messages of a batch.")
+@click.option("--size", type=Size, default="1 KB", show_default=True, help="Bytes of a message.")
+@click.option("--in-flight", type=click.IntRange(1, 64), default=8, show_default=True, help="Batches under way.")
+@connection_options
+@output_options
+def publish_to(seconds: float, batch: int, size: int, in_flight: int) -> None:
+    """Publish to a running broker as fast as it takes it, and print the rate.
+
+    The messages go into a topic that is made for it and deleted afterwards.
+    """
+    settings = current()
+    done = run_async(
+        partial(publish, seconds=seconds, batch=batch, message_bytes=size, in_flight=in_flight),
+        settings.server_urls,
+        {"name": "mqcore bench", "connect_timeout_ms": settings.timeout_ms, **settings.tls},
+    )
+    if settings.json:
+        write_json(done)
+        return
+    write_line(
+        f"{done.messages_per_second:,.0f} messages a second, {done.megabytes_per_second:,.1f} MB/s, "
+        f"acknowledged at level {done.level}; "
+        f"a batch took {done.median_us:,.0f} us (median), {done.p99_us:,.0f} us (99 of 100)"
+    )
+
+
+@bench.command("clients", cls=Verb, examples=["mqcore bench clients --seconds 5", "mqcore bench clients --output json"])
+@click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Length of a measurement.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements; the median counts.")
+@output_options
+def clients(seconds: float, rounds: int) -> None:
+    """Compare the clients for Trio, for asyncio and for programs that block, on a broker in memory."""
+    try:
+        rates = compare(rounds, seconds, _progress)
+    except ChildFailed as error:
+        print(f"mqcore: {error}", file=sys.stderr)
+        end(1)
+    finally:
+        _progress("")
+    if current().json:
+        for name, of in rates.items():
+            write_json({"measure": name, "summary": MEASURES[name], "rates": of})
+        return
+    rows = []
+    for name, of in rates.items():
+        ratios = (f"{of[shell] / of['trio']:.2f}" for shell in SHELLS[1:])
+        rows.append((name, *(f"{of[shell]:,.0f}" for shell in SHELLS), *ratios, MEASURES[name]))
+    write_table(rows, ("measure", *SHELLS, "aio/trio", "sync/trio", "what is measured"))
+
+
+@bench.command("raid", cls=Verb, examples=["mqcore bench raid --data /var/tmp", "mqcore bench raid --output json"])
+@click.option("--seconds", type=click.FloatRange(0.1), default=3.0, show_default=True, help="Length of a measurement.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements; the median counts.")
+@click.option("--data", type=click.Path(exists=True, file_okay=False), help="Where logs are written; that disk counts.")
+@output_options
+def raid(seconds: float, rounds: int, data: str | None) -> None:
+    """Compare an array, replicas, and an array plus one replica: what an acknowledged message costs in each, here.
+
+    All of it is on one disk and one machine: see what is written how often, and add your network's round trip.
+    """
+    import tempfile
+
+    from mqcore_bench.arrays import compare_builds
+
+    try:
+        with tempfile.TemporaryDirectory(dir=data, prefix="mqcore-bench-") as folder:
+            costs = compare_builds(folder, seconds, rounds, _progress)
+    except ChildFailed as error:
+        print(f"mqcore: {error}", file=sys.stderr)
+        end(1)
+    finally:
+        _progress("")
+    if current().json:
+        for cost in costs:
+            write_json(attrs.asdict(cost))
+        return
+    first = costs[0]
+    rows = [
+        (
+            cost.build,
+            f"{cost.messages_per_second:,.0f}",
+            f"{cost.messages_per_second / first.messages_per_second:.2f}",
+            f"{cost.latency_us:,.0f}",
+            f"{cost.latency_us / first.latency_us:.2f}",
+            cost.copies,
+            cost.summary,
+        )
+        for cost in costs
+    ]
+    headings = ("build", "messages/s", "of one", "one message, us", "of one", "copies", "what it is")
+    write_table(rows, headings)
+
+
+@bench.command(
+    "quic",
+    cls=Verb,
+    examples=["mqcore bench quic", "mqcore bench quic batches round-trip --rounds 5 --output json"],
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--seconds", type=click.FloatRange(0.1), default=2.0, show_default=True, help="Length of a measurement.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Measurements; the median counts.")
+@output_options
+def quic(names: tuple[str, ...], seconds: float, rounds: int) -> None:
+    """Compare QUIC with the bare engine, and TLS with Trio's own: rates, round trips, floods, memory.
+
+    NAME is one of bulk, batches, round-trip, beside-bulk, unread, garbage, initials, tls, tls-round-trip, idle.
+    """
+    import tempfile
+
+    from mqcore_bench.quic import MEASURES, measure_quic
+
+    unknown = next((name for name in names if name not in MEASURES), None)
+    if unknown is not None:
+        raise click.UsageError(f"no measurement {unknown!r}; there are {', '.join(MEASURES)}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="mqcore-bench-") as folder:
+            rows = []
+            for row in measure_quic(names, Path(folder), seconds, rounds, _progress):
+                rows.append(row)
+                if current().json:
+                    write_json(attrs.asdict(row))
+    except ChildFailed as error:
+        print(f"mqcore: {error}", file=sys.stderr)
+        end(1)
+    finally:
+        _progress("")
+    if current().json:
+        return
+    words = {True: "yes", False: "NO", None: ""}
+    cells = [
+        (
+            row.name,
+            f"{row.value:,.2f}",
+            row.unit,
+            "" if row.beside is None else f"{row.beside:,.2f}",
+            "" if row.ratio is None else f"{row.ratio:.2f}",
+            row.target,
+            words[row.is_met] if row.target else "",
+        )
+        for row in rows
+    ]
+    write_table(cells, ("measured", "value", "unit", "limit", "ratio", "target", "met"))
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
 def _measure(
     row: Row, subjects: Sequence[str], rounds: int, settings: BenchSettings, failed: list[str]
 ) -> Mapping[str, list[float]]:
@@ -122,16 +286,14 @@ def _measure(
     values: dict[str, list[float]] = {name: [] for name in SUBJECTS if name in subjects and work[name] is not None}
     for number in range(rounds):
         for name in values:
-            if sys.stderr.isatty():
-                print(f"\r\033[K{row.name}: {name}, {number + 1} of {rounds}", end="", file=sys.stderr, flush=True)
+            _progress(f"{row.name}: {name}, {number + 1} of {rounds}")
             subject: Subject | None = work[name]
             assert subject is not None
             try:
                 values[name].append(subject(settings))
             except ChildFailed as error:
                 failed.append(f"{row.name}: {error}")
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    _progress("")
     return values
 
 

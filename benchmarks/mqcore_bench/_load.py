@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import cycle
 
 import trio
@@ -22,6 +23,8 @@ MESSAGE_BYTES = 1024
 PAYLOAD = bytes(MESSAGE_BYTES)
 BATCHES_IN_FLIGHT_MAX = 64
 TOPIC = "bench"
+QUIET_TOPIC = "quiet"
+QUIET_APART_S = 0.005
 Result = dict[str, object]
 
 
@@ -166,6 +169,54 @@ async def idle(url: str, count: str) -> Result:
     return {}
 
 
+async def quiet(url: str, seconds: str) -> Result:
+    """One message every 5 ms to a topic of its own: how long its acknowledgement takes."""
+    async with mqcore.connect(url) as client:
+        with suppress(mqcore.RejectedError):  # there since it was measured alone
+            await client.admin.create_topic(QUIET_TOPIC)
+        async with client.producer(QUIET_TOPIC) as producer:
+            begin, end = _timed(seconds)
+            latencies: list[float] = []
+            due = time.perf_counter()
+            while (sent := time.perf_counter()) < end:
+                await producer.send(PAYLOAD)
+                if sent >= begin:
+                    latencies.append(time.perf_counter() - sent)
+                due += QUIET_APART_S
+                await trio.sleep(max(0.0, due - time.perf_counter()))
+    return {"p99_us": statistics.quantiles(latencies, n=100)[98] * 1e6, "median_us": statistics.median(latencies) * 1e6}
+
+
+async def flood(url: str) -> Result:
+    """Publish and read all there is of the topic until standard input ends; prints a line once both are under way."""
+    values = [PAYLOAD] * 256
+    options = {"batch_messages": 256, "batch_bytes": 256 * MESSAGE_BYTES}
+    async with mqcore.connect(url) as writer, mqcore.connect(url) as reader, trio.open_nursery() as nursery:
+        await writer.admin.create_topic(TOPIC)
+
+        async def publish_all() -> None:
+            async with writer.producer(TOPIC, batches_in_flight_max=BATCHES_IN_FLIGHT_MAX, **options) as producer:
+                deliveries: deque[mqcore.Delivery] = deque()
+                while True:
+                    deliveries += producer.post_many(values)
+                    if len(deliveries) >= BATCHES_IN_FLIGHT_MAX:
+                        await deliveries.popleft().wait()
+
+        async def read_all(*, task_status: trio.TaskStatus[None]) -> None:
+            async with reader.consumer(TOPIC, start="start") as consumer:
+                await consumer.next_batch()
+                task_status.started()
+                while True:
+                    await consumer.next_batch()
+
+        nursery.start_soon(publish_all)
+        await nursery.start(read_all)
+        print("flooding", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read)
+        nursery.cancel_scope.cancel()
+    return {}
+
+
 async def spread(url: str, partitions: str, batch: str, window: str, seconds: str) -> Result:
     """Batches in turn over ``partitions`` partitions, ``window`` of them in flight in all."""
     count, in_flight = int(batch), int(window)
@@ -225,7 +276,7 @@ async def scale(url: str, partitions: str, connections: str, batch: str, seconds
 
 WORK: dict[str, Callable[..., Awaitable[Result]]] = {
     function.__name__: function
-    for function in (publish, singles, senders, consume, delete, describe, idle, spread, scale)
+    for function in (publish, singles, senders, consume, delete, describe, idle, quiet, flood, spread, scale)
 }
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from functools import singledispatch
 from typing import Any
 
 from mqcore_bench._children import ChildFailed, data_directory, end, measure, resident_bytes, serving
-from mqcore_bench._rows import Consume, Memory, Open, Publish, Scale, Simulate, Spread, Work
+from mqcore_bench._rows import Consume, Memory, Open, Publish, Quiet, Scale, Simulate, Spread, Work
 from mqcore_bench._segments import SEGMENT_BYTES
 from mqcore_bench._subjects import BURST_SEGMENTS, MESSAGE_BYTES, OWN_STORAGE, BenchSettings, Subject, value_of
 
@@ -94,16 +94,34 @@ def _memory(work: Memory, settings: BenchSettings) -> float:
         if work.of == "partition":
             measure("_load", "spread", url, IDLE_PARTITIONS, 1, 1, 0)
             return (resident_bytes(process.pid) - idle) / IDLE_PARTITIONS / 1e3
-        holder = subprocess.Popen(
-            [sys.executable, "-m", "mqcore_bench._load", "idle", url, str(IDLE_CONNECTIONS)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            assert holder.stdout is not None
-            holder.stdout.readline()
+        with _beside("idle", url, IDLE_CONNECTIONS):
             return (resident_bytes(process.pid) - idle) / IDLE_CONNECTIONS / 1e3
-        finally:
-            end(holder)
+
+
+@contextmanager
+def _beside(how: str, *arguments: object) -> Iterator[None]:
+    """Load of a process of its own for a block: entered when it says that it is under way."""
+    command = [sys.executable, "-m", "mqcore_bench._load", how, *map(str, arguments)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None
+        if not child.stdout.readline():
+            raise ChildFailed(f"the load beside a measurement ({how}) did not begin")
+        yield
+        if child.poll() is not None:
+            raise ChildFailed(f"the load beside a measurement ({how}) ended before it, with status {child.returncode}")
+    finally:
+        end(child)
+
+
+@_measure.register
+def _quiet(work: Quiet, settings: BenchSettings) -> float:
+    with data_directory(settings.data) as directory, _broker(settings, directory, work.flush) as (facts, _):
+        url = facts["url"]
+        alone = measure("_load", "quiet", url, settings.seconds)
+        with _beside("flood", url):
+            beside = measure("_load", "quiet", url, settings.seconds)
+    return float(beside["p99_us"] / alone["p99_us"])
 
 
 @_measure.register

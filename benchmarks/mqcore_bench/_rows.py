@@ -16,6 +16,7 @@ __all__ = [
     "Memory",
     "Open",
     "Publish",
+    "Quiet",
     "Row",
     "Scale",
     "Simulate",
@@ -79,13 +80,24 @@ class Scale:
 
 
 @attrs.frozen(kw_only=True)
+class Quiet:
+    """The 99th percentile of one message every few milliseconds beside a flood, in multiples of that without it.
+
+    The flood, of a process of its own: 64 batches of 256 in flight to another topic, and a consumer that reads that
+    topic from the start as fast as it can.
+    """
+
+    flush: Literal["async", "sync"]
+
+
+@attrs.frozen(kw_only=True)
 class Simulate:
     """Plans of the conformance suite, one after the other: rate of their ``events``, or of whole ``runs``."""
 
     of: Literal["events", "runs"]
 
 
-Work: TypeAlias = Publish | Consume | Open | Memory | Spread | Scale | Simulate
+Work: TypeAlias = Publish | Consume | Open | Memory | Spread | Scale | Quiet | Simulate
 
 
 @attrs.frozen(kw_only=True)
@@ -152,6 +164,16 @@ def _cost(name: str, summary: str, work: Work, unit: str, at_most: float) -> Row
     return Row(name=name, summary=summary, work=work, unit=unit, more_is_better=False, at_most=at_most)
 
 
+def _quiet(flush: Literal["async", "sync"]) -> Row:
+    return _cost(
+        f"quiet-{flush}",
+        f"99th percentile of a quiet topic's acknowledgements beside a flood of another, {flush} flush, against alone",
+        Quiet(flush=flush),
+        "x",
+        3,
+    )
+
+
 def _spread(delay_ms: int, at_most: float) -> Row:
     return _cost(
         f"spread-1000-{delay_ms}ms",
@@ -196,6 +218,8 @@ ROWS: tuple[Row, ...] = (
         "x",
         2,
     ),
+    _quiet("async"),
+    _quiet("sync"),
     Row(
         name="simulation-events",
         summary="simulation of file storage over TCP under mixed faults: events in a second of one core",

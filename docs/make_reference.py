@@ -23,6 +23,8 @@ REFERENCE = ROOT / "docs" / "reference"
 MODULES = (
     "mqcore",
     "mqcore.client",
+    "mqcore.aio",
+    "mqcore.sync",
     "mqcore.operations",
     "mqcore.config",
     "mqcore.errors",
@@ -31,7 +33,10 @@ MODULES = (
     "mqcore.abc",
     "mqcore.ports",
     "mqcore.links",
+    "mqcore.followed",
     "mqcore.sockets",
+    "mqcore.volatile",
+    "mqcore.ensembles",
     "mqcore.registry",
     "mqcore.batch",
     "mqcore.protocol",
@@ -270,13 +275,17 @@ def _value_and_meaning(value: ast.expr | None) -> tuple[str, str]:
         return (ast.unparse(value) if value is not None else "", "")
     given = {keyword.arg: keyword.value for keyword in value.keywords}
     texts = [each.value for each in ast.walk(value) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
-    helps = [given["help"]] if "help" in given else [
-        pair[1]
-        for keyword in value.keywords
-        if isinstance(keyword.value, ast.Dict)
-        for pair in zip(keyword.value.keys, keyword.value.values, strict=True)
-        if isinstance(pair[0], ast.Constant) and pair[0].value == "help"
-    ]
+    helps = (
+        [given["help"]]
+        if "help" in given
+        else [
+            pair[1]
+            for keyword in value.keywords
+            if isinstance(keyword.value, ast.Dict)
+            for pair in zip(keyword.value.keys, keyword.value.values, strict=True)
+            if isinstance(pair[0], ast.Constant) and pair[0].value == "help"
+        ]
+    )
     meaning = next((each.value for each in helps if isinstance(each, ast.Constant)), None)
     function = ast.unparse(value.func)
     if meaning is None and function.startswith("_") and texts:

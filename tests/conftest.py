@@ -7,9 +7,11 @@ environment variable ``MQCORE_TEST_REQUIRE`` (comma-separated) fails its tests i
 
 from __future__ import annotations
 
+import contextlib
 import ctypes.util
 import importlib.util
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -73,16 +75,73 @@ def _dirty_pages() -> str | None:
     return why_no_dirty_pages(tempfile.gettempdir()) or None
 
 
+def _diverted_calls() -> str | None:
+    if importlib.util.find_spec("mqcore_conformance") is None:
+        return "mqcore_conformance is not installed"
+    from mqcore_conformance.syscalls import why_not_diverted
+
+    return why_not_diverted() or None
+
+
+def _hanging_disk() -> str | None:
+    if importlib.util.find_spec("mqcore_conformance") is None:
+        return "mqcore_conformance is not installed"
+    from mqcore_conformance.servers import HangingDisk
+
+    return HangingDisk.why_not() or None
+
+
+def _btrfs_loops() -> str | None:
+    if os.geteuid() != 0:
+        return "not running as root"
+    if not (shutil.which("mkfs.btrfs") and shutil.which("losetup")):
+        return "mkfs.btrfs or losetup is not installed; apt-get install btrfs-progs"
+    with contextlib.suppress(OSError), open("/proc/filesystems") as known:
+        if "btrfs" in known.read() and os.path.exists("/dev/loop-control"):
+            return None
+    return "this kernel has no btrfs, or no loop devices are to be had"
+
+
+def _md_loops() -> str | None:
+    if os.geteuid() != 0:
+        return "not running as root"
+    if not (shutil.which("mdadm") and shutil.which("losetup") and shutil.which("mkfs.ext4")):
+        return "mdadm, losetup or mkfs.ext4 is not installed; apt-get install mdadm"
+    return None if os.path.exists("/proc/mdstat") else "this kernel has no md"
+
+
+def _server(scheme: str) -> Callable[[], str | None]:
+    """A coordinator's library, and a server of it that tests can start."""
+
+    def look() -> str | None:
+        library = {"etcd": "h11", "postgres": "psycopg", "zookeeper": "kazoo"}[scheme]
+        missing = _package(library, f"'mqcore[{scheme}]'")()
+        if missing is not None or importlib.util.find_spec("mqcore_conformance") is None:
+            return missing or "mqcore_conformance is not installed"
+        from mqcore_conformance.servers import why_not_installed
+
+        return why_not_installed(scheme) or None
+
+    return look
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "atheris": _package("atheris", "atheris"),
+    "btrfs-loops": _btrfs_loops,
     "dirty-pages": _dirty_pages,
+    "diverted-calls": _diverted_calls,
     "eatmydata": _eatmydata,
+    "etcd": _server("etcd"),
+    "hanging-disk": _hanging_disk,
     "ipv6": _ipv6,
     "linux": _linux,
+    "md-loops": _md_loops,
     "lz4": _package("lz4", "'mqcore[lz4]'"),
     "not-root": _not_root,
+    "postgres": _server("postgres"),
     "root": _root,
     "source-tree": _source_tree,
+    "zookeeper": _server("zookeeper"),
     "zstandard": _package("zstandard", "'mqcore[zstandard]'"),
 }
 """Name of each need, and a function that says in one line why it is not met (None when it is)."""

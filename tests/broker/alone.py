@@ -11,7 +11,8 @@ import trio
 from mqcore.abc import Notice, StorageContext
 from mqcore.batch import encode_batch, unpack_header
 from mqcore.broker._group_commit import GroupCommit
-from mqcore.broker._partition import Partition, Send
+from mqcore.broker._partition import Partition
+from mqcore.broker._sends import Send
 from mqcore.guarantees import Copy, Level, SyncFlush
 from mqcore.limits import Limits
 from mqcore.log import IncomingBatch, LogStore
@@ -28,14 +29,20 @@ IN_CACHE = (Copy(*OWN, Level.PAGE_CACHE),)
 class Sink:
     """Keeps what a partition answers, in order: request id, then offset and copies, or the code of a failure."""
 
+    closed = False
+
     def __init__(self) -> None:
         self.answers: list[tuple[Any, ...]] = []
         self.woken: list[int] = []
+        self.sends: list[bool] = []
 
     def produced(
         self, request_id: int, base_offset: int, epoch: int, copies: tuple[Copy, ...], duplicate: bool
     ) -> None:
         self.answers.append((request_id, base_offset, copies, duplicate))
+
+    def replied(self, *, now: bool) -> None:
+        self.sends.append(now)
 
     def failed(self, request_id: int, code: int, text: str, facts: dict[str, object] | None = None) -> None:
         self.answers.append((request_id, code))
@@ -53,9 +60,7 @@ class Alone:
         self.notices: list[Notice] = []
         context = StorageContext(ports=self.ports, limits=LIMITS, report=self.notices.append, stopped=self._stopped)
         backend = create_storage("mmap:///data?segment_bytes=1MiB", context, {})
-        self.store = LogStore(
-            backend, ports=self.ports, limits=LIMITS, node_name="alone", report=self.notices.append
-        )
+        self.store = LogStore(backend, ports=self.ports, limits=LIMITS, node_name="alone", report=self.notices.append)
         self.group_commit = GroupCommit(self.store, self.ports.clock.monotonic_us)
         self.sink = Sink()
 

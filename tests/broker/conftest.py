@@ -94,9 +94,7 @@ class RawClient:
         batch = encode_batch(values, created_ms=0, limits=LIMITS, **keys)
         return Produce(0 if one_way else self.id(), topic, partition, policy, one_way, batch)
 
-    async def fetch(
-        self, topic: bytes, offset: int, *, partition: int = 0, epoch: int = 0, wait_ms: int = 0
-    ) -> Any:
+    async def fetch(self, topic: bytes, offset: int, *, partition: int = 0, epoch: int = 0, wait_ms: int = 0) -> Any:
         await self.send(Fetch(self.id(), topic, partition, offset, epoch, 1 << 20, wait_ms))
         return await self.receive()
 

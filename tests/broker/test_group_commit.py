@@ -29,6 +29,22 @@ def test_everything_that_came_while_a_flush_ran_shares_the_next() -> None:
     run_simulation(main, seed=1)
 
 
+def test_replies_of_one_flush_are_sent_once_for_each_connection_and_at_once() -> None:
+    async def main() -> None:
+        async with alone() as setup:
+            partitions = [await setup.partition(f"lines-{number}") for number in range(5)]
+            setup.disk.stall_next("flush", 5.0)
+            await partitions[0].append([setup.send(0)])
+            await trio.sleep(1)
+            for partition in partitions:
+                await partition.append([setup.send(1), setup.send(2)])
+            await trio.sleep(10)
+            assert (setup.group_commit.flushes, len(setup.sink.answers)) == (2, 11)
+            assert setup.sink.sends == [True, True]
+
+    run_simulation(main, seed=1)
+
+
 def test_a_log_is_flushed_when_it_is_due_and_an_earlier_wish_stands() -> None:
     async def main() -> None:
         async with alone() as setup:

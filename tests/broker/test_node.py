@@ -11,13 +11,11 @@ import mqcore.broker
 from mqcore.errors import RefusedError, TransportError
 
 
-def test_g18_a_replica_does_not_start_while_replication_is_not_built(run_virtual: Any) -> None:
+def test_g18_a_node_without_a_set_does_not_start_with_a_replication_policy(run_virtual: Any) -> None:
     async def main() -> None:
-        with pytest.raises(RefusedError, match='role = "replica": replication is not built in this version'):
-            async with mqcore.broker.open_broker(storage="memory://", role="replica"):
+        with pytest.raises(RefusedError, match=r"sync.copies=2.* takes other nodes, and the configuration names none"):
+            async with mqcore.broker.open_broker(storage="memory://", replication="sync(copies=2, level=memory)"):
                 raise AssertionError("it runs")
-        async with mqcore.broker.open_broker(storage="memory://", role="primary") as node:
-            assert node.status()["reigns"] is True
 
     run_virtual(main)
 

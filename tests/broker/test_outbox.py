@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import trio
 import trio.testing
 
+from mqcore.abc import Buffer
 from mqcore.broker._outbox import Outbox
 from mqcore.limits import Limits
 from mqcore.pieces import PIECE_BYTES, in_pieces
@@ -44,6 +46,7 @@ class Parked:
     def __init__(self) -> None:
         self.log: Any = EmptyLog()
         self.committed_offset = 0
+        self.known_age_ms = None
         self.closure: tuple[Code, str] | None = None
         self.waiting: dict[int, Outbox] = {}
 
@@ -242,7 +245,50 @@ def test_g20_a_peer_that_does_not_read_holds_up_what_is_made_for_it(run_virtual:
 
 
 def test_what_is_sent_in_pieces_arrives_whole_and_in_order() -> None:
-    buffers = [b"head", bytes(range(256)) * 4096, b"", b"tail"]
+    buffers = [b"head", bytes(range(256)) * (4 * PIECE_BYTES // 256), b"", b"tail"]
     pieces = list(in_pieces(buffers))
     assert b"".join(bytes(part) for piece in pieces for part in piece) == b"".join(buffers)
     assert [sum(map(len, piece)) for piece in pieces] == [PIECE_BYTES] * 4 + [8]
+
+
+def test_a_few_replies_go_without_waiting_and_what_the_link_does_not_take_is_sent_by_waiting(run_virtual: Any) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            pair = Pair(nursery)
+            outbox, sent = pair.outbox, bytearray()
+            room = [1_000, 3]
+
+            def send_now(buffers: Sequence[Buffer]) -> int:
+                data = b"".join(buffers)[: room.pop(0)]
+                sent.extend(data)
+                return len(data)
+
+            outbox._stream.send_now = send_now  # type: ignore[method-assign]
+            outbox.push(Pong(pair.tell(Ping(1)).request_id))
+            assert outbox.flush_now()
+            outbox.push(Pong(pair.tell(Ping(2)).request_id))
+            assert not outbox.flush_now()
+            await outbox.flush()
+            sent += await pair.stream.receive_some()
+            assert [pair.hear(bytes(sent)), pair.client.next_message()] == [Pong(1), Pong(2)]
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+
+
+def test_many_replies_and_long_ones_are_left_to_a_send_that_may_wait(run_virtual: Any) -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            pair = Pair(nursery)
+            pair.outbox._stream.send_now = lambda buffers: sum(map(len, buffers))  # type: ignore[method-assign]
+            for request_id in range(65):
+                pair.tell(Ping(request_id))
+                pair.outbox.push(Pong(request_id))
+            assert not pair.outbox.flush_now()
+            await pair.outbox.flush()
+            pair.tell(Call(100, "x", {}))
+            pair.outbox.push(Result(100, "x" * 100_000))
+            assert not pair.outbox.flush_now()
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)

@@ -223,6 +223,8 @@ def test_r13_a_deletion_that_is_told_not_primary_has_not_happened(open_setup: An
                 told.add((getattr(reply, "code", 0), "t" in setup.broker.reign.topics.by_name))
 
         run_simulation(main, seed=1, instruments=[leaving])
-    assert {(0, False), (Code.NOT_PRIMARY, True)} <= told <= {(0, False), (Code.NOT_PRIMARY, True)} | {
-        (Code.APPEND_FAILED, there) for there in (False, True)
-    }
+    assert (
+        {(0, False), (Code.NOT_PRIMARY, True)}
+        <= told
+        <= {(0, False), (Code.NOT_PRIMARY, True)} | {(Code.APPEND_FAILED, there) for there in (False, True)}
+    )

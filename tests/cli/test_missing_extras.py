@@ -44,6 +44,8 @@ REFUSED = [
     (("conformance", "explain", "G01"), "testing"),
     (("produce", "packed", "-", "--codec", "zstandard"), "zstandard"),
     (("produce", "packed", "-", "--codec", "lz4"), "lz4"),
+    (("cert", "dev", "--to", "made"), "cert"),
+    *((("plugins", "check", f"coordinators/{name}"), name) for name in ("etcd", "postgres", "zookeeper")),
 ]
 
 

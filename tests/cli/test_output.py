@@ -224,3 +224,29 @@ def test_a_whole_writer_goes_on_after_a_short_write(monkeypatch):
     monkeypatch.setattr(os, "write", write)
     assert _WholeWriter(1).write(b"0123456789") == 10
     assert taken == b"0123456789"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("arguments", [["--help"], ["topic", "create", "--help"], ["--version"], ["plugins"]])
+def test_a_reader_that_is_gone_before_anything_is_printed_is_no_failure(environment, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = run(arguments, environment, stdout=writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.quick
+def test_an_interrupt_while_the_command_is_being_loaded_is_no_traceback(environment):
+    program = """
+import sys
+class Interrupted:
+    def find_spec(name, *_):
+        if name == "mqcore.cli._root":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted)
+from mqcore.cli import main
+main(["plugins"])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (130, b"")

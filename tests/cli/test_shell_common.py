@@ -33,6 +33,15 @@ def test_version_imports_next_to_nothing(mqcore_command):
     assert not {"trio", "attrs", "click", "rich", "cattrs"} & set(modules.split())
 
 
+@pytest.mark.parametrize("arguments", [("--version", "--output", "json"), ("--output", "json", "--version")])
+def test_the_version_is_json_where_output_is(cli, arguments):
+    result = cli(*arguments)
+    assert result.status == 0
+    assert list(json.loads(result.out)) == ["version"]
+    text = cli("--version", "--output", "text").out
+    assert text == f"mqcore {json.loads(result.out)['version']}\n" == cli("--version").out
+
+
 def test_help_and_usage_errors_do_not_load_what_talks_to_brokers(mqcore_command):
     code = (
         "import sys; from mqcore.cli import main\n"
@@ -46,6 +55,11 @@ def test_an_unknown_verb_is_wrong_usage_and_names_the_nearest(cli):
     result = cli("sevre")
     assert result.status == 2
     assert "did you mean 'serve'?" in result.err
+
+
+def test_a_verb_of_a_group_that_is_not_there_is_told_like_any_other(cli):
+    assert "did you mean 'describe'?" in cli("topic", "descibe").err
+    assert "one of alter, confirm-clock, create, delete, describe, list" in cli("topic", "make").err
 
 
 @pytest.mark.parametrize("arguments", [("topic", "make"), ("produce",), ("consume", "t", "--count", "0"), ("--bad",)])

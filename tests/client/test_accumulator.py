@@ -273,6 +273,23 @@ def test_a_refusal_that_passes_is_retried_after_a_pause_and_what_followed_it_aft
     assert not wire.losses
 
 
+def test_what_is_sent_after_one_that_was_refused_until_its_time_was_over_goes_out_by_itself() -> None:
+    wire = Wire(batch_messages=1, delivery_timeout_ms=1_000)
+    first = wire.add(b"1")
+    assert wire.pump() == [first]
+    wire.now = 0.99
+    wire.fail(first, Code.STORAGE_FULL)
+    wire.now = 1.0
+    wire.accumulator.expire(wire.now)
+    with pytest.raises(RejectedError):
+        first.receipt_of(0)
+    wire.add(b"2")
+    assert wire.pump() == []  # the pause after the refusal is not over
+    assert wire.again < 2.0, "nothing would send it before something else happens"
+    wire.now = wire.again
+    assert len(wire.pump()) == 1
+
+
 def test_a_final_refusal_is_told_at_once_and_the_rest_goes_on_under_a_new_epoch() -> None:
     wire = Wire(batch_messages=1)
     first, second, third = (wire.add(b"%d" % number) for number in range(3))
@@ -544,3 +561,15 @@ def test_a_defect_in_a_turn_is_reported_and_raises_nothing() -> None:
     wire.pump()
     assert isinstance(batch.error, RejectedError), "what cannot be encoded is refused, as it was"
     assert [type(error) for error in wire.defects] == [AttributeError]
+
+
+@pytest.mark.parametrize("sizes", [[3, 1, 4], [1] * 50, [], [7, 7, 7, 7]])
+def test_lengths_that_are_known_already_make_the_same_batches(sizes: list[int]) -> None:
+    values = [bytes(size) for size in sizes]
+    told, untold = (Wire(batch_bytes=10, batch_messages=20) for _ in range(2))
+    for wire, known in ((told, list(sizes)), (untold, None)):
+        wire.accumulator.add_many(values, None, None, None, known)
+        wire.accumulator.add(b"one more", None, None, None)
+    batches = [[bytes(batch.data or b"") for batch in wire.pump()] for wire in (told, untold)]
+    assert batches[0] == batches[1]
+    assert sum(unpack_header(batch).count for batch in batches[0]) == len(sizes) + 1

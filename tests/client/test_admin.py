@@ -22,7 +22,12 @@ class Answering:
         self.answers = list(answers)
         self.asked: list[tuple[str, dict[str, object]]] = []
 
-    async def call(self, operation: str, arguments: dict[str, object], *, is_repeatable: bool) -> object:
+    def learn(self, info: object) -> None:
+        """Know of no other servers."""
+
+    async def call(
+        self, operation: str, arguments: dict[str, object], *, is_repeatable: bool, at: object = None
+    ) -> object:
         await trio.lowlevel.checkpoint()
         self.asked.append((operation, dict(arguments)))
         return self.answers.pop(0)

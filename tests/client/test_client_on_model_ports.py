@@ -43,7 +43,7 @@ class Story:
         self.lives += 1
         ports = model_ports(self.seed * 1_000 + self.lives, self.disk, clock=self.clock)
         with contextlib.suppress(MqcoreError, ExceptionGroup), self.network.host("broker"), trio.CancelScope() as life:
-            async with mqcore.open_broker(storage=STORAGE, listen=[URL], flush="sync", ports=ports):
+            async with mqcore.open_broker(storage=STORAGE, listen=[URL], insecure=True, flush="sync", ports=ports):
                 task_status.started()
                 if how_it_ends is None:
                     await trio.sleep_forever()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mqcore.batch import control_batch, encode_batch, stamp
-from mqcore.client._fetch_plan import Chunk, Cursor, FetchPlan
+from mqcore.client._fetch_plan import Chunk, FetchCursor, FetchPlan
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
 from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Fetch, Fetched
@@ -26,7 +26,7 @@ class Reader:
     def __init__(self, partitions: list[int] | None = None) -> None:
         self.plan = FetchPlan("t", TOPIC, bytes_max=1024 * 1024, wait_ms=20_000)
         for partition in partitions or [0]:
-            self.plan.add(Cursor(partition))
+            self.plan.add(FetchCursor(partition))
         self.ids = iter(range(1, 1_000_000))
 
     def ask(self) -> list[Fetch]:
@@ -256,3 +256,17 @@ def test_a_partition_that_moved_is_left_to_the_shell_and_goes_on_elsewhere_where
     elsewhere.plan.add(reader.plan.remove(0))
     assert reader.ask() == []
     assert [(fetch.partition, fetch.offset, fetch.epoch) for fetch in elsewhere.ask()] == [(2, 0, 0), (0, 3, 1)]
+
+
+def test_g19_a_replica_is_asked_only_where_it_may_answer_and_says_how_old_its_knowledge_is() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    assert not fetch.from_replica
+    cursor = reader.plan.cursors[0]
+    cursor.from_replica = True
+    reader.plan.fetched(Fetched(fetch.request_id, 0, 0, 0, ()))
+    assert cursor.known_age_ms is None
+    (fetch,) = reader.ask()
+    assert fetch.from_replica
+    reader.plan.fetched(Fetched(fetch.request_id, 0, 0, 0, (), 70))
+    assert cursor.known_age_ms == 70

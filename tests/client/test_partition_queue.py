@@ -14,7 +14,7 @@ from mqcore.client._producer_state import Loss, ProducerState
 from mqcore.errors import OutcomeUnknownError, RejectedError
 from mqcore.guarantees import Copy, Level
 from mqcore.limits import Limits
-from mqcore.protocol import Produced
+from mqcore.protocol import Code, Produced
 
 COPIES = (Copy(b"n" * 16, 1, Level.DISK),)
 
@@ -45,6 +45,17 @@ def send_all(queue: PartitionQueue, now: float = 0.0) -> list[PendingBatch]:
     return sent
 
 
+def test_g13_servers_that_answer_not_primary_again_and_again_are_asked_at_least_ten_times_a_second() -> None:
+    """For as long as a set takes for another primary: the pause does not grow as it does for a failure."""
+    queue, (batch,), _ = queue_with(1)
+    now = 0.0
+    for _ in range(16):
+        assert send_all(queue, now) == [batch]
+        queue.redirected(batch, now)
+        assert queue.resume_at <= now + 0.1
+        now += 0.1
+
+
 def test_batches_that_another_server_owns_go_out_there_once_all_were_answered_with_the_same_bytes() -> None:
     queue, batches, losses = queue_with(3)
     assert send_all(queue) == batches
@@ -67,14 +78,14 @@ def test_batches_that_another_server_owns_go_out_there_once_all_were_answered_wi
 def test_servers_that_send_a_batch_to_and_fro_make_it_wait_ever_longer() -> None:
     queue, (batch,), _ = queue_with(1)
     now, pauses = 0.0, []
-    for _ in range(5):
+    for _ in range(22):
         assert send_all(queue, now) == [batch]
         queue.redirected(batch, now)
         pauses.append(max(0.0, queue.due - now))
         now = max(now, queue.due)
     assert pauses[0] == 0.0
     assert 0.05 <= pauses[1] <= 0.1
-    assert pauses[4] > pauses[1]
+    assert pauses[21] > 2 * pauses[1]
 
 
 def test_a_batch_without_a_reply_is_in_doubt_and_what_follows_keeps_its_sequences() -> None:
@@ -108,3 +119,38 @@ def test_g15_what_may_be_in_the_log_behind_a_batch_that_may_be_is_not_sent_again
     assert third.data is not None
     header = unpack_header(third.data)
     assert (header.producer_epoch, header.first_sequence) == (1, 0)
+
+
+def test_r12_lost_from_voids_what_was_acknowledged_and_the_rest_goes_on_under_a_new_producer_epoch() -> None:
+    queue, batches, losses = queue_with(5)
+    send_all(queue)
+    for number in range(2):
+        queue.produced(batches[number], Produced(1, number, 1, False, COPIES))
+    queue.unanswered(batches[2])  # may be in the log of the node that is gone: the new one says that it is not
+    for batch in batches[3:]:
+        queue.redirected(batch, 0.0)
+    queue.move_to(deque())
+    sent = send_all(queue, 10.0)
+    assert sent == batches[2:]
+    for batch in sent:
+        queue.failed(batch, Code.LOST_FROM, "a failover took them", {"sequence": 1}, 10.0)
+    assert losses == [Loss("t", 0, 1)]
+    again = send_all(queue, 20.0)
+    headers = [unpack_header(batch.data or b"") for batch in again]
+    assert [(header.producer_epoch, header.first_sequence) for header in headers] == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_r12_a_queue_has_ended_in_order_only_if_every_attempt_was_answered() -> None:
+    queue, (batch,), _ = queue_with(1)
+    assert not queue.has_ended_in_order
+    send_all(queue)
+    assert not queue.has_ended_in_order
+    queue.produced(batch, Produced(1, 0, 1, False, COPIES))
+    assert queue.has_ended_in_order
+    queue, (batch,), _ = queue_with(1)
+    send_all(queue)
+    queue.unanswered(batch)
+    assert send_all(queue) == [batch]
+    queue.produced(batch, Produced(1, 0, 1, True, COPIES))
+    assert not queue.has_ended_in_order, "the first attempt may still lie in a buffer of the broken connection"
+    assert not queue_with(0)[0].has_ended_in_order, "nothing was sent"

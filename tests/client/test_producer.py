@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,7 +77,6 @@ def test_a_large_batch_gets_its_turn_among_small_ones_of_another_producer() -> N
     async def test(client: Client) -> None:
         many: dict[str, Any] = {"batch_messages": 1, "batches_in_flight_max": 64}
         async with client.producer("t", **many) as small, client.producer("u") as large, trio.open_nursery() as nursery:
-
             numbers = iter(range(1_000))
 
             async def send_small() -> None:
@@ -118,3 +119,40 @@ def test_one_way_sends_beyond_what_the_client_holds_unsent_are_given_up_with_the
             await producer.send(b"later")
 
     trio.run(main)
+
+
+def batches_of(
+    rounds: int, in_flight: int, tmp: str, *, storage: str = "memory://", flush: str = "none"
+) -> list[list[int]]:
+    """The lengths of the batches that each of ``rounds`` bursts of posted messages was sent in, over a real socket."""
+    bursts: list[list[int]] = []
+
+    async def main() -> None:
+        async with (
+            mqcore.open_broker(storage=storage, listen=[f"unix://{tmp}/socket"], flush=flush, topics={"t": {}}),
+            mqcore.connect(f"unix://{tmp}/socket") as client,
+            client.producer("t") as producer,
+        ):
+            for _ in range(rounds):
+                deliveries = [producer.post(b"x") for _ in range(in_flight)]
+                offsets = [(await delivery.wait()).offset for delivery in deliveries]
+                assert offsets == list(range(offsets[0], offsets[0] + in_flight))
+                counts = Counter(delivery._batch for delivery in deliveries)
+                bursts.append(list(counts.values()))
+
+    trio.run(main)
+    return bursts
+
+
+def test_messages_posted_while_nothing_is_in_flight_are_sent_in_halves(tmp_path: Path) -> None:
+    """The broker works on one half while the other gathers; a short batch is not worth a second frame."""
+    _, second, *_ = batches_of(3, 64, str(tmp_path))
+    assert len(second) == 2
+    assert min(second) >= 16
+    assert [len(burst) for burst in batches_of(5, 12, str(tmp_path))][1:] == [1, 1, 1, 1]
+
+
+def test_messages_that_wait_for_a_flush_are_not_sent_in_halves(tmp_path: Path) -> None:
+    """Each half would ask for a flush of its own."""
+    bursts = batches_of(4, 64, str(tmp_path), storage=f"mmap://{tmp_path}/s", flush="sync")
+    assert [len(burst) for burst in bursts][1:] == [1, 1, 1]

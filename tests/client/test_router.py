@@ -21,7 +21,8 @@ import mqcore
 from mqcore.broker._connection import ClientConnection
 from mqcore.broker._topics import Topics
 from mqcore.client import Client
-from mqcore.errors import MqcoreError, NotReachedError, RejectedError
+from mqcore.client._router import Router
+from mqcore.errors import BrokenLinkError, MqcoreError, NotReachedError, RejectedError
 from mqcore.protocol import Code
 from mqcore.testing import ModelDisk, ModelNetwork, model_ports, run_simulation, seeded
 
@@ -76,6 +77,7 @@ async def open_servers(servers: Servers, stack: AsyncExitStack, *names: str) -> 
                 mqcore.open_broker(
                     storage="memory://",
                     listen=listen,
+                    insecure=True,
                     flush="none",
                     topics={"t": {"partitions": 2}},
                     ports=model_ports(number + 1),
@@ -157,7 +159,7 @@ def test_servers_that_name_each_other_are_asked_ever_more_slowly_until_one_owns_
             delivery = producer.post(b"x", partition=1)
             await trio.sleep(10)
             assert not delivery.is_done
-            assert sum(servers.refused.values()) < 30
+            assert sum(servers.refused.values()) < 40
             del servers.owners[B, 1]
             await delivery.wait()
         assert await stored(B, 1) == [b"x"]
@@ -189,8 +191,10 @@ def test_a_redirection_to_the_same_server_by_another_address_makes_no_second_ses
             delivery = producer.post(b"x", partition=1)
             await trio.sleep(3)
             assert {session.url for session in client._router._sessions.values()} == {A}
+            assert not delivery.is_done
             del servers.owners[A, 1]
             await delivery.wait()
+        assert await stored(A, 1) == [b"x"]
 
     play(servers, story, A, running="a")
 
@@ -226,7 +230,7 @@ def test_the_first_server_that_answers_is_used_and_when_it_dies_the_next(servers
     async def life(name: str, url: str, disk: ModelDisk, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         with contextlib.suppress(MqcoreError, ExceptionGroup), servers.network.host(name), trio.CancelScope() as scope:
             async with mqcore.open_broker(
-                storage="mmap:///data?segment_bytes=1MiB", listen=[url], flush="sync", topics={"t": {}},
+                storage="mmap:///data?segment_bytes=1MiB", listen=[url], flush="sync", topics={"t": {}}, insecure=True,
                 ports=model_ports(1, disk),
             ):  # fmt: skip
                 task_status.started(scope)
@@ -279,6 +283,99 @@ def test_an_administrative_request_follows_a_redirection(servers: Servers, monke
             await other.admin.resolve_topic("new")
 
     play(servers, story, A)
+
+
+def test_a_home_that_comes_back_while_others_are_tried_stays_home(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Router._connect_any
+
+    async def slowly(self: Any, *arguments: Any, **named: Any) -> Any:
+        found = await original(self, *arguments, **named)
+        await trio.sleep(5)
+        return found
+
+    async def story(client: Client) -> None:
+        router = client._router
+        home = router.home
+        monkeypatch.setattr(Router, "_connect_any", slowly)
+        router._unreachable(home)  # it answers again before the others were tried
+        await trio.sleep(6)
+        assert router.home is home
+        assert router._sessions == {A: home}
+        await client.admin.list_topics()
+
+    play(servers, story, A, B)
+
+
+def test_a_home_that_dies_is_followed_to_a_server_that_has_a_session_by_another_name(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers.owners[B, 1] = A
+
+    async def refused() -> Any:
+        raise BrokenLinkError("nobody is there")
+
+    async def story(client: Client) -> None:
+        home = client._router.home
+        async with client.producer("t") as producer:
+            await producer.send(b"x", partition=1)
+            monkeypatch.setattr(home.transport, "connect", refused)
+            assert home.stream is not None
+            await home.stream.aclose()
+            with trio.fail_after(60):
+                await producer.send(b"y", partition=0)
+        assert set(client._router._sessions.values()) == {client._router.home}
+        assert await stored(A, 0) == [b"y"]
+
+    play(servers, story, B, SAME_AS_A)
+
+
+def test_a_home_that_comes_back_to_a_server_that_got_a_session_meanwhile_is_that_session(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(client: Client) -> None:
+        router = client._router
+        home, gate = router.home, trio.Event()
+        connect = home.transport.connect
+
+        async def late() -> Any:
+            await gate.wait()
+            return await connect()
+
+        monkeypatch.setattr(home.transport, "connect", late)
+        assert home.stream is not None
+        await home.stream.aclose()
+        session = router._session_at([A])
+        await trio.sleep(1)
+        gate.set()
+        await trio.sleep(1)
+        assert home.is_closed
+        assert router.home is session
+        with trio.fail_after(10):
+            await client.admin.list_topics()
+
+    play(servers, story, SAME_AS_A, running="a")
+
+
+def test_g20_servers_that_a_server_makes_up_cost_bounded_memory(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(client: Client) -> None:
+        router = client._router
+        most = router.context.limits.servers_max
+        for number in range(6 * most):
+            long = "tcp://" + "x" * 1_000_000
+            urls = [long, 7, f"tcp://10.9.{number // 200}.{number % 200}:1", *[f"tcp://a:{port}" for port in range(99)]]
+            router.redirect(bytes(16), 0, {"urls": urls})
+            assert len(router._sessions) <= most
+            if number % (2 * most) == 2 * most - 1:
+                await trio.sleep(20)
+        assert len(router._tries) <= most
+        await client.admin.list_topics()
+
+    play(servers, story, A, running="a")
+    assert "limit servers_max" in caplog.text
 
 
 def test_servers_that_are_all_away_are_named_with_the_reason_of_each(servers: Servers) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
 import trio.testing
 
 from mqcore.abc import Buffer, ByteStream
+from mqcore.batch import encode_batch
 from mqcore.client._stream import RequestStream, greet
 from mqcore.errors import BrokenLinkError, RemoteProtocolError
 from mqcore.limits import Limits
@@ -113,6 +114,16 @@ def test_requests_that_gathered_go_out_in_one_write_and_large_ones_in_pieces() -
         assert pipe.sends[:3] == [PIECE_BYTES] * 3
         assert trio.current_time() - began == pytest.approx(40)
         assert trio.current_time() - stream.active_at < 1, "each piece that was taken is a sign of life"
+
+    with_stream(test)
+
+
+def test_a_batch_of_256_kilobyte_messages_is_one_send() -> None:
+    async def test(stream: RequestStream, pipe: Pipe, peer: Peer) -> None:
+        batch = encode_batch([bytes(1024)] * 256, created_ms=0, limits=Limits())
+        stream.produce(bytes(16), 0, 0, batch, None)
+        await stream.flush()
+        assert len(pipe.sends) == 1
 
     with_stream(test)
 
@@ -233,5 +244,36 @@ def test_a_reader_that_is_interrupted_returns_with_nothing_and_loses_nothing() -
             assert not stream.is_at_end
         await peer.stream.send_all(data[20:])
         assert isinstance(await stream.receive_message(5.0), Result)
+
+    with_stream(test)
+
+
+def test_what_a_link_takes_at_once_is_sent_without_waiting_and_the_rest_stays_queued() -> None:
+    async def test(stream: RequestStream, pipe: Pipe, peer: Peer) -> None:
+        taken: list[bytes] = []
+
+        def send_now(buffers: Sequence[Buffer]) -> int:
+            taken.append(b"".join(buffers)[:10])
+            return 10
+
+        pipe.send_now = send_now  # type: ignore[method-assign]
+        stream.request(call(stream), print)
+        whole = b"".join(stream.unsent)
+        stream.flush_now()
+        assert taken == [whole[:10]]
+        assert b"".join(stream.unsent) == whole[10:]
+        pipe.sends.clear()
+        await stream.flush()
+        assert pipe.sends == [len(whole) - 10]
+
+    with_stream(test)
+
+
+def test_a_link_that_takes_nothing_at_once_gets_everything_by_waiting() -> None:
+    async def test(stream: RequestStream, pipe: Pipe, peer: Peer) -> None:
+        stream.request(call(stream), print)
+        stream.flush_now()
+        await stream.flush()
+        assert isinstance(await peer.receive(), Call)
 
     with_stream(test)

@@ -57,7 +57,8 @@ def test_the_example_with_every_key_uncommented_is_the_defaults_too(tmp_path: Pa
     assert (config.flush, config.replication, config.survive) == (EXPECTED.flush, EXPECTED.replication, ())
     assert config.storage == StorageTable(url="memory://")
     assert set(tomllib.loads(text)) == {
-        "name", "role", "survive", "log_level", "storage", "listen", "flush", "replication", "limits", "topics",
+        "name", "survive", "insecure", "log_level", "storage", "listen", "tls", "flush", "replication", "retention",
+        "limits", "topics",
     }  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def test_every_key_stands_in_the_example_with_words_about_it() -> None:
 @pytest.mark.needs("source-tree")
 def test_the_toml_of_the_pages_is_read(tmp_path: Path) -> None:
     examples = re.findall(r"```toml\n(.*?)```", (DOCS / "composing.md").read_text(), re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     for text in examples:
         path = tmp_path / "broker.toml"
         path.write_text(text)

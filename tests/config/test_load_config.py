@@ -1,5 +1,6 @@
 """A broker's configuration from a TOML file, the environment and arguments."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,7 @@ def test_who_names_a_storage_or_a_policy_replaces_the_whole_of_it(tmp_path: Path
         ('storage = "memory://"\n[topics.a]\npartitions = 100000', ["topics.a.partitions", "10000"]),
         ('storage = "memory://"\n[topics.a]\nflush = "later"', ["topics.a.flush", "'later'"]),
         ('storage = "memory://"\n[topics]\na = 3', ["topics.a", "3 is not a table"]),
-        ('storage = "memory://"\n[topics.a]\nretention = "7 d"', ["topics.a", "unknown key", "retention", "visible"]),
+        ('storage = "memory://"\n[topics.a]\nquota = "7 d"', ["topics.a", "unknown key", "quota", "visible"]),
         ('storage = "memory://"\nlisten = ["tcp://a:1", "tcp://a:1"]', ["tcp://a:1 is given twice"]),
         ('storage = "memory://"\nlisten = 3', ["listen", "3 is not a list"]),
         ('storage = "memory://"\nname = "a b"', ["name", "'a b'"]),
@@ -234,6 +235,20 @@ def test_an_error_names_the_source_that_gave_the_value(tmp_path: Path) -> None:
     path.write_text('storage = "memory://"\n[topics."a b"]')
     with pytest.raises(ConfigurationError, match=f"^{path}: topic name 'a b'"):  # the environment says nothing
         load_config(path, environment={"PATH": "/bin", "MQCORE_SERVER": "tcp://127.0.0.1:7400"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("MQCORE_FLUHS", "did you mean MQCORE_FLUSH?"),
+        ("MQCORE_LIMITS_FRAM_BYTES_MAX", "did you mean MQCORE_LIMITS_FRAME_BYTES_MAX?"),
+        ("MQCORE_SERVR", "did you mean MQCORE_SERVER?"),
+        ("MQCORE_XYZ", "'mqcore config init' writes a file with all of them"),
+    ],
+)
+def test_an_unknown_variable_is_told_with_the_nearest_one(variable: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(hint)):
+        load_config(write(tmp_path, WHOLE), environment={variable: "1"})
 
 
 KUBERNETES = {
@@ -311,3 +326,10 @@ def test_the_build_of_a_configuration_states_its_policies_and_topics(tmp_path: P
     assert {topic.name: build.flush_of(topic) for topic in build.topics}["orders"] == SyncFlush()
     other = build_of(config, Capabilities(append_level=Level.MEMORY, flush_level=Level.MEMORY), {"x": TopicConfig()})
     assert [topic.name for topic in other.topics] == ["x"]
+
+
+def test_the_name_of_the_broker_may_stand_in_the_url_of_its_storage(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text('name = "a1"\n[storage]\nurl = "mmap:///var/lib/{name}/{other}"\n')
+    assert load_config(file, environment={}).storage.url == "mmap:///var/lib/a1/{other}"
+    assert make_config(storage="mmap:///x/{name}", name="b2").storage.url == "mmap:///x/b2"

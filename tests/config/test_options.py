@@ -106,9 +106,7 @@ def test_text_and_values_fill_the_same_options() -> None:
         ({"more": {"x": {"size_bytes": "?"}}}, ["more.x.size_bytes", "'?'"]),
     ],
 )
-def test_a_bad_option_is_named_with_its_value_and_what_is_allowed(
-    mapping: dict[str, object], named: list[str]
-) -> None:
+def test_a_bad_option_is_named_with_its_value_and_what_is_allowed(mapping: dict[str, object], named: list[str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         structure_options(Options, mapping, "broker.toml: [storage]")
     message = str(caught.value)
@@ -126,9 +124,7 @@ def test_an_option_that_has_no_default_must_be_given() -> None:
 def test_sources_of_equal_rank_may_agree_and_must_not_differ() -> None:
     table = ("the table", {"segment_bytes": "1 KiB", "count": 3})
     assert merge_options(Options, [("the URL", {"segment_bytes": "1024"}), table]).segment_bytes == 1024
-    with pytest.raises(
-        ConfigurationError, match=r"segment_bytes is given twice: '1' by the URL, '1 KiB' by the table"
-    ):
+    with pytest.raises(ConfigurationError, match=r"segment_bytes is given twice: '1' by the URL, '1 KiB' by the table"):
         merge_options(Options, [("the URL", {"segment_bytes": "1"}), table])
     with pytest.raises(ConfigurationError, match=r"lease is given twice"):
         merge_options(Options, [("the URL", {"lease_ms": "1"}), ("the table", {"lease": "1 s"})])

@@ -22,9 +22,22 @@ __all__ = ["Mutant", "mutants", "noticed_by"]
 
 REAL = "mqcore_conformance.checkers"
 COPY = "mqcore_conformance_mutant"
-LEAVES = frozenset({"_consumers", "_content", "_flushes", "_loss", "_observed"})
+LEAVES = frozenset({"_consumers", "_content", "_flushes", "_loss", "_observed", "_sets"})
 """Those that only the package imports."""
-MODULES = ("_policies", "_facts", "_consumers", "_content", "_flushes", "_loss", "_observed", "")
+MODULES = (
+    "_drained",
+    "_policies",
+    "_reigns",
+    "_facts",
+    "_consumers",
+    "_content",
+    "_flushes",
+    "_loss",
+    "_observed",
+    "_replicas",
+    "_sets",
+    "",
+)
 """Modules of the checkers, each after those that it imports."""
 PLACE_CHARS_MAX = 80
 

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mqcore.abc import Capabilities, TransportCapabilities
+from mqcore.abc import Capabilities, CoordinatorCapabilities, TransportCapabilities
 from mqcore.guarantees import Level
 from mqcore_conformance.cells import CellResult, run_cell
 from mqcore_conformance.children import Outcome, run_apart
@@ -47,9 +47,14 @@ def test_values_of_every_kind_come_back_as_they_were() -> None:
 
 @pytest.mark.parametrize(
     "capabilities",
-    [Capabilities(append_level=Level.PAGE_CACHE, flush_level=Level.DISK), TransportCapabilities(streams_max=3), None],
+    [
+        Capabilities(append_level=Level.PAGE_CACHE, flush_level=Level.DISK),
+        TransportCapabilities(streams_max=3),
+        CoordinatorCapabilities(),
+        None,
+    ],
 )
-def test_what_either_kind_of_part_declares_comes_back(capabilities: Any) -> None:
+def test_what_any_kind_of_part_declares_comes_back(capabilities: Any) -> None:
     facts = PartFacts(capabilities=capabilities)
     assert from_json(to_json(facts, PartFacts), PartFacts) == facts
 

@@ -146,6 +146,20 @@ def test_two_lines_bring_the_suite_from_any_folder(repository: Path, tmp_path: P
     assert ran.returncode == 0
 
 
+def test_a_clause_is_picked_by_name_with_the_cells_that_are_about_it_only(repository: Path) -> None:
+    settings(repository, 'storage = "bad://{dir}"', 'tiers = ["T0"]')
+
+    def collected(*arguments: str) -> set[str]:
+        lines = suite(repository, "--collect-only", *arguments).stdout.splitlines()
+        return {line.partition("[")[2].rstrip("]") for line in lines if "test_simulation[" in line}
+
+    every, picked = collected(), collected("-k", "G01")
+    assert picked == {one for one in every if one.startswith("G01-")}
+    assert {one.rpartition("/")[2] for one in picked} == {"kill", "stop", "power-cut", "mixed"}
+    families = {one.rpartition("/")[2] for one in every}
+    assert {one.rpartition("/")[2] for one in every if one.startswith("other-clauses-")} == families
+
+
 @pytest.mark.slow
 def test_a_failure_in_pytest_is_one_screen_with_its_replay(repository: Path) -> None:
     settings(repository, 'storage = "bad://{dir}?does=forgets-a-truncation"', 'tiers = ["contract"]')
@@ -208,7 +222,6 @@ def test_settings_that_cannot_be_read_are_one_failing_test(repository: Path, lin
         (b"[claims\nx", "not valid TOML"),
         (b"claimz = 1\n", "claimz: unknown key (did you mean 'claims'?)"),
         (b'[[xfail]]\nclause = "G99"\nreason = "x"\nissue = "y"\n', "no clause 'G99'; one of G01"),
-        (b'[[xfail]]\nclause = "G09"\nreason = "x"\nissue = "y"\n', "clause G09 is not checked: needs replicas"),
         (b'[[xfail]]\nclause = "G01"\nissue = "y"\n', "reason must be given"),
         (b'[[xfail]]\nclause = "G01"\nreason = "x"\n', "issue must be given"),
         (b'[[xfail]]\nclause = "G01"\nreason = " "\nissue = "y"\n', "reason must say something"),

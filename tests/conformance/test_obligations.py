@@ -6,9 +6,18 @@ import pytest
 from checker_stories import STORIES
 
 from mqcore_conformance.cells import Cell, run_cell
-from mqcore_conformance.checkers import Facts
+from mqcore_conformance.checkers import CHECKERS, Facts
 from mqcore_conformance.obligations import obligations
+from mqcore_conformance.plans import (
+    CRASH_POINTS,
+    FAMILIES,
+    MEMBER_FAMILIES,
+    SET_FAMILIES,
+    SIMULATED_SET_FAMILIES,
+    T1_FAMILIES,
+)
 from mqcore_conformance.verdicts import Status
+from mqcore_conformance.witnesses import ABOUT, ASKED_OF
 
 
 def statuses(flush: str, family: str) -> dict[str, Status]:
@@ -41,3 +50,11 @@ def test_every_bad_history_puts_something_before_its_checker(name: str):
     tale = STORIES[name]
     looked_at = obligations(Facts(tale.events))
     assert [clause for clause in tale.clauses if not looked_at[clause]] == []
+
+
+def test_every_family_is_about_clauses_and_every_clause_that_can_be_judged_has_a_family() -> None:
+    of_sets = {*SET_FAMILIES, *SIMULATED_SET_FAMILIES}
+    assert set(ABOUT) == {*FAMILIES, *MEMBER_FAMILIES, CRASH_POINTS, *T1_FAMILIES, *of_sets}
+    about = {clause for clauses in ABOUT.values() for clause in clauses}
+    assert about == set(CHECKERS) - {"G18"}, "refusals are a matter of contract checks"
+    assert all(ASKED_OF[family] in ABOUT[family] for family in ASKED_OF)

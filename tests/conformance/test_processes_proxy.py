@@ -41,9 +41,7 @@ async def wire(folder: Path, transport: str) -> AsyncIterator[Wire]:
     hits: list[tuple[str, str]] = []
     broker_url = address(transport, folder, "broker")
     async with await create_transport(broker_url).listen() as listener, trio.open_nursery() as nursery:
-        proxy = Proxy(
-            address(transport, folder, "proxy"), broker_url, random.Random(0), lambda *hit: hits.append(hit)
-        )
+        proxy = Proxy(address(transport, folder, "proxy"), broker_url, random.Random(0), lambda *hit: hits.append(hit))
         await nursery.start(proxy.run)
         link = await create_transport(proxy.url).connect()
         client = await link.open_stream()
@@ -80,7 +78,7 @@ def strike(kind: str, target: str, amount: int = 0, duration_us: int = 0) -> Fau
     return FaultPlan(kind=kind, trigger="acks", when=1, target=target, amount=amount, duration_us=duration_us)
 
 
-pytestmark = pytest.mark.parametrize("transport", ["tcp", "unix"])
+pytestmark = pytest.mark.parametrize("transport", ["tcp", "unix", "quic"])
 
 
 def test_what_is_not_struck_passes_in_both_directions(tmp_path: Path, transport: str) -> None:
@@ -148,9 +146,7 @@ def test_a_stall_holds_one_direction_and_loses_nothing(tmp_path: Path, transport
 def test_a_frame_comes_twice_and_those_around_it_once(tmp_path: Path, transport: str, target: str) -> None:
     async def main() -> None:
         async with wire(tmp_path, transport) as ends:
-            source, sink = (
-                (ends.client, ends.broker) if target.startswith("to") else (ends.broker, ends.client)
-            )
+            source, sink = (ends.client, ends.broker) if target.startswith("to") else (ends.broker, ends.client)
             await ends.proxy.strike(strike("proxy-duplicate", target, amount=1))
             frames = [frame(Kind.PRODUCE, letter * 50) for letter in (b"a", b"b", b"c")]
             await source.send_all(b"".join(frames))

@@ -60,9 +60,11 @@ def test_runs_that_repeat_and_a_run_alone_are_judged_as_ever(tmp_path) -> None:
     assert record_of_run(tmp_path / "alone", "counts-lives", (1,))["status"] == "PASS"
 
 
-@pytest.mark.parametrize("family", ["mixed", "crash-points"])
-def test_a_run_of_mqcores_own_parts_is_the_same_in_a_process_of_its_own(family: str) -> None:
-    cell = Cell(tier="T0", storage="mmap://{dir}", transport="tcp", flush="sync", family=family)
+@pytest.mark.parametrize(
+    ("transport", "family"), [("tcp", "mixed"), ("tcp", "crash-points"), ("tls", "mixed"), ("quic", "mixed")]
+)
+def test_a_run_of_mqcores_own_parts_is_the_same_in_a_process_of_its_own(transport: str, family: str) -> None:
+    cell = Cell(tier="T0", storage="mmap://{dir}", transport=transport, flush="sync", family=family)
     deadline = time.perf_counter() + 1.0 if family == "crash-points" else None
     result = run_cell(cell, [3, 4], extra_seeds_max=0, deadline=deadline)
     assert result.last is not None

@@ -16,6 +16,7 @@ import pytest
 
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES
+from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.cli._progress import line_of
 from mqcore_conformance.report import (
     NOT_BUILT,
@@ -191,11 +192,43 @@ def test_a_thousand_cells_are_written_in_seconds_and_few_bytes(tmp_path: Path) -
     assert (tmp_path / "report.html").stat().st_size < 4_000_000
 
 
-def test_what_is_not_built_yet_has_its_place_on_every_page() -> None:
-    for text in (page([cell()]), matrix([cell()])):
-        assert text.count("not built yet") >= len(NOT_BUILT)
-        for row in NOT_BUILT:
-            assert row.what in text
+def test_what_is_not_built_yet_is_told_on_every_page_and_has_no_row_in_the_grid() -> None:
+    text, table = page([cell()]), matrix([cell()])
+    assert table.count("not built yet") >= len(NOT_BUILT)
+    for row in NOT_BUILT:
+        assert row.what in table
+        assert row.what in text.partition("<h2 id=grid>")[0]
+        assert row.what not in text.partition("<h2 id=grid>")[2]
+
+
+def test_the_page_opens_with_what_it_could_not_have_caught() -> None:
+    not_run = [cell(f"T0/s/tcp/sync/f{number}", "NOT RUN", reason="it has no disk") for number in range(6)]
+    text = page([cell(), cell("T0/s/tcp/sync/power-cut", "INCONCLUSIVE"), *not_run, check(status="FAIL")])
+    opening = text.partition("could not have caught")[2].partition("<h2")[0]
+    assert text.index("could not have caught") < text.index("<h2>Failures")
+    assert "href='#cell-T0-s-tcp-sync-power-cut'" in opening
+    assert "Not run, it has no disk:" in opening
+    assert "<summary>2 more</summary>" in opening
+    assert "No cell and no check had anything to judge for G03" in opening
+    assert "--seeds 20" in opening
+    assert "(--tier T1)" in opening
+
+
+def test_a_square_is_plain_green_only_where_every_clause_was_judged() -> None:
+    every = dict.fromkeys(CHECKERS, "PASS")
+    for clauses, style in ((every, "s PASS"), (every | {"G11": "NOT RUN"}, "s PASS_PART")):
+        reader = Reader(page([cell(clauses=clauses)]))
+        squares = [one["class"] for one in reader.all("td") if one.get("class", "").startswith("s PASS")]
+        assert squares[0] == style
+    assert f"pass {len(CHECKERS) - 1}/{len(CHECKERS)}" in page([cell(clauses=every | {"G11": "NOT RUN"})])
+
+
+def test_each_tier_has_a_table_with_the_columns_of_its_own_faults() -> None:
+    text = page([cell("T0/mmap/tcp/sync/rot"), cell("T1/mmap/tcp/sync/proxy-cut", tier="T1")])
+    first, second = text.partition("<h2 id=grid>")[2].split("<h3>")[1:3]
+    assert "<th scope=col>rot" in first
+    assert "proxy-cut<" not in first.partition("</thead>")[0]
+    assert "<th scope=col>rot" not in second.partition("</thead>")[0]
 
 
 # ---- matrix.md, junit.xml, claims.lock -------------------------------------------------------------------------------

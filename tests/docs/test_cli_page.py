@@ -23,6 +23,8 @@ from mqcore.registry import installed
 
 PAGE = "cli.md"
 SHARED = ("--server", "--timeout", "--output", "--help", "--version")
+WITH_SERVER = ("--ca", "--cert", "--key")
+"""What says how to speak to a server is told once, where ``--server`` is; ``--ca`` of a broker is its own."""
 pytestmark = [pytest.mark.needs("source-tree"), pytest.mark.slow]
 
 
@@ -49,7 +51,8 @@ def section(path: list[str], command: click.Command) -> str:
     pieces = [piece for piece in command.collect_usage_pieces(context) if not piece.startswith("[OPTIONS]")]
     mark = "###" if len(path) == 2 else "####"
     parts = [f"{mark} `{' '.join([*path, *pieces])}`", inspect.cleandoc(command.help or "").replace("\b\n", "")]
-    rows = [row(option) for option in command.params if isinstance(option, click.Option) and is_its_own(option)]
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    rows = [row(option) for option in options if is_its_own(option, command)]
     if rows:
         parts.append("\n".join(["| option | meaning |", "|---|---|", *rows]))
     shared = [name for name in SHARED[:3] if any(name in option.opts for option in command.params)]
@@ -61,8 +64,10 @@ def section(path: list[str], command: click.Command) -> str:
     return "\n\n".join(parts)
 
 
-def is_its_own(option: click.Option) -> bool:
-    return not option.hidden and not set(option.opts) & set(SHARED)
+def is_its_own(option: click.Option, command: click.Command) -> bool:
+    speaks = any("--server" in each.opts for each in command.params)
+    told = {*SHARED, *WITH_SERVER} if speaks else {*SHARED}
+    return not option.hidden and not set(option.opts) & told
 
 
 def row(option: click.Option) -> str:

@@ -214,7 +214,7 @@ def test_an_identity_of_another_version(pages: Any, storage: Path) -> None:
     "record",
     [
         {"type": "quota-set", "id": "00" * 16, "bytes": 5},
-        {"type": "topic-created", "id": "00" * 16, "name": "orders", "config": {"retention_ms": 5}},
+        {"type": "topic-created", "id": "00" * 16, "name": "orders", "config": {"quota_ms": 5}},
     ],
     ids=["type", "key"],
 )
@@ -285,7 +285,7 @@ def test_a_transport_of_another_contract_is_refused_too() -> None:
 def test_keys_of_another_release(pages: Any, tmp_path: Path) -> None:
     path = tmp_path / "broker.toml"
     errors = []
-    for text in ('storage = "memory://"\n[topics.orders]\nretention = "7 d"\n', 'storage = "memory://"\n[quotas]\n'):
+    for text in ('storage = "memory://"\n[topics.orders]\nquota = "7 d"\n', 'storage = "memory://"\n[quotas]\n'):
         path.write_text(text)
         with pytest.raises(MqcoreError) as caught:
             load_config(path)

@@ -94,8 +94,9 @@ def test_a_receipt_belongs_to_an_acknowledgement_and_names_a_copy() -> None:
         HeldCopy(node="a", level=Level.MEMORY, reported=Level.DISK)
 
 
-def test_without_replication_a_promotion_bars_nobody() -> None:
-    assert must_survive(alone(Level.DISK), [Promotion("b")])
+def test_without_replication_a_promotion_counts_as_the_loss_of_the_old_primary_too() -> None:
+    assert not must_survive(alone(Level.DISK), [Promotion("b")])
+    assert must_survive(alone(Level.DISK), [Promotion("a")])
 
 
 def test_under_asynchronous_replication_a_promotion_counts_as_the_loss_of_the_old_primary() -> None:

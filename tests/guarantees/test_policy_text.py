@@ -31,8 +31,12 @@ flushes = st.one_of(
 )
 replications = st.one_of(
     st.just(NoReplication()),
+    st.builds(AsyncReplication, max_delay_ms=st.integers(1, 10**9)),
     st.builds(
-        AsyncReplication, max_delay_ms=st.integers(1, 10**9), on_exceeded=st.sampled_from(["report", "throttle"])
+        AsyncReplication,
+        max_delay_ms=st.integers(1, 10**9),
+        on_exceeded=st.just("throttle"),
+        on_missing=st.sampled_from(["block", "reject"]),
     ),
     st.builds(
         SyncReplication,
@@ -94,6 +98,8 @@ def test_a_flush_policy_that_is_not_understood_is_named(text: str, said: str) ->
         ("sync(level=disc)", "unknown level 'disc'; one of none, memory"),
         ("sync(on_missing=pray)", "on_missing"),
         ("async(on_exceeded=pray)", "on_exceeded"),
+        ("async(on_exceeded=throttle, on_missing=pray)", "on_missing"),
+        ("async(on_missing=reject)", "on_missing = reject: without meaning under on_exceeded = report"),
     ],
 )
 def test_a_replication_policy_that_is_not_understood_is_named(text: str, said: str) -> None:

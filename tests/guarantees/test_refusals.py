@@ -103,23 +103,44 @@ def test_g18_synchronous_replication_to_itself_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("policy", [SyncReplication(), AsyncReplication(), AsyncReplication(on_exceeded="throttle")])
-def test_g18_replication_is_explained_and_not_available_yet(policy: ReplicationPolicy) -> None:
+def test_g18_replication_needs_the_nodes_of_a_set_and_is_explained_without(policy: ReplicationPolicy) -> None:
     build = replicated(policy)
     assert check_build(build) == []
     (refusal,) = check_available(build)
-    assert refusal.name == "replication-not-available"
-    assert "not available yet" in refusal.message
+    assert refusal.name == "replication-without-a-set"
+    assert "[cluster]" in refusal.remedy
     explanation = explain(build)
     assert explanation.tables
     assert not explanation.starts
     assert check_available(FILE) == []
+    assert check_available(attrs.evolve(build, nodes=2)) == []
+    (refusal,) = check_available(attrs.evolve(FILE, topics=(TopicBuild(name="a", replication=policy),)))
+    assert refusal.name == "replication-without-a-set"
 
 
-def test_g18_a_replica_is_refused_with_the_reason_and_a_remedy() -> None:
-    (refusal,) = check_available(attrs.evolve(FILE, role="replica"))
-    assert str(refusal) == (
-        'role = "replica": replication is not built in this version; write role = "primary" or leave it out'
-    )
+def test_g18_a_topics_own_replication_is_held_against_the_set() -> None:
+    topic = TopicBuild(name="orders", replication=SyncReplication(copies=3))
+    (refusal,) = check_build(attrs.evolve(FILE, topics=(topic,), nodes=2))
+    assert str(refusal).startswith("topics.orders.replication = 'sync(copies=3, ")
+    assert "2 nodes cannot hold 3 copies" in str(refusal)
+
+
+def test_r1_two_nodes_without_an_arbiter_do_not_fail_over_whatever_the_replication() -> None:
+    assert names(attrs.evolve(FILE, nodes=2, failover="automatic")) == ["no-arbiter"]
+
+
+def test_r16_explain_says_what_a_promotion_by_hand_may_lose_and_g09_what_a_lease_bounds() -> None:
+    build = replicated(AsyncReplication(), nodes=2)
+    by_hand, by_lease = explain(build), explain(attrs.evolve(build, coordinator=True, failover="automatic"))
+    assert any("lost without bound (R16)" in note for note in by_hand.notes)
+    assert any("no reply later than lease_ms" in note for note in by_lease.notes)
+    assert not any("R16" in note for note in by_lease.notes)
+    whole = explain(replicated(SyncReplication(), nodes=2))
+    assert not any("R16" in note for note in whole.notes)
+    assert explain(FILE).notes == ()
+    assert "linearizable" in by_lease.assumptions[-1]
+    assert "linearizable" not in by_hand.assumptions[-1]
+    assert by_hand.notes[0] in " ".join(by_hand.lines(200))
 
 
 def test_survive_met_is_not_refused() -> None:

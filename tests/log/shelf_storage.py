@@ -169,9 +169,7 @@ class ShelfStorage(StorageBackend):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(
-            append_level=self.shelf.append_level, flush_level=Level.DISK, proves_durable_end=True
-        )
+        return Capabilities(append_level=self.shelf.append_level, flush_level=Level.DISK, proves_durable_end=True)
 
     def facts(self) -> dict[str, object]:
         return {"mount": self.shelf.mount} if self.shelf.mount else {}
@@ -212,12 +210,19 @@ class ShelfStorage(StorageBackend):
 
 @attrs.define
 class Clock:
-    """A wall clock that a test sets."""
+    """A wall clock that a test sets, and a monotonic one, which is the one since boot too."""
 
     now_ms: int = 1_000_000
+    now_us: int = 0
 
     def wall_ms(self) -> int:
         return self.now_ms
+
+    def monotonic_us(self) -> int:
+        return self.now_us
+
+    def boottime_us(self) -> int:
+        return self.now_us
 
 
 @attrs.define
@@ -272,9 +277,7 @@ async def start(
     return Broker(store, notices)
 
 
-def batch(
-    *values: bytes, producer_id: int = 0, first_sequence: int = 0, producer_epoch: int = 0
-) -> IncomingBatch:
+def batch(*values: bytes, producer_id: int = 0, first_sequence: int = 0, producer_epoch: int = 0) -> IncomingBatch:
     """A batch of ``values`` as a producer sends it."""
     data = encode_batch(
         values or (b"value",),

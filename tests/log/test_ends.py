@@ -14,6 +14,7 @@ from shelf_storage import Shelf, ShelfLog, ShelfStorage
 from mqcore.abc import Log, Notice
 from mqcore.errors import StorageError
 from mqcore.log import LogPoint
+from mqcore.log import _ends as ends_module
 from mqcore.log._ends import CleanEnds
 from mqcore.ports import Buffer
 
@@ -126,11 +127,30 @@ def test_g12_ends_that_are_forgotten_at_once_by_many_are_each_forgotten_for_good
         ends = CleanEnds(SlowLog(NAME, shelf), flush=storage.flush, report=[].append)
         await ends.read()
         async with trio.open_nursery() as nursery:
-            for name in "abc":
-                nursery.start_soon(ends.forget, name)
+            for names in ("a", "bc", "ax"):
+                nursery.start_soon(ends.forget, *names)
         assert list(await ends_on(shelf)) == ["d"]
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+def test_g12_nothing_is_written_behind_a_record_that_was_torn(restarted: bool) -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        ends = await ends_on(shelf)
+        await ends.keep({"a": LogPoint(100, 1), "b": LogPoint(200, 2)})
+        shelf.fail_appends = [StorageError("io", kind="io", appended=True)]
+        with pytest.raises(StorageError):
+            await ends.forget("a")
+        if restarted:
+            ends = await ends_on(shelf)
+        await ends.forget("a")
+        notices: list[Notice] = []
+        assert list(await ends_on(shelf, notices)) == ["b"]
+        assert not notices
+
+    trio.run(main)
 
 
 def test_g12_an_end_that_could_not_be_forgotten_is_forgotten_by_the_next_attempt() -> None:
@@ -143,5 +163,57 @@ def test_g12_an_end_that_could_not_be_forgotten_is_forgotten_by_the_next_attempt
             await ends.forget("a")
         await ends.forget("a")
         assert not list(await ends_on(shelf))
+
+    trio.run(main)
+
+
+def test_what_was_noted_is_less_than_an_end_until_a_clean_stop_finds_one() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        ends = await ends_on(shelf)
+        await ends.keep({"a": LogPoint(100, 1)})
+        for position in (200, 150, 300):
+            await ends.note("a", LogPoint(position, position))
+            await ends.note("b", LogPoint(position, position))
+        again = await ends_on(shelf)
+        assert {name: (again.of(name), again.is_exact(name)) for name in again} == {
+            "a": ((300, 300), False),
+            "b": ((300, 300), False),
+        }
+        await again.keep({"a": LogPoint(300, 300)})
+        again = await ends_on(shelf)
+        assert [(name, again.is_exact(name)) for name in again] == [("a", True), ("b", False)]
+        await again.forget("b")
+        await again.keep({"b": LogPoint(5, 5)})
+        assert (await ends_on(shelf)).is_exact("b")
+
+    trio.run(main)
+
+
+def test_without_space_nothing_is_noted_and_nothing_is_raised_and_space_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ends_module, "NOTES_BYTES_MAX", 2_000)
+
+    async def main() -> None:
+        shelf = Shelf()
+        ends = await ends_on(shelf)
+        shelf.fail_appends = [StorageError("full", kind="full")]
+        await ends.note("a", LogPoint(1, 1))
+        assert not list(ends)
+        for number in range(1, 100):
+            await ends.note("a", LogPoint(number, number))
+        assert shelf.logs[NAME].end < 2_100
+        await ends.forget("unknown")
+        await ends.note("b", LogPoint(7, 7))
+        assert list(ends) == ["a"], "it is long"
+        await ends.keep({"b": LogPoint(7, 7)})
+        await ends.forget("b")
+        assert shelf.logs[NAME].end < 200
+        again = await ends_on(shelf)
+        assert {name: again.of(name).position for name in again} == {"a": ends.of("a").position}
+        assert not again.is_exact("a")
+        await ends.keep({"a": LogPoint(500, 500)})
+        assert (await ends_on(shelf)).of("a") == (500, 500)
 
     trio.run(main)

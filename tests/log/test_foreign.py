@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Sequence
 
+import attrs
 import pytest
 import trio
 from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shelf_storage import NAME, SALT, Broker, Clock, Shelf, batch, start
+from shelf_storage import LIMITS, NAME, SALT, Broker, Clock, Crashed, Shelf, Stored, batch, start
 
 from mqcore.batch import HEADER_BYTES, stamp, unpack_header
 from mqcore.errors import CorruptionError, OutcomeUnknownError, StorageError
-from mqcore.log import MetadataLog, PartitionLog, divergence_of_histories
+from mqcore.log import MetadataLog, PartitionLog, ProducerEnd, divergence_of_histories
 from mqcore.log._control import EpochFacts, pack_epoch_batch
+from mqcore.log._quarantine import QUARANTINES_MAX
 
 Cut = Callable[[], int]
 
@@ -31,7 +34,7 @@ async def copy(source: PartitionLog, target: PartitionLog, cut: Cut = lambda: 1 
     """Append to ``target`` what ``source`` has and it lacks; ``cut``: sizes of reads."""
     while target.end_position < source.end_position:
         position = target.end_position
-        chunks, following = await source.read_stored(position, cut(), source.end_position)
+        chunks, following, _ = await source.read_stored(position, cut(), source.end_position)
         await target.append_foreign(chunks, position=position)
         assert target.end_position == following > position
 
@@ -65,6 +68,7 @@ async def three_reigns(shelf: Shelf) -> Broker:
 steps = st.lists(
     st.one_of(
         st.just("reign"),
+        st.integers(1, 3),
         st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(0, 900)),
     ),
     max_size=20,
@@ -74,22 +78,29 @@ steps = st.lists(
 @given(steps=steps, cuts=st.lists(st.integers(1, 4000), min_size=1, max_size=8), stops=st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_g10_a_copy_in_any_cuts_is_byte_identical_with_equal_state_and_again_after_recovery(
-    steps: Sequence[str | tuple[int, int, int]], cuts: Sequence[int], stops: bool
+    steps: Sequence[str | int | tuple[int, int, int]], cuts: Sequence[int], stops: bool
 ) -> None:
     async def main() -> None:
         clock = Clock()
         shelf, copied = Shelf(segment_bytes=1000), Shelf(segment_bytes=700)
-        primary = await start(shelf, clock=clock)
+        # So few that each end is written at the next append, and does not wait for others.
+        primary = await start(shelf, clock=clock, limits=attrs.evolve(LIMITS, producers_max=1))
         sequences = dict.fromkeys(range(1, 4), 0)
+        ids = {number: number for number in range(4)}
         for step in steps:
             clock.now_ms += 70
             if isinstance(step, str):
                 await primary.store.leave()
                 await primary.store.reign()
                 continue
+            if isinstance(step, int):  # this producer ends, and another one goes on in its place
+                log = await primary.log()
+                log.note_end(ProducerEnd(ids[step], 0, sequences[step]))
+                ids[step], sequences[step] = ids[step] + 3, 0
+                continue
             producer, count, size = step
             values = [bytes(size)] * count
-            made = batch(*values, producer_id=producer, first_sequence=sequences.get(producer, 0))
+            made = batch(*values, producer_id=ids[producer], first_sequence=sequences.get(producer, 0))
             if producer:
                 sequences[producer] += count
             await (await primary.log()).append([made])
@@ -130,13 +141,125 @@ def test_r13_the_metadata_log_can_be_copied_into_a_store_that_joined_the_set() -
     trio.run(main)
 
 
+def test_r5_what_another_reign_lacks_is_kept_aside_and_cut_whatever_step_the_process_dies_at() -> None:
+    """G10, G17: at every operation of ``part_at``, all of the suffix is in the log, in the side file, or in both."""
+
+    async def main() -> None:
+        shelf = Shelf()
+        primary = await three_reigns(Shelf())
+        replica, target = await followed(primary, shelf)
+        source = await primary.log()
+        await copy(source, target)
+        await replica.store.flush([target])
+        point = source.history[1].start_position
+        whole = bytes(shelf.logs[NAME].data)
+        steps = 0
+        while True:
+            tried = shelf.copy()
+            log = await followed_log(tried, primary)
+            tried.crash_after = steps
+            try:
+                name = await log.part_at(point)
+            except Crashed:
+                tried.crash_after = None
+                tried.crash()
+                log = await followed_log(tried, primary)
+                await log.part_at(point)
+            else:
+                break
+            sides = [each for each in tried.logs if each.startswith(f"{NAME}.quarantine-")]
+            assert bytes(tried.logs[NAME].data) == whole[:point]
+            assert [bytes(tried.logs[each].data).split(b"\n", 1)[1] for each in sides] == [whole[point:]]
+            await copy(source, log)
+            steps += 1
+        assert steps > 3
+        assert bytes(tried.logs[NAME].data) == whole[:point]
+        title, rest = bytes(tried.logs[name].data).split(b"\n", 1)
+        assert json.loads(title)["position"] == point
+        assert rest == whole[point:]
+        with pytest.raises(CorruptionError, match="no batch begins"):
+            await log.part_at(point - 1)
+
+    trio.run(main)
+
+
+async def followed_log(shelf: Shelf, primary: Broker) -> PartitionLog:
+    """The log of a store that was started anew and follows ``primary``."""
+    broker = await start(shelf, reign=False)
+    await broker.store.follow(primary.store.epoch, primary.store.reign_id)
+    return await broker.log()
+
+
+def test_r5_a_log_with_too_many_side_files_is_not_cut() -> None:
+    async def main() -> None:
+        primary = await three_reigns(Shelf())
+        shelf = Shelf()
+        _, target = await followed(primary, shelf)
+        await copy(await primary.log(), target)
+        point = target.history[1].start_position
+        whole = bytes(shelf.logs[NAME].data)
+        for number in range(QUARANTINES_MAX):
+            shelf.logs[f"{NAME}.quarantine-1-{10_000 + number}"] = Stored(bytearray(b"{}\n"))
+        log = await followed_log(shelf, primary)
+        with pytest.raises(StorageError, match="side files are kept already") as caught:
+            await log.part_at(point)
+        assert caught.value.kind == "full"
+        assert bytes(shelf.logs[NAME].data) == whole
+
+    trio.run(main)
+
+
+def test_r5_what_two_reigns_of_one_number_lack_is_kept_apart() -> None:
+    """People may promote two nodes to one number; what the first side file holds does not go for the second."""
+
+    async def main() -> None:
+        primary = await three_reigns(Shelf())
+        shelf = Shelf()
+        replica, target = await followed(primary, shelf)
+        source = await primary.log()
+        await copy(source, target)
+        point = source.history[1].start_position
+        first = await target.part_at(point)
+        held = bytes(shelf.logs[first].data)
+        await copy(source, target, lambda: HEADER_BYTES)
+        last = source.last_batch[2]
+        await target.part_at(last)  # shorter than it was: what is kept of it now is not what is kept already
+        second = await target.part_at(point)
+        assert first != second
+        assert bytes(shelf.logs[first].data) == held
+        await replica.store.aclose()
+
+    trio.run(main)
+
+
+def test_r5_what_only_opened_reigns_is_cut_and_takes_no_side_file() -> None:
+    async def main() -> None:
+        primary = await start(Shelf())
+        source = await primary.log()
+        await source.append([batch(b"kept")])
+        end = source.end_position
+        await primary.store.leave()
+        await primary.store.reign()
+        source = await primary.log()
+        await source.open_reign()
+        shelf = Shelf()
+        _, target = await followed(primary, shelf)
+        await copy(source, target)
+        assert target.end_position > end
+        assert await target.part_at(end) is None
+        assert target.end_position == end
+        assert not [each for each in shelf.logs if ".quarantine-" in each]
+
+    trio.run(main)
+
+
 def test_g12_each_flipped_byte_is_refused_and_changes_nothing() -> None:
     async def main() -> None:
         primary = await three_reigns(Shelf())
         source = await primary.log()
         shelf = Shelf()
         _, target = await followed(primary, shelf)
-        (whole,), _ = await source.read_stored(0, 1 << 20, source.end_position)
+        (whole,), _, _ = await source.read_stored(0, 1 << 20, source.end_position)
         before = facts_of(target)
         for at in range(len(whole)):
             hostile = bytearray(whole)
@@ -214,7 +337,7 @@ def test_what_does_not_follow_is_refused_precisely_and_changes_nothing(name: str
     async def main() -> None:
         primary = await three_reigns(Shelf())
         source = await primary.log()
-        (whole,), _ = await source.read_stored(0, 1 << 20, source.end_position)
+        (whole,), _, _ = await source.read_stored(0, 1 << 20, source.end_position)
         good = batches_of(bytes(whole))
         shelf = Shelf()
         _, target = await followed(primary, shelf)
@@ -234,7 +357,7 @@ def test_batches_of_another_position_are_refused() -> None:
         primary = await three_reigns(Shelf())
         source = await primary.log()
         _, target = await followed(primary)
-        chunks, following = await source.read_stored(0, 1, source.end_position)
+        chunks, following, _ = await source.read_stored(0, 1, source.end_position)
         for wrong in (1, following):
             with pytest.raises(CorruptionError, match=f"another position .expected 0, found {wrong}"):
                 await target.append_foreign(chunks, position=wrong)
@@ -247,7 +370,7 @@ def test_g09_a_second_reign_of_the_same_number_is_refused() -> None:
         one, other = await three_reigns(Shelf()), await three_reigns(Shelf())
         source = await other.log()
         _, target = await followed(one)
-        (whole,), _ = await source.read_stored(0, 1 << 20, source.end_position)
+        (whole,), _, _ = await source.read_stored(0, 1 << 20, source.end_position)
         with pytest.raises(CorruptionError, match="reign 3 of another id"):
             await target.append_foreign([whole], position=0)
         replica, target = await followed(other)
@@ -265,7 +388,7 @@ def test_r4_only_what_is_followed_is_taken(reigns: bool) -> None:
     async def main() -> None:
         primary = await three_reigns(Shelf())
         source = await primary.log()
-        chunks, _ = await source.read_stored(0, 1 << 20, source.end_position)
+        chunks, _, _ = await source.read_stored(0, 1 << 20, source.end_position)
         replica = await start(Shelf(), reign=reigns)
         with pytest.raises(StorageError, match="nothing is followed") as caught:
             await (await replica.log()).append_foreign(chunks, position=0)

@@ -6,19 +6,21 @@ import itertools
 
 import pytest
 import trio
-from shelf_storage import TOPIC_ID, Broker, Crashed, Shelf, ShelfStorage, batch, read_all, sent, start
+from shelf_storage import TOPIC_ID, Broker, Crashed, Shelf, ShelfLog, ShelfStorage, batch, read_all, sent, start
 
 from mqcore.errors import CorruptionError
 from mqcore.log import (
     Damage,
     DamagedRangeError,
     LogFinding,
+    LogPoint,
     MetadataLog,
     PartitionLog,
     partition_log_name,
     partition_salt,
     verify_storage,
 )
+from mqcore.log._ends import CleanEnds
 
 NAME = partition_log_name(TOPIC_ID, 0)
 BATCHES = [batch(b"%04d" % number * 100) for number in range(60)]
@@ -257,5 +259,68 @@ def test_g12_a_missing_middle_is_unreadable_and_no_more() -> None:
         assert await read_all(log, 0, end_offset=first.first_offset) == sent(BATCHES[: first.first_offset])
         assert await read_all(log, second.next_offset) == sent(BATCHES[second.next_offset :])
         assert first.first_offset < first.next_offset == second.first_offset < second.next_offset < 60
+
+    trio.run(main)
+
+
+async def grown(shelf: Shelf) -> PartitionLog:
+    """A log that was never stopped: sixty batches, flushed one after the other; what was noted of it is durable."""
+    broker = await start(shelf)
+    log = await opened(broker)
+    for each in BATCHES:
+        await log.append([each])
+        await broker.store.flush([log])
+    shelf.logs["clean-ends"].durable = shelf.logs["clean-ends"].end
+    return log
+
+
+def test_g12_a_log_that_is_gone_after_a_kill_is_missed_although_no_stop_was_clean() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        await grown(shelf)
+        shelf.crash()
+        del shelf.logs[NAME]
+        findings = [finding async for finding in verify_storage(ShelfStorage(shelf))]
+        assert [(each.name, each.state) for each in findings if not each.is_sound] == [(NAME, "damaged")]
+        broker = await start(shelf)
+        assert broker.kinds == ["logs-missing"]
+        with pytest.raises(CorruptionError, match="the log is missing although it held messages"):
+            await opened(broker)
+
+    trio.run(main)
+
+
+def test_g05_an_end_that_is_gone_after_a_kill_is_damage_and_none_of_its_offsets_is_used_again() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        noted = await ends_of(shelf, await grown(shelf))
+        shelf.crash()
+        left = lose_end(shelf, shelf.logs[NAME].end - 50)
+        assert 50 == left < noted.position < BATCHES[0].header.size * 60
+        finding = await verified(shelf)
+        assert finding.state == "damaged"
+        broker = await start(shelf)
+        log = await opened(broker)
+        assert log.end_position == noted.position
+        assert log.end_offset == finding.end_offset > 60, "it had grown since, nobody knows how far"
+        assert (await first_damage(log, 0)).next_offset == log.end_offset
+
+    trio.run(main)
+
+
+async def ends_of(shelf: Shelf, log: PartitionLog) -> LogPoint:
+    """What is noted of ``log`` on the disk."""
+    ends = CleanEnds(ShelfLog("clean-ends", shelf.copy()), flush=ShelfStorage(shelf).flush, report=[].append)
+    await ends.read()
+    assert not ends.is_exact(log.name)
+    return ends.of(log.name)
+
+
+def test_an_end_is_noted_once_a_flush_has_come_so_far_and_not_with_each() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        log = await grown(shelf)
+        assert shelf.operations.count("append clean-ends") == 1
+        assert (await ends_of(shelf, log)).offset == 1, "what one flush made durable, noted by the append after it"
 
     trio.run(main)

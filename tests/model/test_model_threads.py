@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
+import trio.testing
 
-from mqcore.ports import DeviceThread
+import mqcore
+from mqcore.errors import ConfigurationError
+from mqcore.ports import DeviceThread, system_ports
 from mqcore.testing import ModelClock, ModelDisk, model_ports, run_simulation
 
 
@@ -208,6 +213,15 @@ def test_clocks_go_on_with_virtual_time_and_jump_apart_when_told() -> None:
     run_simulation(main)
 
 
+def test_a_clock_that_drifts_runs_faster_or_slower_than_the_others() -> None:
+    async def main() -> None:
+        fast, slow = ModelClock(drift_ppm=1_000), ModelClock(drift_ppm=-1_000)
+        await trio.sleep(100)
+        assert (fast.boottime_us(), slow.monotonic_us()) == (100_100_000, 99_900_000)
+
+    run_simulation(main)
+
+
 def _Nothing() -> object:
     from mqcore.testing import Choices
 
@@ -216,3 +230,33 @@ def _Nothing() -> object:
             return 0
 
     return Nothing()
+
+
+def test_a_real_thread_on_a_clock_that_jumps_is_refused_with_the_remedy() -> None:
+    async def main() -> None:
+        thread = system_ports().threads.start("disk")
+        with pytest.raises(ConfigurationError, match=r"time is virtual here .*'disk'.* model_ports of mqcore.testing"):
+            await thread.run(lambda: None)
+        await thread.aclose()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_broker_with_a_file_storage_on_virtual_time_says_so_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigurationError, match="time is virtual here"):
+            async with mqcore.open_broker(storage=f"mmap://{tmp_path}/s", listen="inproc://virtual"):
+                pass
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_clock_that_is_moved_by_hand_is_no_reason_to_refuse() -> None:
+    async def main() -> int:
+        thread = system_ports().threads.start("disk")
+        try:
+            return await thread.run(lambda: 7)
+        finally:
+            await thread.aclose()
+
+    assert trio.run(main, clock=trio.testing.MockClock(rate=1.0)) == 7

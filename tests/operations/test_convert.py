@@ -19,6 +19,7 @@ from mqcore.operations import (
     TopicSummary,
     from_arguments,
     from_result,
+    to_arguments,
     to_json,
 )
 
@@ -86,3 +87,15 @@ def test_a_result_that_is_none_is_told_with_what_it_should_be() -> None:
         for cls in (FoundOffset, list[TopicSummary]):
             with pytest.raises(ValueError, match="not a "):
                 from_result(cls, nothing)
+
+
+def test_a_request_names_only_what_is_not_at_its_default_and_is_read_back() -> None:
+    for request, arguments in (
+        (CreateTopic(name="a"), {"name": "a"}),
+        (CreateTopic(name="a", partitions=3), {"name": "a", "partitions": 3}),
+        (AlterTopic(name="a"), {"name": "a"}),
+        (ListTopics(), {}),
+        (LookUpOffset(topic="a", partition=0, at="end"), {"topic": "a", "partition": 0, "at": "end"}),
+    ):
+        assert to_arguments(request) == arguments
+        assert from_arguments(type(request), to_arguments(request)) == request

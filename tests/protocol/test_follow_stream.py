@@ -38,9 +38,10 @@ from mqcore.protocol._follow_messages import FOLLOW_KIND_OF
 
 pytestmark = pytest.mark.quick
 
+REIGN = b"i" * 16
 SET = b"s" * 16
-FOLLOW = Follow(2, 2, SET, b"f" * 16, 3, b"r" * 16, 7, Level.PAGE_CACHE, 10_000, 1 << 20)
-FOLLOWED = Followed(2, SET, b"p" * 16, 1, 7, 500, 1 << 20)
+FOLLOW = Follow(2, 2, SET, b"f" * 16, 3, b"r" * 16, 7, Level.PAGE_CACHE, 10_000, 1 << 20, "b")
+FOLLOWED = Followed(2, SET, b"p" * 16, 1, 7, REIGN, 500, 1 << 20)
 TOPIC = bytes(range(16))
 
 
@@ -94,7 +95,7 @@ def log_positions(draw: st.DrawFn, number: int) -> LogPositions:
     end = draw(st.integers(0, 2**64 - 1))
     position = draw(st.integers(0, end - 1)) if end else 0
     epoch = draw(st.integers(1, 2**64 - 1)) if end else 0
-    return LogPositions(number, epoch, position, end, draw(st.integers(0, end)), draw(levels))
+    return LogPositions(number, epoch, REIGN, position, end, draw(st.integers(0, end)), draw(levels))
 
 
 from_follower = st.one_of(
@@ -104,9 +105,7 @@ from_follower = st.one_of(
     st.integers(0, 2**40).map(Credit),
 )
 from_primary = st.one_of(
-    st.builds(
-        LogData, named, u64, u64, st.binary(min_size=1, max_size=300).map(lambda batches: (batches,))
-    ),
+    st.builds(LogData, named, u64, u64, st.binary(min_size=1, max_size=300).map(lambda batches: (batches,))),
     st.sets(named, min_size=1)
     .flatmap(lambda numbers: st.tuples(*(st.builds(LogCommitted, st.just(each), u64) for each in sorted(numbers))))
     .map(CommittedOffsets),
@@ -194,7 +193,7 @@ SAMPLES: dict[FollowKind, FollowMessage] = {
     FollowKind.LOG_NAMED: LogNamed(3, TOPIC, 0),
     FollowKind.LOG_DATA: LogData(0, 0, 0, (b"x",)),
     FollowKind.COMMITTED_OFFSETS: CommittedOffsets((LogCommitted(0, 1),)),
-    FollowKind.POSITIONS: Positions((LogPositions(0, 1, 0, 9, 9, Level.DISK),)),
+    FollowKind.POSITIONS: Positions((LogPositions(0, 1, REIGN, 0, 9, 9, Level.DISK),)),
     FollowKind.DIVERGED: Diverged(0, 1, 2, 0),
     FollowKind.POSITION_REFUSED: PositionRefused(0, "beyond the end"),
     FollowKind.CREDIT: Credit(1),
@@ -340,12 +339,12 @@ def test_one_heartbeat_at_a_time_and_its_answer_repeats_the_number() -> None:
     "logs",
     [
         (),
-        (LogPositions(1, 1, 0, 9, 9, Level.DISK), LogPositions(0, 1, 0, 9, 9, Level.DISK)),
-        (LogPositions(0, 1, 0, 9, 9, Level.DISK),) * 2,
-        (LogPositions(0, 1, 0, 9, 10, Level.DISK),),
-        (LogPositions(0, 1, 9, 9, 9, Level.DISK),),
-        (LogPositions(0, 0, 1, 9, 9, Level.DISK),),
-        (LogPositions(0, 1, 0, 9, 9, 200),),  # type: ignore[arg-type]
+        (LogPositions(1, 1, REIGN, 0, 9, 9, Level.DISK), LogPositions(0, 1, REIGN, 0, 9, 9, Level.DISK)),
+        (LogPositions(0, 1, REIGN, 0, 9, 9, Level.DISK),) * 2,
+        (LogPositions(0, 1, REIGN, 0, 9, 10, Level.DISK),),
+        (LogPositions(0, 1, REIGN, 9, 9, 9, Level.DISK),),
+        (LogPositions(0, 0, REIGN, 1, 9, 9, Level.DISK),),
+        (LogPositions(0, 1, REIGN, 0, 9, 9, 200),),  # type: ignore[arg-type]
     ],
     ids=["none", "out of order", "twice", "flushed beyond the end", "last batch at the end", "no batch", "level"],
 )
@@ -387,8 +386,8 @@ def test_a_commit_costs_one_frame_each_way_and_an_idle_set_a_heartbeat() -> None
     feed(follower, bytes_of(primary, FOLLOWED, *(LogNamed(number, TOPIC, number) for number in range(1000))))
     batch = b"b" * 200
     down = bytes_of(primary, LogData(900, 0, 0, (batch,)))
-    up = bytes_of(follower, Positions((LogPositions(900, 7, 0, 200, 200, Level.DISK),)))
+    up = bytes_of(follower, Positions((LogPositions(900, 7, REIGN, 0, 200, 200, Level.DISK),)))
     assert len(down) - len(batch) <= 32
-    assert len(up) <= 50
+    assert len(up) <= 66
     assert len(frame_ends(down)) == len(frame_ends(up)) == 2
     assert len(bytes_of(follower, Heartbeat(1))) == 12

@@ -14,6 +14,8 @@ from mqcore.protocol import (
     TRANSITIONS,
     Call,
     Code,
+    Commit,
+    Committed,
     Connection,
     End,
     Failed,
@@ -31,6 +33,8 @@ from mqcore.protocol import (
     Result,
     Role,
     State,
+    Sync,
+    Synced,
     Welcome,
 )
 from mqcore.protocol._messages import KIND_OF
@@ -83,16 +87,22 @@ COPIES = (Copy(b"n" * 16, 3, Level.DISK), Copy(b"m" * 16, 1, Level.PAGE_CACHE))
 REQUESTS: list[Message] = [
     Produce(1, TOPIC, 7, 0, False, b"x" * 300),
     Produce(0, TOPIC, 7, 3, True, b""),
-    Fetch(2, TOPIC, 1, 2**63, 9, 4096, 500),
+    Fetch(2, TOPIC, 1, 2**63, 9, 4096, 500, True),
     Call(3, "topic.list", {"a": [1, None, "é"]}),
     Ping(4),
+    Sync(
+        5, TOPIC, "gruppe é", "m1", b"t" * 16, 9, False, True, 2**40, 10_000, 60_000, 3_000, "sticky", [(0, 7), (3, 8)]
+    ),
+    Commit(6, TOPIC, "g1", "m1", b"t" * 16, [(0, 7, 2**63, 5), (3, 8, 0, 0)]),
     End(),
 ]
 REPLIES: list[Message] = [
     Produced(1, 2**40, 5, True, COPIES),
-    Fetched(2, 10, 0, 12, (b"batches",)),
+    Fetched(2, 10, 0, 12, (b"batches",), 1200),
     Result(3, {"any": ["json"]}),
     Pong(4),
+    Synced(5, 2**41, [(0, 9, 2**64 - 1, 0)]),
+    Committed(6, [(0, 2**63, 5)]),
     End(),
 ]
 
@@ -233,9 +243,7 @@ def test_a_stream_that_ends_inside_a_frame_is_an_error_and_between_frames_is_not
 def test_an_announced_size_allocates_nothing() -> None:
     """G20: a frame header that promises 16 MiB costs the buffer that its bytes need, not 16 MiB."""
     client = Connection(Role.CLIENT, frame_bytes_max=1 << 24)
-    broker = Connection(
-        Role.BROKER, frame_bytes_max=1 << 24, requests_in_flight_max=8, bytes_in_flight_max=1 << 26
-    )
+    broker = Connection(Role.BROKER, frame_bytes_max=1 << 24, requests_in_flight_max=8, bytes_in_flight_max=1 << 26)
     feed(broker, b"".join(client.send(Hello(2, 2, "test"))))
     broker.send(WELCOME)
     head = (16_000_000).to_bytes(4, "little") + bytes([Kind.PRODUCE]) + bytes(7)
@@ -264,6 +272,44 @@ def test_mutated_frames_raise_a_protocol_error_or_parse_and_nothing_else(data: s
         feed(broker, bytes(raw))
     except RemoteProtocolError as error:
         assert 1 <= error.code < 100
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_mutated_replies_raise_a_protocol_error_or_parse_and_nothing_else(data: st.DataObject) -> None:
+    client, broker = opened()
+    feed(broker, b"".join(bytes(part) for message in REQUESTS for part in client.send(message)))
+    raw = bytearray(b"".join(bytes(part) for message in REPLIES for part in broker.send(message)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        feed(client, bytes(raw))
+    except RemoteProtocolError as error:
+        assert 1 <= error.code < 100
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (Sync(1, TOPIC, "g", "m", b"t" * 16, 1, True, False, 0, 1, 1, 0, "", [(2, 1), (2, 1)]), "a partition twice"),
+        (Commit(1, TOPIC, "g", "m", b"t" * 16, [(2, 1, 0, 0), (2, 1, 5, 0)]), "a partition twice"),
+        (Commit(1, TOPIC, "g" * 201, "m", b"t" * 16, []), "a name of 201 bytes"),
+    ],
+)
+def test_frames_of_groups_that_cannot_be_meant_are_malformed(message: Message, says: str) -> None:
+    client, broker = opened()
+    with pytest.raises(RemoteProtocolError, match=says) as caught:
+        feed(broker, b"".join(client.send(message)))
+    assert caught.value.code == Code.MALFORMED_FRAME
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_commit_frame_that_ends_inside_an_entry_is_malformed(cut: int) -> None:
+    client, broker = opened()
+    data = b"".join(client.send(Commit(1, TOPIC, "g", "m", b"t" * 16, [(2, 1, 0, 0)])))[:-cut]
+    with pytest.raises(RemoteProtocolError) as caught:
+        feed(broker, (len(data) - 12).to_bytes(4, "little") + data[4:])
+    assert caught.value.code == Code.MALFORMED_FRAME
 
 
 @settings(deadline=None, max_examples=200)
@@ -396,7 +442,7 @@ def test_every_kind_is_sent_and_received_when_the_table_lists_it_and_refused_oth
     role: Role, own_state: State, peer_state: State
 ) -> None:
     """The fast paths too: nothing but the table decides."""
-    in_flight = range(1, 5) if role is Role.BROKER else ()  # a reply needs its request
+    in_flight = range(1, 7) if role is Role.BROKER else ()  # a reply needs its request
     for kind, message in SAMPLES.items():
         sender = at_states(role, own_state, peer_state, in_flight)
         if (role, own_state, kind) in TRANSITIONS:
@@ -427,6 +473,7 @@ def test_an_acknowledgement_is_sent_when_the_table_lists_it_and_refused_otherwis
     else:
         with pytest.raises(LocalProtocolError):
             broker.send_produced(1, 5, 7, False, COPIES)
+        assert broker.requests_in_flight == 1, "what was refused changed nothing"
 
 
 def at_states(role: Role, own_state: State, peer_state: State, in_flight: Sequence[int]) -> Connection:

@@ -75,7 +75,7 @@ def test_a_name_that_nobody_has_lists_what_is_installed() -> None:
     ):
         find("storage", "nope")
     with pytest.raises(
-        PluginNotFoundError, match=r"no transport is called 'carrier-pigeon'; installed: inproc, tcp, unix"
+        PluginNotFoundError, match=r"no transport is called 'carrier-pigeon'; installed: inproc, quic, tcp, tls, unix"
     ):
         find("transports", "carrier-pigeon")
     with pytest.raises(ConfigurationError, match=r"unknown plug-in group 'colours'; one of storage, transports"):

@@ -323,9 +323,12 @@ class Play:
 
     def _reply(self, end_offset: int, policy: SendPolicy) -> int:
         self.replies += 1
-        strength = policy or {SyncFlush: SendPolicy.SYNC, AsyncFlush: SendPolicy.ASYNC, NoFlush: SendPolicy.NONE}[
-            type(self.model.policy.flush)
-        ]
+        strength = (
+            policy
+            or {SyncFlush: SendPolicy.SYNC, AsyncFlush: SendPolicy.ASYNC, NoFlush: SendPolicy.NONE}[
+                type(self.model.policy.flush)
+            ]
+        )
         self.model.waiting[self.replies] = (end_offset, strength)
         return self.replies
 

@@ -64,6 +64,7 @@ CHAINS: tuple[tuple[Event, ...], ...] = (
 )
 """Three nodes, two batches; C leaves the set."""
 
+
 def time_passes(play: Play) -> None:
     """Longer than any interval or delay of the policies."""
     play.step("wait", 11)

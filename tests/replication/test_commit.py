@@ -49,6 +49,24 @@ def test_g14_a_synchronous_reply_names_every_member_with_the_level_that_it_has()
     assert rule.committed_offset == 1
 
 
+def test_g14_batches_that_go_together_each_name_the_level_that_they_have() -> None:
+    rule = rule_of(CommitPolicy(flush=NoFlush(), replication=SyncReplication(copies=3, level=Level.MEMORY)))
+    rule.set_changed([A, B, C], None, 0)
+    rule.appended([batch(end, str(end)) for end in range(1, 7)], 0)
+    rule.held(B, 6, 60, Level.MEMORY, 0)
+    rule.held(B, 4, 40, Level.PAGE_CACHE, 0, (2, 20, Level.DISK))
+    released = rule.held(C, 6, 60, Level.PAGE_CACHE, 0, (3, 30, Level.MIRROR))
+    levels = [(reply, *(copy.level.label for copy in copies[1:])) for reply, copies in released]
+    assert levels == [
+        ("1", "disk", "mirror"),
+        ("2", "disk", "mirror"),
+        ("3", "page-cache", "mirror"),
+        ("4", "page-cache", "page-cache"),
+        ("5", "memory", "page-cache"),
+        ("6", "memory", "page-cache"),
+    ]
+
+
 def test_g14_a_copy_counts_at_the_level_that_its_device_has_now() -> None:
     rule = rule_of(CommitPolicy(flush=NoFlush(), replication=SyncReplication(copies=2, level=Level.MIRROR)))
     rule.set_changed([A, B], None, 0)
@@ -71,7 +89,12 @@ def test_r7_a_member_counts_until_the_answer_to_its_removal_has_come() -> None:
 
 def test_r8_a_set_that_is_too_small_acknowledges_nothing_and_says_what_to_do_with_sends() -> None:
     rejecting = SyncReplication(copies=2, level=Level.DISK, on_missing="reject")
-    for replication, expected in ((rejecting, "reject"), (AsyncReplication(on_exceeded="throttle"), "block")):
+    throttling = AsyncReplication(on_exceeded="throttle", on_missing="reject")
+    for replication, expected in (
+        (rejecting, "reject"),
+        (AsyncReplication(on_exceeded="throttle"), "block"),
+        (throttling, "reject"),
+    ):
         rule = rule_of(CommitPolicy(flush=SyncFlush(), replication=replication))
         assert rule.missing == expected
         rule.appended([batch(1, "first")], 0)
@@ -80,6 +103,28 @@ def test_r8_a_set_that_is_too_small_acknowledges_nothing_and_says_what_to_do_wit
         assert [reply for reply, _ in rule.set_changed([A, B], None, 0)] == ["first"]
         assert rule.missing is None
     assert rule_of(CommitPolicy(flush=SyncFlush())).missing is None
+
+
+def test_g03_what_an_earlier_reign_left_unflushed_counts_in_the_total_until_a_flush_covers_it() -> None:
+    total = UnflushedTotal(100)
+    inherited, other = (
+        CommitRule[str](
+            A,
+            CommitPolicy(flush=AsyncFlush(max_bytes=1_000)),
+            append_level=Level.PAGE_CACHE,
+            flush_level=Level.DISK,
+            total=total,
+            end=LogEnd(end, 10 * end),
+            durable=LogEnd(0, 0),
+            committed_offset=0,
+        )
+        for end in (9, 0)
+    )
+    assert total.bytes_now == 90
+    assert [reply for reply, _ in other.appended([batch(1, "fits"), batch(2, "waits")], 0)] == ["fits"]
+    inherited.flushed(9, 90, Level.DISK, 0)
+    assert total.bytes_now == 10
+    assert [reply for reply, _ in other.advance(0)] == ["waits"]
 
 
 def test_r4_one_node_counts_once_however_often_it_reports() -> None:
@@ -132,9 +177,7 @@ def test_r12_a_duplicate_waits_as_its_original_does() -> None:
 
 
 def test_g03_throttling_begins_when_the_oldest_that_a_replica_lacks_is_as_old_as_the_delay() -> None:
-    rule = rule_of(
-        CommitPolicy(flush=NoFlush(), replication=AsyncReplication(on_exceeded="throttle", max_delay_ms=10))
-    )
+    rule = rule_of(CommitPolicy(flush=NoFlush(), replication=AsyncReplication(on_exceeded="throttle", max_delay_ms=10)))
     rule.set_changed([A, B], None, 0)
     assert len(rule.appended([batch(1, "first")], 0)) == 1
     assert len(rule.appended([batch(2, "second")], 9_999)) == 1

@@ -27,6 +27,7 @@ class FakeLog:
     durable_end: int = 0
     failure: str = ""
     failure_told: bool = False
+    open_job: FlushJob | None = None
 
     def flushed_to(self, position: int) -> None:
         self.durable_end = position
@@ -37,6 +38,10 @@ class FakeLog:
     def check_not_failed(self) -> None:
         if self.failure:
             raise StorageError(self.failure, kind="flush")
+
+    def take_open_job(self) -> FlushJob | None:
+        job, self.open_job = self.open_job, None
+        return job
 
     def take_back(self, job: FlushJob) -> None:
         raise AssertionError("the engine's work")

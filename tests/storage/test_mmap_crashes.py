@@ -188,7 +188,7 @@ class Run:
 
 @pytest.mark.parametrize("block", range(4))
 def test_what_was_flushed_survives_every_crash_and_nothing_removed_comes_back(block: int) -> None:
-    for seed in range(block * 10, block * 10 + 10):
+    for seed in range(block * 30, block * 30 + 30):
         run = Run(seed)
         for _ in range(6):
             run.life()

@@ -425,7 +425,7 @@ def test_a_full_disk_rejects_before_a_byte_and_recovers_when_space_is_freed() ->
 def test_no_descriptor_left_is_a_rejection_and_not_a_crash() -> None:
     async def body(disk: ModelDisk, backend: MmapStorage) -> None:
         log = await backend.open_log("a")
-        disk.fail_next("open", errno.EMFILE, path="*born*")
+        disk.fail_next("open", errno.EMFILE, path="*unnamed*")
         with pytest.raises(StorageError, match="ulimit -n") as caught:
             await log.append([b"x"])
         assert (caught.value.kind, caught.value.retryable, caught.value.appended) == ("too-many-files", True, False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 
+import pytest
 from mmap_parts import FakeLog, Parts, open_parts
 
+from mqcore.errors import StorageError
 from mqcore_mmap._flusher import FlushJob, FlushPlan
 
 
@@ -92,3 +94,51 @@ def test_a_plan_that_is_not_carried_out_leaves_nothing_pinned() -> None:
     assert job.segments[0].pins == 1
     parts.planner.undo(plan)
     assert (job.segments[0].pins, job.segments[0].in_job) == (0, True)
+
+
+def in_want(parts: Parts, *jobs: FlushJob) -> None:
+    """Close the files of ``jobs``, and have every descriptor that is left in use."""
+    for job in jobs:
+        for segment in job.segments:
+            parts.handles.close(segment)
+    parts.handles._open_files_max = parts.handles.used
+
+
+def test_where_descriptors_are_short_jobs_that_hold_theirs_go_before_those_that_need_one() -> None:
+    parts = open_parts(range_bytes_max=0)
+    needy, holding = parts.job("a", b"x" * 10), parts.job("b", b"y" * 10)
+    holding.segments[0].keep_open = True
+    in_want(parts, needy)
+    plan = parts.planner.plan([needy, holding])
+    assert (plan.direct, plan.left, plan.added) == ([holding], [needy], [])
+    parts.planner.execute(plan)
+    plan.finish()
+    parts.handles.settle()
+    holding.segments[0].keep_open = False
+    assert run(parts, plan.left).failure is None
+    assert log_of(needy).durable_end == log_of(holding).durable_end == 10
+
+
+def test_where_descriptors_are_short_logs_that_nobody_asked_for_are_flushed_to_give_theirs() -> None:
+    parts = open_parts(range_bytes_max=0)
+    needy, other = parts.job("a", b"x" * 10), parts.job("b", b"y" * 10)
+    other.segments[0].keep_open = True
+    log_of(other).open_job = other
+    in_want(parts, needy)
+    plan = parts.planner.plan([needy])
+    assert (plan.direct, plan.left, plan.added) == ([other], [needy], [other])
+    with pytest.raises(StorageError, match="descriptors for segments are in use"):
+        parts.planner.plan([needy])
+
+
+def test_where_descriptors_are_short_mappings_of_what_has_to_stay_open_give_theirs() -> None:
+    parts = open_parts(range_bytes_max=0)
+    job = parts.job("a", b"x" * 10, b"y" * 10)
+    first, second = job.segments
+    second.keep_open = True
+    parts.handles.mapping(second, 10)
+    parts.handles.close(first)
+    parts.handles._open_files_max = parts.handles.used
+    assert run(parts, [job]).failure is None
+    assert second.mapping is None
+    assert log_of(job).durable_end == 20

@@ -102,4 +102,3 @@ def test_an_inspection_says_that_a_broker_is_running_and_finds_damage_all_the_sa
             assert (damage.first_offset, damage.next_offset) == (1, 2)
 
     run(main)
-

@@ -122,3 +122,42 @@ def test_a_power_cut_anywhere_in_a_removal_in_want_leaves_no_hole(action: Action
         if run_simulation(main, cut_after):
             return
     raise AssertionError("the removal never came to its end")
+
+
+def test_g12_a_log_that_was_trimmed_and_then_cut_proves_no_more_than_it_has() -> None:
+    """A trim states in the first segment that is left what was flushed; that one may not be the last to be cut."""
+
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        _, log = await filled(disk)
+        await log.trim(CUT)
+        await log.truncate(2 * CUT - 5_000)
+        disk.power_cut()
+        _, again = await opened(disk.restart())
+        assert again.durable_end == 2 * CUT - 5_000
+        data = await content(again)
+        assert data[: again.durable_end - again.start] == DATA[again.start : again.durable_end]
+        assert not any(data[again.durable_end - again.start :])
+
+    run_simulation(main)
+
+
+def test_a_log_is_trimmed_while_unflushed_bytes_of_others_hold_every_descriptor() -> None:
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        context = StorageContext(ports=model_ports(1, disk))
+        storage = create_storage(f"{URL}&open_files_max=8", context)
+        await storage.open()
+        log = await storage.open_log(NAME)
+        for position in range(0, len(DATA), PIECE_BYTES):
+            await log.append([DATA[position : position + PIECE_BYTES]])
+        await storage.flush([log])
+        others = [await storage.open_log(f"other-{number}") for number in range(7)]
+        for other in others:
+            await other.append([b"unflushed"])
+        assert CUT - 4096 < await log.trim(CUT) <= CUT
+        await storage.flush(others)
+        assert await content(log) == DATA[log.start :]
+        await storage.aclose()
+
+    run_simulation(main)

@@ -13,7 +13,7 @@ from mqcore.registry import create_transport
 def test_an_unknown_name_says_which_are_known() -> None:
     async def main() -> None:
         async with await create_transport("inproc://here").listen():
-            with pytest.raises(TransportError, match=r"inproc://there: nobody listens .*\(listening: here\)"):
+            with pytest.raises(TransportError, match=r"inproc://there: nothing listens .*\(listening: here\)"):
                 await create_transport("inproc://there").connect()
 
     trio.run(main)
@@ -27,7 +27,7 @@ def test_two_runs_of_one_process_do_not_meet() -> None:
         assert listener.url.rest == "name"
 
     async def other_run() -> None:
-        with pytest.raises(TransportError, match="nobody listens"):
+        with pytest.raises(TransportError, match="nothing listens"):
             await create_transport("inproc://name").connect()
 
     trio.run(listening)

@@ -53,7 +53,7 @@ def test_a_socket_left_over_by_a_dead_process_is_replaced(tmp_path: Path) -> Non
 
     async def main() -> None:
         transport = create_transport(f"unix://{tmp_path}/s")
-        with pytest.raises(TransportError, match="nobody listens there"):
+        with pytest.raises(TransportError, match="nothing listens there"):
             await transport.connect()
         async with await transport.listen() as listener, await transport.connect(), await listener.accept():
             assert mode_of(tmp_path / "s") == 0o600

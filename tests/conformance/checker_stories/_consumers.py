@@ -139,8 +139,8 @@ def readers_do_not_depend_on_each_other() -> Story:
 @good
 def partitions_do_not_depend_on_each_other() -> Story:
     story = Story().store("a", 0).store("b", 0, partition=OTHER).fetch("r", 0, (0, 1, ["a"]))
-    return story.fetch("r", 0, (0, 1, ["b"]), partition=OTHER).drain((0, 1, ["a"])).drain(
-        (0, 1, ["b"]), partition=OTHER
+    return (
+        story.fetch("r", 0, (0, 1, ["b"]), partition=OTHER).drain((0, 1, ["a"])).drain((0, 1, ["b"]), partition=OTHER)
     )
 
 
@@ -167,7 +167,6 @@ def what_retention_took_was_not_lost() -> Story:
 def nobody_knows_what_is_left_when_nobody_drained() -> Story:
     story = Story("none").invoke("a").end("a", "unknown").invoke("b").end("b", "unknown")
     return story.fetch("r", 0, (0, 1, ["a"])).restart().fetch("r", 1, (1, 2, ["b"]))
-
 
 
 # ---- G08 ---------------------------------------------------------------------------------------------------------

@@ -105,8 +105,8 @@ def another_epoch_may_hold_another() -> Story:
 
 @good
 def another_partition_may_hold_another() -> Story:
-    return Story().store("a", 0).store("b", 0, partition=OTHER).drain((0, 1, ["a"])).drain(
-        (0, 1, ["b"]), partition=OTHER
+    return (
+        Story().store("a", 0).store("b", 0, partition=OTHER).drain((0, 1, ["a"])).drain((0, 1, ["b"]), partition=OTHER)
     )
 
 

@@ -95,7 +95,6 @@ def a_reader_is_refused_after_the_failure() -> Story:
     return story.drain((0, 1, ["a"]))
 
 
-
 @bad("G11", TRUSTED)
 def a_log_whose_flush_was_made_to_fail_goes_on() -> Story:
     return Story("none").fault("flush-error", detail=PARTITION).send("a", 0, "page-cache").drain((0, 1, ["a"]))
@@ -378,3 +377,25 @@ def acknowledged_and_never_appended() -> Story:
 @bad("G14", UNJUSTIFIED)
 def another_epoch_where_nobody_watches_the_storage() -> Story:
     return Story().invoke("a").ack("a", 0, epoch=7).drain((0, 7, ["a"]))
+
+
+def _on_mirrors() -> Story:
+    return Story("sync", "page-cache", "mirror").append(0, 0).invoke("a").append(0, 1)
+
+
+@good
+def a_receipt_at_the_level_to_which_an_array_has_fallen() -> Story:
+    return _on_mirrors().flush(1, level="disk").ack("a", 0, "disk").drain((0, 1, ["a"]))
+
+
+@good
+def a_receipt_at_the_fallen_level_when_the_next_flush_has_ended() -> Story:
+    story = _on_mirrors().flush(1, level="disk").invoke("b").append(1, 2).flush(2, level="mirror")
+    return story.ack("a", 0, "disk").ack("b", 1, "mirror").drain((0, 1, ["a"]), (1, 1, ["b"]))
+
+
+@bad("G14", UNJUSTIFIED)
+def a_receipt_states_the_fallen_level_of_long_ago() -> Story:
+    story = _on_mirrors().flush(1, level="disk").invoke("b").append(1, 2).flush(2, level="mirror").ack("b", 1, "mirror")
+    story.invoke("c").append(2, 3).flush(3, level="mirror").ack("c", 2, "mirror").ack("a", 0, "disk")
+    return story.drain((0, 1, ["a"]), (1, 1, ["b"]), (2, 1, ["c"]))

@@ -138,7 +138,6 @@ def lost_in_a_kill_counts_towards_no_bound() -> Story:
     return story.restart("process-kill").drain(end=0)
 
 
-
 # ---- G02 ---------------------------------------------------------------------------------------------------------
 
 
@@ -305,3 +304,13 @@ def a_broker_that_refuses_to_start_loses_nothing_silently() -> Story:
         story.send(name, offset, "page-cache")
     story.fault("power-cut").fault("rot", hit=1)
     return story.add(Probed, clause="G12", question=REFUSES_TO_START, holds=True)
+
+
+@bad("G01", LOST)
+def a_fault_of_a_member_that_met_nothing_takes_nothing() -> Story:
+    return Story().send("a", 0, "disk").fault("member-lost", hit=0).drain()
+
+
+@good
+def a_member_that_was_lost_may_take_what_one_disk_holds() -> Story:
+    return Story().send("a", 0, "disk").fault("member-lost", hit=1).drain()

@@ -37,6 +37,8 @@ PARTITION = "t@1/0"
 OTHER = "t@1/1"
 """Another one."""
 BATCH_BYTES = 100
+LEASE_MS = 10
+"""Of a set. An event takes 1 ms."""
 
 Batch: TypeAlias = tuple[int, int, list[str]]
 """Base offset, epoch and messages of a batch that is read."""
@@ -54,9 +56,12 @@ class Story:
         total_bytes_max: int | None = None,
         weakest: str | None = None,
         retention: bool = False,
+        replication: str = "none",
     ) -> None:
         policies = (flush,) if weakest is None else (flush, weakest)
-        topic = TopicSetting(name="t", partitions=2, flush=policies, visible=visible, retention=retention)
+        topic = TopicSetting(
+            name="t", partitions=2, flush=policies, visible=visible, replication=replication, retention=retention
+        )
         self.events: list[Event] = [
             Setting(
                 time_us=0,
@@ -66,6 +71,7 @@ class Story:
                 flush_level=reach,
                 topics=(topic,),
                 total_bytes_max=total_bytes_max,
+                lease_ms=LEASE_MS,
             )
         ]
         self.life = 0

@@ -1,0 +1,396 @@
+"""Sets with a coordinator: failover, fencing, a set that shrinks and grows, switchover (R1, R6 to R9, R11)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from sets import SetOfNodes, set_of_nodes
+
+from mqcore.broker import Node
+from mqcore.broker._follow_session import FollowSession
+from mqcore.config import make_config
+from mqcore.errors import CommandNotPossibleError, MqcoreError, RefusedError
+from mqcore.guarantees import Level
+from mqcore.ports import system_ports
+from mqcore.protocol import LogPositions
+
+SYNC: dict[str, Any] = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
+ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
+
+
+def coordinated(name: str, **keys: Any) -> dict[str, Any]:
+    return {"prefix": name, "cluster": {"coordinator": f"memory://{name}", **keys}}
+
+
+async def begin(nodes: SetOfNodes, primary: str = "a") -> None:
+    await nodes.start()
+    await nodes.init(primary)
+    await nodes.until_in_sync(primary)
+
+
+def primary_of(nodes: SetOfNodes) -> str | None:
+    return next((name for name, run in nodes.runs.items() if run.node.reign is not None), None)
+
+
+def follows(nodes: SetOfNodes, name: str, primary: str = "a") -> bool:
+    reign = nodes.node(primary).reign
+    assert reign is not None
+    assert reign.set is not None
+    return any(each.name == name and each.gone_since_us is None for each in reign.set.facts())
+
+
+async def send_until(nodes: SetOfNodes, sent: list[bytes], stop: trio.Event) -> None:
+    async with nodes.client() as client, client.producer("orders") as producer:
+        while not stop.is_set():
+            value = b"%d" % len(sent)
+            await producer.send(value)
+            sent.append(value)
+
+
+async def read_all(nodes: SetOfNodes, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    async with nodes.client() as client, client.consumer("orders", start="start") as consumer:
+        with trio.fail_after(20):
+            async for message in consumer:
+                found.append(bytes(message.value))
+                if len(found) == count:
+                    break
+    return found
+
+
+@pytest.mark.trio
+async def test_g01_a_set_that_loses_its_primary_takes_another_and_the_producer_goes_on(tmp_path: Path) -> None:
+    """G09, G13, G15: twice in a row, with three nodes; nothing acknowledged is missing, nothing comes twice."""
+    async with set_of_nodes(tmp_path, "abc", **coordinated("g01"), **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client() as client:
+            await client.admin.create_topic("orders")
+        sent: list[bytes] = []
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_until, nodes, sent, stop)
+            for _ in range(2):
+                await nodes.until(lambda: len(sent) > 20)
+                lost = primary_of(nodes)
+                assert lost is not None
+                epoch = nodes.node(lost).store.epoch
+                before = len(sent)
+                await nodes.cut_off(lost)
+                await nodes.until(lambda: primary_of(nodes) is not None)
+                await nodes.until(lambda before=before: len(sent) > before + 20)
+                reigning = primary_of(nodes)
+                assert reigning is not None
+                assert nodes.node(reigning).store.epoch == epoch + 1
+                await nodes.start(lost)
+                await nodes.until_in_sync(reigning)
+            stop.set()
+        assert await read_all(nodes, len(sent)) == sent
+
+
+@pytest.mark.trio
+async def test_r7_a_member_that_is_gone_leaves_the_set_before_anything_is_acknowledged_without_it(
+    tmp_path: Path,
+) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("r7"), **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client:
+            await client.admin.create_topic("orders")
+            async with client.producer("orders") as producer:
+                assert len((await producer.send(b"three")).copies) == 3
+                gone = nodes.node("c").store.node_id
+                await nodes.cut_off("c")
+                receipt = await producer.send(b"two")
+                assert {copy.node_id for copy in receipt.copies} == {nodes.node(name).store.node_id for name in "ab"}
+                reign = nodes.node("a").reign
+                assert reign is not None
+                assert reign.set is not None
+                assert reign.set.record.member_of(gone) is None
+                await nodes.start("c")
+                await nodes.until_in_sync("a")
+                assert len((await producer.send(b"three again")).copies) == 3
+
+
+@pytest.mark.trio
+async def test_r8_the_set_does_not_shrink_below_copies_and_sends_wait(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, **coordinated("r8"), **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client:
+            await client.admin.create_topic("orders")
+            async with client.producer("orders") as producer:
+                await producer.send(b"both")
+                await nodes.cut_off("b")
+                await nodes.until(lambda: nodes.node("a").reign.set.facts()[0].gone_since_us is not None)  # type: ignore[union-attr]
+                with trio.move_on_after(1.2) as waited:
+                    await producer.send(b"alone")
+                assert waited.cancelled_caught
+                await nodes.start("b")
+                with trio.fail_after(20):
+                    await producer.send(b"again")
+        assert await read_all(nodes, 3) == [b"both", b"alone", b"again"]
+
+
+@pytest.mark.trio
+async def test_a_switchover_takes_no_lease_and_the_next_primary_has_everything(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("switched", lease_ms=5_000), **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client() as client:
+            await client.admin.create_topic("orders")
+        sent: list[bytes] = []
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_until, nodes, sent, stop)
+            await nodes.until(lambda: len(sent) > 20)
+            began = trio.current_time()
+            await nodes.call("a", "set.switchover", to="b")
+            assert nodes.node("b").reign is not None
+            before = len(sent)
+            await nodes.until(lambda: len(sent) > before + 20)
+            assert trio.current_time() - began < 5  # the lease of the old reign was given up, not waited for
+            stop.set()
+        assert await read_all(nodes, len(sent)) == sent
+
+
+@pytest.mark.trio
+async def test_r9_a_promotion_has_the_primary_that_still_reigns_hand_over_at_once(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("promoted", lease_ms=5_000), **SYNC) as nodes:
+        await begin(nodes)
+        await nodes.until(lambda: follows(nodes, "b"))
+        began = trio.current_time()
+        assert (await nodes.call("b", "set.promote"))["role"] == "primary"
+        assert primary_of(nodes) == "b"
+        assert trio.current_time() - began < 5  # neither a lease nor an order was waited for
+
+
+@pytest.mark.trio
+async def test_a_switchover_says_who_can_take_over(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("who"), **SYNC) as nodes:
+        await begin(nodes)
+        with pytest.raises(MqcoreError, match="a is the primary already"):
+            await nodes.call("a", "set.switchover", to="a")
+        await nodes.until(lambda: follows(nodes, "b") and follows(nodes, "c"))
+        await nodes.cut_off("c")
+        await nodes.until(lambda: not follows(nodes, "c"))
+        with pytest.raises(MqcoreError, match=r"c cannot take over: it is not in sync.*; in sync and following: b$"):
+            await nodes.call("a", "set.switchover", to="c")
+
+
+@pytest.mark.trio
+async def test_r14_without_a_record_no_node_reigns_and_a_begun_set_is_not_begun_again(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, **coordinated("r14e"), **SYNC) as nodes:
+        await nodes.start()
+        await nodes.until(lambda: all(run.node.roles.keeper.pair is not None for run in nodes.runs.values()))  # type: ignore[union-attr]
+        assert primary_of(nodes) is None
+        await nodes.init("b")
+        with pytest.raises(MqcoreError, match="has a record already"):
+            await nodes.init("a")
+        assert (await nodes.call("b", "set.describe"))["role"] == "primary"
+
+
+@pytest.mark.trio
+async def test_r11_a_primary_that_was_stopped_for_longer_than_its_lease_acknowledges_nothing_more(
+    tmp_path: Path,
+) -> None:
+    """G09: asynchronous replication, so that nothing but the lease keeps the old primary from acknowledging."""
+    async with set_of_nodes(tmp_path, **coordinated("r11"), **ASYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client() as client:
+            await client.admin.create_topic("orders")
+            async with client.producer("orders") as producer:
+                await producer.send(b"1")
+                keeper = nodes.node("a").roles.keeper  # type: ignore[union-attr]
+                keeper.holder.end()
+                await producer.send(b"2")
+                # Appended by the old reign, and acknowledged by a later one, which has it.
+                assert max(run.node.store.epoch for run in nodes.runs.values()) > 1
+
+
+@pytest.mark.trio
+async def test_r11_a_node_whose_reign_failed_does_not_renew_its_lease(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("failed"), **SYNC) as nodes:
+        await begin(nodes)
+        roles = nodes.node("a").roles
+        assert roles is not None
+        roles.failed(roles.role, MqcoreError("its disk is gone"))
+        await nodes.until(lambda: primary_of(nodes) is None)
+        await nodes.until(lambda: primary_of(nodes) is not None)
+
+
+@pytest.mark.trio
+async def test_g14_who_keeps_the_set_knows_of_a_level_that_fell_on_a_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device was ejected there: what it holds counts for less, and the set is told, not the logs alone (R6)."""
+    async with set_of_nodes(tmp_path, "ab", **coordinated("fell"), **ASYNC) as nodes:
+        await begin(nodes)
+        reign, report_of = nodes.node("a").reign, FollowSession._report_of
+        assert reign is not None
+        own_set = reign.set
+        assert own_set is not None
+
+        def fallen(session: FollowSession, number: int) -> LogPositions | None:
+            report = report_of(session, number)
+            return None if report is None else report._replace(level=Level.PAGE_CACHE)
+
+        def level_is(level: Level) -> bool:
+            (replica,) = own_set.facts()
+            return replica.level is level
+
+        async with nodes.client() as client:
+            await client.admin.create_topic("orders", partitions=1)
+            async with client.producer("orders") as producer:
+                await producer.send(b"first")
+                await nodes.until(lambda: own_set.holds_everything(own_set.facts()[0].member.node_id))
+                await nodes.until(partial(level_is, Level.DISK))
+                monkeypatch.setattr(FollowSession, "_report_of", fallen)
+                await producer.send(b"second")
+                await nodes.until(partial(level_is, Level.PAGE_CACHE))
+
+
+@pytest.mark.parametrize(
+    ("urls", "is_refused"),
+    [
+        (("tcp://10.0.0.1:7400", "tcp://10.0.0.2:7400"), True),
+        (("tcp://127.0.0.1:7400", "tcp://10.0.0.2:7400"), True),
+        (("tcp://10.0.0.1:7400", "tcp://10.0.0.1:7401"), False),
+        (("tcp://127.0.0.1:7400", "tcp://localhost:7401"), False),
+        (("unix:///run/a.sock", "tcp://[::1]:7401"), False),
+    ],
+)
+def test_r1_a_coordinator_of_one_host_is_refused_for_nodes_of_several(
+    tmp_path: Path, urls: tuple[str, str], is_refused: bool
+) -> None:
+    config = make_config(
+        name="a",
+        storage=f"mmap://{tmp_path}/a",
+        listen=urls[0],
+        insecure=True,
+        cluster={
+            "set": "s",
+            "coordinator": f"file://{tmp_path}/cells",
+            "sets": [
+                {"name": "s", "nodes": [{"name": name, "urls": [url]} for name, url in zip("ab", urls, strict=True)]}
+            ],
+        },
+    )
+    with pytest.raises(RefusedError, match="one host, and the nodes a and b") if is_refused else nullcontext():
+        Node(config, ports=system_ports())
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("on_missing", ["block", "reject"])
+async def test_a_send_that_the_set_is_too_small_for_is_not_appended(tmp_path: Path, on_missing: str) -> None:
+    """Guarantees, section 1: ``reject`` answers, ``block`` holds the request un-appended until a node is back."""
+    replication = f"sync(copies=3, level=disk, on_missing={on_missing})"
+    async with set_of_nodes(
+        tmp_path, "abc", **coordinated(f"missing-{on_missing}"), flush="sync", replication="sync(copies=2, level=disk)"
+    ) as nodes:
+        await begin(nodes)
+        await nodes.cut_off("c")
+        async with nodes.client("a") as client:
+            await client.admin.create_topic("two")
+            async with client.producer("two") as producer:
+                await producer.send(b"c leaves the set for this")
+            await client.admin.create_topic("orders", config={"replication": replication})
+            topic = bytes.fromhex((await client.admin.resolve_topic("orders")).id)
+            reign = nodes.node("a").reign
+            assert reign is not None
+            log = (await reign.open_partition(topic, 0)).log
+            async with client.producer("orders") as producer:
+                if on_missing == "reject":
+                    with pytest.raises(MqcoreError, match="too few nodes for 3 copies"):
+                        await producer.send(b"1")
+                else:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(producer.send, b"1")
+                        await nodes.until(lambda: any(kind == "sends-blocked" for kind in nodes.kinds("a")))
+                        assert log.end_offset == 0
+                        await nodes.start("c")
+                assert log.end_offset == (1 if on_missing == "block" else 0)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("coordinator", ["memory://capped", "manual"])
+async def test_r17_a_cap_lets_a_set_go_on_that_lost_its_replica_for_ever_and_receipts_say_so(
+    tmp_path: Path, coordinator: str
+) -> None:
+    async with set_of_nodes(tmp_path, prefix=coordinator[:3], cluster={"coordinator": coordinator}, **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client:
+            await client.admin.create_topic("orders")
+            async with client.producer("orders") as producer:
+                assert len((await producer.send(b"two")).copies) == 2
+                await nodes.cut_off("b")
+                with pytest.raises(MqcoreError, match="lowers nothing"):
+                    await nodes.call("a", "set.cap", copies=2, other_side_is_stopped=True)
+                if coordinator == "manual":
+                    with pytest.raises(MqcoreError, match="other-side-is-stopped"):
+                        await nodes.call("a", "set.cap", copies=1)
+                answer = await nodes.call("a", "set.cap", copies=1, other_side_is_stopped=True)
+                assert answer["copies_cap"] == 1
+                assert len((await producer.send(b"one")).copies) == 1
+                await nodes.start("b")
+                await nodes.until_in_sync("a")
+                answer = await nodes.call("a", "set.cap", copies=None)
+                assert answer["copies_cap"] is None
+                assert len((await producer.send(b"two again")).copies) == 2
+
+
+@pytest.mark.trio
+async def test_r14_a_record_that_was_lost_is_made_anew_above_every_epoch(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, **coordinated("lost"), **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client() as client:
+            await client.admin.create_topic("orders")
+            async with client.producer("orders") as producer:
+                await producer.send(b"kept")
+        await nodes.stop("a")
+        await nodes.stop("b")
+        nodes.cluster = {"coordinator": "memory://another"}  # a coordinator that has never seen the set
+        await nodes.start()
+        await nodes.until(lambda: all(run.node.roles.keeper.pair is not None for run in nodes.runs.values()))  # type: ignore[union-attr]
+        assert primary_of(nodes) is None
+        with pytest.raises(MqcoreError, match="stored something already"):
+            await nodes.init("a")
+        found = await nodes.call("a", "set.recover")
+        assert [(each["name"], each["answered"], each["bytes"] > 0) for each in found["found"]] == [
+            ("a", True, True),
+            ("b", True, True),
+        ]
+        await nodes.until_in_sync("a")
+        assert nodes.node("a").store.epoch == found["epoch"] == 2
+        assert await read_all(nodes, 1) == [b"kept"]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("orders", [(1, 2, 1), (1, 1, 1)])
+async def test_r17_of_several_orders_to_cap_the_copies_one_is_in_force_and_no_caller_waits_for_ever(
+    tmp_path: Path, orders: tuple[int, ...]
+) -> None:
+    three = {"flush": "sync", "replication": "sync(copies=3, level=disk)"}
+    async with set_of_nodes(tmp_path, "abc", **coordinated(f"caps-{orders[1]}"), **three) as nodes:
+        await begin(nodes)
+        reign = nodes.node("a").reign
+        assert reign is not None
+        own_set = reign.set
+        assert own_set is not None
+        answers: list[str] = []
+
+        async def order(copies_cap: int) -> None:
+            try:
+                await own_set.cap(copies_cap)
+                answers.append("in force")
+            except CommandNotPossibleError as error:
+                answers.append(str(error))
+
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for copies_cap in orders:
+                    nursery.start_soon(order, copies_cap)
+        assert len(answers) == 3
+        assert "in force" in answers
+        assert own_set.record.copies_cap in (1, 2)

@@ -1,0 +1,65 @@
+"""Consumer groups of a replica set: a failover rewinds no cursor (R12, R13, G16) and moves no partition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from sets import SetOfNodes, set_of_nodes
+
+from mqcore.client import GroupConsumer
+
+SYNC = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
+FAST = {"session_ms": 3_000, "commit": "manual", "start": "start", "group": "g1"}
+
+
+async def begin(nodes: SetOfNodes) -> None:
+    await nodes.start()
+    await nodes.init("a")
+    await nodes.until_in_sync("a")
+    async with nodes.client("a") as client:
+        await client.admin.create_topic("orders", partitions=4)
+        async with client.producer("orders") as producer:
+            for number in range(40):
+                await producer.send(b"%d" % number, partition=number % 4)
+
+
+async def read(consumer: GroupConsumer, count: int, seen: list[tuple[int, int]]) -> None:
+    with trio.fail_after(30):
+        for _ in range(count):
+            message = await anext(consumer)
+            seen.append((message.partition, message.offset))
+        await consumer.commit()
+
+
+@pytest.mark.trio
+async def test_g16_members_go_on_over_two_failovers_and_nothing_committed_is_read_again(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, prefix="groups", **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client:
+            async with client.consumer("orders", **FAST) as first, client.consumer("orders", **FAST) as second:
+                await nodes.until(lambda: len(first.assignment) == len(second.assignment) == 2)
+                shares = first.assignment, second.assignment
+                seen: list[tuple[int, int]] = []
+                for consumer in (first, second):
+                    await read(consumer, 4, seen)
+                for old, new in (("a", "b"), ("b", "a")):
+                    await nodes.cut_off(old)
+                    await nodes.call(new, "set.promote", old_primary_is_stopped=True)
+                    await nodes.start(old)
+                    for consumer in (first, second):
+                        await read(consumer, 4, seen)
+                    assert (first.assignment, second.assignment) == shares
+                    await nodes.until_in_sync(new)
+            states = await client.groups.describe("g1")
+            cursors = {each.partition: each.offset for each in states[0].partitions if each.offset is not None}
+            assert sum(cursors.values()) == len(seen) == 24
+            # Who comes next goes on where they were, and reads the rest once.
+            async with client.consumer("orders", **FAST) as third:
+                await read(third, 16, seen)
+        assert sorted(seen) == [(partition, offset) for partition in range(4) for offset in range(10)]
+        logs = [await nodes.logs(name) for name in ("a", "b")]
+        names = [name for name in logs[0] if name.startswith("0" * 31)]
+        assert len(names) == 1
+        assert logs[0][names[0]] == logs[1][names[0]]

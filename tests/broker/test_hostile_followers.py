@@ -1,0 +1,147 @@
+"""Streams of peers that pass for replicas, or do not say what they are: what they cost is bounded (G20)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+from alone import alone
+from sets import SetOfNodes, set_of_nodes
+
+from mqcore.abc import ByteStream
+from mqcore.broker._fed_log import FedLog
+from mqcore.broker._follow_session import FollowSession
+from mqcore.errors import RemoteProtocolError
+from mqcore.guarantees import Level, NoFlush
+from mqcore.protocol import (
+    VERSION_MAX,
+    VERSION_MIN,
+    Code,
+    Follow,
+    Followed,
+    FollowMessage,
+    FollowRole,
+    FollowStream,
+    Heartbeat,
+    LogNamed,
+    LogPositions,
+    Positions,
+)
+from mqcore.testing import run_simulation
+
+
+async def stream_to(nodes: SetOfNodes, name: str) -> ByteStream:
+    roles = nodes.node(name).roles
+    assert roles is not None
+    return await (await roles.connect((nodes.url(name),))).open_stream()
+
+
+async def begun(nodes: SetOfNodes) -> None:
+    await nodes.start("a", "b")
+    await nodes.init("a")
+    await nodes.until_in_sync("a")
+
+
+async def next_of(stream: ByteStream, machine: FollowStream) -> FollowMessage:
+    while (message := machine.next_message()) is None:
+        machine.received(await stream.receive_into(machine.receive_buffer()))
+    return message
+
+
+async def greeted(nodes: SetOfNodes, name: str = "b") -> tuple[ByteStream, FollowStream]:
+    """A stream to the primary ``a`` in the name of a node that was cut off."""
+    store, other = nodes.node("a").store, nodes.node(name).store
+    await nodes.cut_off(name)
+    stream = await stream_to(nodes, "a")
+    machine = FollowStream(
+        FollowRole.FOLLOWER, set_id=store.set_id, epoch=store.epoch, logs_max=9, frame_bytes_max=1 << 20
+    )
+    versions, session = (VERSION_MIN, VERSION_MAX), bytes(16)
+    follow = Follow(*versions, store.set_id, other.node_id, 99, session, store.epoch, Level.DISK, 9, 1 << 20, name)
+    await stream.send_buffers(machine.send(follow))
+    assert isinstance(await next_of(stream, machine), Followed)
+    assert isinstance(await next_of(stream, machine), LogNamed)
+    return stream, machine
+
+
+@pytest.mark.trio
+async def test_g20_streams_that_say_nothing_are_no_more_than_connections_and_a_few(tmp_path: Path) -> None:
+    """A storage in want of descriptors cannot flush, and stops its logs."""
+    async with set_of_nodes(tmp_path, prefix="g20-mute", flush="sync", limits={"connections_max": 4}) as nodes:
+        await begun(nodes)
+        streams = [await stream_to(nodes, "a") for _ in range(60)]
+        with trio.fail_after(5):
+            assert await streams[-1].receive_into(bytearray(10)) == 0
+        assert nodes.node("a").reception._others <= 4 + 32
+
+
+@pytest.mark.trio
+async def test_g20_a_replica_that_reports_on_and_reads_no_answer_is_let_go(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, prefix="g20-deaf", flush="sync") as nodes:
+        await begun(nodes)
+        stream, machine = await greeted(nodes)
+        store = nodes.node("a").store
+        lie = LogPositions(0, store.epoch - 1 or 1, b"?" * 16, 0, 77, 0, Level.DISK)
+        with trio.fail_after(10):
+            with suppress(trio.BrokenResourceError):  # let go while it was still sending
+                while "follower-refused" not in nodes.kinds("a"):
+                    await stream.send_buffers(machine.send(Positions((lie,))) * 100)
+            await nodes.until(lambda: "follower-refused" in nodes.kinds("a"))
+        assert "is refused" in nodes.notice("follower-refused").text
+        await nodes.start("b")
+        await nodes.until_in_sync("a")  # the primary goes on, and an honest replica takes its place
+
+
+@pytest.mark.trio
+async def test_g20_a_replica_that_asks_and_breaks_a_rule_in_one_breath_ends_its_stream_and_no_more(
+    tmp_path: Path,
+) -> None:
+    """What it asked for cannot be answered any more, and is not tried."""
+    async with set_of_nodes(tmp_path, prefix="g20-breath", flush="sync") as nodes:
+        await begun(nodes)
+        stream, machine = await greeted(nodes)
+        await stream.send_buffers([b"".join([*machine.send(Heartbeat(1)), bytes(64)])])
+        await nodes.until(lambda: "follower-refused" in nodes.kinds("a"))
+        assert "follower-failed" not in nodes.kinds("a"), "a defect, as the one who runs the broker is told"
+        await nodes.start("b")
+        await nodes.until_in_sync("a")
+
+
+@pytest.mark.trio
+async def test_g20_a_primary_whose_stream_is_cut_in_a_frame_while_something_is_reported_ends_no_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, cut = FollowSession._take, []
+
+    async def cut_once(session: FollowSession, message: FollowMessage) -> None:
+        await take(session, message)
+        if isinstance(message, Heartbeat) and not cut:
+            cut.append(session)
+            session.moved(next(iter(session._number_of)))
+            session._machine._break(RemoteProtocolError("cut in a frame", code=Code.MALFORMED_FRAME))
+
+    monkeypatch.setattr(FollowSession, "_take", cut_once)
+    async with set_of_nodes(tmp_path, prefix="g20-cut", flush="sync") as nodes:
+        await begun(nodes)
+        await nodes.until(lambda: bool(cut))
+        roles = nodes.node("b").roles
+        assert roles is not None
+        await nodes.until(lambda: roles.follower is not None and roles.follower.session not in (None, *cut))
+        await nodes.until_in_sync("a")
+
+
+def test_g20_a_replica_that_grants_credit_and_reports_nothing_costs_bounded_memory() -> None:
+    async def main() -> None:
+        async with alone() as setup:
+            partition = await setup.partition(flush=NoFlush())
+            await partition.append([setup.send(1)])
+            fed = FedLog(0, partition)
+            fed.position = 0
+            for number in range(200_000):
+                fed.sent(partition.log.end._replace(position=number))
+            assert len(fed._sent) <= 65_536
+            assert fed._sent[-1].position == 199_999
+
+    run_simulation(main, seed=1)

@@ -1,0 +1,159 @@
+"""A node that is about to reign first fetches what another one has more of (guarantees, section 5; R5, R14, R16)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from sets import SetOfNodes, set_of_nodes
+
+from mqcore.abc import StorageContext, ignore_notice
+from mqcore.broker._suffix import fetch_suffixes
+from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError
+from mqcore.limits import Limits
+from mqcore.log import LogStore, partition_log_name, partition_salt
+from mqcore.operations import FetchSuffix, LogSuffix
+from mqcore.ports import system_ports
+from mqcore.registry import create_storage
+
+ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
+TOPICS = ("left", "right")
+
+
+async def fill(nodes: SetOfNodes) -> dict[str, bytes]:
+    """Ten messages in each topic, on both nodes; return the topics' ids."""
+    await nodes.start()
+    await nodes.init("a")
+    await nodes.until_in_sync("a")
+    async with nodes.client() as client:
+        ids = {}
+        for topic in TOPICS:
+            ids[topic] = bytes.fromhex((await client.admin.create_topic(topic)).id)
+            async with client.producer(topic) as producer:
+                for number in range(10):
+                    await producer.send(b"%d" % number)
+    replica = nodes.node("b").store.node_id
+    await nodes.until(lambda: nodes.node("a").reign.set.holds_everything(replica))  # type: ignore[union-attr]
+    return ids
+
+
+@asynccontextmanager
+async def store_of(folder: Path) -> AsyncIterator[LogStore]:
+    """The storage of a stopped node."""
+    ports, limits = system_ports(), Limits()
+    context = StorageContext(ports=ports, limits=limits, report=lambda notice: None, stopped=lambda error: None)
+    store = LogStore(
+        create_storage(f"mmap://{folder}", context, {}),
+        ports=ports, limits=limits, node_name=folder.name, report=lambda notice: None,
+    )  # fmt: skip
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+async def cut_back(folder: Path, topic_id: bytes, offset: int) -> None:
+    """Make the log of a stopped node shorter, as if the end of it had never reached it."""
+    async with store_of(folder) as store:
+        log = await store.open_log(partition_log_name(topic_id, 0), salt=partition_salt(topic_id, 0))
+        await log.truncate(offset)
+
+
+async def part(nodes: SetOfNodes, root: Path, ids: dict[str, bytes]) -> None:
+    """Stop both nodes, and have each hold more of one log than the other."""
+    await nodes.stop("a")
+    await nodes.stop("b")
+    await cut_back(root / "a", ids["left"], 4)
+    await cut_back(root / "b", ids["right"], 7)
+
+
+async def check_all_is_there(nodes: SetOfNodes) -> None:
+    async with nodes.client(*nodes.runs) as client:
+        for topic in TOPICS:
+            async with client.consumer(topic, start="start") as consumer:
+                with trio.fail_after(20):
+                    found = [bytes((await anext(consumer)).value) for _ in range(10)]
+            assert found == [b"%d" % number for number in range(10)]
+    assert any("suffix-fetched" in nodes.kinds(name) for name in nodes.names)
+
+
+@pytest.mark.trio
+async def test_r9_the_node_that_takes_over_has_what_any_member_has(tmp_path: Path) -> None:
+    cluster = {"coordinator": "memory://suffix-elected"}
+    async with set_of_nodes(tmp_path, prefix="suffix-elected", cluster=cluster, **ASYNC) as nodes:
+        await part(nodes, tmp_path, await fill(nodes))
+        await nodes.start("a", "b")
+        await nodes.until(lambda: any(run.node.reign is not None for run in nodes.runs.values()))
+        await check_all_is_there(nodes)
+
+
+@pytest.mark.trio
+async def test_r14_a_recovery_where_each_node_leads_on_another_log_loses_nothing_of_either(tmp_path: Path) -> None:
+    before = {"coordinator": "memory://suffix-recover-1"}
+    async with set_of_nodes(tmp_path, prefix="suffix-recover", cluster=before, **ASYNC) as nodes:
+        await part(nodes, tmp_path, await fill(nodes))
+        nodes.cluster = {"coordinator": "memory://suffix-recover-2"}
+        await nodes.start("a", "b")
+        await nodes.until(lambda: all(run.node.roles.keeper.pair is not None for run in nodes.runs.values()))  # type: ignore[union-attr]
+        recovered = await nodes.call("a", "set.recover")
+        await nodes.until_in_sync("a")
+        assert nodes.node("a").store.epoch == recovered["epoch"]
+        await check_all_is_there(nodes)
+
+
+@pytest.mark.trio
+async def test_r16_a_promotion_by_hand_where_each_node_leads_on_another_log_loses_nothing_of_either(
+    tmp_path: Path,
+) -> None:
+    async with set_of_nodes(tmp_path, "abc", prefix="suffix-manual", **ASYNC) as nodes:
+        ids = await fill(nodes)
+        third = nodes.node("c").store.node_id
+        await nodes.until(lambda: nodes.node("a").reign.set.holds_everything(third))  # type: ignore[union-attr]
+        for name in "abc":
+            await nodes.stop(name)
+        await cut_back(tmp_path / "b", ids["left"], 4)
+        await cut_back(tmp_path / "c", ids["right"], 7)
+        await nodes.start("b", "c")
+        await nodes.call("b", "set.promote", old_primary_is_stopped=True)
+        await check_all_is_there(nodes)
+
+
+@pytest.mark.trio
+async def test_g05_a_log_is_continued_only_from_a_batch_that_is_there(tmp_path: Path) -> None:
+    cluster = {"coordinator": "memory://suffix-checks", "failover": "manual"}
+    async with set_of_nodes(tmp_path, prefix="suffix-checks", cluster=cluster, **ASYNC) as nodes:
+        ids = await fill(nodes)
+        await nodes.cut_off("a")
+        name = partition_log_name(ids["left"], 0)
+        log = await nodes.node("b").store.open_log(name, salt=partition_salt(ids["left"], 0))
+        epoch, reign_id, _ = log.last_batch
+        known = {"log": name, "epoch": epoch, "reign_id": reign_id.hex(), "end": 200}
+        for wrong in ({"position": 1}, {"position": 0, "log": "metadata.state"}, {"position": -1}):
+            with pytest.raises(MqcoreError):
+                await nodes.call("b", "set.fetch", **{**known, **wrong})
+        parted = await nodes.call("b", "set.fetch", **{**known, "reign_id": "ff" * 16, "position": 0})
+        assert parted["parts_epoch"] == 0
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("position", [0, 1, 10_000, -7])
+async def test_g10_a_peer_that_says_a_log_parts_where_no_batch_begins_cuts_nothing_of_it(
+    tmp_path: Path, position: int
+) -> None:
+    async with set_of_nodes(tmp_path, prefix=f"suffix-lies{position}", **ASYNC) as nodes:
+        ids = await fill(nodes)
+
+    async def lie(request: FetchSuffix) -> LogSuffix:
+        return LogSuffix(start=0, parts_epoch=1, parts_position=position)
+
+    name, salt = partition_log_name(ids["left"], 0), partition_salt(ids["left"], 0)
+    async with store_of(tmp_path / "b") as store:
+        log = await store.open_log(name, salt=salt)
+        assert await log.trim(5) == 5
+        end = log.end_position
+        with pytest.raises((CommandNotPossibleError, CorruptionError)):
+            await fetch_suffixes(store, {name: lie}, epoch=9, reign_id=bytes(16), report=ignore_notice)
+        assert (await store.open_log(name, salt=salt)).end_position == end

@@ -1,0 +1,87 @@
+"""mqcore serve --cluster-here: what is planned, what is refused before anything runs."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from mqcore.cli._cluster_here import FIRST_PORT, ClusterPlan
+from mqcore.config import load_config
+from mqcore.errors import CommandNotPossibleError, ConfigurationError
+from mqcore.guarantees import AsyncReplication, Level, NoReplication, SyncReplication
+
+FLAGS = {"flush": None, "survive": (), "limit": (), "keys": ()}
+
+
+def plan(folder: Path, count: int = 3, **options: object) -> ClusterPlan:
+    return ClusterPlan.of(count, folder, {**FLAGS, **options})
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free."""
+    for first in range(20_000, 30_000, 10):
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for number, each in enumerate(sockets):
+                each.bind(("127.0.0.1", first + number))
+        except OSError:
+            continue
+        else:
+            return first
+        finally:
+            for each in sockets:
+                each.close()
+    raise AssertionError("no ports")
+
+
+def test_the_nodes_share_one_file_and_store_below_one_folder(tmp_path: Path) -> None:
+    first = free_ports(3)
+    made = plan(tmp_path, listen=[f"tcp://127.0.0.1:{first}"], flush="sync", limit=("connections_max=100",))
+    assert [url for _, url, _ in made.nodes] == [f"tcp://127.0.0.1:{first + number}" for number in range(3)]
+    assert [storage for _, _, storage in made.nodes] == [f"mmap://{tmp_path}/{name}" for name in "abc"]
+    made.write()
+    for name, url, storage in made.nodes:
+        config = load_config(made.file, overrides={"name": name, "storage": storage})
+        assert [listen.url for listen in config.listen] == [url]
+        assert config.replication.value == SyncReplication(copies=2, level=Level.DISK)
+    assert made.command("b", "memory://")[-4:] == ["--flush", "sync", "--limit", "connections_max=100"]
+
+
+def test_the_default_policy_is_what_the_storage_and_the_nodes_can_keep(tmp_path: Path) -> None:
+    assert plan(tmp_path, storage="memory://").replication == SyncReplication(level=Level.MEMORY)
+    assert plan(tmp_path, storage="memory://").nodes[1][2] == "memory://"
+    assert plan(tmp_path, 1).replication == NoReplication()
+    assert plan(tmp_path, replication="async").replication == AsyncReplication()
+    with pytest.raises(ConfigurationError, match="--replication: unknown"):
+        plan(tmp_path, replication="twice")
+
+
+def test_ports_that_are_asked_for_and_in_use_are_named_and_others_are_looked_for_where_none_is(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandNotPossibleError, match=f"port {port} of 127.0.0.1 is in use"):
+            plan(tmp_path, listen=[f"tcp://127.0.0.1:{port}"])
+    try:
+        taken = socket.create_server(("127.0.0.1", FIRST_PORT + 1))
+    except OSError:
+        return  # in use already, which is as good
+    with taken:
+        urls = [url for _, url, _ in plan(tmp_path).nodes]
+    assert len(set(urls)) == 3
+    assert f"tcp://127.0.0.1:{FIRST_PORT + 1}" not in urls
+
+
+@pytest.mark.parametrize(
+    "listen", [["unix:///run/mq.sock"], ["tcp://0.0.0.0:7400"], ["tcp://127.0.0.1:1", "tcp://[::1]:1"]]
+)
+def test_only_ports_in_a_row_of_this_machine_are_listened_on(tmp_path: Path, listen: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="ports in a row"):
+        plan(tmp_path, listen=listen)
+
+
+def test_the_command_refuses_what_it_writes_itself(cli, tmp_path):
+    for extra in (["--name", "x"], ["--config", "broker.toml"], ["broker.toml"]):
+        refused = cli("serve", "--cluster-here", "2", *extra)
+        assert (refused.status, "leave the file and --name out" in refused.err) == (2, True)

@@ -1,0 +1,71 @@
+"""mqcore config init --cluster: one file for all nodes, which explain and serve take as it is."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+
+def test_a_cluster_file_has_the_sets_and_nodes_that_were_asked_for(cli, tmp_path):
+    written = cli("config", "init", "--cluster", "--sets", "2", "--nodes", "2", "--to", tmp_path)
+    assert written.status == 0, written.err
+    tables = tomllib.loads((tmp_path / "cluster.toml").read_text())
+    assert [[node["name"] for node in each["nodes"]] for each in tables["cluster"]["sets"]] == [
+        ["a1", "a2"], ["b1", "b2"],
+    ]  # fmt: skip
+    assert tables["replication"]["policy"] == "sync"
+    explained = cli("explain", tmp_path / "cluster.toml", "--name", "b2", "--storage", f"mmap://{tmp_path}/b2")
+    assert explained.status == 0, explained.err
+    assert "2 nodes. Failover is by hand" in explained.out
+    again = cli("config", "init", "--cluster", "--to", tmp_path)
+    assert (again.status, "--force replaces it" in again.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--coordinator", "etcd.example:2379", "is not a URL of a part"),
+        ("--replication", "twice", "unknown replication policy 'twice'"),
+    ],
+)
+def test_what_would_not_be_read_is_not_written(cli, tmp_path, option, value, said):
+    refused = cli("config", "init", "--cluster", option, value, "--to", tmp_path)
+    assert (refused.status, said in refused.err, list(tmp_path.iterdir())) == (2, True, [])
+
+
+def test_explain_refuses_a_coordinator_that_is_not_there_and_two_nodes_that_fail_over_by_themselves(cli, tmp_path):
+    assert cli("config", "init", "--cluster", "--nodes", "2", "--to", tmp_path).status == 0
+    file = tmp_path / "cluster.toml"
+    unknown = cli("explain", file, "--set", "cluster.coordinator=oracle://delphi")
+    assert (unknown.status, "oracle" in unknown.err) == (2, True)
+    alone = cli("explain", file, "--set", "cluster.failover=automatic")
+    assert (alone.status, "two that lose sight of each other" in " ".join(alone.out.split())) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "said"),
+    [
+        ("etc://10.0.0.9:2379", "did you mean 'etcd'?"),
+        ("oracle://delphi", "etcd, file, manual, memory, postgres, zookeeper"),
+    ],
+)
+def test_a_coordinator_that_no_part_serves_is_refused_with_those_that_there_are(cli, tmp_path, coordinator, said):
+    refused = cli("config", "init", "--cluster", "--coordinator", coordinator, "--to", tmp_path)
+    assert refused.status != 0
+    assert said in refused.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_coordinator_within_one_program_is_refused_for_nodes_that_are_programs_of_their_own(cli, tmp_path):
+    assert cli("config", "init", "--cluster", "--coordinator", "memory://one", "--to", tmp_path).status == 0
+    for verb in ("explain", "serve"):
+        refused = cli(verb, tmp_path / "cluster.toml", "--name", "a1", "--storage", f"mmap://{tmp_path}/s")
+        assert (refused.status, "lives within one program" in refused.err) == (3, True), refused.err
+        assert not (tmp_path / "s").exists()
+
+
+def test_a_storage_scheme_that_is_nearly_one_is_refused_with_the_one_that_was_meant(cli):
+    refused = cli("serve", "--storage", "mmpa:///tmp/nowhere")
+    assert "did you mean 'mmap'?" in refused.err
+    assert refused.status != 0

@@ -1,0 +1,73 @@
+"""What a supervisor sees: READY=1 once the broker can be used, STOPPING=1, the gateway beside it, one-line refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from mqcore.cli._supervisor import tell_supervisor
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+
+
+def test_the_supervisor_is_told_when_the_broker_is_ready_and_when_it_stops(mqcore_command, tmp_path):
+    pytest.importorskip("h11")
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(path)
+        supervisor.settimeout(30)
+        process = mqcore_command.start(
+            "serve", "--storage", "memory://", "--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0",
+            "--log-format", "json", NOTIFY_SOCKET=path,
+        )  # fmt: skip
+        try:
+            assert supervisor.recv(100) == b"READY=1"
+            events = []
+            while not events or events[-1]["event"] != "ready":
+                events.append(json.loads(process.stdout.readline()))
+            (url,) = [event["url"] for event in events if event["event"] == "http"]
+            with urllib.request.urlopen(f"{url}/ready", timeout=20) as answer:
+                assert json.load(answer) == {"ready": True}
+            process.send_signal(signal.SIGTERM)
+            assert supervisor.recv(100) == b"STOPPING=1"
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_a_supervisor_that_does_not_listen_is_no_reason_to_stop(monkeypatch, tmp_path):
+    for address in ("", "relative", str(tmp_path / "nobody"), "@nobody-listens-here", "/" + "x" * 300):
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        tell_supervisor("READY=1")
+
+
+@pytest.mark.parametrize("address", ["7480", "127.0.0.1", "127.0.0.1:99999", "", "h\u00f6st:1"])
+def test_an_address_that_is_none_is_refused_before_a_storage_is_made(cli, tmp_path, address):
+    result = cli("serve", "--storage", f"mmap://{tmp_path}/a", "--http", address)
+    assert result.status == 2
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_one_address_cannot_show_a_whole_set(cli, tmp_path):
+    result = cli("serve", "--cluster-here", "2", "--storage", f"mmap://{tmp_path}/a", "--http", "127.0.0.1:0")
+    assert (result.status, len(result.err.splitlines())) == (2, 1)
+    assert "--cluster-here runs several" in result.err
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.needs("source-tree")
+def test_the_examples_of_deployment_use_options_that_there_are(cli):
+    told = cli("serve", "--help").out
+    for name in ("mqcore.service", "Containerfile"):
+        text = (EXAMPLES / name).read_text()
+        options = set(re.findall(r"--(?:storage|listen|http|log-format|config)\b", text))
+        assert options
+        assert all(option in told for option in options)

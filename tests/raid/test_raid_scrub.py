@@ -1,0 +1,207 @@
+"""Scrubbing: copies are compared, the one that rotted is mended, and what nothing decides is reported (G12)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+from array_parts import Bench, put, read_all, states
+from crc32c import crc32c
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mqcore.errors import CommandNotPossibleError
+from mqcore_raid._scrub import decode_result
+from mqcore_raid._sums import BLOCK_BYTES, BlockSums, decode_sums
+
+CONTENT = random.Random(1).randbytes(300_000)
+
+
+async def scrubbed(storage) -> dict:
+    await storage.operate("scrub", {})
+    with trio.fail_after(1000):
+        while (found := storage.facts()["scrub"])["is_running"]:  # noqa: ASYNC110 - what an operator does
+            await trio.sleep(0.05)
+    return found
+
+
+def rot(bench: Bench, member: str, position: int) -> None:
+    mark = CONTENT[position : position + 24]
+    for path in bench.disk.paths():
+        at = bench.disk.content(path, durable=True).find(mark)
+        if at >= 0 and path.startswith(f"{member}/storage/segments/"):
+            bench.disk.rot(path, at)
+            return
+    raise AssertionError(f"{member} does not hold byte {position}")
+
+
+async def copy_on(bench: Bench, member: str) -> bytes:
+    """What one member alone holds."""
+    fork = bench.fork()
+    for other in bench.members:
+        if other != member:
+            fork.take_away(other)
+    async with fork.opened() as storage:
+        return await read_all(await storage.open_log("log"))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["while in use", "after a clean stop"])
+@pytest.mark.parametrize("member", ["/a", "/b"])
+def test_a_flipped_byte_on_either_copy_is_found_mended_and_reported(member, again):
+    bench = Bench()
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, CONTENT)
+            if not again:
+                rot(bench, member, 70_000)
+                found = await scrubbed(storage)
+        if again:
+            rot(bench, member, 70_000)
+            async with bench.opened() as storage:
+                found = await scrubbed(storage)
+        assert (found["blocks_mended"], found["blocks_undecided"], found["logs"]) == (1, 0, 1)
+        assert found["bytes_compared"] == len(CONTENT)
+        for each in bench.members:
+            assert await copy_on(bench, each) == CONTENT
+
+    bench.run(main)
+    assert {"raid-copy-mended", "raid-scrubbed"} <= set(bench.kinds())
+
+
+def test_a_scrub_of_what_is_whole_changes_nothing():
+    bench = Bench("abcd", options="level=10&stripe_bytes=65536")
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, CONTENT)
+            await put(storage, b"small", "other")
+            found = await scrubbed(storage)
+            assert (found["blocks_mended"], found["blocks_undecided"]) == (0, 0)
+            assert states(storage) == ["in-sync"] * 4
+
+    bench.run(main)
+
+
+def test_of_three_copies_two_decide_where_no_checksum_does():
+    bench = Bench("abc")
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, CONTENT)
+            rot(bench, "/a", 299_000)  # in the last block, which has no checksum yet
+            found = await scrubbed(storage)
+            assert (found["blocks_mended"], found["blocks_undecided"]) == (1, 0)
+        assert await copy_on(bench, "/a") == CONTENT
+
+    bench.run(main)
+
+
+def test_what_nothing_decides_is_reported_and_not_written():
+    bench = Bench()
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, CONTENT)
+            rot(bench, "/a", 299_000)
+            found = await scrubbed(storage)
+            assert (found["blocks_mended"], found["blocks_undecided"]) == (0, 1)
+            assert "log log, bytes 262144 to 300000" in found["places"][0]
+        assert await copy_on(bench, "/b") == CONTENT
+        assert await copy_on(bench, "/a") != CONTENT
+
+    bench.run(main)
+    assert "raid-copies-differ" in bench.kinds()
+
+
+def test_damage_on_stripes_is_reported():
+    bench = Bench(options="level=0&stripe_bytes=262144")
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, CONTENT)
+            holder = "/a" if any("log@" in path for path in bench.disk.list("/a/storage/segments")) else "/b"
+            try:
+                rot(bench, holder, 10_000)
+            except AssertionError:
+                rot(bench, "/b", 10_000)
+            found = await scrubbed(storage)
+            assert (found["blocks_mended"], found["blocks_undecided"]) == (0, 1)
+
+    bench.run(main)
+
+
+def test_scrubs_come_by_themselves_and_one_at_a_time():
+    bench = Bench(options="level=1&scrub_interval_ms=60000")
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, CONTENT)
+            assert "scrub" not in storage.facts()
+            rot(bench, "/b", 1000)
+            await trio.sleep(70)
+            assert storage.facts()["scrub"]["blocks_mended"] == 1
+            await storage.operate("scrub", {"rate_bytes": 1000})
+            with pytest.raises(CommandNotPossibleError, match="runs already"):
+                await storage.operate("scrub", {})
+
+    bench.run(main)
+
+
+def test_the_last_result_and_the_time_of_the_next_scrub_outlive_the_broker():
+    bench = Bench(options="level=1&scrub_interval_ms=60000")
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, CONTENT)
+            rot(bench, "/b", 1000)
+            await trio.sleep(61)
+            done = storage.facts()["scrub"]
+        assert (done["blocks_mended"], done["is_running"]) == (1, False)
+        for _ in range(3):  # started more often than the interval is long
+            async with bench.opened() as storage:
+                await trio.sleep(19)
+                assert storage.facts()["scrub"] == done
+        async with bench.opened() as storage:
+            await trio.sleep(10)
+            later = storage.facts()["scrub"]
+        assert later["finished_ms"] > done["finished_ms"]
+        assert later["blocks_mended"] == 0
+
+    bench.run(main)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"places": 1}', b'{"places": [], "logs": -1}', b"\xff", b"1" * 100_000]
+)
+def test_a_result_that_is_none_is_refused(data):
+    with pytest.raises(ValueError, match=r".*"):
+        decode_result(data)
+
+
+# How long a busy machine takes to draw a list says nothing of the checksums.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.integers(0, 3 * BLOCK_BYTES), max_size=6), st.integers(0, 2**32))
+def test_checksums_are_those_of_whole_blocks_however_they_were_appended(sizes, seed):
+
+    sums, content = BlockSums(), bytearray()
+    for size in sizes:
+        piece = random.Random(seed).randbytes(size)
+        sums.appended([piece[: size // 3], piece[size // 3 :]], len(content))
+        content += piece
+    kept = decode_sums(sums.take_fresh() + b"torn")
+    for block in range(len(content) // BLOCK_BYTES):
+        wanted = crc32c(bytes(content[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]))
+        assert sums.get(block) == kept[block] == wanted
+    assert len(kept) == len(content) // BLOCK_BYTES
+
+
+def test_checksums_of_what_was_cut_are_forgotten():
+    sums = BlockSums()
+    sums.appended([bytes(2 * BLOCK_BYTES)], 0)
+    sums.truncated(BLOCK_BYTES + 5)
+    assert sums.get(0) is not None
+    assert sums.get(1) is None
+    sums.appended([b"x" * BLOCK_BYTES], BLOCK_BYTES + 5)
+    assert sums.get(1) is None, "its beginning was not seen"

@@ -1,0 +1,48 @@
+"""How fast a replica is fed and how far it is: pure, on times that are given."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqcore.replication import SyncPace, SyncProgress
+
+
+@given(st.integers(1, 10**9), st.lists(st.tuples(st.integers(1, 1 << 20), st.floats(0, 5)), min_size=1, max_size=50))
+def test_a_pace_never_lets_more_through_than_the_rate_and_one_frame(rate: int, frames: list[tuple[int, float]]) -> None:
+    pace, now, sent = SyncPace(), 1000.0, 0
+    for size, pause_s in frames:
+        now += pause_s
+        now += pace.delay_s(now)
+        assert sent <= rate * (now - 1000.0) + 1
+        pace.sent(size, rate, now)
+        sent += size
+
+
+def test_a_pace_saves_nothing_up() -> None:
+    pace = SyncPace()
+    pace.sent(100, 100, 0.0)
+    assert pace.delay_s(0.0) == 1.0
+    assert pace.delay_s(50.0) == 0.0
+    pace.sent(100, 100, 50.0)
+    assert pace.delay_s(50.0) == 1.0
+
+
+def test_progress_says_nothing_of_speed_before_anything_came() -> None:
+    state = SyncProgress().state(10, 100, 5.0)
+    assert (state.held_bytes, state.bytes_total, state.bytes_per_s, state.left_ms) == (10, 100, None, None)
+
+
+def test_progress_is_the_speed_of_the_last_seconds_and_what_is_left_at_that() -> None:
+    progress = SyncProgress()
+    for second in range(100):
+        progress.received(1_000_000 if second < 50 else 1000, float(second))
+    state = progress.state(1000, 3000, 100.0)
+    assert state.bytes_per_s == 1000
+    assert state.left_ms == 2000
+
+
+def test_progress_of_a_replica_that_stands_still_falls() -> None:
+    progress = SyncProgress()
+    progress.received(1000, 0.0)
+    assert [progress.state(0, 100, at).bytes_per_s for at in (1.0, 10.0, 10_000.0)] == [1000, 100, None]

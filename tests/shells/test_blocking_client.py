@@ -1,0 +1,174 @@
+"""What only the client for programs that block can get wrong: threads, interrupts, forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+import mqcore
+import mqcore.sync
+
+
+def interrupt_when(holds: Callable[[], object]) -> threading.Thread:
+    """Ctrl-C for the main thread as soon as ``holds``."""
+
+    def watch() -> None:
+        while not holds():
+            threading.Event().wait(0.001)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_many_threads_share_a_producer(broker_url: str, topic: str) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        client.admin.create_topic(topic)
+        with client.producer(topic) as producer:
+            offsets: list[list[int]] = [[] for _ in range(8)]
+
+            def send(number: int) -> None:
+                offsets[number] += [producer.send(b"%d" % number).offset for _ in range(50)]
+                deliveries = [producer.post(b"%d" % number) for _ in range(50)]
+                offsets[number] += [each.wait().offset for each in deliveries]
+
+            threads = [threading.Thread(target=send, args=(number,)) for number in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        assert sorted(offset for each in offsets for offset in each) == list(range(800))
+        assert all(each == sorted(each) for each in offsets)
+
+
+def test_ctrl_c_ends_the_waiting_and_nothing_is_lost(broker_url: str, topic: str) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        client.admin.create_topic(topic)
+        with client.producer(topic) as producer, client.consumer(topic, start="start") as consumer:
+            calls = len(client._portal._calls)
+            watcher = interrupt_when(lambda: len(client._portal._calls) > calls)
+            with pytest.raises(KeyboardInterrupt):
+                consumer.next_batch()
+            watcher.join()
+            producer.send(b"x")
+            assert consumer.next_batch().values == [b"x"]
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_an_interrupt_while_a_call_begins_leaves_none_that_goes_on_by_itself(
+    broker_url: str, topic: str, monkeypatch: pytest.MonkeyPatch, is_begun: bool
+) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        client.admin.create_topic(topic)
+        portal = client._portal
+        with client.producer(topic) as producer, client.consumer(topic, start="start") as consumer:
+            soon = portal.soon
+
+            def interrupted(function: Callable[..., object], *arguments: object) -> None:
+                monkeypatch.setattr(portal, "soon", soon)
+                if is_begun:
+                    soon(function, *arguments)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(portal, "soon", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                consumer.next_batch()
+            assert len(portal._calls) == 3, "the client's, the producer's and the consumer's own"
+            producer.send(b"x")
+            assert [message.value for message in consumer.poll(wait_ms=10_000)] == [b"x"]
+
+
+def test_a_delivery_may_be_waited_for_with_an_end_and_again(broker_url: str, topic: str) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        client.admin.create_topic(topic)
+        with client.producer(topic, linger_ms=60_000) as producer:
+            delivery = producer.post(b"x")
+            with pytest.raises(TimeoutError):
+                delivery.wait(0.01)
+            with pytest.raises(RuntimeError, match="not known yet"):
+                delivery.result()
+            producer.flush()
+            assert delivery.wait(0).offset == 0
+
+
+def test_posting_waits_for_room_and_a_full_buffer_lets_later_ones_not_overtake(broker_url: str, topic: str) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        client.admin.create_topic(topic)
+        with client.producer(topic, buffer_bytes_max=200_000) as producer:
+            deliveries = [producer.post(bytes(50_000) + b"%d" % number) for number in range(200)]
+            (many,) = producer.post_many([b"a", b"b"])
+            assert [each.wait().offset for each in deliveries] == list(range(200))
+            assert many.wait().offset == 200
+
+
+def test_what_was_posted_cannot_be_changed_any_more(broker_url: str, topic: str) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        client.admin.create_topic(topic)
+        value, headers = bytearray(b"value"), {"name": b"1"}
+        with client.producer(topic, linger_ms=60_000) as producer:
+            producer.post(value, value, headers)
+            value[:] = b"other"
+            headers["name"] = b"2"
+        with client.consumer(topic, start="start") as consumer:
+            (message,) = consumer.next_batch().messages()
+            assert (message.value, message.key, message.headers) == (b"value", b"value", (("name", b"1"),))
+
+
+def test_what_is_used_after_its_block_says_that_it_is_closed(broker_url: str) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        pass
+    with pytest.raises(mqcore.ClosedError):
+        client.admin.status()
+    assert not [thread for thread in threading.enumerate() if thread.name == "mqcore-client"]
+
+
+def test_a_client_does_not_outlive_a_fork(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        child = os.getpid() + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: child)
+            with pytest.raises(mqcore.ClosedError, match="fork"):
+                client.admin.status()
+        assert client.admin.status()
+
+
+def test_a_trio_that_fails_ends_everyone_who_waits(broker_url: str, topic: str) -> None:
+    async def fail() -> None:
+        raise SystemExit
+
+    def use(client: mqcore.sync.Client) -> None:
+        client.admin.create_topic(topic)
+        with client.producer(topic, linger_ms=60_000) as producer:
+            delivery = producer.post(b"x")
+            client._portal.soon(client._portal._nursery.start_soon, fail)
+            with pytest.raises(mqcore.MqcoreError):
+                delivery.wait()
+
+    def connect() -> None:
+        with mqcore.sync.connect(broker_url) as client:
+            use(client)
+
+    with pytest.raises(mqcore.ClosedError):
+        connect()
+
+
+def test_a_program_may_exit_within_the_block(broker_url: str, topic: str) -> None:
+    program = f"""
+import sys
+import mqcore.sync
+manager = mqcore.sync.connect({broker_url!r})
+client = manager.__enter__()
+client.admin.create_topic({topic!r})
+producing = client.producer({topic!r})
+producing.__enter__().post(b"goes its way or not")
+sys.exit(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
+    assert (ended.returncode, ended.stderr) == (3, b"")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 
 from mqcore.abc import CommitStamp, Cursor, CursorKey, GroupCursors
@@ -28,6 +29,7 @@ create table mqcore_cursors (
   next_offset integer not null, epoch integer not null,
   primary key (group_name, topic, partition)) without rowid;
 """
+_BUSY_PAUSE_S = 0.005
 _PUT_STAMP = "insert or replace into mqcore_groups values (?, ?, ?)"
 _PUT_CURSOR = "insert or replace into mqcore_cursors values (?, ?, ?, ?, ?)"
 
@@ -123,17 +125,20 @@ class CursorDatabase:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("begin")  # one look: another process may be making the database
         found = self._whose(connection)
+        connection.execute("commit")
         if found == (0, 0, 0):
-            connection.execute("pragma journal_mode = wal")
+            self._keep_a_log(connection)
             connection.execute("begin immediate")
-            if self._whose(connection) == (0, 0, 0):  # no other process was faster
+            found = self._whose(connection)
+            if found == (0, 0, 0):  # no other process was faster
                 for statement in _SCHEMA.split(";")[:-1]:
                     connection.execute(statement)
                 connection.execute(f"pragma application_id = {APPLICATION_ID}")
                 connection.execute(f"pragma user_version = {SCHEMA_VERSION}")
+                found = self._whose(connection)
             connection.execute("commit")
-            found = self._whose(connection)
         application, version, _ = found
         if application != APPLICATION_ID:
             raise OffsetStoreForeignError("it is another program's database: give the store a file of its own")
@@ -145,6 +150,19 @@ class CursorDatabase:
         connection.execute("pragma synchronous = full")
         page = connection.execute("pragma page_size").fetchone()[0]
         connection.execute(f"pragma max_page_count = {self._size_bytes_max // page}")
+
+    def _keep_a_log(self, connection: sqlite3.Connection) -> None:
+        """Switch to a write-ahead log. SQLite does not wait for other processes' locks here, as it does elsewhere."""
+        until = time.monotonic() + self._busy_ms / 1000
+        while True:
+            try:
+                connection.execute("pragma journal_mode = wal")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(_BUSY_PAUSE_S)
+            else:
+                return
 
     @staticmethod
     def _whose(connection: sqlite3.Connection) -> tuple[int, int, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from threading import Event, Thread, Timer
+from typing import Any
 
 import pytest
 import trio
@@ -105,4 +107,48 @@ def test_a_lock_of_another_process_is_told_in_time(tmp_path: Path) -> None:
         await store.commit("g", CommitStamp(1, 2), {CursorKey("t", 0): Cursor(2, 1)})
 
     with_store(path, main, call_timeout_ms=4_000)
+    other.close()
+
+
+def test_a_database_that_another_process_makes_at_this_moment_is_not_foreign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "offsets.db"
+    made = Event()
+    connect = sqlite3.connect
+
+    def other() -> None:
+        with_store(path, lambda store: store.commit("other", CommitStamp(1, 1), ONE))
+        made.set()
+
+    process = Thread(target=other)
+
+    def watched(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        connection = connect(*args, **kwargs)
+        monkeypatch.setattr(sqlite3, "connect", connect)
+
+        def look(statement: str) -> None:
+            if statement == "pragma user_version" and not process.ident:
+                process.start()
+                made.wait(1)  # either it is made between two looks, or the one look keeps the other waiting
+
+        connection.set_trace_callback(look)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", watched)
+    with_store(path, lambda store: store.commit("g", CommitStamp(1, 1), ONE))
+    process.join()
+    with_store(path, both_groups_are_there)
+
+
+async def both_groups_are_there(store: OffsetStore) -> None:
+    assert await store.groups() == ["g", "other"]
+
+
+def test_a_lock_that_is_held_while_the_database_is_made_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "offsets.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")
+    Timer(0.3, other.execute, ["rollback"]).start()
+    with_store(path, lambda store: store.commit("g", CommitStamp(1, 1), ONE), call_timeout_ms=60_000)
     other.close()

@@ -174,7 +174,10 @@ class ModelSetWorld(World):
                             await session.call("replica.add", {"name": machine.node_name})
                         machine.is_new = False
                 if machine.has_stopped_log():
-                    machine.kill("process-kill")
+                    if self.random.random() < 0.5:
+                        machine.stop()
+                    else:
+                        machine.kill("process-kill")
 
     def has_stopped_log(self) -> bool:
         return any(each.has_stopped_log() for each in self.machines.values())

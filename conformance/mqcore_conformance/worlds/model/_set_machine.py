@@ -19,6 +19,8 @@ from mqcore_conformance.worlds.model._hooks import Sabotage, StepCounter
 from mqcore_conformance.worlds.model._machine import PARENTS, ModelMachine
 
 COORDINATOR = "memory://set"
+TOLD_TO_RESTART = frozenset({"copy-stopped", "logs-stopped", "log-not-opened"})
+"""Kinds of notice that tell an operator of a log which takes nothing more until its node is started again."""
 WAYS = "simulated"
 """Scheme of the coordinator that nodes are configured with: the server in memory, by each node's own way to it."""
 
@@ -62,6 +64,7 @@ class SetMachine(ModelMachine):
         self.name_topic = world.name_topic  # type: ignore[method-assign]
         self.changed = world.changed  # type: ignore[method-assign]
         self.identity = ""
+        self._told_to_restart = 0  # the life that was
         self.is_cut_from_coordinator = False
         self.coordinator_delay_ms = 0.0
         self.is_new = False
@@ -80,9 +83,15 @@ class SetMachine(ModelMachine):
     def noticed(self, notice: Notice) -> None:
         """See ``ModelMachine``. A node reigns as soon as the record says so, even if it appends nothing."""
         super().noticed(notice)
+        if notice.kind in TOLD_TO_RESTART:
+            self._told_to_restart = self.life
         role = self.broker.roles.role if self.broker is not None and self.broker.roles is not None else None
         if notice.kind == "role-changed" and (set_up := getattr(role, "set_up", None)) is not None:
             self._reigned(self, self.identity, set_up.record.epoch)
+
+    def has_stopped_log(self) -> bool:
+        """Whether a log of this node, which reigns or follows, is said to take nothing more until the next start."""
+        return self.broker is not None and self._told_to_restart == self.life
 
     def appended(
         self, topic_id: str, index: int, start: int, end: int, base_offset: int, next_offset: int, epoch: int

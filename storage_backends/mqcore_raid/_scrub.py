@@ -19,6 +19,7 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore_raid._directory import read_sums
 from mqcore_raid._group import MirrorGroup
 from mqcore_raid._log import MirrorLog
+from mqcore_raid._member import ArrayMember
 from mqcore_raid._sums import BLOCK_BYTES, decode_sums
 
 __all__ = ["Scrub", "ScrubResult", "decode_result", "encode_result"]
@@ -125,15 +126,20 @@ class Scrub:
 
     async def _is_alike(self, log: MirrorLog, position: int, end: int) -> bool:
         """Whether several copies have the same checksums, which are then those of the blocks; copies are only read."""
-        found: list[dict[int, int]] = []
-        for copy in log.in_sync().values():
-            if copy.start <= position:
-                try:
-                    found.append(await _sums_of(copy, position, end))
-                except (StorageError, CorruptionError, OSError):
-                    return False
-        first, *others = found or [{}]
-        if not others or any(sums != first for sums in others):
+        found: list[dict[int, int] | None] = []
+
+        async def sum_up(member: ArrayMember, copy: Log) -> None:
+            try:
+                found.append(await _sums_of(member, copy, position, end))
+            except (StorageError, CorruptionError, OSError):
+                found.append(None)
+
+        async with trio.open_nursery() as nursery:
+            for member, copy in log.in_sync().items():
+                if copy.start <= position:
+                    nursery.start_soon(sum_up, member, copy)
+        first, *others = found or [None]
+        if first is None or not others or any(sums != first for sums in others):
             return False
         for start, stop in _blocks(position, end):
             if stop - start == BLOCK_BYTES:
@@ -189,13 +195,20 @@ def _blocks(position: int, end: int) -> Iterator[tuple[int, int]]:
         position = last
 
 
-async def _sums_of(copy: Log, position: int, end: int) -> dict[int, int]:
-    """Checksum of what a range has of each block, by where the block begins, without a copy of the bytes."""
+async def _sums_of(member: ArrayMember, copy: Log, position: int, end: int) -> dict[int, int]:
+    """Checksum of what a range of ``member``'s copy has of each block, by where the block begins.
+
+    Summed up in the member's own thread, without a copy of the bytes: members go side by side, and the broker goes on.
+    """
     sums: dict[int, int] = {}
     while position < end:
         view = await copy.read(position, end - position)
-        for start, stop in _blocks(position, position + len(view)):
-            block = start - start % BLOCK_BYTES
-            sums[block] = crc32c(view[start - position : stop - position], sums.get(block, 0))
+        await member.call(_add_sums, sums, view, position)
         position += len(view)
     return sums
+
+
+def _add_sums(sums: dict[int, int], view: memoryview, position: int) -> None:
+    for start, stop in _blocks(position, position + len(view)):
+        block = start - start % BLOCK_BYTES
+        sums[block] = crc32c(view[start - position : stop - position], sums.get(block, 0))

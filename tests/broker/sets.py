@@ -96,7 +96,7 @@ class SetOfNodes:
 
     async def init(self, name: str, *, once: bool = False) -> dict[str, Any]:
         """Begin the set; unless ``once``, again while a node that is starting, on a busy machine, has not answered."""
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while True:
                 try:
                     return await self.call(name, "set.init")
@@ -133,7 +133,7 @@ class SetOfNodes:
     async def until_same(self, *names: str) -> None:
         """Wait until these nodes hold the same bytes: a replica may have a log's end a moment later than its primary,
         even where every message was acknowledged, for what the primary writes itself is."""
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while True:
                 first, *others = [await self.logs(name) for name in names]
                 if all(each == first for each in others):

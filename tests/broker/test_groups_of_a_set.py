@@ -26,7 +26,7 @@ async def begin(nodes: SetOfNodes) -> None:
 
 
 async def read(consumer: GroupConsumer, count: int, seen: list[tuple[int, int]]) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         for _ in range(count):
             message = await anext(consumer)
             seen.append((message.partition, message.offset))

@@ -72,7 +72,7 @@ async def test_g20_streams_that_say_nothing_are_no_more_than_connections_and_a_f
     async with set_of_nodes(tmp_path, prefix="g20-mute", flush="sync", limits={"connections_max": 4}) as nodes:
         await begun(nodes)
         streams = [await stream_to(nodes, "a") for _ in range(60)]
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await streams[-1].receive_into(bytearray(10)) == 0
         assert nodes.node("a").reception._others <= 4 + 32
 
@@ -84,7 +84,7 @@ async def test_g20_a_replica_that_reports_on_and_reads_no_answer_is_let_go(tmp_p
         stream, machine = await greeted(nodes)
         store = nodes.node("a").store
         lie = LogPositions(0, store.epoch - 1 or 1, b"?" * 16, 0, 77, 0, Level.DISK)
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             with suppress(trio.BrokenResourceError):  # let go while it was still sending
                 while "follower-refused" not in nodes.kinds("a"):
                     await stream.send_buffers(machine.send(Positions((lie,))) * 100)

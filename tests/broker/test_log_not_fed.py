@@ -39,7 +39,7 @@ async def test_g12_a_log_that_cannot_be_judged_is_not_fed_and_others_are(
 
             monkeypatch.setattr(PartitionLog, "batch_at", batch_at)
             await nodes.start("b")
-            with trio.fail_after(20):
+            with trio.fail_after(120):
                 async with client.producer("good") as producer:
                     await producer.send(b"after")
         assert "cannot be read" in nodes.notice("log-not-fed").text

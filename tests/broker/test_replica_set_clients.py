@@ -28,7 +28,7 @@ async def begin(nodes: SetOfNodes) -> None:
 
 
 async def read(consumer: Consumer, count: int) -> list[bytes]:
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         return [bytes((await anext(consumer)).value) for _ in range(count)]
 
 
@@ -43,7 +43,7 @@ async def until_held(nodes: SetOfNodes, primary: str, other: str) -> None:
 
 
 async def send(producer: Producer, *numbers: int) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         for number in numbers:
             await producer.send(b"%d" % number)
 
@@ -61,7 +61,7 @@ async def test_g15_g06_two_failovers_in_a_row_are_no_business_of_producer_and_co
                     late = [producer.post(b"%d" % number) for number in range(first, first + 5)]
                     await nodes.call(new, "set.promote", old_primary_is_stopped=True)
                     await nodes.start(old)
-                    with trio.fail_after(30):
+                    with trio.fail_after(120):
                         for delivery in late:
                             await delivery.wait()
                     await send(producer, *range(first + 5, first + 10))
@@ -140,7 +140,7 @@ async def test_g13_a_send_that_waits_for_a_copy_is_told_why_and_ends_when_the_no
             assert not late.is_done
             assert caplog.text.count("does the topic ask for more copies?") == 1
             await nodes.start("b")
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 await late.wait()
 
 

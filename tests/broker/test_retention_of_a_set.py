@@ -63,7 +63,7 @@ async def check_same(nodes: SetOfNodes, count: int, names: str = "ab") -> None:
     stored = [(await nodes.logs(name))[first.name] for name in names]
     assert all(each == stored[0] for each in stored)
     async with nodes.client(*nodes.runs) as client, client.consumer("orders", start="start") as consumer:
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             found = [bytes((await anext(consumer)).value)[:6] for _ in range(count - first.start_offset)]
     assert found == [b"%06d" % number for number in range(first.start_offset, count)]
 

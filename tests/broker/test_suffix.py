@@ -74,7 +74,7 @@ async def check_all_is_there(nodes: SetOfNodes) -> None:
     async with nodes.client(*nodes.runs) as client:
         for topic in TOPICS:
             async with client.consumer(topic, start="start") as consumer:
-                with trio.fail_after(20):
+                with trio.fail_after(120):
                     found = [bytes((await anext(consumer)).value) for _ in range(10)]
             assert found == [b"%d" % number for number in range(10)]
     assert any("suffix-fetched" in nodes.kinds(name) for name in nodes.names)

@@ -70,6 +70,6 @@ async def test_r13_a_node_that_ended_before_it_removed_the_logs_does_it_when_it_
         assert len(await logs_of(nodes, "c")) == 1
         await nodes.call("c", "set.promote", old_primary_is_stopped=True, unclean=True)
         await nodes.until(lambda: nodes.node("c").reign is not None)
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while await logs_of(nodes, "c"):
                 await trio.lowlevel.checkpoint()

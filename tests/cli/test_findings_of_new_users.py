@@ -130,7 +130,7 @@ def test_two_listeners_at_one_address_are_refused_before_a_storage_is_made(mqcor
 def test_a_broker_that_may_open_too_few_files_says_one_line(mqcore_command, limited, tmp_path, count):
     limited(resource.RLIMIT_NOFILE, count)
     process = mqcore_command.start("serve", "--storage", f"mmap://{tmp_path}/s", "--listen", "tcp://127.0.0.1:0")
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 1, out
     assert len(err.decode().splitlines()) == 1
     assert "oo many open files" in err.decode() or f"may open {count} files" in err.decode()
@@ -218,7 +218,7 @@ def test_numbers_are_written_one_way(memory_broker, serve, mqcore_text, tmp_path
     process = serve.command.start("serve", "--storage", f"mmap://{tmp_path}/s", "--listen", "tcp://127.0.0.1:0")
     first = process.stdout.readline().decode()
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=120)
     assert "segment_bytes 64 MiB" in first
     assert (grouped(999), grouped(13_623_672), grouped(1e6)) == ("999", "13 623 672", "1 000 000")
 

@@ -204,7 +204,7 @@ def test_an_interrupt_ends_a_consumer_with_status_130_quietly(mqcore_command, me
     process = mqcore_command.start("--server", memory_broker.urls[0], "consume", topic, "--from", "start")
     assert process.stdout.readline() == b"one\n"
     process.send_signal(signal.SIGINT)
-    rest, told = process.communicate(timeout=20)
+    rest, told = process.communicate(timeout=120)
     assert (process.returncode, rest, told) == (130, b"", b"")
 
 
@@ -214,7 +214,7 @@ def test_an_interrupted_producer_tells_what_was_acknowledged(mqcore_command, mem
     process.stdin.flush()
     assert run("consume", topic, "--from", "start", "--count", "2").status == 0  # both are there
     process.send_signal(signal.SIGINT)
-    out, told = process.communicate(timeout=20)
+    out, told = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"published 2 messages" in out
     assert told == b""

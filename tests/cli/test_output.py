@@ -37,7 +37,7 @@ def run(arguments, environment, **streams):
     return subprocess.run(
         [sys.executable, "-m", "mqcore", *arguments],
         env=environment,
-        timeout=30,
+        timeout=120,
         **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
     )
 
@@ -109,7 +109,7 @@ def test_what_gets_the_number_of_a_closed_standard_output_is_not_taken_for_it(mq
 def test_a_closed_standard_error_stops_nothing(environment, topic):
     done = subprocess.run(
         [sys.executable, "-m", "mqcore", "produce", topic],
-        env=environment, input=b"hi\n", stdout=subprocess.PIPE, preexec_fn=closed(2), timeout=30,
+        env=environment, input=b"hi\n", stdout=subprocess.PIPE, preexec_fn=closed(2), timeout=120,
     )  # fmt: skip
     assert done.returncode == 0
     assert done.stdout.startswith(b"published 1 message")
@@ -248,5 +248,5 @@ sys.meta_path.insert(0, Interrupted)
 from mqcore.cli import main
 main(["plugins"])
 """
-    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=30)
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (130, b"")

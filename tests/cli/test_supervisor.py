@@ -32,7 +32,7 @@ def test_the_supervisor_is_told_when_the_broker_is_ready_and_when_it_stops(mqcor
             while not events or events[-1]["event"] != "ready":
                 events.append(json.loads(process.stdout.readline()))
             (url,) = [event["url"] for event in events if event["event"] == "http"]
-            with urllib.request.urlopen(f"{url}/ready", timeout=20) as answer:
+            with urllib.request.urlopen(f"{url}/ready", timeout=120) as answer:
                 assert json.load(answer) == {"ready": True}
             process.send_signal(signal.SIGTERM)
             assert supervisor.recv(100) == b"STOPPING=1"

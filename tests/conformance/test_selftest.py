@@ -176,7 +176,7 @@ def test_a_key_press_ends_it_and_what_it_started() -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("killed")
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert "interrupted: " in errors

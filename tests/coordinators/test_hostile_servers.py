@@ -80,13 +80,17 @@ def test_every_call_ends_in_time_with_the_address_in_its_error(scheme: str, beha
                 assert isinstance(caught.value, (CoordinatorUnreachableError, CoordinatorOutcomeUnknownError))
                 assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KiB
             calls = 0
+            called = trio.Event()
 
             def changed() -> None:
                 nonlocal calls
                 calls += 1
+                called.set()
 
-            with trio.move_on_after(0.3):
-                await client.watch("sets/a", changed)
+            nursery.start_soon(client.watch, "sets/a", changed)
+            with trio.fail_after(60):
+                await called.wait()
+            await trio.sleep(0.3)
             assert 1 <= calls < 10
             nursery.cancel_scope.cancel()
 

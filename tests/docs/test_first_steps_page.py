@@ -43,7 +43,12 @@ def environment(**more: str) -> dict[str, str]:
 def outputs_of(commands: list[str], folder: Path, root: Path) -> list[str]:
     """What each command prints, run one after the other in one shell with /tmp/mq replaced by a path in ``folder``."""
     socket = f"unix://{folder}/socket"
-    script = "".join(f"{command.replace('/tmp/mq', f'{folder}/mq')}\necho '{MARK}'\n" for command in commands)
+    # A reader of the page types slower than a broker starts; this shell does not, on a busy machine.
+    ready = "until mqcore ping >/dev/null 2>&1; do sleep 0.1; done\n"
+    script = "".join(
+        f"{command.replace('/tmp/mq', f'{folder}/mq')}\n{ready if ' serve ' in command else ''}echo '{MARK}'\n"
+        for command in commands
+    )
     process = subprocess.run(
         ["bash", "-c", f"trap 'kill -KILL $(jobs -p) 2>/dev/null' EXIT\nexec 2>&1\n{script}"],
         cwd=root,

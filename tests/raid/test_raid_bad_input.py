@@ -20,11 +20,11 @@ from mqcore.registry import create_storage
 
 @contextmanager
 def mounted(*arguments: str | Path) -> Iterator[None]:
-    subprocess.run(["mount", *map(str, arguments)], check=True, timeout=30)
+    subprocess.run(["mount", *map(str, arguments)], check=True, timeout=120)
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", arguments[-1]], check=True, timeout=30)
+        subprocess.run(["umount", "--lazy", arguments[-1]], check=True, timeout=120)
 
 
 def refused(folder: Path) -> str:
@@ -105,9 +105,9 @@ def test_a_member_that_is_mounted_read_only_is_named_or_left_out(tmp_path):
 
     with tmpfs(tmp_path / "b", "8m"):
         trio.run(before)
-        subprocess.run(["mount", "-o", "remount,ro", tmp_path / "b"], check=True, timeout=30)
+        subprocess.run(["mount", "-o", "remount,ro", tmp_path / "b"], check=True, timeout=120)
         trio.run(after)
-        subprocess.run(["mount", "-o", "remount,rw", tmp_path / "b"], check=True, timeout=30)
+        subprocess.run(["mount", "-o", "remount,rw", tmp_path / "b"], check=True, timeout=120)
         assert trio.run(is_there, tmp_path, b"x" * 3000)[0] == "in-sync"
 
 

@@ -50,11 +50,11 @@ async def is_there(folder: Path, content: bytes) -> list[str]:
 @contextmanager
 def tmpfs(path: Path, size: str) -> Iterator[None]:
     path.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "mqcore-test", path], check=True, timeout=30)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "mqcore-test", path], check=True, timeout=120)
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", path], check=True, timeout=30)
+        subprocess.run(["umount", "--lazy", path], check=True, timeout=120)
 
 
 def fill(path: Path) -> None:

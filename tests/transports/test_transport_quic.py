@@ -264,7 +264,7 @@ def test_garbage_of_every_kind_disturbs_nobody(files: Files) -> None:
                 assert await receive(theirs, 10) == b"still here"
                 stranger.settimeout(5)
                 stranger.sendto(fake_initial(b"\x1a\x2a\x3a\x4a"), ("127.0.0.1", ends.port))
-                with trio.fail_after(5):
+                with trio.fail_after(60):
                     while (answer := await trio.to_thread.run_sync(stranger.recv, 2_048)) == UNKNOWN:
                         pass
                 assert answer[1:5] == bytes(4)  # version negotiation: 1 is what is spoken here
@@ -283,7 +283,7 @@ def test_nobody_there_is_told_at_once_and_silence_in_time(files: Files) -> None:
             context = TransportContext(tls=TlsOptions(ca=files.ca))
             with pytest.raises(TransportError, match=r"no handshake within 0\.2 s"):
                 await create_transport(f"{url}?handshake_timeout_ms=200", context).connect()
-        with pytest.raises(TransportError, match="nothing listens there"), trio.fail_after(4):
+        with pytest.raises(TransportError, match="nothing listens there"), trio.fail_after(60):
             await create_transport(url, context).connect()
 
     run(test)

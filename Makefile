@@ -12,7 +12,7 @@ ARGUMENTS ?=
 
 help:
 	@echo "make demo        a broker, real text through it, SIGKILL in the middle, and proof that nothing acknowledged is lost"
-	@echo "make test        every test that this machine can run without root (about 5 minutes on two cores)"
+	@echo "make test        every test that this machine can run without root (about 40 minutes; see CONTRIBUTING.md)"
 	@echo "make lint        ruff, mypy (strict) and pyright"
 	@echo "make bench       the benchmarks beside their limits; ARGUMENTS='publish-async --seconds 10'"
 	@echo "make wheel-test  build the wheel and run the quick tests against it in an empty environment"

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 REQUIRE_VARIABLE = "MQCORE_TEST_REQUIRE"
-_LEFT_OUT = pytest.StashKey[Counter[tuple[str, str]]]()
 
 
 def _package(name: str, remedy: str) -> Callable[[], str | None]:
@@ -153,14 +152,13 @@ def _required() -> frozenset[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse a required name that no test could ever need: a misspelt one would require nothing."""
-    config.stash[_LEFT_OUT] = Counter()
     unknown = _required() - NEEDS.keys()
     if unknown:
         known = ", ".join(sorted(NEEDS))
         raise pytest.UsageError(f"{REQUIRE_VARIABLE}: unknown {', '.join(sorted(unknown))}; one of {known}")
 
 
-def _check_need(config: pytest.Config, name: str) -> None:
+def _check_need(name: str) -> None:
     look = NEEDS.get(name)
     if look is None:
         pytest.fail(f"unknown need {name!r}; one of {', '.join(sorted(NEEDS))}", pytrace=False)
@@ -169,7 +167,6 @@ def _check_need(config: pytest.Config, name: str) -> None:
         return
     if name in _required():
         pytest.fail(f"{name} is required by {REQUIRE_VARIABLE} and missing: {reason}", pytrace=False)
-    config.stash[_LEFT_OUT][name, reason] += 1
     pytest.skip(f"needs {name}: {reason}")
 
 
@@ -178,30 +175,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave the test out, or fail it, when one of its needs is not met."""
     for marker in item.iter_markers("needs"):
         for name in marker.args:
-            _check_need(item.config, name)
+            _check_need(name)
 
 
 @pytest.fixture
-def needs(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def needs() -> Callable[[str], None]:
     """Check a need from within a test: ``needs("root")``."""
-    return lambda name: _check_need(request.config, name)
+    return _check_need
 
 
-def _skips_without_a_need(reporter: pytest.TerminalReporter) -> Iterator[str]:
+def _reasons_of_skips(reporter: pytest.TerminalReporter) -> Iterator[str]:
+    """Read off the reports, which come from every process that ran tests."""
     for report in reporter.stats.get("skipped", ()):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if not reason.startswith("Skipped: needs "):
-            yield reason.removeprefix("Skipped: ")
+        text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        yield text.removeprefix("Skipped: ")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List what was left out and why, one line each."""
-    left_out = config.stash[_LEFT_OUT]
-    others = Counter(_skips_without_a_need(terminalreporter))
-    if not left_out and not others:
+    reasons = Counter(_reasons_of_skips(terminalreporter))
+    if not reasons:
         return
     terminalreporter.section("left out on this machine")
-    for (name, reason), count in sorted(left_out.items()):
-        terminalreporter.line(f"{name}: {count} test{'s' if count > 1 else ''}: {reason}")
-    for reason, count in sorted(others.items()):
-        terminalreporter.line(f"{count} test{'s' if count > 1 else ''}: {reason}")
+    for reason, count in sorted(reasons.items()):
+        name, colon, why = reason.removeprefix("needs ").partition(": ")
+        tests = f"{count} test{'s' if count > 1 else ''}"
+        is_need = bool(colon) and reason.startswith("needs ")
+        terminalreporter.line(f"{name}: {tests}: {why}" if is_need else f"{tests}: {reason}")

@@ -48,7 +48,11 @@ class TopicGroup:
         self.partitions = partitions
         self.pending: Counter[int] = Counter()
         self.lives_pending = 0
-        """Records under way that say how long members may go on after this reign: nothing is given before."""
+        """Records under way that say how long members may go on after this reign: nothing is given before.
+
+        With one that says that there are none, the group stays until it is written: a member that comes meanwhile has
+        its own written after it.
+        """
         self.life_told: int | None = None
         self.changed: set[str] = set()
         self._parked: dict[str, ParkedSync] = {}

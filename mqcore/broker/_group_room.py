@@ -85,6 +85,8 @@ class GroupRoom:
         self._due: dict[tuple[str, bytes], int] = {}
         self._timer = trio.CancelScope()
         self._is_over = False
+        self._generation = 0
+        """The highest that a group had which is gone: one that comes back goes on above it."""
         self._assignors: dict[str, Assignor] = {}
         self._resetting: Counter[tuple[str, bytes]] = Counter()
 
@@ -218,10 +220,13 @@ class GroupRoom:
 
         known = self.cursors.table.topics.get(key)
         numbers = self._reign.own_partitions(topic)
+        gone = self.groups.get(key)
+        if gone is not None:
+            self._generation = max(self._generation, gone.machine.generation)
         machine = GroupMachine(
             assign,
             numbers,
-            generation=self._reign.store.epoch << 32,
+            generation=max(self._reign.store.epoch << 32, self._generation),
             holds_until_us=self._began_us + known.session_ms * 1000 if known is not None and known.session_ms else 0,
             gather_us=_GATHER_US,
             complain=lambda text: self._report(Notice("assignor-failed", f"group {key[0]!r}: {assignor}: {text}")),
@@ -247,9 +252,9 @@ class GroupRoom:
             if not machine.is_empty:
                 text = f"group {group.name!r} shares out by {group.assignor!r}, not by {message.assignor!r}"
                 raise refused(Code.UNKNOWN_ASSIGNOR, f"{text}: all its members ask for one and the same")
-            group = self.groups[group.key] = self._make_group(
-                group.key, self._reign.topics.by_id[message.topic_id], message.assignor
-            )
+            # The same group with another machine: what is on its way into the log for it still counts.
+            made = self._make_group(group.key, self._reign.topics.by_id[message.topic_id], message.assignor)
+            group.assignor, group.machine = made.assignor, made.machine
         if not _SESSION_MS_MIN <= message.session_ms <= limits.group_session_ms_max:
             text = (
                 f"a session of {message.session_ms} ms: {_SESSION_MS_MIN} to {limits.group_session_ms_max} are allowed"
@@ -269,10 +274,10 @@ class GroupRoom:
         told = group.life_told if group.life_told is not None else known.session_ms if known is not None else 0
         if session_ms > told or (session_ms == 0 and told):
             group.life_told = session_ms
-            group.lives_pending += session_ms > 0
+            group.lives_pending += 1
 
             def done(error: MqcoreError | None) -> None:
-                group.lives_pending -= session_ms > 0
+                group.lives_pending -= 1
                 if error is not None:
                     group.life_told = None  # tried again with the next member
                 if not self._is_over:
@@ -297,6 +302,7 @@ class GroupRoom:
         if machine.is_empty:
             self._note_life(group)
             if not group.lives_pending and not group.pending:
+                self._generation = max(self._generation, group.machine.generation)
                 self.groups.pop(group.key, None)
         due_us = group.due_us()
         if due_us is None or group.key not in self.groups:

@@ -34,9 +34,6 @@ from mqcore.registry import find_codec, structure_options
 
 __all__ = ["Client", "connect"]
 
-LEAVE_WITHIN_S = 2.0
-"""How long the end of a member waits for its last commit, and for the group to know that it leaves."""
-
 
 def _wall_ns(ports: Ports) -> int:
     return ports.clock.wall_ms() * 1_000_000
@@ -85,6 +82,7 @@ async def connect(
             # Raised again outside: the block's own error reaches the caller as it is, not in a group.
             failure = error
         finally:
+            router.close()
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -225,6 +223,6 @@ class Client:
             yield consumer
             is_handled = True
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(LEAVE_WITHIN_S):
+            with trio.CancelScope(shield=True):
                 await consumer.leave(is_handled=is_handled)
-            await consumer.aclose()
+                await consumer.aclose()

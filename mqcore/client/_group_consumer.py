@@ -7,15 +7,17 @@ is waited for; so a partition has one reader at a time, and what was committed i
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping
+from operator import length_hint
+from typing import Any
 
 import trio
 
-from mqcore.client._consumed import ConsumedBatch
+from mqcore.client._consumed import ConsumedBatch, Message
 from mqcore.client._consumer import Consumer, Start
 from mqcore.client._group_link import GroupLink
 from mqcore.client._options import GroupOptions
+from mqcore.client._rebalance import PollWatch, RebalanceListener
 from mqcore.client._router import Router
 from mqcore.errors import MqcoreError, RejectedError
 from mqcore.groups import NO_CURSOR, Grant, GroupSession, SessionChange
@@ -27,6 +29,8 @@ __all__ = ["GroupConsumer"]
 _log = logging.getLogger("mqcore.client")
 
 Position = tuple[int, int]
+LAST_COMMIT_WITHIN_S = 2.0
+"""How long a member that leaves waits for its last commit; the others are told that it leaves after that."""
 
 
 class GroupConsumer(Consumer):
@@ -45,6 +49,7 @@ class GroupConsumer(Consumer):
         )
         self.group = group
         self.member = member
+        self.listener: RebalanceListener | None = None
         self._start = start
         self._group_options = options
         self._links: list[GroupLink] = []
@@ -57,6 +62,14 @@ class GroupConsumer(Consumer):
         self._ending: dict[int, Position] = {}
         self._lost_in_hand: int | None = None
         self._committing = trio.Lock()
+        self._now = trio.lowlevel.current_clock().current_time
+        self._session_in_hand: GroupSession | None = None
+        """By which the batch is read that is in the program's hands; None when that is to be given up, or was lost."""
+        self._takes_single = False
+        """Whether the program takes the batch in hand message by message: then one of it is in its hands at a time."""
+        self._polls = PollWatch(self._now)
+        self._life = trio.CancelScope()
+        self._tasks: trio.Nursery | None = None
         for owned in _partition_of_each_set(found):
             token = router.context.random.randbytes(16)
             self._links.append(
@@ -80,14 +93,33 @@ class GroupConsumer(Consumer):
 
     async def join(self) -> None:
         """Join the group: return when each set has answered. Raises ``RejectedError``, ``NotReachedError``."""
-        for link in self._links:
-            self._router.start_soon(_run, link)
-        if self._group_options.commit == "auto":
-            self._router.start_soon(_run_commits, self)
+        self._router.start_soon(GroupConsumer._live, self)
         for link in self._links:
             await link.joined.wait()
             if link.failure is not None:
                 raise link.failure
+
+    async def _live(self) -> None:
+        """Be a member until closed, or until the client is."""
+        try:
+            with self._life:
+                async with trio.open_nursery() as self._tasks:
+                    for link in self._links:
+                        self._tasks.start_soon(link.run)
+                    if self._group_options.commit == "auto":
+                        self._tasks.start_soon(self._run_commits)
+                    if interval_ms := self._group_options.poll_interval_max_ms:
+                        self._tasks.start_soon(self._polls.run, interval_ms / 1000, self._commit_at_last, self._rest)
+                    await trio.sleep_forever()
+        finally:
+            self._tasks = None
+            for link in self._links:
+                link.joined.set()
+            self._look_again()
+
+    def _start_soon(self, task: Callable[..., Any], *arguments: object) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(task, *arguments)
 
     @property
     def assignment(self) -> list[int]:
@@ -107,7 +139,7 @@ class GroupConsumer(Consumer):
             elif self._start == "start":
                 self._begin_partition(partition, 0, 0, follows_log_start=True)
             else:
-                self._router.start_soon(partial(self._begin_at_start, link, partition), grant)
+                self._start_soon(self._begin_at_start, link, partition, grant)
         if link.failure is not None:
             self._look_again()
 
@@ -140,34 +172,50 @@ class GroupConsumer(Consumer):
             if self._batch is not None and self._batch.partition == partition:
                 self._forget_batch()
             self._end_partition(partition)
+        if is_in_hand:
+            self._session_in_hand = None
         if is_lost:
             self._handled.pop(partition, None)
             self._committed.pop(partition, None)
             self._ending.pop(partition, None)
             self._lost_in_hand = partition if is_in_hand else self._lost_in_hand
-        elif is_in_hand and position is not None:
+            if self.listener is not None:
+                self.listener.on_lost(partition)
+        elif is_in_hand and position is not None and self.listener is None:
             self._ending[partition] = position
         else:
             self._let_go(link, partition)
 
     def _let_go(self, link: GroupLink, partition: int) -> None:
-        """Give a partition back: nothing of it is in the program's hands."""
-        position = self._handled.pop(partition, None)
-        if self._group_options.commit == "manual" or position in (None, self._committed.get(partition)):
-            self._committed.pop(partition, None)
-            link.session.finished(partition)
-            link.wake()
+        """Give a partition back: nothing of it is in the program's hands but what the listener knows of."""
+        generation = link.session.ending[partition]
+        position = self._handled.get(partition)
+        if self.listener is not None:
+            self._start_soon(self._revoke, self.listener, link, partition, generation)
+        elif self._group_options.commit == "manual" or position in (None, self._committed.get(partition)):
+            self._finish(link, partition, generation)
         else:
-            self._router.start_soon(partial(self._commit_and_finish, link, partition), position)
+            assert position is not None
+            self._start_soon(self._commit_and_finish, link, partition, generation, position)
 
-    async def _commit_and_finish(self, link: GroupLink, partition: int, position: Position) -> None:
+    async def _revoke(self, listener: RebalanceListener, link: GroupLink, partition: int, generation: int) -> None:
+        await listener.on_revoked(partition)
+        self._finish(link, partition, generation)
+
+    async def _commit_and_finish(self, link: GroupLink, partition: int, generation: int, position: Position) -> None:
         try:
             await self._commit_at(link, {partition: position})
         except (MqcoreError, trio.ClosedResourceError) as error:
             _log.warning("group %s: partition %d was given up uncommitted: %s", self.group, partition, error)
-        self._committed.pop(partition, None)
-        link.session.finished(partition)
-        link.wake()
+        self._finish(link, partition, generation)
+
+    def _finish(self, link: GroupLink, partition: int, generation: int) -> None:
+        """Have the broker told that a partition is given up, unless it was lost, and perhaps got again, meanwhile."""
+        if link.session.ending.get(partition) == generation:
+            self._handled.pop(partition, None)
+            self._committed.pop(partition, None)
+            link.session.finished(partition)
+            link.wake()
 
     # reading
 
@@ -193,6 +241,26 @@ class GroupConsumer(Consumer):
         elif (position := self._position_of(partition)) is not None:
             self._handled[partition] = position
 
+    async def __anext__(self) -> Message:
+        # As every consumer's, and the clock looked at before each message: the broker may have given the partition to
+        # another member since the batch came.
+        if self.may_go_on():
+            for message in self._messages:
+                return message
+        while True:
+            for message in self._hold(await self.next_batch()):
+                self._takes_single = True
+                return message
+
+    def may_go_on(self) -> bool:
+        """Whether more may be taken of the batch in hand at this moment. Never waits; for shells from any thread."""
+        session = self._session_in_hand
+        if session is None:
+            return False
+        now = self._polls.asked_at = self._now()
+        due_us = session.due_us
+        return due_us is not None and now * 1e6 < due_us
+
     async def next_batch(self) -> ConsumedBatch:
         """Return the next batch of a partition that this member owns; what was handed out before counts as handled.
 
@@ -200,7 +268,22 @@ class GroupConsumer(Consumer):
         effect if cancelled, but that.
         """
         self._note_handled()
+        polls = self._polls
+        polls.is_asking = True
+        try:
+            if polls.is_resting:
+                polls.is_resting = False
+                for link in self._links:
+                    link.go_on()
+            return await self._next_owned()
+        finally:
+            polls.is_asking = False
+            polls.asked_at = self._now()
+
+    async def _next_owned(self) -> ConsumedBatch:
         while True:
+            if self._tasks is None and not self._is_closed:
+                raise trio.ClosedResourceError("the client is closed")
             for link in self._links:
                 link.look()
                 if link.failure is not None:
@@ -211,7 +294,18 @@ class GroupConsumer(Consumer):
             link.look()
             if link.lives(batch.partition):
                 self._handed = batch.partition
+                self._session_in_hand = link.session
+                self._takes_single = False
                 return batch
+
+    def put_back(self, left: ConsumedBatch) -> None:
+        """Take back what a shell has not delivered of the batch that was handed out last. It is delivered again."""
+        if left.partition != self._handed:
+            return
+        if left.partition in self._ending:
+            self._ending[left.partition] = (left.offset, left.previous_epoch)
+        elif self._session_in_hand is not None:
+            self._hold(left)
 
     def take_received(self) -> list[ConsumedBatch]:
         """Nothing: what is handed out counts as handled one by one."""
@@ -279,14 +373,24 @@ class GroupConsumer(Consumer):
                 self._committed[partition] = positions[partition]
             return in_force
 
+    def _handled_positions(self) -> dict[int, Position]:
+        """Where each partition stands, counting what was handled only."""
+        handled, batch = dict(self._handled), self._batch
+        if batch is not None and self._takes_single and self._handed == batch.partition:
+            in_hand = batch.next_offset - length_hint(self._values) - 1
+            if in_hand > batch.offset:
+                handled[batch.partition] = (in_hand, batch.epoch)
+        return handled
+
     async def _commit_handled(self) -> None:
         """Commit what was handled since the last time. Reports what fails: it is tried again."""
+        handled = self._handled_positions()
         for link in self._links:
             some = {
                 partition: position
-                for partition, position in self._handled.items()
+                for partition, position in handled.items()
                 if self._link_of[partition] is link and self._committed.get(partition) != position
-                and link.lives(partition)
+                and link.may_commit(partition)
             }  # fmt: skip
             if some:
                 try:
@@ -294,22 +398,46 @@ class GroupConsumer(Consumer):
                 except (MqcoreError, trio.ClosedResourceError) as error:
                     _log.warning("group %s: not committed, and tried again: %s", self.group, error)
 
-    async def run_commits(self) -> None:
-        """Commit what was handled every ``commit_interval_ms``, until closed."""
-        while not self._is_closed:
+    async def _run_commits(self) -> None:
+        """Commit what was handled every ``commit_interval_ms``."""
+        while True:
             await trio.sleep(self._group_options.commit_interval_ms / 1000)
             await self._commit_handled()
 
     # leaving
 
+    async def _commit_at_last(self) -> None:
+        """Commit what was handled, if it can be done in a moment."""
+        if self._group_options.commit == "auto":
+            with trio.move_on_after(LAST_COMMIT_WITHIN_S):
+                await self._commit_handled()
+
+    def _rest(self) -> None:
+        """Give everything up until the program asks again: others are to go on with it."""
+        _log.warning(
+            "group %s: member %s has asked for nothing for %d ms (poll_interval_max_ms): it gives its partitions of "
+            "topic %r up, and joins again when it asks",
+            self.group, self.member, self._group_options.poll_interval_max_ms, self.topic,
+        )  # fmt: skip
+        for link in self._links:
+            link.rest()
+
     async def leave(self, *, is_handled: bool) -> None:
-        """Commit what was handled (what is in hand too if ``is_handled``) and leave the group. Raises nothing."""
+        """Commit what was handled (what is in hand too if ``is_handled``) and leave the group. Raises nothing.
+
+        Both have a time of their own: who waits for these partitions does not wait for a commit that hangs.
+        """
         if is_handled:
             self._note_handled()
-        if self._group_options.commit == "auto":
-            await self._commit_handled()
-        for link in self._links:
-            await link.leave()
+        await self._commit_at_last()
+        async with trio.open_nursery() as nursery:
+            for link in self._links:
+                nursery.start_soon(link.leave)
+
+    async def aclose(self) -> None:
+        """Be no member any more, and close the streams, even if this is cancelled. Idempotent."""
+        self._life.cancel()
+        await super().aclose()
 
 
 def _partition_of_each_set(found: TopicInfo) -> Iterable[int]:
@@ -317,11 +445,3 @@ def _partition_of_each_set(found: TopicInfo) -> Iterable[int]:
     if not found.owners:
         return (0,)
     return [found.owners.index(number) for number in sorted(set(found.owners))]
-
-
-async def _run(link: GroupLink) -> None:
-    await link.run()
-
-
-async def _run_commits(consumer: GroupConsumer) -> None:
-    await consumer.run_commits()

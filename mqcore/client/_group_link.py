@@ -60,7 +60,9 @@ class GroupLink:
         self._inbox: list[tuple[MemberSync, Message | None]] = []
         self._in_flight = 0
         self._redirects = 0
-        self._is_over = False
+        self._is_over = self._is_resting = False
+        self._was_told = False
+        """Whether the broker may take this for a member: a sync went out, and it has not refused the member."""
 
     @property
     def now_us(self) -> int:
@@ -70,6 +72,10 @@ class GroupLink:
     def lives(self, partition: int) -> bool:
         """Whether a partition may be read at this moment."""
         return partition in self.session.held and self.now_us < self.session.lives_until_us
+
+    def may_commit(self, partition: int) -> bool:
+        """Whether a partition is this member's at this moment, be it one that is to be given up."""
+        return self.session.generation_of(partition) is not None and self.now_us < self.session.lives_until_us
 
     def look(self) -> None:
         """Do what time brings about: asked before anything is delivered, for a process may have been stopped."""
@@ -85,6 +91,11 @@ class GroupLink:
         """Sync until the session has failed for good, ``leave`` was called, or this is cancelled."""
         while self.failure is None and not self._is_over:
             self.look()
+            if self._is_resting:
+                await self._tell_leaving()
+                await self._wake.wait()
+                self._wake = trio.Event()
+                continue
             while self._inbox:  # first of all: what is sent next says what these have changed
                 await self._take(*self._inbox.pop(0))
             if self.failure is None and (self.session.must_sync or not self._in_flight):
@@ -105,13 +116,14 @@ class GroupLink:
                 stream = await self._router.owner_of(self._topic_id, self._partition).ready_for(self._size)
             except trio.ClosedResourceError:
                 await trio.sleep_forever()  # for the pause: by then another server may be known
-        if stream is None or self._is_over:
+        if stream is None or self._is_over or self._is_resting:
             return
         if "group_members_max" not in stream.welcome.limits:
             text = f"the broker {stream.welcome.node_name} is of a release without consumer groups"
             self._fail(RejectedError(text, code=Code.UNKNOWN_OPERATION, name=Code.UNKNOWN_OPERATION.label))
             return
         sync = self.session.next_sync(self.now_us)
+        self._was_told = True
         wait_ms = min(self._session_ms // _WAIT_SHARE, _WAIT_MS_MAX) if self.joined.is_set() else 0
         self._in_flight += 1
 
@@ -162,6 +174,7 @@ class GroupLink:
 
     def _fail(self, error: MqcoreError) -> None:
         self.failure = error
+        self._was_told = False
         self._apply(self.session.begin_anew())
 
     def _apply(self, change: SessionChange) -> None:
@@ -210,8 +223,24 @@ class GroupLink:
         """Tell the broker that the member leaves, if it can be told within a moment. Raises nothing."""
         self._is_over = True
         self._wake.set()
-        if self.failure is not None:
+        await self._tell_leaving()
+
+    def rest(self) -> None:
+        """Give everything up and be no member until ``go_on``."""
+        self._is_resting = True
+        self._apply(self.session.begin_anew())
+        self._wake.set()
+
+    def go_on(self) -> None:
+        """Join again after ``rest``."""
+        self._is_resting = False
+        self.session.must_sync = True
+        self._wake.set()
+
+    async def _tell_leaving(self) -> None:
+        if not self._was_told:
             return
+        self._was_told = False
         with trio.move_on_after(_LEAVE_WITHIN_S):
             stream = self._router.owner_of(self._topic_id, self._partition).stream
             if stream is not None and stream.may_send(self._size):

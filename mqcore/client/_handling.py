@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -19,6 +20,7 @@ from mqcore.abc import Filter
 from mqcore.client._consumed import Message
 from mqcore.client._consumer import Consumer
 from mqcore.client._options import HandlingOptions
+from mqcore.client._rebalance import RebalanceListener
 from mqcore.client._recovery import KeptMessage, RecoveryFolder, RecoveryFull
 from mqcore.delivery import DeliveryMachine, DeliveryRules, HandlingFailure, Origin, Task, history_pairs
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, MqcoreError
@@ -28,6 +30,7 @@ __all__ = ["Bury", "Handler", "Handling"]
 
 _log = logging.getLogger("mqcore.client")
 T = TypeVar("T")
+_LAST_COMMIT_WITHIN_S = 2.0
 
 Handler = Callable[[Message], Awaitable[None]]
 """Handles one message: returns when it is done, raises an ``Exception`` when it failed."""
@@ -40,9 +43,7 @@ class _Commits(Protocol):
     """What a consumer of a group has besides."""
 
     group: str
-
-    @property
-    def assignment(self) -> list[int]: ...
+    listener: RebalanceListener | None
 
     async def commit(self, positions: Mapping[int, tuple[int, int]]) -> dict[int, tuple[int, int]]: ...
 
@@ -96,6 +97,13 @@ class Handling:
         )
         self._changed = trio.Event()
         self._committed: dict[int, tuple[int, int]] = {}
+        self._running: defaultdict[int, set[trio.CancelScope]] = defaultdict(set)
+        """What is handled or buried now, by partition; of one that was lost, what has not ended yet."""
+        self._revoked: set[int] = set()
+        """Partitions to be given up, of which nothing is begun any more."""
+        self._left_over: set[int] = set()
+        """Partitions that were lost while something ran; until that has ended nothing of them is begun again."""
+        self._losses: Counter[int] = Counter()
 
     async def run(self) -> None:
         """Read and handle until cancelled, or until reading raises what cannot be gone on after.
@@ -103,6 +111,8 @@ class Handling:
         What an ``Exception`` of the handler does is in the class; any other, such as ``SystemExit``, ends this, and
         what was in hand counts as not handled. If cancelled, handlers are cancelled, and what is done is committed.
         """
+        if self._commits is not None:
+            self._commits.listener = self
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read)
@@ -112,7 +122,7 @@ class Handling:
                 if self._recovery is not None:
                     nursery.start_soon(self._recover)
         finally:
-            with trio.move_on_after(self._options.commit_interval_ms / 1000, shield=True):
+            with trio.move_on_after(_LAST_COMMIT_WITHIN_S, shield=True):
                 await self._commit()
 
     # reading
@@ -126,9 +136,8 @@ class Handling:
             except (BatchUndecodableError, MessagesMissingError) as error:
                 self._report(error)
                 continue
-            self._drop_lost()
             if batch.offset < self._machine.end(batch.partition):
-                self._machine.drop(batch.partition)  # given up and got again: it begins anew
+                self._machine.drop(batch.partition)  # the log has lost its end, and it begins anew before that
             for message in batch.messages():
                 attempts = 0 if self._recovery is None else self._recovery.attempts_of(message)
                 letter = _Letter(message, last_ms=self._now_ms() if attempts else 0)
@@ -136,21 +145,53 @@ class Handling:
                 self._machine.take(letter, message.partition, message.offset, message.epoch, message.key, attempts)
             self._wake()
 
-    def _drop_lost(self) -> None:
-        """Forget what was read of partitions that the group has given to another member."""
-        if self._commits is not None:
-            for partition in set(self._machine.partitions()) - set(self._commits.assignment):
-                self._machine.drop(partition)
-                self._committed.pop(partition, None)
+    # partitions that move
+
+    async def on_revoked(self, partition: int) -> None:
+        """Begin nothing of a partition any more, wait for what runs, and commit: then another member may have it."""
+        losses = self._losses[partition]
+        self._revoked.add(partition)
+        while self._running[partition] and losses == self._losses[partition]:
+            await self._until_changed()
+        if losses == self._losses[partition]:
+            await self._commit((partition,))
+        if losses == self._losses[partition]:  # else it was lost meanwhile, and may be here again
+            self._forget(partition)
+
+    def on_lost(self, partition: int) -> None:
+        """Cancel what runs: another member may begin with the same messages from now on."""
+        self._losses[partition] += 1
+        self._forget(partition)
+        for scope in self._running[partition]:
+            self._left_over.add(partition)
+            scope.cancel()
+
+    def _forget(self, partition: int) -> None:
+        self._machine.drop(partition)
+        self._committed.pop(partition, None)
+        self._revoked.discard(partition)
+        self._wake()
 
     # handling
 
     async def _begin(self, nursery: trio.Nursery) -> None:
         while True:
-            self._drop_lost()
-            for task in self._machine.begin(self._now_us()):
-                nursery.start_soon(self._see_to, task)
+            for task in self._machine.begin(self._now_us(), self._revoked | self._left_over):
+                scope = trio.CancelScope()
+                self._running[task.partition].add(scope)
+                nursery.start_soon(self._see_to_within, task, scope)
             await self._until_changed(self._machine.next_us())
+
+    async def _see_to_within(self, task: Task[_Letter], scope: trio.CancelScope) -> None:
+        running = self._running[task.partition]
+        try:
+            with scope:
+                await self._see_to(task)
+        finally:
+            running.remove(scope)
+            if not running:
+                self._left_over.discard(task.partition)
+            self._wake()
 
     async def _see_to(self, task: Task[_Letter]) -> None:
         if task.is_dead:
@@ -159,7 +200,6 @@ class Handling:
             self._machine.done(task)
         else:
             self._machine.failed(task, self._now_us())
-        self._wake()
 
     async def _handle(self, letter: _Letter, attempts: int) -> bool:
         """Call the handler; whether it succeeded. What it raised is in ``letter`` then."""
@@ -263,15 +303,13 @@ class Handling:
             await trio.sleep(self._options.commit_interval_ms / 1000)
             await self._commit()
 
-    async def _commit(self) -> None:
+    async def _commit(self, partitions: Iterable[int] | None = None) -> None:
         if self._commits is None:
             return
-        owned = set(self._commits.assignment)
         positions = {
             partition: position
-            for partition in self._machine.partitions()
-            if partition in owned
-            and (position := self._machine.position(partition)) not in (None, self._committed.get(partition))
+            for partition in (self._machine.partitions() if partitions is None else partitions)
+            if (position := self._machine.position(partition)) not in (None, self._committed.get(partition))
         }
         if not positions:
             return

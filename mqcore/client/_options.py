@@ -173,6 +173,12 @@ class GroupOptions(ConsumerOptions):
     rebalance_ms: int = _number(
         60_000, 100, help="time to be done with messages of a partition that is to be given up, in ms"
     )
+    poll_interval_max_ms: int = _number(
+        300_000,
+        0,
+        help="longest time in which the program asks for no message; then its partitions are given up until it asks, "
+        "in ms; 0: none",
+    )
     commit: Literal["auto", "manual"] = attrs.field(
         default="auto",
         validator=validators.in_(("auto", "manual")),

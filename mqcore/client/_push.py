@@ -53,8 +53,9 @@ async def handle_topic(
     own = {name: value for name, value in options.items() if name in _OPTIONS}
     others = {name: value for name, value in options.items() if name not in _OPTIONS}
     settings = structure_options(HandlingOptions, own, "handle")
-    if "group" in others:
-        others["commit"] = "manual"
+    if others.get("group") is not None:
+        # A handler has its own time, and what is held back waits for handlers, not for a program that hangs.
+        others |= {"commit": "manual", "poll_interval_max_ms": 0}
     chosen = None if settings.filter is None else create_filter(settings.filter)
     found = await client.admin.resolve_topic(topic)
     dead_letter = settings.dead_letter or found.config.get("dead_letter")

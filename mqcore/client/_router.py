@@ -119,10 +119,11 @@ class Router:
     # life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect (``NotReachedError`` when no server answers in time), then stay connected until cancelled."""
+        """Connect (``NotReachedError`` when no server answers in time), then stay connected until ``close``."""
         try:
             await self._connect_first()
             async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.shield = True  # members of groups commit and leave when the block is cancelled
                 self._nursery = nursery
                 self._start(self.home)
                 nursery.start_soon(self._watch)
@@ -134,6 +135,11 @@ class Router:
                 user.close("the client was closed")
             for session in self._sessions.values():
                 session.close()
+
+    def close(self) -> None:
+        """End ``run``. Idempotent."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
 
     def _start(self, session: Session) -> None:
         assert self._nursery is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Container, Hashable
 from typing import Generic, Literal, TypeVar
 
 import attrs
@@ -102,15 +102,20 @@ class DeliveryMachine(Generic[T]):
         if len(waiting) == 1:
             window.ready.append(task)
 
-    def begin(self, now_us: int) -> list[Task[T]]:
-        """Return what to begin now: to handle it, or to bury it, where it ``is_dead``. Each ends by one of the next."""
+    def begin(self, now_us: int, on_hold: Container[int] = ()) -> list[Task[T]]:
+        """Return what to begin now: to handle it, or to bury it, where it ``is_dead``. Each ends by one of the next.
+
+        Nothing of the partitions ``on_hold``.
+        """
         while self._paused and self._paused[0][0] <= now_us:
             task = heapq.heappop(self._paused)[2]
             if self._is_kept(task):
                 assert task._window is not None
                 task._window.ready.append(task)
         begun = []
-        for window in self._windows.values():
+        for partition, window in self._windows.items():
+            if partition in on_hold:
+                continue
             while window.ready and window.running < self._rules.in_flight_max:
                 window.running += 1
                 begun.append(window.ready.popleft())

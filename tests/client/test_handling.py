@@ -330,7 +330,7 @@ class Cursors:
     def join(self, consumer: Consumer) -> Consumer:
         """Give ``consumer`` what a member of a group has."""
         member: Any = consumer
-        member.group, member.assignment, member.commit = "g", [0], self.commit
+        member.group, member.listener, member.commit = "g", None, self.commit
         return consumer
 
     async def commit(self, positions: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:

@@ -44,6 +44,17 @@ def test_in_order_by_key_each_key_goes_on_by_itself_within_the_bound() -> None:
     assert made.position(0) == (1, 3)
 
 
+def test_nothing_of_a_partition_on_hold_is_begun_and_what_runs_of_it_ends_as_ever() -> None:
+    made = machine(4, "aabb", ordering="key", in_flight_max=1)
+    made.take(7, 1, 7, 3, None)
+    first, other = made.begin(0)
+    made.done(first)
+    made.done(other)
+    assert made.begin(0, on_hold={0}) == []
+    assert (made.position(0), made.position(1)) == ((1, 3), (8, 3))
+    assert begun(made) == [2]
+
+
 def test_without_a_key_there_is_no_order_by_key() -> None:
     assert begun(machine(ordering="key", in_flight_max=3)) == [0, 1, 2]
 

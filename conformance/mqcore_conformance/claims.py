@@ -201,9 +201,10 @@ class Claims:
 class SuiteSettings:
     """``[tool.mqcore.conformance]``: what the suite tests in an author's repository.
 
-    ``storage``, ``transport``, ``coordinator``, ``offset_store``: URLs with ``{dir}``, one or several. ``servers``:
-    ``MODULE:CLASS`` of servers that the suite may harm (``ServerControl``). ``claims``: path of the claims file, from
-    the folder of pyproject.toml. ``tiers``: empty for those that suit the parts. ``check_seconds_max``: time limit of
+    ``storage``, ``transport``, ``coordinator``, ``offset_store``: URLs with ``{dir}``, one or several;
+    ``authenticator``: names. ``servers``: ``MODULE:CLASS`` of servers that the suite may harm (``ServerControl``) and
+    of users of authenticators (``LoginControl``). ``claims``: path of the claims file, from the folder of
+    pyproject.toml. ``tiers``: empty for those that suit the parts. ``check_seconds_max``: time limit of
     one contract check, for slow parts.
     """
 
@@ -211,6 +212,7 @@ class SuiteSettings:
     transport: tuple[str, ...] = ()
     coordinator: tuple[str, ...] = ()
     offset_store: tuple[str, ...] = ()
+    authenticator: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     claims: str = ""
     seeds: int = attrs.field(default=2, validator=[attrs.validators.ge(1), attrs.validators.le(SEEDS_MAX)])
@@ -242,7 +244,8 @@ def read_settings(root: Path) -> SuiteSettings:
         return SuiteSettings()
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: {TABLE} is no table; write [{TABLE}]")
-    for key in ("storage", "transport", "coordinator", "offset_store", "servers", "tiers", "families"):
+    keys = ("storage", "transport", "coordinator", "offset_store", "authenticator", "servers", "tiers", "families")
+    for key in keys:
         if isinstance(table.get(key), str):
             table[key] = [table[key]]
     return _structured(SuiteSettings, table, f"{path}, [{TABLE}]")

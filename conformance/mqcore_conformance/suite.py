@@ -3,7 +3,7 @@
 What is tested stands in the author's pyproject.toml, the nearest one above the test module that has the table::
 
     [tool.mqcore.conformance]
-    storage = "mybackend://{dir}"      # and/or transport, coordinator, offset_store = "..."
+    storage = "mybackend://{dir}"      # and/or transport, coordinator, offset_store, authenticator = "..."
     claims = "conformance.toml"        # optional
     seeds = 2                          # optional, per cell
 
@@ -112,7 +112,7 @@ class Adoption:
     @property
     def _alone(self) -> bool:
         """Whether a part is tested that is in no cell."""
-        return bool(self.settings.coordinator or self.settings.offset_store)
+        return bool(self.settings.coordinator or self.settings.offset_store or self.settings.authenticator)
 
     def contract(self) -> Iterable[tuple[str, Check]]:
         """Every contract check with the URL of its part."""
@@ -122,6 +122,7 @@ class Adoption:
                 ("transport", self.transports),
                 ("coordinator", self.settings.coordinator),
                 ("offset_store", self.settings.offset_store),
+                ("authenticator", self.settings.authenticator),
             )
             for kind, urls in parts:
                 for url in urls:
@@ -133,7 +134,7 @@ class Adoption:
         """The same as a request of the command line."""
         tiers, t1_by_default = tiers_of(self.settings.tiers, self.settings.storage, self.settings.transport)
         if not self.storages and not self.transports:
-            # A coordinator or an offset store alone is in no cell.
+            # A coordinator, an offset store or an authenticator alone is in no cell.
             tiers = tuple(tier for tier in tiers if tier == "contract")
         partners = (*(() if self.storages else (PARTNER_STORAGE,)), *(() if self.transports else (PARTNER_TRANSPORT,)))
         return Request(
@@ -141,6 +142,7 @@ class Adoption:
             transports=self.settings.transport or self.transports[:1] or (PARTNER_TRANSPORT,),
             coordinators=self.settings.coordinator,
             offset_stores=self.settings.offset_store,
+            authenticators=self.settings.authenticator,
             partners=partners,
             families=self.settings.families_tested,
             tiers=tiers,
@@ -181,6 +183,7 @@ def _read_plan(root: Path, invoked_in: Path, module_in: Path | None) -> Adoption
             ("transport", settings.transport),
             ("coordinator", settings.coordinator),
             ("offset_store", settings.offset_store),
+            ("authenticator", settings.authenticator),
         )
         for kind, urls in parts:
             for url in urls:

@@ -38,6 +38,11 @@ _LAYOUTS = {
     "transport": {**_COMMON, "src/@module@/_transport.py": "_transport.py.txt"},
     "coordinator": {**_COMMON, "src/@module@/_coordinator.py": "_coordinator.py.txt"},
     "offset-store": {**_COMMON, "src/@module@/_store.py": "_store.py.txt"},
+    "authenticator": {
+        **_COMMON,
+        "src/@module@/_authenticator.py": "_authenticator.py.txt",
+        "tests/logins.py": "logins.py.txt",
+    },
 }
 """For each kind: path in the new package, name of the template."""
 _GROUPS = {
@@ -45,12 +50,14 @@ _GROUPS = {
     "transport": "transports",
     "coordinator": "coordinators",
     "offset-store": "offset_stores",
+    "authenticator": "authenticators",
 }
 _NEXT = {
     "storage": "mqcore serve --storage {name}:///tmp/{name}",
     "transport": "mqcore serve --storage memory:// --listen {name}://mqcore",
     "coordinator": "mqcore plugins check coordinators/{name} --url {name}:///tmp/{name}",
     "offset-store": "mqcore plugins check offset_stores/{name} --url {name}:///tmp/{name}",
+    "authenticator": "mqcore plugins check authenticators/{name}",
 }
 
 
@@ -73,6 +80,7 @@ _verb("storage", "a storage backend NAME:///PATH, one plain file per log, to go 
 _verb("transport", "a transport NAME://ADDRESS over local stream sockets, to go on from", "pigeon")
 _verb("coordinator", "a coordinator NAME:///PATH, cells in one SQLite file, to go on from", "notary")
 _verb("offset-store", "an offset store NAME:///PATH, cursors in one SQLite file, to go on from", "tally")
+_verb("authenticator", "an authenticator NAME, a shared secret per user that never travels, to go on from", "badge")
 
 
 def _write_package(kind: str, name: str, to: Path) -> None:

@@ -1,6 +1,7 @@
 """``scram-sha-256`` (RFC 5802, RFC 7677): a password that never travels, and a broker that proves that it knows it too.
 
-An unknown user is given a salt of its own and goes the whole way, so that neither answers nor time tell who there is.
+An unknown user is given a salt of its own, and rounds as one of the known users has them, and goes the whole way, so
+that neither answers nor time tell who there is.
 A nonce of the broker's in every login makes one that was recorded worthless.
 """
 
@@ -9,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
+
+import attrs
 
 from mqcore.abc import (
     AccessContext,
@@ -24,9 +27,23 @@ from mqcore.abc import (
 )
 from mqcore_access._config import ScramOptions
 from mqcore_access._files import WatchedFile
-from mqcore_access.users import ITERATIONS, ITERATIONS_MAX, MECHANISM, Verifier, parse_users, scramp_package
+from mqcore_access.users import ITERATIONS, ITERATIONS_MAX, MECHANISM, SALT_BYTES, Verifier, parse_users, scramp_package
 
 __all__ = ["ScramAuthenticator"]
+
+
+@attrs.frozen
+class _Users:
+    """The verifiers by name, and what they look like to a peer: rounds and bytes of salt, once for each user."""
+
+    verifiers: Mapping[str, Verifier]
+    looks: Sequence[tuple[int, int]]
+
+
+def _parse(text: str, path: str) -> _Users:
+    found = parse_users(text, path)
+    looks = [(one.iterations, len(one.salt)) for _, one in sorted(found.items())]
+    return _Users(found, looks or [(ITERATIONS, SALT_BYTES)])
 
 
 class ScramAuthenticator(Authenticator):
@@ -36,7 +53,7 @@ class ScramAuthenticator(Authenticator):
 
     def __init__(self, name: str, options: ScramOptions, context: AccessContext) -> None:
         super().__init__(name, options, context)
-        self._file = WatchedFile(options.users, parse_users, context.report)
+        self._file = WatchedFile(options.users, _parse, context.report)
         self._decoy = secrets.token_bytes(32)
 
     def open(self) -> None:
@@ -50,7 +67,7 @@ class ScramAuthenticator(Authenticator):
 
     def is_known(self, principal: str) -> bool:
         """Whether the user is still there."""
-        return principal.removeprefix("user:") in self._file.value
+        return principal.removeprefix("user:") in self._file.value.verifiers
 
     @classmethod
     def client(cls, credentials: Credentials) -> LoginClient | None:
@@ -61,35 +78,44 @@ class ScramAuthenticator(Authenticator):
 
 
 class _ScramServer(LoginServer):
-    def __init__(self, users: Mapping[str, Verifier], decoy: bytes) -> None:
+    def __init__(self, users: _Users, decoy: bytes) -> None:
         self._users = users
         self._decoy = decoy
         self._user = ""
         self._is_user = False
         self._has_begun = False
+        self._is_over = False
         self._errors = scramp_package().ScramException
         self._server = scramp_package().ScramMechanism(MECHANISM).make_server(self._verifier_of)
 
     def _verifier_of(self, name: str) -> tuple[bytes, bytes, bytes, int]:
         """Return what there is on a user; of one that is not there, what is the same each time and fits no password."""
         self._user = name
-        found = self._users.get(name)
+        looks = self._users.looks
+        # Made for a user that is there, too, so that it takes as long. Verifiers of other programs may have other
+        # rounds and salts of another length: these are like those of some user.
+        seed, key, own = (hmac.digest(self._decoy, word + name.encode(), "sha256") for word in (b"salt", b"key", b"me"))
+        iterations, salt_bytes = looks[int.from_bytes(key, "big") % len(looks)]
+        salt = hashlib.shake_256(seed).digest(salt_bytes)
+        found = self._users.verifiers.get(name)
         self._is_user = found is not None
         if found is None:
-            made = [
-                hmac.digest(self._decoy, word + name.encode(), hashlib.sha256) for word in (b"salt", b"key", b"own")
-            ]
-            found = Verifier(ITERATIONS, made[0][:16], made[1], made[2])
+            found = Verifier(iterations, salt, key, own)
         return found.salt, found.stored_key, found.server_key, found.iterations
 
     def answer(self, response: bytes) -> bytes | Proof:
         """Take client-first, then client-final."""
+        if self._is_over:
+            raise LoginRefusedError("the login is over")
+        self._is_over = True  # unless it ends with a challenge: whatever is raised
         try:
             text = response.decode()
             if not self._has_begun:
                 self._has_begun = True
                 self._server.set_client_first(text)
-                return str(self._server.get_server_first()).encode()
+                challenge = str(self._server.get_server_first()).encode()
+                self._is_over = False
+                return challenge
             self._server.set_client_final(text)
             final = str(self._server.get_server_final()).encode()
         except (self._errors, ValueError, KeyError, IndexError) as error:

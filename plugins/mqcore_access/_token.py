@@ -95,9 +95,13 @@ class TokenAuthenticator(Authenticator):
 class _TokenServer(LoginServer):
     def __init__(self, digests: Mapping[str, bytes]) -> None:
         self._digests = digests
+        self._is_over = False
 
     def answer(self, response: bytes) -> Proof:
         """Compare the token with every one there is, in a time that tells nothing of which was like it."""
+        if self._is_over:
+            raise LoginRefusedError("a login by token has one response")
+        self._is_over = True
         shown, found = hashlib.sha256(response).digest(), ""
         for name, digest in self._digests.items():
             if hmac.compare_digest(shown, digest):

@@ -26,6 +26,7 @@ __all__ = [
     "ITERATIONS",
     "ITERATIONS_MAX",
     "MECHANISM",
+    "SALT_BYTES",
     "Verifier",
     "changing_users",
     "check_user_name",
@@ -41,6 +42,8 @@ ITERATIONS_MIN = 4_096
 ITERATIONS_MAX = 1_000_000
 MECHANISM = "SCRAM-SHA-256"
 """Name of the mechanism, as RFC 7677 has it."""
+SALT_BYTES = 16
+"""Of a new verifier."""
 _KEY_BYTES = 32
 
 
@@ -138,7 +141,7 @@ def make_verifier(password: str) -> Verifier:
     scramp = scramp_package()
     try:
         salt, stored_key, server_key, count = scramp.ScramMechanism(MECHANISM).make_auth_info(
-            password, iteration_count=ITERATIONS, salt=secrets.token_bytes(16)
+            password, iteration_count=ITERATIONS, salt=secrets.token_bytes(SALT_BYTES)
         )
     except scramp.ScramException:
         raise ConfigurationError("the password has characters that are not allowed in one (RFC 4013)") from None

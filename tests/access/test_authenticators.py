@@ -91,6 +91,24 @@ def test_an_unknown_user_has_a_salt_of_its_own_that_stays(scram) -> None:
     assert len(salt_of("nobody")) == len(salt_of("alice"))
 
 
+def test_an_unknown_user_is_answered_with_rounds_and_a_salt_as_some_user_has_them(tmp_path: Path, line: str) -> None:
+    def challenge_to(part, user: str) -> list[bytes]:
+        answer = part.begin_login(PEER).answer(client(user).begin())
+        assert isinstance(answer, bytes)
+        return answer.split(b",")[1:]
+
+    keys = line.rpartition("$")[2]
+    foreign = f"bob:SCRAM-SHA-256$4096:{'AAAA' * 8}${keys}\n"  # as other programs make them: 24 bytes of salt
+    part = create_authenticator("scram-sha-256", AccessContext(), {"users": private(tmp_path / "users", foreign)})
+    part.open()
+    known, unknown = challenge_to(part, "bob"), challenge_to(part, "rob")
+    assert known[1] == unknown[1] == b"i=4096"
+    assert len(known[0]) == len(unknown[0])
+    private(tmp_path / "users", f"{line}\n{foreign}")
+    found = {challenge_to(part, f"user{number}")[1] for number in range(40)}
+    assert found == {b"i=4096", b"i=16384"}
+
+
 def test_a_broker_that_does_not_know_the_password_is_found_out(scram) -> None:
     server, prover = scram.begin_login(PEER), client()
     server.answer(prover.answer(server.answer(prover.begin())))

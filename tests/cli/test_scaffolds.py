@@ -68,6 +68,7 @@ def scaffold(cli, tmp_path):
         ("transport", "transports", "shelf-x://n"),
         ("coordinator", "coordinators", "shelf-x:///tmp/s"),
         ("offset-store", "offset_stores", "shelf-x:///tmp/s"),
+        ("authenticator", "authenticators", "shelf-x://"),
     ],
 )
 def test_a_new_part_passes_the_whole_suite_as_it_was_written(scaffold, mqcore_command, kind, group, url):
@@ -139,7 +140,7 @@ def test_a_lie_planted_into_a_new_storage_turns_its_clause_red(scaffold, file, o
     assert any(line.startswith(f"{clause} ") for line in done.stdout.splitlines()), done.stdout
 
 
-@pytest.mark.parametrize("kind", ["storage", "transport", "coordinator", "offset-store"])
+@pytest.mark.parametrize("kind", ["storage", "transport", "coordinator", "offset-store", "authenticator"])
 def test_every_word_of_the_template_is_filled_in(scaffold, kind):
     made = scaffold(kind, "shelf-x")
     for path in made.folder.rglob("*"):

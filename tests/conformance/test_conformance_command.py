@@ -85,6 +85,7 @@ def names_in(folder: Path) -> list[str]:
         (("--clause", "g1"), "did you mean 'G01'?"),
         (("--clause", "G16"), "the suite has no consumer that keeps a cursor"),
         (("--offset-store", "sqlit"), "no offset store 'sqlit'; did you mean 'sqlite'?"),
+        (("--authenticator", "tokn"), "no authenticator 'tokn'; did you mean 'token'?"),
         (("--tier", "T7"), "no tier 'T7'"),
         (("--tier", "T2"), "not built yet"),
         (("--cell", "nowhere"), "no cell's name contains 'nowhere'"),

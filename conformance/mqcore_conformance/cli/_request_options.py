@@ -36,12 +36,14 @@ from mqcore_conformance.plans import (
     T1_FAMILIES,
 )
 from mqcore_conformance.running import (
+    AUTHENTICATORS,
     COORDINATORS,
     OFFSET_STORES,
     STORAGES,
     TIERS,
     TRANSPORTS,
     Request,
+    resolve_authenticator,
     resolve_coordinator,
     resolve_offset_store,
     resolve_storage,
@@ -98,10 +100,17 @@ _TESTED = (
         help=f"A URL, its name, or all of mqcore's own without a server; repeatable.{_unless_set('none')}",
     ),
     click.option(
+        "--authenticator",
+        multiple=True,
+        metavar="NAME",
+        help=f"A name, or all of mqcore's own; repeatable.{_unless_set('none')}",
+    ),
+    click.option(
         "--server",
         multiple=True,
         metavar="MODULE:CLASS",
-        help=f"What starts and harms the server of one of these (ServerControl); repeatable.{_unless_set('none')}",
+        help="What starts and harms the server of one of these (ServerControl), or has the users of an authenticator "
+        f"(LoginControl); repeatable.{_unless_set('none')}",
     ),
     _names("--flush", ", ".join(FLUSH_POLICIES), " [all]"),
     _names(
@@ -195,6 +204,9 @@ def request_of(options: Mapping[str, Any]) -> tuple[Request, Path | None]:
         transports=transports,
         coordinators=_each(parts.coordinators, COORDINATORS, resolve_coordinator) if parts.coordinators else (),
         offset_stores=_each(parts.offset_stores, OFFSET_STORES, resolve_offset_store) if parts.offset_stores else (),
+        authenticators=_each(parts.authenticators, AUTHENTICATORS, resolve_authenticator)
+        if parts.authenticators
+        else (),
         servers=options["server"] or settings.servers,
         partners=parts.partners,
         flushes=_each(_split(options["flush"], ("all",)), FLUSH_POLICIES),
@@ -227,6 +239,7 @@ class _Parts:
     transports: tuple[str, ...]
     coordinators: tuple[str, ...] = ()
     offset_stores: tuple[str, ...] = ()
+    authenticators: tuple[str, ...] = ()
     partners: tuple[str, ...] = ()
     claims: Path | None = None
     families: tuple[str, ...] = ("all",)
@@ -236,7 +249,11 @@ class _Parts:
 def _parts(options: Mapping[str, Any]) -> _Parts:
     """Return what is tested: who names no part means those of ./pyproject.toml, with its other settings."""
     storages = _split_urls(options["storage"])
-    alone = {"coordinators": options["coordinator"], "offset_stores": options["offset_store"]}
+    alone = {
+        "coordinators": options["coordinator"],
+        "offset_stores": options["offset_store"],
+        "authenticators": options["authenticator"],
+    }
     claims = options["claims"]
     partners: tuple[str, ...] = ()
     transports = _split(options["transport"], ("all",))
@@ -246,7 +263,7 @@ def _parts(options: Mapping[str, Any]) -> _Parts:
     if settings == SuiteSettings():
         return _Parts(storages=storages or ("all",), transports=transports, claims=claims, **alone)
     if not settings.storage and not settings.transport:
-        everything = () if settings.coordinator or settings.offset_store else ("all",)
+        everything = () if settings.coordinator or settings.offset_store or settings.authenticator else ("all",)
         storages, transports = everything, everything
     else:
         storages, transports = settings.storage or (PARTNER_STORAGE,), settings.transport or (PARTNER_TRANSPORT,)
@@ -257,6 +274,7 @@ def _parts(options: Mapping[str, Any]) -> _Parts:
         transports=transports,
         coordinators=settings.coordinator,
         offset_stores=settings.offset_store,
+        authenticators=settings.authenticator,
         partners=partners,
         claims=Path(settings.claims) if claims is None and settings.claims else claims,
         families=settings.families_tested,

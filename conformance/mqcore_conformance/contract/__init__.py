@@ -1,5 +1,7 @@
 """Contract checks: each storage and each transport alone, in seconds, before any tier."""
 
+from mqcore_conformance.contract import _authenticator as _authenticator
+from mqcore_conformance.contract import _authenticator_beside as _authenticator_beside
 from mqcore_conformance.contract import _coordinator as _coordinator
 from mqcore_conformance.contract import _coordinator_leases as _coordinator_leases
 from mqcore_conformance.contract import _coordinator_servers as _coordinator_servers
@@ -25,6 +27,7 @@ from mqcore_conformance.contract._checks import (
     run_check,
 )
 from mqcore_conformance.contract._coordinator_harness import CoordinatorHarness
+from mqcore_conformance.contract._login_control import LoginControl, login_control_of
 from mqcore_conformance.contract._parts import PartFacts, part_facts
 from mqcore_conformance.contract._repro import (
     CHECK_FILE,
@@ -45,6 +48,7 @@ __all__ = [
     "CheckFailed",
     "CheckResult",
     "CoordinatorHarness",
+    "LoginControl",
     "NotApplicable",
     "PartFacts",
     "ServerControl",
@@ -53,6 +57,7 @@ __all__ = [
     "checks_of",
     "explain_check",
     "load_check_repro",
+    "login_control_of",
     "part_facts",
     "replay_check",
     "replay_command",

@@ -76,7 +76,7 @@ class CheckNotRun(Exception):
 
 @attrs.frozen
 class Check:
-    """One check. ``kind``: ``storage``, ``transport``, ``coordinator`` or ``offset_store``.
+    """One check. ``kind``: ``storage``, ``transport``, ``coordinator``, ``offset_store`` or ``authenticator``.
 
     ``function`` gets the harness of that kind.
 

@@ -30,12 +30,14 @@ GROUPS = {
     "transport": "transports",
     "coordinator": "coordinators",
     "offset_store": "offset_stores",
+    "authenticator": "authenticators",
 }
 DEFAULTS = {
     "storage": {},
     "transport": _transport.DEFAULTS,
     "coordinator": _coordinator_harness.DEFAULTS,
     "offset_store": _offset_store_harness.DEFAULTS,
+    "authenticator": {},
 }
 SAMPLE_FOLDER = "/dev/null/data"
 """Stands for ``{dir}``: composing does no I/O, so that no folder is needed."""
@@ -84,6 +86,8 @@ def _ask(kind: str, url: str) -> PartFacts:
     try:
         if kind == "storage":
             return PartFacts(capabilities=create_storage(url, StorageContext(ports=system_ports())).capabilities)
+        if kind == "authenticator":
+            return PartFacts()  # it declares nothing, and options come from its LoginControl
         if kind == "coordinator":
             asked = create_coordinator(url, CoordinatorContext(ports=system_ports()))
             return PartFacts(capabilities=asked.capabilities)

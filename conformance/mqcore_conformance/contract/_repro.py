@@ -23,8 +23,10 @@ from mqcore.guarantees import CLAUSES
 from mqcore.registry import structure_options
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.claims import Claims
+from mqcore_conformance.contract._authenticator_harness import AuthenticatorHarness
 from mqcore_conformance.contract._checks import CHECKS, Check, CheckResult, Harness, Step, run_check
 from mqcore_conformance.contract._coordinator_harness import CoordinatorHarness
+from mqcore_conformance.contract._login_control import LoginControl, login_control_of
 from mqcore_conformance.contract._offset_store_harness import OffsetStoreHarness
 from mqcore_conformance.contract._parts import require_part
 from mqcore_conformance.contract._server_control import name_of_server, use_server
@@ -36,6 +38,7 @@ HARNESSES: Mapping[str, Callable[[str, Path], Harness]] = {
     "transport": TransportHarness,
     "coordinator": CoordinatorHarness,
     "offset_store": OffsetStoreHarness,
+    "authenticator": AuthenticatorHarness,
 }
 CHECK_FILE = "check.json"
 FILE_BYTES_MAX = 1024 * 1024
@@ -88,13 +91,21 @@ def write_check_repro(
         "seed": result.seed,
         "steps": [dict(step) for step in result.steps],
         "seconds_max": seconds_max,
-        "server": name_of_server(url) if one.kind in ("coordinator", "offset_store") else "",
+        "server": _control_of(one.kind, url),
         "claims": attrs.asdict((claims or Claims()).claims, filter=lambda _, value: value is not None),
     }
     (place / CHECK_FILE).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     lines = explain_check(url, result, place)
     (place / "failure.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return f"repro/{name}"
+
+
+def _control_of(kind: str, url: str) -> str:
+    """Return ``MODULE:CLASS`` of what an author gave for the part at ``url``; empty when that is nothing."""
+    if kind == "authenticator":
+        found = login_control_of(url)
+        return "" if found.__module__ == LoginControl.__module__ else f"{found.__module__}:{found.__qualname__}"
+    return name_of_server(url) if kind in ("coordinator", "offset_store") else ""
 
 
 def load_check_repro(path: Path) -> CheckRepro:

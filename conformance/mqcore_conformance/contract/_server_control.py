@@ -31,6 +31,7 @@ from pathlib import Path
 
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.contract._checks import NotApplicable
+from mqcore_conformance.contract._login_control import LoginControl, use_logins
 
 __all__ = ["FolderServer", "ServerControl", "name_of_server", "server_of", "use_server"]
 
@@ -112,16 +113,21 @@ class FolderServer(ServerControl):
         shutil.copytree(self._copy, self._data)
 
 
-def use_server(server: type[ServerControl] | str) -> None:
+def use_server(server: type[ServerControl | LoginControl] | str) -> None:
     """Use ``server``, a class or ``MODULE:CLASS``, for the coordinators of its scheme in this process.
+
+    Takes the users of an authenticator (``LoginControl``) likewise.
 
     Raises ``ConfigurationError`` in one line for a name that is none.
     """
     found = _loaded(server) if isinstance(server, str) else server
-    _SERVERS[found.scheme] = found
+    if issubclass(found, LoginControl):
+        use_logins(found)
+    else:
+        _SERVERS[found.scheme] = found
 
 
-def _loaded(text: str) -> type[ServerControl]:
+def _loaded(text: str) -> type[ServerControl | LoginControl]:
     module, colon, name = text.partition(":")
     sys.path.insert(0, os.getcwd())  # a command does not find the modules of the folder in which it is typed
     try:
@@ -130,8 +136,10 @@ def _loaded(text: str) -> type[ServerControl]:
         raise ConfigurationError(f"server {text!r} cannot be loaded: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
-    if not (isinstance(found, type) and issubclass(found, ServerControl)):
-        raise ConfigurationError(f"server {text!r} is no class derived from ServerControl; write MODULE:CLASS")
+    if not (isinstance(found, type) and issubclass(found, ServerControl | LoginControl)):
+        raise ConfigurationError(
+            f"server {text!r} is no class derived from ServerControl or LoginControl; write MODULE:CLASS"
+        )
     return found
 
 

@@ -104,7 +104,7 @@ def record_of_cell(result: CellResult, repros: Sequence[str]) -> Record:
     }
 
 
-_PREFIXES = {"coordinator": "coordinator ", "offset_store": "offset store "}
+_PREFIXES = {"coordinator": "coordinator ", "offset_store": "offset store ", "authenticator": "authenticator "}
 
 
 def record_of_check(url: str, result: CheckResult, repro: str = "") -> Record:

@@ -14,10 +14,12 @@ from mqcore_conformance.running._request import (
     tiers_of,
 )
 from mqcore_conformance.running._resolve import (
+    AUTHENTICATORS,
     COORDINATORS,
     OFFSET_STORES,
     STORAGES,
     TRANSPORTS,
+    resolve_authenticator,
     resolve_coordinator,
     resolve_offset_store,
     resolve_storage,
@@ -29,6 +31,7 @@ from mqcore_conformance.running._runner import Ending, RunWatcher, run_request
 __all__ = [
     "ALL_FAMILIES",
     "COORDINATORS",
+    "AUTHENTICATORS",
     "OFFSET_STORES",
     "STORAGES",
     "TIERS",
@@ -44,6 +47,7 @@ __all__ = [
     "pieces_of",
     "plan_cells",
     "resolve_coordinator",
+    "resolve_authenticator",
     "resolve_offset_store",
     "resolve_storage",
     "resolve_transport",

@@ -57,11 +57,12 @@ PIECES_OF_CELL_MAX = 200
 class Request:
     """What is to be run. ``storages`` are URLs with ``{dir}``; ``transports`` names of mqcore's own, or URLs.
 
-    ``coordinators``, ``offset_stores``: names or URLs, which contract checks are for and no cell. ``servers``:
-    ``MODULE:CLASS`` of what controls theirs. ``partners``: storages and transports that only go with others in cells,
-    and are not checked themselves. ``claims_path``: where ``claims`` were read. ``check_seconds_max`` overrides what
-    contract checks have for themselves. ``extra_seeds``: whether seeds beyond ``seeds`` may be tried in a cell until
-    its fault has struck once. ``t1_by_default``: T1 has the few cells only that parts of an author get unasked.
+    ``coordinators``, ``offset_stores``, ``authenticators``: names or URLs, which contract checks are for and no cell.
+    ``servers``: ``MODULE:CLASS`` of what controls theirs. ``partners``: storages and transports that only go with
+    others in cells, and are not checked themselves. ``claims_path``: where ``claims`` were read.
+    ``check_seconds_max`` overrides what contract checks have for themselves. ``extra_seeds``: whether seeds beyond
+    ``seeds`` may be tried in a cell until its fault has struck once. ``t1_by_default``: T1 has the few cells only that
+    parts of an author get unasked.
     ``nodes`` above 1: cells are of sets of so many, under ``replication``, and of no broker that is alone; those of T1
     have ``set_coordinator``, empty: a file.
     """
@@ -70,6 +71,7 @@ class Request:
     transports: tuple[str, ...]
     coordinators: tuple[str, ...] = ()
     offset_stores: tuple[str, ...] = ()
+    authenticators: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
     partners: tuple[str, ...] = ()
     flushes: tuple[str, ...] = tuple(FLUSH_POLICIES)
@@ -135,6 +137,7 @@ class Request:
             "--transport": ",".join(self.transports),
             **({"--coordinator": " ".join(self.coordinators)} if self.coordinators else {}),
             **({"--offset-store": " ".join(self.offset_stores)} if self.offset_stores else {}),
+            **({"--authenticator": " ".join(self.authenticators)} if self.authenticators else {}),
             **({"--server": " ".join(self.servers)} if self.servers else {}),
             "--flush": ",".join(self.flushes),
             "--family": ",".join(self.families),
@@ -155,13 +158,16 @@ class Request:
             "transports": self.transports,
             "coordinators": self.coordinators,
             "offset_stores": self.offset_stores,
+            "authenticators": self.authenticators,
         }
         return {**made_of(parts), "claims": self.claims.digest}
 
 
 @attrs.frozen(kw_only=True)
 class CheckPiece:
-    """A contract check of one part. ``kind``: ``storage``, ``transport``, ``coordinator`` or ``offset_store``."""
+    """A contract check of one part. ``kind``: ``storage``, ``transport``, ``coordinator``, ``offset_store``,
+    ``authenticator``.
+    """
 
     kind: str
     url: str
@@ -234,6 +240,7 @@ def _checks(request: Request) -> Iterator[CheckPiece]:
         ("transport", request.transports),
         ("coordinator", request.coordinators),
         ("offset_store", request.offset_stores),
+        ("authenticator", request.authenticators),
     )
     for kind, urls in parts:
         for url in urls:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from mqcore.errors import ConfigurationError
 from mqcore.registry import find, installed
-from mqcore_conformance.contract import part_facts
+from mqcore_conformance.contract import login_control_of, part_facts
 from mqcore_conformance.report import NOT_BUILT, NOT_BUILT_YET
 
 STORAGES = ("memory://", "mmap://{dir}", "null://")
@@ -15,6 +15,7 @@ TRANSPORTS = ("tcp", "unix", "inproc")
 COORDINATORS = ("memory", "file")
 OFFSET_STORES = ("file", "sqlite")
 """Those that need no server of somebody else's."""
+AUTHENTICATORS = ("scram-sha-256", "token", "tls", "unix")
 TRANSPORT_SAMPLES = ("{name}://127.0.0.1:0", "{name}://{{dir}}/socket", "{name}://conformance", "{name}://")
 
 
@@ -84,6 +85,13 @@ def resolve_coordinator(value: str) -> str:
 def resolve_offset_store(value: str) -> str:
     """Return an offset store given by name or URL; refuses as ``resolve_storage``."""
     return _resolved("offset_store", value)
+
+
+def resolve_authenticator(value: str) -> str:
+    """Return an authenticator given by name; refuses one that is not there, or at which the suite knows nobody."""
+    _resolved("authenticator", value)
+    login_control_of(value)
+    return value
 
 
 def _resolved(kind: str, value: str) -> str:

@@ -4,6 +4,7 @@ A saboteur that survives means that the suite cannot see its bug: the selftest f
 """
 
 from mqcore_conformance.saboteurs._arrays import ARRAYS
+from mqcore_conformance.saboteurs._authenticators import AUTHENTICATOR_SABOTEURS
 from mqcore_conformance.saboteurs._catalogue import INJECTORS, SABOTEURS
 from mqcore_conformance.saboteurs._contracts import REFUSALS, ContractSaboteur
 from mqcore_conformance.saboteurs._coordinators import COORDINATOR_SABOTEURS
@@ -13,6 +14,7 @@ from mqcore_conformance.saboteurs._quic import QUIC_SABOTEURS
 from mqcore_conformance.saboteurs._records import RECORDERS
 
 __all__ = [
+    "AUTHENTICATOR_SABOTEURS",
     "CONTRACT_SABOTEURS",
     "INJECTORS",
     "MMAP",
@@ -27,5 +29,5 @@ __all__ = [
     "plans_of",
 ]
 
-CONTRACT_SABOTEURS = (*REFUSALS, *COORDINATOR_SABOTEURS, *ARRAYS, *QUIC_SABOTEURS)
+CONTRACT_SABOTEURS = (*REFUSALS, *COORDINATOR_SABOTEURS, *ARRAYS, *QUIC_SABOTEURS, *AUTHENTICATOR_SABOTEURS)
 """Those that a contract check sees."""

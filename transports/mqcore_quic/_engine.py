@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import math
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -277,6 +279,13 @@ class QuicEngine:
         """Ask the peer whether it lives."""
         self._connection.send_ping(0)
 
+    def peer_expires_in(self) -> float:
+        """Return for how many seconds the peer's certificate is valid; infinity where it showed none, or is not shown.
+
+        aioquic keeps it to itself.
+        """
+        return math.inf
+
     def close(self, code: int, reason: str) -> None:
         """End the connection at once."""
         self._connection.close(error_code=code, reason_phrase=reason)
@@ -285,6 +294,10 @@ class QuicEngine:
 class _Qh3(QuicEngine):
     def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         self._connection.receive_many_datagrams(list(datagrams), address, now)
+
+    def peer_expires_in(self) -> float:
+        certificate = self._connection.get_peercert()
+        return math.inf if certificate is None else float(certificate.not_valid_after) - time.time()
 
 
 class _Aioquic(QuicEngine):

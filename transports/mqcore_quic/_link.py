@@ -18,19 +18,15 @@ from mqcore_quic._control import ALL_HERE, CREDIT, GOODBYE, ControlRecord, Contr
 from mqcore_quic._engine import HandshakeDone, IdAdded, IdRemoved, LinkEnded, QuicEngine, StreamArrived, StreamReset
 from mqcore_quic._outlet import LinkEndpoint
 from mqcore_quic._pause import TimerPause
-from mqcore_quic._refusals import CODE_DONE, ending_in_words
-from mqcore_quic._stream import CODE_CANCELLED, QuicStream
+from mqcore_quic._refusals import CODE_BROKEN_RULE, CODE_DONE, CODE_TOO_MUCH, EXPIRED, ending_in_words
+from mqcore_quic._stream import CODE_CANCELLED, PREAMBLE, QuicStream
 
-__all__ = ["CODE_BROKEN_RULE", "QuicLink"]
+__all__ = ["QuicLink"]
 
-CODE_BROKEN_RULE = 2
-CODE_TOO_MUCH = 3
 GOODBYE_SECONDS = 1.0
 """How long a peer may be silent in a goodbye; one that goes on is waited for as long as for a silent one elsewhere."""
 DOUBT_SECONDS = 1.0
 """After a word that there is no such connection, which anybody may have sent: time for the peer's own answer."""
-PREAMBLE = b"\x00"
-"""A stream is not seen by the peer until it has a byte; this one is, and is not given to the reader."""
 
 
 class QuicLink(Link):
@@ -77,6 +73,7 @@ class QuicLink(Link):
         self._pause = TimerPause()
         self._handshake_until = now + options.handshake_timeout_ms / 1000
         self._doubted_until = math.inf
+        self._expires_at = math.inf
 
     # what the endpoint tells
 
@@ -159,6 +156,7 @@ class QuicLink(Link):
                 self._on_arrived(event)  # type: ignore[arg-type]
             elif kind is HandshakeDone:
                 self.is_ready = True
+                self._expires_at = trio.current_time() + self.engine.peer_expires_in()
                 self._outlet.ready(self)
                 self._wake()
             elif kind is LinkEnded:
@@ -180,6 +178,9 @@ class QuicLink(Link):
         stream_id = event.stream_id
         if stream_id & 2:
             self._on_control(event.data)
+            return
+        if self._heard_at >= self._expires_at:  # no timer: one that is silent does nothing under its old name
+            self.fail(EXPIRED)
             return
         stream = self._streams.get(stream_id)
         if stream is None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from mqcore.errors import TransportError
 from mqcore_quic._engine import LinkEnded
 
-__all__ = ["CODE_DONE", "ending_in_words"]
+__all__ = ["CODE_BROKEN_RULE", "CODE_DONE", "CODE_TOO_MUCH", "EXPIRED", "ending_in_words"]
 
 CODE_DONE = 0
 """Of a connection that was closed in order."""
+CODE_BROKEN_RULE = 2
+CODE_TOO_MUCH = 3
+EXPIRED = "the server's certificate has expired since it was connected to: renew it, and it is connected to again"
 CRYPTO_ERRORS = range(0x100, 0x200)
 """Codes that stand for alerts of TLS (RFC 9001, section 4.8)."""
 _REMEDIES = {

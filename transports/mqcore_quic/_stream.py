@@ -15,10 +15,12 @@ import trio
 from mqcore.links import ClosableStream
 from mqcore.ports import Buffer
 
-__all__ = ["CODE_CANCELLED", "QuicStream", "StreamOwner"]
+__all__ = ["CODE_CANCELLED", "PREAMBLE", "QuicStream", "StreamOwner"]
 
 CODE_CANCELLED = 1
 """Application code of a stream that is broken off or not read any more."""
+PREAMBLE = b"\x00"
+"""A stream is not seen by the peer until it has a byte; this one is, and is not given to the reader."""
 
 
 class StreamOwner(Protocol):

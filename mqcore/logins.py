@@ -6,6 +6,7 @@ nor how any mechanism works.
 
 from __future__ import annotations
 
+import attrs
 import trio
 
 from mqcore.abc import (
@@ -49,10 +50,13 @@ def transport_as(credentials: Credentials | None, transport: Transport) -> Trans
     if credentials is None:
         return transport
     abilities = transport.capabilities
-    if credentials.password is None and not (abilities.encrypted or abilities.local_only or transport.is_loopback):
-        raise ConfigurationError(
-            f"{transport.url}: a token is sent as it is, and this link is not encrypted: use tls:// or a password"
-        )
+    if not (abilities.encrypted or abilities.local_only or transport.is_loopback):
+        if credentials.password is None:
+            raise ConfigurationError(
+                f"{transport.url}: a token is sent as it is, and this link is not encrypted: use tls:// or a password"
+            )
+        # Not offered beside the password either: the other end, or whoever is in between, chooses among what is.
+        credentials = attrs.evolve(credentials, token=None)
     mechanisms = tuple(_clients(credentials))
     if not mechanisms:
         raise ConfigurationError(f"no mechanism takes these credentials: {credentials}")

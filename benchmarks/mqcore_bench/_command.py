@@ -143,7 +143,7 @@ def publish_to(seconds: float, batch: int, size: int, in_flight: int) -> None:
     done = run_async(
         partial(publish, seconds=seconds, batch=batch, message_bytes=size, in_flight=in_flight),
         settings.server_urls,
-        {"name": "mqcore bench", "connect_timeout_ms": settings.timeout_ms, **settings.tls},
+        {"name": "mqcore bench", "connect_timeout_ms": settings.timeout_ms, **settings.tls, **settings.login},
     )
     if settings.json:
         write_json(done)

@@ -101,7 +101,9 @@ async def _walk(settings: Settings, url: str, count: int) -> _Path:
     begin = trio.current_time()
     async with (
         _step(url, "greeting", seconds),
-        connect(url, name="mqcore ping", connect_timeout_ms=settings.timeout_ms, **settings.tls) as client,
+        connect(
+            url, name="mqcore ping", connect_timeout_ms=settings.timeout_ms, **settings.tls, **settings.login
+        ) as client,
     ):
         path.greet_ms = _since(begin)
         path.node = client.node or ""

@@ -187,6 +187,18 @@ def test_a_file_that_becomes_readable_by_others_is_not_read_again(tmp_path: Path
     assert [notice.kind for notice in notices] == ["access-file"]
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_file_of_tokens_or_of_a_token_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = private(tmp_path / "tokens", f"one {'a' * 16}\n")
+    os.chmod(path, mode)
+    part = create_authenticator("token", AccessContext(), {"tokens": path})
+    with pytest.raises(ConfigurationError, match=rf"tokens: its mode is {mode:04o}.*chmod 600"):
+        part.open()
+    with pytest.raises(ConfigurationError, match=rf"its mode is {mode:04o}") as caught:
+        read_credentials(token_file=path)
+    assert "aaaa" not in str(caught.value)
+
+
 def test_secrets_are_in_no_repr_and_no_pickle() -> None:
     secret = Secret("tiger")
     for value in (

@@ -13,7 +13,19 @@ import mqcore
 from mqcore.abc import Credentials, Notice, Secret
 from mqcore.errors import RejectedError, RemoteProtocolError
 from mqcore.logins import transport_as
-from mqcore.protocol import VERSION_MAX, VERSION_MIN, Code, Connection, Fatal, Hello, Login, LoginBegin, Role, Welcome
+from mqcore.protocol import (
+    VERSION_MAX,
+    VERSION_MIN,
+    Code,
+    Connection,
+    Fatal,
+    Hello,
+    Login,
+    LoginBegin,
+    Mechanism,
+    Role,
+    Welcome,
+)
 from mqcore.registry import create_transport
 
 pytest.importorskip("scramp")
@@ -179,6 +191,36 @@ def test_a_token_is_not_sent_where_others_could_read_it(tmp_path):
                 pass
 
     trio.run(main)
+
+
+def test_a_broker_that_asks_for_the_token_of_a_user_with_a_password_is_not_given_it_in_the_clear(monkeypatch):
+    """A client has both, and the link is not encrypted: whoever is in between might ask for what can be read."""
+    offered: list[tuple[str, ...]] = []
+
+    async def main():
+        plain = create_transport("tcp://127.0.0.1:0")
+        monkeypatch.setattr(type(plain), "is_loopback", False)
+        async with await plain.listen() as listener, trio.open_nursery() as nursery:
+
+            async def ask_for_the_token():
+                async with await listener.accept() as link:
+                    stream = await link.accept_stream()
+                    machine = Login(Role.BROKER)
+                    begin = await hear(stream, machine)
+                    assert isinstance(begin, LoginBegin)
+                    offered.append(begin.mechanisms)
+                    await stream.send_buffers(machine.send(Mechanism("token")))
+                    assert await hear(stream, machine) is None, "the token was sent"
+
+            nursery.start_soon(ask_for_the_token)
+            both = Credentials(user="alice", password=Secret(PASSWORD), token=Secret("t" * 20))
+            link = await transport_as(both, create_transport(str(listener.url))).connect()
+            with pytest.raises(RemoteProtocolError, match="chose a mechanism that was not offered"):
+                await link.open_stream()
+            await link.aclose()
+
+    trio.run(main)
+    assert offered == [("scram-sha-256",)]
 
 
 def test_a_server_that_wants_another_login_than_it_was_offered_is_left(users):

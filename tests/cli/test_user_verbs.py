@@ -80,6 +80,31 @@ def test_a_served_broker_knows_its_users(mqcore_command, serve, tmp_path):
     assert b"has to know who connects" in nobody.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("ping", "--count", "2"),
+        ("bench", "publish", "--seconds", "0.1", "--batch", "1", "--in-flight", "1"),
+        ("topic", "list"),
+        ("group", "list"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_whatever_connects_logs_in(mqcore_command, serve, tmp_path, command):
+    users, secret = str(tmp_path / "users"), private(tmp_path / "secret", "tiger tiger")
+    mqcore_command("user", "add", "alice", "--users", users, "--password-file", secret)
+    config = tmp_path / "broker.toml"
+    config.write_text(
+        'storage = "memory://"\nflush = "none"\nlisten = "tcp://127.0.0.1:0"\n[[access.authenticators]]\n'
+        f'name = "scram-sha-256"\nusers = "{users}"\n[[access.rules]]\nprincipal = "user:alice"\n'
+        'resource = "*"\noperations = "*"\n'
+    )
+    served = serve("--config", str(config))
+    login = {"MQCORE_SERVER": served.urls[0], "MQCORE_USER": "alice", "MQCORE_PASSWORD_FILE": secret}
+    done = mqcore_command(*command, **login)
+    assert done.returncode == 0, done.stderr
+
+
 def test_listening_elsewhere_without_authentication_is_refused_unless_meant(mqcore_command, serve):
     arguments = ("--storage", "memory://", "--flush", "none", "--listen", "tcp://0.0.0.0:0")
     refused = mqcore_command("serve", *arguments)

@@ -279,11 +279,12 @@ class QuicEngine:
         """Ask the peer whether it lives."""
         self._connection.send_ping(0)
 
-    def peer_expires_in(self) -> float:
-        """Return for how many seconds the peer's certificate is valid; infinity where it showed none, or is not shown.
+    def peer_certificate(self) -> bytes | None:
+        """Return the peer's certificate (DER); None where it showed none, and of aioquic, which keeps it to itself."""
+        return None
 
-        aioquic keeps it to itself.
-        """
+    def peer_expires_in(self) -> float:
+        """Return for how many seconds ``peer_certificate`` is valid; infinity where there is none."""
         return math.inf
 
     def close(self, code: int, reason: str) -> None:
@@ -294,6 +295,10 @@ class QuicEngine:
 class _Qh3(QuicEngine):
     def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
         self._connection.receive_many_datagrams(list(datagrams), address, now)
+
+    def peer_certificate(self) -> bytes | None:
+        certificate = self._connection.get_peercert()
+        return None if certificate is None else bytes(certificate.public_bytes())
 
     def peer_expires_in(self) -> float:
         certificate = self._connection.get_peercert()

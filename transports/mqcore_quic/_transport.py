@@ -15,6 +15,7 @@ from mqcore.followed import FollowedFiles
 from mqcore_quic._config import QuicOptions
 from mqcore_quic._endpoint import Endpoint
 from mqcore_quic._engine import client_configuration, server_configuration
+from mqcore_quic._identity import peer_with_certificate
 from mqcore_quic._link import QuicLink
 from mqcore_quic._socket import DatagramSocket, datagram_socket
 
@@ -103,6 +104,7 @@ class QuicTransport(Transport):
         try:
             link = endpoint.begin(address, Peer(address=f"{self._host}:{self._port}"))
             await link.until_ready()
+            link.peer = peer_with_certificate(link.peer, link.engine.peer_certificate())
         except BaseException:
             endpoint.close()
             await endpoint.ended()

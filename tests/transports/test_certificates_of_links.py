@@ -1,7 +1,8 @@
-"""A certificate that expires while its connection is open ends it at the next byte, over TLS and over QUIC."""
+"""Certificates of open connections, over TLS and over QUIC: whom they name, and what happens when they expire."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -70,6 +71,19 @@ async def streams(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.aclose)
             nursery.start_soon(peer.aclose)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_client_knows_whom_the_certificate_names(scheme: str, files: dict[str, str]) -> None:
+    async def test() -> None:
+        async with streams(scheme, files) as (link, peer, _, _):
+            subject = link.peer.tls_subject
+            assert subject is not None
+            assert re.fullmatch(r"OU=Testing cert #[\w-]+,O=trustme v[\d.]+", subject)
+            assert link.peer.tls_names == ("IP Address:127.0.0.1",)
+            assert peer.peer.tls_subject is None  # nobody was asked for one
+
+    run(test)
 
 
 def who_knows_until_when(link: Any, stream: Any) -> Any:

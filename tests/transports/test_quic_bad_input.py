@@ -1,0 +1,134 @@
+"""QUIC: certificates that will not do, files that are renewed or broken, and a port that is blocked."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+import mqcore
+from mqcore.abc import Link, Notice, TlsOptions, TransportContext
+from mqcore.errors import NotReachedError, TransportError
+from mqcore.registry import create_transport
+
+DAY = datetime.timedelta(days=1)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        with trio.fail_after(90):
+            await test()
+
+    trio.run(main)
+
+
+def written(path: Path, data: bytes) -> str:
+    path.touch(mode=0o600)
+    path.write_bytes(data)
+    return str(path)
+
+
+def signed_by_itself(folder: Path) -> str:
+    """A certificate for 127.0.0.1 that no authority has signed, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "alone")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now - DAY, now + DAY)
+    made = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return written(folder / "alone.pem", secret + made.public_bytes(pem))
+
+
+async def linked(url: str, ca: str) -> Link:
+    return await create_transport(url, TransportContext(tls=TlsOptions(ca=ca))).connect()
+
+
+@pytest.mark.parametrize("kind", ["not-yet-valid", "self-signed"])
+def test_a_certificate_that_will_not_do_is_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    now = datetime.datetime.now(datetime.UTC)
+    later = authority.issue_cert("127.0.0.1", not_before=now + DAY, not_after=now + 2 * DAY)
+    files = {
+        "not-yet-valid": (written(tmp_path / "l", later.private_key_and_cert_chain_pem.bytes()), "not valid yet"),
+        "self-signed": (signed_by_itself(tmp_path), "its authority is not known here|it is signed by itself"),
+    }
+    cert, told = files[kind]
+    ca = written(tmp_path / "ca", authority.cert_pem.bytes())
+
+    async def test() -> None:
+        context = TransportContext(tls=TlsOptions(cert=cert))
+        async with await create_transport("quic://127.0.0.1:0", context).listen() as listener:
+            with pytest.raises(TransportError, match=told) as caught:
+                await linked(str(listener.url), ca)
+            assert not caught.value.retryable
+            assert "\n" not in str(caught.value)
+
+    run(test)
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_a_broken_file_is_not_taken(
+    tmp_path: Path,
+) -> None:
+    notices: list[Notice] = []
+    first, second = trustme.CA(), trustme.CA()
+    ca = [written(tmp_path / f"ca{number}", each.cert_pem.bytes()) for number, each in enumerate((first, second))]
+    pems = [each.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes() for each in (first, second)]
+    cert = written(tmp_path / "server", pems[0])
+
+    async def test() -> None:
+        context = TransportContext(tls=TlsOptions(cert=cert), report=notices.append)
+        async with await create_transport("quic://127.0.0.1:0", context).listen() as listener:
+            url = str(listener.url)
+
+            async def is_shown(number: int) -> None:
+                link = await linked(url, ca[number])
+                peer = await listener.accept()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(link.aclose)
+                    nursery.start_soon(peer.aclose)
+
+            await is_shown(0)
+            await trio.Path(cert).write_bytes(pems[1][: len(pems[1]) // 2])
+            await is_shown(0)
+            await is_shown(0)
+            assert [notice.kind for notice in notices].count("certificate-not-loaded") == 1
+            await trio.Path(cert).write_bytes(pems[1])
+            await is_shown(1)
+            with pytest.raises(TransportError, match="its authority is not known here"):
+                await linked(url, ca[0])
+            assert notices[-1].kind == "certificate-loaded"
+
+    run(test)
+
+
+def test_a_blocked_port_is_gone_around_only_where_a_second_url_says_so(tmp_path: Path) -> None:
+    """Whatever is sent to the port is lost, as behind a firewall; a broker listens beside it without encryption."""
+    ca = written(tmp_path / "ca", trustme.CA().cert_pem.bytes())
+    build: Any = {"storage": "memory://", "flush": "none"}
+
+    async def test() -> None:
+        async with mqcore.open_broker(listen="tcp://127.0.0.1:0", **build) as broker:
+            port = int(broker.urls[0].rpartition(":")[2])
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as blocked:
+                blocked.bind(("127.0.0.1", port))
+                url = f"quic://127.0.0.1:{port}?handshake_timeout_ms=500"
+                with pytest.raises(NotReachedError, match="no handshake within"):
+                    async with mqcore.connect(url, ca=ca, connect_timeout_ms=1500):
+                        pass
+                assert not broker.connections
+                async with mqcore.connect(url, broker.urls[0], ca=ca, connect_timeout_ms=30_000) as client:
+                    assert await client.admin.list_topics() == []
+
+    run(test)

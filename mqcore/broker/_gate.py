@@ -7,6 +7,7 @@ not more of them than an operator can read. Must not know topics, nor what a mec
 
 from __future__ import annotations
 
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -217,7 +218,7 @@ class Gate:
         for _ in range(_TURNS_MAX):
             response = await _receive(stream, machine)
             assert isinstance(response, AuthResponse)
-            answer = server.answer(response.data)
+            answer = _answer(authenticator, server, response.data)
             if isinstance(answer, Proof):
                 return authenticator, answer
             await stream.send_buffers(machine.send(Challenge(answer)))
@@ -304,6 +305,26 @@ async def _receive(stream: ByteStream, machine: Login) -> LoginMessage:
     if isinstance(message, Fatal):
         raise trio.BrokenResourceError("the peer gave its login up")
     return message
+
+
+def _answer(authenticator: Authenticator, server: LoginServer, response: bytes) -> bytes | Proof:
+    """Return the answer of an authenticator; one that breaks has refused this login, and ends nothing else.
+
+    What it raised is told without its text: the peer's words may be in it, and a secret in those.
+    """
+    try:
+        answer = server.answer(response)
+    except LoginRefusedError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename.rpartition('/')[2]}, line {place.lineno}"
+        text = f"authenticator {authenticator.name!r} has a defect: it raised {type(error).__name__} in {where}"
+        raise LoginRefusedError(text) from None
+    if not isinstance(answer, bytes | Proof):
+        text = f"authenticator {authenticator.name!r} has a defect: it answered with a {type(answer).__name__}"
+        raise LoginRefusedError(text)
+    return answer
 
 
 def _address_of(peer: Peer) -> str:

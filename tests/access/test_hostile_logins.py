@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import trio
-from guarded import PASSWORD, allow, as_user, broker_with
+from guarded import PASSWORD, allow, as_user, broker_with, private
 
 import mqcore
-from mqcore.abc import Credentials, Notice, Secret
-from mqcore.errors import RejectedError, RemoteProtocolError
+from mqcore.abc import Credentials, LoginServer, Notice, Secret
+from mqcore.errors import NotReachedError, RejectedError, RemoteProtocolError
 from mqcore.logins import transport_as
 from mqcore.protocol import (
     VERSION_MAX,
@@ -26,7 +26,8 @@ from mqcore.protocol import (
     Role,
     Welcome,
 )
-from mqcore.registry import create_transport
+from mqcore.registry import create_transport, register, unregister
+from mqcore_access import TokenAuthenticator
 
 pytest.importorskip("scramp")
 
@@ -191,6 +192,52 @@ def test_a_token_is_not_sent_where_others_could_read_it(tmp_path):
                 pass
 
     trio.run(main)
+
+
+class Brittle(TokenAuthenticator):
+    """Breaks at what some peers say, or answers with what is no challenge."""
+
+    def begin_login(self, peer):
+        return BrittleServer(super().begin_login(peer))
+
+
+class BrittleServer(LoginServer):
+    def __init__(self, inner):
+        self._inner = inner
+
+    def answer(self, response):
+        if response.startswith(b"break"):
+            raise KeyError(response.decode())
+        return None if response.startswith(b"nothing") else self._inner.answer(response)
+
+
+@pytest.mark.parametrize("said", ["break" + "x" * 20, "nothing" + "x" * 20])
+def test_an_authenticator_that_breaks_costs_that_peer_its_login_and_nobody_else_anything(tmp_path, said):
+    """Nobody who is not known yet may end a broker, and what was said stays out of what is reported."""
+    notices: list[Notice] = []
+    register("authenticators", "brittle", Brittle)
+    good, bad = (private(tmp_path / name, text) for name, text in (("good", "t" * 20), ("bad", said)))
+    tokens = private(tmp_path / "tokens", f"me {'t' * 20}\n")
+    table = [{"name": "brittle", "tokens": tokens}]
+
+    async def main():
+        async with broker_with("", allow("*", "*"), authenticators=table, report=notices.append) as broker:
+            async with mqcore.connect(broker.urls[0], token_file=good) as before:
+                with pytest.raises((RemoteProtocolError, NotReachedError), match="the login failed"):
+                    async with mqcore.connect(broker.urls[0], token_file=bad, connect_timeout_ms=2000):
+                        pass
+                assert await before.admin.list_topics() == []
+                async with mqcore.connect(broker.urls[0], token_file=good) as after:
+                    assert await after.admin.list_topics() == []
+
+    try:
+        trio.run(main)
+    finally:
+        unregister("authenticators", "brittle")
+    told = [notice for notice in notices if notice.kind == "login-refused"]
+    assert told
+    assert "authenticator 'brittle' has a defect" in told[0].text
+    assert said not in repr(notices)
 
 
 def test_a_broker_that_asks_for_the_token_of_a_user_with_a_password_is_not_given_it_in_the_clear(monkeypatch):

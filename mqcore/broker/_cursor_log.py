@@ -69,9 +69,13 @@ class CursorLog:
     """
 
     def __init__(self, reign: CursorReign, report: Callable[[Notice], None]) -> None:
-        self.table = CursorTable(reign.limits.partitions_per_topic_max)
+        self.table = CursorTable(
+            reign.limits.partitions_per_topic_max, is_known=lambda topic_id: topic_id in reign.topics.by_id
+        )
         self.partition: Partition | None = None
         self.is_ready = False
+        self.lives_before: dict[tuple[str, bytes], int] = {}
+        """Longest sessions, in ms, of the members that groups had when the last reign ended; those that had any."""
         self.failure: MqcoreError | None = None
         self.batches = 0
         """Written in this reign, each with whatever was waiting."""
@@ -99,8 +103,10 @@ class CursorLog:
         await self.open()
         if self.partition is not None and self.failure is None:
             await self._replay(self.partition)
+        self.lives_before = {key: each.session_ms for key, each in self.table.topics.items() if each.session_ms}
         self.is_ready = self.failure is None
         while True:
+            await trio.lowlevel.checkpoint()  # a write that fails at once has none, and what it is told to may write
             while not self._queue:
                 self._wake = trio.Event()
                 await self._wake.wait()
@@ -139,6 +145,11 @@ class CursorLog:
             at += header.size
 
     # writing
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the log has stopped for good (G11): nothing more gets into it in this reign."""
+        return self.partition is not None and self.partition.failure is not None
 
     @property
     def is_full(self) -> bool:
@@ -211,8 +222,6 @@ class CursorLog:
 
     async def _write_snapshot(self) -> None:
         """Write everything anew, with what is committed meanwhile in between: a later record holds."""
-        for key in [key for key in self.table.topics if key[1] not in self._reign.topics.by_id]:
-            del self.table.topics[key]  # of topics that were deleted
         part: list[bytes] = []
         size = 0
         for record in self.table.records():

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from mqcore.errors import CorruptionError
@@ -99,22 +99,34 @@ class TopicCursors:
 class CursorTable:
     """All cursors of a broker, by group and topic id (16 bytes).
 
-    ``partitions_max``: no record has a partition beyond it; what a damaged disk says is not believed.
+    ``partitions_max``: no record has a partition beyond it; what a damaged disk says is not believed. ``is_known`` is
+    asked for a topic id: what records say of a topic that is not there (any more) is not taken in.
     """
 
-    def __init__(self, partitions_max: int) -> None:
+    def __init__(self, partitions_max: int, is_known: Callable[[bytes], bool] = lambda topic_id: True) -> None:
         self.topics: dict[tuple[str, bytes], TopicCursors] = {}
+        """Read it only."""
+        self.count = 0
+        """How many cursors there are. Counted along: it is asked for with every commit."""
+        self._heads_bytes = 0
         self._partitions_max = partitions_max
-
-    @property
-    def count(self) -> int:
-        """How many cursors there are."""
-        return sum(each.count for each in self.topics.values())
+        self._is_known = is_known
 
     @property
     def snapshot_bytes(self) -> int:
         """About how large a snapshot is."""
-        return sum(_HEAD.size + 2 * len(group) + each.count * CURSOR_BYTES for (group, _), each in self.topics.items())
+        return self._heads_bytes + self.count * CURSOR_BYTES
+
+    def drop_topic(self, topic_id: bytes) -> None:
+        """Drop what there is of a topic that was deleted."""
+        for key in [key for key in self.topics if key[1] == topic_id]:
+            self._drop(key)
+
+    def _drop(self, key: tuple[str, bytes]) -> None:
+        cursors = self.topics.pop(key, None)
+        if cursors is not None:
+            self.count -= cursors.count
+            self._heads_bytes -= _head_bytes(key[0])
 
     def apply(self, records: Buffer, where: str) -> None:
         """Take in the records of one batch. Raises ``CorruptionError``."""
@@ -136,11 +148,14 @@ class CursorTable:
         except UnicodeDecodeError:
             raise CorruptionError("the name of a group is not UTF-8", where=where) from None
         if kind == _DELETED:
-            self.topics.pop((group, topic_id), None)
+            self._drop((group, topic_id))
             return end
         cursors = self.topics.get((group, topic_id))
         if cursors is None:
-            cursors = self.topics[group, topic_id] = TopicCursors()
+            cursors = TopicCursors()
+            if self._is_known(topic_id):  # else it is checked as all records are, and forgotten
+                self.topics[group, topic_id] = cursors
+                self._heads_bytes += _head_bytes(group)
         if kind == _LIFE:
             cursors.session_ms = number
             return end
@@ -150,19 +165,24 @@ class CursorTable:
                 raise CorruptionError("a cursor of a partition that no topic can have", where=where, found=str(highest))
             middle = begin + 12 * number
             offsets, epochs = _column("Q", view[begin + 4 * number : middle]), _column("Q", view[middle:end])
+            before = cursors.count
             cursors.put_columns(partitions, offsets, epochs)
+            if (group, topic_id) in self.topics:
+                self.count += cursors.count - before
         return end
 
     def records(self) -> Iterator[bytes]:
         """Records of everything that there is, each of a bounded size; what changes meanwhile may be in them or not."""
         for (group, topic_id), cursors in list(self.topics.items()):
-            if self.topics.get((group, topic_id)) is not cursors:
-                continue  # deleted since: its record would bring it back
             entries = cursors.items()
-            while part := list(islice(entries, _ENTRIES_PER_RECORD)):
+            # Asked before each record: of what was deleted since, it would bring a part back.
+            while self.topics.get((group, topic_id)) is cursors:
+                part = list(islice(entries, _ENTRIES_PER_RECORD))
+                if not part:
+                    if cursors.session_ms or not cursors.count:
+                        yield pack_life(group, topic_id, cursors.session_ms)
+                    break
                 yield pack_cursors(group, topic_id, part)
-            if cursors.session_ms or not cursors.count:
-                yield pack_life(group, topic_id, cursors.session_ms)
 
 
 def pack_cursors(group: str, topic_id: bytes, entries: Iterable[tuple[int, int, int]]) -> bytes:
@@ -180,6 +200,10 @@ def pack_life(group: str, topic_id: bytes, session_ms: int) -> bytes:
 def pack_deleted(group: str, topic_id: bytes) -> bytes:
     """The record of the end of a group in one topic."""
     return _pack(_DELETED, group, topic_id, 0)
+
+
+def _head_bytes(group: str) -> int:
+    return _HEAD.size + 2 * len(group)
 
 
 def _pack(kind: int, group: str, topic_id: bytes, number: int) -> bytes:

@@ -36,6 +36,7 @@ def test_a_snapshot_says_what_the_records_said(steps, session_ms):
             model.setdefault((group, topic_id), {}).update({p: (o, e) for p, o, e in put})
     assert {key: cursors for key, (cursors, _) in state_of(table).items()} == model
     assert table.count == sum(map(len, model.values()))
+    assert table.snapshot_bytes == sum(22 + 2 * len(key[0]) + 20 * len(cursors) for key, cursors in model.items())
     copy = CursorTable(100)
     for record in table.records():
         copy.apply(record, "test")
@@ -71,3 +72,32 @@ def test_what_is_deleted_while_a_snapshot_is_made_is_not_in_it():
     next(records)
     table.apply(pack_deleted("b", TOPIC), "test")
     assert list(records) == []
+
+
+@pytest.mark.parametrize(("cursors", "records_before"), [(5_000, 1), (5_000, 2), (10, 1)])
+def test_nothing_more_is_in_a_snapshot_of_what_is_deleted_in_the_middle_of_it(cursors, records_before):
+    """Many cursors of one group are more than one record, and its life is one more."""
+    table = CursorTable(cursors)
+    table.apply(pack_cursors("a", TOPIC, [(number, 5, 1) for number in range(cursors)]), "test")
+    table.apply(pack_life("a", TOPIC, 10_000), "test")
+    records = table.records()
+    for _ in range(records_before):
+        next(records)
+    table.apply(pack_deleted("a", TOPIC), "test")
+    assert list(records) == []
+
+
+def test_what_a_topic_had_is_dropped_with_it_and_not_taken_in_again():
+    known = {TOPIC, OTHER}
+    table = CursorTable(100, is_known=known.__contains__)
+    for topic_id in (TOPIC, OTHER):
+        table.apply(pack_cursors("a", topic_id, [(0, 5, 1), (1, 5, 1)]), "test")
+    alone = CursorTable(100)
+    alone.apply(pack_cursors("a", OTHER, [(0, 5, 1), (1, 5, 1)]), "test")
+    known.discard(TOPIC)
+    table.drop_topic(TOPIC)
+    table.apply(pack_cursors("a", TOPIC, [(0, 6, 1)]) + pack_life("b", TOPIC, 10), "test")
+    assert table.topics.keys() == {("a", OTHER)}
+    assert (table.count, table.snapshot_bytes) == (2, alone.snapshot_bytes)
+    with pytest.raises(CorruptionError, match="no topic can have"):
+        table.apply(pack_cursors("a", TOPIC, [(100, 6, 1)]), "test")

@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 
 from mqcore.broker._cursor_log import CursorLog
 from mqcore.broker._partition import Partition
-from mqcore.errors import RejectedError
-from mqcore.groups import NO_CURSOR, GroupMachine, MemberSync
+from mqcore.errors import MqcoreError, RejectedError
+from mqcore.groups import NO_CURSOR, DueTimes, GroupMachine, MemberSync
 from mqcore.protocol import Code, Message
 
 __all__ = ["TopicGroup", "ParkedSync", "SyncSink", "check_position", "group_cursor"]
@@ -34,12 +34,15 @@ class ParkedSync(NamedTuple):
 
 
 class TopicGroup:
-    """A group of one topic. ``partitions``: how many of them are here. ``pending``: commits under way by partition.
+    """A group of one topic. ``partitions``: how many its topic had when that was looked at last.
 
-    ``changed``: members whose answer waits for something that is on its way into the log.
+    ``told_ms``: the life that the log has for the group, or less. A *life* says how long members may read, after this
+    reign, by what it gave them: nothing is given to a member of a longer session than the log has.
     """
 
-    def __init__(self, name: str, topic_id: bytes, assignor: str, machine: GroupMachine, *, partitions: int) -> None:
+    def __init__(
+        self, name: str, topic_id: bytes, assignor: str, machine: GroupMachine, *, partitions: int, told_ms: int
+    ) -> None:
         self.key = (name, topic_id)
         self.name = name
         self.topic_id = topic_id
@@ -47,19 +50,23 @@ class TopicGroup:
         self.machine = machine
         self.partitions = partitions
         self.pending: Counter[int] = Counter()
-        self.lives_pending = 0
-        """Records under way that say how long members may go on after this reign: nothing is given before.
-
-        With one that says that there are none, the group stays until it is written: a member that comes meanwhile has
-        its own written after it.
-        """
-        self.life_told: int | None = None
+        """Commits under way by partition."""
         self.changed: set[str] = set()
+        """Members that have something new to be told, and have not asked since."""
+        self.told_ms = told_ms
+        self.is_writing_life = False
+        self.life_failure: MqcoreError | None = None
+        """Why the life that the group needs is not in the log."""
+        self._life_again_us = 0
         self._parked: dict[str, ParkedSync] = {}
+        self._due: DueTimes[str] = DueTimes()
+
+    # syncs that wait
 
     def park(self, parked: ParkedSync) -> None:
         """Have a sync wait."""
         self._parked[parked.sync.member] = parked
+        self._due.set(parked.sync.member, parked.deadline_us)
 
     def is_parked(self, name: str) -> bool:
         """Whether a sync of the member waits."""
@@ -71,36 +78,61 @@ class TopicGroup:
 
     def take_parked(self, name: str) -> ParkedSync:
         """The same, which waits no more."""
+        self._due.discard(name)
         return self._parked.pop(name)
-
-    def take_all_parked(self) -> list[ParkedSync]:
-        """All of them, which wait no more."""
-        parked, self._parked = list(self._parked.values()), {}
-        return parked
 
     @property
     def parked_names(self) -> list[str]:
         """Members of which a sync waits."""
         return list(self._parked)
 
-    def parked_on(self, sink: SyncSink) -> list[str]:
-        """Members of which a sync waits on one connection."""
-        return [name for name, each in self._parked.items() if each.sink is sink]
-
-    def forget(self, sink: SyncSink) -> None:
-        """Drop what waits on a connection that is over."""
-        for name in self.parked_on(sink):
-            del self._parked[name]
-
     def due_names(self, now_us: int) -> list[str]:
-        """Members whose sync has waited for long enough."""
-        return [name for name, each in self._parked.items() if each.deadline_us <= now_us]
+        """Members whose sync has waited for long enough; each is to be answered now."""
+        return self._due.take(now_us)
 
     def due_us(self) -> int | None:
         """When the group is to be looked at again; None: not before something happens."""
-        times = [each.deadline_us for name, each in self._parked.items() if name not in self.changed]
-        due_us = self.machine.due_us()
-        return min(times if due_us is None else [*times, due_us], default=None)
+        times = (self._due.first_us, self.machine.due_us(), self._life_again_us or None)
+        return min((each for each in times if each is not None), default=None)
+
+    # the life
+
+    def next_life_ms(self, now_us: int, logged_ms: int) -> int | None:
+        """Return the life that is to be written to the log now; None for nothing.
+
+        ``logged_ms``: what the log has, or 0 if that is to stay although there is no member. One at a time is written.
+        """
+        wanted_ms = -(-self.machine.session_us_max // 1000)
+        if self.is_writing_life:
+            return None
+        if wanted_ms <= self.told_ms and (wanted_ms or not logged_ms):
+            self.life_failure, self._life_again_us = None, 0
+            return None
+        if now_us < self._life_again_us:
+            return None
+        self.is_writing_life, self._life_again_us = True, 0
+        self.told_ms = min(self.told_ms, wanted_ms)  # one that is lower may be in force from now on
+        return wanted_ms
+
+    def life_written(self, life_ms: int, error: MqcoreError | None, again_us: int) -> None:
+        """Take in what became of it; what failed is tried again at ``again_us``, if it is needed by then."""
+        self.is_writing_life = False
+        self.life_failure = error
+        if error is None:
+            self.told_ms = life_ms
+        else:
+            self._life_again_us = again_us
+
+    def lacks_life(self, session_us: int) -> bool:
+        """Whether a member of that session is given nothing because the log has not taken the life of the group."""
+        return self.life_failure is not None and session_us > self.told_ms * 1000
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there are no members, and nothing is on its way into the log or has to be."""
+        return (
+            self.machine.is_empty and not self.pending and not self.is_writing_life and not self._life_again_us
+        )  # fmt: skip
 
 
 def group_cursor(cursors: CursorLog, group: TopicGroup, partition: int) -> tuple[int, int]:

@@ -403,6 +403,7 @@ class Reign:
 
     async def remove_logs(self, topic_id: bytes) -> None:
         """Remove the logs of a deleted topic and note that they are gone; done again after a crash in between."""
+        self.groups.topic_gone(topic_id)
         await self.retire_partitions(topic_id, Code.UNKNOWN_TOPIC, CommandNotPossibleError("the topic was deleted"))
         await delete_logs(self.store, [topic_id])
         await self.topics.removed(topic_id)

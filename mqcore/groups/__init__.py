@@ -12,14 +12,17 @@ from mqcore.groups._cursors import (
     pack_deleted,
     pack_life,
 )
-from mqcore.groups._machine import GroupMachine, MemberInUseError, StaleSyncError
+from mqcore.groups._due import DueTimes
+from mqcore.groups._machine import Assign, GroupMachine, MemberInUseError, StaleSyncError
 from mqcore.groups._member import GroupSession, SessionChange
 from mqcore.groups._values import Grant, MemberFacts, MemberSync, View
 
 __all__ = [
     "CURSOR_BYTES",
     "NO_CURSOR",
+    "Assign",
     "CursorTable",
+    "DueTimes",
     "Grant",
     "GroupMachine",
     "GroupSession",

@@ -11,9 +11,11 @@ the longest session of the last reign is over, for its owner may still be readin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
+from mqcore.groups._due import DueTimes
 from mqcore.groups._values import MemberFacts, MemberSync, View
 
 __all__ = ["Assign", "GroupMachine", "MemberInUseError", "StaleSyncError"]
@@ -63,9 +65,11 @@ class _Member:
 class GroupMachine:
     """Members and owners of ``partitions``.
 
-    ``generation``: below every one that this reign hands out, above every earlier one. ``holds_until_us``: until then
-    nothing is given to anybody that was not claimed. ``gather_us``: how long a change waits for others to be settled
-    with it. ``complain`` takes what an assignor did wrong; its result is replaced by equal shares then.
+    ``generation``: below every one that this reign hands out, above every earlier one. ``generations``: where those of
+    this reign come from, growing; one source for all its groups, so that a group that begins anew repeats none.
+    ``holds_until_us``: until then nothing is given to anybody that was not claimed. ``gather_us``: how long a change
+    waits for others to be settled with it. ``complain`` takes what an assignor did wrong; its result is replaced by
+    equal shares then.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class GroupMachine:
         partitions: Iterable[int],
         *,
         generation: int,
+        generations: Iterator[int] | None = None,
         holds_until_us: int = 0,
         gather_us: int = 0,
         complain: Callable[[str], None] = lambda text: None,
@@ -81,13 +86,19 @@ class GroupMachine:
         self.generation = generation
         self.changed: set[str] = set()
         """Members whose view has changed since this was last emptied."""
+        self.gone: set[str] = set()
+        """Members that are none any more since this was last emptied."""
+        self.session_us_max = 0
+        """The longest session of the members that there were since there was none."""
         self._assign = assign
         self._partitions = sorted(partitions)
         self._first_generation = generation
+        self._generations = itertools.count(generation + 1) if generations is None else generations
         self._holds_until_us: int | None = holds_until_us or None
         self._gather_us = gather_us
         self._complain = complain
         self._members: dict[str, _Member] = {}
+        self._due: DueTimes[str] = DueTimes()
         self._owners: dict[int, str] = {}
         self._target: dict[int, str] = {}
         self._free: set[int] = set(self._partitions)
@@ -106,14 +117,18 @@ class GroupMachine:
         return sorted(self._members)
 
     @property
+    def member_count(self) -> int:
+        """How many members there are."""
+        return len(self._members)
+
+    def is_member(self, name: str) -> bool:
+        """Whether there is a member of that name."""
+        return name in self._members
+
+    @property
     def is_settled(self) -> bool:
         """Whether every partition is with the member that is to have it."""
         return self._settle_at_us is None and self._owners == self._target and not self._free
-
-    @property
-    def session_us_max(self) -> int:
-        """The longest session of the members."""
-        return max((each.session_us for each in self._members.values()), default=0)
 
     def facts(self, now_us: int) -> list[MemberFacts]:
         """What people are told of each member, by name."""
@@ -139,16 +154,16 @@ class GroupMachine:
 
     # events
 
-    def synced(self, sync: MemberSync, now_us: int, client: str = "") -> bool:
-        """Take in a sync; return whether it is a new member's.
+    def synced(self, sync: MemberSync, now_us: int, client: str = "") -> None:
+        """Take in a sync.
 
         Raises ``MemberInUseError``, ``StaleSyncError``; then nothing has changed but what time brings about.
         """
-        self._expire(now_us)
+        self.expire(now_us)
         member = self._members.get(sync.member)
-        is_new = member is None
         if member is None:
             member = self._members[sync.member] = _Member(sync.token, client)
+            self.gone.discard(sync.member)
             self._settle_soon(now_us)
         elif member.token != sync.token:
             raise MemberInUseError(member.client, now_us - member.heard_at_us)
@@ -161,7 +176,8 @@ class GroupMachine:
         member.sequence = sync.sequence
         member.session_us, member.rebalance_us = sync.session_us, sync.rebalance_us
         member.heard_at_us, member.deadline_us = now_us, now_us + sync.session_us
-        return is_new
+        self.session_us_max = max(self.session_us_max, sync.session_us)
+        self._note_due(sync.member, member)
 
     def left(self, name: str, token: bytes, now_us: int) -> None:
         """Take in that a member leaves; it holds nothing any more."""
@@ -177,9 +193,22 @@ class GroupMachine:
             self._free |= added
             self._settle_soon(now_us)
 
-    def advance(self, now_us: int) -> None:
-        """Do what time brings about: members that are silent lose what they have, changes are settled."""
-        self._expire(now_us)
+    def assign_by(self, assign: Assign) -> None:
+        """Share partitions out by another assignor from the next change on."""
+        self._assign = assign
+
+    def expire(self, now_us: int) -> None:
+        """Put out the members that are silent; what they had is given to nobody before ``advance``."""
+        for name in self._due.take(now_us):
+            self._remove(name, now_us)
+
+    def advance(self, now_us: int, *, busy: Container[int] = (), session_us_max: int | None = None) -> None:
+        """Do what time brings about: members that are silent lose what they have, changes are settled.
+
+        Nothing of ``busy`` is given to anybody yet, and nothing to members of a longer session than ``session_us_max``.
+        What is given already is not touched: a member goes on with that.
+        """
+        self.expire(now_us)
         if self._holds_until_us is not None:
             if now_us < self._holds_until_us:
                 return
@@ -188,17 +217,12 @@ class GroupMachine:
         if self._settle_at_us is not None and now_us >= self._settle_at_us:
             self._settle_at_us = None
             self._reassign(now_us)
-        self._grant_free()
+        self._grant_free(busy, session_us_max)
 
     def due_us(self) -> int | None:
         """When ``advance`` is to be called at the latest; None: not before the next event."""
-        times = [each.deadline_us for each in self._members.values()]
-        times += [min(each.late.values()) for each in self._members.values() if each.late]
-        if self._holds_until_us is not None:
-            times.append(self._holds_until_us)
-        elif self._settle_at_us is not None:
-            times.append(self._settle_at_us)
-        return min(times, default=None)
+        change_us = self._settle_at_us if self._holds_until_us is None else self._holds_until_us
+        return min((each for each in (self._due.first_us, change_us) if each is not None), default=None)
 
     # inside
 
@@ -254,13 +278,12 @@ class GroupMachine:
         for partition in list(self._members[name].owned):
             self._release(partition, name)
         del self._members[name]
+        self._due.discard(name)
         self.changed.discard(name)
+        self.gone.add(name)
+        if not self._members:
+            self.session_us_max = 0
         self._settle_soon(now_us)
-
-    def _expire(self, now_us: int) -> None:
-        for name, member in list(self._members.items()):
-            if now_us >= member.deadline_us or (member.late and now_us >= min(member.late.values())):
-                self._remove(name, now_us)
 
     def _reassign(self, now_us: int) -> None:
         names = sorted(self._members)
@@ -275,6 +298,11 @@ class GroupMachine:
         member.late = {
             partition: member.late.get(partition, by_us) for partition in member.owned if target.get(partition) != name
         }
+        self._note_due(name, member)
+
+    def _note_due(self, name: str, member: _Member) -> None:
+        """Note when a member is put out unless it is heard of, or gives up what is late, before."""
+        self._due.set(name, min(member.deadline_us, min(member.late.values(), default=member.deadline_us)))
 
     def _shares(self, names: Sequence[str]) -> dict[int, str]:
         try:
@@ -287,12 +315,17 @@ class GroupMachine:
             self._complain("the assignor left out a partition or named an unknown member, equal shares are used")
         return {partition: names[number % len(names)] for number, partition in enumerate(self._partitions)}
 
-    def _grant_free(self) -> None:
+    def _grant_free(self, busy: Container[int], session_us_max: int | None) -> None:
         """Give away what has no owner and is to have one, under a generation that no earlier grant has."""
         target, members = self._target, self._members
-        grants = [(partition, name) for partition in self._free if (name := target.get(partition)) in members]
+        grants = [
+            (partition, name, member)
+            for partition in self._free
+            if partition not in busy and (name := target.get(partition)) is not None
+            and (member := members.get(name)) is not None
+            and (session_us_max is None or member.session_us <= session_us_max)
+        ]  # fmt: skip
         if grants:
-            self.generation += 1
-            for partition, name in grants:
-                assert name is not None
-                self._own(partition, name, members[name], self.generation)
+            self.generation = next(self._generations)
+            for partition, name, member in grants:
+                self._own(partition, name, member, self.generation)

@@ -36,6 +36,8 @@ class World:
         self.epoch = 0
         self.members = {}
         self.calm = False
+        self.busy = set()
+        """Partitions of which something is on its way into the log."""
         self.begin_reign(first=True)
 
     def begin_reign(self, *, first=False):
@@ -70,9 +72,16 @@ class World:
 
     def tick(self, epoch):
         if epoch == self.epoch:
-            self.machine.advance(self.now)
+            busy = () if self.calm else self.partitions
+            self.busy = {number for number in busy if self.random.random() < 0.3}
+            self.advance()
             self.answer_changed()
             self.schedule(30_000, self.tick, epoch)
+
+    def advance(self):
+        before = {number: self.machine.owner_of(number) for number in self.busy}
+        self.machine.advance(self.now, busy=self.busy)
+        assert all(self.machine.owner_of(number) in (None, owner) for number, owner in before.items())
 
     def answer_changed(self):
         changed, self.machine.changed = self.machine.changed, set()
@@ -88,14 +97,14 @@ class World:
             self.schedule(self.delay(), member.answered, sync.sequence, view.generation, same)
 
     def arrive(self, sync, member):
-        self.machine.advance(self.now)
+        self.advance()
         try:
             self.machine.synced(sync, self.now)
         except StaleSyncError:
             return
         except MemberInUseError:
             return
-        self.machine.advance(self.now)
+        self.advance()
         if sync.member in self.parked:
             self.answer(sync.member)
         self.parked[sync.member] = (sync, member)
@@ -107,8 +116,8 @@ class World:
 
     def end_wait(self, epoch, sync):
         if epoch == self.epoch and self.parked.get(sync.member, (None,))[0] is sync:
-            self.machine.advance(self.now)
-            if sync.member in self.machine.members:
+            self.advance()
+            if self.machine.is_member(sync.member):
                 self.answer(sync.member)
 
     # members
@@ -386,3 +395,39 @@ def test_partitions_that_are_added_get_owners():
     machine.partitions_changed(range(9), 0)
     machine.advance(0)
     assert all(machine.owner_of(number) is not None for number in range(9))
+
+
+def test_nothing_is_given_that_is_busy_and_nothing_to_a_member_of_a_session_that_is_too_long():
+    machine = machine_of(partitions=4)
+    machine.synced(member_of("a"), 0)
+    machine.synced(member_of("b", session_us=2 * SESSION_US), 0)
+    machine.advance(0, busy={0, 1, 2}, session_us_max=SESSION_US)
+    given_to = [machine.owner_of(number) for number in range(4)]
+    assert given_to.count(None) >= 3
+    assert "b" not in given_to
+    assert not machine.is_settled
+    machine.advance(0, busy={0}, session_us_max=2 * SESSION_US)
+    assert machine.owner_of(0) is None
+    assert None not in [machine.owner_of(number) for number in range(1, 4)]
+    # What is given already stays, whatever is on its way.
+    machine.advance(0, busy=range(4), session_us_max=0)
+    assert None not in [machine.owner_of(number) for number in range(1, 4)]
+
+
+def test_a_member_that_comes_again_is_not_said_to_be_gone():
+    machine = machine_of()
+    settled(machine, ["a", "b"])
+    machine.expire(SESSION_US)
+    assert (machine.gone, machine.is_empty, machine.session_us_max) == ({"a", "b"}, True, 0)
+    machine.synced(member_of("a", session_us=5), SESSION_US)
+    assert (machine.gone, machine.session_us_max) == ({"b"}, 5)
+
+
+def test_machines_that_share_their_generations_give_none_twice():
+    generations = itertools.count((1 << 32) + 1)
+    given = []
+    for _ in range(3):
+        machine = machine_of(generations=generations)
+        settled(machine, ["a"])
+        given.append(set(machine.view("a").granted.values()))
+    assert len(set().union(*given)) == sum(map(len, given)) == 3

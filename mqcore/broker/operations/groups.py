@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from mqcore.broker._group_entry import TopicGroup, check_position
 from mqcore.broker._group_room import GroupRoom, refused
 from mqcore.broker._partition import Partition
@@ -36,10 +38,12 @@ async def list_groups(scope: AdminScope, request: ListGroups) -> tuple[GroupSumm
         topic = reign.topics.by_id.get(topic_id)
         if topic is not None and scope.may_describe_group(name):
             topics.setdefault(name, []).append(topic.name)
+    members: Counter[str] = Counter()
+    for (name, _), group in room.groups.items():
+        members[name] += group.machine.member_count
     page: Page[GroupSummary] = Page(scope.limits, request.limit)
     for name in sorted(each for each in topics if each > request.after):
-        members = sum(len(each.machine.members) for key, each in room.groups.items() if key[0] == name)
-        if not page.take(GroupSummary(name=name, topics=tuple(sorted(topics[name])), members=members)):
+        if not page.take(GroupSummary(name=name, topics=tuple(sorted(topics[name])), members=members[name])):
             break
     return tuple(page.entries)
 
@@ -130,11 +134,11 @@ async def reset_group(scope: AdminScope, request: ResetGroup) -> tuple[ResetPart
             ResetPartition(partition=number, offset=offset, epoch=epoch, before=None if before is None else before[0])
         )
     # Looked at last: a member that joined while logs were opened would go on reading from where it was.
-    room.check_name(request.name)
-    _refuse_members(room, request.name, topic.id)
-    room.check_count(request.name, topic.id, [each.partition for each in moved])
-    entries = [(each.partition, each.offset, each.epoch) for each in moved]
-    await room.put(pack_cursors(request.name, topic.id, entries), (request.name, topic.id))
+    room.maker.check_name(request.name)
+    key = (request.name, topic.id)
+    _refuse_members(room, key)
+    room.check_count(key, [each.partition for each in moved])
+    await room.put({key: pack_cursors(*key, [(each.partition, each.offset, each.epoch) for each in moved])})
     return tuple(moved)
 
 
@@ -157,10 +161,11 @@ async def delete_group(scope: AdminScope, request: DeleteGroup) -> DeletedGroup:
     topics = [each for each in _topics_of(reign, room, request.name) if request.topic in ("", each.name)]
     if not topics:
         raise refused(Code.UNKNOWN_GROUP, f"group {request.name!r} has nothing to do with topic {request.topic!r}")
-    for topic in topics:
-        _refuse_members(room, request.name, topic.id)
-    for topic in topics:
-        await room.put(pack_deleted(request.name, topic.id), (request.name, topic.id))
+    keys = [(request.name, topic.id) for topic in topics]
+    for key in keys:
+        _refuse_members(room, key)
+    # All at once: a member that joins while the first is written would have the others deleted under it.
+    await room.put({key: pack_deleted(*key) for key in keys})
     return DeletedGroup(name=request.name, topics=tuple(each.name for each in topics))
 
 
@@ -186,11 +191,16 @@ def _named(topics: list[Topic]) -> str:
     return ", ".join(each.name for each in topics)
 
 
-def _refuse_members(room: GroupRoom, name: str, topic_id: bytes) -> None:
-    group = room.groups.get((name, topic_id))
+def _refuse_members(room: GroupRoom, key: tuple[str, bytes]) -> None:
+    """Raise ``RejectedError`` where the group has members here, or the last reign had some that may still read."""
+    group = room.groups.get(key)
     if group is not None:
-        group.machine.advance(room.now_us())
-    if group is not None and group.machine.members:
+        group.machine.expire(room.now_us())
+    if group is not None and not group.machine.is_empty:
         members = group.machine.members
-        text = f"group {name!r} has {len(members)} member{'s' * (len(members) > 1)}, such as {members[0]!r}"
+        text = f"group {key[0]!r} has {len(members)} member{'s' * (len(members) > 1)}, such as {members[0]!r}"
         raise refused(Code.GROUP_IN_USE, f"{text}: stop them first, they would go on from where they are")
+    held_for_us = room.held_for_us(key)
+    if held_for_us:
+        text = f"group {key[0]!r} had members when this broker began to serve, which may still read"
+        raise refused(Code.GROUP_IN_USE, f"{text}: stop them, and ask again in {held_for_us / 1e6:.1f} s")

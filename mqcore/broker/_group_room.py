@@ -271,7 +271,7 @@ class GroupRoom:
         group.changed -= gone
         for name in gone:
             if group.is_parked(name):
-                text = "the member was silent for its session, and is none any more"
+                text = "the member left, or was silent for its session: it is none any more"
                 self._end_sync(group, name, Code.OVERTAKEN, text)
         self._note_life(group)
         for name in group.due_names(now_us):

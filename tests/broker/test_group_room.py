@@ -339,3 +339,27 @@ async def test_commits_that_are_on_their_way_when_the_topic_is_deleted_leave_not
         await until(lambda: all(answers))
         await trio.sleep(1)
         assert (member.room.groups, member.room.cursors.table.topics) == ({}, {})
+
+
+# a lease that is over
+
+
+@simulated
+async def test_r11_a_sync_is_answered_once_the_lease_is_over_but_by_no_grant(disk):
+    async with broker_of_groups(disk) as (broker, _, topic_id):
+        first = await joined(broker, topic_id, "a")
+        asked = 0
+
+        def may_reply():
+            nonlocal asked
+            asked += 1
+            assert asked < 1_000, "it is asked again and again, and nothing else gets a turn"
+            return False
+
+        first.room._may_reply = may_reply
+        second = DirectMember(broker, topic_id, "b")
+        for member in (first, second):
+            member.sync()
+        await trio.sleep(5)
+        assert first.failures == second.failures == [Code.NOT_PRIMARY]
+        assert second.reads == []

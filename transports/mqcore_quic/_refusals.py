@@ -21,7 +21,8 @@ _REMEDIES = {
     "not yet valid": "it is not valid yet: is the clock of one of the machines wrong?",
     "self": "it is signed by itself: name it, or its authority, as ca (--ca FILE)",
     "issuer": "its authority is not known here: name that as ca (--ca FILE)",
-    "unacceptable": "it is expired, not valid yet, or not for this name (engine=aioquic says which)",
+    "unacceptable": "it is expired, not valid yet, not for this name, or signed by another authority of the same name "
+    "(engine=aioquic says which)",
     "hostname": "it is not for this name: connect to a name that it has, or give server_name",
     "doesn't match": "it is not for this name: connect to a name that it has, or give server_name",
 }

@@ -24,13 +24,16 @@ __all__ = ["PartitionCopy"]
 BEHIND_BYTES_MAX = 8 * 1024 * 1024
 BEHIND_US_MAX = 1_000_000
 """How much a copy that is still behind what is committed takes in, and for how long, before it is flushed."""
+AGE_MS_NEVER = 1 << 31
+"""Age of what was never known."""
 
 
 class PartitionCopy:
     """A replica's copy of one log, in one reign that it follows.
 
     ``policy``: of the topic; how it is flushed here too. ``flusher``: the group commit. ``moved`` is called when the
-    copy has something new to report, ``known_age_ms`` returns how long ago the primary last confirmed its reign.
+    copy has something new to report, ``known_age_ms`` returns how long ago the primary last confirmed its reign: that
+    is how old what this copy knows is, as long as it has been told what is committed, and has all of it.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class PartitionCopy:
         self._now_us = now_us
         self._moved = moved
         self._known_age_ms = known_age_ms
+        self._is_current = False
+        self._known_us: int | None = None  # while it is not current: when it last knew; None: it never did
         self._report = report
         self._parked: ParkedFetches[tuple[ParkedSink, int]] = ParkedFetches()
         if log.failed is not None:
@@ -113,6 +118,10 @@ class PartitionCopy:
 
     def commit(self, offset: int) -> None:
         """Take in what the primary says is committed, after the histories met; parked reads up to it are woken."""
+        if offset > self.log.end_offset or self.failure is not None:
+            self.outdated()
+        else:
+            self._is_current = True
         # Not beyond the own end: what is not here cannot be served, and the next frame says it again.
         offset = min(offset, self.log.end_offset)
         if offset > self.committed_offset and self.failure is None:
@@ -135,6 +144,7 @@ class PartitionCopy:
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush or append (G11); what is not durable is not served any more."""
         if self.failure is None:
+            self.outdated()
             self.failure = error
             self.committed_offset = min(self.committed_offset, self.log.durable_offset)
             self._report(Notice("copy-stopped", f"the copy {self.log.name} stopped after a failure: {error}"))
@@ -153,7 +163,16 @@ class PartitionCopy:
     @property
     def known_age_ms(self) -> int:
         """How old the knowledge is that reads are answered from (G19)."""
-        return self._known_age_ms()
+        if self._is_current:
+            return self._known_age_ms()
+        return AGE_MS_NEVER if self._known_us is None else max(0, self._now_us() - self._known_us) // 1000
+
+    def outdated(self) -> None:
+        """What is known grows old from here on, until all is here of which the primary says that it is committed."""
+        if self._is_current:
+            age_ms = self._known_age_ms()
+            self._known_us = None if age_ms >= AGE_MS_NEVER else self._now_us() - age_ms * 1000
+            self._is_current = False
 
     def park(self, offset: int, sink: ParkedSink, request_id: int) -> None:
         """Wake ``sink`` once the committed offset is beyond ``offset``."""

@@ -338,11 +338,23 @@ class Feeder:
                 buffers: list[Buffer] = []
                 messages, self._messages = self._messages, []
                 for message in messages:
+                    if isinstance(message, Heartbeat):
+                        self._state_committed(buffers)
                     buffers += self._machine.send(message)
                 await self._gather(buffers)
                 if not buffers:
                     break  # without credit, or too early for the rate
                 await self._send(buffers)
+
+    def _state_committed(self, buffers: list[Buffer]) -> None:
+        """Say what is committed of the logs that moved, sent or not: a confirmation is of all that was said before."""
+        committed = []
+        for fed in self._moved:
+            if fed.position is not None and fed.committed_sent != fed.partition.committed_offset:
+                fed.committed_sent = fed.partition.committed_offset
+                committed.append(LogCommitted(fed.number, fed.committed_sent))
+        if committed:
+            buffers += self._machine.send(CommittedOffsets(tuple(sorted(committed))))
 
     async def _gather(self, buffers: list[Buffer]) -> None:
         """Add to ``buffers`` what of the logs that moved is to be sent now, each in its turn."""

@@ -69,4 +69,5 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
         committed = partition.committed_offset
         if result.next_offset > committed:  # it was, when the read began
             return await answer_fetch(partition, fetch, bytes_max)
+    committed = max(committed, partition.committed_offset)  # what is known now, which is as old as is said (G19)
     return Fetched(fetch.request_id, result.next_offset, start_offset, committed, result.chunks, partition.known_age_ms)

@@ -12,7 +12,7 @@ from typing import NoReturn
 import trio
 
 from mqcore.abc import Link, Notice
-from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._copy import AGE_MS_NEVER, PartitionCopy
 from mqcore.broker._cursor_log import CURSORS_KEY
 from mqcore.broker._follow_session import FollowSession
 from mqcore.broker._group_commit import GroupCommit
@@ -152,6 +152,8 @@ class Follower:
         if link is None:
             raise CommandNotPossibleError(f"no connection within {timeout_s:g} s")
         self._session_scope = trio.CancelScope()
+        for copy in self._all_copies():
+            copy.outdated()  # until it hears in this session what is committed, which the primary confirms from here on
         try:
             self.session = FollowSession(
                 await link.open_stream(),
@@ -182,7 +184,7 @@ class Follower:
         if self.session is not None and self.session.confirmed_at is not None:
             self._confirmed_at = self.session.confirmed_at
         if self._confirmed_at is None:
-            return 1 << 31
+            return AGE_MS_NEVER
         return max(0, round((trio.current_time() - self._confirmed_at) * 1000))
 
     # logs

@@ -268,6 +268,11 @@ class Facts:
         """The epoch under which the life that gave ``receipt`` reigned; of several, the receipt's if it is one."""
         return self.reigns.epoch_of(receipt.by, receipt.epoch)
 
+    @property
+    def nodes(self) -> frozenset[str]:
+        """Every node that ever served."""
+        return frozenset(self._present)
+
     def faults_since(self, by: NodeLife) -> list[Fault]:
         """What ended this life and the later ones of its node."""
         return [fault for ended, fault in self._endings if ended.node == by.node and ended.life >= by.life]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from mqcore.guarantees import AsyncFlush, AsyncReplication, FlushPolicy, Level, SyncReplication
+from mqcore.guarantees import AsyncFlush, AsyncReplication, FlushPolicy, Level, SyncFlush, SyncReplication
 from mqcore_conformance.checkers._drained import DrainedLog
 from mqcore_conformance.checkers._endings import described_endings
 from mqcore_conformance.checkers._facts import Attempt, Facts, SendFacts
@@ -124,11 +124,29 @@ def bounds_of(facts: Facts, send: SendFacts, attempt: Attempt) -> tuple[AsyncFlu
     promoted = facts.reigns.promoted_after(facts.reign_of(receipt))
     if not isinstance(replication, SyncReplication) and any(node != receipt.node for node in promoted):
         if isinstance(replication, AsyncReplication) and replication.on_exceeded == "throttle":
-            return AsyncFlush(max_interval_ms=replication.max_delay_ms), True
+            return _lacked(facts, send, attempt, replication.max_delay_ms), True
         return None, True
     if send.invoked.policy == "none" or Level.parse(receipt.level) <= Level.MEMORY:
         return None, False
     return widest(facts.answering(send, attempt)), False
+
+
+def _lacked(facts: Facts, send: SendFacts, attempt: Attempt, max_delay_ms: int) -> AsyncFlush | None:
+    """What a node that reigns next may lack: what is on its way to it, and what it had not flushed itself.
+
+    The second where every node's power was cut before it reigned: a node that is cut off alone gets it again first.
+    """
+    assert attempt.completed is not None
+    next_reign = facts.reigns.newer_than(facts.reign_of(attempt.completed), len(facts.history))
+    before = len(facts.history) if next_reign is None else next_reign[0]
+    cut = {each.node for at, each in facts.injected if each.kind == "power-cut" and attempt.completed_at < at < before}
+    policies = facts.answering(send, attempt)
+    if not cut >= facts.nodes or all(isinstance(policy, SyncFlush) for policy in policies):
+        return AsyncFlush(max_interval_ms=max_delay_ms)
+    flush = widest(policies)
+    if flush is None or flush.max_interval_ms is None:
+        return None
+    return AsyncFlush(max_interval_ms=max_delay_ms + flush.max_interval_ms)
 
 
 def check_g03(facts: Facts) -> Iterator[Violation]:

@@ -92,6 +92,15 @@ def test_a_primary_that_is_cut_off_acknowledges_nothing_that_the_next_reign_lack
     assert result.witnesses["failovers"] >= 1
 
 
+@pytest.mark.parametrize("flush", ["sync", "async", "none"])
+def test_a_slow_disk_is_slow_in_what_is_done_on_it_under_this_flush_policy(flush: str) -> None:
+    stalls = 0
+    for seed in range(4):
+        plan = draw_simulated_set_plan(seed, family="slow", **{**CELL, "flush": flush})  # type: ignore[arg-type]
+        stalls += judged(plan).witnesses["disk-stall"]
+    assert stalls >= 2
+
+
 def test_an_emptied_node_comes_back_as_another_one_and_gets_everything() -> None:
     fault = FaultPlan("emptied", "acks", 8, target="primary")
     result = judged(plan_of("emptied", fault, before_drain="none"))

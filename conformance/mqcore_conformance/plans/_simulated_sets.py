@@ -196,9 +196,11 @@ def _flush_errors(rng: random.Random, plan: RunPlan) -> RunPlan:
 def _slow_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
     target, when = _target(rng), rng.randint(1, 40)
     duration_us = rng.choice((300_000, 2 * LEASE_US, 5 * LEASE_US))
+    # where nothing is flushed only writes can be slow
+    operations = ("pwrite", "pwritev") if plan.flush == "none" else ("flush", "flush_many")
     faults = tuple(
         FaultPlan("stall", "acks", when, duration_us=duration_us, target=f"{target}/{operation}")
-        for operation in ("flush", "flush_many")
+        for operation in operations
     )
     return attrs.evolve(plan, faults=faults)
 

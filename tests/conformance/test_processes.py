@@ -161,25 +161,27 @@ run_plan(plan_from_json(open(sys.argv[1]).read()))
 """
 
 
-def commands_that_name(folder: Path) -> list[str]:
+def processes_of(folder: Path) -> list[int]:
+    """Processes whose temporary files go to ``folder``."""
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                variables = (process / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if str(folder) in command:
-                found.append(command)
+            if f"TMPDIR={folder}".encode() in variables:
+                found.append(int(process.name))
     return found
 
 
-def processes_run(folder: Path) -> bool:
-    return len(commands_that_name(folder)) >= 1
+def broker_runs(folder: Path) -> bool:
+    """Whether there is, beside the suite's process and the one that starts brokers, a broker."""
+    return len(processes_of(folder)) >= 3 and any(folder.rglob("data"))
 
 
 def nobody_runs(folder: Path) -> bool:
-    return not commands_that_name(folder)
+    return not processes_of(folder)
 
 
 @pytest.mark.slow
@@ -197,7 +199,7 @@ def test_no_process_outlives_the_suite(tmp_path: Path) -> None:
                 stderr=subprocess.DEVNULL,
             )
         for number, folder in folders.items():
-            wait_until(partial(processes_run, folder))
+            wait_until(partial(broker_runs, folder))
             suites[number].send_signal(number)
     finally:
         for suite in suites.values():

@@ -23,7 +23,7 @@ from mqcore_conformance.broker_process.diverting import divert_to
 from mqcore_conformance.broker_process.parts import register_parts
 from mqcore_conformance.broker_process.ports import FaultyFiles, Injection, faulty_ports
 
-__all__ = ["main", "report"]
+__all__ = ["main", "report", "run"]
 
 LINE_BYTES_MAX = 65_536
 READ_BYTES = 4096
@@ -79,9 +79,13 @@ async def _obey(files: FaultyFiles | None) -> None:
 
 
 def main() -> None:
-    """Serve what the first argument says: ``keys`` of the configuration, what to inject, parts to register."""
+    """Serve what the first argument says, as ``run`` takes it, in JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the suite, which ends its children itself
-    asked: dict[str, Any] = json.loads(sys.argv[1])
+    run(json.loads(sys.argv[1]))
+
+
+def run(asked: dict[str, Any]) -> None:
+    """Serve: ``keys`` of the configuration, what to inject, where calls are diverted to, parts to register."""
     if asked["diverted_to"] is not None:
         divert_to(asked["diverted_to"])  # before any thread is started: each inherits it
     register_parts(asked["parts"])

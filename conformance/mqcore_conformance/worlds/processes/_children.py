@@ -11,8 +11,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -34,6 +32,7 @@ from mqcore_conformance.world import Bounds, World
 from mqcore_conformance.worlds._addresses import address
 from mqcore_conformance.worlds.processes._feasible import eatmydata_environment
 from mqcore_conformance.worlds.processes._image import cut_power
+from mqcore_conformance.worlds.processes._starting import BrokerProcess, end_process, start_broker
 
 TEXT_CHARS_MAX = 300
 _ERROR = re.compile(r"[\s|+-]*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Unknown|Refused|Exit)\w*(?:: .*)?)\Z")
@@ -77,7 +76,7 @@ class BrokerProcesses(World):
         self._environment = {**os.environ, **(eatmydata_environment() if eat_my_data else {})}
         self._own_io = not self.capabilities().simulable
         self._diverted: DivertedFiles | None = None
-        self._process: trio.Process | None = None
+        self._process: BrokerProcess | None = None
         self._ending = ""
         self._boots = 1
         self._failed_starts = 0
@@ -126,13 +125,11 @@ class BrokerProcesses(World):
         ours, childs = socket.socketpair()
         with ours:
             with printed.open("w", encoding="utf-8") as log, childs:
-                process = self._process = await trio.lowlevel.open_process(
-                    [sys.executable, "-m", "mqcore_conformance.broker_process", self._asked(fault, childs.fileno())],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env=self._environment,
-                    pass_fds=[childs.fileno()],
+                process = self._process = await start_broker(
+                    self._asked(fault),
+                    log,
+                    environment=self._environment,
+                    diverted_to=childs.fileno() if self._is_diverted else None,
                 )
             self.changed()
             try:
@@ -144,7 +141,7 @@ class BrokerProcesses(World):
         await self._take_ending(life, status, printed)
         self.changed()
 
-    async def _live(self, process: trio.Process, life: ChildLife, fault: FaultPlan | None, ours: socket.socket) -> int:
+    async def _live(self, process: BrokerProcess, life: ChildLife, fault: FaultPlan | None, ours: socket.socket) -> int:
         """Take in what the child reports, decide on its diverted calls; return its exit status."""
         diverted = self._diverted = self._diverts_to(process, life, fault)
         async with trio.open_nursery() as nursery:
@@ -159,7 +156,7 @@ class BrokerProcesses(World):
                 if diverted is not None:
                     diverted.stop()
 
-    def _diverts_to(self, process: trio.Process, life: ChildLife, fault: FaultPlan | None) -> DivertedFiles | None:
+    def _diverts_to(self, process: BrokerProcess, life: ChildLife, fault: FaultPlan | None) -> DivertedFiles | None:
         """Return what befalls the system calls of a storage that does not go through the ports."""
         if not self._is_diverted:
             return None
@@ -186,7 +183,7 @@ class BrokerProcesses(World):
     def _cuts_power(self) -> bool:
         return self.plan.family in ("power-cut", "flush-error")
 
-    def _asked(self, fault: FaultPlan | None, descriptor: int) -> str:
+    def _asked(self, fault: FaultPlan | None) -> dict[str, Any]:
         injection = None
         if self.plan.family in CONTROLLED_FAMILIES:
             at_call = fault if not self._own_io else None
@@ -198,20 +195,17 @@ class BrokerProcesses(World):
                 flush_us=self.plan.disk_latency_us.get("flush", 0),
             )
         keys = {"name": "t1", **self.config_keys(self.plan.storage.replace("{dir}", str(self.folder / "data")))}
-        return json.dumps(
-            {
-                "keys": keys,
-                "injection": attrs.asdict(injection) if injection else None,
-                "diverted_to": descriptor if self._is_diverted else None,
-                "parts": registered_parts(),
-            }
-        )
+        return {
+            "keys": keys,
+            "injection": attrs.asdict(injection) if injection else None,
+            "parts": registered_parts(),
+        }
 
     @property
     def _undo(self) -> Path:
         return self.folder / f"undo-{self.life}"
 
-    async def _listen(self, process: trio.Process, life: ChildLife, fault: FaultPlan | None) -> None:
+    async def _listen(self, process: BrokerProcess, life: ChildLife, fault: FaultPlan | None) -> None:
         """Take in what the child reports, until it is gone; kill one that does not begin to serve."""
         assert process.stdout is not None
         rest = b""
@@ -348,16 +342,6 @@ class BrokerProcesses(World):
     def has_process(self) -> bool:
         """Whether there is one that a signal would reach."""
         return self._process is not None and self._process.returncode is None and not self._ending
-
-
-async def end_process(process: trio.Process) -> None:
-    """Make sure that it is gone, and close its pipes."""
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            await pipe.aclose()
 
 
 def describe_end(status: int, printed: Path) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,9 +25,9 @@ from mqcore_conformance.worlds.processes._children import (
     STARTS_PAUSE_S,
     STARTS_THAT_FAIL_MAX,
     describe_end,
-    end_process,
 )
 from mqcore_conformance.worlds.processes._image import cut_power
+from mqcore_conformance.worlds.processes._starting import BrokerProcess, end_process, start_broker
 
 
 class NodeProcess:
@@ -55,7 +53,7 @@ class NodeProcess:
         self._folder = folder
         self._environment = environment
         self._injection = injection
-        self._process: trio.Process | None = None
+        self._process: BrokerProcess | None = None
         self._ending = ""
         self._away_s = 0.0
         self._failed_starts = 0
@@ -82,17 +80,10 @@ class NodeProcess:
         asked = {
             "keys": self._keys,
             "injection": self._injected(),
-            "diverted_to": None,
             "parts": registered_parts(),
         }
         with printed.open("w", encoding="utf-8") as log:
-            process = self._process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "mqcore_conformance.broker_process", json.dumps(asked)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=dict(self._environment),
-            )
+            process = self._process = await start_broker(asked, log, environment=self._environment)
         self._world.changed()
         try:
             await self._listen(process)
@@ -125,7 +116,7 @@ class NodeProcess:
         self._world.witnesses["pages-lost"] += lost
         self._world.note(FaultInjected, by=self.present, kind="power-cut", hit=lost)
 
-    async def _listen(self, process: trio.Process) -> None:
+    async def _listen(self, process: BrokerProcess) -> None:
         """Take in what the child reports, until it is gone; kill one that does not begin to serve."""
         assert process.stdout is not None
         rest = b""

@@ -249,9 +249,9 @@ class ElectedKeeper(RoleKeeper):
         if candidacy.rank is None:
             self._become(Waiting(candidacy.reason))
             return
-        if candidacy.rank:
+        if rank := candidacy.rank + self._places_back:
             # The ones before it get their time; when they are gone the next look finds the lease vacant still.
-            await trio.sleep(candidacy.rank * self._terms.poll_ms / 1000)
+            await trio.sleep(rank * self._terms.poll_ms / 1000)
             if not self.keeper.is_vacant:
                 return
         if not await self._fetch_surplus(record, candidacy, found):

@@ -110,6 +110,7 @@ class RoleKeeper(ABC):
         store.good_copies.ask = GoodCopyAsker(self.ask_all).ask
         self.damage = DamageCare(self, report, is_manual=config.cluster.coordinator.is_manual)
         """What is done about logs that are damaged here."""
+        self._places_back = 0  # how far behind its place it waits to reign; behind all others once it could not
         self._hint = trio.Event()
         self._not_reached: set[str] = set()
         self._role_is_new = trio.Event()
@@ -219,12 +220,14 @@ class RoleKeeper(ABC):
     def failed(self, role: Role, error: MqcoreError) -> None:
         """Take note that ``role`` could not be played."""
         if self.role is role:
+            self._places_back = len(self.set.nodes) if isinstance(role, Reigning) else self._places_back
             self._report(Notice("role-failed", f"this node cannot play its role: {error}"))
             self._become(Waiting(str(error)))
 
     def note(self, *, reign: Reign | None = None, follower: Follower | None = None) -> None:
         """Take note of what the node plays now."""
         self.reign, self.follower = reign, follower
+        self._places_back = 0 if reign is not None else self._places_back
         self.played.set()
         self.played = trio.Event()
 
@@ -358,8 +361,7 @@ class RoleKeeper(ABC):
                 await self.store.join(bytes.fromhex(set_id))
             await fetch_suffixes(self.store, wanted, epoch=epoch, reign_id=reign_id, report=self._report)
         except MqcoreError as error:
-            text = f"{who} has more of {logs}, which cannot be fetched: {error}"
-            raise CommandNotPossibleError(text) from error
+            raise CommandNotPossibleError(f"{who} has more of {logs}, which cannot be fetched: {error}") from error
         self._report(Notice("suffix-fetched", f"what {who} had more of {logs} was fetched, before this node reigns"))
 
     async def suffix(self, request: FetchSuffix) -> LogSuffix:
@@ -381,8 +383,7 @@ class RoleKeeper(ABC):
 
     async def state(self) -> StateDescription:
         """Return what this node holds. Raises ``StorageError``, ``CorruptionError``."""
-        store = self.store
-        metadata = store.metadata
+        store, metadata = self.store, self.store.metadata
         tips = {}
         if metadata.end_position:
             tips[METADATA_NAME] = metadata.last_batch[0], metadata.end_position

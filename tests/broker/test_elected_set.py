@@ -14,8 +14,9 @@ from sets import SetOfNodes, set_of_nodes
 from mqcore.broker import Node
 from mqcore.broker._follow_session import FollowSession
 from mqcore.config import make_config
-from mqcore.errors import CommandNotPossibleError, MqcoreError, RefusedError
+from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, RefusedError
 from mqcore.guarantees import Level
+from mqcore.log import LogStore
 from mqcore.ports import system_ports
 from mqcore.protocol import LogPositions
 
@@ -394,3 +395,29 @@ async def test_r17_of_several_orders_to_cap_the_copies_one_is_in_force_and_no_ca
         assert len(answers) == 3
         assert "in force" in answers
         assert own_set.record.copies_cap in (1, 2)
+
+
+@pytest.mark.trio
+async def test_g13_a_node_that_cannot_reign_leaves_it_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one whose disk failed a flush of its identity: it took the lease again and again."""
+    async with set_of_nodes(tmp_path, "abc", **coordinated("g13-cannot"), **SYNC) as nodes:
+        await begin(nodes)
+        failing: list[LogStore] = []
+        reign = LogStore.reign
+
+        async def fails_for_the_first(store: LogStore, *arguments: Any, **named: Any) -> Any:
+            failing[1:] = []
+            failing.append(store)
+            if failing[0] is store:
+                raise FlushFailedError("a flush failed: restart", logs=["identity"])
+            return await reign(store, *arguments, **named)
+
+        monkeypatch.setattr(LogStore, "reign", fails_for_the_first)
+        await nodes.cut_off("a")
+        await nodes.until(lambda: primary_of(nodes) in ("b", "c"))
+        primary = primary_of(nodes)
+        assert primary is not None
+        assert failing
+        assert nodes.node(primary).store is not failing[0]

@@ -1,4 +1,4 @@
-"""How old a replica says that its knowledge is: that of the log that is read, not of the stream that is followed (G19)."""
+"""How old a replica says its knowledge is: that of the log that is read, not of the stream that is followed (G19)."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class SetMachine(ModelMachine):
     def noticed(self, notice: Notice) -> None:
         """See ``ModelMachine``. A node reigns as soon as the record says so, even if it appends nothing."""
         super().noticed(notice)
-        if notice.kind in TOLD_TO_RESTART:
+        if notice.kind in TOLD_TO_RESTART or (notice.kind == "role-failed" and "restart" in notice.text):
             self._told_to_restart = self.life
         role = self.broker.roles.role if self.broker is not None and self.broker.roles is not None else None
         if notice.kind == "role-changed" and (set_up := getattr(role, "set_up", None)) is not None:

@@ -1,7 +1,8 @@
 """Inside a child process: it runs one function, reports that it is alive, keeps its time limit and returns a value.
 
 The child has a session of its own, no input, and its output in a file. A thread keeps the time limit, and the parent
-does where that thread is held up too: then the interpreter's fault handler says where. Knows nothing about checks.
+does where that thread is held up too: then the interpreter's fault handler says where. Time in which the child waited
+for a processor does not count. Knows nothing about checks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO, Any, Generic, NoReturn, TypeVar
 import attrs
 
 from mqcore_conformance.children._codec import to_json
+from mqcore_conformance.children.queued import queued_s
 from mqcore_conformance.children.tracebacks import (
     Place,
     innermost_of_part,
@@ -78,6 +80,7 @@ class Child:
         self._interruptible = interruptible
         self._is_surveyed = interruptible or (Child.current is not None and not Child.current._interruptible)
         self.deadline = time.monotonic() + seconds_max
+        self._queued_s = queued_s()
         self._lock = threading.Lock()
         self._main = threading.get_ident()
         self.doing: object = None
@@ -124,12 +127,12 @@ class Child:
 
     def beat(self, number: int = 0) -> None:
         """Begin the time limit anew, for the child and its parent."""
-        self.deadline = time.monotonic() + self._seconds_max
+        self.deadline, self._queued_s = time.monotonic() + self._seconds_max, queued_s()
         with self._lock:
             os.write(self.writer, HEADER.pack(BEAT, number))
 
     def _watch(self) -> None:
-        while (left := self.deadline + self._patience_s - time.monotonic()) > 0:
+        while (left := self.deadline + queued_s() - self._queued_s + self._patience_s - time.monotonic()) > 0:
             time.sleep(min(left, PATIENCE_S_MAX))
             if os.getppid() != self._parent:  # no parent is left that could end it
                 os.killpg(0, signal.SIGKILL)

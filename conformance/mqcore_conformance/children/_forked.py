@@ -34,6 +34,7 @@ from mqcore_conformance.children._child import (
     outcome_type,
 )
 from mqcore_conformance.children._codec import HandoverError, from_json
+from mqcore_conformance.children.queued import queued_s
 from mqcore_conformance.children.tracebacks import Place, innermost_of_part, printable
 
 T = TypeVar("T")
@@ -75,11 +76,13 @@ class ForkedChild(Generic[T]):
             ).run(function, returns, mask)
         os.close(writer)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._queued_s = queued_s(self.process_id)
 
     @property
     def late_at(self) -> float:
-        """When it should have ended itself, in seconds of the monotonic clock."""
-        return self.beat_at + self._seconds_max + 2 * self._patience_s
+        """When it should have ended itself, in seconds of the monotonic clock, as far as it got a processor."""
+        queued = max(0.0, queued_s(self.process_id) - self._queued_s)
+        return self.beat_at + self._seconds_max + 2 * self._patience_s + queued
 
     def receive(self) -> int:
         """Read what is there; return how far its work is, as far as it says so (0: it does not)."""
@@ -92,6 +95,7 @@ class ForkedChild(Generic[T]):
             if kind == BEAT:
                 del self._received[: HEADER.size]
                 self.beat_at, number = time.monotonic(), size or number
+                self._queued_s = queued_s(self.process_id)
             elif kind != RESULT or size > RESULT_BYTES_MAX:
                 self._found, self.is_done = GARBAGE, True
             elif len(self._received) >= HEADER.size + size:
@@ -140,9 +144,11 @@ def run_apart(function: Callable[[], T], *, seconds_max: float, returns: Any = A
     child = ForkedChild(function, returns=returns, seconds_max=seconds_max)
     try:
         while not child.is_done:
-            left_s = max(0.0, child.late_at - time.monotonic())
-            if not select.select([child.reader], [], [], left_s)[0]:
-                break
+            left_s = child.late_at - time.monotonic()
+            if not select.select([child.reader], [], [], max(0.0, left_s))[0]:
+                if left_s <= 0:
+                    break
+                continue  # it may have waited for a processor meanwhile
             if number := child.receive():
                 alive(number)
     except BaseException:

@@ -23,6 +23,7 @@ import trio
 
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.children import Outcome, alive, run_apart
+from mqcore_conformance.children.queued import queued_s
 from mqcore_conformance.children.tracebacks import (
     innermost_of_check,
     innermost_of_part,
@@ -294,8 +295,10 @@ async def _bounded(one: Check, harness: Harness, limit_s: float) -> None:
     before = stray_tasks(())
 
     async def watch() -> None:
-        began = trio.current_time()
-        while (left_s := began + limit_s + harness.elsewhere_s - trio.current_time()) > 0 or harness.waits_elsewhere:
+        began = trio.current_time() - queued_s()
+        while (
+            left_s := began + queued_s() + limit_s + harness.elsewhere_s - trio.current_time()
+        ) > 0 or harness.waits_elsewhere:
             if harness.waits_elsewhere:
                 alive()
             await trio.sleep(min(max(left_s, LOOK_S), limit_s / 4))

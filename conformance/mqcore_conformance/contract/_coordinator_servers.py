@@ -17,6 +17,7 @@ from mqcore.errors import (
     CoordinatorUnreachableError,
     CoordinatorWentBackError,
 )
+from mqcore_conformance.children.queued import queued_s
 from mqcore_conformance.contract._checks import CheckFailed, NotApplicable, check, expect
 from mqcore_conformance.contract._coordinator_harness import (
     CALL_TIMEOUT_MS,
@@ -24,14 +25,16 @@ from mqcore_conformance.contract._coordinator_harness import (
     CoordinatorHarness,
     CoordinatorPlace,
 )
+from mqcore_conformance.contract._standstill import Standstill
 
 SECONDS_MAX = 90.0
 """A server takes its time to start."""
 AGAIN_S = 40.0
 """Time in which an ensemble that lost a member answers again, with every default of the servers that are known."""
-LATE_MS = 250
-"""What a machine under load may be late by."""
-BLOCKED_S_MAX = 0.3
+LATE_MS = 1_000
+"""What a machine under load may be late by, beside the time in which this process waited for a processor."""
+BLOCKED_S_MAX = 1.0
+"""Half of what a call may take: one that blocks does so for as long as nobody answers."""
 
 
 async def _read_again(client: Coordinator, name: str) -> CellPair:
@@ -73,24 +76,19 @@ async def a_frozen_server_ends_the_reign_in_time_and_blocks_nothing(harness: Coo
         holder = node.keeper.holder
         assert holder is not None
         await place.server("freeze")
-        blocked_s = [0.0]
-
-        async def beat() -> None:
-            while True:
-                before = time.monotonic()
-                await trio.sleep(0.02)
-                blocked_s[0] = max(blocked_s[0], time.monotonic() - before - 0.02)
-
+        standstill, queued = Standstill(), queued_s()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(beat)
+            nursery.start_soon(standstill.watch)
             await node.keeper.hold()
-            late_ms = (node.clock.boottime_us() - holder.valid_until_us) / 1000
+            late_ms = (node.clock.boottime_us() - holder.valid_until_us) / 1000 - (queued_s() - queued) * 1000
             said_not_applied = await _ends_in_time(place, client, f"{place.name}-other", CellPair())
             await trio.sleep(3 * TERMS.lease_ms / 1000)
             nursery.cancel_scope.cancel()
         await place.server("thaw")
         expect(late_ms <= LATE_MS, f"the reign ended {late_ms:.0f} ms after its lease")
-        expect(blocked_s[0] <= BLOCKED_S_MAX, f"other tasks stood still for {blocked_s[0]:.2f} s")
+        expect(
+            standstill.longest_s <= BLOCKED_S_MAX, f"other tasks stood still for {standstill.longest_s:.2f} s"
+        )
         other = place.node("b")
         with trio.fail_after(AGAIN_S):
             await other.take(b"epoch 2")
@@ -108,7 +106,7 @@ async def _ends_in_time(place: CoordinatorPlace, client: Coordinator, name: str,
     """Read and write while no one answers; return whether the write was said not to be applied."""
     said_not_applied = False
     for what in ("read", "write"):
-        before = time.monotonic()
+        before = time.monotonic() - queued_s()
         try:
             if what == "read":
                 await client.read(name)
@@ -122,7 +120,7 @@ async def _ends_in_time(place: CoordinatorPlace, client: Coordinator, name: str,
                 f"a read without an answer ends as {type(error).__name__}",
             )
             said_not_applied = isinstance(error, CoordinatorUnreachableError)
-            took_ms = (time.monotonic() - before) * 1000
+            took_ms = (time.monotonic() - queued_s() - before) * 1000
             expect(took_ms <= CALL_TIMEOUT_MS + LATE_MS, f"a {what} took {took_ms:.0f} ms of {CALL_TIMEOUT_MS} ms")
         else:
             raise CheckFailed(f"a {what} is answered while the server stands still")

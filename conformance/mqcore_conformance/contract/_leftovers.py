@@ -16,7 +16,7 @@ from mqcore_conformance.children.tracebacks import printable, tasks_below
 
 DESCRIPTORS = Path("/proc/self/fd")
 SHOWN_MAX = 3
-PATIENCE_S = 0.3
+PATIENCE_S = 3.0
 _IDLE_THREAD = re.compile(r"Trio thread \d+\Z")
 
 

@@ -36,7 +36,7 @@ from mqcore_conformance.contract._storage_model import compare_with_model, play_
 from mqcore_conformance.contract._storage_steps import tell_operation
 from mqcore_conformance.plans import with_small_files
 
-COMPOSE_S_MAX = 2.0
+COMPOSE_S_MAX = 5.0
 """A constructor does no I/O, so that it takes no time."""
 SEQUENCES, SEQUENCES_ON_DISK = 250, 60
 FLUSHED, APPENDED = b"flushed" * 1000, b"appended" * 1000

@@ -113,7 +113,7 @@ async def a_silent_peer_holds_up_no_other(harness: TransportHarness) -> None:
             nursery.start_soon(say_nothing)
             half, _ = await _accept_beside(wire)
             await half.send_all(b"hal")
-            with trio.move_on_after(5) as scope:
+            with trio.move_on_after(8) as scope:
                 client, broker = await _accept_beside(wire)
                 await client.send_all(b"whole")
                 while await broker.receive_some() != b"whole":
@@ -162,7 +162,7 @@ async def a_closed_stream_takes_and_gives_nothing(harness: TransportHarness) -> 
         ):
             with refused(f"{name} of a closed stream", trio.ClosedResourceError):
                 await call()
-        with trio.move_on_after(5) as scope:
+        with trio.move_on_after(8) as scope:
             with contextlib.suppress(trio.BrokenResourceError):
                 expect(await broker.receive_some() == b"", "a stream whose peer closed it gives bytes")
         expect(not scope.cancelled_caught, "the peer of a closed stream waits for ever")
@@ -184,7 +184,7 @@ async def cancellation_anywhere_leaves_the_transport_usable(harness: TransportHa
             wire.links.clear()
             if not scope.cancelled_caught:
                 break
-            with trio.move_on_after(5) as patience:
+            with trio.move_on_after(8) as patience:
                 await trio.aclose_forcefully(await _last_waiting(wire))
             expect(not patience.cancelled_caught, f"nothing works any more after a cancellation at step {step}")
         await talk_a_little(wire)
@@ -204,7 +204,7 @@ async def half_close_is_what_is_claimed(harness: TransportHarness) -> None:
         client, broker = await wire.streams()
         seen = ""
         try:
-            with trio.move_on_after(5) as scope:
+            with trio.move_on_after(8) as scope:
                 await client.send_eof()  # type: ignore[attr-defined]
                 expect(await broker.receive_some() == b"", "the end of one direction is not seen")
                 await broker.send_all(b"goes on")
@@ -262,7 +262,7 @@ async def _expect_streams_max(wire: Wire, streams_max: int) -> None:
     try:
         for number in range(streams_max + 1):
             try:
-                with trio.fail_after(5):
+                with trio.fail_after(8):
                     pairs.append(await wire.streams())
             except (TransportError, trio.TooSlowError, trio.BrokenResourceError) as error:
                 expect(number >= streams_max, f"stream {number + 1} is refused ({error}); streams_max is {streams_max}")

@@ -138,8 +138,9 @@ def _lacked(facts: Facts, send: SendFacts, attempt: Attempt, max_delay_ms: int) 
     """
     assert attempt.completed is not None
     next_reign = facts.reigns.newer_than(facts.reign_of(attempt.completed), len(facts.history))
-    before = len(facts.history) if next_reign is None else next_reign[0]
-    cut = {each.node for at, each in facts.injected if each.kind == "power-cut" and attempt.completed_at < at < before}
+    assert next_reign is not None, "there was a failover"
+    meanwhile = range(attempt.completed_at, next_reign[0])
+    cut = {each.node for at, each in facts.injected if each.kind == "power-cut" and at in meanwhile}
     policies = facts.answering(send, attempt)
     if not cut >= facts.nodes or all(isinstance(policy, SyncFlush) for policy in policies):
         return AsyncFlush(max_interval_ms=max_delay_ms)

@@ -167,10 +167,10 @@ def a_power_cut_without_a_failover_takes_more_than_the_flush_policy_lets_it() ->
     return story.restart("power-cut").drain()
 
 
-def _without_power(story: Story, *nodes: str) -> Story:
-    """The power of these nodes is cut at once, and another reign begins."""
+def _struck(story: Story, *nodes: str, kind: str = "power-cut") -> Story:
+    """These nodes are struck at once, and another reign begins."""
     for node in nodes:
-        story.fault("power-cut", node=node, life=1, hit=1)
+        story.fault(kind, node=node, life=1, hit=1)
     return _next_reign(story)
 
 
@@ -181,17 +181,27 @@ def _over_more_than_the_delay(flush: str) -> Story:
 
 @good
 def a_power_cut_of_every_node_takes_what_none_of_them_ever_flushed() -> Story:
-    return _without_power(_over_more_than_the_delay("none"), "n1", "n2").drain()
+    return _struck(_over_more_than_the_delay("none"), "n1", "n2").drain()
+
+
+@bad("G03", Anomaly.UNBOUNDED_LOSS)
+def a_kill_of_every_node_takes_no_more_than_the_delay_lets_it() -> Story:
+    return _struck(_over_more_than_the_delay("none"), "n1", "n2", kind="process-kill").drain()
+
+
+@good
+def a_power_cut_of_every_node_takes_what_delay_and_flush_interval_let_it() -> Story:
+    return _struck(_over_more_than_the_delay("async(max_interval=10 ms)"), "n1", "n2").drain()
 
 
 @bad("G03", Anomaly.UNBOUNDED_LOSS)
 def a_power_cut_of_one_node_takes_nothing_that_the_next_primary_had() -> Story:
-    return _without_power(_over_more_than_the_delay("none"), "n1").drain()
+    return _struck(_over_more_than_the_delay("none"), "n1").drain()
 
 
 @bad("G03", Anomaly.UNBOUNDED_LOSS)
 def a_power_cut_of_every_node_takes_no_more_than_delay_and_flush_interval_let_it() -> Story:
-    return _without_power(_over_more_than_the_delay("async(max_interval=1 ms)"), "n1", "n2").drain()
+    return _struck(_over_more_than_the_delay("async(max_interval=1 ms)"), "n1", "n2").drain()
 
 
 @good

@@ -12,11 +12,13 @@ from mqcore.broker._copy import PartitionCopy
 from mqcore.broker._group_commit import GroupCommit
 from mqcore.broker._node import Node
 from mqcore.broker._partition import Partition
+from mqcore.broker._reign import Reign
 from mqcore.broker._topics import Topics
 
 __all__ = ["METRICS", "NodeView"]
 
 _PLACE = ("topic", "partition")
+_GROUP_PLACE = ("group", "topic")
 
 
 class NodeView(BrokerView):
@@ -83,6 +85,35 @@ class NodeView(BrokerView):
         places = self._places = {key: self._places.get(key) or _place(key, topics) for key in partitions}
         for metric, read in _PARTITION:
             yield MetricFamily(metric, _samples(partitions, places, read))
+        reign = self.node.reign
+        if reign is not None and reign.groups.cursors.is_ready:
+            keys = {*reign.groups.groups, *reign.groups.cursors.table.topics}
+            named = [(key, topic.name) for key in sorted(keys) if (topic := topics.by_id.get(key[1])) is not None]
+            for metric, count in _GROUP:
+                yield MetricFamily(metric, _samples_of_groups(reign, named, count))
+
+
+def _samples_of_groups(
+    reign: Reign, named: Sequence[tuple[tuple[str, bytes], str]], count: Callable[[Reign, tuple[str, bytes]], int]
+) -> Iterator[tuple[tuple[str, ...], int | float]]:
+    for key, name in named:
+        yield (key[0], name), count(reign, key)
+
+
+def _members_of(reign: Reign, key: tuple[str, bytes]) -> int:
+    group = reign.groups.groups.get(key)
+    return 0 if group is None else group.machine.member_count
+
+
+def _lag_of(reign: Reign, key: tuple[str, bytes]) -> int:
+    """Of partitions that are open: what is never read or written is not opened for a figure."""
+    cursors = reign.groups.cursors.table.topics.get(key)
+    lag = 0
+    for number, offset, _ in () if cursors is None else cursors.items():
+        partition = reign.partitions.get((key[1], number))
+        if partition is not None:
+            lag += max(0, partition.committed_offset - max(offset, partition.log.start_offset))
+    return lag
 
 
 _NODE: tuple[tuple[Metric, Callable[[NodeView], float]], ...] = (
@@ -158,7 +189,23 @@ _PARTITION: tuple[tuple[Metric, Callable[[Partition | PartitionCopy], int]], ...
     ),
 )
 
-METRICS: tuple[Metric, ...] = (*(metric for metric, _ in _NODE), *(metric for metric, _ in _PARTITION))
+_GROUP: tuple[tuple[Metric, Callable[[Reign, tuple[str, bytes]], int]], ...] = (
+    (
+        Metric("mqcore_group_members", "gauge", "Members of a consumer group that read a topic here.", _GROUP_PLACE),
+        _members_of,
+    ),
+    (
+        Metric(
+            "mqcore_group_lag_messages",
+            "gauge",
+            "Messages that a consumer group has not committed yet, of partitions with a cursor.",
+            _GROUP_PLACE,
+        ),
+        _lag_of,
+    ),
+)
+
+METRICS: tuple[Metric, ...] = tuple(metric for table in (_NODE, _PARTITION, _GROUP) for metric, _ in table)
 
 
 def _place(key: tuple[bytes, int], topics: Topics) -> tuple[str, str]:

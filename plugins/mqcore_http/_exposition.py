@@ -19,7 +19,10 @@ PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 SAMPLES_PER_TURN = 500
-"""Samples between two looks at what else is to be done: well below a millisecond of work."""
+"""Samples between two looks at what else is to be done: well below a millisecond of work, for most."""
+TURN_S = 0.002
+"""How long those may take that are not just read off, such as the lag of a group over all its partitions."""
+_SAMPLES_PER_LOOK = 8
 
 
 async def exposition(families: Iterable[MetricFamily], *, openmetrics: bool) -> bytes:
@@ -27,6 +30,7 @@ async def exposition(families: Iterable[MetricFamily], *, openmetrics: bool) -> 
     lines: list[str] = []
     pieces: list[bytes] = []
     count = 0
+    began = trio.current_time()
     # What tells values apart is the same in one family after the other: written once.
     written: dict[tuple[tuple[str, ...], Sequence[str]], str] = {}
     for metric, samples in families:
@@ -40,10 +44,12 @@ async def exposition(families: Iterable[MetricFamily], *, openmetrics: bool) -> 
                 text = written[labels, values] = _labels(labels, values)
             lines.append(f"{own_name}{text} {value}\n")
             count += 1
-            if count % SAMPLES_PER_TURN == 0:
+            is_late = count % _SAMPLES_PER_LOOK == 0 and trio.current_time() - began > TURN_S
+            if is_late or count % SAMPLES_PER_TURN == 0:
                 pieces.append("".join(lines).encode())
                 lines.clear()
                 await trio.lowlevel.checkpoint()
+                began = trio.current_time()
         await trio.lowlevel.checkpoint()  # what comes next may be a list of everything
     if openmetrics:
         lines.append("# EOF\n")

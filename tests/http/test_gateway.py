@@ -221,11 +221,20 @@ def test_the_metrics_of_a_broker_follow_what_is_published_and_are_those_of_the_t
                 async with client.producer("t") as producer:
                     for number in range(5):
                         await producer.send(b"x", partition=number % 2)
+                async with client.consumer("t", group="g", start="start", commit="manual") as consumer:
+                    with trio.fail_after(60):
+                        while consumer.assignment != [0, 1]:  # noqa: ASYNC110 - it is what a member sees
+                            await trio.sleep(0.01)
+                    await consumer.commit({0: (1, 0), 1: (2, 0)})
+                    members = {family.metric.name: dict(family.samples) for family in view.metrics()}
+                    assert members["mqcore_group_members"] == {("g", "t"): 1}
                 families = list(view.metrics())
                 assert tuple(family.metric for family in families) == METRICS
                 values = {family.metric.name: dict(family.samples) for family in families}
                 assert values["mqcore_connections"][()] == 1
                 assert values["mqcore_primary"][()] == values["mqcore_ready"][()] == 1
+                assert values["mqcore_group_lag_messages"] == {("g", "t"): 2}
+                assert values["mqcore_group_members"] == {("g", "t"): 0}
                 assert sorted(values["mqcore_partition_committed_offset"].items()) == [(("t", "0"), 3), (("t", "1"), 2)]
             assert view.waits_for() == ""
             assert not view.failures()

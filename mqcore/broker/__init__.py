@@ -1,5 +1,6 @@
 """The broker: partitions with their policies, connections, topics, group commit."""
 
+from mqcore.broker._cursor_store import make_offset_store
 from mqcore.broker._embedding import open_broker, serve_broker
 from mqcore.broker._gate import check_exposure
 from mqcore.broker._keeper import Keeper
@@ -17,6 +18,7 @@ __all__ = [
     "Reloaded",
     "apply_config",
     "check_exposure",
+    "make_offset_store",
     "open_broker",
     "serve_broker",
     "topic_names",

@@ -2,7 +2,8 @@
 
 One task writes: what came in while the last batch was committed goes into the next one, so that commits share appends
 and flushes with each other, and flushes with everything else that is flushed. The log is made short again by a snapshot
-at its end, after which what lies before it is trimmed as retention trims any log (R15). Must not know members.
+at its end, after which what lies before it is trimmed as retention trims any log (R15). Where an offset store keeps the
+cursors (decision 0035), the log says so, and has the rest: how long sessions are. Must not know members.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Protocol
 
 import trio
 
-from mqcore.abc import Notice
+from mqcore.abc import Notice, OffsetStore
 from mqcore.batch import HEADER_BYTES, unpack_header
+from mqcore.broker._cursor_store import IN_LOG, StoredCursors
 from mqcore.broker._partition import Partition
 from mqcore.broker._topics import Topics
-from mqcore.errors import CorruptionError, MqcoreError, StorageError
-from mqcore.groups import CursorTable
+from mqcore.config import BrokerConfig
+from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
+from mqcore.groups import CursorTable, pack_place, unpack_change
 from mqcore.limits import Limits
 from mqcore.log import (
     IncomingBatch,
@@ -51,8 +54,11 @@ Done = Callable[[MqcoreError | None], None]
 class CursorReign(Protocol):
     """What the log of cursors uses of the reign."""
 
+    config: BrokerConfig
     limits: Limits
+    store: LogStore
     topics: Topics
+    offset_store: OffsetStore | None
 
     async def open_cursors(self) -> Partition:
         """Open the log."""
@@ -76,9 +82,10 @@ class CursorLog:
         self.is_ready = False
         self.lives_before: dict[tuple[str, bytes], int] = {}
         """Longest sessions, in ms, of the members that groups had when the last reign ended; those that had any."""
-        self.failure: MqcoreError | None = None
         self.batches = 0
         """Written in this reign, each with whatever was waiting."""
+        self._failure: MqcoreError | None = None
+        self._stored: StoredCursors | None = None
         self._reign = reign
         self._report = report
         self._queue: list[tuple[bytes, Done]] = []
@@ -94,24 +101,62 @@ class CursorLog:
         try:
             self.partition = await self._reign.open_cursors()
         except (StorageError, CorruptionError) as error:
-            self.failure = error
-        if self.failure is not None:
-            self._report(Notice("cursors-not-read", f"no group is served: {self.failure}"))
+            self._fail(error)
+
+    @property
+    def failure(self) -> MqcoreError | None:
+        """Why cursors cannot be read, or kept any more; None while they can."""
+        return self._failure or (self._stored.failure if self._stored is not None else None)
+
+    def _fail(self, error: MqcoreError) -> None:
+        self._failure = error
+        self._report(Notice("cursors-not-read", f"no group is served: {error}"))
 
     async def run(self) -> None:
         """Read what there is, then write what is asked for, until cancelled."""
         await self.open()
-        if self.partition is not None and self.failure is None:
+        if self.partition is not None and self._failure is None:
             await self._replay(self.partition)
         self.lives_before = {key: each.session_ms for key, each in self.table.topics.items() if each.session_ms}
+        if self._failure is None:
+            await self._find_place()
         self.is_ready = self.failure is None
-        while True:
-            await trio.lowlevel.checkpoint()  # a write that fails at once has none, and what it is told to may write
-            while not self._queue:
-                self._wake = trio.Event()
-                await self._wake.wait()
-            await self._write_queued()
-            await self._make_short()
+        async with trio.open_nursery() as nursery:
+            if self._stored is not None:
+                nursery.start_soon(self._stored.run)
+            while True:
+                await trio.lowlevel.checkpoint()  # a write that fails at once has none, and may be told to write again
+                while not self._queue:
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+                await self._write_queued()
+                await self._make_short()
+
+    async def _find_place(self) -> None:
+        """Read cursors from where they are kept; have them kept where the configuration says."""
+        reign, table = self._reign, self.table
+        try:
+            if reign.offset_store is not None:
+                self._stored = StoredCursors(
+                    reign.offset_store,
+                    table,
+                    set_id=reign.store.set_id,
+                    generation=reign.store.epoch,
+                    topic_name=lambda topic_id: getattr(reign.topics.by_id.get(topic_id), "name", None),
+                    report=self._report,
+                )
+                if not table.is_elsewhere:
+                    await self._stored.take_over()
+                    if self._stored.failure is None:
+                        await self._commit(pack_place(is_elsewhere=True))
+                await self._stored.load()
+            elif table.is_elsewhere and reign.config.offset_store == IN_LOG:
+                await self._commit(pack_place(is_elsewhere=False))
+            elif table.is_elsewhere:
+                text = "cursors are kept in an offset store, and none is named: write offset_store again"
+                self._fail(CommandNotPossibleError(f'{text}, or offset_store = "{IN_LOG}" to begin without them'))
+        except MqcoreError as error:
+            self._fail(error)
 
     # reading
 
@@ -133,8 +178,7 @@ class CursorLog:
                 partition.park(end_offset - 1, committed, 0)
                 await committed.event.wait()
         except (StorageError, CorruptionError) as error:
-            self.failure = error
-            self._report(Notice("cursors-not-read", f"no group is served: {error}"))
+            self._fail(error)
 
     def _take(self, chunk: memoryview, where: str) -> None:
         at = 0
@@ -154,10 +198,26 @@ class CursorLog:
     @property
     def is_full(self) -> bool:
         """Whether so much waits to be written that no more is taken in."""
-        return self._queued_bytes > _QUEUED_BYTES_MAX
+        return self._queued_bytes > _QUEUED_BYTES_MAX or (self._stored is not None and self._stored.is_full)
 
     def write(self, record: bytes, done: Done) -> None:
         """Write ``record`` with whatever else waits, and call ``done`` once it is committed and in ``table``."""
+        change = None if self._stored is None else unpack_change(record)
+        if self._stored is None or change is None:
+            self._append(record, done)
+            return
+        group, topic_id, entries = change
+
+        def ended(error: MqcoreError | None) -> None:
+            # The log forgets the group too: how long the sessions of its members were.
+            if error is None:
+                self._append(record, done)
+            else:
+                done(error)
+
+        self._stored.write(group, topic_id, entries, done if entries is not None else ended)
+
+    def _append(self, record: bytes, done: Done) -> None:
         self._queue.append((record, done))
         self._queued_bytes += len(record)
         self._wake.set()
@@ -196,6 +256,8 @@ class CursorLog:
     def close(self, error: MqcoreError) -> None:
         """Write nothing any more; what waits may or may not be committed."""
         self.is_ready = False
+        if self._stored is not None:
+            self._stored.close(error)
         queue, self._queue = self._queue, []
         for _, done in queue:
             done(error)

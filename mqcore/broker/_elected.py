@@ -11,21 +11,20 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from mqcore.abc import CellPair, Coordinator, Notice, Url
+from mqcore.abc import CellPair, Coordinator, Notice
 from mqcore.broker._keeper import Keeper
 from mqcore.broker._peers import NodeCaller
+from mqcore.broker._reach import check_reach
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._roles import Following, Reigning, RoleKeeper, Waiting, describe_role
-from mqcore.config import BrokerConfig, NodeTable, SetTable
+from mqcore.config import BrokerConfig, NodeTable
 from mqcore.errors import (
     CommandNotPossibleError,
-    ConfigurationError,
     CoordinatorConflictError,
     CoordinatorError,
     CoordinatorUnreachableError,
     CorruptionError,
     MqcoreError,
-    RefusedError,
     StorageError,
 )
 from mqcore.log import LogStore
@@ -44,31 +43,6 @@ from mqcore.replication import (
 __all__ = ["CoordinatedAuthority", "ElectedKeeper"]
 
 _ORDER_TIMEOUT_S = 10.0
-_THIS_HOST = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def _hosts(node: NodeTable) -> set[str]:
-    found = set()
-    for url in map(Url.parse, node.urls):
-        try:
-            host = url.address[0]
-        except ConfigurationError:  # no host in it: within this machine
-            host = ""
-        found.add("" if host in _THIS_HOST else host)
-    return found
-
-
-def _check_reach(coordinator: Coordinator, own_set: SetTable) -> None:
-    """Refuse a set whose nodes would each have a coordinator of their own: every one of them could reign (R1)."""
-    if not coordinator.capabilities.one_host:
-        return
-    first, *others = own_set.nodes
-    for node in others:
-        if not _hosts(first) & _hosts(node):
-            raise RefusedError(
-                f"the coordinator {coordinator.url} serves the processes of one host, and the nodes {first.name} and "
-                f"{node.name} of the set {own_set.name!r} have none in common: use one that is reached over the network"
-            )
 
 
 class CoordinatedAuthority:
@@ -117,7 +91,8 @@ class ElectedKeeper(RoleKeeper):
     ) -> None:
         super().__init__(config, store, ports=ports, peers=peers, report=report, pause=pause)
         cluster = self.cluster
-        _check_reach(coordinator, self.set)
+        if coordinator.capabilities.one_host:
+            check_reach(f"the coordinator {coordinator.url}", self.set)  # every node could reign by its own (R1)
         self._coordinator = coordinator
         self._terms = LeaseTerms(lease_ms=cluster.lease_ms, clock_drift_ppm_max=cluster.clock_drift_ppm_max)
         self._keeper: Keeper | None = None

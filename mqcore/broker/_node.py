@@ -24,6 +24,7 @@ from mqcore.abc import (
 )
 from mqcore.broker._connection import ClientConnection
 from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._cursor_store import make_offset_store
 from mqcore.broker._descriptors import connections_max
 from mqcore.broker._elected import ElectedKeeper
 from mqcore.broker._follower import FollowedPrimary, Follower
@@ -92,6 +93,7 @@ class Node:
         context = StorageContext(ports=ports, limits=config.limits, report=report, stopped=self._storage_stopped)
         self._backend = create_storage(config.storage.url, context, config.storage.options)
         links = TransportContext(random=ports.random, report=report, limits=config.limits, tls=config.tls)
+        self._offset_store = make_offset_store(config, ports, report)
         self._transports = [create_transport(listen.url, links, listen.options) for listen in config.listen]
         self._exposure = check_exposure(config, self._transports)
         gate = None if config.access is None else Gate(config.access, config.limits, report, self.now)
@@ -191,6 +193,8 @@ class Node:
         finally:
             with trio.CancelScope(shield=True):
                 await self.store.aclose()
+                if self._offset_store is not None:
+                    await self._offset_store.aclose()
 
     def stop(self) -> None:
         """Begin an orderly stop: no new connections, no new sends, what is in flight is answered. Idempotent."""
@@ -222,6 +226,7 @@ class Node:
             ended=self._reign_ended,
             set_up=set_up,
             clock_step=self._clock_step,
+            offset_store=self._offset_store,
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(reign.run)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import attrs
 import trio
 
-from mqcore.abc import Notice
+from mqcore.abc import Notice, OffsetStore
 from mqcore.broker._cursor_log import CURSORS_KEY, open_cursor_log
 from mqcore.broker._group_commit import GroupCommit
 from mqcore.broker._group_room import GroupRoom
@@ -31,13 +31,7 @@ from mqcore.errors import (
     RejectedError,
     StorageError,
 )
-from mqcore.guarantees import (
-    FlushPolicy,
-    check_available,
-    check_build,
-    least_level,
-    raise_refusals,
-)
+from mqcore.guarantees import FlushPolicy, check_available, check_build, least_level, raise_refusals
 from mqcore.log import IncomingBatch, LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
 from mqcore.ports import ClockStep, Ports
 from mqcore.protocol import Code
@@ -64,7 +58,7 @@ class Reign:
 
     ``flush_policy``: of topics that name none. ``report`` takes what an operator should know; ``ended`` is called as
     the first thing that happens when the reign is left. ``set_up``: the record by which this node reigns in a set, and
-    what keeps it.
+    what keeps it. ``offset_store``: where cursors of groups are kept; None: in a log of the store.
     """
 
     def __init__(
@@ -78,10 +72,12 @@ class Reign:
         ended: Callable[[], None],
         clock_step: ClockStep,
         set_up: SetUp | None = None,
+        offset_store: OffsetStore | None = None,
     ) -> None:
         self.config = config
         self.limits = config.limits
         self.store = store
+        self.offset_store = offset_store
         self.flush_policy = flush_policy
         self.partitions: dict[tuple[bytes, int], Partition] = {}
         self.unflushed = UnflushedTotal(config.flush.total_bytes_max)

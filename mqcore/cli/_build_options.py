@@ -11,6 +11,7 @@ import click
 from mqcore.errors import ConfigurationError, RefusedError
 
 if TYPE_CHECKING:
+    from mqcore.abc import OffsetStore
     from mqcore.config import BrokerConfig
     from mqcore.guarantees import Explanation
 
@@ -42,6 +43,9 @@ def build_options(function: F) -> F:
         click.option(
             "--survive", metavar="FAULT", multiple=True, help="A fault that must lose nothing acknowledged; repeatable."
         ),
+        click.option(
+            "--offset-store", metavar="URL", help="Keep cursors of groups there, as in sqlite:///var/lib/mq/offsets.db."
+        ),
         click.option("--limit", metavar="NAME=VALUE", multiple=True, help="One limit, as in frame_bytes_max='8 MB'."),
         click.option(
             "--set", "keys", metavar="KEY=VALUE", multiple=True, help="Any key, as in storage.segment_bytes='16 MB'."
@@ -58,7 +62,9 @@ def compose(file: str | None, flags: Mapping[str, Any]) -> BrokerConfig:
     from mqcore.config import load_config
 
     overrides: dict[str, object] = {
-        key: flags[key] for key in ("storage", "flush", "replication", "name", "http") if flags.get(key) is not None
+        key: flags[key]
+        for key in ("storage", "flush", "replication", "name", "http", "offset_store")
+        if flags.get(key) is not None
     }
     if flags.get("listen"):
         overrides["listen"] = list(flags["listen"])
@@ -111,7 +117,8 @@ def explanation_of(config: BrokerConfig) -> Explanation:
     """Return what a broker of ``config`` promises; its parts are composed and checked, nothing is opened."""
     import attrs
 
-    from mqcore.abc import CoordinatorContext, StorageContext, TransportContext
+    from mqcore.abc import CoordinatorContext, StorageContext, TransportContext, ignore_notice
+    from mqcore.broker import make_offset_store
     from mqcore.config import build_of
     from mqcore.grounds import ground_lines, judge, look_below
     from mqcore.guarantees import explain
@@ -129,6 +136,7 @@ def explanation_of(config: BrokerConfig) -> Explanation:
                 f"{config.own_set.name!r} is one of its own: use file:///DIRECTORY to try a set out on one machine, or "
                 "etcd, zookeeper or postgres"
             )
+    cursors = make_offset_store(config, system_ports(), ignore_notice)
     context = StorageContext(ports=system_ports(), limits=config.limits)
     backend = create_storage(config.storage.url, context, config.storage.options)
     build = build_of(config, backend.capabilities)
@@ -137,6 +145,15 @@ def explanation_of(config: BrokerConfig) -> Explanation:
     return attrs.evolve(
         explanation,
         refusals=(*explanation.refusals, *verdict.refusals),
-        notes=(*explanation.notes, *ground_lines(build, below)),
+        notes=(*explanation.notes, *([] if cursors is None else [_cursors_line(cursors)]), *ground_lines(build, below)),
         warnings=tuple(notice.text for notice in verdict.notices),
+    )
+
+
+def _cursors_line(store: OffsetStore) -> str:
+    lasting = "outlives a power cut" if store.capabilities.durable else "does not outlive a power cut of that store"
+    where = ", for processes of one host" if store.capabilities.one_host else ""
+    return (
+        f"Cursors of groups are kept in {store.url}{where}: a commit is acknowledged once it is there, and {lasting}. "
+        "While the store is down commits wait, messages do not."
     )

@@ -91,9 +91,10 @@ def describe(name: str, topic: str | None) -> None:
         return
     for state in states:
         lag = sum(each.lag for each in state.partitions)
-        how = f"shared out by {state.assignor}" if state.assignor else "no members"
+        count = len(state.members)
+        who = f"{count} member{'s' * (count > 1)}, shared out by {state.assignor}" if count else "no members"
         moving = "" if state.settled else ", moving"
-        write_line(f"{name} in {state.topic}: {len(state.members)} members, {how}{moving}, lag {lag}")
+        write_line(f"{name} in {state.topic}: {who}{moving}, lag {lag}")
         columns = ("name", "client", "partitions", "silent_ms", "session_ms")
         if state.members:
             write_table([tuple(getattr(each, key) for key in columns) for each in state.members], columns)

@@ -55,7 +55,7 @@ _TABLES: Mapping[str, type[Any]] = {
 }
 _NESTED = ("sets", "authenticators", "rules", "login")
 """Keys whose tables no variable could write."""
-_PLAIN = ("name", "insecure", "http", "log_level", "survive", "flush", "replication")
+_PLAIN = ("name", "insecure", "http", "offset_store", "log_level", "survive", "flush", "replication")
 
 
 def variable_of(path: Sequence[str]) -> str:

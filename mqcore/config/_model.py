@@ -223,6 +223,9 @@ class BrokerConfig:
     survive: tuple[Fault, ...] = _key((), "faults that lose nothing acknowledged, or the broker refuses to start")
     insecure: bool = _key(False, "listen where other machines can reach it, though anybody may do anything there")
     http: str | None = _key(None, "HOST:PORT that shows /metrics, /health and /ready, to all who reach it; unset: none")
+    offset_store: str | None = _key(
+        None, "where cursors of groups are kept, as in postgres://10.0.0.7/mqcore; log, unset: in a log of the broker"
+    )
     access: AccessTable | None = _key(None, "who may connect and what they may do; unset: everybody, everything")
     log_level: Literal["debug", "info", "warning", "error"] = _key("info", "least severe lines to log")
     limits: Limits = _key(Limits(), "bounds of everything that could grow")

@@ -11,6 +11,8 @@ from mqcore.groups._cursors import (
     pack_cursors,
     pack_deleted,
     pack_life,
+    pack_place,
+    unpack_change,
 )
 from mqcore.groups._due import DueTimes
 from mqcore.groups._machine import Assign, GroupMachine, MemberInUseError, StaleSyncError
@@ -36,4 +38,6 @@ __all__ = [
     "pack_cursors",
     "pack_deleted",
     "pack_life",
+    "pack_place",
+    "unpack_change",
 ]

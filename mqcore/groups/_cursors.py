@@ -7,7 +7,8 @@ its start, whatever was trimmed below a whole snapshot.
 A record: kind u8, length of the group's name u8, topic id 16 bytes, number u32, the name, and for cursors three columns
 of ``number`` entries: partition u32, offset u64, epoch u64; little-endian. By column, because a million of them are
 then read with a few calls. Other kinds: *life* (``number``: the longest session of the group's members in ms, 0 when
-there are none), *deleted*.
+there are none), *deleted*, and *place*, of no group (``number`` 1: from here on cursors are kept in an offset store and
+those before it count no more; 0: they are kept in the log again, and there are none).
 """
 
 from __future__ import annotations
@@ -29,11 +30,16 @@ __all__ = [
     "pack_cursors",
     "pack_deleted",
     "pack_life",
+    "pack_place",
+    "unpack_change",
 ]
 
 _CURSORS = 1
 _LIFE = 2
 _DELETED = 3
+_PLACE = 4
+
+_KINDS = (_CURSORS, _LIFE, _DELETED, _PLACE)
 
 _HEAD = struct.Struct("<BB16sI")
 CURSOR_BYTES = 4 + 8 + 8
@@ -62,6 +68,11 @@ class TopicCursors:
         if partition >= len(self.offsets) or self.offsets[partition] == NO_CURSOR:
             return None
         return self.offsets[partition], self.epochs[partition]
+
+    def clear(self) -> None:
+        """Drop every cursor."""
+        del self.offsets[:], self.epochs[:]
+        self.count = 0
 
     def items(self) -> Iterator[tuple[int, int, int]]:
         """Every cursor: partition, offset, epoch."""
@@ -108,6 +119,8 @@ class CursorTable:
         """Read it only."""
         self.count = 0
         """How many cursors there are. Counted along: it is asked for with every commit."""
+        self.is_elsewhere = False
+        """Whether records say that cursors are kept in an offset store."""
         self._heads_bytes = 0
         self._partitions_max = partitions_max
         self._is_known = is_known
@@ -141,8 +154,11 @@ class CursorTable:
         kind, name_bytes, topic_id, number = _HEAD.unpack_from(view, at)
         begin: int = at + _HEAD.size + name_bytes
         end: int = begin + (number * CURSOR_BYTES if kind == _CURSORS else 0)
-        if end > len(view) or kind not in (_CURSORS, _LIFE, _DELETED):
+        if end > len(view) or kind not in _KINDS:
             raise CorruptionError("not a record of cursors", where=where, found=f"kind {kind}, {number} entries")
+        if kind == _PLACE:
+            self._place(is_elsewhere=number == 1)
+            return end
         try:
             group = str(view[at + _HEAD.size : begin], "utf-8")
         except UnicodeDecodeError:
@@ -171,10 +187,21 @@ class CursorTable:
                 self.count += cursors.count - before
         return end
 
+    def _place(self, *, is_elsewhere: bool) -> None:
+        self.is_elsewhere = is_elsewhere
+        for cursors in self.topics.values():
+            cursors.clear()
+        self.count = 0
+
     def records(self) -> Iterator[bytes]:
-        """Records of everything that there is, each of a bounded size; what changes meanwhile may be in them or not."""
+        """Records of everything that there is, each of a bounded size; what changes meanwhile may be in them or not.
+
+        Where cursors are kept elsewhere: of all but those.
+        """
+        if self.is_elsewhere:
+            yield pack_place(is_elsewhere=True)
         for (group, topic_id), cursors in list(self.topics.items()):
-            entries = cursors.items()
+            entries = iter(()) if self.is_elsewhere else cursors.items()
             # Asked before each record: of what was deleted since, it would bring a part back.
             while self.topics.get((group, topic_id)) is cursors:
                 part = list(islice(entries, _ENTRIES_PER_RECORD))
@@ -200,6 +227,28 @@ def pack_life(group: str, topic_id: bytes, session_ms: int) -> bytes:
 def pack_deleted(group: str, topic_id: bytes) -> bytes:
     """The record of the end of a group in one topic."""
     return _pack(_DELETED, group, topic_id, 0)
+
+
+def pack_place(*, is_elsewhere: bool) -> bytes:
+    """The record of where cursors are kept from here on; those before it are not in the log any more."""
+    return _pack(_PLACE, "", bytes(16), int(is_elsewhere))
+
+
+def unpack_change(record: bytes) -> tuple[str, bytes, list[tuple[int, int, int]] | None] | None:
+    """What one record that was packed here changes of cursors: group, topic id, entries; None for the end of a group.
+
+    None for a record of another kind.
+    """
+    kind, name_bytes, topic_id, number = _HEAD.unpack_from(record)
+    if kind not in (_CURSORS, _DELETED):
+        return None
+    begin = _HEAD.size + name_bytes
+    group = record[_HEAD.size : begin].decode()
+    if kind == _DELETED:
+        return group, topic_id, None
+    view = memoryview(record)[begin:]
+    columns = (view[: 4 * number], view[4 * number : 12 * number], view[12 * number :])
+    return group, topic_id, list(zip(*map(_column, "IQQ", columns), strict=True))
 
 
 def _head_bytes(group: str) -> int:

@@ -35,6 +35,19 @@ def test_explain_says_what_each_listener_is(cli, tmp_path):
     assert "  tcp://127.0.0.1:0: not encrypted, peers stay unknown" in out
 
 
+def test_explain_says_where_cursors_are_kept_and_refuses_what_is_no_offset_store(cli, tmp_path, monkeypatch):
+    build = ["explain", "--storage", "memory://", "--flush", "none"]
+    told = "Cursors of groups are kept in sqlite:///var/o.db, for processes of one host: a commit is acknowledged once"
+    given = cli(*build, "--offset-store", "sqlite:///var/o.db", "--output", "json")
+    assert any(note.startswith(told) for note in json.loads(given.out)["notes"])
+    assert "offset" not in cli(*build).out.lower().replace("offset_store", "")
+    monkeypatch.setenv("MQCORE_OFFSET_STORE", "sqlite:///var/o.db")
+    assert any(note.startswith(told) for note in json.loads(cli(*build, "--output", "json").out)["notes"])
+    refused = cli(*build, "--offset-store", "mysql:///x")
+    assert refused.status == 2
+    assert "no offset store is called 'mysql'; installed: file, postgres, sqlite, zookeeper" in refused.err
+
+
 def test_explain_refuses_a_flush_that_reaches_no_disk_with_status_3(cli):
     result = cli("explain", "--storage", "memory://", "--flush", "sync")
     assert result.status == 3

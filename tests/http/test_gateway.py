@@ -13,7 +13,7 @@ import trio
 
 from mqcore.abc import BrokerView, GatewayContext, Metric, MetricFamily, Notice
 from mqcore.broker import METRICS, NodeView, open_broker
-from mqcore.client import connect
+from mqcore.client import GroupConsumer, connect
 from mqcore.errors import ConfigurationError, TransportError
 from mqcore.registry import create_gateway
 
@@ -222,6 +222,7 @@ def test_the_metrics_of_a_broker_follow_what_is_published_and_are_those_of_the_t
                     for number in range(5):
                         await producer.send(b"x", partition=number % 2)
                 async with client.consumer("t", group="g", start="start", commit="manual") as consumer:
+                    assert isinstance(consumer, GroupConsumer)
                     with trio.fail_after(60):
                         while consumer.assignment != [0, 1]:  # noqa: ASYNC110 - it is what a member sees
                             await trio.sleep(0.01)

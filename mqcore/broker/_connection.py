@@ -80,7 +80,7 @@ class Host(Protocol):
     receive_buffer_bytes: int
     refusal: tuple[Code, str] | None
     now: Callable[[], float]
-    mends_damage: Callable[[], bool]
+    mends_damage: Callable[[str, int], bool]
 
     @property
     def reign(self) -> Primary | None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeAlias
 
+import trio
+
 from mqcore.broker._group_commit import Replying
 from mqcore.broker._partition import Partition
-from mqcore.errors import RemoteProtocolError
+from mqcore.errors import CorruptionError, MqcoreError, RemoteProtocolError
 from mqcore.guarantees import Level
 from mqcore.log import NOWHERE, LogPoint
 from mqcore.protocol import Code, Diverged, LogPositions, PositionRefused
@@ -23,6 +25,9 @@ _SENT_MAX = 65_536
 CHECKED_BYTES = 4 * 1024 * 1024
 """More than the largest frame of data: what a replica refuses of one lies within so much of where it stands."""
 
+_AGAIN_S = 1.0
+"""How long a log that cannot be read is left alone."""
+
 Refusal: TypeAlias = Diverged | PositionRefused
 
 
@@ -30,8 +35,10 @@ class FedLog:
     """A log of the primary's, under the ``number`` that it has on one replica's stream."""
 
     __slots__ = (
+        "_again_at",
         "_held",
         "_sent",
+        "_why",
         "checked_below",
         "committed_sent",
         "held_end",
@@ -40,6 +47,7 @@ class FedLog:
         "number",
         "partition",
         "position",
+        "unjudged",
     )
 
     def __init__(self, number: int, partition: Partition) -> None:
@@ -53,9 +61,13 @@ class FedLog:
         self.level = Level.NONE
         """What a flush reached there by the last report that counted."""
         self.is_damaged = False
-        """Whether it cannot be read on here, so that nothing more is sent."""
+        """Whether it cannot be read on here, so that nothing more is sent until it is tried again."""
+        self.unjudged: LogPositions | None = None
+        """The report that could not be judged because of that."""
         self.checked_below = 0
         """Position below which what is sent is checked here, too: see ``judge``."""
+        self._again_at = 0.0
+        self._why = ""
         # Where frames ended that were sent, and of those that are held, that are not known to be flushed: the replica
         # reports positions, and the commit rule counts offsets.
         self._sent: deque[LogPoint] = deque()
@@ -66,6 +78,18 @@ class FedLog:
         """Whether the histories have met, so that data may go out and reports count."""
         return self.position is not None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether what could not be read is to be tried again: it may have been put right."""
+        return trio.current_time() >= self._again_at
+
+    def stop(self, error: MqcoreError) -> bool:
+        """Take in that it cannot be read on; return whether that, or why, is new."""
+        before, self._why = self._why, str(error)
+        self.is_damaged = True
+        self._again_at = trio.current_time() + _AGAIN_S
+        return self._why != before
+
     def sent(self, end: LogPoint) -> None:
         """Take in that everything below ``end`` was sent."""
         self.position = end.position
@@ -75,8 +99,16 @@ class FedLog:
             self._sent = deque((*list(self._sent)[:-1:2], end))
 
     async def judge(self, report: LogPositions) -> Refusal | None:
-        """Judge the first report after a name or a divergence; None when it counts. Raises ``StorageError``."""
+        """Judge the first report after a name or a divergence; None when it counts.
+
+        Raises ``CorruptionError`` where what it speaks of has rotted here, ``StorageError``.
+        """
         log = self.partition.log
+        if log.hides_reign:
+            # To tell a replica that it parts there would have it give up what may be the only whole copy.
+            raise CorruptionError(
+                "what opened a reign is damaged: nobody can be judged", where=f"log {log.name}"
+            )
         held = Held(report.epoch, report.reign_id, report.position, report.end)
         judgement = judge_report(log.history, log.start_position, log.end_position, held)
         if report.end < log.start_position:
@@ -88,6 +120,10 @@ class FedLog:
         if report.epoch and report.end > log.start_position:
             # History says which reign wrote there, not that a batch begins and ends where the replica says.
             header = await log.batch_at(report.position)
+            if header is None and await log.begins_at(report.position) is not None:
+                # There is a batch, which cannot be read. This finds out whether it can be put right, and raises if not.
+                await log.read_stored(report.position, 1, log.end_position, asks=False)
+                header = await log.batch_at(report.position)
             if header is None or header.epoch != report.epoch or report.position + header.size != report.end:
                 text = f"no batch of epoch {report.epoch} reaches from {report.position} to {report.end} here"
                 return PositionRefused(self.number, text)

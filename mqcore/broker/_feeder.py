@@ -132,6 +132,7 @@ class Feeder:
         self.logs: list[FedLog] = []
         self._log_of: dict[Partition, FedLog] = {}
         self._moved: dict[FedLog, None] = {}
+        self._stopped: list[FedLog] = []
         self._messages: list[FollowMessage] = []
         self._wake = trio.Event()
         self._are_named = False
@@ -194,35 +195,41 @@ class Feeder:
 
     async def _take(self, message: FollowMessage) -> None:
         if isinstance(message, Positions):
-            replied: set[Replying] = set()
-            try:
-                for number, report in enumerate(message.logs, 1):
-                    await self._take_report(report, replied)
-                    if not number % _REPORTS_PER_TURN:
-                        await trio.lowlevel.checkpoint()  # a lease may have to be renewed meanwhile
-            finally:
-                # From here, as after a flush: a turn of the scheduler less for each message that waits for replicas.
-                for sink in replied:
-                    sink.replied(now=True)
-            if not self._are_named and self.logs[0].held_end.position:
-                self._name_partitions()
+            await self._take_reports(message.logs)
         elif isinstance(message, Credit):
             self._wake.set()
         elif isinstance(message, Heartbeat):
             self._say(message)
+            await self._feed_again()
         else:
             assert isinstance(message, Follow)
             self._greet(message)
+
+    async def _take_reports(self, reports: Sequence[LogPositions]) -> None:
+        replied: set[Replying] = set()
+        try:
+            for number, report in enumerate(reports, 1):
+                await self._take_report(report, replied)
+                if not number % _REPORTS_PER_TURN:
+                    await trio.lowlevel.checkpoint()  # a lease may have to be renewed meanwhile
+        finally:
+            # From here, as after a flush: a turn of the scheduler less for each message that waits for replicas.
+            for sink in replied:
+                sink.replied(now=True)
+        if not self._are_named and self.logs[0].held_end.position:
+            self._name_partitions()
 
     async def _take_report(self, report: LogPositions, replied: set[Replying]) -> None:
         fed = self.logs[report.number]
         if not fed.is_judged:
             if fed.is_damaged:
+                fed.unjudged = report
                 return
             try:
                 refusal = await fed.judge(report)
             except (StorageError, CorruptionError) as error:
-                self._feed_no_more(fed, report.end, error)
+                fed.unjudged = report
+                self._stop_feeding(fed, report.end, error)
                 return
             if refusal is not None:
                 if len(self._messages) > 2 * len(self.logs) + _MESSAGES_SPARE:
@@ -397,9 +404,10 @@ class Feeder:
             if self._rate is not None:
                 room = min(room, max(self._rate // _FRAMES_PER_SECOND_MIN, _PACED_BYTES_MIN))
             is_checked = begin < fed.checked_below
-            stored = await log.read_stored(begin, room, fed.partition.end_position, is_checked=is_checked)
+            end = fed.partition.end_position
+            stored = await log.read_stored(begin, room, end, is_checked=is_checked, asks=False)
         except (StorageError, CorruptionError) as error:
-            self._feed_no_more(fed, begin, error)
+            self._stop_feeding(fed, begin, error)
             return 0
         if not stored.chunks or fed.position != begin:
             return 0
@@ -415,12 +423,24 @@ class Feeder:
             self._is_early = True
         return size
 
-    def _feed_no_more(self, fed: FedLog, position: int, error: MqcoreError) -> None:
+    def _stop_feeding(self, fed: FedLog, position: int, error: MqcoreError) -> None:
         # What is damaged here is never passed on, and no other log of the set is held up by it (G12).
         self._unjudged -= not fed.is_judged
-        fed.is_damaged = True
-        name = fed.partition.log.name
-        self._report(Notice("log-not-fed", f"log {name} is not fed to {self.name} from {position} on: {error}"))
+        self._stopped.append(fed)
+        if fed.stop(error):
+            name = fed.partition.log.name
+            self._report(Notice("log-not-fed", f"log {name} is not fed to {self.name} from {position} on: {error}"))
+
+    async def _feed_again(self) -> None:
+        """Go on with logs that could not be read for a while: they may have been mended meanwhile."""
+        for fed in [each for each in self._stopped if each.is_due]:
+            self._stopped.remove(fed)
+            fed.is_damaged = False
+            if fed.is_judged:
+                self.moved(fed.partition)
+            else:
+                self._unjudged += 1
+                await self._take_reports(() if fed.unjudged is None else (fed.unjudged,))
 
     async def _send(self, buffers: list[Buffer]) -> None:
         stall_s = self._reign.limits.send_stall_timeout_ms / 1000

@@ -58,7 +58,8 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
     if offset >= committed:
         return Fetched(fetch.request_id, offset, start_offset, committed, (), partition.known_age_ms)
     try:
-        result = await log.read(offset, min(max(fetch.bytes_max, 1), bytes_max), committed)
+        # No other node is asked meanwhile: what else the connection has asked for would wait for that, too.
+        result = await log.read(offset, min(max(fetch.bytes_max, 1), bytes_max), committed, asks=False)
     except DamagedRangeError as error:
         facts = {"offset": error.first_offset, "next_offset": error.next_offset}
         return Failed(fetch.request_id, Code.DAMAGED, str(error), facts)

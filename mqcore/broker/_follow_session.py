@@ -14,10 +14,10 @@ import trio
 
 from mqcore.abc import Buffer, ByteStream, Notice
 from mqcore.broker._copy import PartitionCopy
-from mqcore.errors import BrokenLinkError, CorruptionError, MqcoreError, RemoteProtocolError
+from mqcore.errors import BrokenLinkError, CorruptionError, MqcoreError, RemoteProtocolError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
-from mqcore.log import LogStore
+from mqcore.log import DamagedRangeError, LogStore
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
@@ -185,7 +185,7 @@ class FollowSession:
         elif isinstance(message, Diverged):
             await self._part(message)
         elif isinstance(message, PositionRefused):
-            self._refused(message)
+            await self._refused(message)
         elif isinstance(message, Heartbeat):
             self.confirmed_at, self._is_asked = self._asked_at, False
 
@@ -215,6 +215,11 @@ class FollowSession:
         if copy is None or copy.failure is not None:
             return
         log = copy.log
+        if log.hides_reign:
+            await log.mend_damages()
+            if not log.hides_reign:
+                self._unreported.add(diverged.number)  # with what its last reign was
+                return
         if diverged.start > log.end_position:
             await self._replace(diverged, copy)
             return
@@ -226,7 +231,17 @@ class FollowSession:
             await self._replace(diverged, copy)  # the histories meet in nothing that is here still
             return
         end_offset, end_position = log.end_offset, log.end_position
-        name = await copy.part_at(cut)
+        is_rotten = await log.batch_at(cut) is None or any(
+            damage.position <= cut < damage.end_position for damage in log.damages
+        )
+        if is_rotten:
+            # What opened a reign may have been there, and not to know it is no other history: what is cut may count.
+            await self._store.raise_incarnation()
+        try:
+            name = await copy.part_at(cut)
+        except DamagedRangeError:
+            await self._replace(diverged, copy)
+            return
         text = (
             f"log {log.name}: {end_offset - log.end_offset} messages from offset {log.end_offset} on are not in the "
             f"reign of epoch {self._store.epoch}; they are kept in {name or 'no file, for there are none'}"
@@ -240,6 +255,9 @@ class FollowSession:
             "quarantine": name,
         }
         self._report(Notice("log-diverged", text, facts))
+        if is_rotten:
+            text = f"log {log.name} is damaged at {cut}, where it is cut: following begins again"
+            raise StorageError(text, kind="closed", retryable=True)
         self._unreported.add(diverged.number)
 
     async def _replace(self, diverged: Diverged, copy: PartitionCopy) -> None:
@@ -249,9 +267,17 @@ class FollowSession:
         self._number_of[anew] = diverged.number
         self._unreported.add(diverged.number)
 
-    def _refused(self, refused: PositionRefused) -> None:
+    async def _refused(self, refused: PositionRefused) -> None:
         copy = self._copies[refused.number]
         name = "?" if copy is None else copy.log.name
+        cut = None if copy is None else copy.log.open_end
+        if copy is not None and cut is not None:
+            # What rotted at the end here hides what the last batch is. The primary has it, and all below.
+            await self._store.raise_incarnation()
+            aside = await copy.part_at(cut)
+            text = f"log {name}: its end was damaged from {cut} on, is kept in {aside}, and is copied anew"
+            self._report(Notice("log-end-damaged", text, {"log": name, "position": cut, "quarantine": aside}))
+            raise StorageError(f"{text}: following begins again", kind="closed", retryable=True)
         text = f"the primary refuses the end of log {name}: {refused.text}"
         raise RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
 

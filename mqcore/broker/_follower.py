@@ -90,6 +90,7 @@ class Follower:
         self._confirmed_at: float | None = None
         self._removing: set[bytes] = set()
         self._session_scope = trio.CancelScope()
+        self._given_up: set[str] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; ``task_status`` is told when the number is durable (R4).
@@ -276,7 +277,7 @@ class Follower:
             raise StorageError(f"{text} is not known here yet", kind="missing", retryable=True)
         held = log.end_offset - log.start_offset
         key = self._drop(copy)
-        await self.store.begin_anew(log.name, begins)
+        await self.store.begin_anew(log.name, begins, kept_for="the primary has trimmed what follows it")
         text = f"log {log.name} begins anew at offset {begins.offset}, where its primary's begins"
         text += f"; {held} messages that it had are kept aside" if held else ""
         self._report(Notice("copy-begun-anew", text, {"log": log.name, "offset": begins.offset}))
@@ -294,24 +295,31 @@ class Follower:
         return key
 
     async def _give_up_damaged(self, copy: PartitionCopy) -> None:
-        """Give up a damaged copy of which the primary holds everything, to copy it anew (G12).
+        """Give up a damaged copy of which the primary holds everything, if ``copy_anew`` said so, to copy it anew.
 
-        The metadata log is not given up: without it nothing says what else is here. Raises ``StorageError``, which ends
-        the session: it was opened under the incarnation that the node had.
+        It is kept aside: what of it is good may be what another copy lacks. Raises ``StorageError``, which ends the
+        session: it was opened under the incarnation that the node had.
         """
-        if copy is self._metadata:
-            return
         log = copy.log
+        if log.name not in self._given_up:
+            return
+        self._given_up.discard(log.name)  # if it cannot be kept aside the log is followed on, until it is said again
         damages = "; ".join(damage.place for damage in log.damages)
         self._drop(copy)
-        await self.store.begin_anew(log.name, self.topics.starts.get(log.name, LogStart()), is_kept=False)
-        text = f"log {log.name}: {damages} are damaged here: it is copied anew from the primary"
+        begins = self.topics.starts.get(log.name, LogStart())
+        await self.store.begin_anew(log.name, begins, kept_for="it is damaged, and another node has it whole")
+        text = f"log {log.name}: {damages} are damaged here: it is kept aside and copied anew from the primary"
         self._report(Notice("copy-begun-anew", text, {"log": log.name, "offset": log.start_offset}))
         raise StorageError(f"{text}: following begins again", kind="closed", retryable=True)
 
-    def copy_anew(self) -> None:
-        """Take in that a copy was found to be damaged: the next session begins with what it has, and gives it up."""
-        self._session_scope.cancel()
+    def copy_anew(self, log: str) -> None:
+        """Take in that a copy is damaged where others are whole: a session that begins with what it has gives it up.
+
+        That is the next one if the copy is open; else the one that opens it, which may be doing so just now.
+        """
+        self._given_up.add(log)
+        if any(copy.log.name == log for copy in self.copies.values()):
+            self._session_scope.cancel()
 
     async def _refuse_commit(self, batch: IncomingBatch) -> int:
         raise StorageError("a replica writes nothing of its own into the metadata log", kind="closed")

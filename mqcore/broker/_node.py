@@ -115,14 +115,15 @@ class Node:
             stopped=self._logs_stopped,
         )
         self.roles = roles = self._make_roles(links)
-        self.mends_damage = lambda: roles is not None and roles.damage.is_under_way
+        self.mends_damage = lambda log, offset: roles is not None and roles.damage.is_sought(log, offset)
         self._stop = trio.Event()
         self._reign_scope = trio.CancelScope()
 
     def _note_of_log(self, notice: Notice) -> None:
         self.report(notice)
         if notice.kind == "log-damaged" and self.roles is not None:
-            self.roles.damage.found(str(notice.facts["log"]))
+            position = notice.facts["position"]
+            self.roles.damage.found(str(notice.facts["log"]), position if isinstance(position, int) else None)
 
     def _make_roles(self, links: TransportContext) -> RoleKeeper | None:
         config = self.config

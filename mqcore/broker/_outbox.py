@@ -55,7 +55,7 @@ class Outbox:
     """The sending half of one connection; the sink of its partitions' replies.
 
     ``fetch_bytes_max``: most bytes of one fetch's reply, however much is asked for. ``now``: Trio's seconds. ``mends``:
-    whether damage may be gone when the same is read again.
+    whether what of a log is damaged from an offset on may be put right soon.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Outbox:
         *,
         fetch_bytes_max: int,
         now: Callable[[], float],
-        mends: Callable[[], bool] = lambda: False,
+        mends: Callable[[str, int], bool] = lambda log, offset: False,
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -281,7 +281,7 @@ class Outbox:
                     if type(answer) is Fetched and answer.batches and not self._is_over:
                         # Not queued: it is large, and one at a time is all that a peer that does not read may cost.
                         await self._send(self._connection.send(answer))
-                    elif type(answer) is Failed and answer.code == Code.DAMAGED and self._mends():
+                    elif type(answer) is Failed and answer.code == Code.DAMAGED and self._is_sought(partition, answer):
                         self.push(Failed(fetch.request_id, Code.NOT_YET, f"{answer.text}; a good copy is sought", {}))
                     else:
                         self.push(answer)
@@ -294,6 +294,11 @@ class Outbox:
             self.is_sending = False
             if self._drained is not None and not self._connection.requests_in_flight:
                 self._drained.set()
+
+    def _is_sought(self, partition: Parking, damaged: Failed) -> bool:
+        offset = damaged.facts["offset"]
+        assert isinstance(offset, int)
+        return self._mends(partition.log.name, offset)
 
     async def _send(self, buffers: list[Buffer]) -> None:
         self.sending_since = self._now()

@@ -18,7 +18,7 @@ from mqcore.broker._partition import Partition
 from mqcore.broker._topics import Topic, Topics
 from mqcore.config import RetentionTable, TopicConfig
 from mqcore.errors import MqcoreError
-from mqcore.log import LogStore, PartitionLog
+from mqcore.log import DamagedRangeError, LogStart, LogStore, PartitionLog
 from mqcore.ports import Clock, ClockStep
 
 __all__ = ["RetainedReign", "Retention", "open_retained"]
@@ -206,14 +206,34 @@ async def open_retained(store: LogStore, topics: Topics, name: str, salt: int) -
 
     The trim may have been written, and not done, before. A log that ends below that has lost the rest by what its
     policies permit. It goes on from there, empty: a log's start never goes back (R15), and what was appended at the
-    offsets between would be trimmed as soon as it is there.
+    offsets between would be trimmed as soon as it is there. So does one that has other batches at that position: it is
+    of another history, and kept aside.
     """
     log = await store.open_log(name, salt=salt)
+    if (log.open_end is not None or log.hides_reign) and log.failed is None:
+        # Before anything is written behind it, by a guess of which offsets are used already, and before a replica is
+        # judged by a history that is not known.
+        await log.mend_damages()
     begins = topics.starts.get(name)
     if begins is None or log.start_offset >= begins.offset or log.failed is not None:
         return log
+    kept_for = ""
     if begins.position < log.end_position:
-        await log.trim(begins.offset, begins.position)
-        return log
-    await store.begin_anew(name, begins, is_kept=False, was_told=False)
+        if await _stands_at(log, begins):
+            await log.trim(begins.offset, begins.position)
+            return log
+        kept_for = f"it has other batches at {begins.position}, where the log begins at offset {begins.offset}"
+    await store.begin_anew(name, begins, kept_for=kept_for, was_told=False)
     return await store.open_log(name, salt=salt)
+
+
+async def _stands_at(log: PartitionLog, begins: LogStart) -> bool:
+    """Whether a log has the batch with which it is to begin, as far as rot lets it be seen. Raises ``StorageError``."""
+    try:
+        offset = await log.begins_at(begins.position)
+    except DamagedRangeError:
+        return True
+    wrote = [each for each in log.history if each.start_position <= begins.position][-1:]
+    reign = begins.epoch, begins.reign_id
+    is_known = bytes(16) not in {begins.reign_id, *(each.reign_id for each in wrote)}
+    return offset == begins.offset and not (is_known and any((each.number, each.reign_id) != reign for each in wrote))

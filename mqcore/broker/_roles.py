@@ -108,7 +108,7 @@ class RoleKeeper(ABC):
         self._pause = pause
         self._report = report
         store.good_copies.ask = GoodCopyAsker(self.ask_all).ask
-        self.damage = DamageCare(self, report, is_manual=config.cluster.coordinator.is_manual)
+        self.damage = DamageCare(self, store, report, is_manual=config.cluster.coordinator.is_manual)
         """What is done about logs that are damaged here."""
         self._places_back = 0  # how far behind its place it waits to reign; behind all others once it could not
         self._hint = trio.Event()

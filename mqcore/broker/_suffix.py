@@ -84,6 +84,10 @@ async def _fetch(log: PartitionLog, ask: AskSuffix, report: Callable[[Notice], N
             FetchSuffix(log=log.name, epoch=epoch, reign_id=reign_id.hex(), position=max(position, 0), end=end)
         )
         if answer.parts_epoch is not None:
+            if log.hides_reign:
+                await log.mend_damages()
+                if not log.hides_reign:
+                    continue
             await _part(log, answer, report)
             continue
         try:

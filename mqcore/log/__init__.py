@@ -5,6 +5,7 @@ from mqcore.log._control import ProducerEnd, pack_cursors_batch, unpack_cursors_
 from mqcore.log._folder import BackupFolder
 from mqcore.log._history import divergence_of_histories
 from mqcore.log._inspect import LogFinding, StorageInspection, verify_storage
+from mqcore.log._mending import Mended, MendTry
 from mqcore.log._metadata import MetadataLog
 from mqcore.log._names import METADATA_NAME, QUARANTINE_MARK, partition_log_name, partition_salt, salt_of_name
 from mqcore.log._partition_log import PartitionLog
@@ -21,6 +22,7 @@ from mqcore.log._producers import (
     TooOld,
     Verdict,
 )
+from mqcore.log._recovery import damage_notice
 from mqcore.log._side_file import SideFile, read_side_file, side_file_batches
 from mqcore.log._store import LogStore
 from mqcore.log._transfer import CopiedLog, Transfer, backup_identity, moved_identity, restored_identity
@@ -57,6 +59,8 @@ __all__ = [
     "LogPoint",
     "LogStart",
     "LogStore",
+    "MendTry",
+    "Mended",
     "MetadataLog",
     "PartitionLog",
     "ProducerEnd",
@@ -71,6 +75,7 @@ __all__ = [
     "Transfer",
     "Verdict",
     "backup_identity",
+    "damage_notice",
     "divergence_of_histories",
     "moved_identity",
     "pack_cursors_batch",

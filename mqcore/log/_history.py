@@ -54,6 +54,14 @@ class EpochHistory:
         self._positions.append(position)
         self._offsets.append(offset)
 
+    def learn(self, number: int, reign_id: bytes, position: int, offset: int) -> None:
+        """Take in what opened a reign of which only the number was known; no effect on one that is known."""
+        at = bisect_left(self._numbers, number)
+        ids = slice(16 * at, 16 * at + 16)
+        if number in self._numbers[at : at + 1] and self._ids[ids] == UNKNOWN_REIGN:
+            self._ids[ids] = reign_id
+            self._positions[at], self._offsets[at] = position, offset
+
     def entries(self) -> list[EpochEntry]:
         """All reigns, oldest first."""
         ids = [bytes(self._ids[at : at + 16]) for at in range(0, len(self._ids), 16)]

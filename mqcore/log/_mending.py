@@ -6,25 +6,101 @@ and how one is put right the storage's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+import trio
 
 from mqcore.abc import Log, Notice
-from mqcore.batch import HEADER_BYTES
+from mqcore.batch import HEADER_BYTES, BatchHeader
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
-from mqcore.log._scan import check_body, intact_header
-from mqcore.log._types import EpochEntry
+from mqcore.log._flushing import SerialFlusher
+from mqcore.log._scan import check_body, header_at, intact_header, read_exactly
+from mqcore.log._types import NOWHERE, EpochEntry, LogPoint
 
-__all__ = ["AskGood", "GoodCopies", "mend_batch", "mend_from_storage"]
+__all__ = ["AskGood", "GoodCopies", "MendTry", "Mended", "Mends", "mend_batch", "mend_from_storage", "mended_end"]
 
-AskGood = Callable[[str, int, EpochEntry], Awaitable[Sequence[bytes]]]
-"""Asks other nodes for the batch at a position of a log, which a reign wrote; what they sent may be anything."""
+AskGood = Callable[[str, int, EpochEntry], Awaitable[Mapping[str, bytes]]]
+"""Asks other nodes for the batch at a position of a log, which a reign wrote; what they sent, by name, is anything."""
+
+ASKS_AT_ONCE = 4
+"""Batches for which the nodes of a set are asked at once."""
+
+ASK_AGAIN_S = 5.0
+"""How long nobody is asked again for what no other node had, or what could not be written here."""
+
+MENDS_MAX = 8
+"""How often one batch is mended before it counts as damaged all the same: what is put right does not stay so."""
+
+TRIES_KEPT_MAX = 256
+
+_Kept = TypeVar("_Kept")
+
+
+class Mended(Enum):
+    """What came of a try to mend a batch."""
+
+    YES = "yes"
+    ELSEWHERE = "elsewhere"
+    """Another node has it whole, and it cannot be written in its place here."""
+    NO = "no"
+
+
+class MendTry(NamedTuple):
+    """A try to mend a batch: ``end`` is where the good one ends, ``node`` the name of who has it; unknown if ``NO``."""
+
+    outcome: Mended
+    end: LogPoint = NOWHERE
+    node: str = ""
 
 
 class GoodCopies:
-    """Where the logs of one store are mended from besides its storage: ``ask``, None where there is nobody to ask."""
+    """Where the logs of one store are mended from besides its storage.
+
+    ``ask``: None where there is nobody to ask. ``met`` is called with the name of a log in which damage was met, to be
+    mended or reported by who is called; None: it is reported at once. ``turns``: in which nothing is cut off a log.
+    """
+
+    def __init__(self, turns: SerialFlusher) -> None:
+        self.ask: AskGood | None = None
+        self.met: Callable[[str], None] | None = None
+        self.turns = turns
+        self.asking = trio.Semaphore(ASKS_AT_ONCE)
+
+
+class Mends:
+    """What was tried at which position of one log."""
+
+    __slots__ = ("_done", "_failed")
 
     def __init__(self) -> None:
-        self.ask: AskGood | None = None
+        self._done: dict[int, int] = {}
+        self._failed: dict[int, tuple[float, MendTry]] = {}
+
+    def is_worn(self, position: int) -> bool:
+        """Whether what was put right there does not stay so."""
+        return self._done.get(position, 0) >= MENDS_MAX
+
+    def failed_lately(self, position: int) -> MendTry | None:
+        """What asking for the batch came to, if that was so short a time ago that it is not done again yet."""
+        at, tried = self._failed.get(position, (0.0, None))
+        return None if tried is None or trio.current_time() >= at + ASK_AGAIN_S else tried
+
+    def note(self, position: int, tried: MendTry) -> None:
+        """Remember a try for which others were asked, or that put something right."""
+        if tried.outcome is Mended.YES:
+            _keep(self._done, position, self._done.get(position, 0) + 1)
+            self._failed.pop(position, None)
+        else:
+            _keep(self._failed, position, (trio.current_time(), tried))
+
+
+def _keep(tries: dict[int, _Kept], position: int, value: _Kept) -> None:
+    tries.pop(position, None)
+    if len(tries) >= TRIES_KEPT_MAX:
+        del tries[next(iter(tries))]
+    tries[position] = value
 
 
 async def mend_from_storage(log: Log, position: int, end: int, *, salt: int, offset: int | None) -> bool:
@@ -36,7 +112,7 @@ async def mend_from_storage(log: Log, position: int, end: int, *, salt: int, off
             return HEADER_BYTES
         try:
             header = intact_header(view[:HEADER_BYTES], salt, where)
-            if offset is not None and not header.base_offset <= offset < max(header.end_offset, header.base_offset + 1):
+            if offset is not None and not _holds(header, offset):
                 return 0
             if len(view) >= header.size:
                 check_body(header, view[: header.size], where)
@@ -44,48 +120,118 @@ async def mend_from_storage(log: Log, position: int, end: int, *, salt: int, off
             return 0
         return header.size
 
+    if not log.start <= position < end <= log.end:
+        return False
     return await log.mend(position, end - position, whole) > 0
 
 
 async def mend_batch(
     log: Log,
     position: int,
-    end: int,
     *,
     salt: int,
     offset: int | None,
     history: Sequence[EpochEntry],
+    hidden: EpochEntry | None,
     good: GoodCopies,
+    is_same: Callable[[], bool],
     report: Callable[[Notice], None],
-) -> bool:
-    """Mend the batch that begins at ``position``, ends at ``end`` or before, and holds ``offset``, if that is known.
+) -> MendTry:
+    """Mend the batch that begins at ``position`` and holds ``offset``, if that is known, from another node, durably.
 
-    From another copy of the storage's, else from another node by ``good``, durably; a batch of another reign than wrote
-    there by the log's ``history`` is no copy of it (G05). Returns whether anything changed. Raises ``StorageError``.
+    A batch of another reign than wrote there by the log's ``history`` is no copy of it (G05), but that ``hidden`` may
+    have been opened there. ``is_same``: whether what stands there is still what it was when this was called. Raises
+    ``StorageError``.
     """
-    if await mend_from_storage(log, position, end, salt=salt, offset=offset):
-        return True
-    reigns = [each for each in history if each.start_position <= position]
-    if good.ask is None or not reigns:
-        return False
+    reigns = [each for each in history if each.start_position <= position][-1:]
+    tried = MendTry(Mended.NO)
+    for reign in reigns if hidden is None else (*reigns, hidden):
+        answers = await _asked(log, position, reign, hidden, salt, good)
+        tried = await _mend_with(
+            answers, log, position, reign, salt=salt, offset=offset, good=good, is_same=is_same, report=report
+        )
+        if tried.outcome is not Mended.NO:
+            break
+    return tried
+
+
+async def _asked(
+    log: Log, position: int, reign: EpochEntry, hidden: EpochEntry | None, salt: int, good: GoodCopies
+) -> Mapping[str, bytes]:
+    if good.ask is None:
+        return {}
+    async with good.asking:
+        answers = await good.ask(log.name, position, reign)
+        if reign is not hidden or not answers:
+            return answers
+        # Of that reign the number is all that is known, and people may make two of one number. Who has the same batch
+        # behind it, to the last bit, has the same history.
+        at = reign.start_position
+        header = await header_at(log, at, log.end, salt)
+        following = b"" if header is None else bytes(await read_exactly(log, at, header.size))
+        same = await good.ask(log.name, at, reign) if following else {}
+    return {node: data for node, data in answers.items() if same.get(node) == following}
+
+
+async def _mend_with(
+    answers: Mapping[str, bytes],
+    log: Log,
+    position: int,
+    reign: EpochEntry,
+    *,
+    salt: int,
+    offset: int | None,
+    good: GoodCopies,
+    is_same: Callable[[], bool],
+    report: Callable[[Notice], None],
+) -> MendTry:
     where = f"log {log.name} at {position}"
-    for data in await good.ask(log.name, position, reigns[-1]):
+    for node, data in answers.items():
         view = memoryview(data)
         try:
             header = intact_header(view[:HEADER_BYTES], salt, where)
             check_body(header, view, where)
         except (CorruptionError, StorageError):
             continue
-        durable_end = min(end, log.durable_end)
-        is_it = header.epoch == reigns[-1].number and position + header.size == position + len(view) <= durable_end
-        if offset is not None:
-            is_it &= header.base_offset <= offset < max(header.end_offset, header.base_offset + 1)
-        if is_it:
-            try:
-                await log.overwrite(position, data)
-            except CommandNotPossibleError:
-                return False
-            text = f"{where}: {header.size} bytes had rotted; they were written anew from another node"
+        is_it = header.epoch == reign.number and header.size == len(view)
+        if not is_it or (offset is not None and not _holds(header, offset)):
+            continue
+        outcome = await _overwrite(log, position, data, good.turns, is_same)
+        if outcome is Mended.YES:
+            text = f"{where}: {header.size} bytes had rotted; they were written anew from {node}"
             report(Notice("log-mended", text, {"log": log.name, "position": position, "size": header.size}))
-            return True
-    return False
+        end = LogPoint(position + header.size, header.end_offset)
+        return MendTry(outcome, end, node) if outcome is not Mended.NO else MendTry(outcome)
+    return MendTry(Mended.NO)
+
+
+async def _overwrite(log: Log, position: int, data: bytes, turns: SerialFlusher, is_same: Callable[[], bool]) -> Mended:
+    await turns.begin_turn()
+    try:
+        # Asked only now, when nothing is cut: while others were asked the log may have been, and be another one there.
+        if not is_same() or position + len(data) > log.durable_end:
+            return Mended.NO
+        with trio.CancelScope(shield=True):
+            await log.overwrite(position, data)
+    except CommandNotPossibleError:
+        return Mended.ELSEWHERE
+    except ValueError:
+        return Mended.NO  # trimmed in just this moment: nobody reads it any more
+    except StorageError as error:
+        if error.kind != "missing":
+            raise
+        return Mended.ELSEWHERE
+    finally:
+        turns.end_turn()
+    return Mended.YES
+
+
+async def mended_end(log: Log, position: int, end: int, salt: int) -> LogPoint:
+    """Where the batch that was put right at ``position`` ends; ``position`` itself if it is not whole after all."""
+    header = await header_at(log, position, end, salt)
+    return LogPoint(position, 0) if header is None else LogPoint(position + header.size, header.end_offset)
+
+
+def _holds(header: BatchHeader, offset: int) -> bool:
+    """Whether a batch holds ``offset``, or takes none and stands before it."""
+    return header.base_offset <= offset < max(header.end_offset, header.base_offset + 1)

@@ -72,14 +72,11 @@ class LogOpener:
         self._names.add(name)
         return opened
 
-    async def keep_whole(self, log: PartitionLog, *, epoch: int | None) -> None:
-        """Keep everything in ``log``, which is to begin anew, aside, as of ``epoch``; None: nothing of it.
-
-        Raises as ``keep_aside``.
-        """
+    async def keep_whole(self, log: PartitionLog, *, epoch: int, reason: str) -> None:
+        """Keep everything in ``log``, which is to begin anew, aside, as of ``epoch``. Raises as ``keep_aside``."""
         await log.wait_idle()
-        if log.end_position > log.start_position and epoch is not None:
-            await log.keep_aside(log.start_position, epoch=epoch, reason="the primary has trimmed what follows it")
+        if log.bytes_total:
+            await log.keep_aside(log.start_position, epoch=epoch, reason=reason)
 
     async def begin_anew(self, name: str, begins: LogStart) -> None:
         """Have the log called ``name``, which nothing uses any more, begin at ``begins``, empty. Durable.

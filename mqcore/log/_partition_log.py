@@ -334,12 +334,12 @@ class PartitionLog(WritableLog):
 
         Returns the name of the side file; None when no message was there. A crash at any point leaves all of it in one
         place or in both, and doing it again ends the same. Raises ``CorruptionError`` if no batch begins there (it is a
-        peer that says so), ``StorageError`` (kind ``full``: too many side files). Not cancelled once begun.
+        peer that says so; ``DamagedRangeError`` where rot hides it), ``StorageError``. Not cancelled once begun.
         """
         if position >= self._state.end_position:
             return None
         header = await self.batch_at(position)
-        if header is None and position != self._state.start_position:
+        if header is None and await self.begins_at(position) is None:
             raise CorruptionError(f"told to part at {position}, where no batch begins", where=f"log {self.name}")
         self._begin()
         name: str | None = None

@@ -1,4 +1,4 @@
-"""Reading one log of batches: by offset, by time, past damage, and its facts.
+"""Reading one log of batches: by offset, by time, past damage, and having that mended.
 
 Knows nothing of topics, requests or flush policies, and appends nothing (``_partition_log`` does).
 """
@@ -6,21 +6,19 @@ Knows nothing of topics, requests or flush policies, and appends nothing (``_par
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
-from mqcore.abc import Log, Notice
 from mqcore.batch import HEADER_BYTES, BatchHeader
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.guarantees import Level
 from mqcore.log._based import LogStart
 from mqcore.log._collect import BatchCollector, stored_batches
-from mqcore.log._history import UNKNOWN_REIGN
-from mqcore.log._mending import GoodCopies, mend_batch
-from mqcore.log._producers import ProducerTable
+from mqcore.log._control import EPOCH, control_kind, unpack_epoch_batch
+from mqcore.log._facts import LogFacts
+from mqcore.log._mending import Mended, Mends, MendTry, mend_batch, mend_from_storage, mended_end
 from mqcore.log._recovery import damage_notice
-from mqcore.log._scan import header_at, intact_header, locate_damage, read_exactly, read_whole
-from mqcore.log._state import LogState
+from mqcore.log._scan import BatchScanner, header_at, intact_header, locate_damage, read_exactly, read_whole
 from mqcore.log._types import (
     BelowStartError,
     Damage,
@@ -40,146 +38,20 @@ WALK_BYTES_MAX = 256 * 1024
 CURSORS_MAX = 16
 """Sequential readers whose place is remembered."""
 
-MENDS_MAX = 8
-"""How often one batch is mended from another copy before it counts as damaged all the same."""
 
-
-class ReadableLog:
+class ReadableLog(LogFacts):
     """The reading half of a ``PartitionLog``; any number of tasks may read."""
 
-    __slots__ = (
-        "_cursors",
-        "_failure",
-        "_generation",
-        "_good",
-        "_log",
-        "_mends",
-        "_report",
-        "_state",
-        "committed_offset",
-        "durable_level",
-        "durable_offset",
-        "durable_position",
-        "failed",
-        "least_level",
-        "name",
-        "salt",
-    )
+    __slots__ = ()
 
-    def __init__(
-        self, log: Log, state: LogState, *, salt: int, report: Callable[[Notice], None], good: GoodCopies
-    ) -> None:
-        self.name = log.name
-        self.salt = salt
-        """32 bits that seal the headers of this log."""
-        self.failed: StorageError | None = None
-        """Why the log takes no more appends; None while it does."""
-        self._failure: StorageError | None = None  # what stopped it in every term, not the end of this one
-        self.durable_level = log.level
-        self.least_level = Level.NONE
-        """Level below which a flush proves nothing of this log, and below which it takes no sends."""
-        self.durable_offset = 0
-        """Offset below which everything is at the backend's flush level."""
-        self.durable_position = 0
-        self.committed_offset = state.start_offset
-        """Where the last reign of this process left the committed offset, below which the next does not go (R10)."""
-        self._log, self._good = log, good
-        self._state = state
-        self._report = report
-        self._generation = 0
-        self._cursors: dict[int, int] | None = None
-        self._mends: dict[int, int] | None = None
-
-    # facts
-
-    @property
-    def level(self) -> Level:
-        """Level that a flush gives this log now."""
-        return self._log.level
-
-    @property
-    def start_offset(self) -> int:
-        """First offset kept; never goes back."""
-        return self._state.start_offset
-
-    @property
-    def start_position(self) -> int:
-        """Position of the first batch kept."""
-        return self._state.start_position
-
-    @property
-    def end_offset(self) -> int:
-        """Offset that the next message gets."""
-        return self._state.end_offset
-
-    @property
-    def end_position(self) -> int:
-        """Position after the last batch."""
-        return self._state.end_position
-
-    @property
-    def end(self) -> LogPoint:
-        """Position and offset after the last batch."""
-        return self._state.end
-
-    @property
-    def last_batch(self) -> tuple[int, bytes, int]:
-        """Of the last batch: epoch number, reign id (16 bytes) and position. Zeros in a log without one."""
-        state = self._state
-        if state.last_position < 0:
-            return 0, UNKNOWN_REIGN, 0
-        return state.epoch, state.history.last_id, state.last_position
-
-    @property
-    def producers(self) -> ProducerTable:
-        """What is remembered of idempotent producers (R12)."""
-        return self._state.producers
-
-    @property
-    def bytes_total(self) -> int:
-        """Bytes that the log holds, from its first batch to its last."""
-        return self._state.end_position - self._state.start_position
-
-    @property
-    def dirty(self) -> bool:
-        """Whether a flush would move ``durable_offset``."""
-        return self.failed is None and self._state.end_position > self.durable_position
-
-    @property
-    def history(self) -> list[EpochEntry]:
-        """The reigns of this log, oldest first."""
-        return self._state.history.entries()
-
-    @property
-    def is_damaged(self) -> bool:
-        """Whether damage was met so far."""
-        return bool(self._state.damages)
-
-    @property
-    def damages(self) -> list[Damage]:
-        """Damaged ranges met so far, in order."""
-        return sorted(self._state.damages.values())
-
-    def epoch_at(self, offset: int) -> int:
-        """Epoch number of the batch that contains ``offset``; at the end, of the last batch; 0 in an empty log."""
-        return self._state.history.number_at(offset)
-
-    def divergence(self, offset: int, epoch: int) -> int | None:
-        """Where the history of a reader at (``offset``, ``epoch``) leaves this log's; None if it does not (G06).
-
-        ``epoch`` is the number of the epoch of the last batch that was read before ``offset``.
-        """
-        return self._state.history.divergence(offset, epoch, self._state.end_offset)
-
-    # reading
-
-    async def read(self, offset: int, bytes_max: int, end_offset: int) -> ReadResult:
+    async def read(self, offset: int, bytes_max: int, end_offset: int, *, asks: bool = True) -> ReadResult:
         """Return whole batches from the one that contains ``offset``, all below ``end_offset``.
 
         At least one batch even if it is larger than ``bytes_max``; none when ``offset`` is at or beyond the end. The
         chunks are views of the stored bytes, checked (header and body) and untouched. Control batches are left out.
-        Raises ``BelowStartError``, ``DamagedRangeError`` (a reader can go on at its ``next_offset``), ``StorageError``
-        (the device failed). No effect if cancelled.
+        ``asks``: whether other nodes are asked for what is damaged, which may take long, before it is raised. Raises
+        ``BelowStartError``, ``DamagedRangeError`` (a reader can go on at its ``next_offset``), ``StorageError`` (the
+        device failed). No effect if cancelled.
         """
         state = self._state
         end_position = self._readable_end()
@@ -195,7 +67,12 @@ class ReadableLog:
         generation = self._generation
         position = self._cursors.pop(offset, None) if self._cursors is not None else None
         if position is None:
-            position = await self._seek(offset)
+            try:
+                position = await self._seek(offset, asks)
+            except DamagedRangeError:
+                if generation == self._generation and offset >= self._state.start_offset:
+                    raise
+                return await self.read(offset, bytes_max, end_offset, asks=asks)
         collector = BatchCollector(offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name)
         wanted = HEADER_BYTES
         while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
@@ -207,14 +84,16 @@ class ReadableLog:
                     raise BelowStartError(self.name, offset, self._state.start_offset) from None
                 stopped = self._readable_end() < end_position  # then what is durable is served
                 if stopped or generation != self._generation:
-                    return await self.read(offset, bytes_max, end_offset)
+                    return await self.read(offset, bytes_max, end_offset, asks=asks)
                 raise
             if generation != self._generation:
-                return await self.read(offset, bytes_max, end_offset)
+                return await self.read(offset, bytes_max, end_offset, asks=asks)
             wanted = collector.feed(window)
         if collector.next_offset == offset and (wanted or collector.invalid):
-            if await self._mended(collector.position, offset):
-                return await self.read(offset, bytes_max, end_offset)
+            is_mended = await self._mended(collector.position, offset, asks=asks)
+            # While others were asked it may have been cut, or trimmed: then what was read says nothing of it.
+            if is_mended or generation != self._generation or offset < self._state.start_offset:
+                return await self.read(offset, bytes_max, end_offset, asks=asks)
             text = collector.invalid or f"the log ends at {state.end_position} in the middle of a batch"
             raise DamagedRangeError(self.name, await self._damage(collector.position, offset, text))
         if not collector.invalid:
@@ -222,13 +101,14 @@ class ReadableLog:
         return ReadResult(collector.chunks, collector.size, collector.next_offset)
 
     async def read_stored(
-        self, position: int, bytes_max: int, end_position: int, *, is_checked: bool = True
+        self, position: int, bytes_max: int, end_position: int, *, is_checked: bool = True, asks: bool = True
     ) -> StoredBatches:
         """Return whole batches as they are stored, from the one at ``position``, all below ``end_position``.
 
         By position, because epoch batches take no offset and a copy must have them. At least one batch even if it is
         larger than ``bytes_max``; none at the end. The chunks are checked (header and body), control batches included;
         where ``is_checked`` is False only that a batch ends where they end, for a reader that checks each itself.
+        ``asks``: as in ``read``.
         Raises ``CorruptionError`` where no whole batch is, ``StorageError``, ``ValueError`` below the log's first
         byte. No effect if cancelled.
         """
@@ -241,8 +121,11 @@ class ReadableLog:
             return StoredBatches([], position, -1)
         try:
             return await self._read_stored(position, bytes_max, end, is_checked)
-        except CorruptionError:
-            if not await self._mended(position, None):
+        except CorruptionError as error:
+            offset = await self.begins_at(position)
+            if not await self._mended(position, offset, asks=asks):
+                if offset is not None:
+                    await self._damage(position, offset, str(error))
                 raise
             return await self._read_stored(position, bytes_max, end, True)
 
@@ -303,14 +186,18 @@ class ReadableLog:
             del cursors[next(iter(cursors))]
         cursors[offset] = position
 
-    async def _seek(self, offset: int) -> int:
+    async def _seek(self, offset: int, asks: bool) -> int:
         """Position of the batch that contains ``offset``. Raises ``DamagedRangeError``."""
         begin = self._state.index.floor(offset)
-        found = await self._walk(begin, lambda header: header.end_offset > offset, offset)
+        found = await self._walk(begin, lambda header: header.end_offset > offset, offset, asks)
         return found[0] if found is not None else self._state.end_position
 
     async def _walk(
-        self, begin: tuple[int, int] | None, wanted: Callable[[BatchHeader], bool], offset: int | None
+        self,
+        begin: tuple[int, int] | None,
+        wanted: Callable[[BatchHeader], bool],
+        offset: int | None,
+        asks: bool = False,
     ) -> tuple[int, BatchHeader] | None:
         """Walk headers from ``begin`` (offset, position) to the first that is ``wanted``.
 
@@ -325,9 +212,9 @@ class ReadableLog:
         while (left := end_position - position) >= HEADER_BYTES:
             missing = state.damages.get(position)
             if missing is not None:  # passed over unread: its bytes may not be there at all
-                if offset is not None and missing.next_offset > offset and await self._mended(position, expected):
-                    continue
                 if offset is not None and missing.next_offset > offset:
+                    if await self._mended(position, expected, asks=asks):
+                        continue
                     raise DamagedRangeError(self.name, missing)
                 expected, position = missing.next_offset, missing.end_position
                 continue
@@ -346,7 +233,7 @@ class ReadableLog:
                 window_bytes = WALK_BYTES_MIN if at > len(window) else min(4 * window_bytes, WALK_BYTES_MAX)
             except CorruptionError as error:
                 position += at
-                if await self._mended(position, expected):
+                if await self._mended(position, expected, asks=asks):
                     continue
                 damage = await self._damage(position, expected, str(error))
                 if offset is not None and damage.next_offset > offset:
@@ -354,19 +241,107 @@ class ReadableLog:
                 expected, position = damage.next_offset, damage.end_position
         return None
 
-    async def _mended(self, position: int, offset: int | None) -> bool:
+    async def begins_at(self, position: int) -> int | None:
+        """Offset of the batch that begins at ``position``, even if it has rotted; None if none begins there.
+
+        Raises ``DamagedRangeError`` where what has rotted before it hides that, ``StorageError``. No effect if
+        cancelled.
+        """
+        header = await self.batch_at(position)
+        if header is not None:
+            return header.base_offset
+        end = self._readable_end()
+        if not self._state.start_position <= position < end:
+            return None
+        offset, at = self.boundary_below(position)
+        while at < position:
+            header = await header_at(self._log, at, end, self.salt)
+            known = self._state.damages.get(at)
+            if header is not None and header.base_offset == offset:
+                offset, at = header.end_offset, at + header.size
+            elif known is not None and known.end_position <= position:
+                offset, at = known.next_offset, known.end_position
+            else:
+                raise DamagedRangeError(self.name, await self._damage(at, offset, "no batch of this log"))
+        return offset if at == position else None
+
+    # mending
+
+    async def mend_damages(self) -> list[tuple[Damage, MendTry]]:
+        """Try to put right every damaged range that was met; return those that stay, each with what came of it.
+
+        That is ``ELSEWHERE`` only where all of it is elsewhere. Waits for other nodes. Raises ``StorageError``. If
+        cancelled, some may be mended.
+        """
+        stay: list[tuple[Damage, MendTry]] = []
+        for damage in self.damages:
+            position, offset, worst = damage.position, damage.first_offset, MendTry(Mended.YES)
+            while position < damage.end_position and worst.outcome is not Mended.NO:
+                tried = await self._try_to_mend(position, offset, asks=True)
+                if tried.outcome is not Mended.YES:
+                    worst = tried
+                elif tried.end.position <= position:
+                    worst = MendTry(Mended.NO)
+                position, offset = tried.end
+            if worst.outcome is Mended.YES:
+                await self._take_end(damage)
+            if worst.outcome is not Mended.YES and damage.position >= self._state.start_position:
+                stay.append((damage, worst))
+        return stay
+
+    async def _take_end(self, damage: Damage) -> None:
+        """Have the log end as what was mended says, where recovery could only guess: see ``open_end``."""
+        state, generation = self._state, self._generation
+        if damage.end_position != state.end_position or damage.position <= state.last_position:
+            return
+        view = await read_exactly(self._log, damage.position, damage.end_position - damage.position)
+        # All at once, unless something was written behind it meanwhile, by another guess.
+        if generation == self._generation and state.end_position == damage.end_position:
+            state.end_position, state.end_offset = damage.position, damage.first_offset
+            BatchScanner(state, self.salt, self.name).feed(view)
+            state.end_position = damage.end_position
+
+    async def _learn(self, hidden: EpochEntry, position: int, end: LogPoint) -> None:
+        """Take in what opened a reign, if that is what was mended at ``position``."""
+        batch = await read_exactly(self._log, position, end.position - position)
+        header = intact_header(batch[:HEADER_BYTES], self.salt, self.name)
+        if header.is_control and control_kind(batch) == EPOCH:
+            facts = unpack_epoch_batch(batch, self.name)
+            if facts.number == hidden.number:
+                self._state.history.learn(facts.number, facts.reign_id, position, header.base_offset)
+
+    async def _mended(self, position: int, offset: int | None, *, asks: bool) -> bool:
         """Whether there was a good copy of the batch at ``position`` somewhere, so that reading again is worth it."""
-        mends = self._mends = self._mends or {}
-        mends[position] = mends.get(position, 0) + 1
-        if mends[position] > MENDS_MAX:
-            return False  # what was put right does not stay so
-        is_mended = await mend_batch(
-            self._log, position, self._readable_end(), salt=self.salt, offset=offset,
-            history=self.history, good=self._good, report=self._report,
-        )  # fmt: skip
-        if is_mended:
-            self._state.damages.pop(position, None)
-        return is_mended
+        if self.open_end is not None and position >= self.open_end:
+            return False  # where it ends has to be known anew then, which ``mend_damages`` sees to
+        return (await self._try_to_mend(position, offset, asks=asks)).outcome is Mended.YES
+
+    async def _try_to_mend(self, position: int, offset: int | None, *, asks: bool) -> MendTry:
+        mends = self._mends = self._mends or Mends()
+        generation, end = self._generation, self._readable_end()
+        hidden = self.hidden_reign(position)
+        if mends.is_worn(position):
+            return MendTry(Mended.NO)
+        if await mend_from_storage(self._log, position, end, salt=self.salt, offset=offset):
+            tried = MendTry(Mended.YES, await mended_end(self._log, position, end, self.salt))
+        elif not asks or self._good.ask is None:
+            return MendTry(Mended.NO)
+        elif (lately := mends.failed_lately(position)) is not None:
+            return lately
+        else:
+            tried = await mend_batch(
+                self._log, position, salt=self.salt, offset=offset, history=self.history, hidden=hidden,
+                good=self._good, is_same=lambda: generation == self._generation, report=self._report,
+            )  # fmt: skip
+        mends.note(position, tried)
+        if tried.outcome is Mended.YES and hidden is not None:
+            await self._learn(hidden, position, tried.end)
+        if tried.outcome is Mended.YES and generation == self._generation:
+            damage = self._state.damages.pop(position, None)
+            if damage is not None and position < tried.end.position < damage.end_position:
+                rest = damage._replace(position=tried.end.position, first_offset=tried.end.offset)
+                self._state.note_damage(rest)
+        return tried
 
     async def _damage(self, position: int, offset: int, text: str) -> Damage:
         """Find how far the damage at ``position`` reaches, and report it once."""
@@ -375,18 +350,26 @@ class ReadableLog:
         if known is not None:
             return known
         boundary = state.index.after(position) or (state.end_offset, state.end_position)
-        damage = await locate_damage(
-            self._log,
-            position,
-            salt=self.salt,
-            offset=offset,
-            epoch=0,
-            text=text,
-            search_end=boundary[1],
-            boundary=boundary,
-        )
+        try:
+            damage = await locate_damage(
+                self._log,
+                position,
+                salt=self.salt,
+                offset=offset,
+                epoch=0,
+                text=text,
+                search_end=boundary[1],
+                boundary=boundary,
+            )
+        except ValueError:
+            if state is self._state and position >= state.start_position:
+                raise
+            return Damage(position, state.start_position, offset, state.start_offset, "trimmed or cut meanwhile")
         if state.note_damage(damage):
-            self._report(damage_notice(self.name, damage))
+            if self._good.met is not None and damage.position in state.damages:
+                self._good.met(self.name)  # who reports it if it cannot be mended
+            else:
+                self._report(damage_notice(self.name, damage))
         return damage
 
     async def batch_of(self, offset: int, position: int | None = None) -> LogPoint | None:
@@ -396,9 +379,11 @@ class ReadableLog:
         offset. Raises ``StorageError``, ``CorruptionError``. No effect if cancelled.
         """
         state = self._state
-        header = None if position is None else await header_at(self._log, position, state.end_position, self.salt)
-        if position is not None and header is not None and header.base_offset == offset:
-            return LogPoint(position, offset)
+        if position is not None:
+            with suppress(DamagedRangeError):
+                if await self.begins_at(position) == offset:
+                    return LogPoint(position, offset)
+        # Asks no other node: it is needed while nothing else may be written.
         found = await self._walk(state.index.floor(offset), lambda header: header.end_offset > offset, None)
         if found is not None and found[0] < state.last_position:
             return LogPoint(found[0], found[1].base_offset)
@@ -446,5 +431,6 @@ class ReadableLog:
             state.index.floor_time(time_ms),
             lambda header: header.appended_ms >= time_ms and header.count > 0,
             None,
+            True,
         )
         return max(found[1].base_offset, state.start_offset) if found is not None else state.end_offset

@@ -83,7 +83,6 @@ class LogStore:
         stopped: Callable[[list[str], FlushFailedError], None] | None = None,
     ) -> None:
         self.backend = backend
-        self.good_copies = GoodCopies()
         self.epoch, self.reign_id = 0, bytes(16)
         self._ports, self._limits = ports, limits
         self._node_name = node_name
@@ -93,6 +92,7 @@ class LogStore:
         self._least_level = LeastLevel(report)
         self._reported_stopped: set[str] = set()
         self._flusher = SerialFlusher(backend, report=report, stop=self.stop, now_us=ports.clock.monotonic_us)
+        self.good_copies = GoodCopies(self._flusher)
         self._term = Term()
         self._opening: dict[str, trio.Lock] = {}
         self._logs: dict[str, PartitionLog] = {}
@@ -184,14 +184,13 @@ class LogStore:
         cancelled or failed, no reign is open, and its number is never used again.
         """
         self._refuse_other_term()
-        highest = self.newest_epoch
-        if epoch is not None and epoch <= highest:
+        if epoch is not None and epoch <= (highest := self.newest_epoch):
             raise StorageError(
                 f"storage {self.backend.url} has seen the epoch {highest}: a reign cannot get the number {epoch}; "
                 "the record has gone back, or belongs to another set",
                 kind="foreign",
             )
-        number, reign_id = epoch or highest + 1, reign_id or self._ports.random.randbytes(16)
+        number, reign_id = epoch or self.newest_epoch + 1, reign_id or self._ports.random.randbytes(16)
         reign = EpochFacts(number, reign_id, self.node_id, self.incarnation)
         assert self._identity is not None
         identity = attrs.evolve(self._identity, reign_number=number, reign_id=reign_id, highest_epoch=number)
@@ -210,8 +209,7 @@ class LogStore:
         (``foreign`` for a number below one seen). If cancelled or failed, nothing is followed.
         """
         self._refuse_other_term()
-        highest = self.newest_epoch
-        if epoch < highest:
+        if epoch < (highest := self.newest_epoch):
             raise StorageError(
                 f"storage {self.backend.url} has seen the epoch {highest}, it does not follow {epoch} any more",
                 kind="foreign",
@@ -296,8 +294,7 @@ class LogStore:
         """
         if not is_partition_name(name):
             raise ValueError(f"log name {name!r} is kept for the store itself; partition names have no dot")
-        log = self._logs.get(name)
-        if log is not None and log.term is self._term:
+        if (log := self._logs.get(name)) is not None and log.term is self._term:
             await trio.lowlevel.checkpoint()
             return log
         try:
@@ -313,8 +310,7 @@ class LogStore:
     async def _open_log(self, name: str, salt: int) -> PartitionLog:
         term = self._term
         async with self._alone(name):
-            log = self._logs.get(name)
-            if log is None:
+            if (log := self._logs.get(name)) is None:
                 if term.followed is not None:
                     await self._require_metadata(name)
                 assert self._opener is not None, "LogStore.open comes first"
@@ -351,8 +347,7 @@ class LogStore:
         if QUARANTINE_MARK not in name and not is_partition_name(name):
             raise ValueError(f"log {name!r} cannot be deleted")
         async with self._alone(name):
-            log = self._logs.pop(name, None)
-            if log is not None:
+            if (log := self._logs.pop(name, None)) is not None:
                 log.close(StorageError(f"log {name} is deleted", kind="closed"))
             assert self._ends is not None
             await self._ends.forget(name, *following)
@@ -360,18 +355,23 @@ class LogStore:
                 await self.backend.delete_log(each)
                 self._names.discard(each)
 
-    async def begin_anew(self, name: str, begins: LogStart, *, is_kept: bool = True, was_told: bool = True) -> None:
-        """Have a log begin at ``begins``, empty. ``is_kept``: what it held, aside. ``was_told``: incarnation raised."""
-        assert self._identity is not None
+    async def begin_anew(self, name: str, begins: LogStart, *, kept_for: str, was_told: bool = True) -> None:
+        """Have a log begin at ``begins``, empty; what it held aside, where for a reason; incarnation raised if told."""
         assert self._opener is not None
         with trio.CancelScope(shield=True):
             async with self._alone(name):
-                if (log := self._logs[name]).end_position > log.start_position and was_told:
-                    self.incarnation += 1
-                    await self._write_identity(attrs.evolve(self._identity, incarnation=self.incarnation))
-                await self._opener.keep_whole(log, epoch=self.epoch if is_kept else None)
+                if kept_for:  # first: it may be in vain, and then nothing is gone
+                    await self._opener.keep_whole(self._logs[name], epoch=self.epoch, reason=kept_for)
+                if was_told and self._logs[name].bytes_total:
+                    await self.raise_incarnation()
                 self._logs.pop(name).close(StorageError(f"log {name} was begun anew", kind="closed"))
                 await self._opener.begin_anew(name, begins)
+
+    async def raise_incarnation(self) -> None:
+        """Note, durably, that something which this node has reported as held is gone (R2). Raises ``StorageError``."""
+        assert self._identity is not None
+        self.incarnation += 1
+        await self._write_identity(attrs.evolve(self._identity, incarnation=self.incarnation))
 
     async def list_logs(self) -> list[str]:
         """Names of the partition logs that exist, sorted."""

@@ -68,7 +68,7 @@ class LogSuffix:
 class FetchBatch:
     """Return the batch that begins at ``position`` of a log, if the reign named by ``epoch`` and ``reign_id`` wrote it.
 
-    Asked by a node whose own copy of it has rotted. ``reign_id``: hexadecimal.
+    Asked by a node whose own copy of it has rotted. ``reign_id``: hexadecimal; zeros where it is not known.
     """
 
     log: str

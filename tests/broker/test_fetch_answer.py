@@ -24,8 +24,8 @@ def test_g11_what_a_flush_loses_while_it_is_read_is_not_served() -> None:
             assert (partition.committed_offset, partition.log.durable_offset) == (2, 1)
             log, read = partition.log, partition.log.read
 
-            async def read_and_fail(*arguments: Any) -> Any:
-                result = await read(*arguments)
+            async def read_and_fail(*arguments: Any, **options: Any) -> Any:
+                result = await read(*arguments, **options)
                 log.flush_failed(StorageError("a flush failed", kind="flush"), frozenset({log.name}))
                 return result
 

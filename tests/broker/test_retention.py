@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from mqcore.broker import Node, open_broker
-from mqcore.broker._retention import Retention
+from mqcore.broker._retention import Retention, _stands_at
 from mqcore.client import Client, connect
 from mqcore.errors import CommandNotPossibleError, MessagesMissingError, MqcoreError
-from mqcore.log import LogStart, PartitionLog
+from mqcore.log import QUARANTINE_MARK, LogStart, PartitionLog
 from mqcore.ports import ClockStep, system_ports
 from mqcore.testing import ModelDisk, model_ports, run_beside_broker, seeded
 
@@ -248,6 +248,55 @@ def test_r15_a_log_that_lost_more_than_was_trimmed_goes_on_at_its_start_and_keep
             assert [(await anext(consumer)).offset for _ in range(5)] == list(range(40, 45))
 
     with_topics(test, bounded={})
+
+
+def test_r15_a_log_that_has_other_batches_where_it_is_to_begin_begins_there_empty_and_they_are_kept() -> None:
+    async def test(node: Node, client: Client) -> None:
+        reign = node.reign
+        assert reign is not None
+        await send(client, "bounded", 50)
+        log = await log_of(node, client, "bounded")
+        found = await log.start_at(40)
+        assert found is not None
+        assert await _stands_at(log, found)
+        assert await _stands_at(log, LogStart(found.offset, found.position)), "which reign wrote it is not known"
+        assert not await _stands_at(log, found._replace(reign_id=b"of another reign"))
+        begins = LogStart(found.offset, found.position - 1)  # of an earlier reign than the one that goes on there
+        await reign.topics.write_starts({log.name: begins})
+        key = (reign.topics.get("bounded").id, 0)
+        await reign.retire_partitions(key[0], 0, CommandNotPossibleError("opened anew"))
+        del reign.store._logs[log.name]
+        await send(client, "bounded", 5, b"later")
+        again = await log_of(node, client, "bounded")
+        assert (again.start_offset, again.start_position, again.end_offset) == (40, begins.position, 45)
+        aside = [each for each in await reign.store.backend.list_logs() if each.startswith(log.name + QUARANTINE_MARK)]
+        assert len(aside) == 1
+
+    with_topics(test, bounded={})
+
+
+def test_r15_a_log_whose_first_batch_rotted_is_trimmed_to_it_and_not_begun_anew() -> None:
+    async def test(node: Node, client: Client) -> None:
+        reign = node.reign
+        assert reign is not None
+        await send(client, "bounded", 50)
+        log = await log_of(node, client, "bounded")
+        begins = await log.start_at(40)
+        assert begins is not None
+        (header,) = (await log.read_stored(begins.position, 1, log.end_position)).chunks
+        await log._log.overwrite(begins.position, bytes([header[0] ^ 0xFF]))
+        await reign.topics.write_starts({log.name: begins})
+        key = (reign.topics.get("bounded").id, 0)
+        await reign.retire_partitions(key[0], 0, CommandNotPossibleError("opened anew"))
+        again = (await reign.open_partition(*key)).log
+        assert (again.start_offset, again.start_position, again.end_offset) == (40, begins.position, 50)
+
+    async def run(node: Node) -> None:
+        async with connect(node.urls[0]) as client:
+            await test(node, client)
+
+    disk = ModelDisk(seeded(0, "disk"))
+    run_beside_broker(run, topics={"bounded": {}}, storage="mmap:///data", ports=model_ports(0, disk))
 
 
 @pytest.mark.parametrize("seed", [0])

@@ -15,7 +15,7 @@ import trio
 
 from mqcore.abc import Capabilities, FlushedLog, Log, Notice, StorageBackend, StorageContext
 from mqcore.batch import encode_batch, unpack_header
-from mqcore.errors import FlushFailedError, StorageError
+from mqcore.errors import CommandNotPossibleError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.log import IncomingBatch, LogStore, PartitionLog
@@ -54,6 +54,7 @@ class Shelf:
     append_level: Level = Level.PAGE_CACHE
     mount: str = "disk-1"
     may_be_stale: bool = False
+    in_place: bool = True
     crash_after: int | None = None
     """Number of writing operations until ``Crashed``; the one that crashes has half its effect."""
     fail_appends: list[StorageError] = attrs.field(factory=list)
@@ -137,6 +138,19 @@ class ShelfLog(Log):
         at = position - self.start
         end = min(position + size, segment_end, self.end)
         return memoryview(bytes(self.stored.data[at : end - self.start]))
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.shelf.in_place:
+            raise CommandNotPossibleError(f"log {self.name}: nothing is written in place")
+        view = memoryview(data)
+        if not self.start <= position <= position + len(view) <= self.end:
+            raise ValueError(f"{position} to {position + len(view)} is outside {self.start} to {self.end}")
+        at = position - self.start
+        if self.shelf.step(f"overwrite {self.name}"):
+            self.stored.data[at : at + len(view) // 2] = view[: len(view) // 2]
+            raise Crashed
+        self.stored.data[at : at + len(view)] = view
 
     async def truncate(self, position: int) -> None:
         await trio.lowlevel.checkpoint()

@@ -66,7 +66,7 @@ def test_r15_a_log_that_was_begun_anew_has_the_positions_and_offsets_of_its_prim
         assert begins is not None
         store = await store_on(disk, "/b", primary.set_id)
         log = await follow(store, primary)
-        await store.begin_anew(NAME, begins)
+        await store.begin_anew(NAME, begins, kept_for="the primary has trimmed it")
         log = await store.open_log(NAME, salt=SALT)
         assert (log.start_offset, log.end_offset, log.end_position) == (30, 30, begins.position)
         assert log.last_batch[0] == 0, "it holds nothing, and says so"
@@ -113,7 +113,7 @@ def test_r15_what_a_log_held_is_kept_aside_and_the_incarnation_raised() -> None:
             begins = await source.start_at(number)
             assert begins is not None
             incarnation = store.incarnation
-            await store.begin_anew(NAME, begins)
+            await store.begin_anew(NAME, begins, kept_for="the primary has trimmed it")
             log = await store.open_log(NAME, salt=SALT)
             assert log.start_offset == number
             assert store.incarnation == incarnation + (number == 40), "raised where something had been held"
@@ -147,7 +147,7 @@ def test_r15_a_storage_with_a_log_that_was_begun_anew_is_moved_backed_up_and_res
         assert begins is not None
         store = await store_on(disk, "/b", primary.set_id)
         await follow(store, primary)
-        await store.begin_anew(NAME, begins)
+        await store.begin_anew(NAME, begins, kept_for="the primary has trimmed it")
         log = await store.open_log(NAME, salt=SALT)
         expected = await stored(source, begins.position)
         await log.append_foreign([expected], position=begins.position)

@@ -1,0 +1,171 @@
+"""What is known of one log: its ends, history, producers, damage met so far. Nothing of it is read for that.
+
+Knows nothing of topics, requests or flush policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mqcore.abc import Log, Notice
+from mqcore.errors import StorageError
+from mqcore.guarantees import Level
+from mqcore.log._history import UNKNOWN_REIGN
+from mqcore.log._mending import GoodCopies, Mends
+from mqcore.log._producers import ProducerTable
+from mqcore.log._state import LogState
+from mqcore.log._types import Damage, EpochEntry, LogPoint
+
+__all__ = ["LogFacts"]
+
+
+class LogFacts:
+    """The facts of a ``PartitionLog``, all at once there."""
+
+    __slots__ = (
+        "_cursors",
+        "_failure",
+        "_generation",
+        "_good",
+        "_log",
+        "_mends",
+        "_report",
+        "_state",
+        "committed_offset",
+        "durable_level",
+        "durable_offset",
+        "durable_position",
+        "failed",
+        "least_level",
+        "name",
+        "salt",
+    )
+
+    def __init__(
+        self, log: Log, state: LogState, *, salt: int, report: Callable[[Notice], None], good: GoodCopies
+    ) -> None:
+        self.name = log.name
+        self.salt = salt
+        """32 bits that seal the headers of this log."""
+        self.failed: StorageError | None = None
+        """Why the log takes no more appends; None while it does."""
+        self._failure: StorageError | None = None  # what stopped it in every term, not the end of this one
+        self.durable_level = log.level
+        self.least_level = Level.NONE
+        """Level below which a flush proves nothing of this log, and below which it takes no sends."""
+        self.durable_offset = 0
+        """Offset below which everything is at the backend's flush level."""
+        self.durable_position = 0
+        self.committed_offset = state.start_offset
+        """Where the last reign of this process left the committed offset, below which the next does not go (R10)."""
+        self._log, self._good = log, good
+        self._state = state
+        self._report = report
+        self._generation = 0
+        self._cursors: dict[int, int] | None = None
+        self._mends: Mends | None = None  # made when first needed, of which most logs have none
+
+    @property
+    def level(self) -> Level:
+        """Level that a flush gives this log now."""
+        return self._log.level
+
+    @property
+    def start_offset(self) -> int:
+        """First offset kept; never goes back."""
+        return self._state.start_offset
+
+    @property
+    def start_position(self) -> int:
+        """Position of the first batch kept."""
+        return self._state.start_position
+
+    @property
+    def end_offset(self) -> int:
+        """Offset that the next message gets."""
+        return self._state.end_offset
+
+    @property
+    def end_position(self) -> int:
+        """Position after the last batch."""
+        return self._state.end_position
+
+    @property
+    def end(self) -> LogPoint:
+        """Position and offset after the last batch."""
+        return self._state.end
+
+    @property
+    def last_batch(self) -> tuple[int, bytes, int]:
+        """Of the last batch: epoch number, reign id (16 bytes) and position. Zeros in a log without one."""
+        state = self._state
+        if state.last_position < 0:
+            return 0, UNKNOWN_REIGN, 0
+        return state.epoch, state.history.last_id, state.last_position
+
+    @property
+    def producers(self) -> ProducerTable:
+        """What is remembered of idempotent producers (R12)."""
+        return self._state.producers
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes that the log holds, from its first batch to its last."""
+        return self._state.end_position - self._state.start_position
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a flush would move ``durable_offset``."""
+        return self.failed is None and self._state.end_position > self.durable_position
+
+    @property
+    def history(self) -> list[EpochEntry]:
+        """The reigns of this log, oldest first."""
+        return self._state.history.entries()
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether damage was met so far."""
+        return bool(self._state.damages)
+
+    @property
+    def damages(self) -> list[Damage]:
+        """Damaged ranges met so far, in order."""
+        return sorted(self._state.damages.values())
+
+    @property
+    def open_end(self) -> int | None:
+        """Where damage begins beyond which recovery found nothing whole; None if it found where the log ends.
+
+        What the last batch was is not known then, and how many offsets it took is a guess.
+        """
+        state = self._state
+        for damage in state.damages.values():
+            if damage.end_position == state.end_position and damage.position > state.last_position:
+                return damage.position
+        return None
+
+    def hidden_reign(self, position: int) -> EpochEntry | None:
+        """The reign that was opened in the damaged range around ``position``, as far as the batch behind it tells."""
+        for damage in self._state.damages.values():
+            if damage.position <= position < damage.end_position:
+                for each in self.history:
+                    if each.start_position == damage.end_position and each.reign_id == UNKNOWN_REIGN:
+                        return each
+        return None
+
+    @property
+    def hides_reign(self) -> bool:
+        """Whether damage hides what opened a reign, so that its history does not show whether another's is the same."""
+        return any(self.hidden_reign(position) is not None for position in self._state.damages)
+
+    def epoch_at(self, offset: int) -> int:
+        """Epoch number of the batch that contains ``offset``; at the end, of the last batch; 0 in an empty log."""
+        return self._state.history.number_at(offset)
+
+    def divergence(self, offset: int, epoch: int) -> int | None:
+        """Where the history of a reader at (``offset``, ``epoch``) leaves this log's; None if it does not (G06).
+
+        ``epoch`` is the number of the epoch of the last batch that was read before ``offset``.
+        """
+        return self._state.history.divergence(offset, epoch, self._state.end_offset)

@@ -106,9 +106,7 @@ class FedLog:
         log = self.partition.log
         if log.hides_reign:
             # To tell a replica that it parts there would have it give up what may be the only whole copy.
-            raise CorruptionError(
-                "what opened a reign is damaged: nobody can be judged", where=f"log {log.name}"
-            )
+            raise CorruptionError("what opened a reign is damaged: nobody can be judged", where=f"log {log.name}")
         held = Held(report.epoch, report.reign_id, report.position, report.end)
         judgement = judge_report(log.history, log.start_position, log.end_position, held)
         if report.end < log.start_position:

@@ -275,19 +275,31 @@ class ReadableLog(LogFacts):
         """
         stay: list[tuple[Damage, MendTry]] = []
         for damage in self.damages:
-            position, offset, worst = damage.position, damage.first_offset, MendTry(Mended.YES)
-            while position < damage.end_position and worst.outcome is not Mended.NO:
-                tried = await self._try_to_mend(position, offset, asks=True)
-                if tried.outcome is not Mended.YES:
-                    worst = tried
-                elif tried.end.position <= position:
-                    worst = MendTry(Mended.NO)
-                position, offset = tried.end
-            if worst.outcome is Mended.YES:
-                await self._take_end(damage)
-            if worst.outcome is not Mended.YES and damage.position >= self._state.start_position:
-                stay.append((damage, worst))
-        return stay
+            generation = self._generation
+            try:
+                tried = await self._mend_range(damage) if damage.end_position > self._state.start_position else None
+            except ValueError:
+                if generation == self._generation and damage.position >= self._state.start_position:
+                    raise
+            else:
+                if tried is not None and tried.outcome is not Mended.YES:
+                    stay.append((damage, tried))
+            if damage.end_position <= self._state.start_position:
+                self._state.damages.pop(damage.position, None)  # trimmed, before or meanwhile
+        return [each for each in stay if each[0].end_position > self._state.start_position]
+
+    async def _mend_range(self, damage: Damage) -> MendTry:
+        position, offset, worst = damage.position, damage.first_offset, MendTry(Mended.YES)
+        while position < damage.end_position and worst.outcome is not Mended.NO:
+            tried = await self._try_to_mend(position, offset, asks=True)
+            if tried.outcome is not Mended.YES:
+                worst = tried
+            elif tried.end.position <= position:
+                worst = MendTry(Mended.NO)
+            position, offset = tried.end
+        if worst.outcome is Mended.YES:
+            await self._take_end(damage)
+        return worst
 
     async def _take_end(self, damage: Damage) -> None:
         """Have the log end as what was mended says, where recovery could only guess: see ``open_end``."""

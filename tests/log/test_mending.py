@@ -119,6 +119,30 @@ def test_g12_what_a_reign_that_ended_asked_for_is_not_written_into_the_next() ->
     virtual(main)
 
 
+def test_r15_damage_that_is_trimmed_while_others_are_asked_is_none_any_more() -> None:
+    async def main() -> None:
+        shelf = Shelf(segment_bytes=1024)
+        broker, log = await filled(shelf)
+        points = [await point_of(log, offset) for offset in (3, 5)]
+        others = Others(shelf, points[0][1])
+        for offset, (position, _) in zip((3, 5), points, strict=True):
+            rot(shelf, position)
+            with pytest.raises(DamagedRangeError):
+                await log.read(offset, 1, log.end_offset)
+
+        async def trim() -> None:
+            others.meanwhile = None
+            await log.trim(25)
+
+        others.meanwhile = trim
+        broker.store.good_copies.ask = others.ask
+        assert await log.mend_damages() == []
+        assert not log.is_damaged
+        assert others.asked == [points[0][0]]
+
+    virtual(main)
+
+
 def test_r15_a_reader_whose_batch_is_trimmed_while_others_are_asked_is_told_that_it_is_gone() -> None:
     async def main() -> None:
         shelf = Shelf(segment_bytes=1024)

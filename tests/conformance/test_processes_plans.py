@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,9 +47,9 @@ def test_a_flush_of_the_suites_files_takes_what_the_plan_says(tmp_path: Path) ->
 
 def test_a_broker_is_told_how_slow_its_flushes_are(tmp_path: Path) -> None:
     world = ProcessWorld(drawn("power-cut", 0), tmp_path)
-    asked = json.loads(world._asked(None, 7))
+    asked = world._asked(None)
     assert asked["injection"]["flush_us"] == world.plan.disk_latency_us["flush"]
-    assert asked["diverted_to"] is None, "mmap goes through the ports"
+    assert not world._is_diverted, "mmap goes through the ports"
 
 
 def test_the_calls_of_a_storage_with_io_of_its_own_are_diverted_under_faults_of_the_disk_only(
@@ -59,9 +58,10 @@ def test_the_calls_of_a_storage_with_io_of_its_own_are_diverted_under_faults_of_
     own_io = SimpleNamespace(simulable=False)
     monkeypatch.setattr(ProcessWorld, "capabilities", lambda self: own_io)
     for family in T1_FAMILIES:
-        asked = json.loads(ProcessWorld(drawn(family, 0), tmp_path)._asked(None, 7))
+        world = ProcessWorld(drawn(family, 0), tmp_path)
+        asked = world._asked(None)
         is_of_the_disk = family in ("kill", "kill-at-call", "power-cut", "full", "flush-error")
-        assert (asked["diverted_to"] == 7) == is_of_the_disk
+        assert world._is_diverted == is_of_the_disk
         if asked["injection"] is not None:
             assert (asked["injection"]["undo"], asked["injection"]["kill_at"]) == ("", 0)
 

@@ -23,6 +23,7 @@ from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.registry import create_storage
 from mqcore_conformance.children import alive, doing
+from mqcore_conformance.children.queued import queued_s
 from mqcore_conformance.children.tracebacks import leaves, printable, remember_tasks, tell_exception
 from mqcore_conformance.contract._checks import CheckFailed, expect
 from mqcore_conformance.contract._storage_grounds import Ground, LivesSoFar, LogModel
@@ -311,7 +312,7 @@ class _Search:
 
     def _begin(self, seconds_max: float) -> None:
         self._busy_until = time.process_time() + seconds_max
-        self._real_until = time.monotonic() + seconds_max * CLOCK_FACTOR
+        self._real_until = time.monotonic() - queued_s() + seconds_max * CLOCK_FACTOR
 
     def attempt(self, steps: Sequence[Operation]) -> None:
         """Play ``steps`` unless time is up or a failure is known."""
@@ -349,7 +350,7 @@ class _Search:
         return False
 
     def _is_late(self) -> bool:
-        return time.process_time() > self._busy_until or time.monotonic() > self._real_until
+        return time.process_time() > self._busy_until or time.monotonic() - queued_s() > self._real_until
 
 
 def _simpler(steps: Sequence[Operation]) -> Iterator[tuple[Operation, ...]]:

@@ -6,8 +6,18 @@ where the client for Trio raises Trio's own errors.
 """
 
 from mqcore.aio._client import Client, connect
-from mqcore.aio._consumer import Consumer
+from mqcore.aio._consumer import Consumer, GroupConsumer
 from mqcore.aio._producer import Delivery, Producer
 from mqcore.client import ConsumedBatch, Message, Receipt
 
-__all__ = ["Client", "ConsumedBatch", "Consumer", "Delivery", "Message", "Producer", "Receipt", "connect"]
+__all__ = [
+    "Client",
+    "ConsumedBatch",
+    "Consumer",
+    "Delivery",
+    "GroupConsumer",
+    "Message",
+    "Producer",
+    "Receipt",
+    "connect",
+]

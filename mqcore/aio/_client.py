@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import mqcore.client as inner
-from mqcore.aio._consumer import Consumer
+from mqcore.aio._consumer import Consumer, GroupConsumer
 from mqcore.aio._guest import Guest, hosted
 from mqcore.aio._producer import Producer
-from mqcore.client import Start
+from mqcore.client import Message, Start
+from mqcore.client.shells import Handlings
+from mqcore.errors import ClosedError, MqcoreError
 from mqcore.limits import Limits
 
-__all__ = ["Admin", "Client", "SetAdmin", "connect"]
+__all__ = ["Admin", "Client", "GroupAdmin", "SetAdmin", "connect"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-A = TypeVar("A", inner.Admin, inner.SetAdmin)
+A = TypeVar("A", inner.Admin, inner.GroupAdmin, inner.SetAdmin)
 
 
 class _Crossing(Generic[A]):
@@ -57,6 +59,15 @@ class Admin(_Crossing[inner.Admin]):
     operate = _over(inner.Admin.operate)
 
 
+class GroupAdmin(_Crossing[inner.GroupAdmin]):
+    """Requests about consumer groups; as ``mqcore.client.GroupAdmin``."""
+
+    list_groups = _over(inner.GroupAdmin.list_groups)
+    describe = _over(inner.GroupAdmin.describe)
+    reset = _over(inner.GroupAdmin.reset)
+    delete = _over(inner.GroupAdmin.delete)
+
+
 class SetAdmin(_Crossing[inner.SetAdmin]):
     """Requests about the replica set of the server that answers; as ``mqcore.client.SetAdmin``."""
 
@@ -81,13 +92,18 @@ class SetAdmin(_Crossing[inner.SetAdmin]):
 
 
 class Client:
-    """A connection to a broker. ``admin`` asks for what is not about messages, ``sets`` for what replica sets do."""
+    """A connection to a broker.
+
+    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``sets`` for what replica sets do.
+    """
 
     def __init__(self, guest: Guest, client: inner.Client) -> None:
         self.admin = Admin(guest, client.admin)
+        self.groups = GroupAdmin(guest, client.groups)
         self.sets = SetAdmin(guest, client.sets)
         self._guest = guest
         self._client = client
+        self._handlings = Handlings(client)
 
     @property
     def node(self) -> str | None:
@@ -108,9 +124,32 @@ class Client:
     async def consumer(
         self, topic: str, partitions: list[int] | None = None, start: Start = "end", **options: Any
     ) -> AsyncIterator[Consumer]:
-        """A consumer of ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.consumer``."""
+        """A consumer of ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.consumer``.
+
+        With ``group`` a ``GroupConsumer``.
+        """
         async with self._guest.living(self._client.consumer(topic, partitions, start, **options)) as consumer:
-            yield Consumer(self._guest, consumer)
+            if isinstance(consumer, inner.GroupConsumer):
+                member = GroupConsumer(self._guest, consumer)
+                yield member
+                member.put_back()
+            else:
+                yield Consumer(self._guest, consumer)
+
+    async def handle(
+        self,
+        topic: str,
+        handler: Callable[[Message], Coroutine[Any, Any, None]],
+        *,
+        report: Callable[[MqcoreError], None] | None = None,
+        **options: Any,
+    ) -> None:
+        """Read ``topic`` and call ``await handler(message)`` for each message, in tasks of asyncio, until cancelled.
+
+        Arguments and errors as ``mqcore.Client.handle``; ``ClosedError`` when the client's block is left.
+        """
+        call = partial(self._guest.call, handler)
+        raise await self._guest.run(self._handlings.run, topic, call, {"report": report, **options})
 
 
 @asynccontextmanager
@@ -120,4 +159,10 @@ async def connect(*urls: str, limits: Limits | None = None, **options: Any) -> A
     Arguments and errors as ``mqcore.connect``; ``ConfigurationError`` too where Trio runs in this thread already.
     """
     async with hosted() as guest, guest.living(inner.connect(*urls, limits=limits, **options)) as client:
-        yield Client(guest, client)
+        shell = Client(guest, client)
+        try:
+            yield shell
+        finally:
+            if shell._handlings.are_running:
+                with suppress(ClosedError):
+                    await guest.run(shell._handlings.end)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from itertools import islice
 from typing import Self
 
 from mqcore.aio._guest import Guest
 from mqcore.client import ConsumedBatch, Message, Start
 from mqcore.client import Consumer as TrioConsumer
-from mqcore.client.shells import ReadAhead
+from mqcore.client import GroupConsumer as TrioGroupConsumer
+from mqcore.client.shells import GroupReading, ReadAhead
 
-__all__ = ["Consumer"]
+__all__ = ["Consumer", "GroupConsumer"]
 
 
 class Consumer(ReadAhead):
@@ -21,7 +22,7 @@ class Consumer(ReadAhead):
     """
 
     def __init__(self, guest: Guest, consumer: TrioConsumer) -> None:
-        super().__init__()
+        ReadAhead.__init__(self)
         self._guest = guest
         self._consumer = consumer
 
@@ -67,11 +68,8 @@ class Consumer(ReadAhead):
         Raises ``BatchUndecodableError``, ``MessagesMissingError`` (the next call goes on past either),
         ``RejectedError`` such as for a topic that was deleted, ``ClosedError``. No effect if cancelled.
         """
-        batch = self._next_in_hand()
-        if batch is None:
+        while (batch := self._next_in_hand()) is None:
             await self._guest.run(self._receive, self._consumer)
-            batch = self._next_in_hand()
-            assert batch is not None
         return batch
 
     async def poll(self, messages_max: int = 500, wait_ms: int = 1_000) -> list[Message]:
@@ -84,6 +82,48 @@ class Consumer(ReadAhead):
             await self._guest.run(self._receive_within, self._consumer, wait_ms)
             batch = self._next_in_hand()
         return [] if batch is None else list(islice(self._hold(batch), messages_max))
+
+
+class GroupConsumer(GroupReading, Consumer):
+    """A member of a consumer group; as ``mqcore.client.GroupConsumer``, for one asyncio task at a time.
+
+    What was handled is committed a batch at a time, where that one also commits within the batch that is read.
+    """
+
+    def __init__(self, guest: Guest, consumer: TrioGroupConsumer) -> None:
+        GroupReading.__init__(self, consumer)
+        self._guest = guest
+        self._consumer = consumer
+
+    @property
+    def group(self) -> str:
+        """Name of the group."""
+        return self._member.group
+
+    @property
+    def member(self) -> str:
+        """Name of this member."""
+        return self._member.member
+
+    @property
+    def assignment(self) -> list[int]:
+        """The partitions that this member owns now."""
+        return self._member.assignment
+
+    async def __anext__(self) -> Message:
+        if self._member.may_go_on():
+            for message in self._messages:
+                return message
+        while True:
+            for message in self._hold(await self.next_batch()):
+                return message
+
+    async def commit(self, positions: Mapping[int, tuple[int, int]] | None = None) -> dict[int, tuple[int, int]]:
+        """Commit ``positions`` (offset, epoch) by partition, or all that was handed out; return the cursors in force.
+
+        Errors and cancellation as ``mqcore.client.GroupConsumer.commit``.
+        """
+        return await self._guest.run(self._commit, positions)
 
 
 class _AioBatches:

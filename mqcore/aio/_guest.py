@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -104,14 +104,20 @@ class Guest:
 
         Raises what it raises, ``ClosedError`` and ``BufferFullError`` for Trio's own.
         """
+        result: T = await self._end(self._begin(function, *arguments))
+        return result
+
+    def _begin(self, function: Callable[..., Awaitable[Any]], *arguments: object) -> _Crossing:
         if self._nursery is None:
             raise ClosedError("the client's loop has ended")
         crossing = _Crossing(self._loop.create_future())
         self._crossings.add(crossing)
         self._nursery.start_soon(self._carry_out, crossing, function, arguments)
+        return crossing
+
+    async def _end(self, crossing: _Crossing) -> Any:
         try:
-            result: T = await crossing.future
-            return result
+            return await crossing.future
         except asyncio.CancelledError:
             crossing.scope.cancel()
             while not crossing.is_over:
@@ -133,6 +139,27 @@ class Guest:
             self._crossings.discard(crossing)
             _settle(crossing, result)
 
+    async def call(self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
+        """In Trio: have a task of asyncio do ``function(*arguments)``, and wait for its end. Raises what it raises.
+
+        If cancelled, the task is, and waited for.
+        """
+        task = self._loop.create_task(function(*arguments))
+        done = trio.Event()
+        task.add_done_callback(lambda _: done.set())
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            task.cancel()
+            with trio.CancelScope(shield=True):
+                await done.wait()
+            raise
+        if task.cancelled():
+            raise RuntimeError("it was cancelled, and not by its consumer")
+        error = task.exception()
+        if error is not None:
+            raise error
+
     @asynccontextmanager
     async def living(self, manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
         """Keep ``manager``, one of Trio's, open for the length of the block; left by an error if the block is."""
@@ -149,23 +176,24 @@ class Guest:
                     if by_error:
                         raise LeftByError
 
-        life = asyncio.ensure_future(self.run(live))
+        # No task of the loop: a loop that cancels all its tasks would end the connection before what goes on over it.
+        life = self._begin(live)
         try:
-            waits: set[asyncio.Future[Any]] = {life, opened}
+            waits: set[asyncio.Future[Any]] = {life.future, opened}
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             if not opened.done():
-                life.result()
+                life.future.result()
             yield opened.result()
         except BaseException:
             by_error = True
             leave.set()
             if not opened.done():
-                life.cancel()
+                life.scope.cancel()
             with suppress(Exception, asyncio.CancelledError):
-                await life
+                await self._end(life)
             raise
         leave.set()
-        await life
+        await self._end(life)
 
 
 def _settle(crossing: _Crossing, result: outcome.Outcome[Any]) -> None:

@@ -112,7 +112,7 @@ class GroupConsumer(Consumer):
                         self._tasks.start_soon(self._polls.run, interval_ms / 1000, self._commit_at_last, self._rest)
                     await trio.sleep_forever()
         finally:
-            self._tasks = None
+            self._is_closed, self._tasks = True, None
             for link in self._links:
                 link.joined.set()
             self._look_again()
@@ -282,8 +282,6 @@ class GroupConsumer(Consumer):
 
     async def _next_owned(self) -> ConsumedBatch:
         while True:
-            if self._tasks is None and not self._is_closed:
-                raise trio.ClosedResourceError("the client is closed")
             for link in self._links:
                 link.look()
                 if link.failure is not None:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import trio
 
-from mqcore.client._consumed import ConsumedBatch
+from mqcore.client._client import Client
+from mqcore.client._consumed import ConsumedBatch, Message
 from mqcore.client._consumer import Consumer, Start
+from mqcore.client._group_consumer import GroupConsumer
 from mqcore.client._in_hand import MessageReader
 from mqcore.client._message_checks import freeze, freeze_headers
 from mqcore.errors import BufferFullError, ClosedError
 
-__all__ = ["LeftByError", "ReadAhead", "freeze", "freeze_headers", "told_without_trio"]
+__all__ = [
+    "GroupReading",
+    "Handlings",
+    "LeftByError",
+    "ReadAhead",
+    "freeze",
+    "freeze_headers",
+    "told_without_trio",
+]
 
 
 class LeftByError(Exception):
@@ -76,3 +87,93 @@ class ReadAhead(MessageReader):
         for batch in reversed(self._received):
             positions[batch.partition] = (batch.offset, batch.previous_epoch)
         super()._overlay(positions)
+
+
+class GroupReading(ReadAhead):
+    """What a shell holds of a group's member: one batch, of which the member has to know how far it was delivered."""
+
+    def __init__(self, member: GroupConsumer) -> None:
+        ReadAhead.__init__(self)
+        self._member = member
+
+    def put_back(self) -> None:
+        """In Trio's thread: give the member back what was not delivered; the next batch is the rest of it."""
+        left = self._received.popleft() if self._received else self._take_left()
+        self._forget_batch()
+        if left is not None:
+            self._member.put_back(left)
+
+    async def _receive(self, consumer: Consumer) -> None:
+        self.put_back()
+        await super()._receive(consumer)
+
+    def _next_in_hand(self) -> ConsumedBatch | None:
+        return self._received.popleft() if self._received and self._member.may_go_on() else None
+
+    async def _seek(self, consumer: Consumer, to: Start, partition: int | None) -> None:
+        self.put_back()
+        await consumer.seek(to, partition)
+
+    async def _commit(self, positions: Mapping[int, tuple[int, int]] | None) -> dict[int, tuple[int, int]]:
+        """In Trio: see ``GroupConsumer.commit``."""
+        if positions is None:
+            self.put_back()
+        return await self._member.commit(positions)
+
+    def _overlay(self, positions: dict[int, tuple[int, int]]) -> None:
+        owned = set(positions)
+        super()._overlay(positions)
+        for partition in set(positions) - owned:
+            del positions[partition]  # what is in hand of a partition that was lost meanwhile
+
+
+class Handlings:
+    """The runs of ``handle`` of one client, which end before it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._scopes: set[trio.CancelScope] = set()
+        self._ended = trio.Event()
+
+    async def run(
+        self, topic: str, call: Callable[[Message], Awaitable[None]], options: Mapping[str, Any]
+    ) -> BaseException:
+        """In Trio: see ``Client.handle``. Return what the shell is to raise, if this is not cancelled.
+
+        That is what a handler has raised that is no ``Exception``: in Trio it would end all calls of the shell.
+        """
+        raised: list[BaseException] = []
+        scope = trio.CancelScope()
+
+        async def handler(message: Message) -> None:
+            try:
+                await call(message)
+            except (Exception, trio.Cancelled):
+                raise
+            except BaseException as error:
+                raised.append(error)
+                scope.cancel()
+                await trio.sleep_forever()
+
+        self._scopes.add(scope)
+        try:
+            with scope:
+                await self._client.handle(topic, handler, **options)
+        finally:
+            self._scopes.discard(scope)
+            self._ended.set()
+        return raised[0] if raised else ClosedError("the client was closed")
+
+    @property
+    def are_running(self) -> bool:
+        """Whether there is anything to end."""
+        return bool(self._scopes)
+
+    async def end(self) -> None:
+        """In Trio: end them all and wait until they have committed what is done. Shielded from cancellation."""
+        with trio.CancelScope(shield=True):
+            while self._scopes:
+                self._ended = trio.Event()
+                for scope in self._scopes:
+                    scope.cancel()
+                await self._ended.wait()

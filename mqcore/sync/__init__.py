@@ -8,7 +8,17 @@ the waiting; ``Producer.post`` waits for room instead of raising, and what it wo
 
 from mqcore.client import ConsumedBatch, Message, Receipt
 from mqcore.sync._client import Client, connect
-from mqcore.sync._consumer import Consumer
+from mqcore.sync._consumer import Consumer, GroupConsumer
 from mqcore.sync._producer import Delivery, Producer
 
-__all__ = ["Client", "ConsumedBatch", "Consumer", "Delivery", "Message", "Producer", "Receipt", "connect"]
+__all__ = [
+    "Client",
+    "ConsumedBatch",
+    "Consumer",
+    "Delivery",
+    "GroupConsumer",
+    "Message",
+    "Producer",
+    "Receipt",
+    "connect",
+]

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+import trio
+
 import mqcore.client as inner
-from mqcore.client import Start
+from mqcore.client import Message, Start
+from mqcore.client.shells import Handlings
+from mqcore.errors import ClosedError, ConfigurationError, MqcoreError
 from mqcore.limits import Limits
-from mqcore.sync._consumer import Consumer
+from mqcore.sync._consumer import Consumer, GroupConsumer
 from mqcore.sync._portal import Portal, opened_portal
 from mqcore.sync._posted import Posted
 from mqcore.sync._producer import Producer
 
-__all__ = ["Admin", "Client", "SetAdmin", "connect"]
+__all__ = ["Admin", "Client", "GroupAdmin", "SetAdmin", "connect"]
+
+NEVER_MS = 2**53
+"""For a time that does not end."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
-A = TypeVar("A", inner.Admin, inner.SetAdmin)
+A = TypeVar("A", inner.Admin, inner.GroupAdmin, inner.SetAdmin)
 
 
 class _Calls(Generic[A]):
@@ -58,6 +65,15 @@ class Admin(_Calls[inner.Admin]):
     operate = _blocking(inner.Admin.operate)
 
 
+class GroupAdmin(_Calls[inner.GroupAdmin]):
+    """Requests about consumer groups; as ``mqcore.client.GroupAdmin``."""
+
+    list_groups = _blocking(inner.GroupAdmin.list_groups)
+    describe = _blocking(inner.GroupAdmin.describe)
+    reset = _blocking(inner.GroupAdmin.reset)
+    delete = _blocking(inner.GroupAdmin.delete)
+
+
 class SetAdmin(_Calls[inner.SetAdmin]):
     """Requests about the replica set of the server that answers; as ``mqcore.client.SetAdmin``."""
 
@@ -82,13 +98,18 @@ class SetAdmin(_Calls[inner.SetAdmin]):
 
 
 class Client:
-    """A connection to a broker. ``admin`` asks for what is not about messages, ``sets`` for what replica sets do."""
+    """A connection to a broker.
+
+    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``sets`` for what replica sets do.
+    """
 
     def __init__(self, portal: Portal, client: inner.Client) -> None:
         self.admin = Admin(portal, client.admin)
+        self.groups = GroupAdmin(portal, client.groups)
         self.sets = SetAdmin(portal, client.sets)
         self._portal = portal
         self._client = client
+        self._handlings = Handlings(client)
 
     @property
     def node(self) -> str | None:
@@ -110,9 +131,47 @@ class Client:
     def consumer(
         self, topic: str, partitions: list[int] | None = None, start: Start = "end", **options: Any
     ) -> Iterator[Consumer]:
-        """A consumer of ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.consumer``."""
+        """A consumer of ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.consumer``.
+
+        With ``group`` a ``GroupConsumer``.
+        """
         with self._portal.living(self._client.consumer(topic, partitions, start, **options)) as consumer:
-            yield Consumer(self._portal, consumer)
+            if isinstance(consumer, inner.GroupConsumer):
+                member = GroupConsumer(self._portal, consumer)
+                yield member
+                self._portal.run_now(member.put_back)
+            else:
+                yield Consumer(self._portal, consumer)
+
+    def handle(
+        self,
+        topic: str,
+        handler: Callable[[Message], None],
+        *,
+        report: Callable[[MqcoreError], None] | None = None,
+        threads_max: int = 16,
+        **options: Any,
+    ) -> None:
+        """Read ``topic`` and call ``handler(message)`` for each message, in up to ``threads_max`` threads.
+
+        Until interrupted, until a handler raises what is no ``Exception``, or until the client's block is left in
+        another thread: ``ClosedError``. Handlers that run are waited for, since a thread cannot be cancelled: there is
+        no ``handler_timeout_ms``, and one that is not done within ``rebalance_ms``, or when its member's session is
+        over, may run beside another member's. ``report`` is called in the client's thread. Arguments and errors else
+        as ``mqcore.Client.handle``; ``ConfigurationError`` for what is not.
+        """
+        if "handler_timeout_ms" in options:
+            raise ConfigurationError("handle: handler_timeout_ms: a handler that blocks cannot be cancelled")
+        if threads_max < 1:
+            raise ConfigurationError(f"handle: threads_max: {threads_max}: at least 1")
+        # Not Trio's own, which looking up names shares: handlers that wait for a broker would keep it from being found.
+        limiter = trio.CapacityLimiter(threads_max)
+
+        async def call(message: Message) -> None:
+            await trio.to_thread.run_sync(handler, message, limiter=limiter)
+
+        options |= {"report": report, "handler_timeout_ms": NEVER_MS}
+        raise self._portal.run(self._handlings.run, topic, call, options)
 
 
 @contextmanager
@@ -122,4 +181,10 @@ def connect(*urls: str, limits: Limits | None = None, **options: Any) -> Iterato
     Arguments and errors as ``mqcore.connect``. Its Trio runs in a thread of its own, which ends with the block.
     """
     with opened_portal() as portal, portal.living(inner.connect(*urls, limits=limits, **options)) as client:
-        yield Client(portal, client)
+        shell = Client(portal, client)
+        try:
+            yield shell
+        finally:
+            if shell._handlings.are_running:
+                with suppress(ClosedError):
+                    portal.run(shell._handlings.end)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TypeVar
 
 from mqcore.client import ConsumedBatch, Message, Start
 from mqcore.client import Consumer as TrioConsumer
-from mqcore.client.shells import ReadAhead
+from mqcore.client import GroupConsumer as TrioGroupConsumer
+from mqcore.client.shells import GroupReading, ReadAhead
 from mqcore.sync._portal import Portal
 
-__all__ = ["Consumer"]
+__all__ = ["Consumer", "GroupConsumer"]
 
 T = TypeVar("T")
 
@@ -23,7 +24,7 @@ class Consumer(ReadAhead):
     """
 
     def __init__(self, portal: Portal, consumer: TrioConsumer) -> None:
-        super().__init__()
+        ReadAhead.__init__(self)
         self._portal = portal
         self._consumer = consumer
 
@@ -72,11 +73,8 @@ class Consumer(ReadAhead):
         Raises ``BatchUndecodableError``, ``MessagesMissingError`` (the next call goes on past either),
         ``RejectedError`` such as for a topic that was deleted, ``ClosedError``. No effect if interrupted.
         """
-        batch = self._next_in_hand()
-        if batch is None:
+        while (batch := self._next_in_hand()) is None:
             self._portal.run(self._receive, self._consumer)
-            batch = self._next_in_hand()
-            assert batch is not None
         return batch
 
     def poll(self, messages_max: int = 500, wait_ms: int = 1_000) -> list[Message]:
@@ -89,3 +87,43 @@ class Consumer(ReadAhead):
             self._portal.run(self._receive_within, self._consumer, wait_ms)
             batch = self._next_in_hand()
         return [] if batch is None else list(islice(self._hold(batch), messages_max))
+
+
+class GroupConsumer(GroupReading, Consumer):
+    """A member of a consumer group; as ``mqcore.client.GroupConsumer``, for one thread at a time.
+
+    What was handled is committed a batch at a time, where that one also commits within the batch that is read.
+    """
+
+    def __init__(self, portal: Portal, consumer: TrioGroupConsumer) -> None:
+        GroupReading.__init__(self, consumer)
+        self._portal = portal
+        self._consumer = consumer
+
+    @property
+    def group(self) -> str:
+        """Name of the group."""
+        return self._member.group
+
+    @property
+    def member(self) -> str:
+        """Name of this member."""
+        return self._member.member
+
+    @property
+    def assignment(self) -> list[int]:
+        """The partitions that this member owns now."""
+        return self._portal.run_now(lambda: self._member.assignment)
+
+    def __iter__(self) -> Iterator[Message]:
+        while True:
+            while self._member.may_go_on() and (message := next(self._messages, None)) is not None:
+                yield message
+            self._hold(self.next_batch())
+
+    def commit(self, positions: Mapping[int, tuple[int, int]] | None = None) -> dict[int, tuple[int, int]]:
+        """Commit ``positions`` (offset, epoch) by partition, or all that was handed out; return the cursors in force.
+
+        Errors as ``mqcore.client.GroupConsumer.commit``. If interrupted, it may be committed.
+        """
+        return self._portal.run(self._commit, positions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 import trio
 
 import mqcore
@@ -133,5 +134,29 @@ def test_a_member_that_joins_while_the_last_one_s_end_is_being_written_is_a_memb
                 assert (state.assignor, len(state.members)) == (assignor, 1)
                 assert state.generation > generation, "what an earlier one was given is below"
                 generation = state.generation
+
+    beside(main)
+
+
+def test_a_member_that_has_no_partition_and_waits_is_told_when_its_client_is_closed() -> None:
+    async def main(url: str, client: Client) -> None:
+        async def read(other: Client, joined: trio.Event) -> None:
+            async with other.consumer("lines", group="g", **LONG) as consumer:
+                joined.set()
+                with pytest.raises(trio.ClosedResourceError):
+                    await consumer.next_batch()
+            told.append(True)
+
+        told: list[bool] = []
+        async with client.consumer("lines", group="g", **LONG) as first:
+            await first.next_batch()
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    async with mqcore.connect(url) as other:
+                        joined = trio.Event()
+                        nursery.start_soon(read, other, joined)
+                        await joined.wait()
+                        await trio.sleep(1)
+        assert told
 
     beside(main)

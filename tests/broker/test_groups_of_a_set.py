@@ -34,8 +34,13 @@ async def read(consumer: GroupConsumer, count: int, seen: list[tuple[int, int]])
 
 
 @pytest.mark.trio
-async def test_g16_members_go_on_over_two_failovers_and_nothing_committed_is_read_again(tmp_path: Path) -> None:
-    async with set_of_nodes(tmp_path, prefix="groups", **SYNC) as nodes:
+@pytest.mark.parametrize("kept_in", ["log", "file"])
+async def test_g16_members_go_on_over_two_failovers_and_nothing_committed_is_read_again(
+    tmp_path: Path, kept_in: str
+) -> None:
+    (tmp_path / "cursors").mkdir()
+    place = "log" if kept_in == "log" else f"file://{tmp_path}/cursors"
+    async with set_of_nodes(tmp_path, prefix=f"groups-{kept_in}-", offset_store=place, **SYNC) as nodes:
         await begin(nodes)
         async with nodes.client("a") as client:
             async with client.consumer("orders", **FAST) as first, client.consumer("orders", **FAST) as second:

@@ -15,7 +15,7 @@ from mqcore.broker._partition import Partition
 from mqcore.errors import CorruptionError, MqcoreError, RemoteProtocolError
 from mqcore.guarantees import Level
 from mqcore.log import NOWHERE, LogPoint
-from mqcore.protocol import Code, Diverged, LogPositions, PositionRefused
+from mqcore.protocol import Code, Diverged, LogCommitted, LogPositions, PositionRefused
 from mqcore.replication import Counts, Held, Member, judge_report
 
 __all__ = ["FedLog"]
@@ -89,6 +89,26 @@ class FedLog:
         self.is_damaged = True
         self._again_at = trio.current_time() + _AGAIN_S
         return self._why != before
+
+    @property
+    def is_level(self) -> bool:
+        """Whether the replica is known to hold it to its end; so one that is served no more."""
+        partition = self.partition
+        is_held = self.is_judged and self.held_end.position >= partition.end_position
+        return is_held or partition.closure is not None
+
+    def share(self) -> tuple[int, int]:
+        """Bytes that the replica is known to hold, of how many."""
+        start, size = self.partition.log.start_position, self.partition.end_position - self.partition.log.start_position
+        return min(max(self.held_end.position - start, 0), size), size
+
+    def newly_committed(self) -> LogCommitted | None:
+        """What is to be said of what is committed, if anything is new in that; it counts as said."""
+        offset = self.partition.committed_offset
+        if self.committed_sent == offset:
+            return None
+        self.committed_sent = offset
+        return LogCommitted(self.number, offset)
 
     def sent(self, end: LogPoint) -> None:
         """Take in that everything below ``end`` was sent."""

@@ -38,7 +38,6 @@ from mqcore.protocol import (
     FollowRole,
     FollowStream,
     Heartbeat,
-    LogCommitted,
     LogData,
     LogNamed,
     LogPositions,
@@ -288,11 +287,7 @@ class Feeder:
     @property
     def is_level(self) -> bool:
         """Whether the replica is known to hold every log to its end."""
-        return self._are_named and all(
-            each.is_judged and each.held_end.position >= each.partition.end_position
-            for each in self.logs
-            if each.partition.closure is None
-        )
+        return self._are_named and all(each.is_level for each in self.logs)
 
     def pace_anew(self) -> None:
         """Take in that the replica may be sent another number of bytes a second."""
@@ -301,11 +296,8 @@ class Feeder:
 
     def sync_state(self) -> SyncState:
         """How far the replica is with everything that the logs of the set hold; work per log."""
-        held = total = 0
-        for fed in self.logs:
-            start, end = fed.partition.log.start_position, fed.partition.end_position
-            total += end - start
-            held += min(max(fed.held_end.position - start, 0), end - start)
+        shares = [fed.share() for fed in self.logs]
+        held, total = sum(held for held, _ in shares), sum(size for _, size in shares)
         return self._progress.state(held, total, trio.current_time())
 
     def held_offset(self, partition: Partition) -> int:
@@ -355,11 +347,7 @@ class Feeder:
 
     def _state_committed(self, buffers: list[Buffer]) -> None:
         """Say what is committed of the logs that moved, sent or not: a confirmation is of all that was said before."""
-        committed = []
-        for fed in self._moved:
-            if fed.position is not None and fed.committed_sent != fed.partition.committed_offset:
-                fed.committed_sent = fed.partition.committed_offset
-                committed.append(LogCommitted(fed.number, fed.committed_sent))
+        committed = [said for fed in self._moved if fed.is_judged and (said := fed.newly_committed()) is not None]
         if committed:
             buffers += self._machine.send(CommittedOffsets(tuple(sorted(committed))))
 
@@ -377,9 +365,8 @@ class Feeder:
                 continue
             if fed.position >= partition.end_position:
                 del self._moved[fed]
-                if fed.committed_sent != partition.committed_offset:
-                    fed.committed_sent = partition.committed_offset
-                    committed.append(LogCommitted(fed.number, fed.committed_sent))
+                if (said := fed.newly_committed()) is not None:
+                    committed.append(said)
             elif self._is_early and fed.number and not self._reign.waits_for(self, partition):
                 continue
             elif self._machine.may_send_data:

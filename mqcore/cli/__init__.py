@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit status.
 
     0 done, 1 failed, 2 wrong usage or configuration, 3 refused by a promise, 4 not reached in time, 5 damage found,
-    130 interrupted.
+    130 interrupted, 143 terminated.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:

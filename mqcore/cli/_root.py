@@ -114,7 +114,7 @@ def _plugin_summary(name: str) -> str:
     ],
     epilog=(
         "Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by a promise, 4 not reached in time, "
-        "5 damage found, 130 interrupted."
+        "5 damage found, 130 interrupted, 143 terminated."
     ),
 )
 @click.option("--version", is_flag=True, expose_value=False, callback=_note_version, help="Show the version and exit.")

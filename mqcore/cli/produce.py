@@ -111,7 +111,8 @@ def command(
     What a broker cannot take now, with its disk full or while it starts again, is sent again for 60 s, or as long as
     --timeout says; that it waits is told after a few seconds.
 
-    Ctrl-C stops reading; what was read is still acknowledged, and status is 130. A second one does not wait.
+    Ctrl-C and SIGTERM stop reading; what was read is still acknowledged, and status is 130 or 143. A second one does
+    not wait.
     """
     if key_separator == "":
         raise ConfigurationError("--key-separator '': needs at least one character")
@@ -130,7 +131,7 @@ def command(
             options: dict[str, Any] = {"policy": policy, "codec": codec}
             if current().timeout_is_given:
                 options["delivery_timeout_ms"] = current().timeout_ms
-            interrupted = run_async(_produce, current(), topic, options, source, tally, bar)
+            ended_by = run_async(_produce, current(), topic, options, source, tally, bar)
     except BaseException:
         if tally.messages:
             print(f"mqcore: acknowledged before this failed: {_counted(tally.messages)}", file=sys.stderr)
@@ -139,8 +140,8 @@ def command(
         if descriptor != 0:
             os.close(descriptor)
     _report(topic, tally, time.perf_counter() - started)
-    if interrupted:
-        end(130)
+    if ended_by is not None:
+        end(128 + ended_by)
 
 
 def _open(file: str) -> int:
@@ -178,8 +179,8 @@ def _counted(messages: int) -> str:
 
 async def _produce(
     settings: Settings, topic: str, options: dict[str, Any], source: _Input, tally: _Tally, bar: Progress
-) -> bool:
-    """Read, send, and wait for every outcome; return whether an interrupt ended the reading.
+) -> int | None:
+    """Read, send, and wait for every outcome; return the signal that ended the reading, None for the end of the input.
 
     Input that cannot be sent ends the reading too; it is raised once the messages before it have their outcomes.
     """
@@ -188,17 +189,20 @@ async def _produce(
     from mqcore.cli._client import connected
     from mqcore.cli._lines import InputRefused
 
-    interrupted, refused = False, None
+    refused: InputRefused | None = None
+    ended_by: int | None = None
     reading = trio.CancelScope()
 
     async def obey(*, task_status: trio.TaskStatus[None]) -> None:
-        nonlocal interrupted
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
+        nonlocal ended_by
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             task_status.started()
-            async for _ in signals:
-                if interrupted:
+            async for number in signals:
+                if ended_by is not None and number == signal.SIGINT:
                     raise KeyboardInterrupt
-                interrupted = True
+                if ended_by is not None:
+                    end(128 + number)
+                ended_by = number
                 reading.cancel()
 
     async with trio.open_nursery() as nursery:
@@ -216,7 +220,7 @@ async def _produce(
         nursery.cancel_scope.cancel()
     if refused is not None:
         raise refused
-    return interrupted
+    return ended_by
 
 
 async def _send_all(producer: Producer, source: _Input, outcomes: _Outcomes, tally: _Tally, bar: Progress) -> None:

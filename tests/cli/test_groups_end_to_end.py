@@ -203,3 +203,15 @@ def test_two_members_of_one_name_the_second_is_told_who_the_first_is(lines):
     other = lines.run("consume", "lines", "--group", "g1", "--member", "b", "--assignor", "range")
     assert b"shares out by 'sticky', not by 'range'" in other.stderr
     assert first.end()[0] == 130
+
+
+@pytest.mark.slow
+def test_a_member_that_is_told_to_end_commits_and_leaves_before_its_session_is_over(lines):
+    member = Reader(lines.command, lines.url, "lines", "a", "--session", "10m")
+    until(lambda: (lines.shares() or {}).keys() == {"a"})
+    sent = lines.send(5)
+    assert sorted(values(take(member, 20))) == sorted(sent)
+    assert member.end(signal.SIGTERM)[0] == 143
+    state = lines.describe()
+    assert state["members"] == []
+    assert [each["offset"] for each in state["partitions"]] == [5] * 4

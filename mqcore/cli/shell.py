@@ -348,16 +348,27 @@ def run_async(function: Callable[..., Awaitable[R]], *args: object) -> R:
     """
     import trio
 
+    async def obey(everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                everything.cancel()
+
     async def until_terminated() -> R:
-        with trio.CancelScope() as scope, trio.open_signal_receiver(signal.SIGTERM) as signals:
-
-            async def obey() -> None:
-                async for _ in signals:
-                    scope.cancel()
-
-            trio.lowlevel.spawn_system_task(obey)
-            return await function(*args)
-        end(128 + signal.SIGTERM)
+        results: list[R] = []
+        failure: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(obey, nursery.cancel_scope)
+            try:
+                results.append(await function(*args))
+            except BaseException as error:
+                if nursery.cancel_scope.cancel_called:
+                    raise
+                failure = error  # raised outside, where no group is made around it
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return results[0] if results else end(128 + signal.SIGTERM)
 
     with _warnings_told(current().json):
         return trio.run(until_terminated)

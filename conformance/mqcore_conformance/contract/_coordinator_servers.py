@@ -86,9 +86,7 @@ async def a_frozen_server_ends_the_reign_in_time_and_blocks_nothing(harness: Coo
             nursery.cancel_scope.cancel()
         await place.server("thaw")
         expect(late_ms <= LATE_MS, f"the reign ended {late_ms:.0f} ms after its lease")
-        expect(
-            standstill.longest_s <= BLOCKED_S_MAX, f"other tasks stood still for {standstill.longest_s:.2f} s"
-        )
+        expect(standstill.longest_s <= BLOCKED_S_MAX, f"other tasks stood still for {standstill.longest_s:.2f} s")
         other = place.node("b")
         with trio.fail_after(AGAIN_S):
             await other.take(b"epoch 2")

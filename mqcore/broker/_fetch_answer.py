@@ -53,7 +53,9 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
     diverged = log.divergence(offset, fetch.epoch) if fetch.epoch else None
     if diverged is not None:
         text = f"offset {offset} of epoch {fetch.epoch} is not in this log's history; it parts at {diverged}"
-        return Failed(fetch.request_id, Code.DIVERGED, text, {"offset": diverged})
+        # The epoch too: a reader that read a higher one from below that offset left this history there.
+        facts = {"offset": diverged, "epoch": log.epoch_up_to(fetch.epoch)}
+        return Failed(fetch.request_id, Code.DIVERGED, text, facts)
     committed = partition.committed_offset
     if offset >= committed:
         return Fetched(fetch.request_id, offset, start_offset, committed, (), partition.known_age_ms)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mqcore.batch import ATTRIBUTE_CONTROL, BatchHeader, unpack_header
+from mqcore.client._read_history import ReadHistory
 from mqcore.errors import BatchUndecodableError, CorruptionError, MessagesMissingError, MqcoreError
 from mqcore.protocol import Code, Failed, Fetch, Fetched, error_for
 
@@ -34,7 +35,7 @@ class FetchCursor:
     ``ask_offset`` runs ahead of ``offset`` by what was received and not yet delivered. ``follows_log_start``: the
     position is wherever the log starts, so that a start which moved on is no gap. ``moves``: how often it went to
     another server since one answered. ``from_replica``: a replica may answer; ``known_age_ms``: how old the knowledge
-    was of the one that did (G19), None where the primary answered last.
+    was of the one that did (G19), None where the primary answered last. ``read``: the reigns of what was delivered.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class FetchCursor:
         "moves",
         "offset",
         "partition",
+        "read",
         "request_id",
     )
 
@@ -56,10 +58,14 @@ class FetchCursor:
         self.from_replica = False
         self.known_age_ms: int | None = None
         self.request_id: int | None = None
+        self.read = ReadHistory()
+        self.offset = self.epoch = 0
         self.place(0, 0)
 
     def place(self, offset: int, epoch: int, *, follows_log_start: bool = False) -> None:
         """Go on from a position; an answer that is on its way for another one will be dropped."""
+        if (offset, epoch) != (self.offset, self.epoch):
+            self.read.clear()
         self.offset = self.ask_offset = offset
         self.epoch = self.ask_epoch = epoch
         self.follows_log_start = follows_log_start
@@ -67,12 +73,16 @@ class FetchCursor:
 
 
 class Chunk(NamedTuple):
-    """One batch of an answer, not yet decoded, or the error that stands in its place."""
+    """One batch of an answer, not yet decoded, or the error that stands in its place.
+
+    ``epoch``: of what was read before the place where reading goes on after an error; 0 if unknown.
+    """
 
     cursor: FetchCursor
     header: BatchHeader | None
     data: memoryview
     error: MqcoreError | None = None
+    epoch: int = 0
 
 
 class Moved(NamedTuple):
@@ -199,8 +209,13 @@ class FetchPlan:
                 target = max(target, committed)
             error = self._missing(cursor, "retention", target, text)
         elif isinstance(target, int) and code == Code.DIVERGED:
+            target, epoch = self._where_parted(cursor, target, facts.get("epoch"))
             text = f"offsets from {target} on (of epoch {cursor.epoch}) are not in the log any more"
             error = self._missing(cursor, "loss", target, text)
+            # Asked for with what was read before it: where that is not the log's either, it says so again.
+            cursor.ask_offset, cursor.ask_epoch = target, epoch
+            self.chunks.append(Chunk(cursor, None, memoryview(b""), error, epoch))
+            return
         elif isinstance(target, int) and code == Code.DAMAGED:
             first = facts.get("offset")
             error = BatchUndecodableError(
@@ -214,6 +229,17 @@ class FetchPlan:
         # The position is left when the error is delivered: a stream that breaks before has reported nothing.
         cursor.ask_offset, cursor.ask_epoch = target, 0
         self.chunks.append(Chunk(cursor, None, memoryview(b""), error))
+
+    def _where_parted(self, cursor: FetchCursor, offset: int, epoch: object) -> tuple[int, int]:
+        """Where to go on, and the reign of what was read before that, once the log says that it has no such reign."""
+        if not isinstance(epoch, int):
+            return offset, 0
+        read = cursor.read.copy()
+        for chunk in self.chunks:  # received, and delivered before the error is
+            if chunk.cursor is cursor and chunk.header is not None:
+                read.note(chunk.header.epoch, chunk.header.base_offset)
+        at = read.left_at(offset, epoch)
+        return at, read.go_back(at)
 
     def _answered(self, request_id: int) -> FetchCursor | None:
         """The cursor that waits for the answer, free to ask again; None when it is not wanted any more."""
@@ -276,10 +302,16 @@ class FetchPlan:
         cursor = chunk.cursor
         if chunk.header is not None:
             header = chunk.header
+            cursor.read.note(header.epoch, header.base_offset)
             cursor.offset, cursor.epoch = header.base_offset + header.count, header.epoch
         elif isinstance(chunk.error, BatchUndecodableError):
+            cursor.read.clear()
             cursor.offset, cursor.epoch = max(cursor.offset, chunk.error.next_offset), 0
             cursor.follows_log_start = False
         elif isinstance(chunk.error, MessagesMissingError):
-            cursor.offset, cursor.epoch = chunk.error.position, 0
+            if chunk.epoch:
+                cursor.read.go_back(chunk.error.position)
+            else:
+                cursor.read.clear()
+            cursor.offset, cursor.epoch = chunk.error.position, chunk.epoch
             cursor.follows_log_start = False

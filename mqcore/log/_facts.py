@@ -163,6 +163,10 @@ class LogFacts:
         """Epoch number of the batch that contains ``offset``; at the end, of the last batch; 0 in an empty log."""
         return self._state.history.number_at(offset)
 
+    def epoch_up_to(self, epoch: int) -> int:
+        """The highest epoch of a batch here that is not above ``epoch``; 0 for none."""
+        return self._state.history.number_up_to(epoch)
+
     def divergence(self, offset: int, epoch: int) -> int | None:
         """Where the history of a reader at (``offset``, ``epoch``) leaves this log's; None if it does not (G06).
 

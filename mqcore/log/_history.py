@@ -88,6 +88,11 @@ class EpochHistory:
             return None
         return end
 
+    def number_up_to(self, number: int) -> int:
+        """The highest reign that wrote here and is not above ``number``; 0 for none."""
+        at = bisect_right(self._numbers, number)
+        return self._numbers[at - 1] if at else 0
+
     def trim(self, position: int, keep_max: int) -> None:
         """Forget the oldest reigns that lie wholly below ``position``, but for ``keep_max`` of them."""
         below = bisect_right(self._positions, position) - 1

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mqcore.batch import control_batch, encode_batch, stamp
 from mqcore.client._fetch_plan import Chunk, FetchCursor, FetchPlan
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
 from mqcore.limits import Limits
+from mqcore.log._history import EpochHistory
 from mqcore.protocol import Code, Failed, Fetch, Fetched
 
 LIMITS = Limits()
@@ -270,3 +273,89 @@ def test_g19_a_replica_is_asked_only_where_it_may_answer_and_says_how_old_its_kn
     assert fetch.from_replica
     reader.plan.fetched(Fetched(fetch.request_id, 0, 0, 0, (), 70))
     assert cursor.known_age_ms == 70
+
+
+def test_g06_a_reader_of_reigns_that_the_log_has_not_goes_back_to_where_it_read_the_first_of_them() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.answer(fetch, batch(0, 5), batch(5, 2, epoch=2), next_offset=7)
+    (fetch,) = reader.ask()
+    reader.plan.fetched(Fetched(fetch.request_id, 9, 0, 9, (batch(7, 2, epoch=3),)))  # received, and not delivered yet
+    (fetch,) = reader.ask()
+    # The log has reign 1 up to 8, and the reader has of it what is below 5.
+    reader.plan.failed(Failed(fetch.request_id, Code.DIVERGED, "diverged", {"offset": 8, "epoch": 1}))
+    assert reader.chunk().header is not None
+    error = reader.chunk().error
+    assert isinstance(error, MessagesMissingError)
+    assert (error.reason, error.position) == ("loss", 5)
+    assert reader.position() == (5, 1)
+    (fetch,) = reader.ask()
+    assert (fetch.offset, fetch.epoch) == (5, 1)
+    assert reader.answer(fetch, batch(5, 3), next_offset=8) == [(5, 8)]
+    reader.plan.broken()
+    assert reader.position() == (8, 1)
+
+
+def test_g06_a_server_that_names_no_epoch_is_believed_as_to_the_offset() -> None:
+    reader = Reader()
+    (fetch,) = reader.ask()
+    reader.answer(fetch, batch(0, 5, epoch=3), next_offset=5)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.DIVERGED, "diverged", {"offset": 5}))
+    assert reader.chunk().error is not None
+    assert [(fetch.offset, fetch.epoch) for fetch in reader.ask()] == [(5, 0)]
+    reader.plan.broken()
+    assert reader.position() == (5, 0)
+
+
+COUNTS = st.lists(st.integers(1, 3), max_size=4)
+"""How many messages each of some reigns wrote."""
+
+
+def epochs_of(first: int, counts: list[int]) -> list[int]:
+    """The epoch of each message that every second reign from ``first`` on wrote."""
+    return [first + 2 * place for place, count in enumerate(counts) for _ in range(count)]
+
+
+def runs(epochs: list[int]) -> list[tuple[int, int, int]]:
+    """Epoch, first offset and number of messages of each reign, by the epoch of each message."""
+    starts = [at for at, epoch in enumerate(epochs) if not at or epochs[at - 1] != epoch]
+    return [(epochs[at], at, epochs.count(epochs[at])) for at in starts]
+
+
+@given(common=COUNTS, read=COUNTS, kept=COUNTS, more=st.tuples(st.integers(0, 2), st.integers(0, 2)))
+def test_g06_a_reader_goes_on_where_its_history_leaves_that_of_the_log(
+    common: list[int], read: list[int], kept: list[int], more: tuple[int, int]
+) -> None:
+    """Two logs that were one up to a point, where one may have more of the last common reign than the other."""
+    both = epochs_of(1, common)
+    last, following = both[-1:], len(common) * 2 + 1
+    mine = both + last * more[0] + epochs_of(following, read)
+    theirs = both + last * more[1] + epochs_of(following + 1, kept)
+    log = EpochHistory()
+    for epoch, first, _ in runs(theirs):
+        log.note(epoch, bytes([epoch]) * 16, first, first)
+    reader = Reader()
+    (fetch,) = reader.ask()
+    batches = [batch(first, count, epoch=epoch) for epoch, first, count in runs(mine)]
+    reader.answer(fetch, *batches, next_offset=len(mine))
+    told = []
+    while True:
+        (fetch,) = reader.ask()
+        parts_at = log.divergence(fetch.offset, fetch.epoch, len(theirs)) if fetch.epoch else None
+        if parts_at is None:
+            break
+        facts = {"offset": parts_at, "epoch": log.number_up_to(fetch.epoch)}
+        reader.plan.failed(Failed(fetch.request_id, Code.DIVERGED, "diverged", facts))
+        error = reader.chunk().error
+        assert isinstance(error, MessagesMissingError)
+        told.append(error.position)
+    alike = next((at for at, (one, other) in enumerate(zip(mine, theirs, strict=False)) if one != other), None)
+    if alike is None and len(mine) <= len(theirs):
+        assert (told, reader.position()[0]) == ([], len(mine))
+    elif alike is None:
+        assert reader.position()[0] in (len(theirs), len(mine))
+    else:
+        assert reader.position()[0] == alike
+        assert told
+    assert told == sorted(told, reverse=True)

@@ -61,12 +61,15 @@ class PartitionReader:
         self.topic_id = b""
         self.offset = 0
         self.epoch = 0
+        self._epochs: list[tuple[int, int]] = []
+        """Epochs of what was read, each with the offset it began at."""
 
     def set_topic(self, topic_id: bytes, name: str) -> None:
         """Go on in the topic, from its start when it is another one of the same name."""
         if topic_id != self.topic_id:
             self.topic_id, self.partition = topic_id, f"{name}/{self.index}"
             self.offset = self.epoch = 0
+            self._epochs.clear()
 
     async def fetch(self, session: WireSession, bytes_max: int, wait_ms: int) -> Fetched | Failed:
         """Fetch once and record it; move on, or seek where the answer says so."""
@@ -107,6 +110,8 @@ class PartitionReader:
                 messages = read.messages[skipped:]
                 batches.append(attrs.evolve(read, base_offset=read.base_offset + skipped, messages=messages))
                 position, epoch = read.base_offset + len(read.messages), read.epoch
+                if not self._epochs or self._epochs[-1][0] != epoch:
+                    self._epochs.append((epoch, batches[-1].base_offset))
         if not batches and reply.next_offset == self.offset and self.process != DRAIN and reply.known_age_ms is None:
             return  # a long poll that ended: nothing was seen, and nothing said of how old that is
         self.world.note(
@@ -136,7 +141,14 @@ class PartitionReader:
         until = int(str(reply.facts.get("next_offset", -1)))
         code = code_name(reply.code)
         self.world.note(FetchFailed, **self._at(session, asked_at), code=code, point=point, until=until)
-        if reply.code in _MOVES:
+        if reply.code == Code.DIVERGED and isinstance(epoch := reply.facts.get("epoch"), int):
+            # What was read of a later epoch is not the log's, from wherever it was read on.
+            point = min([point, *(first for number, first in self._epochs if number > epoch)])
+            while self._epochs and self._epochs[-1][1] >= point:
+                self._epochs.pop()
+            self._go_to(point, self._epochs[-1][0] if self._epochs else 0, code)
+        elif reply.code in _MOVES:
+            self._epochs.clear()
             self._go_to(until if reply.code == Code.DAMAGED else point, 0, code)
 
     async def seek(self, session: WireSession, to: str) -> None:
@@ -145,6 +157,7 @@ class PartitionReader:
         if to == "end":
             found = await session.call("offsets.lookup", {"topic": TOPIC, "partition": self.index, "at": "end"})
             offset, epoch = int(str(found["offset"])), int(str(found["epoch"]))
+        self._epochs.clear()
         self._go_to(offset, epoch, "asked")
 
     def _go_to(self, offset: int, epoch: int, why: str) -> None:

@@ -108,6 +108,13 @@ class CursorLog:
         """Why cursors cannot be read, or kept any more; None while they can."""
         return self._failure or (self._stored.failure if self._stored is not None else None)
 
+    @property
+    def why_not_ready(self) -> str:
+        """What those are told who ask before cursors are known, or while too many wait."""
+        if self._stored is not None and self._stored.is_down:
+            return f"the offset store {self._stored.store.url} gives no answer and is asked again: wait"
+        return "the broker is still reading cursors, or has too many to write: wait"
+
     def _fail(self, error: MqcoreError) -> None:
         self._failure = error
         self._report(Notice("cursors-not-read", f"no group is served: {error}"))

@@ -195,7 +195,7 @@ class GroupRoom:
         if self.cursors.failure is not None:
             raise refused(Code.STORAGE_STOPPED, f"cursors cannot be read: {self.cursors.failure}")
         if not self.cursors.is_ready or self.cursors.is_full:
-            raise refused(Code.CURSORS_NOT_READY, "the broker is still reading cursors, or has too many to write: wait")
+            raise refused(Code.CURSORS_NOT_READY, self.cursors.why_not_ready)
 
     def check_count(self, key: Key, partitions: Iterable[int]) -> None:
         """Raise ``RejectedError`` where cursors of a group in ``partitions`` would be too many, or the group itself."""

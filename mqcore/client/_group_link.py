@@ -6,6 +6,7 @@ know how partitions are read, nor what is done with messages.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import trio
@@ -23,6 +24,10 @@ _WAIT_MS_MAX = 2_500
 _WAIT_SHARE = 3
 _PAUSE_S = 0.05
 _LEAVE_WITHIN_S = 1.0
+_REFUSALS_TOLD = 20
+"""Refusals in a row after which the log says what is waited for: a second or two."""
+
+_log = logging.getLogger("mqcore.client")
 
 
 class GroupLink:
@@ -160,6 +165,8 @@ class GroupLink:
             self._fail(error_for(message.code, message.text, dict(message.facts)))
         elif not isinstance(message, Failed) or message.code != Code.OVERTAKEN:
             self._redirects += 1
+            if isinstance(message, Failed) and self._redirects == _REFUSALS_TOLD:
+                _log.warning("group %s: %s waits to be taken in: %s", self._group, sync.member, message.text)
             context = self._router.context
             with trio.move_on_after(context.backoff.redirect_pause(self._redirects, context.random)):
                 await trio.sleep_forever()

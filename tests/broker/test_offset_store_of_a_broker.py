@@ -147,7 +147,7 @@ async def test_while_the_store_is_away_messages_are_read_and_commits_wait(
                 await trio.sleep(0.01)
         assert [notice.kind for notice in notices] == ["offset-store-down"]
         assert str(folder) in notices[0].text
-        with pytest.raises(RejectedError, match="the offset store sqlite:.* gives no answer and is asked again"):
+        with pytest.raises(RejectedError, match=r"the offset store sqlite:.* gives no answer and is asked again"):
             await client.groups.list_groups()
         found: list[bytes] = []
         async with trio.open_nursery() as nursery:

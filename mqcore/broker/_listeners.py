@@ -45,15 +45,18 @@ async def accept_links(listener: Listener, multiplexed: bool, nursery: trio.Nurs
 
 
 async def _serve_link(link: Link, multiplexed: bool, serve: ServeStream) -> None:
-    visitor = Visitor(link.peer)  # identity belongs to the link, and so to all of its streams
     try:
         async with link:
+            stream = await link.accept_stream()
+            # Identity belongs to the link, and so to all of its streams. A link that shakes hands has it with the first.
+            visitor = Visitor(link.peer)
             if not multiplexed:
-                await serve(await link.accept_stream(), visitor)
+                await serve(stream, visitor)
                 return
             async with trio.open_nursery() as nursery:
                 with suppress(trio.EndOfChannel):  # what was opened before is served to its end
                     while True:
-                        nursery.start_soon(serve, await link.accept_stream(), visitor)
+                        nursery.start_soon(serve, stream, visitor)
+                        stream = await link.accept_stream()
     except* (trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel):
         pass  # the peer left: its streams have seen the same

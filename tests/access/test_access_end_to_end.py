@@ -246,6 +246,33 @@ def test_figures_shown_elsewhere_without_authentication_need_the_same_word(users
     assert check_exposure(make_config(**{**keys, "http": "127.0.0.1:7480"}), []) is None
 
 
+def test_a_client_is_who_its_certificate_says_and_a_login_goes_before_it(users, tmp_path):
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("broker", "carol"):
+        made = authority.issue_cert("127.0.0.1", common_name=name).private_key_and_cert_chain_pem
+        private(tmp_path / f"{name}.pem", made.bytes().decode())
+    ca, own = str(tmp_path / "ca.pem"), {"ca": str(tmp_path / "ca.pem"), "cert": str(tmp_path / "carol.pem")}
+    keys = {
+        "listen": "tls://127.0.0.1:0",
+        "tls": {"cert": str(tmp_path / "broker.pem"), "ca": ca, "client_ca": ca},
+        "authenticators": [{"name": "scram-sha-256", "users": users}, {"name": "tls"}],
+    }
+
+    async def main():
+        async with broker_with(users, allow("tls:CN=carol,*", "create"), **keys) as broker:
+            async with mqcore.connect(broker.urls[0], **own) as client:
+                await client.admin.create_topic("open")
+                with pytest.raises(RejectedError, match=r"tls:CN=carol,.* may not delete topic:open"):
+                    await client.admin.delete_topic("open")
+            async with as_user(broker, **own) as client:
+                with pytest.raises(RejectedError, match=r"user:alice may not create topic:other"):
+                    await client.admin.create_topic("other")
+
+    trio.run(main)
+
+
 def test_failed_logins_of_one_address_are_made_to_wait(users):
     async def main():
         limits = {"login_failures_max": 2}

@@ -13,7 +13,7 @@ import trustme
 from sets import SetOfNodes
 
 from mqcore.client import Client, connect
-from mqcore.errors import NotReachedError
+from mqcore.errors import NotReachedError, RejectedError
 from mqcore.guarantees import Level
 from mqcore.ports import system_ports
 from mqcore.testing import reserve_ports
@@ -139,6 +139,22 @@ async def test_a_client_and_a_node_of_another_authority_are_let_in_by_none(tmp_p
         with pytest.raises(NotReachedError, match="does not trust who signed"):
             async with connect(nodes.url("a"), ca=nodes.own["ca"], cert=foreign.issue("client")):
                 pass
+
+
+async def test_nodes_and_clients_are_who_their_certificates_say(tmp_path: Path) -> None:
+    client_may = [{"principal": "tls:CN=client,*", "resource": "*", "operations": ["*"]}]
+    access = {"authenticators": ["tls"], "nodes": ["tls:CN=node,*"], "rules": client_may}
+    async with tls_set(tmp_path, access=access, **THREE) as nodes:
+        await nodes.start()
+        await nodes.init("a")
+        async with nodes.client("c") as client:
+            await client.admin.create_topic("orders")
+            async with client.producer("orders") as producer:
+                assert len((await producer.send(b"x")).copies) == 3
+        nodes.own["cert"] = nodes.certificates.issue("stranger")
+        async with nodes.client("a") as client:
+            with pytest.raises(RejectedError, match="tls:CN=stranger,.* may not describe topic:orders"):
+                await client.admin.describe_topic("orders")
 
 
 async def test_a_node_that_joins_with_a_renewed_certificate_is_fed(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ async def _serve_link(link: Link, multiplexed: bool, serve: ServeStream) -> None
     try:
         async with link:
             stream = await link.accept_stream()
-            # Identity belongs to the link, and so to all of its streams. A link that shakes hands has it with the first.
+            # Identity belongs to the link, and so to all of its streams; one that shakes hands has it with the first.
             visitor = Visitor(link.peer)
             if not multiplexed:
                 await serve(stream, visitor)

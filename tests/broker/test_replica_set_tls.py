@@ -153,7 +153,7 @@ async def test_nodes_and_clients_are_who_their_certificates_say(tmp_path: Path) 
                 assert len((await producer.send(b"x")).copies) == 3
         nodes.own["cert"] = nodes.certificates.issue("stranger")
         async with nodes.client("a") as client:
-            with pytest.raises(RejectedError, match="tls:CN=stranger,.* may not describe topic:orders"):
+            with pytest.raises(RejectedError, match=r"tls:CN=stranger,.* may not describe topic:orders"):
                 await client.admin.describe_topic("orders")
 
 

@@ -153,8 +153,8 @@ def _are_operations(_: object, __: object, value: tuple[str, ...]) -> None:
 
 
 def _is_resource(_: object, __: object, value: str) -> None:
-    if value not in ("*", "cluster", "quarantine") and not value.startswith(("topic:", "part:")):
-        raise ValueError(f"unknown resource {value!r}; topic:NAME, cluster, quarantine, part:SCHEME, or *")
+    if value not in ("*", "cluster", "quarantine") and not value.startswith(("topic:", "group:", "part:")):
+        raise ValueError(f"unknown resource {value!r}; topic:NAME, group:NAME, cluster, quarantine, part:SCHEME, or *")
 
 
 @attrs.frozen(kw_only=True)
@@ -167,7 +167,7 @@ class AccessRule:
     principal: str = attrs.field(metadata={"help": "pattern of principals, such as user:alice or tls:CN=node-*"})
     resource: str = attrs.field(
         validator=_is_resource,
-        metadata={"help": "pattern of resources: topic:NAME, cluster, quarantine, part:SCHEME, or *"},
+        metadata={"help": "pattern of resources: topic:NAME, group:NAME, cluster, quarantine, part:SCHEME, or *"},
     )
     operations: tuple[str, ...] = attrs.field(
         validator=_are_operations, metadata={"help": "the operations, or * for all of them"}

@@ -81,6 +81,14 @@ def test_a_rule_that_cannot_be_is_refused_with_its_place(spoil: dict[str, object
     assert text in str(caught.value)
 
 
+def test_what_operations_need_can_be_named_by_a_rule_of_its_own() -> None:
+    for resource in ("topic:t", "group:billing", "group:b*", "cluster", "quarantine", "part:raid", "*"):
+        assert rule("user:a", resource, "consume").resource == resource
+    authorizer = create_authorizer("rules", (rule("user:a", "group:b*", "consume"),))
+    assert authorizer.decide("user:a", "consume", "group:billing").is_allowed
+    assert not authorizer.decide("user:a", "consume", "group:audit").is_allowed
+
+
 def test_nodes_may_do_everything_that_no_rule_denies() -> None:
     deny = {"principal": "*", "resource": "topic:x", "operations": "delete", "effect": "deny"}
     config = make_config(storage="memory://", access={"nodes": ["user:n*"], "rules": [deny]})

@@ -70,6 +70,7 @@ class GroupVisits:
     async def open_and_take(self, message: Sync | Commit, client: str) -> None:
         """Open the logs that ``message`` is about, then take it in."""
         try:
+            self._check(message)  # before anything is opened for it
             for partition in self._node.groups.unopened(message) if isinstance(message, Commit) else ():
                 await self._node.open_partition(message.topic_id, partition, may_be_copy=False)
         except MqcoreError as error:

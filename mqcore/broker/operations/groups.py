@@ -10,6 +10,7 @@ from mqcore.broker._partition import Partition
 from mqcore.broker._reign import Reign
 from mqcore.broker._topics import Topic
 from mqcore.broker.operations._scope import AdminScope, Page
+from mqcore.errors import RejectedError
 from mqcore.groups import NO_CURSOR, pack_cursors, pack_deleted
 from mqcore.operations import (
     DeletedGroup,
@@ -36,7 +37,7 @@ async def list_groups(scope: AdminScope, request: ListGroups) -> tuple[GroupSumm
     topics: dict[str, list[str]] = {}
     for name, topic_id in _keys(room):
         topic = reign.topics.by_id.get(topic_id)
-        if topic is not None and scope.may_describe_group(name):
+        if topic is not None and scope.may_describe_group(name) and scope.may_describe(topic.name):
             topics.setdefault(name, []).append(topic.name)
     members: Counter[str] = Counter()
     for (name, _), group in room.groups.items():
@@ -52,7 +53,9 @@ async def describe_group(scope: AdminScope, request: DescribeGroup) -> GroupDesc
     """Return where a group stands in one topic, and who reads it."""
     reign = scope.reign()
     room = _ready(reign)
-    topics = _topics_of(reign, room, request.name)
+    topics = [each for each in _topics_of(reign, room, request.name) if scope.may_describe(each.name)]
+    if not topics:
+        raise _unknown(request.name)
     if request.topic:
         topics_asked = [each for each in topics if each.name == request.topic]
         if not topics_asked:
@@ -120,6 +123,8 @@ async def reset_group(scope: AdminScope, request: ResetGroup) -> tuple[ResetPart
     """Move cursors of a group that has no members; all of them or none."""
     reign = scope.reign()
     room = _ready(reign)
+    if scope.permit is not None:  # whoever may only move cursors is not told whether there is a topic of the name
+        scope.permit.check("describe", f"topic:{request.topic}")
     topic = reign.topics.get(request.topic)
     own = reign.own_partitions(topic)
     numbers = list(request.partitions) or own
@@ -166,7 +171,7 @@ async def delete_group(scope: AdminScope, request: DeleteGroup) -> DeletedGroup:
         _refuse_members(room, key)
     # All at once: a member that joins while the first is written would have the others deleted under it.
     await room.put({key: pack_deleted(*key) for key in keys})
-    return DeletedGroup(name=request.name, topics=tuple(each.name for each in topics))
+    return DeletedGroup(name=request.name, topics=tuple(each.name for each in topics if scope.may_describe(each.name)))
 
 
 def _ready(reign: Reign) -> GroupRoom:
@@ -182,9 +187,13 @@ def _topics_of(reign: Reign, room: GroupRoom, name: str) -> list[Topic]:
     """The topics of a group, by name. Raises ``RejectedError`` for a group that is not there."""
     found = [reign.topics.by_id[key[1]] for key in _keys(room) if key[0] == name and key[1] in reign.topics.by_id]
     if not found:
-        text = f"no group {name!r} here: it has neither members nor cursors; 'mqcore group list' shows them all"
-        raise refused(Code.UNKNOWN_GROUP, text)
+        raise _unknown(name)
     return sorted(found, key=lambda topic: topic.name)
+
+
+def _unknown(name: str) -> RejectedError:
+    text = f"no group {name!r} here: it has neither members nor cursors; 'mqcore group list' shows them all"
+    return refused(Code.UNKNOWN_GROUP, text)
 
 
 def _named(topics: list[Topic]) -> str:

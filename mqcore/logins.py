@@ -6,6 +6,8 @@ nor how any mechanism works.
 
 from __future__ import annotations
 
+import weakref
+
 import attrs
 import trio
 
@@ -105,7 +107,7 @@ class _LoginLink(Link):
         self._inner = inner
         self._credentials = credentials
         self._transport = transport
-        self._is_known = False
+        self._known: weakref.WeakSet[object] = weakref.WeakSet()
         self._turn = trio.Lock()
 
     async def accept_stream(self) -> ByteStream:
@@ -113,11 +115,11 @@ class _LoginLink(Link):
 
     async def open_stream(self) -> ByteStream:
         """Open a stream on which this end is known. Raises ``RemoteProtocolError`` when the broker refuses it."""
-        if self._is_known:
-            return await self._inner.open_stream()
+        # One after the other: a stream that is opened while another logs in would be taken for one without a login.
         async with self._turn:
             stream = await self._inner.open_stream()
-            if self._is_known:
+            connection = self._inner.connection_of(stream)
+            if connection in self._known:
                 return stream
             try:
                 timeout_s = self._transport.context.limits.handshake_timeout_ms / 1000
@@ -130,8 +132,9 @@ class _LoginLink(Link):
                 if isinstance(error, LoginRefusedError):
                     raise RemoteProtocolError(f"{self._transport.url}: {error}", code=Code.LOGIN_FAILED) from None
                 raise
-            # Identity belongs to the link: its further streams are this one's.
-            self._is_known = self._transport.capabilities.multiplexed
+            # Identity belongs to the connection: its further streams are this one's.
+            if self._transport.capabilities.multiplexed:
+                self._known.add(connection)
             return stream
 
     async def aclose(self) -> None:

@@ -111,6 +111,13 @@ class Link(trio.abc.AsyncResource):
         A transport without multiplexing connects again. Raises ``TransportError``.
         """
 
+    def connection_of(self, stream: ByteStream) -> object:
+        """Return what carries ``stream``, which this link opened; who the client is, it says once on each of those.
+
+        A multiplexed link that may open further connections says which it was. It can be hashed and weakly referred to.
+        """
+        return self
+
 
 class Listener(trio.abc.Listener[Link]):
     """Accepts links; works with ``trio.serve_listeners``. Survives "too many files": reported, waited out."""

@@ -7,6 +7,7 @@ not more of them than an operator can read. Must not know topics, nor what a mec
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -52,6 +53,7 @@ _MINUTE_S = 60.0
 _LINES_PER_S = 20.0
 _LINES_AT_ONCE = 100.0
 _TEXT_MAX = 200
+_NAME_MAX = 300
 _TOPICS_REMEMBERED_MAX = 100_000
 
 
@@ -88,6 +90,17 @@ class Visitor:
         self.principal: str | None = None
         self.authenticator: Authenticator | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known who is there, and that one is still somebody."""
+        if self.principal is None:
+            return False
+        return self.authenticator is None or self.authenticator.is_known(self.principal)
+
+    def forget(self) -> None:
+        """Have the next stream of the link say anew who is there."""
+        self.principal = self.authenticator = None
+
 
 class Permit:
     """What one connection may do: ``produces`` and ``consumes`` are the ids of topics of which that was decided."""
@@ -97,7 +110,7 @@ class Permit:
         self.produces: set[bytes] = set()
         self.consumes: set[bytes] = set()
         self._gate = gate
-        self._visitor = visitor
+        self._visitor = copy.copy(visitor)  # who it is now: the link may be somebody else's once a login has ended
         self._version = gate.version
 
     def allows(self, operation: Operation, resource: str) -> bool:
@@ -121,8 +134,7 @@ class Permit:
             self._version = self._gate.version
             self.produces.clear()
             self.consumes.clear()
-        visitor = self._visitor
-        return visitor.authenticator is None or visitor.authenticator.is_known(self.principal)
+        return self._visitor.is_known
 
 
 class Gate:
@@ -206,6 +218,10 @@ class Gate:
             await refuse(stream, RemoteProtocolError("the login failed", code=Code.LOGIN_FAILED))
             return False
         self._refund(address)
+        if visitor.principal not in (None, proof.principal):  # two logins at once, of two
+            text = f"the link is {_line(visitor.principal or '')}'s already: one has one name on all of its streams"
+            await refuse(stream, RemoteProtocolError(text, code=Code.LOGIN_FAILED))
+            return False
         visitor.principal, visitor.authenticator = proof.principal, authenticator
         await stream.send_buffers(machine.send(Accepted(proof.principal, proof.data)))
         return True
@@ -264,7 +280,8 @@ class Gate:
         decision = self._authorizer.decide(principal, operation, resource)
         if decision.is_allowed:
             return
-        text = f"{principal} may not {operation} {resource}: {decision.rule}"
+        resource = _line(resource)  # in words of the peer's, of any length
+        text = f"{_line(principal)} may not {operation} {resource}: {decision.rule}"
         facts: dict[str, object] = {
             "principal": principal,
             "operation": operation,
@@ -332,6 +349,12 @@ def _address_of(peer: Peer) -> str:
     if peer.user_id is not None:
         return f"user {peer.user_id}"
     return peer.address.rpartition(":")[0] or peer.address
+
+
+def _line(name: str) -> str:
+    """Return a name as a line of a log, and a reply, can have it: what is no letter or sign is escaped."""
+    shown = name if len(name) <= _NAME_MAX else f"{name[:_NAME_MAX]}..."
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def _clipped(text: str) -> str:

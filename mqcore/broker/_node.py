@@ -180,7 +180,8 @@ class Node:
                     self.urls = [str(listener.url) for listener in listeners]
                     for transport, listener in zip(self._transports, listeners, strict=True):
                         multiplexed = transport.capabilities.multiplexed
-                        accepting.start_soon(accept_links, listener, multiplexed, nursery, self.reception.serve_stream)
+                        serve, unknown_s = self.reception.serve_stream, self.reception.unknown_s_max
+                        accepting.start_soon(accept_links, listener, multiplexed, nursery, serve, unknown_s)
                     if self.roles is not None:
                         # The others are asked first, and ask this node: it listens before it has a role.
                         nursery.start_soon(self.roles.run)

@@ -5,6 +5,7 @@ Identity is settled before anything of a stream is parsed but its first header. 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Protocol
@@ -51,6 +52,11 @@ class Reception:
         self._others = 0  # streams of replicas, and those that have not said what they are
         self._feeders: dict[Feeder, Permit] = {}  # where logins are asked for
 
+    @property
+    def unknown_s_max(self) -> float:
+        """For how long a link may stay on which nobody says who is there."""
+        return math.inf if self.gate is None else self._node.limits.handshake_timeout_ms / 1000
+
     async def serve_stream(self, stream: ByteStream, visitor: Visitor) -> None:
         """Serve one stream of a visitor until it ends; always closes it."""
         node, first = self._node, FirstBytes(b"")
@@ -75,8 +81,9 @@ class Reception:
     async def _first_of(self, stream: ByteStream, visitor: Visitor) -> FirstBytes | None:
         """Return the first header of what is said once it is known who is there; None where nothing will be."""
         gate, timeout_s = self.gate, self._node.limits.handshake_timeout_ms / 1000
-        if gate is None or visitor.principal is not None:
+        if gate is None or visitor.is_known:
             return await read_first_bytes(stream, timeout_s)
+        visitor.forget()  # who was deleted since has a link yet, and is nobody on its further streams
         if not gate.take_in():
             text = f"{self._node.limits.logins_max} others have not said yet who they are (limit logins_max)"
             await refuse(stream, RemoteProtocolError(text, code=Code.TOO_MANY_LOGINS))
@@ -88,7 +95,8 @@ class Reception:
                     if not await gate.log_in(stream, visitor, first.data):
                         return None
                     return await read_first_bytes(stream, timeout_s)
-                gate.identify(visitor)
+                if visitor.principal is None:  # else another stream of the link has logged in meanwhile
+                    gate.identify(visitor)
                 return first
             await refuse(stream, RemoteProtocolError("no login in time", code=Code.HANDSHAKE_TIMEOUT))
         except RemoteProtocolError as error:

@@ -125,7 +125,7 @@ def test_who_claims_that_a_connection_is_not_known_is_not_believed_against_its_p
 
     async def test() -> None:
         server = hosts.listener._endpoint._sock.sock  # type: ignore[attr-defined]
-        client = hosts.ours._owner._outlet._sock.sock  # type: ignore[attr-defined]
+        client = hosts.ours.owner._outlet._sock.sock  # type: ignore[attr-defined]
         for _ in range(50):
             server.sendmsg([UNKNOWN], (), 0, client.getsockname())
             await trio.sleep(DOUBT_SECONDS / 4)

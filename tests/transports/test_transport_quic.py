@@ -295,8 +295,8 @@ def test_a_peer_that_is_gone_without_a_word_is_noticed(files: Files) -> None:
     async def test() -> None:
         async with listening(files, "idle_timeout_ms=600") as ends:
             client, server, ours, theirs = await ends.streams()
-            ours._owner._outlet._sock.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-            ours._owner._outlet._scope.cancel()  # type: ignore[attr-defined]
+            ours.owner._outlet._sock.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+            ours.owner._outlet._scope.cancel()  # type: ignore[attr-defined]
             with trio.fail_after(20), pytest.raises(trio.BrokenResourceError):
                 await theirs.receive_some()
             await close_all(client, server)

@@ -70,7 +70,7 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
         self.is_ended = False
         """This side has said so."""
         self._skips = 0 if is_ours else 1  # the byte with which the opener made the stream known
-        self._owner = owner
+        self.owner = owner
         self._arrived: deque[bytes | memoryview] = deque()
         self._was_reset = False
         self._is_refused = False
@@ -143,7 +143,7 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
             has_waited = True
         size = self._take(memoryview(buffer))
         if size:
-            self._owner.consumed(self)
+            self.owner.consumed(self)
         if not has_waited:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return size
@@ -196,11 +196,11 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
                     if room:
                         self._write(view[:room])
                         view = view[room:]
-                    self._owner.flush()
+                    self.owner.flush()
                     await self._wait_for_credit()
                 if view:
                     self._write(view)
-            self._owner.flush()
+            self.owner.flush()
         except BaseException:
             if self.written != begun and not self._is_closed:
                 self._is_torn = True
@@ -210,7 +210,7 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
             self._is_sending = False
 
     def _write(self, view: memoryview) -> None:
-        self._owner.write(self, view)
+        self.owner.write(self, view)
         self.written += len(view)
 
     async def _wait_for_credit(self) -> None:
@@ -248,10 +248,10 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
     def _end(self) -> None:
         if not self.is_ended:
             self.is_ended = True
-            if self._owner.why_dead() is None and not self._is_refused:
-                self._owner.write(self, b"", is_end=True)
-                self._owner.flush()
-            self._owner.ended(self)
+            if self.owner.why_dead() is None and not self._is_refused:
+                self.owner.write(self, b"", is_end=True)
+                self.owner.flush()
+            self.owner.ended(self)
 
     # closing
 
@@ -268,21 +268,21 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
         self._arrived.clear()
         if self._is_sending:
             self._is_torn = True
-            self._owner.abandon(self, sends=not self.is_ended, reads=False)
+            self.owner.abandon(self, sends=not self.is_ended, reads=False)
             self.is_ended = True
         self._end()
         if not self.has_end:
-            self._owner.abandon(self, sends=False, reads=True)
+            self.owner.abandon(self, sends=False, reads=True)
         self.wake()
-        self._owner.ended(self)
+        self.owner.ended(self)
 
     def _break_off(self) -> None:
         self._is_closed = True
         self._arrived.clear()
-        self._owner.abandon(self, sends=not self.is_ended, reads=not self.has_end)
+        self.owner.abandon(self, sends=not self.is_ended, reads=not self.has_end)
         self.is_ended = True
         self.wake()
-        self._owner.ended(self)
+        self.owner.ended(self)
 
     async def aclose(self) -> None:
         """Close it, even if this is cancelled. Idempotent."""
@@ -297,7 +297,7 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError("the peer reads no more of this stream")
 
     def _check_alive(self) -> None:
-        error = self._owner.why_dead()
+        error = self.owner.why_dead()
         if error is not None:
             raise trio.BrokenResourceError(str(error)) from error
 

@@ -18,6 +18,7 @@ from mqcore_quic._engine import client_configuration, server_configuration
 from mqcore_quic._identity import peer_with_certificate
 from mqcore_quic._link import QuicLink
 from mqcore_quic._socket import DatagramSocket, datagram_socket
+from mqcore_quic._stream import QuicStream
 
 __all__ = ["QuicTransport"]
 
@@ -167,6 +168,10 @@ class _ClientLink(Link):
             self._links = [link for link in self._links if link.why_dead() is None]
             self._links.append(await self._connect())
             return await self._links[-1].open_stream()
+
+    def connection_of(self, stream: ByteStream) -> object:
+        """See ``Link``."""
+        return stream.owner if isinstance(stream, QuicStream) else self
 
     async def aclose(self) -> None:
         """See ``Link``."""

@@ -37,7 +37,7 @@ from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reception import Reception
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._reign_set import ReignSet
-from mqcore.broker._roles import Following, Reigning, RoleKeeper
+from mqcore.broker._roles import Following, Reigning, RoleKeeper, Waiting, describe_role
 from mqcore.broker._sessions import Sessions
 from mqcore.broker.operations import AdminScope, carry_out
 from mqcore.config import BrokerConfig, build_of
@@ -320,6 +320,8 @@ class Node:
         text = "this node does not reign at the moment: ask again"
         if urls:
             text = f"this node is a replica: the primary is at {urls[0]}"
+        elif self.roles is not None and isinstance(self.roles.role, Waiting):
+            text = f"this node {describe_role(self.roles.role)}"
         return NotPrimaryError(text, code=Code.NOT_PRIMARY, epoch=self.store.epoch, urls=urls)
 
     def _present_reign(self) -> Reign:

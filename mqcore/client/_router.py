@@ -377,7 +377,7 @@ class Router:
         If cancelled, it may have been done.
         """
         timeout = self.context.options.request_timeout_ms / 1000
-        was_sent, redirects = False, 0
+        was_sent, redirects, refusal = False, 0, "is the broker reachable?"
         session = at or self.home
         with trio.move_on_after(timeout):
             while True:
@@ -395,7 +395,7 @@ class Router:
                 if isinstance(reply, Failed):
                     if reply.code != Code.NOT_PRIMARY:
                         raise error_for(reply.code, reply.text, dict(reply.facts))
-                    was_sent = False
+                    was_sent, refusal = False, f"the last node asked says: {reply.text}"
                     redirects += 1
                     session = self._session_at(_urls_in(reply.facts)) or self._another((), session)
                     if redirects > 1:
@@ -404,7 +404,7 @@ class Router:
                     raise OutcomeUnknownError(f"{operation}: the connection broke before the answer: was it done?")
         if was_sent and not is_repeatable:
             raise OutcomeUnknownError(f"{operation}: no answer within {timeout:g} s: was it done?")
-        text = "it may have been done, and repeating it does no harm" if was_sent else "is the broker reachable?"
+        text = "it may have been done, and repeating it does no harm" if was_sent else refusal
         raise NotReachedError(f"{operation}: no answer within {timeout:g} s: {text}")
 
     # time

@@ -11,8 +11,8 @@ import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
 
-from mqcore.client import Consumer, Producer
-from mqcore.errors import MessagesMissingError, MqcoreError
+from mqcore.client import Consumer, Producer, connect
+from mqcore.errors import MessagesMissingError, MqcoreError, NotReachedError
 
 SYNC = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
 ASYNC = {"flush": "sync", "replication": "async"}
@@ -189,3 +189,12 @@ async def test_r14_a_set_without_a_coordinator_has_no_record_to_recover(tmp_path
             with pytest.raises(MqcoreError, match="mqcore cluster promote"):
                 await client.sets.recover()
             assert (await client.sets.describe()).role == "primary"
+
+
+@pytest.mark.trio
+async def test_a_client_of_a_set_that_has_not_begun_is_told_that_it_has_to(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, prefix="early", **SYNC) as nodes:
+        await nodes.start()
+        async with connect(*map(nodes.url, nodes.names), request_timeout_ms=500) as client:
+            with pytest.raises(NotReachedError, match="the set has not begun: `mqcore cluster init`"):
+                await client.admin.create_topic("orders")

@@ -14,6 +14,7 @@ CODE_TOO_MUCH = 3
 EXPIRED = "the server's certificate has expired since it was connected to: renew it, and it is connected to again"
 CRYPTO_ERRORS = range(0x100, 0x200)
 """Codes that stand for alerts of TLS (RFC 9001, section 4.8)."""
+_OTHER_NAME = "it is not for this name: connect to a name that it has, or give server_name (MQCORE_TLS_SERVER_NAME)"
 _REMEDIES = {
     "expired": "it is expired: the server needs a new one",
     "no longer valid": "it is expired: the server needs a new one",
@@ -23,8 +24,8 @@ _REMEDIES = {
     "issuer": "its authority is not known here: name that as ca (--ca FILE)",
     "unacceptable": "it is expired, not valid yet, not for this name, or signed by another authority of the same name "
     "(engine=aioquic says which)",
-    "hostname": "it is not for this name: connect to a name that it has, or give server_name",
-    "doesn't match": "it is not for this name: connect to a name that it has, or give server_name",
+    "hostname": _OTHER_NAME,
+    "doesn't match": _OTHER_NAME,
 }
 
 

@@ -63,8 +63,10 @@ def _why_not_loaded(error: Exception, files: TlsOptions) -> str:
     reason = getattr(error, "reason", "") or ""
     if "KEY_VALUES_MISMATCH" in reason:
         return f"the key {files.key or files.cert} is not that of the certificate {files.cert}"
-    where = f"{files.cert}" if files.key is None else f"{files.cert} and {files.key}"
-    return f"{where}: no PEM files of a certificate and its key ({reason or error})"
+    where, hint = f"{files.cert} and {files.key}", ""
+    if files.key is None:
+        where, hint = f"{files.cert}", "; a key in a file of its own has to be named too, as key"
+    return f"{where}: no PEM files of a certificate and its key ({reason or error}){hint}"
 
 
 def _load_authorities(context: ssl.SSLContext, path: str, url: str) -> None:

@@ -30,8 +30,8 @@ _CERTIFICATE_REMEDIES = {
     19: "its authority is not trusted here: name that as ca (--ca FILE)",
     20: "its authority is not known here: name that as ca (--ca FILE)",
     21: "its authority is not known here: name that as ca (--ca FILE)",
-    62: "it is not for this name: connect to a name that it has, or give server_name",
-    64: "it is not for this address: connect to a name that it has, or give server_name",
+    62: "it is not for this name: connect to a name that it has, or give server_name (MQCORE_TLS_SERVER_NAME)",
+    64: "it is not for this address: connect to a name that it has, or give server_name (MQCORE_TLS_SERVER_NAME)",
 }
 
 

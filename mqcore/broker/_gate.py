@@ -192,9 +192,11 @@ class Gate:
                 visitor.principal, visitor.authenticator = principal, authenticator
                 return
         if self._authenticators:
-            names = ", ".join(self._authenticators)
-            text = f"this broker has to know who connects; log in by one of {names} (such as --user NAME)"
-            raise RemoteProtocolError(text, code=Code.LOGIN_REQUIRED)
+            names = self._logins(visitor.peer)
+            remedy = f"log in by one of {names} (such as --user NAME)" if names else "it has no logins: links say it"
+            why = f"{visitor.peer.address}: it did not log in, and its link does not say who it is"
+            self._tell("login-refused", why, {"address": visitor.peer.address})
+            raise RemoteProtocolError(f"this broker has to know who connects; {remedy}", code=Code.LOGIN_REQUIRED)
         visitor.principal = ANONYMOUS
 
     async def log_in(self, stream: ByteStream, visitor: Visitor, first: bytes) -> bool:
@@ -244,10 +246,14 @@ class Gate:
         for name, authenticator in self._authenticators.items():
             if name in mechanisms and (server := authenticator.begin_login(peer)) is not None:
                 return authenticator, server
-        known = ", ".join(name for name, each in self._authenticators.items() if each.begin_login(peer) is not None)
+        known = self._logins(peer)
         asked = _clipped(", ".join(mechanisms))
         text = f"this broker knows no mechanism {asked}; it has {known or 'none by which one could log in'}"
         raise RemoteProtocolError(text, code=Code.UNKNOWN_MECHANISM)
+
+    def _logins(self, peer: Peer) -> str:
+        """Return the names of what this peer could log in by."""
+        return ", ".join(name for name, each in self._authenticators.items() if each.begin_login(peer) is not None)
 
     # how often
 

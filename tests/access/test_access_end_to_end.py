@@ -72,15 +72,18 @@ def test_a_wrong_password_and_an_unknown_user_are_told_the_same(users, name, pas
 
 
 def test_who_says_nothing_is_refused_and_told_by_what_it_could_log_in(users):
+    notices: list[Notice] = []
+    asked = [{"name": "unix"}, {"name": "scram-sha-256", "users": users}]
+
     async def main():
-        async with broker_with(users, allow("*", "*")) as broker:
-            with pytest.raises(
-                (RemoteProtocolError, NotReachedError), match=r"has to know who connects.*scram-sha-256"
-            ):
+        async with broker_with(users, allow("*", "*"), authenticators=asked, report=notices.append) as broker:
+            with pytest.raises((RemoteProtocolError, NotReachedError), match="; log in by one of scram-sha-256 "):
                 async with mqcore.connect(broker.urls[0], connect_timeout_ms=2000):
                     pass
 
     trio.run(main)
+    assert {notice.kind for notice in notices} == {"login-refused"}
+    assert "it did not log in" in notices[0].text
 
 
 def test_a_user_at_a_broker_that_knows_none_is_told_so():

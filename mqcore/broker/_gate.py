@@ -153,7 +153,7 @@ class Gate:
         self._limits = limits
         self._report = report
         self._now = now
-        self._half_open = 0
+        self._half_open: dict[trio.CancelScope, None] = {}
         self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lines_left, self._lines_at = _LINES_AT_ONCE, now()
         self._untold = 0
@@ -173,16 +173,22 @@ class Gate:
 
     # who
 
-    def take_in(self) -> bool:
-        """Count a stream whose peer is not known yet; False when there are too many. ``let_go`` counts it out."""
-        if self._half_open >= self._limits.logins_max:
-            return False
-        self._half_open += 1
-        return True
+    def take_in(self, scope: trio.CancelScope) -> None:
+        """Count a stream in whose peer is not known yet; with too many the oldest, which is silent, is cancelled.
 
-    def let_go(self) -> None:
-        """Count out what ``take_in`` counted in."""
-        self._half_open -= 1
+        Refusing the new one instead would let a few silent peers keep everybody out. ``let_go`` counts it out.
+        """
+        while len(self._half_open) >= self._limits.logins_max:
+            oldest = next(iter(self._half_open))
+            del self._half_open[oldest]
+            oldest.cancel()
+        self._half_open[scope] = None
+
+    def let_go(self, scope: trio.CancelScope) -> bool:
+        """Count out what ``take_in`` counted in; False when it had given way to another by then."""
+        was_counted = scope in self._half_open
+        self._half_open.pop(scope, None)
+        return was_counted
 
     def identify(self, visitor: Visitor) -> None:
         """Look who the visitor is by what its link says. Raises ``RemoteProtocolError`` when it has to log in."""

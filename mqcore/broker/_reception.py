@@ -84,12 +84,10 @@ class Reception:
         if gate is None or visitor.is_known:
             return await read_first_bytes(stream, timeout_s)
         visitor.forget()  # who was deleted since has a link yet, and is nobody on its further streams
-        if not gate.take_in():
-            text = f"{self._node.limits.logins_max} others have not said yet who they are (limit logins_max)"
-            await refuse(stream, RemoteProtocolError(text, code=Code.TOO_MANY_LOGINS))
-            return None
+        scope = trio.CancelScope(deadline=trio.current_time() + timeout_s)
+        gate.take_in(scope)
         try:
-            with trio.move_on_after(timeout_s):
+            with scope:
                 first = await read_first_bytes(stream, timeout_s)
                 if first.is_login:
                     if not await gate.log_in(stream, visitor, first.data):
@@ -98,11 +96,14 @@ class Reception:
                 if visitor.principal is None:  # else another stream of the link has logged in meanwhile
                     gate.identify(visitor)
                 return first
-            await refuse(stream, RemoteProtocolError("no login in time", code=Code.HANDSHAKE_TIMEOUT))
+            late = RemoteProtocolError("no login in time", code=Code.HANDSHAKE_TIMEOUT)
+            text = f"{self._node.limits.logins_max} others came that have not said yet who they are (limit logins_max)"
+            is_late = gate.let_go(scope)
+            await refuse(stream, late if is_late else RemoteProtocolError(text, code=Code.TOO_MANY_LOGINS))
         except RemoteProtocolError as error:
             await refuse(stream, error)
         finally:
-            gate.let_go()
+            gate.let_go(scope)
         return None
 
     async def _serve_client(self, stream: ByteStream, visitor: Visitor, first: FirstBytes) -> None:

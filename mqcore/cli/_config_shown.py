@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mqcore.cli._build_options import build_options, compose, explanation_of
 from mqcore.cli.shell import Verb, current, end, output_options, write_bytes, write_json, write_line
 from mqcore.errors import RefusedError
+
+if TYPE_CHECKING:
+    from mqcore.config import BrokerConfig
 
 __all__ = ["check", "diff", "show"]
 
@@ -29,11 +32,24 @@ def check(file: str | None, **flags: Any) -> None:
     refusals = [*explanation.refusals, *explanation.unavailable]
     if refusals:
         raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
+    _check_access(config)
     where = file or "environment and flags"
     if current().json:
         write_json({"checked": where, "right": True, "name": config.name, "storage": explanation.storage})
     else:
         write_line(f"{where}: right; broker {config.name!r} on {explanation.storage}")
+
+
+def _check_access(config: BrokerConfig) -> None:
+    """Raise ``ConfigurationError`` where a broker would not start for who may connect to it."""
+    from mqcore.abc import AccessContext, TransportContext
+    from mqcore.broker import check_exposure
+    from mqcore.registry import create_authenticator, create_transport
+
+    links = TransportContext(tls=config.tls)
+    check_exposure(config, [create_transport(listen.url, links, listen.options) for listen in config.listen])
+    for each in config.access.authenticators if config.access is not None else ():
+        create_authenticator(each.name, AccessContext(), each.options)
 
 
 @click.command(

@@ -89,6 +89,8 @@ def test_diff_names_what_changes_and_ends_with_1(cli, file, tmp_path):
         ("storage.url = 'mmap:///a'\nunknown = 1", 2, "unknown"),
         ("storage.url = 'memory://'\nsurvive = ['power-cut']", 3, "power-cut"),
         ("storage", 2, "not valid TOML"),
+        ("storage.url = 'memory://'\nflush = 'none'\nlisten = 'tcp://0.0.0.0:0'", 2, "say --insecure"),
+        ("storage.url = 'memory://'\nflush = 'none'\naccess.authenticators = ['tsl']", 2, "did you mean 'tls'?"),
     ],
 )
 def test_check_refuses_as_serve_would(cli, tmp_path, text, status, message):

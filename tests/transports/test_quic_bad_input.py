@@ -19,7 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 import mqcore
 from mqcore.abc import Link, Notice, TlsOptions, TransportContext
 from mqcore.errors import NotReachedError, TransportError
+from mqcore.limits import Limits
 from mqcore.registry import create_transport
+from mqcore_quic._config import QuicOptions
+from mqcore_quic._engine import client_configuration, engine_for
 
 DAY = datetime.timedelta(days=1)
 
@@ -136,5 +139,45 @@ def test_a_blocked_port_is_gone_around_only_where_a_second_url_says_so(tmp_path:
                 assert not broker.connections
                 async with mqcore.connect(url, broker.urls[0], ca=ca, connect_timeout_ms=30_000) as client:
                     assert await client.admin.list_topics() == []
+
+    run(test)
+
+
+def test_handshakes_that_stall_make_way_where_there_are_as_many_connections_as_may_be(tmp_path: Path) -> None:
+    """Who has proved an address could begin as many as there may be connections, and nobody else came in."""
+    authority = trustme.CA()
+    server = written(tmp_path / "server.pem", authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes())
+    ca = written(tmp_path / "ca.pem", authority.cert_pem.bytes())
+    most = 8
+    options = QuicOptions(half_open_max=2)
+
+    async def begin(stranger: Any, address: tuple[str, int]) -> None:
+        """Begin a handshake as far as the proof of the address, and go away."""
+        engine = engine_for(options, client_configuration(options, TlsOptions(ca=ca), "quic://", "127.0.0.1"))
+        engine.connect(address, 0.0)
+        for data, _ in engine.transmit(0.0):
+            await stranger.sendto(data, address)
+        with trio.move_on_after(0.2):
+            data, _ = await stranger.recvfrom(2_048)
+            engine.receive([data], address, 0.0)
+            for again, _ in engine.transmit(0.0):
+                await stranger.sendto(again, address)
+
+    async def test() -> None:
+        context = TransportContext(tls=TlsOptions(cert=server), limits=Limits(connections_max=most))
+        async with await create_transport("quic://127.0.0.1:0?half_open_max=2", context).listen() as listener:
+            first = await linked(str(listener.url), ca)
+            for _ in range(2 * most):
+                with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                    await stranger.bind(("127.0.0.1", 0))
+                    await begin(stranger, ("127.0.0.1", listener.url.address[1]))
+            endpoint: Any = listener._endpoint  # type: ignore[attr-defined]
+            assert len(endpoint._links) == most
+            with trio.fail_after(3):  # less than a handshake may last
+                second = await linked(str(listener.url), ca)
+            assert len(endpoint._links) <= most
+            await first.open_stream()  # who is through is not given up
+            for link in (first, second):
+                await link.aclose()
 
     run(test)

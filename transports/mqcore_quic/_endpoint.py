@@ -70,7 +70,7 @@ class Endpoint:
         self._tokens = AddressTokens(random_bytes(32))
         self._links: dict[QuicLink, None] = {}
         self._by_id: dict[bytes, QuicLink] = {}
-        self._half_open = 0
+        self._half_open: dict[QuicLink, None] = {}
         self._timers: list[tuple[float, int, QuicLink]] = []
         self._numbers = itertools.count()
         self._timer_scope: trio.CancelScope | None = None
@@ -258,7 +258,7 @@ class Endpoint:
         """Begin a connection, or have the client prove its address first where many are being begun."""
         original: bytes | None = header.destination
         retried: bytes | None = None
-        if self._half_open >= self._options.half_open_max:
+        if len(self._half_open) >= self._options.half_open_max:
             proven = self._tokens.check(address, header.token, header.destination, now) if header.token else None
             if proven is None:
                 source = self._random_bytes(CONNECTION_ID_BYTES)
@@ -271,7 +271,11 @@ class Endpoint:
             if proven is not None:
                 original, retried = proven, header.destination
         if len(self._links) >= self._links_max:
-            return None
+            oldest = next(iter(self._half_open), None)
+            if oldest is None:
+                return None
+            # Who goes on is done within a few round trips: this one stalls, as one of a proved address may, too.
+            oldest.fail("it was the oldest handshake under way when one more came")
         try:
             engine = engine_for(self._options, self._configuration(), original_id=original, retry_id=retried)
         except TransportError as error:
@@ -280,7 +284,7 @@ class Endpoint:
         peer = Peer(address=_in_words(address))
         link = QuicLink(engine, self, self._options, peer, is_client=False, now=now)
         self._links[link] = None
-        self._half_open += 1
+        self._half_open[link] = None
         self.add_id(header.destination, link)
         self.add_id(engine.own_id, link)
         return link
@@ -291,7 +295,7 @@ class Endpoint:
         engine = engine_for(self._options, self._configuration())
         link = QuicLink(engine, self, self._options, peer, is_client=True, now=now)
         self._links[link] = None
-        self._half_open += 1
+        self._half_open[link] = None
         self.add_id(engine.own_id, link)
         engine.connect(address, now)
         link.flush()
@@ -312,7 +316,7 @@ class Endpoint:
 
     def ready(self, link: QuicLink) -> None:
         """See ``LinkEndpoint``."""
-        self._half_open -= 1
+        self._half_open.pop(link, None)
         if self._is_server:
             self.accepted.append(link)
             if self._waiting:
@@ -321,8 +325,7 @@ class Endpoint:
     def forget(self, link: QuicLink) -> None:
         """See ``LinkEndpoint``."""
         if self._links.pop(link, link) is None:
-            if not link.is_ready:
-                self._half_open -= 1
+            self._half_open.pop(link, None)
             for connection_id in link.ids:
                 self._by_id.pop(connection_id, None)
             with suppress(ValueError):

@@ -181,3 +181,9 @@ def test_a_key_press_ends_it_and_what_it_started() -> None:
     assert "Traceback" not in errors
     assert "interrupted: " in errors
     assert is_gone(process.pid)
+
+
+@pytest.mark.parametrize("saboteur", [*SABOTEURS, *INJECTORS], ids=lambda one: one.name)
+def test_what_a_saboteur_takes_the_place_of_is_there(saboteur: Saboteur) -> None:
+    with saboteur.make().installed():
+        pass  # a LookupError says which name is gone

@@ -155,7 +155,7 @@ def unknown_called_rejected(original: Any) -> Any:
     return stop
 
 
-@in_place_of(("mqcore.log._readable", "ReadableLog", "divergence"))
+@in_place_of(("mqcore.log._facts", "LogFacts", "divergence"))
 def positions_unchecked(_: Any) -> Any:
     """A fetch from a position that the log no longer has is served as if nothing had been lost (KAFKA-7959)."""
     return lambda *_: None

@@ -45,10 +45,10 @@ def damage_served(_: Any) -> Any:
 def damage_invented(original: Any) -> Any:
     """One offset of every log is reported as damaged, although nothing ever happened to it."""
 
-    async def read(log: Any, offset: int, bytes_max: int, end_offset: int) -> Any:
+    async def read(log: Any, offset: int, *bounds: Any, **how: Any) -> Any:
         if offset == HIDDEN_OFFSET:
             raise DamagedRangeError(log.name, Damage(1, 2, offset, offset + 1, "invented"))
-        return await original(log, offset, bytes_max, end_offset)
+        return await original(log, offset, *bounds, **how)
 
     return read
 

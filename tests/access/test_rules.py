@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mqcore.abc import OPERATIONS, AccessRule, Operation
 from mqcore.broker.operations import HANDLERS, NEEDS
@@ -87,6 +92,21 @@ def test_what_operations_need_can_be_named_by_a_rule_of_its_own() -> None:
     authorizer = create_authorizer("rules", (rule("user:a", "group:b*", "consume"),))
     assert authorizer.decide("user:a", "consume", "group:billing").is_allowed
     assert not authorizer.decide("user:a", "consume", "group:audit").is_allowed
+
+
+@given(st.text("ab*", max_size=8), st.text("ab\n", max_size=10))
+def test_a_star_stands_for_any_text_and_nothing_else_is_special(pattern: str, text: str) -> None:
+    expected = re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
+    authorizer = create_authorizer("rules", (rule(pattern, "*", "delete"),))
+    assert authorizer.decide(text, "delete", "topic:t").is_allowed == expected
+
+
+def test_a_long_name_is_decided_on_in_a_time_that_grows_with_its_length_only() -> None:
+    """Every way of sharing it out among the stars was tried: a peer without any rights stopped a broker for hours."""
+    authorizer = create_authorizer("rules", (rule("*", "topic:*-*-*-*-*-prod", "consume"),))
+    begun = time.perf_counter()
+    assert not authorizer.decide("user:a", "describe", "topic:" + "-" * 1_000_000).is_allowed
+    assert time.perf_counter() - begun < 5
 
 
 def test_nodes_may_do_everything_that_no_rule_denies() -> None:

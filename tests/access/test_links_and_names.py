@@ -15,7 +15,7 @@ import mqcore
 from mqcore.abc import ByteStream, Credentials, Link, Notice, Secret, Transport
 from mqcore.errors import RejectedError, RemoteProtocolError
 from mqcore.logins import _log_in, transport_as
-from mqcore.protocol import VERSION_MAX, VERSION_MIN, Connection, Fatal, Hello, Role, Welcome
+from mqcore.protocol import VERSION_MAX, VERSION_MIN, Call, Connection, Failed, Fatal, Hello, Role, Welcome
 from mqcore.registry import create_transport
 
 pytest.importorskip("scramp")
@@ -57,6 +57,11 @@ async def greet(stream: ByteStream) -> Any:
     """Say hello, and return what is answered."""
     machine = Connection(Role.CLIENT, frame_bytes_max=1 << 20)
     await stream.send_buffers(machine.send(Hello(VERSION_MIN, VERSION_MAX, "x")))
+    return await hear(stream, machine)
+
+
+async def hear(stream: ByteStream, machine: Connection) -> Any:
+    """Return the next message."""
     while (message := machine.next_message()) is None:
         machine.received(await stream.receive_into(machine.receive_buffer()))
     return message
@@ -198,5 +203,28 @@ def test_who_may_reset_a_group_learns_of_no_topic_that_it_may_not_describe(users
                     await bob.groups.reset("g", topic, to="start")
             assert [each.topics for each in await bob.groups.list_groups()] == [("open",)]
             assert [each.topic for each in await bob.groups.describe("g")] == ["open"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("spell", [str, str.upper, lambda text: f" {text[:2]} {text[2:]}"])
+def test_the_end_of_a_producer_needs_a_rule_however_its_topic_is_spelled(
+    users: str, spell: Callable[[str], str]
+) -> None:
+    async def main() -> None:
+        rules = (allow("user:alice", "*"), allow("user:bob", "consume", resource="topic:t"))
+        async with broker_with(users, *rules) as broker, as_user(broker) as alice:
+            topic = await alice.admin.create_topic("t")
+            credentials = alike("bob")
+            async with await transport_as(credentials, create_transport(broker.urls[0])).connect() as link:
+                stream = await link.open_stream()
+                machine = Connection(Role.CLIENT, frame_bytes_max=1 << 20)
+                await stream.send_buffers(machine.send(Hello(VERSION_MIN, VERSION_MAX, "x")))
+                assert isinstance(await hear(stream, machine), Welcome)
+                request = {"producer_id": 1, "topic_id": spell(topic.id), "partitions": []}
+                await stream.send_buffers(machine.send(Call(1, "producer.end", request)))
+                said = await hear(stream, machine)
+                assert isinstance(said, Failed)
+                assert "may not produce topic:t" in said.text
 
     run(main)

@@ -53,7 +53,7 @@ def no_retry(accept: Any) -> Any:
     """However many handshakes are under way, no client has to prove its address."""
 
     def take(it: Any, header: Any, address: Any, now: float) -> Any:
-        it._half_open = 0
+        it._half_open = {}
         return accept(it, header, address, now)
 
     return take

@@ -22,7 +22,7 @@ from mqcore.broker._group_room import GroupRoom
 from mqcore.broker._group_visits import GroupVisits
 from mqcore.broker._outbox import Outbox
 from mqcore.broker._partition import Partition
-from mqcore.broker._sends import Send
+from mqcore.broker._sends import Send, append_in_shares
 from mqcore.broker._sessions import Sessions
 from mqcore.errors import CorruptionError, MqcoreError, NotPrimaryError, RejectedError, RemoteProtocolError
 from mqcore.limits import Limits
@@ -319,7 +319,10 @@ class ClientConnection:
     async def _append_sends(self) -> None:
         sends_of, self._sends = self._sends, {}
         for partition, sends in sends_of.items():
-            await partition.append(sends)
+            if partition.share.is_open:
+                await partition.append(sends)
+            else:
+                await append_in_shares(partition, sends, self.outbox.flush)
 
     def _take_fetch(self, partition: Partition, message: Fetch) -> None:
         limits = self._node.limits

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mqcore.abc import Buffer, Notice
+from mqcore.broker._group_commit import FlushRequests
 from mqcore.broker._parked import ParkedFetches
-from mqcore.broker._partition import FlushRequests, ParkedSink
+from mqcore.broker._partition import ParkedSink
 from mqcore.errors import MqcoreError, StorageError
 from mqcore.guarantees import AsyncFlush, Level, NoFlush
 from mqcore.log import PartitionLog

@@ -11,10 +11,14 @@ from typing import Protocol
 import trio
 from sortedcontainers import SortedDict
 
+from mqcore.broker._flush_share import LITTLE_BYTES, FlushShare
 from mqcore.errors import FlushFailedError, MqcoreError
 from mqcore.log import LogStore, PartitionLog
 
-__all__ = ["GroupCommit", "GroupMember", "Replying"]
+__all__ = ["FlushRequests", "GroupCommit", "GroupMember", "Replying"]
+
+_LOGS_LITTLE = 8
+"""Of more logs a flush is not taken for one of little, whatever they hold: nobody counts that for each flush."""
 
 
 class Replying(Protocol):
@@ -47,6 +51,24 @@ class GroupMember(Protocol):
         """Stop for good after a failed flush."""
 
 
+class FlushRequests(Protocol):
+    """What a partition asks of the flusher."""
+
+    def flush_soon(self, partition: GroupMember) -> None:
+        """Flush the partition's log with the next group commit."""
+
+    def flush_by(self, partition: GroupMember, due_us: int) -> None:
+        """Flush it at that monotonic time at the latest."""
+
+    @property
+    def share(self) -> FlushShare:
+        """What each log may have unflushed."""
+        ...
+
+    async def room(self, partition: GroupMember) -> None:
+        """Wait until the partition's unflushed bytes are within its share."""
+
+
 class GroupCommit:
     """Runs the flushes of one storage.
 
@@ -62,7 +84,12 @@ class GroupCommit:
         self._due = SortedDict()  # partitions by due time and order of asking
         self._asked = 0
         self._wake = trio.Event()
-        self._done = trio.Event()
+        self._under_way: list[GroupMember] = []
+        self._last: PartitionLog | None = None  # of the flush before, to see whether logs take turns
+        self._flushed: trio.Event | None = None  # made by who waits for the flush under way
+        self._has_ended = False
+        self.share = FlushShare()
+        """What each log may have unflushed; who appends more looks whether there is ``room``."""
         self.flushes = 0
         self.logs_flushed = 0
         self.flush_us_total = 0
@@ -93,6 +120,20 @@ class GroupCommit:
         self._soon.pop(partition, None)
         self._forget_due(partition)
 
+    async def room(self, partition: GroupMember) -> None:
+        """Wait until the unflushed bytes of the partition are within its share, where others wait for flushes too.
+
+        Not where no flush of it is asked for now, or it has stopped, or its flusher has. Only a wait, so that it may be
+        cancelled.
+        """
+        while _unflushed_bytes(partition.log) > self.share.bytes_max:
+            wanted = partition in self._soon or partition in self._under_way
+            if not wanted or self._has_ended or partition.failure is not None:
+                break
+            if self._flushed is None:
+                self._flushed = trio.Event()
+            await self._flushed.wait()
+
     def _forget_due(self, partition: GroupMember) -> None:
         key = self._due_of.pop(partition, None)
         if key is not None:
@@ -101,25 +142,29 @@ class GroupCommit:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Flush until cancelled."""
         task_status.started()
-        while True:
-            # Not a coroutine of its own: each that is nested here is entered again at every wake-up.
-            while not self._soon:
-                if not self._due:
-                    await self._wake.wait()
-                else:
-                    delay_us = self._due.peekitem(0)[0][0] - self._now_us()
-                    if delay_us <= 0:
-                        break
-                    with trio.move_on_after(delay_us / 1e6):
+        try:
+            while True:
+                # Not a coroutine of its own: each that is nested here is entered again at every wake-up.
+                while not self._soon:
+                    if not self._due:
                         await self._wake.wait()
-                self._wake = trio.Event()
-            if self._due:
-                self._take_due()
-            partitions = list(self._soon)
-            self._soon.clear()
-            if self._wake.is_set():
-                self._wake = trio.Event()
-            await self._flush(partitions)
+                    else:
+                        delay_us = self._due.peekitem(0)[0][0] - self._now_us()
+                        if delay_us <= 0:
+                            break
+                        with trio.move_on_after(delay_us / 1e6):
+                            await self._wake.wait()
+                    self._wake = trio.Event()
+                if self._due:
+                    self._take_due()
+                partitions = list(self._soon)
+                self._soon.clear()
+                if self._wake.is_set():
+                    self._wake = trio.Event()
+                await self._flush(partitions)
+        finally:
+            self._has_ended = True
+            self._let_go()
 
     def _take_due(self) -> None:
         """Put what is due now with what is to be flushed now, whose own due times are met with that."""
@@ -140,14 +185,25 @@ class GroupCommit:
             return
         self.flushes += 1
         self.logs_flushed += len(logs)
+        durable_before = sum(log.durable_position for log in logs[:_LOGS_LITTLE])
         begun_us = self._now_us()
+        self._under_way = partitions
         try:
             await self._store.flush(logs)
-            self.flush_us_total += self._now_us() - begun_us
         except FlushFailedError as error:
             for partition in partitions:
                 partition.stop(error)
             return
+        finally:
+            self._under_way = []
+            has_held = self._let_go()
+        took_us = self._now_us() - begun_us
+        self.flush_us_total += took_us
+        covered = sum(log.durable_position for log in logs[:_LOGS_LITTLE]) - durable_before
+        is_little = len(logs) <= _LOGS_LITTLE and covered <= LITTLE_BYTES
+        is_shared = len(logs) > 1 or logs[0] is not self._last
+        self._last = logs[0]
+        self.share.flushed(took_us, is_shared=is_shared, is_little=is_little, held=has_held)
         replied: set[Replying] = set()
         for partition in partitions:
             if partition.failure is None:
@@ -156,3 +212,14 @@ class GroupCommit:
         # scheduler in the latency of every flushed message.
         for sink in replied:
             sink.replied(now=True)
+
+    def _let_go(self) -> bool:
+        """Have everybody look again who waits for room; return whether anybody did."""
+        event, self._flushed = self._flushed, None
+        if event is not None:
+            event.set()
+        return event is not None
+
+
+def _unflushed_bytes(log: PartitionLog) -> int:
+    return log.end_position - log.durable_position

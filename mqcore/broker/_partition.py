@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 import trio
 
 from mqcore.abc import Notice
-from mqcore.broker._group_commit import GroupMember, Replying
+from mqcore.broker._group_commit import FlushRequests, Replying
 from mqcore.broker._held_back import HeldBack
 from mqcore.broker._parked import ParkedFetches
 from mqcore.broker._sends import ReplySink, Send, WaitingCaller, fail_send, refusal_of_verdict, refuse_degraded
@@ -27,7 +27,7 @@ from mqcore.log import ACCEPT, Duplicate, IncomingBatch, LogStart, PartitionLog,
 from mqcore.protocol import Code, SendPolicy
 from mqcore.replication import Appended, CommitPolicy, CommitRule, LogEnd, Member, Released, UnflushedTotal
 
-__all__ = ["FlushRequests", "LogWatcher", "ParkedSink", "Partition"]
+__all__ = ["LogWatcher", "ParkedSink", "Partition"]
 
 
 class ParkedSink(Protocol):
@@ -42,16 +42,6 @@ _Reply: TypeAlias = tuple[ReplySink, int, int, bool]
 
 _header_of = attrgetter("batch.header")
 _batch_of = attrgetter("batch")
-
-
-class FlushRequests(Protocol):
-    """What a partition asks of the flusher."""
-
-    def flush_soon(self, partition: GroupMember) -> None:
-        """Flush the partition's log with the next group commit."""
-
-    def flush_by(self, partition: GroupMember, due_us: int) -> None:
-        """Flush it at that monotonic time at the latest."""
 
 
 class LogWatcher(Protocol):
@@ -100,6 +90,7 @@ class Partition:
         self._may_reply = may_reply
         self._is_refusing = False
         self._flusher = flusher
+        self.share = flusher.share
         self._now_us = now_us
         self._appending = False
         self._turns: deque[trio.Event] | None = None  # made when first waited: most partitions never are
@@ -178,6 +169,15 @@ class Partition:
             self._appending = False
             if self._turns:
                 self._hand_on_turn()
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """What no flush has covered yet."""
+        return self.log.end_position - self.log.durable_position
+
+    async def room(self) -> None:
+        """Wait, before more is appended, until its unflushed bytes are within its share, or it has stopped."""
+        await self._flusher.room(self)
 
     def _hold_back(self, sends: Sequence[Send]) -> None:
         """Keep ``sends`` un-appended until the set has enough nodes (guarantees, section 1, ``block``)."""

@@ -1,22 +1,32 @@
-"""What is sent to a partition: a batch with where its reply goes, and what it is refused with.
+"""What is sent to a partition: a batch with where its reply goes, what it is refused with, how much goes in at once.
 
 Must not know of logs' insides, nor when a reply goes out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import trio
 
+from mqcore.broker._flush_share import FlushShare
 from mqcore.broker._group_commit import Replying
 from mqcore.errors import OutcomeUnknownError, StorageError
 from mqcore.guarantees import Copy
 from mqcore.log import Conflict, Fenced, Forgotten, Gap, IncomingBatch, PartitionLog, TableFull, TooOld, Verdict
 from mqcore.protocol import Code
 
-__all__ = ["ReplySink", "Send", "WaitingCaller", "fail_send", "refusal_of_verdict", "refuse_degraded", "storage_code"]
+__all__ = [
+    "ReplySink",
+    "Send",
+    "WaitingCaller",
+    "append_in_shares",
+    "fail_send",
+    "refusal_of_verdict",
+    "refuse_degraded",
+    "storage_code",
+]
 
 
 class ReplySink(Replying, Protocol):
@@ -114,3 +124,38 @@ def storage_code(error: StorageError | OutcomeUnknownError) -> Code:
     if error.kind == "limit":
         return Code.BATCH_TOO_LARGE
     return Code.STORAGE_STOPPED
+
+
+class SharingLog(Protocol):
+    """What is appended to in shares: a partition."""
+
+    share: FlushShare
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """What no flush has covered yet."""
+        ...
+
+    async def append(self, sends: Sequence[Send]) -> None:
+        """Append in order; everything gets its reply now or later."""
+
+    async def room(self) -> None:
+        """Wait until the unflushed bytes are within the share, or no flush is to be waited for."""
+
+
+async def append_in_shares(log: SharingLog, sends: Sequence[Send], reply: Callable[[], Awaitable[None]]) -> None:
+    """Append ``sends``, with a wait for flushes wherever the log's share is used up.
+
+    ``reply`` sends what is queued for the sender, before each wait. If cancelled, some have been appended.
+    """
+    first = 0
+    while first < len(sends):
+        left, after = log.share.bytes_max - log.unflushed_bytes, first
+        while after < len(sends) and (left > 0 or after == first):
+            left -= len(sends[after].batch.data)
+            after += 1
+        await log.append(sends[first:after])
+        first = after
+        if log.unflushed_bytes > log.share.bytes_max:
+            await reply()
+            await log.room()

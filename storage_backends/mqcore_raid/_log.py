@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from mqcore.abc import Log, Notice
-from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
+from mqcore.errors import CorruptionError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
 from mqcore_raid._background import Background, MemberResult
@@ -23,14 +23,12 @@ from mqcore_raid._directory import append_sums
 from mqcore_raid._equal import choose_source, make_equal, read_range, warm_copies
 from mqcore_raid._errors import as_storage_error, first_error, is_refusal, refused
 from mqcore_raid._member import ArrayMember
-from mqcore_raid._mending import mend_by
-from mqcore_raid._sums import BlockSums
+from mqcore_raid._mending import check_overwrite, mend_by, write_over
+from mqcore_raid._sums import SUMS_KEPT_AT, BlockSums
 
 __all__ = ["LogGroup", "MirrorLog"]
 
 T = TypeVar("T")
-SUMS_KEPT_AT = 16
-"""Blocks whose checksums wait in memory."""
 
 
 class LogGroup(Protocol):
@@ -359,18 +357,20 @@ class MirrorLog(Log):
         While a source stands for the others it alone is written: they are made equal to it later.
         """
         held = await self.held(position, len(data))
-        wrong = [member for member, found in held.items() if found != data and self._source in (None, member)]
-        for member in wrong:
-            try:
-                await member.during(self.copies[member].overwrite, position, data)
-            except (StorageError, CommandNotPossibleError, OSError, ValueError) as error:
-                self._group.eject(member, f"log {self.name} is damaged at {position} and cannot be mended ({error})")
-                continue
-            text = f"log {self.name}: {len(data)} bytes at {position} on {member.path} were damaged and are mended"
-            facts = {"log": self.name, "position": position, "bytes": len(data), "path": member.path}
-            self._group.report(Notice("raid-copy-mended", text, facts))
+        wrong = {one: self.copies[one] for one, found in held.items() if found != data and self._source in (None, one)}
+        await write_over(self.name, wrong, position, data, eject=self._group.eject, report=self._group.report)
         await self._settled(position)
         return bool(wrong)
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        """Write ``data`` on every copy; see ``Log.overwrite``. Not cancelled once begun."""
+        self._check_usable()
+        wanted = check_overwrite(self, position, data)
+        async with self.removing:
+            with trio.CancelScope(shield=True):
+                await self._begin_change(self._end)
+                if await self.settle_on(position, wanted) and await self.versions(position, len(wanted)) != [wanted]:
+                    raise as_storage_error(None, "mend", self.name, position)
 
     # flush
 

@@ -12,7 +12,7 @@ from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
 from mqcore_raid._log import MirrorLog
-from mqcore_raid._mending import mend_by
+from mqcore_raid._mending import check_overwrite, mend_by
 from mqcore_raid._stripes import Stripes, encode_seal
 
 __all__ = ["StripedLog"]
@@ -179,6 +179,15 @@ class StripedLog(Log):
             changed |= await part.settle_on(self._stripes.begin(unit) + offset, data[at : at + piece])
             at += piece
         return changed
+
+    async def overwrite(self, position: int, data: Buffer) -> None:
+        """Write ``data`` on every copy of its units; see ``Log.overwrite``. Not cancelled once begun."""
+        wanted, at = memoryview(check_overwrite(self, position, data)), 0
+        with trio.CancelScope(shield=True):
+            for unit, offset, piece in self._stripes.pieces(position, len(wanted)):
+                part = self.parts[self._stripes.group_of(unit)]
+                await part.overwrite(self._stripes.begin(unit) + offset, wanted[at : at + piece])
+                at += piece
 
     async def truncate(self, position: int) -> None:
         """Cut everything from ``position`` on, on every group; see ``Log.truncate``. Not cancelled once begun."""

@@ -14,9 +14,11 @@ from crc32c import crc32c
 
 from mqcore.ports import Buffer
 
-__all__ = ["BLOCK_BYTES", "BlockSums", "decode_sums"]
+__all__ = ["BLOCK_BYTES", "SUMS_KEPT_AT", "BlockSums", "decode_sums"]
 
 BLOCK_BYTES = 64 * 1024
+SUMS_KEPT_AT = 16
+"""Blocks whose checksums wait in memory."""
 _ENTRY = struct.Struct("<QI")
 
 

@@ -64,15 +64,22 @@ async def damage(nodes: SetOfNodes, node: str, name: str, offset: int, *, at: in
 
 async def damage_at(nodes: SetOfNodes, node: str, log: PartitionLog, position: int, at: int) -> Byte:
     """Change a byte of the batch that ``log``, which is whole there, has at ``position``."""
+    (byte,) = await damage_copies(nodes, node, log, position, at)
+    return byte
+
+
+async def damage_copies(
+    nodes: SetOfNodes, node: str, log: PartitionLog, position: int, at: int = HEADER_BYTES, copies: int = 1
+) -> list[Byte]:
+    """Change that byte in each of so many files that have the batch."""
     stored = await log.read_stored(position, 1, log.end_position)
     header = bytes(stored.chunks[0][:HEADER_BYTES])
-    for path in (nodes.root / node).rglob("*"):
-        begin = path.read_bytes().find(header) if path.is_file() else -1
-        if begin >= 0:
-            byte = Byte(path, begin + at)
-            byte.flip()
-            return byte
-    raise AssertionError(f"no file of {node} has the batch at {position}")
+    files = [path for path in (nodes.root / node).rglob("*") if path.is_file()]
+    found = [Byte(path, begin + at) for path in files if (begin := path.read_bytes().find(header)) >= 0][:copies]
+    assert len(found) == copies, f"{len(found)} files of {node} have the batch at {position}"
+    for byte in found:
+        byte.flip()
+    return found
 
 
 async def read_all(nodes: SetOfNodes, *names: str, **options: str) -> list[bytes]:
@@ -128,6 +135,24 @@ async def test_g12_a_rotten_batch_is_written_anew_from_another_node_while_a_read
         await nodes.start(rotten)
         await nodes.until(lambda: name in nodes.node(rotten).store._logs)
         assert "log-damaged" not in nodes.kinds(rotten)
+
+
+@pytest.mark.trio
+async def test_g12_what_rotted_on_every_member_of_an_array_is_written_anew_from_another_node(tmp_path: Path) -> None:
+    for node in "ab":
+        (tmp_path / node).mkdir()
+    array = "raid://{dir}/one,{dir}/two?level=1&first_extent_bytes=65536"
+    cluster = {"coordinator": "memory://rot-array", **TIMES}
+    async with set_of_nodes(tmp_path, prefix="rot-array", cluster=cluster, storage=array, **SYNC) as nodes:
+        name = await begin(nodes)
+        for offset in (20, 40):
+            found = await log_of(nodes, "a", name).batch_of(offset)
+            assert found is not None
+            await damage_copies(nodes, "a", log_of(nodes, "a", name), found.position, copies=2)
+        await read_until(nodes, lambda: nodes.kinds("a").count("log-mended") >= 2, "a")
+        assert "log-damaged" not in nodes.kinds("a")
+        assert "raid-member-ejected" not in nodes.kinds("a")
+        assert (await nodes.logs("a"))[name] == (await nodes.logs("b"))[name]
 
 
 @pytest.mark.trio

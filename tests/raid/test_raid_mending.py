@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from array_parts import Bench
 
 import mqcore
+from mqcore.errors import StorageError
 from mqcore.testing import model_ports, run_beside_broker
 
 
@@ -116,3 +119,63 @@ def test_g12_rot_on_every_copy_is_reported_and_never_served():
 
     run_beside_broker(main, **settings(bench))
     assert "log-damaged" in bench.kinds()
+
+
+@pytest.mark.parametrize("options", ["level=1", "level=10&stripe_bytes=4096"])
+def test_what_is_written_over_is_written_on_every_copy_and_lasts(options):
+    bench = Bench("ab" if options == "level=1" else "abcd", options=options)
+    data = bytes(range(256)) * 64
+    good = data[3000:6000]
+
+    async def write():
+        async with bench.opened() as storage:
+            log = await storage.open_log("x-0")
+            for at in range(0, len(data), 1024):
+                await log.append([data[at : at + 1024]])
+            await storage.flush([log])
+            await log.overwrite(3000, b"\xff" * 3000)  # rot, on every copy
+            assert await read_whole(log) != data
+            await log.overwrite(3000, good)
+            for first, size in ((len(data) - 1, 2), (len(data), 1)):
+                with pytest.raises(ValueError, match="durably"):
+                    await log.overwrite(first, bytes(size))
+
+    async def read(array: Bench, lost: str):
+        async with array.opened() as storage:
+            log = await storage.open_log("x-0")
+            assert await read_whole(log) == data, f"without {lost}"
+
+    bench.run(write)
+    bench.crash()
+    for number, member in enumerate(bench.members):
+        if number % 2:
+            alone = bench.fork()
+            alone.take_away(member)
+            alone.run(read, alone, member)
+    bench.run(read, bench, "nothing")
+
+
+def test_what_no_copy_takes_is_not_said_to_be_written():
+    bench = Bench()
+
+    async def main():
+        storage = bench.create()
+        await storage.open()
+        log = await storage.open_log("x-0")
+        await log.append([bytes(2000)])
+        await storage.flush([log])
+        bench.disk.fail_next("pwritev", times=len(bench.members))
+        with pytest.raises(StorageError, match="cannot mend log x-0 on any member"):
+            await log.overwrite(500, b"\xff" * 100)
+        with suppress(mqcore.MqcoreError):  # the log of the member that is left has stopped
+            await storage.aclose()
+
+    bench.run(main)
+
+
+async def read_whole(log) -> bytes:
+    parts, at = [], log.start
+    while at < log.end:
+        parts.append(bytes(await log.read(at, log.end - at)))
+        at += len(parts[-1])
+    return b"".join(parts)

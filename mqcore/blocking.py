@@ -66,11 +66,21 @@ class BlockingCalls:
         return await self._thread.run(function)
 
     async def aclose(self, last: Callable[[], object] | None = None) -> None:
-        """End the thread, after ``last`` if it has begun at all. May be called again."""
+        """End the thread, after ``last`` if it has begun at all. May be called again; ends so if cancelled, too.
+
+        A thread that does not come back from a call within the time of one is left behind: nothing waits for it.
+        """
         self._is_closed = True
         thread, self._thread = self._thread, None
         if thread is not None:
             if last is not None:
                 thread.submit(last)
-            await thread.aclose()
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._timeout_ms / 1000) as patience:
+                await thread.run(_nothing)
+            if not patience.cancelled_caught:
+                await thread.aclose()
         await trio.lowlevel.checkpoint()
+
+
+def _nothing() -> None:
+    """Done when everything before it is."""

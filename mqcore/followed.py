@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Generic, TypeVar
 
 from mqcore.abc import Notice
+from mqcore.certificates import open_key_text
 from mqcore.errors import TransportError
 
 __all__ = ["FollowedFiles"]
@@ -58,10 +58,8 @@ class FollowedFiles(Generic[T]):
         return self._value
 
     def _look_at_key(self) -> None:
-        with suppress(OSError):  # gone meanwhile, which is seen next time
-            if self._key is not None and os.stat(self._key).st_mode & 0o077:
-                text = f"{self._url}: others than its owner may read or change the key {self._key}: chmod 600 it"
-                self._report(Notice("key-file-readable", text, {"url": self._url, "path": self._key}))
+        if self._key is not None and (text := open_key_text(self._key, self._url)):
+            self._report(Notice("key-file-readable", text, {"url": self._url, "path": self._key}))
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         """What tells whether a file is another one: a renamed or a rewritten one is."""

@@ -15,7 +15,7 @@ import attrs
 
 from mqcore.abc._context import Notice, ignore_notice
 from mqcore.abc._secrets import Credentials
-from mqcore.abc._transport import Peer
+from mqcore.abc._transport import Peer, Transport
 from mqcore.errors import MqcoreError
 
 __all__ = [
@@ -127,6 +127,10 @@ class Authenticator(ABC):
     def begin_login(self, peer: Peer) -> LoginServer | None:
         """Return the broker's end of a new login; None for a part that has no logins. Reads changed files first."""
         return None
+
+    def lacks(self, listener: Transport) -> str:
+        """Return what ``listener`` lacks for this part to know anybody who comes by it, with the remedy; else empty."""
+        return ""
 
     def is_known(self, principal: str) -> bool:
         """Whether ``principal``, which this part gave, is still valid: a connection of one that is not is ended."""

@@ -16,6 +16,7 @@ import trio
 
 from mqcore.abc._context import TransportContext
 from mqcore.abc._storage import CONTRACT_VERSION
+from mqcore.abc._tls import TlsOptions
 from mqcore.errors import CommandNotPossibleError
 from mqcore.ports import Buffer
 from mqcore.url import Url
@@ -145,6 +146,17 @@ class Transport(ABC):
     def is_loopback(self) -> bool:
         """Whether the URL's host is this machine's loopback, which no other machine reaches."""
         return self.url.is_loopback
+
+    @property
+    def files(self) -> TlsOptions:
+        """The files that this end shows and believes; all of them unset for a transport that has no certificates."""
+        return TlsOptions()
+
+    def check_files(self) -> None:  # noqa: B027
+        """Load the files that ``listen`` needs, and keep nothing of them: for who asks before a broker starts.
+
+        Raises ``TransportError`` naming the file and the remedy. Blocks for as long as reading small files takes.
+        """
 
     @abstractmethod
     async def listen(self) -> Listener:

@@ -43,22 +43,18 @@ class Guest:
     """Trio as the guest of a running asyncio loop. For ``hosted``, which keeps one for each loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start Trio; ``ConfigurationError`` where it runs in this thread already."""
         self.users = 0
         self._loop = loop
         self._crossings: set[_Crossing] = set()
-        self._stop: trio.Event | None = None
+        self._stop = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._started: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[outcome.Outcome[None]] = loop.create_future()
-        self.starting = asyncio.ensure_future(self._start())
-
-    async def _start(self) -> None:
-        """Start Trio; ``ConfigurationError`` where it runs in this thread already."""
-        started = self._loop.create_future()
         try:
             with _sigint_left_alone():
                 trio.lowlevel.start_guest_run(
                     self._main,
-                    started,
                     run_sync_soon_threadsafe=self._call_soon_threadsafe,
                     run_sync_soon_not_threadsafe=self._loop.call_soon,
                     done_callback=self._on_done,
@@ -66,7 +62,10 @@ class Guest:
                 )
         except RuntimeError:
             raise ConfigurationError("Trio runs in this thread already: use mqcore.connect") from None
-        waits: set[asyncio.Future[Any]] = {started, self._ended}
+
+    async def started(self) -> None:
+        """Wait until Trio has started, or has ended by then. No effect if cancelled."""
+        waits: set[asyncio.Future[Any]] = {self._started, self._ended}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
 
     def _call_soon_threadsafe(self, function: Callable[[], object]) -> None:
@@ -74,10 +73,9 @@ class Guest:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(function)
 
-    async def _main(self, started: asyncio.Future[None]) -> None:
-        self._stop = trio.Event()
+    async def _main(self) -> None:
         async with trio.open_nursery() as self._nursery:
-            started.set_result(None)
+            self._started.set_result(None)
             await self._stop.wait()
 
     def _on_done(self, result: outcome.Outcome[None]) -> None:
@@ -87,16 +85,17 @@ class Guest:
         self._ended.set_result(result)
 
     async def stop(self) -> None:
-        """End Trio. What it ended with, if that was an error, is raised."""
-        if self._stop is None:
-            return  # never began
-        self._stop.set()
-        ending = asyncio.ensure_future(asyncio.wait({self._ended}))
-        try:
-            await asyncio.shield(ending)
-        except asyncio.CancelledError:
-            await ending  # it is near, and whoever comes next starts anew
-            raise
+        """End Trio. What it ended with, if that was an error, is raised. If cancelled, the end is waited for first."""
+        cancelled: asyncio.CancelledError | None = None
+        while not self._ended.done():
+            try:
+                await self.started()  # what has not begun cannot be told to end
+                self._stop.set()
+                await asyncio.wait({self._ended})
+            except asyncio.CancelledError as error:
+                cancelled = error  # it is near, and whoever comes next starts anew
+        if cancelled is not None:
+            raise cancelled
         self._ended.result().unwrap()
 
     async def run(self, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
@@ -231,7 +230,7 @@ async def hosted() -> AsyncIterator[Guest]:
         guest = _guests[loop] = Guest(loop)
     guest.users += 1
     try:
-        await asyncio.shield(guest.starting)
+        await guest.started()
         yield guest
     finally:
         guest.users -= 1

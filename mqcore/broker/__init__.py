@@ -7,6 +7,7 @@ from mqcore.broker._keeper import Keeper
 from mqcore.broker._metrics import METRICS, NodeView
 from mqcore.broker._node import Node
 from mqcore.broker._reload import APPLICABLE, Reloaded, apply_config
+from mqcore.broker._remarks import file_problems, open_key_notices, remarks_on
 from mqcore.broker._topics import topic_names
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "Reloaded",
     "apply_config",
     "check_exposure",
+    "file_problems",
     "make_offset_store",
     "open_broker",
+    "open_key_notices",
+    "remarks_on",
     "serve_broker",
     "topic_names",
 ]

@@ -51,6 +51,15 @@ Done = Callable[[MqcoreError | None], None]
 """Called when a record is committed, or with why it may not be."""
 
 
+class CursorSet(Protocol):
+    """What the log of cursors uses of the set."""
+
+    @property
+    def metadata_partition(self) -> Partition:
+        """The metadata log under the commit rule."""
+        ...
+
+
 class CursorReign(Protocol):
     """What the log of cursors uses of the reign."""
 
@@ -59,6 +68,11 @@ class CursorReign(Protocol):
     store: LogStore
     topics: Topics
     offset_store: OffsetStore | None
+
+    @property
+    def set(self) -> CursorSet | None:
+        """The replica set; None for a broker that is alone."""
+        ...
 
     async def open_cursors(self) -> Partition:
         """Open the log."""
@@ -150,12 +164,19 @@ class CursorLog:
                     set_id=reign.store.set_id,
                     generation=reign.store.epoch,
                     topic_name=lambda topic_id: getattr(reign.topics.by_id.get(topic_id), "name", None),
+                    is_settled=self._topics_are_settled,
                     report=self._report,
                 )
-                if not table.is_elsewhere:
-                    await self._stored.take_over()
+                place = pack_place(is_elsewhere=True, marked=reign.store.epoch)
+                if table.is_elsewhere:
+                    await self._stored.mark(table.marked)
                     if self._stored.failure is None:
-                        await self._commit(pack_place(is_elsewhere=True))
+                        self._append(place, _needs_no_answer)  # a set that is short of nodes serves groups all the same
+                else:
+                    await self._stored.take_over()
+                    await self._stored.mark(0)
+                    if self._stored.failure is None:
+                        await self._commit(place)
                 await self._stored.load()
             elif table.is_elsewhere and reign.config.offset_store == IN_LOG:
                 await self._commit(pack_place(is_elsewhere=False))
@@ -164,6 +185,13 @@ class CursorLog:
                 self._fail(CommandNotPossibleError(f'{text}, or offset_store = "{IN_LOG}" to begin without them'))
         except MqcoreError as error:
             self._fail(error)
+
+    def _topics_are_settled(self) -> bool:
+        own_set = self._reign.set
+        if own_set is None:
+            return True  # what the log has was flushed by whoever opened it
+        metadata = own_set.metadata_partition
+        return metadata.committed_offset >= metadata.log.end_offset
 
     # reading
 
@@ -332,6 +360,10 @@ async def open_cursor_log(store: LogStore, topics: Topics) -> PartitionLog:
     if log.start_offset < begins.offset and log.failed is None:
         await log.trim(begins.offset, begins.position)
     return log
+
+
+def _needs_no_answer(error: MqcoreError | None) -> None:
+    """Nobody waits for it."""
 
 
 class _Woken:

@@ -40,6 +40,8 @@ Entry = tuple[int, int, int]
 IN_LOG = "log"
 """What ``offset_store`` says of cursors that are in a log of the broker, whatever was kept elsewhere before."""
 
+_MARK = ""
+"""The group, of a name that no group has, whose stamp says which reign was here last."""
 _AT_ONCE = 16
 """Groups that are read or written beside each other."""
 _ENTRIES_WAITING_MAX = 250_000
@@ -75,7 +77,7 @@ class StoredCursors:
 
     ``table`` is what is committed. ``generation``: the epoch of the reign. ``set_id``: of the logs that the cursors
     are about; brokers of several sets may share a store. ``topic_name`` gives the name of a topic by its id, None for
-    one that is not there any more.
+    one that is not there any more; ``is_settled`` says whether that is committed.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class StoredCursors:
         set_id: bytes,
         generation: int,
         topic_name: Callable[[bytes], str | None],
+        is_settled: Callable[[], bool] = lambda: True,
         report: Callable[[Notice], None],
     ) -> None:
         self.store = store
@@ -97,6 +100,7 @@ class StoredCursors:
         self._suffix = f"/{set_id.hex()}"
         self._generation = generation
         self._topic_name = topic_name
+        self._is_settled = is_settled
         self._report = report
         self._numbers: dict[str, int] = {}
         self._waiting: dict[str, list[_Change]] = {}
@@ -106,6 +110,33 @@ class StoredCursors:
         self._limiter = trio.CapacityLimiter(_AT_ONCE)
 
     # reading
+
+    async def mark(self, before: int) -> None:
+        """Leave the mark of this reign in the store, which has that of reign ``before`` or a later one; 0: no matter.
+
+        By it a store is known that is another one, or was emptied: to begin anew there in silence would pass over
+        whatever groups have not read. Of one that is older groups read again, which is told. Returns when it is there,
+        however long the store is down; ``failure`` otherwise.
+        """
+        if self.failure is not None:
+            return
+        try:
+            found = (await self._answer(lambda: self.store.load(_MARK + self._suffix))).stamp.generation
+            if before and not found:
+                raise OffsetStoreForeignError(
+                    f"{self.store.url} has nothing of this set, whose cursors were in an offset store in reign "
+                    f"{before}: it is another store, or was emptied. Name the one that has them, put back a copy, or "
+                    f'write offset_store = "{IN_LOG}" to begin without them'
+                )
+            if found < before:
+                text = (
+                    f"{self.store.url} is as it was in reign {found}, and had the cursors in reign {before}: an older "
+                    "copy was put back; groups read again what they had read since, and younger ones begin anew"
+                )
+                self._report(Notice("cursors-went-back", text, {"found": found, "marked": before}))
+            await self._commit(_MARK, {})
+        except MqcoreError as error:
+            self._fail(error)
 
     async def take_over(self) -> None:
         """Have the store hold what ``table`` has, and of this set nothing else: until now cursors were kept elsewhere.
@@ -148,9 +179,9 @@ class StoredCursors:
                 topic_id = self._topic_id(topic)
                 if self._topic_name(topic_id) is not None:
                     self._apply(pack_cursors(group, topic_id, entries))
-                else:
+                elif self._is_settled():  # else another reign may yet have it that the topic was not deleted
                     await self._delete(group, topic)
-            if not any(each == group for each, _ in self._table.topics):
+            if not any(each == group for each, _ in self._table.topics) and self._is_settled():
                 await self._delete(group, None)
 
         await self._each_group(load, ())
@@ -166,7 +197,7 @@ class StoredCursors:
             if self.failure is not None:
                 return
             names = await self._answer(self.store.groups)
-            own = {name.removesuffix(self._suffix) for name in names if name.endswith(self._suffix)}
+            own = {name.removesuffix(self._suffix) for name in names if name.endswith(self._suffix)} - {_MARK}
             with one_error():
                 async with trio.open_nursery() as nursery:
                     for group in sorted(own.union(more)):
@@ -304,7 +335,10 @@ class StoredCursors:
                 await trio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _PAUSE_S[1])
             except OffsetStoreFencedError as error:
-                raise OffsetStoreFencedError(f"a later reign has the cursors: {error}") from error
+                raise OffsetStoreFencedError(
+                    f"a later reign has the cursors, of another node or of this one before its storage was put back to "
+                    f"an older state: {error}"
+                ) from error
             except MqcoreError:
                 raise
             except Exception as error:  # a part that is not ours ends groups, not the broker

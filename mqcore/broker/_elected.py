@@ -16,7 +16,7 @@ from mqcore.broker._keeper import Keeper
 from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reach import check_reach
 from mqcore.broker._reign import Reign, SetUp
-from mqcore.broker._roles import Following, Reigning, RoleKeeper, Waiting, describe_role
+from mqcore.broker._roles import Following, FoundStates, Reigning, RoleKeeper, Waiting, describe_role
 from mqcore.config import BrokerConfig, NodeTable
 from mqcore.errors import (
     CommandNotPossibleError,
@@ -28,12 +28,10 @@ from mqcore.errors import (
     StorageError,
 )
 from mqcore.log import LogStore
-from mqcore.operations import StateDescription
 from mqcore.ports import Ports
 from mqcore.replication import (
     Candidacy,
     LeaseTerms,
-    NodeState,
     SetRecord,
     first_record,
     judge_candidacy,
@@ -218,7 +216,7 @@ class ElectedKeeper(RoleKeeper):
             return
         # Before the others are asked: what came after its answer would be of a reign that is over (R4).
         await self._leave_role("the lease of the last primary is over")
-        found = await self._states()
+        found, _ = await self._states()
         own, *others = [state for _, state in found]
         candidacy = judge_candidacy(record, own, others)
         if candidacy.rank is None:
@@ -233,9 +231,7 @@ class ElectedKeeper(RoleKeeper):
             return
         await self._reign(self._promoted(record, record.epoch + 1, unclean=candidacy.unclean), seen)
 
-    async def _fetch_surplus(
-        self, record: SetRecord, candidacy: Candidacy, found: list[tuple[StateDescription, NodeState]]
-    ) -> bool:
+    async def _fetch_surplus(self, record: SetRecord, candidacy: Candidacy, found: FoundStates) -> bool:
         """Fetch what others have more of before this node reigns; return whether it may reign (guarantees, section 5).
 
         A member in its incarnation has all that was acknowledged synchronously: it goes on without what it cannot get.
@@ -288,18 +284,17 @@ class ElectedKeeper(RoleKeeper):
 
     # orders
 
-    def _asked(
-        self, found: list[tuple[StateDescription, NodeState]]
-    ) -> tuple[list[NodeState], dict[bytes, str], list[str]]:
-        """States of the nodes that answer, this one first, their names by id, and who did not answer."""
+    async def _asked(self) -> tuple[FoundStates, dict[bytes, str], dict[str, str]]:
+        """States of the nodes that answer, this one first, their names by id; and of the others, by name, why not."""
+        found, silent = await self._states()
         names = {state.member.node_id: told.name for told, state in found}
-        missing = [node.name for node in self.set.nodes if node.name not in names.values()]
-        return [state for _, state in found], names, missing
+        return found, names, self._missing(found, silent)
 
     async def init(self) -> None:
         """Write the first record of the set, and reign by it (R14)."""
         await self.keeper.look()
-        (own, *others), names, missing = self._asked(await self._states())
+        found, names, missing = await self._asked()
+        own, *others = [state for _, state in found]
         seen = self.keeper.pair
         record = first_record(
             self._record(),
@@ -317,8 +312,8 @@ class ElectedKeeper(RoleKeeper):
         await self._leave_role("its record is made anew")
         await self.keeper.release()
         await self.keeper.look()
-        found = await self._states()
-        (own, *others), names, missing = self._asked(found)
+        found, names, missing = await self._asked()
+        own, *others = [state for _, state in found]
         seen = self.keeper.pair
         try:
             known = self._record()
@@ -376,11 +371,12 @@ class ElectedKeeper(RoleKeeper):
         if reigning is not None:
             raise CommandNotPossibleError(f"{reigning} has begun to reign meanwhile: ask again")
         await self._leave_role("it is about to reign")
-        found = await self._states()
+        found, _, missing = await self._asked()
         own, *others = [state for _, state in found]
         candidacy = judge_candidacy(record, own, others)
         if candidacy.rank is None and not unclean:
-            raise CommandNotPossibleError(f"{candidacy.reason}; or accept the loss with --unclean")
+            with self._saying_why(missing):
+                raise CommandNotPossibleError(f"{candidacy.reason}; or accept the loss with --unclean")
         await self._until_vacant()
         if not await self._fetch_surplus(record, candidacy, found):
             raise CommandNotPossibleError(f"this node {describe_role(self.role)}")

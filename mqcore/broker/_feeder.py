@@ -97,7 +97,8 @@ class FedReign(Protocol):
 class Feeder:
     """The primary's end of one replica's stream, in one reign. ``serve`` it; ``member``: who is at the other end.
 
-    ``heartbeat_ms``: how often the replica asks; silence of three times that ends the stream.
+    ``heartbeat_ms``: how often the replica asks; silence of three times that ends the stream. ``check_node`` raises
+    ``RemoteProtocolError`` unless the peer may be the node of a name and an id.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Feeder:
         *,
         heartbeat_ms: int,
         report: Callable[[Notice], None],
+        check_node: Callable[[str, bytes], None],
     ) -> None:
         limits, store = reign.limits, reign.store
         self.peer = peer
@@ -118,7 +120,7 @@ class Feeder:
         self.heard_at = self.began_at = trio.current_time()
         self._reign = reign
         self._stream = stream
-        self._report = report
+        self._report, self._check_node = report, check_node
         self._heartbeat_ms = heartbeat_ms
         self._append_level = Level.NONE
         self._machine = FollowStream(
@@ -252,9 +254,9 @@ class Feeder:
 
     def _greet(self, follow: Follow) -> None:
         store = self._reign.store
+        self._check_node(follow.name, follow.node_id)
         self.member = Member(follow.node_id, follow.incarnation)
-        self.name = follow.name
-        self.session = follow.session
+        self.name, self.session = follow.name, follow.session
         self._append_level = follow.append_level
         self._reign.follower_began(self)
         followed = Followed(

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import trio
 
@@ -28,7 +27,8 @@ from mqcore.abc import (
     Transport,
     Url,
 )
-from mqcore.config import AccessTable, BrokerConfig
+from mqcore.broker._login_rate import LoginRate, origin_of
+from mqcore.config import AccessTable, BrokerConfig, ClusterTable
 from mqcore.errors import ConfigurationError, RejectedError, RemoteProtocolError
 from mqcore.limits import Limits
 from mqcore.protocol import (
@@ -48,8 +48,6 @@ from mqcore.registry import create_authenticator, create_authorizer
 __all__ = ["Gate", "Permit", "Visitor", "check_exposure"]
 
 _TURNS_MAX = 8
-_ADDRESSES_MAX = 4096
-_MINUTE_S = 60.0
 _LINES_PER_S = 20.0
 _LINES_AT_ONCE = 100.0
 _TEXT_MAX = 200
@@ -154,10 +152,9 @@ class Gate:
         self._report = report
         self._now = now
         self._half_open: dict[trio.CancelScope, None] = {}
-        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._rate = LoginRate(limits.login_failures_max, now)
         self._lines_left, self._lines_at = _LINES_AT_ONCE, now()
         self._untold = 0
-        self._has_rules = bool(table.all_rules) or table.authorizer != "rules"
 
     @property
     def version(self) -> int:
@@ -168,8 +165,6 @@ class Gate:
         """Read what the authenticators need. Raises ``ConfigurationError``, ``PluginError``."""
         for each in self._authenticators.values():
             each.open()
-        if not self._has_rules:
-            self._report(Notice("access-without-rules", "[access] has no rules: every operation will be denied"))
 
     # who
 
@@ -213,9 +208,11 @@ class Gate:
         machine = Login(Role.BROKER)
         machine.receive_buffer()[: len(first)] = first
         machine.received(len(first))
-        address = _address_of(visitor.peer)
+        origin = origin_of(visitor.peer)
         try:
-            self._charge(address)
+            if wait_s := self._rate.charge(origin):
+                text = f"too many failed logins from {origin}: wait {round(wait_s) + 1} s (limit login_failures_max)"
+                raise RemoteProtocolError(text, code=Code.TOO_MANY_LOGINS)
             authenticator, proof = await self._converse(stream, machine, visitor.peer)
         except RemoteProtocolError as error:
             await refuse(stream, error)
@@ -225,7 +222,7 @@ class Gate:
             self._tell("login-refused", text, {"address": visitor.peer.address})
             await refuse(stream, RemoteProtocolError("the login failed", code=Code.LOGIN_FAILED))
             return False
-        self._refund(address)
+        self._rate.refund(origin)
         if visitor.principal not in (None, proof.principal):  # two logins at once, of two
             text = f"the link is {_line(visitor.principal or '')}'s already: one has one name on all of its streams"
             await refuse(stream, RemoteProtocolError(text, code=Code.LOGIN_FAILED))
@@ -261,25 +258,6 @@ class Gate:
         """Return the names of what this peer could log in by."""
         return ", ".join(name for name, each in self._authenticators.items() if each.begin_login(peer) is not None)
 
-    # how often
-
-    def _charge(self, address: str) -> None:
-        """Take one attempt from the address, before its outcome is known: many at once are counted as many."""
-        most, now = float(self._limits.login_failures_max), self._now()
-        left, since = self._failures.pop(address, (most, now))
-        left = min(most, left + (now - since) * most / _MINUTE_S)
-        self._failures[address] = (left - 1 if left >= 1 else left, now)
-        if len(self._failures) > _ADDRESSES_MAX:
-            self._failures.popitem(last=False)
-        if left < 1:
-            wait_s = round((1 - left) * _MINUTE_S / most) + 1
-            text = f"too many failed logins from {address}: wait {wait_s} s (limit login_failures_max)"
-            raise RemoteProtocolError(text, code=Code.TOO_MANY_LOGINS)
-
-    def _refund(self, address: str) -> None:
-        left, since = self._failures.get(address, (0.0, self._now()))
-        self._failures[address] = (min(float(self._limits.login_failures_max), left + 1), since)
-
     # what
 
     def allows(self, principal: str, operation: Operation, resource: str) -> bool:
@@ -303,6 +281,22 @@ class Gate:
         }
         self._tell("access-denied", text, facts)
         raise RejectedError(text, code=Code.ACCESS_DENIED, name=Code.ACCESS_DENIED.label)
+
+    def check_node(self, visitor: Visitor, cluster: ClusterTable, names: Iterable[str]) -> None:
+        """Raise ``RemoteProtocolError``, and report it, unless the visitor may follow as every node of ``names``."""
+        principal = visitor.principal or ANONYMOUS
+        for name in names:
+            why = cluster.why_not(name, principal)
+            if why is not None:
+                facts: dict[str, object] = {
+                    "principal": principal,
+                    "operation": "replicate",
+                    "resource": "cluster",
+                    "node": name,
+                    "address": visitor.peer.address,
+                }
+                self._tell("access-denied", _line(why), facts)
+                raise RemoteProtocolError(_line(why), code=Code.ACCESS_DENIED)
 
     def _tell(self, kind: str, text: str, facts: dict[str, object]) -> None:
         """Report a refusal; those beyond what can be read are counted, and the next line says how many they were."""
@@ -354,13 +348,6 @@ def _answer(authenticator: Authenticator, server: LoginServer, response: bytes) 
         text = f"authenticator {authenticator.name!r} has a defect: it answered with a {type(answer).__name__}"
         raise LoginRefusedError(text)
     return answer
-
-
-def _address_of(peer: Peer) -> str:
-    """Return what failures are counted by: the host without its port, or the user of this machine."""
-    if peer.user_id is not None:
-        return f"user {peer.user_id}"
-    return peer.address.rpartition(":")[0] or peer.address
 
 
 def _line(name: str) -> str:

@@ -10,13 +10,12 @@ import trio
 
 from mqcore.abc import Notice
 from mqcore.broker._reign import Reign, SetUp
-from mqcore.broker._roles import Following, Reigning, Role, RoleKeeper, Waiting, describe_role
+from mqcore.broker._roles import Following, FoundStates, Reigning, Role, RoleKeeper, Waiting, describe_role
 from mqcore.config import NodeTable
 from mqcore.errors import CommandNotPossibleError, MqcoreError
 from mqcore.log import MetadataLog
-from mqcore.operations import SetDescription, StateDescription
+from mqcore.operations import SetDescription
 from mqcore.replication import (
-    NodeState,
     SetRecord,
     first_record,
     judge_promotion,
@@ -120,7 +119,8 @@ class ManualKeeper(RoleKeeper):
             self._become(Waiting("no node reigns that it can reach: `mqcore cluster promote` on the node that is to"))
             return
         before = self.role
-        own, *others = [state for _, state in await self._states()]
+        found, _ = await self._states()
+        own, *others = [state for _, state in found]
         if self.role is not before:
             return  # an operator's order came meanwhile
         if (reason := reason_to_wait(record, own, others)) is not None:
@@ -164,7 +164,7 @@ class ManualKeeper(RoleKeeper):
 
     async def init(self) -> None:
         """Begin the set: every configured node must answer, and none may hold anything (R14)."""
-        found = await self._states()
+        found, silent = await self._states()
         names = {state.member.node_id: told.name for told, state in found}
         if len(names) != len(found):
             raise CommandNotPossibleError("two nodes have one id: the storage of one is a copy; start it with its own")
@@ -176,7 +176,7 @@ class ManualKeeper(RoleKeeper):
             set_id=self.store.set_id,
             reign_id=self._ports.random.randbytes(16),
             names=names,
-            missing=[node.name for node in self.set.nodes if node.name not in names.values()],
+            missing=self._missing(found, silent),
         )
         self._reign(record)
 
@@ -184,19 +184,20 @@ class ManualKeeper(RoleKeeper):
         """Make this node the primary: ask all nodes, order one that reigns to stop, then reign (R16)."""
         fetched = False
         while True:
-            found = await self._states()
+            found, silent = await self._states()
             states = [state for _, state in found]
             if not fetched and not any(state.reigns for state in states):
                 fetched = True
                 if await self._fetch_surplus(found):
                     continue
-            judged = judge_promotion(
-                newest_record(states),
-                self.store.node_id,
-                states,
-                old_primary_is_stopped=old_primary_is_stopped,
-                unclean=unclean,
-            )
+            with self._saying_why(self._missing(found, silent)):
+                judged = judge_promotion(
+                    newest_record(states),
+                    self.store.node_id,
+                    states,
+                    old_primary_is_stopped=old_primary_is_stopped,
+                    unclean=unclean,
+                )
             if not judged.stop:
                 break
             for node_id in judged.stop:
@@ -207,7 +208,7 @@ class ManualKeeper(RoleKeeper):
         await self._leave_role("it is about to reign")
         self._reign(self._promoted(judged.record, judged.epoch, unclean=judged.unclean))
 
-    async def _fetch_surplus(self, found: list[tuple[StateDescription, NodeState]]) -> bool:
+    async def _fetch_surplus(self, found: FoundStates) -> bool:
         """Fetch what others have more of, once nobody reigns; return whether anything was (guarantees, section 5).
 
         Of two nodes each may have more of some log: without it neither could be promoted. What cannot be fetched is

@@ -78,6 +78,7 @@ class NodeView(BrokerView):
         """Everything in ``METRICS``, in order."""
         for metric, value in _NODE:
             yield MetricFamily(metric, [((), _number(value(self)))])
+        yield MetricFamily(_EXPIRY, [((url,), seconds) for url, seconds in self.node.certificate_seconds.items()])
         topics = self._topics()
         if topics is None:
             return
@@ -162,6 +163,13 @@ _NODE: tuple[tuple[Metric, Callable[[NodeView], float]], ...] = (
     ),
 )
 
+_EXPIRY = Metric(
+    "mqcore_certificate_expiry_seconds",
+    "gauge",
+    "Seconds until the certificate that a listener shows expires; negative once it has.",
+    ("listener",),
+)
+
 _PARTITION: tuple[tuple[Metric, Callable[[Partition | PartitionCopy], int]], ...] = (
     (
         Metric("mqcore_partition_start_offset", "gauge", "First offset that is kept.", _PLACE),
@@ -205,7 +213,12 @@ _GROUP: tuple[tuple[Metric, Callable[[Reign, tuple[str, bytes]], int]], ...] = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = tuple(metric for table in (_NODE, _PARTITION, _GROUP) for metric, _ in table)
+METRICS: tuple[Metric, ...] = (
+    *(metric for metric, _ in _NODE),
+    _EXPIRY,
+    *(metric for metric, _ in _PARTITION),
+    *(metric for metric, _ in _GROUP),
+)
 
 
 def _place(key: tuple[bytes, int], topics: Topics) -> tuple[str, str]:

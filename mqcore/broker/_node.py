@@ -37,6 +37,7 @@ from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reception import Reception
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._reign_set import ReignSet
+from mqcore.broker._remarks import remark_daily, remarks_on, seconds_until_expiry
 from mqcore.broker._roles import Following, Reigning, RoleKeeper, Waiting, describe_role
 from mqcore.broker._sessions import Sessions
 from mqcore.broker.operations import AdminScope, carry_out
@@ -95,14 +96,13 @@ class Node:
         links = TransportContext(random=ports.random, report=report, limits=config.limits, tls=config.tls)
         self._offset_store = make_offset_store(config, ports, report)
         self._transports = [create_transport(listen.url, links, listen.options) for listen in config.listen]
-        self._exposure = check_exposure(config, self._transports)
+        check_exposure(config, self._transports)
         gate = None if config.access is None else Gate(config.access, config.limits, report, self.now)
         self.reception = Reception(self, gate)
         build = build_of(config, self._backend.capabilities)
         verdict = judge(build, look_below(ports, self._backend.directories))
         raise_refusals([*check_build(build), *check_available(build), *verdict.refusals])
-        for notice in verdict.notices:
-            report(notice)
+        self._of_the_ground = verdict.notices
         self._flush_policy = build.flush_policy
         self.roles: RoleKeeper | None = None
         """Who decides the role of this node in its set; None for a broker that is alone."""
@@ -163,8 +163,7 @@ class Node:
 
         Cancelled, the storage is still closed in order, without waiting for what is in flight: that ends unknown.
         """
-        if self._exposure is not None:
-            self.report(Notice("insecure", self._exposure))
+        self.remark()
         if self.reception.gate is not None:
             self.reception.gate.open()
         try:
@@ -176,6 +175,7 @@ class Node:
                     nursery.start_soon(self._reign_on, reigned)
                     await reigned.wait()
                 nursery.start_soon(self.reception.watch)
+                nursery.start_soon(remark_daily, self._transports, self._now_s, self.report)
                 async with listening(self._transports) as listeners, trio.open_nursery() as accepting:
                     self.urls = [str(listener.url) for listener in listeners]
                     for transport, listener in zip(self._transports, listeners, strict=True):
@@ -197,6 +197,20 @@ class Node:
                 await self.store.aclose()
                 if self._offset_store is not None:
                     await self._offset_store.aclose()
+
+    def remark(self) -> None:
+        """Report what an operator should know of how this broker is composed."""
+        for notice in (*self._of_the_ground, *remarks_on(self.config, self._transports, self._now_s())):
+            self.report(notice)
+
+    @property
+    def certificate_seconds(self) -> dict[str, float]:
+        """Seconds until what each listener shows expires, by its URL; of those that show a certificate."""
+        left = {str(each.url): seconds_until_expiry(each, self._now_s()) for each in self._transports}
+        return {url: seconds for url, seconds in left.items() if seconds is not None}
+
+    def _now_s(self) -> float:
+        return self._ports.clock.wall_ms() / 1000
 
     def stop(self) -> None:
         """Begin an orderly stop: no new connections, no new sends, what is in flight is answered. Idempotent."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from copy import copy
 from typing import Protocol
 
 import trio
@@ -29,6 +30,14 @@ _OTHERS_SPARE = 32
 """Streams beyond the most connections that clients may have, so that replicas come where clients have them all."""
 
 
+class NamedReign(FedReign, Protocol):
+    """A reign as its replicas follow it, which knows the nodes of its set."""
+
+    def name_of(self, node_id: bytes) -> str | None:
+        """The name under which the set has a node; None for one that it has not."""
+        ...
+
+
 class ReceivingNode(Host, Protocol):
     """What is used of the node, besides what its connections use."""
 
@@ -38,7 +47,7 @@ class ReceivingNode(Host, Protocol):
     report: Callable[[Notice], None]
 
     @property
-    def fed_reign(self) -> FedReign | None:
+    def fed_reign(self) -> NamedReign | None:
         """The present reign as replicas follow it; None where there is none, or nobody follows."""
         ...
 
@@ -138,8 +147,21 @@ class Reception:
         if own_set is None or node.config.cluster is None:
             # It looks again where the primary is, and comes back if it is here by then.
             return await trio.aclose_forcefully(stream)
-        heartbeat_ms = node.config.cluster.heartbeat_ms
-        feeder = Feeder(own_set, stream, visitor.peer, heartbeat_ms=heartbeat_ms, report=node.report)
+        gate, cluster, who = self.gate, node.config.cluster, copy(visitor)
+
+        def check_node(name: str, node_id: bytes) -> None:
+            # By its id too: that is what counts in the set, whatever the node calls itself.
+            if gate is not None:
+                gate.check_node(who, cluster, {name, own_set.name_of(node_id) or name})
+
+        feeder = Feeder(
+            own_set,
+            stream,
+            visitor.peer,
+            heartbeat_ms=cluster.heartbeat_ms,
+            report=node.report,
+            check_node=check_node,
+        )
         if self.gate is not None:
             self._feeders[feeder] = Permit(self.gate, visitor)
         try:

@@ -105,6 +105,10 @@ class ReignSet:
         """The metadata log under the commit rule."""
         return self._partitions[METADATA_KEY]
 
+    def name_of(self, node_id: bytes) -> str | None:
+        """The name under which the record has a node; None for one that is not in it."""
+        return self.record.names.get(node_id)
+
     def fed_partitions(self) -> Iterable[tuple[tuple[bytes, int], Partition]]:
         """Every partition log that replicas get, by topic id and index."""
         return [(key, each) for key, each in self._partitions.items() if key != METADATA_KEY]

@@ -7,13 +7,15 @@ know how a role is played.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeAlias
 
 import attrs
 import trio
 
 from mqcore.abc import Link, Notice
+from mqcore.broker._asking import SetAsker
 from mqcore.broker._damage import DamageCare
 from mqcore.broker._follower import Follower
 from mqcore.broker._good_copies import GoodCopyAsker
@@ -38,7 +40,7 @@ from mqcore.operations import (
 from mqcore.ports import Ports
 from mqcore.replication import LogTip, Member, NodeState, SetRecord
 
-__all__ = ["Following", "Reigning", "Role", "RoleKeeper", "Waiting", "describe_role"]
+__all__ = ["Following", "FoundStates", "Reigning", "Role", "RoleKeeper", "Waiting", "describe_role"]
 
 
 @attrs.frozen(eq=False)
@@ -71,6 +73,8 @@ _FETCH_TIMEOUT_S_MIN = 10.0
 """For one piece of a log: a node that just starts may recover the log first."""
 
 Role: TypeAlias = Reigning | Following | Waiting
+FoundStates: TypeAlias = list[tuple[StateDescription, NodeState]]
+"""What nodes of a set say that they hold, as it came and as it is judged."""
 
 
 class RoleKeeper(ABC):
@@ -107,12 +111,12 @@ class RoleKeeper(ABC):
         self._peers = peers
         self._pause = pause
         self._report = report
-        store.good_copies.ask = GoodCopyAsker(self.ask_all).ask
+        self._asker = SetAsker(self.others(), peers, self.cluster.replica_timeout_ms / 1000, report)
+        store.good_copies.ask = GoodCopyAsker(self._asker.ask_all).ask
         self.damage = DamageCare(self, store, report, is_manual=config.cluster.coordinator.is_manual)
         """What is done about logs that are damaged here."""
         self._places_back = 0  # how far behind its place it waits to reign; behind all others once it could not
         self._hint = trio.Event()
-        self._not_reached: set[str] = set()
         self._role_is_new = trio.Event()
 
     @abstractmethod
@@ -214,8 +218,9 @@ class RoleKeeper(ABC):
 
     async def found(self) -> tuple[FoundNode, ...]:
         """What every configured node of the set holds, as far as it answers."""
-        states = {state.name: state for state, _ in await self._states()}
-        return tuple(_found(node.name, states.get(node.name)) for node in self.set.nodes)
+        found, silent = await self._states()
+        states = {state.name: state for state, _ in found}
+        return tuple(_found(node.name, states.get(node.name), silent.get(node.name, "")) for node in self.set.nodes)
 
     def failed(self, role: Role, error: MqcoreError) -> None:
         """Take note that ``role`` could not be played."""
@@ -287,47 +292,17 @@ class RoleKeeper(ABC):
         """The other configured nodes of the set."""
         return [node for node in self.set.nodes if node.name != self.config.name]
 
-    async def ask_all(self, operation: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Ask every other node of the set at once; return the answers by name, of those that answered in time."""
-        answers: dict[str, Any] = {}
-        timeout_s = self.cluster.replica_timeout_ms / 1000
+    async def _described(self) -> Mapping[str, SetDescription]:
+        return (await self._asker.ask("set.describe", SetDescription)).answers
 
-        async def ask(node: NodeTable) -> None:
-            try:
-                answers[node.name] = await self._peers.call(node.urls, operation, arguments or {}, timeout_s=timeout_s)
-            except MqcoreError as error:
-                if node.name not in self._not_reached:  # asked again and again, it is no news
-                    self._report(Notice("peer-not-reached", f"{node.name}: {error}"))
-                self._not_reached.add(node.name)
-            else:
-                self._not_reached.discard(node.name)
-
-        async with trio.open_nursery() as nursery:
-            for node in self.others():
-                nursery.start_soon(ask, node)
-        return answers
-
-    async def _described(self) -> dict[str, SetDescription]:
-        found: dict[str, SetDescription] = {}
-        for name, answer in (await self.ask_all("set.describe")).items():
-            try:
-                found[name] = from_result(SetDescription, answer)
-            except ValueError as error:
-                self._report(Notice("peer-not-understood", f"{name}: {error}"))
-        return found
-
-    async def _states(self) -> list[tuple[StateDescription, NodeState]]:
-        """What every node of the set that answers holds, this one first."""
-        found = [await self.state()]
-        for name, answer in (await self.ask_all("set.state")).items():
-            try:
-                found.append(from_result(StateDescription, answer))
-            except ValueError as error:
-                self._report(Notice("peer-not-understood", f"{name}: {error}"))
-        return [(each, _node_state(each)) for each in found]
+    async def _states(self) -> tuple[FoundStates, Mapping[str, str]]:
+        """What every node of the set that answers holds, this one first; and of the others why they do not."""
+        own = await self.state()
+        asked = await self._asker.ask("set.state", StateDescription)
+        return [(each, _node_state(each)) for each in (own, *asked.answers.values())], asked.silent
 
     async def _fetch_before_reigning(
-        self, found: list[tuple[StateDescription, NodeState]], fetch: Mapping[str, bytes], epoch: int, reign_id: bytes
+        self, found: FoundStates, fetch: Mapping[str, bytes], epoch: int, reign_id: bytes
     ) -> None:
         """Fetch what others have more of; ``fetch``: the logs by name, and the node that has most of each.
 
@@ -363,6 +338,22 @@ class RoleKeeper(ABC):
         except MqcoreError as error:
             raise CommandNotPossibleError(f"{who} has more of {logs}, which cannot be fetched: {error}") from error
         self._report(Notice("suffix-fetched", f"what {who} had more of {logs} was fetched, before this node reigns"))
+
+    def _missing(self, found: FoundStates, silent: Mapping[str, str]) -> dict[str, str]:
+        """Of every configured node of the set that is not among ``found``, by name, why not."""
+        there = {told.name for told, _ in found}
+        names = [node.name for node in self.set.nodes if node.name not in there]
+        return {name: silent.get(name, f"no answer from {name}") for name in names}
+
+    @contextmanager
+    def _saying_why(self, missing: Mapping[str, str]) -> Iterator[None]:
+        """Have what cannot be done say of the nodes that are ``missing`` why they are, as it may be for that."""
+        try:
+            yield
+        except CommandNotPossibleError as error:
+            if not missing:
+                raise
+            raise CommandNotPossibleError(f"{error} ({'; '.join(missing.values())})") from error
 
     async def suffix(self, request: FetchSuffix) -> LogSuffix:
         """Answer a node that is about to reign and has less of a log. Raises ``CommandNotPossibleError`` on a primary,
@@ -422,9 +413,9 @@ def describe_role(role: Role) -> str:
             return f"waits: {why}"
 
 
-def _found(name: str, state: StateDescription | None) -> FoundNode:
+def _found(name: str, state: StateDescription | None, why: str) -> FoundNode:
     if state is None:
-        return FoundNode(name=name, node_id="", answered=False, incarnation=0, epoch=0, bytes=0)
+        return FoundNode(name=name, node_id="", answered=False, incarnation=0, epoch=0, bytes=0, why=why)
     return FoundNode(
         name=name,
         node_id=state.node_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -19,12 +19,14 @@ __all__ = [
     "NODE_SECONDS_MAX",
     "SetAnswer",
     "alone_with",
+    "answer_of",
     "answers_of_sets",
     "ask_primary_of",
     "describe_set",
     "find_node",
     "first_answer",
     "sets_of",
+    "silent_in_words",
     "until_primary",
 ]
 
@@ -39,12 +41,12 @@ NODE_SECONDS_MAX = 1.5
 class SetAnswer:
     """What the nodes of a set answered: ``description``, the primary's, else the newest; None: no node did.
 
-    ``silent``: names of the nodes that did not answer.
+    ``silent``: of the nodes that gave no answer why not, by name.
     """
 
     set: ClusterSet
     description: SetDescription | None
-    silent: tuple[str, ...]
+    silent: Mapping[str, str]
 
 
 def sets_of(described: SetDescription) -> tuple[ClusterSet, ...]:
@@ -63,8 +65,13 @@ def find_node(described: SetDescription, name: str) -> ClusterNode:
 
 
 @asynccontextmanager
-async def alone_with(settings: Settings, node: ClusterNode, what: str = "node") -> AsyncIterator[Client]:
-    """Connect to ``node`` and to no other; ``NotReachedError`` names it when it does not answer."""
+async def alone_with(
+    settings: Settings, node: ClusterNode, what: str = "node", *, connect_ms: int | None = None
+) -> AsyncIterator[Client]:
+    """Connect to ``node`` and to no other; ``NotReachedError`` names it when it does not answer.
+
+    ``connect_ms``: how long it may take to connect, if not as long as any answer.
+    """
     if not node.urls:
         raise NotReachedError(f"no URL of node {node.name!r} is known: name it with --server")
     try:
@@ -73,7 +80,7 @@ async def alone_with(settings: Settings, node: ClusterNode, what: str = "node") 
             name="mqcore command line",
             **settings.tls,
             **settings.login,
-            connect_timeout_ms=settings.timeout_ms,
+            connect_timeout_ms=connect_ms or settings.timeout_ms,
             request_timeout_ms=max(settings.timeout_ms, 1),
         ) as client:
             yield client
@@ -126,7 +133,7 @@ async def ask_primary_of(
     answer = await _ask_nodes(settings, own_set)  # all of them: the first that says it reigns may be a zombie
     found = answer.description
     if found is None:
-        raise NotReachedError(f"set {own_set.name!r}: no node answers: {', '.join(answer.silent)}")
+        raise NotReachedError(f"set {own_set.name!r}: no node answers: {silent_in_words(answer.silent)}")
     name = found.name if found.primary is None else found.primary.name
     async with alone_with(settings, find_node(described, name)) as client:
         return await request(client.sets)
@@ -173,28 +180,41 @@ async def answers_of_sets(settings: Settings) -> list[SetAnswer]:
 
 async def _ask_nodes(settings: Settings, each: ClusterSet, *, until_primary: bool = False) -> SetAnswer:
     """Ask all nodes of a set; ``until_primary``: no longer than until one says that it reigns."""
-    answers: dict[str, SetDescription | None] = {}
+    answers: dict[str, SetDescription | str] = {}
 
     async def ask(node: ClusterNode) -> None:
-        answers[node.name] = found = await _try_describe(settings, node)
-        if until_primary and found is not None and found.role == "primary":
+        answers[node.name] = found = await answer_of(settings, node, lambda client: client.sets.describe())
+        if until_primary and not isinstance(found, str) and found.role == "primary":
             nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         for node in each.nodes:
             nursery.start_soon(ask, node)
-    known = [found for node in each.nodes if (found := answers.get(node.name)) is not None]
+    known = [found for node in each.nodes if not isinstance(found := answers.get(node.name, ""), str)]
     # Of two that say they reign, one does not know yet that it does not.
     best = max(known, key=lambda found: (found.role == "primary", found.epoch, -found.known_age_ms), default=None)
-    silent = tuple(node.name for node in each.nodes if answers.get(node.name) is None)
+    silent = {node.name: why for node in each.nodes if isinstance(why := answers.get(node.name, "not waited for"), str)}
     return SetAnswer(set=each, description=best, silent=silent)
 
 
-async def _try_describe(settings: Settings, node: ClusterNode) -> SetDescription | None:
-    with trio.move_on_after(min(NODE_SECONDS_MAX, settings.timeout_ms / 1000)):
+async def answer_of(settings: Settings, node: ClusterNode, request: Callable[[Client], Awaitable[R]]) -> R | str:
+    """Ask one node of several, which has a little time; return what it answered, or in a line why it did not.
+
+    That is what it said, where it refused. Raises nothing.
+    """
+    seconds = min(NODE_SECONDS_MAX, settings.timeout_ms / 1000)
+    with trio.move_on_after(seconds):
         try:
-            async with alone_with(settings, node) as client:
-                return await client.sets.describe()
-        except MqcoreError:
-            return None
-    return None
+            # Less than the whole of it, so that it ends with its reason and is not just cut off.
+            async with alone_with(settings, node, connect_ms=max(round(seconds * 800), 1)) as client:
+                return await request(client)
+        except NotReachedError as error:
+            return str(error).removeprefix(f"node {node.name!r}: ")
+        except MqcoreError as error:
+            return f"it refused: {error}"
+    return f"no answer within {seconds:g} s"
+
+
+def silent_in_words(silent: Mapping[str, str]) -> str:
+    """Return in one line which nodes gave no answer, and why."""
+    return "; ".join(f"{name}: {why}" for name, why in silent.items())

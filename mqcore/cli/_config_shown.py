@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mqcore.cli._build_options import build_options, compose, explanation_of
+from mqcore.cli._inspection import inspect
 from mqcore.cli.shell import Verb, current, end, output_options, write_bytes, write_json, write_line
-from mqcore.errors import RefusedError
-
-if TYPE_CHECKING:
-    from mqcore.config import BrokerConfig
+from mqcore.errors import ConfigurationError, RefusedError
 
 __all__ = ["check", "diff", "show"]
 
@@ -25,31 +23,26 @@ FILE = click.Path(dir_okay=False)
 def check(file: str | None, **flags: Any) -> None:
     """Say whether a broker would start on this configuration; nothing is opened. Status 2 for a wrong key or value.
 
-    Every part is composed, and the promises are held against it: status 3 when they cannot be kept.
+    Every part is composed, and the promises are held against it: status 3 when they cannot be kept. Files that are
+    named are read: status 2 where one is missing or of no use, such as a certificate that is expired.
     """
     config = compose(file, flags)
     explanation = explanation_of(config)
     refusals = [*explanation.refusals, *explanation.unavailable]
     if refusals:
         raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
-    _check_access(config)
+    found = inspect(config)
+    if found.problems:
+        raise ConfigurationError("\n".join(found.problems))
+    notices = [*explanation.warnings, *found.notices]
     where = file or "environment and flags"
     if current().json:
-        write_json({"checked": where, "right": True, "name": config.name, "storage": explanation.storage})
+        facts = {"name": config.name, "storage": explanation.storage, "notices": notices}
+        write_json({"checked": where, "right": True, **facts})
     else:
         write_line(f"{where}: right; broker {config.name!r} on {explanation.storage}")
-
-
-def _check_access(config: BrokerConfig) -> None:
-    """Raise ``ConfigurationError`` where a broker would not start for who may connect to it."""
-    from mqcore.abc import AccessContext, TransportContext
-    from mqcore.broker import check_exposure
-    from mqcore.registry import create_authenticator, create_transport
-
-    links = TransportContext(tls=config.tls)
-    check_exposure(config, [create_transport(listen.url, links, listen.options) for listen in config.listen])
-    for each in config.access.authenticators if config.access is not None else ():
-        create_authenticator(each.name, AccessContext(), each.options)
+        for notice in notices:
+            write_line(f"mind: {notice}")
 
 
 @click.command(

@@ -74,6 +74,7 @@ class Reloader:
                 self._report(Notice("reload-refused", text, {"file": self._file}))
                 raise ConfigurationError(text) from error
             done = apply_config(broker, config, system_ports())
+            broker.remark()
         words = changes_in_words(done.applied, done.waiting)
         event: dict[str, object] = {"event": "reloaded", "applied": dict(done.applied), "waiting": dict(done.waiting)}
         self._say(f"reloaded {self._file}: {words}", event)

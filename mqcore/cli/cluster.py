@@ -172,6 +172,9 @@ def recover(node: str, missing_are_lost: bool) -> None:
         (each.name, "yes" if each.answered else "no", each.epoch, each.incarnation, each.bytes) for each in found.found
     ]
     write_table(rows, ("node", "answered", "epoch", "incarnation", "bytes"))
+    for each in found.found:
+        if each.why:
+            write_line(each.why)
     write_line(f"recovered: {node} reigns in epoch {found.epoch}")
 
 
@@ -224,11 +227,11 @@ def _headline(found: SetDescription) -> str:
 
 
 def _show_set(answer: SetAnswer) -> None:
-    from mqcore.cli._cluster_nodes import NODE_SECONDS_MAX
+    from mqcore.cli._cluster_nodes import silent_in_words
 
-    found, silent = answer.description, ", ".join(answer.silent)
+    found, silent = answer.description, answer.silent
     if found is None:
-        write_line(f"set {answer.set.name}: no node answers ({silent})")
+        write_line(f"set {answer.set.name}: no node answers ({silent_in_words(silent)})")
         return
     write_line(_headline(found))
     age = ""
@@ -238,8 +241,8 @@ def _show_set(answer: SetAnswer) -> None:
     write_line(f"id {found.set_id or 'none yet'}, coordinator {found.coordinator}{cap}{age}")
     rows = [_member_row(member, found) for member in found.members]
     write_table(rows, ("node", "role", "in sync", "lag", "last seen", "urls"))
-    if silent:
-        write_line(f"no answer within {NODE_SECONDS_MAX:g} s: {silent}")
+    for name, why in silent.items():
+        write_line(f"{name}: {why}")
 
 
 def _member_row(member: MemberState, found: SetDescription) -> tuple[str, ...]:
@@ -258,10 +261,10 @@ def _member_row(member: MemberState, found: SetDescription) -> tuple[str, ...]:
 
 
 def _as_json(answer: SetAnswer) -> dict[str, object]:
-    found, silent = answer.description, list(answer.silent)
+    found, silent, why = answer.description, list(answer.silent), dict(answer.silent)
     if found is None:
-        return {"set_name": answer.set.name, "answered": False, "nodes": silent, "silent": silent}
-    return {**_description_as_json(found), "answered": True, "silent": silent}
+        return {"set_name": answer.set.name, "answered": False, "nodes": silent, "silent": silent, "why_silent": why}
+    return {**_description_as_json(found), "answered": True, "silent": silent, "why_silent": why}
 
 
 def _description_as_json(found: SetDescription) -> dict[str, object]:

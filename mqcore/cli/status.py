@@ -23,10 +23,11 @@ NOT_REACHED = 4
 
 @attrs.frozen(kw_only=True)
 class _NodeAnswer:
-    """What one node answered; ``status`` None: nothing."""
+    """What one node answered; ``status`` None: nothing, and ``why``."""
 
     name: str
     set_name: str = ""
+    why: str = ""
     status: BrokerStatus | None = None
     description: SetDescription | None = None
 
@@ -45,9 +46,9 @@ def command() -> None:
     else:
         columns = ("node", "set", "role", "epoch", "topics", "partitions", "connections", "unflushed", "lag")
         write_table([_row(answer, _state_of(answer, answers)) for answer in answers], columns)
-        silent = ", ".join(answer.name for answer in answers if answer.status is None)
-        if silent:
-            write_line(f"no answer: {silent}")
+        for answer in answers:
+            if answer.status is None:
+                write_line(f"{answer.name}: {answer.why}")
         for answer in answers:
             for failure in () if answer.status is None else answer.status.failures:
                 write_line(f"{answer.name}: a partition stopped: {failure}")
@@ -89,20 +90,16 @@ async def _gather(settings: Settings) -> list[_NodeAnswer]:
 
 
 async def _answer_of(settings: Settings, node: ClusterNode, set_name: str) -> _NodeAnswer:
-    import trio
+    from mqcore.cli._cluster_nodes import answer_of
 
-    from mqcore.cli._cluster_nodes import NODE_SECONDS_MAX, alone_with
-    from mqcore.errors import MqcoreError
+    async def ask(client: Client) -> tuple[SetDescription, BrokerStatus]:
+        return await client.sets.describe(), await client.admin.status()
 
-    with trio.move_on_after(min(NODE_SECONDS_MAX, settings.timeout_ms / 1000)):
-        try:
-            async with alone_with(settings, node) as client:
-                description = await client.sets.describe()
-                status = await client.admin.status()
-                return _NodeAnswer(name=node.name, set_name=set_name, status=status, description=description)
-        except MqcoreError:
-            pass
-    return _NodeAnswer(name=node.name, set_name=set_name)
+    answer = await answer_of(settings, node, ask)
+    if isinstance(answer, str):
+        return _NodeAnswer(name=node.name, set_name=set_name, why=answer)
+    described, status = answer
+    return _NodeAnswer(name=node.name, set_name=set_name, status=status, description=described)
 
 
 def _state_of(answer: _NodeAnswer, answers: Sequence[_NodeAnswer]) -> MemberState | None:
@@ -121,7 +118,7 @@ def _row(answer: _NodeAnswer, state: MemberState | None) -> tuple[object, ...]:
 
     status, described = answer.status, answer.description
     if status is None:
-        return (answer.name, answer.set_name, "no answer", 0, 0, 0, 0, "", "")
+        return (answer.name, answer.set_name, "unknown", 0, 0, 0, 0, "", "")
     role = described.role if described is not None else "primary" if status.reigns else "waiting"
     why = f": {described.why}" if described is not None and described.role == "waiting" else ""
     return (
@@ -141,6 +138,6 @@ def _as_json(answer: _NodeAnswer) -> dict[str, object]:
     from mqcore.operations import to_json
 
     if answer.status is None:
-        return {"name": answer.name, "set_name": answer.set_name, "answered": False}
+        return {"name": answer.name, "set_name": answer.set_name, "answered": False, "why_silent": answer.why}
     described = to_json(answer.description)
     return {**to_json(answer.status), "set_name": answer.set_name, "answered": True, "set": described}

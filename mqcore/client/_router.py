@@ -123,12 +123,13 @@ class Router:
         try:
             await self._connect_first()
             async with trio.open_nursery() as nursery:
-                nursery.cancel_scope.shield = True  # members of groups commit and leave when the block is cancelled
                 self._nursery = nursery
                 self._start(self.home)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._follow_home)
                 task_status.started()
+                # Members commit and leave when the block is cancelled; who is cancelled by now will have no block.
+                nursery.cancel_scope.shield = trio.current_effective_deadline() > -math.inf
         finally:
             self._is_closed = True
             for user in list(self.users):

@@ -81,8 +81,17 @@ class NodeTable:
 
     name: str = _named("name of the node: its broker's name")
     urls: tuple[str, ...] = attrs.field(metadata={"help": "where clients and the other nodes reach it, one or more"})
+    principal: str | None = attrs.field(
+        default=None,
+        metadata={
+            "help": "who it is to the others, as user:b: nobody else follows as this node; unset: who may replicate"
+        },
+    )
 
     def __attrs_post_init__(self) -> None:
+        if self.principal is not None and not re.fullmatch(r"[^:]+:.+", self.principal):
+            text = "write KIND:NAME, as the authenticators name whom they know, such as user:b"
+            raise ConfigurationError(f"node {self.name!r}: principal = {self.principal!a}: {text}")
         if not self.urls:
             raise ConfigurationError(f"node {self.name!r} has no urls: name at least one, as in tcp://10.0.0.1:7400")
         for url in self.urls:
@@ -159,6 +168,28 @@ class ClusterTable:
     def set_of(self, node: str) -> SetTable | None:
         """Return the set that has a node of this name, None when no set has."""
         return next((each for each in self.sets if each.node(node) is not None), None)
+
+    def why_not(self, name: str, principal: str) -> str | None:
+        """Return why ``principal`` may not follow as the node ``name``, with the remedy; None where it may.
+
+        Where no node names its principal anybody may, as far as this goes.
+        """
+        nodes = [node for each in self.sets for node in each.nodes]
+        wanted = next((node.principal for node in nodes if node.name == name), None)
+        if wanted == principal:
+            return None
+        if wanted is not None:
+            return (
+                f"node {name} is {wanted}, and {principal} wants to follow as it: have that node come as {wanted}, or "
+                "name another principal in its [[cluster.sets.nodes]]"
+            )
+        owned = [node.name for node in nodes if node.principal == principal]
+        if not owned:
+            return None
+        return (
+            f"{principal} is node {', '.join(owned)}, and wants to follow as node {name}: name it as principal of that "
+            "one in [[cluster.sets.nodes]], or have that node come as somebody else"
+        )
 
     @property
     def fails_over(self) -> bool:

@@ -242,6 +242,12 @@ class BrokerConfig:
                 raise ConfigurationError(f"listen: {url} is given twice")
         if self.cluster is not None:
             check_own_node(self.cluster, self.name, {each.url: each.advertise for each in self.listen})
+            tied = [node.name for each in self.cluster.sets for node in each.nodes if node.principal is not None]
+            if tied and (self.access is None or not self.access.authenticators):
+                raise ConfigurationError(
+                    f"node {tied[0]!r} has a principal, which nothing is held against without [access] and "
+                    "authenticators: write them, or leave principal out"
+                )
         for name, topic in self.topics.items():
             check_topic_name(name, self.limits)
             if topic.partitions > self.limits.partitions_per_topic_max:

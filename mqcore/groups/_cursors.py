@@ -8,7 +8,8 @@ A record: kind u8, length of the group's name u8, topic id 16 bytes, number u32,
 of ``number`` entries: partition u32, offset u64, epoch u64; little-endian. By column, because a million of them are
 then read with a few calls. Other kinds: *life* (``number``: the longest session of the group's members in ms, 0 when
 there are none), *deleted*, and *place*, of no group (``number`` 1: from here on cursors are kept in an offset store and
-those before it count no more; 0: they are kept in the log again, and there are none).
+those before it count no more, where a topic's id would stand is the number of the last reign that found its mark there;
+0: they are kept in the log again, and there are none).
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ class CursorTable:
         """How many cursors there are. Counted along: it is asked for with every commit."""
         self.is_elsewhere = False
         """Whether records say that cursors are kept in an offset store."""
+        self.marked = 0
+        """Number of the last reign that has its mark in that store, as far as records say; 0: none is known to."""
         self._heads_bytes = 0
         self._partitions_max = partitions_max
         self._is_known = is_known
@@ -157,7 +160,7 @@ class CursorTable:
         if end > len(view) or kind not in _KINDS:
             raise CorruptionError("not a record of cursors", where=where, found=f"kind {kind}, {number} entries")
         if kind == _PLACE:
-            self._place(is_elsewhere=number == 1)
+            self._place(is_elsewhere=number == 1, marked=int.from_bytes(topic_id, "little"))
             return end
         try:
             group = str(view[at + _HEAD.size : begin], "utf-8")
@@ -187,7 +190,10 @@ class CursorTable:
                 self.count += cursors.count - before
         return end
 
-    def _place(self, *, is_elsewhere: bool) -> None:
+    def _place(self, *, is_elsewhere: bool, marked: int) -> None:
+        self.marked = marked
+        if is_elsewhere == self.is_elsewhere:
+            return  # said again, with a later mark: what the store has told since stays
         self.is_elsewhere = is_elsewhere
         for cursors in self.topics.values():
             cursors.clear()
@@ -199,7 +205,7 @@ class CursorTable:
         Where cursors are kept elsewhere: of all but those.
         """
         if self.is_elsewhere:
-            yield pack_place(is_elsewhere=True)
+            yield pack_place(is_elsewhere=True, marked=self.marked)
         for (group, topic_id), cursors in list(self.topics.items()):
             entries = iter(()) if self.is_elsewhere else cursors.items()
             # Asked before each record: of what was deleted since, it would bring a part back.
@@ -229,9 +235,12 @@ def pack_deleted(group: str, topic_id: bytes) -> bytes:
     return _pack(_DELETED, group, topic_id, 0)
 
 
-def pack_place(*, is_elsewhere: bool) -> bytes:
-    """The record of where cursors are kept from here on; those before it are not in the log any more."""
-    return _pack(_PLACE, "", bytes(16), int(is_elsewhere))
+def pack_place(*, is_elsewhere: bool, marked: int = 0) -> bytes:
+    """The record of where cursors are kept from here on; those before it are not in the log any more.
+
+    ``marked``: number of the reign that has its mark there, 0 for none.
+    """
+    return _pack(_PLACE, "", marked.to_bytes(16, "little"), int(is_elsewhere))
 
 
 def unpack_change(record: bytes) -> tuple[str, bytes, list[tuple[int, int, int]] | None] | None:

@@ -211,7 +211,8 @@ class SetDescription:
 class FoundNode:
     """What a recovery found at one node of the set: the highest epoch that its log or its identity file has seen.
 
-    ``answered``: False when it did not answer, and then the numbers are 0. ``bytes``: of all of its logs.
+    ``answered``: False when it did not answer, ``why`` in a sentence, and then the numbers are 0. ``bytes``: of all of
+    its logs.
     """
 
     name: str
@@ -220,6 +221,7 @@ class FoundNode:
     incarnation: int
     epoch: int
     bytes: int
+    why: str = ""
 
 
 @attrs.frozen(kw_only=True)

@@ -35,19 +35,20 @@ def first_record(
     set_id: bytes,
     reign_id: bytes,
     names: Mapping[bytes, str],
-    missing: Collection[str],
+    missing: Mapping[str, str],
 ) -> SetRecord:
     """Return the record by which ``own`` opens the first reign of a set of empty nodes, all of them in sync.
 
-    ``record``: what the coordinator has. ``names``: of every node that answered, by id; ``missing``: the configured
-    names of those that did not. Raises ``CommandNotPossibleError`` where there is, or may be, something already.
+    ``record``: what the coordinator has. ``names``: of every node that answered, by id; ``missing``: of those that did
+    not, by configured name, why, as ``b refused: ...``. Raises ``CommandNotPossibleError`` where there is, or may be,
+    something already.
     """
     if record is not None:
         raise CommandNotPossibleError(f"the set has a record already, of epoch {record.epoch}; init is for a new set")
     if missing:
         raise CommandNotPossibleError(
-            f"no answer from {', '.join(sorted(missing))}: a node that may have stored something is not begun anew. "
-            "Start it, or take it out of the configuration"
+            f"{_all_of(missing)}: a node that may have stored something is not begun anew. Have it answer, or take it "
+            "out of the configuration"
         )
     states = [own, *others]
     used = sorted(names[state.member.node_id] for state in states if state.seen_epoch or any(state.tips.values()))
@@ -65,6 +66,10 @@ def first_record(
     )
 
 
+def _all_of(missing: Mapping[str, str]) -> str:
+    return "; ".join(why for _, why in sorted(missing.items()))
+
+
 def recovered_record(
     record: SetRecord | None,
     own: NodeState,
@@ -73,7 +78,7 @@ def recovered_record(
     set_id: bytes,
     reign_id: bytes,
     names: Mapping[bytes, str],
-    missing: Collection[str],
+    missing: Mapping[str, str],
     missing_are_lost: bool = False,
 ) -> RecoveredRecord:
     """Return the record by which ``own`` reigns above every epoch that a node has seen, and what it fetches before.
@@ -88,8 +93,8 @@ def recovered_record(
         raise CommandNotPossibleError(f"{', '.join(reigning)} reigns: stop it first, it may acknowledge meanwhile")
     if missing and not missing_are_lost:
         raise CommandNotPossibleError(
-            f"no answer from {', '.join(sorted(missing))}, which may hold what no other node does. Start it, or repeat "
-            "with --missing-are-lost if it never returns"
+            f"{_all_of(missing)}; {', '.join(sorted(missing))} may hold what no other node does. Have it answer, or "
+            "repeat with --missing-are-lost if it never will"
         )
     seen = max(state.seen_epoch for state in states)
     if record is not None and record.epoch >= seen:

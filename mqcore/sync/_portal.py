@@ -70,6 +70,8 @@ class Portal:
         async with trio.open_nursery() as self._nursery:
             ready.set_result(trio.lowlevel.current_trio_token())
             await self._stop.wait()
+            # What runs by now nobody waits for, as after an interrupt that did not let it end.
+            self._nursery.cancel_scope.cancel()
 
     def soon(self, function: Callable[..., object], *arguments: object) -> None:
         """Have ``function(*arguments)`` called in Trio's thread, soon; ``ClosedError`` where nothing runs there."""
@@ -187,8 +189,9 @@ class Portal:
                     opened.set_result(None)
 
         life = _Call()
-        self._begin(life, live)
         try:
+            # An interrupt may come anywhere from here on.
+            self._begin(life, live)
             value = opened.result()
             if value is None:
                 self._end(life)
@@ -196,9 +199,13 @@ class Portal:
             yield value
         except BaseException:
             by_error = True
-            with suppress(Exception):
-                self.soon(leave.set if opened.done() else life.scope.cancel)
-                self._end(life)
+            if opened.done():
+                with suppress(Exception):
+                    self.soon(leave.set)
+                    self._end(life)
+            else:
+                self._leave(life)
+                self._calls.discard(life)
             raise
         self.soon(leave.set)
         self._end(life)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 from typing import ClassVar
 
-from mqcore.abc import Authenticator, Peer
+from mqcore.abc import Authenticator, Peer, Transport
 from mqcore_access._config import NoOptions
 
 __all__ = ["TlsAuthenticator", "UnixAuthenticator"]
@@ -19,6 +19,13 @@ class TlsAuthenticator(Authenticator):
     def principal_of(self, peer: Peer) -> str | None:
         """Return ``tls:`` and the subject as RFC 4514 writes it, such as ``tls:CN=alice,O=Example``."""
         return f"tls:{peer.tls_subject}" if peer.tls_subject else None
+
+    def lacks(self, listener: Transport) -> str:
+        """See ``Authenticator``."""
+        abilities = listener.capabilities
+        if abilities.encrypted and abilities.authenticated:
+            return ""
+        return "name client_ca (--client-ca) and listen on tls://, where clients show certificates"
 
 
 class UnixAuthenticator(Authenticator):
@@ -36,3 +43,10 @@ class UnixAuthenticator(Authenticator):
             return f"unix:{pwd.getpwuid(peer.user_id).pw_name}"
         except KeyError:
             return f"unix:{peer.user_id}"
+
+    def lacks(self, listener: Transport) -> str:
+        """See ``Authenticator``."""
+        abilities = listener.capabilities
+        if abilities.local_only and abilities.authenticated:
+            return ""
+        return "listen on unix:// too, where the system tells whose process is there"

@@ -21,6 +21,7 @@ from mqcore.abc import (
     Peer,
     Proof,
     Secret,
+    Transport,
 )
 from mqcore.errors import ConfigurationError
 from mqcore_access._config import TokenOptions
@@ -81,6 +82,13 @@ class TokenAuthenticator(Authenticator):
     def begin_login(self, peer: Peer) -> LoginServer:
         """Return a login of one response."""
         return _TokenServer(self._file.value)
+
+    def lacks(self, listener: Transport) -> str:
+        """See ``Authenticator``."""
+        abilities = listener.capabilities
+        if abilities.encrypted or abilities.local_only or listener.is_loopback:
+            return ""
+        return "listen on tls:// or quic://, as clients send no token where others could read it"
 
     def is_known(self, principal: str) -> bool:
         """Whether the name still has a token."""

@@ -82,8 +82,8 @@ def test_who_says_nothing_is_refused_and_told_by_what_it_could_log_in(users):
                     pass
 
     trio.run(main)
-    assert {notice.kind for notice in notices} == {"login-refused"}
-    assert "it did not log in" in notices[0].text
+    assert {notice.kind for notice in notices} == {"authenticator-unused", "login-refused"}
+    assert "it did not log in" in notices[1].text
 
 
 def test_a_user_at_a_broker_that_knows_none_is_told_so():

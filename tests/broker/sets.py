@@ -50,6 +50,8 @@ class SetOfNodes:
         self.keys = keys
         self.login: dict[str, Any] = {}
         """What the clients of the tests log in with."""
+        self.principals: dict[str, str] = {}
+        """Of nodes that name one."""
         self._nursery = nursery
         self._prefix = prefix
         self._ports = ports
@@ -69,7 +71,10 @@ class SetOfNodes:
 
     async def start(self, *names: str) -> None:
         for name in names or self.names:
-            nodes = [{"name": each, "urls": [self.url(each)]} for each in self.names]
+            nodes: list[dict[str, Any]] = [{"name": each, "urls": [self.url(each)]} for each in self.names]
+            for node in nodes:
+                if node["name"] in self.principals:
+                    node["principal"] = self.principals[node["name"]]
             times = {"heartbeat_ms": 50, "replica_timeout_ms": 300, "lease_ms": 600}
             cluster = {**times, **self.cluster, "sets": [{"name": "one", "nodes": nodes}]}
             storage = self.storage.format(dir=f"{self.root}/{name}")

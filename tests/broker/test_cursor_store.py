@@ -277,6 +277,30 @@ def test_cursors_of_topics_that_are_gone_and_groups_without_any_are_removed(tmp_
     assert reign.known == {"g1 lines": {0: 5}}
 
 
+def test_r13_what_a_deletion_that_may_be_taken_back_is_about_stays_in_the_store(tmp_path: Path) -> None:
+    """A reign that has not committed the deletion of a topic may be followed by one that does not know of it."""
+
+    async def first(reign: Reign) -> None:
+        await reign.put("g1", {0: 5}, JOBS)
+        await reign.put("g2", {0: 6}, JOBS)
+        await reign.put("g2", {0: 7})
+
+    def gone(generation: int, *, settled: bool) -> Reign:
+        reign = Reign(tmp_path / "o", generation)
+        del reign.topics[JOBS]
+        reign.cursors._is_settled = lambda: settled
+        trio.run(reign.cursors.load)
+        return reign
+
+    reigning(first, tmp_path / "o")
+    assert gone(2, settled=False).known == {"g2 lines": {0: 7}}
+    assert reigning(nothing, tmp_path / "o", generation=3).known == {
+        "g1 jobs": {0: 5}, "g2 jobs": {0: 6}, "g2 lines": {0: 7},
+    }  # fmt: skip
+    gone(4, settled=True)
+    assert reigning(nothing, tmp_path / "o", generation=5).known == {"g2 lines": {0: 7}}
+
+
 def test_many_cursors_are_put_in_parts_that_the_store_takes(tmp_path: Path) -> None:
     async def main(reign: Reign) -> None:
         most = reign.store.capabilities.commit_cursors_max

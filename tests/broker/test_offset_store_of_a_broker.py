@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -93,7 +94,8 @@ async def test_g16_cursors_are_in_the_store_and_found_by_the_next_start(tmp_path
         await fill(client)
         assert await read(client, 4) == [b"0", b"1", b"2", b"3"]
         store = create_offset_store(place, OffsetStoreContext(ports=system_ports(), call_timeout_ms=30_000))
-        (name,) = await store.groups()
+        mark, name = await store.groups()
+        assert mark.startswith("/"), "of no group: which reign was here last"
         (found,) = (await store.load(name)).cursors.values()
         await store.aclose()
         assert (name.partition("/")[0], found.offset) == ("g1", 4)
@@ -132,6 +134,64 @@ async def test_cursors_move_into_the_store_when_it_is_named_and_are_not_lost_whe
         assert await offsets(client) == {0: 2}
     async with broker(tmp_path, place) as client:
         assert await offsets(client) == {0: 2}  # and not the six of before
+
+
+def move(pattern: str, source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for path in source.glob(pattern):
+        path.rename(target / path.name)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("what", ["another", "emptied"])
+async def test_g16_no_group_begins_anew_in_silence_where_the_store_has_nothing_of_the_set(
+    tmp_path: Path, what: str
+) -> None:
+    """A member that begins at the end would pass over everything that its group has not read."""
+    place = f"sqlite://{tmp_path}/offsets.db"
+    async with broker(tmp_path, place) as client:
+        await fill(client)
+        await read(client, 4)
+    other = f"sqlite://{tmp_path}/other.db" if what == "another" else place
+    kept = tmp_path / "kept"
+    move("offsets.db*", tmp_path, kept)
+    notices: list[Notice] = []
+    async with broker(tmp_path, other, notices) as client:
+        with pytest.raises(RejectedError, match="has nothing of this set, whose cursors were in an offset store"):
+            await offsets(client)
+        async with client.consumer("lines", start="start") as consumer:
+            assert bytes((await anext(consumer)).value) == b"0"  # messages are served
+    assert "cursors-not-kept" in [notice.kind for notice in notices]
+    move("*.db*", tmp_path, tmp_path / "new")
+    move("*", kept, tmp_path)
+    async with broker(tmp_path, place) as client:
+        assert await read(client, 2) == [b"4", b"5"]  # the right one, put back
+    async with broker(tmp_path, "log") as client:
+        assert await read(client, 1) == [b"0"]
+    async with broker(tmp_path, f"sqlite://{tmp_path}/third.db") as client:
+        assert await read(client, 1) == [b"1"]  # what the log had since is in the new store
+
+
+@pytest.mark.trio
+async def test_g16_a_store_that_was_put_back_older_is_told_and_groups_read_again(tmp_path: Path) -> None:
+    place, folder = f"file://{tmp_path}/o", tmp_path / "o"
+    async with broker(tmp_path, place) as client:
+        await fill(client)
+        await read(client, 4)
+    shutil.copytree(folder, tmp_path / "copy")
+    async with broker(tmp_path, place) as client:
+        await read(client, 3)
+    shutil.rmtree(folder)
+    (tmp_path / "copy").rename(folder)
+    notices: list[Notice] = []
+    async with broker(tmp_path, place, notices) as client:
+        assert await read(client, 2) == [b"4", b"5"]
+    (told,) = [notice for notice in notices if notice.kind == "cursors-went-back"]
+    assert "as it was in reign 1, and had the cursors in reign 2: an older copy was put back" in told.text
+    notices.clear()
+    async with broker(tmp_path, place, notices) as client:
+        assert await read(client, 1) == [b"6"]
+    assert notices == [], "once"
 
 
 @pytest.mark.trio

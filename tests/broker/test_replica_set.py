@@ -328,15 +328,15 @@ async def test_a_node_that_is_away_is_reported_once_until_it_was_there_again(tmp
         await nodes.until_in_sync("a")
         roles = nodes.node("a").roles
         assert roles is not None
-        await roles.ask_all("set.describe")
+        await roles._described()
         nodes.notices.clear()
         for count in (1, 2):
             await nodes.cut_off("b")
             for _ in range(3):
-                assert not await roles.ask_all("set.describe")
+                assert not await roles._described()
             assert nodes.kinds("a").count("peer-not-reached") == count
             await nodes.start("b")
-            assert await roles.ask_all("set.describe")
+            assert await roles._described()
 
 
 @pytest.mark.trio

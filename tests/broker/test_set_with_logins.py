@@ -76,9 +76,10 @@ async def test_a_node_without_a_login_is_not_followed_and_says_why(tmp_path: Pat
         nodes.login = ALICE
         await nodes.start("a")
         await nodes.start("b")
-        with pytest.raises(CommandNotPossibleError, match="no answer from b"):
+        with pytest.raises(CommandNotPossibleError, match=r"b refused: .* has to know who connects") as caught:
             await nodes.init("a", once=True)
-        reasons = [notice.text for _, notice in nodes.notices if notice.kind == "peer-not-reached"]
+        assert "no answer" not in str(caught.value)
+        reasons = [notice.text for _, notice in nodes.notices if notice.kind == "peer-refuses"]
         assert any("has to know who connects" in reason for reason in reasons)
 
 

@@ -188,7 +188,7 @@ def test_describe_ends_with_4_when_no_node_of_a_set_answers(cluster, run):
     cluster.urls["b1"] = "tcp://127.0.0.1:1"
     result = run("--timeout", "300 ms", "cluster", "describe")
     assert result.status == 4
-    assert "set b: no node answers (b1)" in result.out
+    assert "set b: no node answers (b1: " in result.out
 
 
 def test_servers_that_do_not_answer_hold_up_no_other_and_nodes_that_do_not_are_named(cluster, cli, monkeypatch):
@@ -201,12 +201,12 @@ def test_servers_that_do_not_answer_hold_up_no_other_and_nodes_that_do_not_are_n
         described = cli("--timeout", "60 s", "cluster", "describe")
         assert (described.status, described.err) == (0, "")
         assert "set a: a2 is the primary" in described.out
-        assert "no answer within 1.5 s: a1\n" in described.out
+        assert "\na1: no server answered within 1.2 s: tcp://" in described.out
         plain = json.loads(cli("--timeout", "60 s", "cluster", "describe", "--output", "json").out)
         assert [each["silent"] for each in plain["sets"]] == [["a1"], []]
         status = cli("--timeout", "60 s", "status")
         assert status.status == 4
-        assert "no answer: a1\n" in status.out
+        assert "\na1: no server answered within 1.2 s: tcp://" in status.out
 
 
 def test_of_two_nodes_that_say_they_reign_the_one_of_the_later_epoch_is_believed(cluster, run):

@@ -13,9 +13,9 @@ import pytest
 
 pytestmark = pytest.mark.needs("source-tree")
 
-GROUND = ("abc", "batch", "blocking", "config", "directories", "ensembles", "errors", "followed", "grounds",
-          "guarantees", "limits", "links", "nurseries", "pieces", "ports", "registry", "sockets", "units", "url",
-          "volatile")  # fmt: skip
+GROUND = ("abc", "batch", "blocking", "certificates", "config", "directories", "ensembles", "errors", "followed",
+          "grounds", "guarantees", "limits", "links", "nurseries", "pieces", "ports", "registry", "sockets", "units",
+          "url", "volatile")  # fmt: skip
 FLOOR = {
     **dict.fromkeys(GROUND, 0),
     "operations": 1,

@@ -11,7 +11,7 @@ from test_candidates import RECORD, A, B, C, state
 from mqcore.errors import CommandNotPossibleError
 from mqcore.replication import LogTip, NodeState, SetRecord, first_record, recovered_record
 
-WHO: dict[str, Any] = {"set_id": b"s" * 16, "reign_id": b"n" * 16, "names": RECORD.names, "missing": []}
+WHO: dict[str, Any] = {"set_id": b"s" * 16, "reign_id": b"n" * 16, "names": RECORD.names, "missing": {}}
 
 
 def empty(*members: Any) -> list[NodeState]:
@@ -28,14 +28,14 @@ def test_r14_a_set_of_empty_nodes_begins_with_all_of_them_in_sync() -> None:
 @pytest.mark.parametrize(
     ("record", "others", "missing", "text"),
     [
-        (RECORD, empty(A), [], "a record already"),
-        (None, empty(A), ["c"], "no answer from c"),
-        (None, [state(A, seen=1)], [], "a has stored something"),
-        (None, [NodeState(member=A, seen_epoch=0, tips={"orders": LogTip(0, 9)})], [], "a has stored something"),
+        (RECORD, empty(A), {}, "a record already"),
+        (None, empty(A), {"c": "no answer from c (broken)"}, r"no answer from c \(broken\): a node"),
+        (None, [state(A, seen=1)], {}, "a has stored something"),
+        (None, [NodeState(member=A, seen_epoch=0, tips={"orders": LogTip(0, 9)})], {}, "a has stored something"),
     ],
 )
 def test_r14_what_may_hold_something_is_not_begun_anew(
-    record: SetRecord | None, others: list[NodeState], missing: list[str], text: str
+    record: SetRecord | None, others: list[NodeState], missing: dict[str, str], text: str
 ) -> None:
     (own,) = empty(B)
     with pytest.raises(CommandNotPossibleError, match=text):
@@ -60,19 +60,21 @@ def test_r14_a_record_that_went_back_lends_what_it_still_says() -> None:
 @pytest.mark.parametrize(
     ("record", "own", "missing", "text"),
     [
-        (RECORD, state(B, seen=4), [], "nothing to recover"),
-        (None, state(B, seen=0), [], "a new set"),
-        (None, state(B, seen=4), ["a"], "no answer from a, .*--missing-are-lost"),
-        (None, attrs.evolve(state(B), reigns=True), [], "b reigns: stop it first"),
+        (RECORD, state(B, seen=4), {}, "nothing to recover"),
+        (None, state(B, seen=0), {}, "a new set"),
+        (None, state(B, seen=4), {"a": "a refused: no"}, "a refused: no; a may hold .*--missing-are-lost"),
+        (None, attrs.evolve(state(B), reigns=True), {}, "b reigns: stop it first"),
     ],
 )
 def test_r14_a_recovery_that_is_none_or_may_lose_is_refused(
-    record: SetRecord | None, own: NodeState, missing: list[str], text: str
+    record: SetRecord | None, own: NodeState, missing: dict[str, str], text: str
 ) -> None:
     with pytest.raises(CommandNotPossibleError, match=text):
         recovered_record(record, own, [], **{**WHO, "missing": missing})
 
 
 def test_r14_the_operator_may_give_up_the_nodes_that_are_missing() -> None:
-    recovered = recovered_record(None, state(B, seen=4), [], **{**WHO, "missing": ["a"]}, missing_are_lost=True)
+    recovered = recovered_record(
+        None, state(B, seen=4), [], **{**WHO, "missing": {"a": "no answer from a"}}, missing_are_lost=True
+    )
     assert recovered.record.epoch == 5

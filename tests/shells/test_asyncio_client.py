@@ -12,6 +12,7 @@ import trio
 
 import mqcore
 import mqcore.aio
+from mqcore.aio._guest import _guests
 
 
 def with_client(url: str, test: Callable[[mqcore.aio.Client], Awaitable[None]]) -> None:
@@ -122,6 +123,28 @@ def test_connecting_may_be_cancelled(broker_url: str) -> None:
         async with mqcore.aio.connect(broker_url) as client:
             assert client.node
 
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_connecting_may_be_cancelled_at_any_turn_and_leaves_no_trio_behind(broker_url: str, turns: int) -> None:
+    """The first turns are those in which Trio starts; one that is left running would be in its thread for good."""
+
+    async def main() -> None:
+        async def connect() -> None:
+            async with mqcore.aio.connect(broker_url):
+                await asyncio.sleep(3600)
+
+        connecting = asyncio.ensure_future(connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        with suppress(asyncio.CancelledError):
+            await connecting
+        assert not _guests
+
+    asyncio.run(main())
+    trio.run(trio.lowlevel.checkpoint)  # which would be refused
     asyncio.run(main())
 
 

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import trio
 
 import mqcore
 import mqcore.sync
+from mqcore.sync._portal import Portal, _Call
 
 
 def interrupt_when(holds: Callable[[], object]) -> threading.Thread:
@@ -83,6 +86,49 @@ def test_an_interrupt_while_a_call_begins_leaves_none_that_goes_on_by_itself(
             assert len(portal._calls) == 3, "the client's, the producer's and the consumer's own"
             producer.send(b"x")
             assert [message.value for message in consumer.poll(wait_ms=10_000)] == [b"x"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupt_while_a_block_is_entered_leaves_no_thread_behind(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Ctrl-C may come between the lines that ask Trio's thread for a connection and those that wait for it."""
+    begin = Portal._begin
+    threads: list[threading.Thread] = []
+
+    def interrupted(portal: Portal, call: Any, *arguments: Any) -> None:
+        threads.append(portal._thread)
+        if moment == "after":
+            begin(portal, call, *arguments)
+        raise KeyboardInterrupt
+
+    def connect() -> None:
+        with pytest.raises(KeyboardInterrupt), mqcore.sync.connect(broker_url):
+            pass
+
+    monkeypatch.setattr(Portal, "_begin", interrupted)
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    connecting.join(60)
+    assert not connecting.is_alive(), "it waits for what nobody ends"
+    assert not threads[0].is_alive()
+
+
+def test_what_an_interrupt_did_not_let_end_does_not_outlive_the_block(broker_url: str) -> None:
+    """A second Ctrl-C, while the first waits for the end of what it cancelled."""
+
+    async def never() -> None:
+        await trio.sleep_forever()
+
+    def connect() -> None:
+        with mqcore.sync.connect(broker_url) as client:
+            portal = client._portal
+            portal._begin(_Call(), never)
+
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    connecting.join(60)
+    assert not connecting.is_alive(), "the end of the block waits for what nobody waits for"
 
 
 def test_a_delivery_may_be_waited_for_with_an_end_and_again(broker_url: str, topic: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from mqcore.abc import TlsOptions
+from mqcore.certificates import load_pair
 from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
@@ -150,7 +151,8 @@ def client_configuration(options: QuicOptions, files: TlsOptions, url: str, serv
 
 def _load_own(config: Any, files: TlsOptions, url: str) -> None:
     assert files.cert is not None
-    where = files.cert if files.key is None else f"{files.cert} and {files.key}"
+    # Python's own library finds a key of another certificate, which an engine takes without a word.
+    load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files.cert, files.key, url)
     content: dict[str, bytes] = {}
     for path in (files.cert, files.key or files.cert):
         try:
@@ -159,15 +161,10 @@ def _load_own(config: Any, files: TlsOptions, url: str) -> None:
         except OSError as error:
             raise TransportError(f"{url}: {path}: {error.strerror}", retryable=False) from None
     try:
-        # Python's own library finds a key of another certificate, which an engine takes without a word.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.cert, files.key, password=lambda: b"")
         _give(config, content[files.cert], content[files.key or files.cert])
     except Exception as error:
-        reason = getattr(error, "reason", "") or ""
-        if "KEY_VALUES_MISMATCH" in reason:
-            text = f"the key {files.key or files.cert} is not that of the certificate {files.cert}"
-        else:
-            text = f"{where}: no PEM files of a certificate and its unencrypted key ({reason or error})"
+        where = files.cert if files.key is None else f"{files.cert} and {files.key}"
+        text = f"{where}: no PEM files of a certificate and its key that {type(config).__module__} takes ({error})"
         raise TransportError(f"{url}: {text}", retryable=False) from None
 
 

@@ -9,7 +9,17 @@ from typing import Any
 
 import trio
 
-from mqcore.abc import ByteStream, Link, Listener, Peer, Transport, TransportCapabilities, TransportContext, Url
+from mqcore.abc import (
+    ByteStream,
+    Link,
+    Listener,
+    Peer,
+    TlsOptions,
+    Transport,
+    TransportCapabilities,
+    TransportContext,
+    Url,
+)
 from mqcore.errors import TransportError
 from mqcore.followed import FollowedFiles
 from mqcore_quic._config import QuicOptions
@@ -51,6 +61,15 @@ class QuicTransport(Transport):
             datagrams=True,
             silence_ms=self.options.idle_timeout_ms,
         )
+
+    @property
+    def files(self) -> TlsOptions:
+        """Those of the URL, then those of the broker or client."""
+        return self._files
+
+    def check_files(self) -> None:
+        """See ``Transport``."""
+        server_configuration(self.options, self._files, str(self.url))
 
     async def listen(self) -> Listener:
         """Listen at the first address that the host stands for. Raises ``TransportError``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from mqcore.abc import ByteStream, Link, Listener, Notice, Peer, Transport, TransportCapabilities
+from mqcore.abc import ByteStream, Link, Listener, Notice, Peer, TlsOptions, Transport, TransportCapabilities
 from mqcore.abc import TransportContext as Context
 from mqcore.errors import TransportError
 from mqcore.followed import FollowedFiles
@@ -56,6 +56,15 @@ class TlsTransport(Transport):
     def capabilities(self) -> TransportCapabilities:
         """No half-close: who was told the end of TLS may send nothing any more."""
         return self._capabilities
+
+    @property
+    def files(self) -> TlsOptions:
+        """Those of the URL, then those of the broker or client."""
+        return self._files
+
+    def check_files(self) -> None:
+        """See ``Transport``."""
+        server_context(self._files, str(self.url))
 
     async def listen(self) -> Listener:
         """Listen at the URL. Raises ``TransportError`` for what is wrong with a certificate too."""

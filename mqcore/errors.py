@@ -37,6 +37,7 @@ __all__ = [
     "PluginError",
     "PluginInvalidError",
     "PluginNotFoundError",
+    "ProducerFencedError",
     "ProtocolError",
     "RefusedError",
     "RejectedError",
@@ -302,6 +303,19 @@ class LostFromError(RejectedError):
     def __init__(self, message: str, *, code: int, sequence: int) -> None:
         super().__init__(message, code=code, name="lost-from")
         self.sequence = sequence
+
+
+class ProducerFencedError(RejectedError):
+    """Another process goes on under the producer's name: nothing that this one sends is appended any more (rule R12).
+
+    ``producer_name`` is the name, ``epoch`` the one that was given out last; empty and 0 where the broker knows of no
+    such name (any more). What this process has sent and no answer came to stays unknown.
+    """
+
+    def __init__(self, message: str, *, code: int, producer_name: str = "", epoch: int = 0) -> None:
+        super().__init__(message, code=code, name="producer-fenced")
+        self.producer_name = producer_name
+        self.epoch = epoch
 
 
 class OutcomeUnknownError(MqcoreError):

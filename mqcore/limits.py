@@ -96,6 +96,7 @@ class Limits:
     group_members_max: int = _limit(1_000, help="members of one consumer group that read one topic")
     group_session_ms_max: int = _limit(600_000, help="longest session that a member may ask for, in ms")
     cursors_max: int = _limit(2_000_000, help="cursors of all consumer groups of one broker")
+    producer_names_max: int = _limit(100_000, help="names of producers of one broker")
     producers_max: int = _limit(100_000, help="producer states kept per partition")
     producer_retention_ms: int = _limit(7 * 24 * 3600 * 1000, help="how long an idle producer's state is kept, in ms")
     producer_batches_kept: int = _limit(64, help="last batches of a producer that a retry is answered from")

@@ -52,6 +52,7 @@ OPERATIONS: tuple[Operation, ...] = (
     "replicate",
 )
 """What a rule may be about."""
+_RESOURCES = "topic:NAME, group:NAME, producer:NAME, cluster, quarantine, part:SCHEME, or *"
 
 
 class LoginRefusedError(MqcoreError):
@@ -157,8 +158,8 @@ def _are_operations(_: object, __: object, value: tuple[str, ...]) -> None:
 
 
 def _is_resource(_: object, __: object, value: str) -> None:
-    if value not in ("*", "cluster", "quarantine") and not value.startswith(("topic:", "group:", "part:")):
-        raise ValueError(f"unknown resource {value!r}; topic:NAME, group:NAME, cluster, quarantine, part:SCHEME, or *")
+    if value not in ("*", "cluster", "quarantine") and not value.startswith(("topic:", "group:", "producer:", "part:")):
+        raise ValueError(f"unknown resource {value!r}; {_RESOURCES}")
 
 
 @attrs.frozen(kw_only=True)
@@ -171,7 +172,7 @@ class AccessRule:
     principal: str = attrs.field(metadata={"help": "pattern of principals, such as user:alice or tls:CN=node-*"})
     resource: str = attrs.field(
         validator=_is_resource,
-        metadata={"help": "pattern of resources: topic:NAME, group:NAME, cluster, quarantine, part:SCHEME, or *"},
+        metadata={"help": f"pattern of resources: {_RESOURCES}"},
     )
     operations: tuple[str, ...] = attrs.field(
         validator=_are_operations, metadata={"help": "the operations, or * for all of them"}

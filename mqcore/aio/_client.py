@@ -16,11 +16,11 @@ from mqcore.client.shells import Handlings
 from mqcore.errors import ClosedError, MqcoreError
 from mqcore.limits import Limits
 
-__all__ = ["Admin", "Client", "GroupAdmin", "SetAdmin", "connect"]
+__all__ = ["Admin", "Client", "GroupAdmin", "ProducerAdmin", "SetAdmin", "connect"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-A = TypeVar("A", inner.Admin, inner.GroupAdmin, inner.SetAdmin)
+A = TypeVar("A", inner.Admin, inner.GroupAdmin, inner.ProducerAdmin, inner.SetAdmin)
 
 
 class _Crossing(Generic[A]):
@@ -68,6 +68,14 @@ class GroupAdmin(_Crossing[inner.GroupAdmin]):
     delete = _over(inner.GroupAdmin.delete)
 
 
+class ProducerAdmin(_Crossing[inner.ProducerAdmin]):
+    """Requests about names of producers; as ``mqcore.client.ProducerAdmin``."""
+
+    list_names = _over(inner.ProducerAdmin.list_names)
+    describe = _over(inner.ProducerAdmin.describe)
+    delete = _over(inner.ProducerAdmin.delete)
+
+
 class SetAdmin(_Crossing[inner.SetAdmin]):
     """Requests about the replica set of the server that answers; as ``mqcore.client.SetAdmin``."""
 
@@ -94,12 +102,14 @@ class SetAdmin(_Crossing[inner.SetAdmin]):
 class Client:
     """A connection to a broker.
 
-    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``sets`` for what replica sets do.
+    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``producers`` for names of producers,
+    ``sets`` for what replica sets do.
     """
 
     def __init__(self, guest: Guest, client: inner.Client) -> None:
         self.admin = Admin(guest, client.admin)
         self.groups = GroupAdmin(guest, client.groups)
+        self.producers = ProducerAdmin(guest, client.producers)
         self.sets = SetAdmin(guest, client.sets)
         self._guest = guest
         self._client = client
@@ -115,9 +125,9 @@ class Client:
         return await self._guest.run(self._client.ping)
 
     @asynccontextmanager
-    async def producer(self, topic: str, **options: Any) -> AsyncIterator[Producer]:
-        """A producer for ``topic``, for the length of the block. Options and errors as ``mqcore.Client.producer``."""
-        async with self._guest.living(self._client.producer(topic, **options)) as producer:
+    async def producer(self, topic: str, *, name: str | None = None, **options: Any) -> AsyncIterator[Producer]:
+        """A producer for ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.producer``."""
+        async with self._guest.living(self._client.producer(topic, name=name, **options)) as producer:
             yield Producer(self._guest, producer)
 
     @asynccontextmanager

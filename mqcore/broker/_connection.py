@@ -15,7 +15,7 @@ import trio
 
 from mqcore.abc import ByteStream, Peer
 from mqcore.batch import PRIVATE_TAG_MIN, BatchHeader, validate_batch
-from mqcore.broker._codes import code_of
+from mqcore.broker._codes import code_of, facts_of
 from mqcore.broker._copy import PartitionCopy
 from mqcore.broker._gate import Permit
 from mqcore.broker._group_room import GroupRoom
@@ -278,7 +278,7 @@ class ClientConnection:
         try:
             return await self._node.open_partition(message.topic_id, message.partition, may_be_copy=may_be_copy)
         except NotPrimaryError as error:
-            code, text, facts = error.code, str(error), {"epoch": error.epoch, "urls": list(error.urls)}
+            code, text, facts = error.code, str(error), facts_of(error)
         except RejectedError as error:
             code, text = error.code, str(error)
         except MqcoreError as error:
@@ -305,7 +305,7 @@ class ClientConnection:
                     refusal = _refusal_of_tags(header, partition.private_tags)
                 if refusal is None:
                     batch = IncomingBatch(header, message.batch)
-                    send = Send(batch, message.policy, message.request_id, sink)
+                    send = Send(batch, message.policy, message.request_id, sink, message.claim)
                     sends = self._sends.get(partition)
                     if sends is None:
                         self._sends[partition] = [send]
@@ -370,11 +370,8 @@ class ClientConnection:
         await self.outbox.room()
         try:
             value = await self._node.call(call.operation, call.arguments, self._permit)
-        except NotPrimaryError as error:
-            facts = {"epoch": error.epoch, "urls": list(error.urls)}
-            self.outbox.failed(call.request_id, error.code, str(error), facts)
         except MqcoreError as error:
-            self.outbox.failed(call.request_id, code_of(error), str(error))
+            self.outbox.failed(call.request_id, code_of(error), str(error), facts_of(error))
         except Exception as error:  # as above
             text = self._node.report_defect(f"operation {call.operation}", error)
             self.outbox.failed(call.request_id, Code.READ_FAILED, text)

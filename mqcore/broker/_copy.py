@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 
 from mqcore.abc import Buffer, Notice
 from mqcore.broker._group_commit import FlushRequests
-from mqcore.broker._parked import ParkedFetches
-from mqcore.broker._partition import ParkedSink
+from mqcore.broker._parked import ParkedFetches, ParkedSink
 from mqcore.errors import MqcoreError, StorageError
 from mqcore.guarantees import AsyncFlush, Level, NoFlush
 from mqcore.log import PartitionLog

@@ -85,7 +85,8 @@ class CursorReign(Protocol):
 class CursorLog:
     """The cursors of one reign. ``open`` it, if it is there, before replicas are fed; ``run`` it.
 
-    ``table`` is what is committed; it may be believed once ``is_ready``, and is damaged where ``failure`` is set.
+    ``table`` is what is committed; it may be believed once ``is_ready``, and is damaged where ``failure`` is set. What
+    it has besides cursors may be believed once ``is_read``, wherever those are kept.
     """
 
     def __init__(self, reign: CursorReign, report: Callable[[Notice], None]) -> None:
@@ -94,6 +95,7 @@ class CursorLog:
         )
         self.partition: Partition | None = None
         self.is_ready = False
+        self.is_read = False
         self.lives_before: dict[tuple[str, bytes], int] = {}
         """Longest sessions, in ms, of the members that groups had when the last reign ended; those that had any."""
         self.batches = 0
@@ -139,6 +141,7 @@ class CursorLog:
         if self.partition is not None and self._failure is None:
             await self._replay(self.partition)
         self.lives_before = {key: each.session_ms for key, each in self.table.topics.items() if each.session_ms}
+        self.is_read = self._failure is None
         if self._failure is None:
             await self._find_place()
         self.is_ready = self.failure is None
@@ -290,7 +293,7 @@ class CursorLog:
 
     def close(self, error: MqcoreError) -> None:
         """Write nothing any more; what waits may or may not be committed."""
-        self.is_ready = False
+        self.is_ready = self.is_read = False
         if self._stored is not None:
             self._stored.close(error)
         queue, self._queue = self._queue, []

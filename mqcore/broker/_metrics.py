@@ -139,6 +139,18 @@ _NODE: tuple[tuple[Metric, Callable[[NodeView], float]], ...] = (
         Metric("mqcore_receive_buffer_bytes", "gauge", "Bytes that connections hold of frames that are not whole yet."),
         lambda view: view.node.receive_buffer_bytes,
     ),
+    (
+        Metric("mqcore_producer_names", "gauge", "Names of producers that the node's set keeps."),
+        lambda view: view.node.reign.names.count if view.node.reign is not None else 0,
+    ),
+    (
+        Metric(
+            "mqcore_producers_fenced_total",
+            "counter",
+            "Sends refused in this reign: their name is another's now.",
+        ),
+        lambda view: view.node.reign.names.refused_total if view.node.reign is not None else 0,
+    ),
     (Metric("mqcore_topics", "gauge", "Topics of the node's set."), lambda view: view.topics_count),
     (Metric("mqcore_partitions_open", "gauge", "Partitions that are open."), lambda view: len(view.partitions())),
     (

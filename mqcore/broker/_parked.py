@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-__all__ = ["ParkedFetches"]
+__all__ = ["ParkedFetches", "ParkedSink"]
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 _STALE_SPARE = 16
+
+
+class ParkedSink(Protocol):
+    """Who is waiting to read: the outbox of one connection."""
+
+    def unpark(self, request_id: int) -> None:
+        """Take note that a parked fetch may have something to read now."""
 
 
 class ParkedFetches(Generic[KeyT]):

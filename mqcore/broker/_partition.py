@@ -16,9 +16,10 @@ from typing import Protocol, TypeAlias
 import trio
 
 from mqcore.abc import Notice
+from mqcore.broker._claims import ClaimCheck
 from mqcore.broker._group_commit import FlushRequests, Replying
 from mqcore.broker._held_back import HeldBack
-from mqcore.broker._parked import ParkedFetches
+from mqcore.broker._parked import ParkedFetches, ParkedSink
 from mqcore.broker._sends import ReplySink, Send, WaitingCaller, fail_send, refusal_of_verdict, refuse_degraded
 from mqcore.broker._sends import storage_code as code_of_append
 from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, OutcomeUnknownError, StorageError
@@ -27,14 +28,7 @@ from mqcore.log import ACCEPT, Duplicate, IncomingBatch, LogStart, PartitionLog,
 from mqcore.protocol import Code, SendPolicy
 from mqcore.replication import Appended, CommitPolicy, CommitRule, LogEnd, Member, Released, UnflushedTotal
 
-__all__ = ["LogWatcher", "ParkedSink", "Partition"]
-
-
-class ParkedSink(Protocol):
-    """Who is waiting to read: the outbox of one connection."""
-
-    def unpark(self, request_id: int) -> None:
-        """Take note that a parked fetch may have something to read now."""
+__all__ = ["LogWatcher", "Partition"]
 
 
 _Reply: TypeAlias = tuple[ReplySink, int, int, bool]
@@ -76,6 +70,8 @@ class Partition:
         may_reply: Callable[[], bool] | None = None,
     ) -> None:
         self.log = log
+        self.claims: ClaimCheck | None = None
+        """What may be sent under names of producers; None for a log of no topic."""
         self.private_tags = frozenset(private_tags)
         self.known_age_ms = None  # a primary's knowledge has no age
         self.epoch = epoch
@@ -152,6 +148,8 @@ class Partition:
                 for send in sends:
                     fail_send(send, *refusal)
                 return
+            if self.claims is not None:
+                sends = self.claims.admit(sends)
             for verdict in (verdicts := self.log.check(list(map(_header_of, sends)))):
                 if verdict is not ACCEPT:
                     sends = self._deduplicate(sends, verdicts)
@@ -247,16 +245,21 @@ class Partition:
             raise OutcomeUnknownError(f"log {self.log.name} may hold the batch, it is not committed: {self.failure}")
         return base_offsets[0]
 
+    def answer_when_committed(self, end_offset: int, policy: int, reply: _Reply) -> None:
+        """Give ``reply`` once what ends at ``end_offset`` meets ``policy`` in this reign, or is known never to."""
+        self._settle(self._rule.duplicate(end_offset, policy, reply, self._now_us()))
+
     async def trim(self, begins: LogStart) -> None:
         """Have the log begin at ``begins``, between two appends; not yet where that is past what is committed."""
         if begins.offset <= self.committed_offset:
-            await self._alone(lambda: self.log.trim(begins.offset, begins.position))
+            await self.alone(lambda: self.log.trim(begins.offset, begins.position))
 
     async def prepare_trim(self) -> None:
         """Make what a trim is recorded in, while there is space for it: on a full disk a trim is what makes some."""
-        await self._alone(lambda: self.log.checkpoint(even_small=True))
+        await self.alone(lambda: self.log.checkpoint(even_small=True))
 
-    async def _alone(self, act: Callable[[], Awaitable[object]]) -> None:
+    async def alone(self, act: Callable[[], Awaitable[object]]) -> None:
+        """Do ``act`` between two appends, unless the partition has stopped."""
         if self._appending:
             await self._turn()
         self._appending = True
@@ -298,8 +301,7 @@ class Partition:
             elif isinstance(verdict, Duplicate):
                 if send.sink is not None:
                     reply = (send.sink, send.request_id, verdict.base_offset, True)
-                    now_us = self._now_us()
-                    self._settle(self._rule.duplicate(verdict.end_offset, send.policy, reply, now_us))
+                    self.answer_when_committed(verdict.end_offset, send.policy, reply)
             else:
                 fail_send(send, *refusal_of_verdict(verdict))
         return accepted

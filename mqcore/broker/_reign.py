@@ -17,6 +17,7 @@ from mqcore.broker._cursor_log import CURSORS_KEY, open_cursor_log
 from mqcore.broker._group_commit import GroupCommit
 from mqcore.broker._group_room import GroupRoom
 from mqcore.broker._partition import Partition
+from mqcore.broker._producer_names import NameRoom
 from mqcore.broker._reign_set import METADATA_KEY, ReignSet, SetAuthority
 from mqcore.broker._retention import Retention, open_retained
 from mqcore.broker._set_policy import strongest_policy
@@ -88,6 +89,7 @@ class Reign:
         self.groups = GroupRoom(
             self, ports.clock.monotonic_us, report, may_reply=None if set_up is None else set_up.may_reply
         )
+        self.names = NameRoom(self.groups.cursors, config.limits, ports)
         self.retention = Retention(self, config.retention, ports.clock, clock_step, report)
         sets = () if config.cluster is None else config.cluster.sets
         self.topics.before_write = self._make_ready_for
@@ -362,7 +364,9 @@ class Reign:
 
     def _partition_of(self, topic: Topic, log: PartitionLog) -> Partition:
         log.least_level = least_level(self._build, self._policy_of(topic).replication)
-        return self._partition(log, self._policy_of(topic), topic.config.private_tags)
+        partition = self._partition(log, self._policy_of(topic), topic.config.private_tags)
+        partition.claims = self.names.check_for(topic.id, topic.name)
+        return partition
 
     def _policy_of(self, topic: Topic) -> CommitPolicy:
         return self._policy_under(topic.config, self._copies_cap)

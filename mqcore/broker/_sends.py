@@ -67,12 +67,13 @@ class WaitingCaller:
 
 
 class Send(NamedTuple):
-    """One batch to append, checked, with where its reply goes (``sink`` None: one-way)."""
+    """One batch to append, checked, with where its reply goes (``sink`` None: one-way). ``claim``: of a name."""
 
     batch: IncomingBatch
     policy: int
     request_id: int
     sink: ReplySink | None
+    claim: bytes = b""
 
 
 def fail_send(send: Send, code: Code, text: str, facts: dict[str, object] | None = None) -> None:

@@ -19,6 +19,7 @@ VERBS = {
     "topic": ("mqcore.cli.topic", "Create, list, describe, alter and delete topics."),
     "produce": ("mqcore.cli.produce", "Publish the lines of a file or of standard input."),
     "consume": ("mqcore.cli.consume", "Print the messages of a topic."),
+    "producer": ("mqcore.cli.producer", "List, describe and delete names of producers."),
     "group": ("mqcore.cli.group", "List, describe, reset and delete consumer groups."),
     "ping": ("mqcore.cli.ping", "Tell in one line what stands between here and a server, and how long it takes."),
     "status": ("mqcore.cli.status", "Show the nodes that answer: role, load, lag, first synchronisation."),

@@ -94,6 +94,7 @@ class _Tally:
     help="When a message is acknowledged: as the topic says (the default), or otherwise.",
 )
 @click.option("--codec", default="none", metavar="NAME", help="Compress with zlib, zstandard or lz4.")
+@click.option("--producer-name", metavar="NAME", help="Go on as the producer NAME, in place of who had the name last.")
 @connection_options
 @output_options
 def command(
@@ -105,6 +106,7 @@ def command(
     rate: float | None,
     policy: str,
     codec: str,
+    producer_name: str | None,
 ) -> None:
     """Publish every line of FILE, or of standard input, to TOPIC, and wait for every acknowledgement.
 
@@ -113,6 +115,9 @@ def command(
 
     Ctrl-C and SIGTERM stop reading; what was read is still acknowledged, and status is 130 or 143. A second one does
     not wait.
+
+    With --producer-name another process of that name is refused from now on, and what partitions have last of the name
+    is printed before anything is sent: which lines are stored already is yours to compare.
     """
     if key_separator == "":
         raise ConfigurationError("--key-separator '': needs at least one character")
@@ -128,7 +133,7 @@ def command(
     tally, started = _Tally(), time.perf_counter()
     try:
         with progress(f"publishing to {topic}, bytes", size) as bar:
-            options: dict[str, Any] = {"policy": policy, "codec": codec}
+            options: dict[str, Any] = {"policy": policy, "codec": codec, "name": producer_name}
             if current().timeout_is_given:
                 options["delivery_timeout_ms"] = current().timeout_ms
             ended_by = run_async(_produce, current(), topic, options, source, tally, bar)
@@ -208,6 +213,7 @@ async def _produce(
     async with trio.open_nursery() as nursery:
         await nursery.start(obey)
         async with connected(settings) as client, client.producer(topic, **options) as producer:
+            _tell_where(producer)
             outcomes: _Outcomes = deque()
             try:
                 with reading:
@@ -221,6 +227,16 @@ async def _produce(
     if refused is not None:
         raise refused
     return ended_by
+
+
+def _tell_where(producer: Producer) -> None:
+    """Say, of a producer with a name, who it is and where the process before it had come to."""
+    if producer.name is None:
+        return
+    where = [f"partition {number} at offset {offset}" for number, offset in sorted(producer.last.items())]
+    where += [f"partition {number} not remembered" for number in sorted(producer.forgotten)]
+    last = f"the last message stored before is in {', '.join(where)}" if where else "nothing was stored before"
+    print(f"mqcore: producer {producer.name}: epoch {producer.epoch}, {last}", file=sys.stderr)
 
 
 async def _send_all(producer: Producer, source: _Input, outcomes: _Outcomes, tally: _Tally, bar: Progress) -> None:

@@ -17,6 +17,7 @@ from mqcore.client._options import (
     ProducerOptions,
 )
 from mqcore.client._producer import Producer
+from mqcore.client._producer_admin import ProducerAdmin
 from mqcore.client._producer_state import Loss
 from mqcore.client._receipt import Receipt
 from mqcore.client._results import Position
@@ -46,6 +47,7 @@ __all__ = [
     "Policy",
     "Position",
     "Producer",
+    "ProducerAdmin",
     "ProducerOptions",
     "Receipt",
     "SetAdmin",

@@ -15,18 +15,23 @@ import trio
 from mqcore.abc import Notice, TransportContext, check_cursor_name
 from mqcore.client._admin import Admin
 from mqcore.client._backoff import Backoff
+from mqcore.client._claimed_name import UNNAMED
 from mqcore.client._consumer import Consumer, Start, check_start
 from mqcore.client._context import ClientContext
 from mqcore.client._group_admin import GroupAdmin
 from mqcore.client._group_consumer import GroupConsumer
 from mqcore.client._handling import Handler
 from mqcore.client._message_checks import check_partition
+from mqcore.client._name_claims import NameClaims
 from mqcore.client._options import ClientOptions, ConsumerOptions, GroupOptions, ProducerOptions
+from mqcore.client._owners import Owners
 from mqcore.client._producer import Producer
+from mqcore.client._producer_admin import ProducerAdmin
 from mqcore.client._push import Openers, handle_topic
 from mqcore.client._router import Router
 from mqcore.client._set_admin import SetAdmin
 from mqcore.errors import BrokenLinkError, ConfigurationError, MqcoreError
+from mqcore.groups import check_producer_name
 from mqcore.limits import Limits
 from mqcore.operations import TopicInfo
 from mqcore.ports import Ports, system_ports
@@ -91,12 +96,15 @@ async def connect(
 class Client:
     """A connection to a broker.
 
-    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``sets`` for what replica sets do.
+    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``producers`` for names of producers,
+    ``sets`` for what replica sets do.
     """
 
     def __init__(self, router: Router, ports: Ports | None = None) -> None:
         self.admin = Admin(router)
         self.groups = GroupAdmin(router, self.admin)
+        self.producers = ProducerAdmin(router, self.admin)
+        self._names = NameClaims(router, Owners(router, self.admin))
         self.sets = SetAdmin(router)
         self._router = router
         self._ports = ports
@@ -123,20 +131,28 @@ class Client:
         return found
 
     @asynccontextmanager
-    async def producer(self, topic: str, **options: Any) -> AsyncIterator[Producer]:
+    async def producer(self, topic: str, *, name: str | None = None, **options: Any) -> AsyncIterator[Producer]:
         """A producer for ``topic``, for the length of the block; ``options`` are those of ``ProducerOptions``.
 
         Leaving the block waits until everything has its outcome (when it raised, what is on its way is dropped). Raises
         ``RejectedError`` for an unknown topic, ``ConfigurationError``, ``PluginError`` for a codec not installed.
+
+        ``name``: go on as the producer of that name, in place of the process that had it last. What that one sends
+        from then on is refused (``ProducerFencedError``), and ``Producer.last`` says where it had come to in each
+        partition, so that this one can go on exactly there. Raises ``ProducerFencedError`` too where another process
+        claims the name at the same time. If cancelled meanwhile, the process that had it may be fenced.
         """
         settings = structure_options(ProducerOptions, options, "producer")
         codec = None if settings.codec == "none" else find_codec(settings.codec)
         if codec is not None:
             codec.compress(b"")  # a library that it lacks is missed here, where the caller can do something about it
+        if name is not None:
+            check_producer_name(name)
         found = await self._resolve(topic)
+        claimed = UNNAMED if name is None else await self._names.claim(found, name)
         stream = await self._router.home.ready()
         async with Producer(
-            self._router, topic, bytes.fromhex(found.id), found.partitions, settings, stream.limits, codec
+            self._router, topic, bytes.fromhex(found.id), found.partitions, settings, stream.limits, codec, claimed
         ) as producer:
             yield producer
 

@@ -8,6 +8,7 @@ from datetime import datetime
 import attrs
 
 from mqcore.client._admin import Admin, time_ms
+from mqcore.client._owners import Owners
 from mqcore.client._results import ask
 from mqcore.client._router import Router
 from mqcore.client._session import Session
@@ -23,7 +24,6 @@ from mqcore.operations import (
     ListGroups,
     ResetGroup,
     ResetPartition,
-    TopicInfo,
 )
 from mqcore.protocol import Code
 
@@ -35,12 +35,12 @@ class GroupAdmin:
 
     def __init__(self, router: Router, admin: Admin) -> None:
         self._router = router
-        self._admin = admin
+        self._owners = Owners(router, admin)
 
     async def list_groups(self) -> list[GroupSummary]:
         """Return every group that has members or cursors, by name."""
         found: dict[str, GroupSummary] = {}
-        for session in await self._all_sets():
+        for session in await self._owners.all():
             after = ""
             while True:
                 page = await ask(
@@ -60,7 +60,7 @@ class GroupAdmin:
         """Return where a group stands, for each of its topics or for one. ``RejectedError`` for an unknown group."""
         states: dict[str, GroupTopicState] = {}
         refusal: RejectedError | None = None
-        for session in await self._all_sets() if topic is None else await self._sets_of(topic):
+        for session in await self._owners.all() if topic is None else await self._owners.of_topic(topic):
             try:
                 first = await self._describe_at(session, name, topic or "")
                 states[first.state.topic] = _merged(states.get(first.state.topic), first.state)
@@ -93,14 +93,19 @@ class GroupAdmin:
     async def reset(
         self, name: str, topic: str, to: str | int | datetime, partitions: Sequence[int] | None = None
     ) -> list[ResetPartition]:
-        """Move the cursors of a group that has no members to ``"start"``, ``"end"``, an offset or a time.
+        """Move the cursors of a group that has no members to ``"start"``, ``"end"``, an offset or a ``datetime``.
 
-        Each set moves its own, all or none. ``RejectedError`` ``group-in-use`` while the group has members.
+        Returns where each partition's was and is; ``partitions``: of these only. Each set moves its own, all or none:
+        after an error, or if cancelled, some sets may have, and doing it again does the rest. ``RejectedError`` by
+        ``name``: ``group-in-use`` while the group has members, or had some when the broker began that may still read;
+        ``cursor-past-end`` and ``not-yet`` for an offset beyond what is there, or is committed; ``unknown-topic``,
+        ``unknown-partition``; ``limit-reached`` where cursors or groups would be too many; ``invalid-request`` for a
+        name that no group can have; ``cursors-not-ready`` while the broker reads cursors, ``storage-stopped`` when it
+        cannot; ``access-denied``. ``OutcomeUnknownError`` when the log of cursors failed meanwhile.
         """
-        found = await self._admin.resolve_topic(topic)
-        self._router.learn(found)
+        found = await self._owners.resolve(topic)
         moved: list[ResetPartition] = []
-        for session, own in self._owned(found, range(found.partitions) if partitions is None else partitions):
+        for session, own in self._owners.owned(found, range(found.partitions) if partitions is None else partitions):
             if isinstance(to, int):
                 request = ResetGroup(name=name, topic=topic, offset=to, partitions=tuple(own))
             else:
@@ -113,7 +118,7 @@ class GroupAdmin:
         """Delete a group that has no members, or its cursors of one topic; return the topics that it had cursors of."""
         deleted: set[str] = set()
         refusal: RejectedError | None = None
-        for session in await self._all_sets() if topic is None else await self._sets_of(topic):
+        for session in await self._owners.all() if topic is None else await self._owners.of_topic(topic):
             request = DeleteGroup(name=name, topic=topic or "")
             try:
                 deleted.update((await ask(self._router, request, DeletedGroup, is_repeatable=False, at=session)).topics)
@@ -124,36 +129,6 @@ class GroupAdmin:
         if not deleted and refusal is not None:
             raise refusal
         return sorted(deleted)
-
-    # the sets
-
-    async def _sets_of(self, topic: str) -> list[Session | None]:
-        found = await self._admin.resolve_topic(topic)
-        self._router.learn(found)
-        return [session for session, _ in self._owned(found, range(found.partitions))]
-
-    def _owned(self, found: TopicInfo, partitions: Sequence[int]) -> list[tuple[Session | None, list[int]]]:
-        """For each set that owns some of ``partitions`` its server, and which those are."""
-        if not found.owners:
-            return [(None, list(partitions))]
-        by_set: dict[int, list[int]] = {}
-        for number in partitions:
-            owner = found.owners[number] if number < len(found.owners) else found.owners[0]
-            by_set.setdefault(owner, []).append(number)
-        topic_id = bytes.fromhex(found.id)
-        return [(self._router.owner_of(topic_id, own[0]), own) for own in by_set.values()]
-
-    async def _all_sets(self) -> list[Session | None]:
-        """A server of each set: found by way of topics, since every set is told of by the topics that it owns."""
-        sessions: dict[str, Session | None] = {}
-        for topic in await self._admin.list_topics():
-            found = await self._admin.resolve_topic(topic.name)
-            self._router.learn(found)
-            if not found.sets:
-                break
-            for session, own in self._owned(found, range(found.partitions)):
-                sessions.setdefault(found.sets[found.owners[own[0]]].name, session)
-        return list(sessions.values()) or [None]
 
 
 def _merged(known: GroupTopicState | None, more: GroupTopicState) -> GroupTopicState:

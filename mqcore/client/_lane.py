@@ -36,8 +36,12 @@ class Outlet(Protocol):
         policy: int,
         batch: bytearray,
         on_reply: Callable[[Message | None], None] | None,
+        claim: bytes,
     ) -> None:
-        """Queue a batch; ``on_reply`` gets the reply, None a connection that broke before it. One-way without it."""
+        """Queue a batch; ``on_reply`` gets the reply, None a connection that broke before it. One-way without it.
+
+        ``claim``: of a named producer, else empty.
+        """
         ...
 
 
@@ -57,10 +61,12 @@ class Lane:
         on_settled: Callable[[], None],
         on_defect: Callable[[Exception], None],
         on_limits: Callable[[Limits], None],
+        claim: bytes = b"",
     ) -> None:
         self.line: deque[PartitionQueue] = deque()
         self.is_blocked = False
         self._topic_id = topic_id
+        self._claim = claim
         self._completed = completed
         self._on_reply = on_reply
         self._on_settled = on_settled
@@ -94,7 +100,7 @@ class Lane:
                         self.is_blocked = True
                         return again
                     on_reply = None if batch.one_way else partial(self._on_reply, queue, batch)
-                    outlet.produce(self._topic_id, queue.partition, batch.policy, data, on_reply)
+                    outlet.produce(self._topic_id, queue.partition, batch.policy, data, on_reply, self._claim)
                     queue.sent(batch)
                     if not queue.waiting and not queue.gathered:
                         break

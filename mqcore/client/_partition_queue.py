@@ -71,7 +71,7 @@ class PartitionQueue:
         self.unacked: deque[PendingBatch] = deque()
         self.in_flight = 0
         self.waiting = 0
-        self.epoch = 0
+        self.epoch = state.claimed.first_epochs.get(partition, 0) % SEQUENCES
         self.next_sequence = 0
         self.attempt = 0
         self.resume_at = -math.inf

@@ -16,12 +16,14 @@ from mqcore.abc import Codec
 from mqcore.batch import MessageHeaders
 from mqcore.client._accumulator import Accumulator, Part
 from mqcore.client._bell import leave, wait_in
+from mqcore.client._claimed_name import UNNAMED, ClaimedName
 from mqcore.client._delivery import Delivery
 from mqcore.client._lane import Lane
 from mqcore.client._options import Policy, ProducerOptions
 from mqcore.client._partition_queue import PartitionQueue
 from mqcore.client._pending_batch import MESSAGE_OVERHEAD_BYTES, PendingBatch
 from mqcore.client._producer_end import report_end
+from mqcore.client._producer_facts import ProducerFacts
 from mqcore.client._producer_state import Loss, ProducerState
 from mqcore.client._receipt import Receipt
 from mqcore.client._refusals import Refusals
@@ -41,7 +43,7 @@ HALVED_MIN = 16  # messages of a batch from which on the next one is sent in hal
 _log = logging.getLogger("mqcore.client")
 
 
-class Producer:
+class Producer(ProducerFacts):
     """Sends messages to one topic, each in order with the others of its partition and without duplicates (R12).
 
     ``losses`` are the last permitted losses that the broker reported: receipts that are void. Leaving its block waits
@@ -57,21 +59,24 @@ class Producer:
         options: ProducerOptions,
         limits: Limits,
         codec: Codec | None = None,
+        claimed: ClaimedName = UNNAMED,
     ) -> None:
         context = router.context
         self.losses: deque[Loss] = deque(maxlen=LOSSES_KEPT)
         self._router = router
         self._topic_id = topic_id
-        self._state = ProducerState(
+        state = ProducerState(
             topic,
             options,
-            producer_id=context.random.getrandbits(64) or 1,
+            producer_id=claimed.producer_id or context.random.getrandbits(64) or 1,
             limits=limits,
             backoff=context.backoff,
             random=context.random,
             codec=codec,
             lost=self._on_loss,
+            claimed=claimed,
         )
+        super().__init__(state, partitions)
         self._lanes: dict[Session, Lane] = {}
         self._session_of: dict[int, Session] = {}
         self._accumulator = Accumulator(
@@ -92,21 +97,6 @@ class Producer:
         self._send_at = 0
         self._refusals = Refusals(topic, self._accumulator.delivery_timeout)
         self._why_closed = ""
-
-    @property
-    def topic(self) -> str:
-        """Name of the topic."""
-        return self._state.topic
-
-    @property
-    def partitions(self) -> int:
-        """Number of the topic's partitions, as it was when the producer was opened."""
-        return self._accumulator.partitions
-
-    @property
-    def producer_id(self) -> int:
-        """The 64 random bits under which the broker knows this producer's retries."""
-        return self._state.producer_id
 
     # sending
 
@@ -307,6 +297,7 @@ class Producer:
                 on_settled=self._wake,
                 on_defect=self._on_defect,
                 on_limits=lambda limits: self._accumulator.set_limits(limits),  # made later than the first lane
+                claim=self._state.claimed.claim,
             )
             session.add(lane)
         return lane
@@ -417,8 +408,9 @@ class Producer:
         try:
             if not self._why_closed:
                 await self.flush()
-                queues = self._accumulator.queues.values()
-                await report_end(self._topic_id, self.producer_id, queues, self._session_of)
+                if self.name is None:  # else the next process of the name asks what was stored
+                    queues = self._accumulator.queues.values()
+                    await report_end(self._topic_id, self.producer_id, queues, self._session_of)
         finally:
             self.close("the producer was closed")
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mqcore.abc import Codec
 from mqcore.client._backoff import Backoff
+from mqcore.client._claimed_name import UNNAMED, ClaimedName
 from mqcore.client._options import ProducerOptions
 from mqcore.client._pending_batch import PendingBatch
 from mqcore.limits import Limits
@@ -29,7 +30,7 @@ class ProducerState:
 
     ``completed`` collects batches whose outcome became known, for the shell, which empties it. ``bytes_held`` is what
     waits for its outcome, in bytes. ``limits`` are the smaller ones of the client's and the broker's. ``lost`` is
-    called with every loss that a broker reports.
+    called with every loss that a broker reports. ``claimed``: the name under which the producer sends, if it has one.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ProducerState:
         random: random.Random,
         codec: Codec | None = None,
         lost: Callable[[Loss], None],
+        claimed: ClaimedName = UNNAMED,
     ) -> None:
         self.topic = topic
         self.options = options
@@ -52,6 +54,7 @@ class ProducerState:
         self.random = random
         self.codec = codec
         self.lost = lost
+        self.claimed = claimed
         self.policy = SendPolicy[options.policy.upper()]
         self.window = options.batches_in_flight_max
         self.linger = options.linger_ms / 1000

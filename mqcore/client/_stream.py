@@ -138,16 +138,24 @@ class RequestStream:
         if on_reply is not None:
             self.requests[message.request_id] = on_reply
 
-    def produce(self, topic_id: bytes, partition: int, policy: int, batch: bytearray, on_reply: OnReply | None) -> None:
-        """Queue a batch; one-way without ``on_reply``: it is never answered."""
+    def produce(
+        self,
+        topic_id: bytes,
+        partition: int,
+        policy: int,
+        batch: bytearray,
+        on_reply: OnReply | None,
+        claim: bytes = b"",
+    ) -> None:
+        """Queue a batch; one-way without ``on_reply``: it is never answered. ``claim``: of a named producer."""
         if on_reply is None:
-            self._queue(self.connection.send(Produce(0, topic_id, partition, 0, True, batch)))
+            self._queue(self.connection.send(Produce(0, topic_id, partition, 0, True, batch, claim)))
             return
         request_id = self._next_id
         while request_id in self.requests:  # as in ``next_id``
             request_id = (request_id + 1) % REQUEST_IDS
         self._next_id = (request_id + 1) % REQUEST_IDS
-        buffers = self.connection.send(Produce(request_id, topic_id, partition, policy, False, batch))
+        buffers = self.connection.send(Produce(request_id, topic_id, partition, policy, False, batch, claim))
         self.requests[request_id] = on_reply
         self.unsent += buffers
         self._unsent_bytes += len(buffers[0]) + len(buffers[1])

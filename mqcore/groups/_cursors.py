@@ -7,9 +7,10 @@ its start, whatever was trimmed below a whole snapshot.
 A record: kind u8, length of the group's name u8, topic id 16 bytes, number u32, the name, and for cursors three columns
 of ``number`` entries: partition u32, offset u64, epoch u64; little-endian. By column, because a million of them are
 then read with a few calls. Other kinds: *life* (``number``: the longest session of the group's members in ms, 0 when
-there are none), *deleted*, and *place*, of no group (``number`` 1: from here on cursors are kept in an offset store and
+there are none), *deleted*, *place*, of no group (``number`` 1: from here on cursors are kept in an offset store and
 those before it count no more, where a topic's id would stand is the number of the last reign that found its mark there;
-0: they are kept in the log again, and there are none).
+0: they are kept in the log again, and there are none), and *name*, which is about a producer and laid out as
+``_producer_names`` says.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 from mqcore.errors import CorruptionError
+from mqcore.groups._producer_names import NAMED_BYTES, PRODUCER_NAME, ProducerNames
 from mqcore.ports import Buffer
 
 __all__ = [
@@ -40,11 +42,12 @@ _LIFE = 2
 _DELETED = 3
 _PLACE = 4
 
-_KINDS = (_CURSORS, _LIFE, _DELETED, _PLACE)
+_KINDS = (_CURSORS, _LIFE, _DELETED, _PLACE, PRODUCER_NAME)
 
 _HEAD = struct.Struct("<BB16sI")
 CURSOR_BYTES = 4 + 8 + 8
 """Of each cursor in a record."""
+_ENTRY_BYTES = {_CURSORS: CURSOR_BYTES, PRODUCER_NAME: NAMED_BYTES}
 NO_CURSOR = 2**64 - 1
 """The offset that stands for none."""
 _ENTRIES_PER_RECORD = 2_000
@@ -109,7 +112,7 @@ class TopicCursors:
 
 
 class CursorTable:
-    """All cursors of a broker, by group and topic id (16 bytes).
+    """All cursors of a broker, by group and topic id (16 bytes); and ``names``, of producers, kept beside them.
 
     ``partitions_max``: no record has a partition beyond it; what a damaged disk says is not believed. ``is_known`` is
     asked for a topic id: what records say of a topic that is not there (any more) is not taken in.
@@ -118,6 +121,7 @@ class CursorTable:
     def __init__(self, partitions_max: int, is_known: Callable[[bytes], bool] = lambda topic_id: True) -> None:
         self.topics: dict[tuple[str, bytes], TopicCursors] = {}
         """Read it only."""
+        self.names = ProducerNames(is_known)
         self.count = 0
         """How many cursors there are. Counted along: it is asked for with every commit."""
         self.is_elsewhere = False
@@ -131,10 +135,11 @@ class CursorTable:
     @property
     def snapshot_bytes(self) -> int:
         """About how large a snapshot is."""
-        return self._heads_bytes + self.count * CURSOR_BYTES
+        return self._heads_bytes + self.count * CURSOR_BYTES + self.names.snapshot_bytes
 
     def drop_topic(self, topic_id: bytes) -> None:
         """Drop what there is of a topic that was deleted."""
+        self.names.drop_topic(topic_id)
         for key in [key for key in self.topics if key[1] == topic_id]:
             self._drop(key)
 
@@ -156,7 +161,7 @@ class CursorTable:
             raise CorruptionError("a record of cursors is cut short", where=where, found=f"{len(view) - at} bytes")
         kind, name_bytes, topic_id, number = _HEAD.unpack_from(view, at)
         begin: int = at + _HEAD.size + name_bytes
-        end: int = begin + (number * CURSOR_BYTES if kind == _CURSORS else 0)
+        end: int = begin + number * _ENTRY_BYTES.get(kind, 0)
         if end > len(view) or kind not in _KINDS:
             raise CorruptionError("not a record of cursors", where=where, found=f"kind {kind}, {number} entries")
         if kind == _PLACE:
@@ -166,6 +171,11 @@ class CursorTable:
             group = str(view[at + _HEAD.size : begin], "utf-8")
         except UnicodeDecodeError:
             raise CorruptionError("the name of a group is not UTF-8", where=where) from None
+        if kind == PRODUCER_NAME:
+            if number > 1:
+                raise CorruptionError("a record of several producers' names", where=where, found=str(number))
+            self.names.apply(group, topic_id, view[begin:end], where)
+            return end
         if kind == _DELETED:
             self._drop((group, topic_id))
             return end
@@ -204,6 +214,7 @@ class CursorTable:
 
         Where cursors are kept elsewhere: of all but those.
         """
+        yield from self.names.records()
         if self.is_elsewhere:
             yield pack_place(is_elsewhere=True, marked=self.marked)
         for (group, topic_id), cursors in list(self.topics.items()):

@@ -29,6 +29,7 @@ __all__ = [
     "Forgotten",
     "Gap",
     "ProducerTable",
+    "SentBefore",
     "TableFull",
     "TooOld",
     "Verdict",
@@ -112,6 +113,13 @@ Verdict: TypeAlias = Accept | Duplicate | Gap | TooOld | Forgotten | Fenced | Co
 ACCEPT = Accept()
 
 
+class SentBefore(NamedTuple):
+    """What a log has of a producer: its epoch there, and where its last batch ends."""
+
+    producer_epoch: int
+    end_offset: int
+
+
 class _Producer:
     """State of one producer: two numbers per batch kept (base offset; body checksum and count in one)."""
 
@@ -170,6 +178,19 @@ class ProducerTable:
 
     def __len__(self) -> int:
         return len(self._producers) if self._producers else 0
+
+    def sent_by(self, producer_id: int) -> SentBefore | None:
+        """Return what is remembered of a producer, None if nothing is; ``has_forgotten`` says what that means."""
+        producer = self._producers.get(producer_id) if self._producers else None
+        if producer is None:
+            return None
+        base_offset, facts = producer.batches[-2:]
+        return SentBefore(producer.epoch, base_offset + (facts & SEQUENCE_MASK))
+
+    @property
+    def has_forgotten(self) -> bool:
+        """Whether producers were forgotten: of one that is not remembered, something may be in the log."""
+        return self._forgot
 
     def check(self, header: BatchHeader) -> Verdict:
         """Say what to do with a batch that arrives now. Changes nothing.
@@ -347,7 +368,7 @@ class ProducerTable:
                 at += _PRODUCER.size
                 batches = array("Q")
                 batches.frombytes(view[at : at + 16 * kept])
-                if len(batches) != 2 * kept:
+                if not kept or len(batches) != 2 * kept:
                     raise ValueError("batches missing")
                 if sys.byteorder != "little":
                     batches.byteswap()

@@ -15,6 +15,8 @@ from mqcore.ports import Buffer
 from mqcore.protocol.codes import Code
 
 __all__ = [
+    "CLAIMED",
+    "CLAIM_BYTES",
     "COMMIT",
     "COMMITTED_ENTRY",
     "COPIES_MAX",
@@ -70,7 +72,11 @@ LOGIN_BEGIN = 48
 COPIES_MAX = 255
 TEXT_BYTES_MAX = 4096
 
+CLAIM_BYTES = 16
+"""What a send under the name of a producer carries, besides: the claim that it was given."""
+
 ONE_WAY = 1
+CLAIMED = 2
 DUPLICATE = 1
 FROM_REPLICA = 1
 FRESH = 1

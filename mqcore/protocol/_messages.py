@@ -97,7 +97,7 @@ class Welcome(NamedTuple):
 
 
 class Produce(NamedTuple):
-    """Append one batch. ``one_way``: no reply is wanted, none will come."""
+    """Append one batch. ``one_way``: no reply is wanted, none will come. ``claim``: 16 bytes of a named producer."""
 
     request_id: int
     topic_id: bytes
@@ -105,6 +105,7 @@ class Produce(NamedTuple):
     policy: int
     one_way: bool
     batch: Buffer
+    claim: bytes = b""
 
 
 class Produced(NamedTuple):

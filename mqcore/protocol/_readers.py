@@ -13,6 +13,8 @@ from mqcore.errors import RemoteProtocolError
 from mqcore.guarantees import Copy, Level
 from mqcore.protocol._group_frames import decode_commit, decode_committed, decode_sync, decode_synced
 from mqcore.protocol._layout import (
+    CLAIM_BYTES,
+    CLAIMED,
     COPIES_MAX,
     COPY,
     DUPLICATE,
@@ -96,14 +98,13 @@ def _decode_produce(flags: int, code: int, request_id: int, payload: memoryview)
     topic_id, partition, policy = PRODUCE.unpack_from(payload)
     if policy > SendPolicy.SYNC:
         raise malformed(f"unknown send policy {policy}")
-    return Produce(
-        request_id,
-        topic_id,
-        partition,
-        policy,
-        bool(flags & ONE_WAY),
-        payload[PRODUCE.size :],
-    )
+    if not flags & CLAIMED:
+        return Produce(request_id, topic_id, partition, policy, bool(flags & ONE_WAY), payload[PRODUCE.size :])
+    begin = PRODUCE.size + CLAIM_BYTES
+    if len(payload) < begin:
+        raise malformed(f"produce frame of {len(payload)} bytes is shorter than {begin}, with its claim")
+    claim = bytes(payload[PRODUCE.size : begin])
+    return Produce(request_id, topic_id, partition, policy, bool(flags & ONE_WAY), payload[begin:], claim)
 
 
 def _decode_produced(flags: int, code: int, request_id: int, payload: memoryview) -> Produced:

@@ -13,6 +13,7 @@ from mqcore.guarantees import Copy
 from mqcore.ports import Buffer
 from mqcore.protocol._group_frames import encode_commit, encode_committed, encode_sync, encode_synced
 from mqcore.protocol._layout import (
+    CLAIMED,
     COPY,
     DUPLICATE,
     FETCH,
@@ -74,19 +75,18 @@ def _encode_welcome(message: Welcome) -> list[Buffer]:
 
 
 def _encode_produce(message: Produce) -> list[Buffer]:
-    return [
-        PRODUCE_FRAME.pack(
-            PRODUCE.size + len(message.batch),
-            Kind.PRODUCE,
-            ONE_WAY if message.one_way else 0,
-            0,
-            message.request_id,
-            message.topic_id,
-            message.partition,
-            message.policy,
-        ),
-        message.batch,
-    ]
+    claim = message.claim
+    head = PRODUCE_FRAME.pack(
+        PRODUCE.size + len(claim) + len(message.batch),
+        Kind.PRODUCE,
+        (ONE_WAY if message.one_way else 0) | (CLAIMED if claim else 0),
+        0,
+        message.request_id,
+        message.topic_id,
+        message.partition,
+        message.policy,
+    )
+    return [head + claim, message.batch]
 
 
 def encode_produced(request_id: int, base_offset: int, epoch: int, duplicate: bool, copies: tuple[Copy, ...]) -> bytes:

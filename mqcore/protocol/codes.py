@@ -15,6 +15,7 @@ from mqcore.errors import (
     MqcoreError,
     NotPrimaryError,
     OutcomeUnknownError,
+    ProducerFencedError,
     RefusedError,
     RejectedError,
     RemoteProtocolError,
@@ -80,6 +81,8 @@ class Code(enum.IntEnum):
     GROUP_IN_USE = 133
     CURSORS_NOT_READY = 134
     OVERTAKEN = 135
+    PRODUCER_FENCED = 136
+    UNKNOWN_PRODUCER = 137
     # 200 to 299: outcome unknown
     FLUSH_FAILED = 200
     APPEND_FAILED = 201
@@ -152,6 +155,14 @@ def error_for(code: int, message: str, facts: dict[str, object] | None = None) -
         )
     if known is Code.LOST_FROM and isinstance(sequence := facts.get("sequence"), int):
         return LostFromError(message, code=code, sequence=sequence)
+    if known is Code.PRODUCER_FENCED:
+        name, epoch = facts.get("name"), facts.get("epoch")
+        return ProducerFencedError(
+            message,
+            code=code,
+            producer_name=name if isinstance(name, str) else "",
+            epoch=epoch if isinstance(epoch, int) else 0,
+        )
     if 100 <= code < 200:
         return RejectedError(
             message, code=code, name=known.label if known else str(code), retryable=bool(known and known.retryable)

@@ -19,14 +19,14 @@ from mqcore.sync._portal import Portal, opened_portal
 from mqcore.sync._posted import Posted
 from mqcore.sync._producer import Producer
 
-__all__ = ["Admin", "Client", "GroupAdmin", "SetAdmin", "connect"]
+__all__ = ["Admin", "Client", "GroupAdmin", "ProducerAdmin", "SetAdmin", "connect"]
 
 NEVER_MS = 2**53
 """For a time that does not end."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
-A = TypeVar("A", inner.Admin, inner.GroupAdmin, inner.SetAdmin)
+A = TypeVar("A", inner.Admin, inner.GroupAdmin, inner.ProducerAdmin, inner.SetAdmin)
 
 
 class _Calls(Generic[A]):
@@ -74,6 +74,14 @@ class GroupAdmin(_Calls[inner.GroupAdmin]):
     delete = _blocking(inner.GroupAdmin.delete)
 
 
+class ProducerAdmin(_Calls[inner.ProducerAdmin]):
+    """Requests about names of producers; as ``mqcore.client.ProducerAdmin``."""
+
+    list_names = _blocking(inner.ProducerAdmin.list_names)
+    describe = _blocking(inner.ProducerAdmin.describe)
+    delete = _blocking(inner.ProducerAdmin.delete)
+
+
 class SetAdmin(_Calls[inner.SetAdmin]):
     """Requests about the replica set of the server that answers; as ``mqcore.client.SetAdmin``."""
 
@@ -100,12 +108,14 @@ class SetAdmin(_Calls[inner.SetAdmin]):
 class Client:
     """A connection to a broker.
 
-    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``sets`` for what replica sets do.
+    ``admin`` asks for what is not about messages, ``groups`` for consumer groups, ``producers`` for names of producers,
+    ``sets`` for what replica sets do.
     """
 
     def __init__(self, portal: Portal, client: inner.Client) -> None:
         self.admin = Admin(portal, client.admin)
         self.groups = GroupAdmin(portal, client.groups)
+        self.producers = ProducerAdmin(portal, client.producers)
         self.sets = SetAdmin(portal, client.sets)
         self._portal = portal
         self._client = client
@@ -121,10 +131,10 @@ class Client:
         return self._portal.run(self._client.ping)
 
     @contextmanager
-    def producer(self, topic: str, **options: Any) -> Iterator[Producer]:
-        """A producer for ``topic``, for the length of the block. Options and errors as ``mqcore.Client.producer``."""
+    def producer(self, topic: str, *, name: str | None = None, **options: Any) -> Iterator[Producer]:
+        """A producer for ``topic``, for the length of the block. Arguments and errors as ``mqcore.Client.producer``."""
         posted = Posted(self._portal)
-        with self._portal.living(posted.crossing(self._client.producer(topic, **options))) as producer:
+        with self._portal.living(posted.crossing(self._client.producer(topic, name=name, **options))) as producer:
             yield Producer(self._portal, producer, posted)
 
     @contextmanager

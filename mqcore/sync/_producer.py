@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -46,6 +46,26 @@ class Producer:
     def producer_id(self) -> int:
         """The 64 random bits under which the broker knows this producer's retries."""
         return self._producer.producer_id
+
+    @property
+    def name(self) -> str | None:
+        """The name under which it sends, if it has one; as ``mqcore.Producer.name``."""
+        return self._producer.name
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that this process was given with the name; 0 without one."""
+        return self._producer.epoch
+
+    @property
+    def last(self) -> Mapping[int, int]:
+        """By partition, where earlier processes of the name had come to; as ``mqcore.Producer.last``."""
+        return self._producer.last
+
+    @property
+    def forgotten(self) -> frozenset[int]:
+        """Partitions of which the broker does not remember what was stored under the name."""
+        return self._producer.forgotten
 
     @property
     def losses(self) -> deque[Loss]:

@@ -83,7 +83,13 @@ class Wire:
         return self.credit > 0
 
     def produce(
-        self, topic_id: bytes, partition: int, policy: int, data: bytearray, on_reply: Callable[..., None] | None
+        self,
+        topic_id: bytes,
+        partition: int,
+        policy: int,
+        data: bytearray,
+        on_reply: Callable[..., None] | None,
+        claim: bytes,
     ) -> None:
         self.credit -= 1
         queue = self.accumulator.queue(partition)

@@ -87,6 +87,8 @@ COPIES = (Copy(b"n" * 16, 3, Level.DISK), Copy(b"m" * 16, 1, Level.PAGE_CACHE))
 REQUESTS: list[Message] = [
     Produce(1, TOPIC, 7, 0, False, b"x" * 300),
     Produce(0, TOPIC, 7, 3, True, b""),
+    Produce(7, TOPIC, 7, 0, False, b"x" * 300, b"claim of a name!"),
+    Produce(0, TOPIC, 7, 0, True, b"", b"claim of a name!"),
     Fetch(2, TOPIC, 1, 2**63, 9, 4096, 500, True),
     Call(3, "topic.list", {"a": [1, None, "é"]}),
     Ping(4),

@@ -224,6 +224,26 @@ def test_a_producer_with_a_small_buffer_takes_all_in_the_end(shell: Shell, broke
     shell.run(scenario)
 
 
+def test_r12_a_producer_with_a_name_goes_on_where_the_one_before_was(shell: Shell, broker_url: str, topic: str) -> None:
+    async def scenario() -> None:
+        async with shell.enter(shell.module.connect(broker_url)) as client:
+            await shell.do(client.admin.create_topic(topic))
+            async with shell.enter(client.producer(topic, name="billing")) as first:
+                receipt = await shell.do(first.send(b"x"))
+                async with shell.enter(client.producer(topic, name="billing")) as second:
+                    assert (second.name, second.epoch, second.forgotten) == ("billing", 2, frozenset())
+                    assert dict(second.last) == {receipt.partition: receipt.offset}
+                    with pytest.raises(mqcore.errors.ProducerFencedError, match="epoch 2"):
+                        await shell.do(first.send(b"late"))
+                    await shell.do(second.send(b"y"))
+            assert [each.epoch for each in await shell.do(client.producers.list_names()) if each.topic == topic] == [2]
+            described = await shell.do(client.producers.describe("billing", topic))
+            assert described.epoch == 2
+            assert await shell.do(client.producers.delete("billing", topic)) == 2
+
+    shell.run(scenario)
+
+
 @pytest.mark.parametrize("module", [mqcore.aio, mqcore.sync])
 @pytest.mark.parametrize("name", ["Client", "Producer", "Consumer", "Delivery", "GroupConsumer"])
 def test_each_has_the_names_of_the_client_for_trio(module: Any, name: str) -> None:
@@ -237,7 +257,7 @@ def test_each_has_the_names_of_the_client_for_trio(module: Any, name: str) -> No
 
 
 @pytest.mark.parametrize("module", [mqcore.aio, mqcore.sync])
-@pytest.mark.parametrize("name", ["Admin", "GroupAdmin", "SetAdmin"])
+@pytest.mark.parametrize("name", ["Admin", "GroupAdmin", "ProducerAdmin", "SetAdmin"])
 def test_each_has_every_request(module: Any, name: str) -> None:
     ours = getattr(__import__(f"{module.__name__}._client", fromlist=[name]), name)
     theirs = getattr(mqcore.client, name)

@@ -13,7 +13,13 @@ from mqcore.broker.operations._scope import AdminScope
 from mqcore.broker.operations.groups import delete_group, describe_group, list_groups, reset_group
 from mqcore.broker.operations.node import broker_status, operate, reload_broker
 from mqcore.broker.operations.offsets import look_up_offset
-from mqcore.broker.operations.producers import end_producer
+from mqcore.broker.operations.producers import (
+    claim_producer,
+    delete_producer,
+    describe_producer,
+    end_producer,
+    list_producers,
+)
 from mqcore.broker.operations.quarantine import delete_quarantined, list_quarantined, show_quarantined
 from mqcore.broker.operations.retention import confirm_clock
 from mqcore.broker.operations.sets import (
@@ -55,7 +61,11 @@ HANDLERS: dict[str, Callable[[AdminScope, Any], Awaitable[object]]] = {
     "group.reset": reset_group,
     "offsets.lookup": look_up_offset,
     "operate": operate,
+    "producer.claim": claim_producer,
+    "producer.delete": delete_producer,
+    "producer.describe": describe_producer,
     "producer.end": end_producer,
+    "producer.list": list_producers,
     "quarantine.delete": delete_quarantined,
     "quarantine.list": list_quarantined,
     "quarantine.show": show_quarantined,

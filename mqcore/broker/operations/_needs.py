@@ -24,6 +24,10 @@ def _group(scope: AdminScope, request: Any) -> str:
     return f"group:{request.name}"
 
 
+def _producer(scope: AdminScope, request: Any) -> str:
+    return f"producer:{request.name}"
+
+
 def _read_topic(scope: AdminScope, request: Any) -> str:
     return f"topic:{request.topic}"
 
@@ -47,7 +51,11 @@ NEEDS: dict[str, tuple[Operation, _Resource] | None] = {
     "group.reset": ("alter", _group),
     "offsets.lookup": ("describe", _read_topic),
     "operate": ("operate", _part),
+    "producer.claim": ("produce", _producer),
+    "producer.delete": ("delete", _producer),
+    "producer.describe": ("describe", _producer),
     "producer.end": ("produce", _topic_of_producer),
+    "producer.list": None,  # each entry by itself, as with topics
     "quarantine.delete": ("delete", _QUARANTINE),
     "quarantine.list": ("describe", _QUARANTINE),
     "quarantine.show": ("consume", _QUARANTINE),

@@ -49,6 +49,10 @@ class AdminScope:
         """Whether who asks may know of the consumer group called ``name``."""
         return self.permit is None or self.permit.allows("describe", f"group:{name}")
 
+    def may_describe_producer(self, name: str) -> bool:
+        """Whether who asks may know of the producer called ``name``."""
+        return self.permit is None or self.permit.allows("describe", f"producer:{name}")
+
     def topic_name(self, topic_id: str) -> str:
         """Return the name of the topic with this id (hexadecimal); empty when it is not known here and now."""
         try:

@@ -40,6 +40,9 @@ _PUBLISHED = frozenset(
         "message_bytes_max",
         "key_bytes_max",
         "headers_bytes_max",
+        "batch_tags_max",
+        "tag_bytes_max",
+        "fetch_tags_max",
         "topic_name_bytes_max",
         "requests_in_flight_max",
         "bytes_in_flight_max",
@@ -52,6 +55,9 @@ _PUBLISHED = frozenset(
     }
 )
 """Those that a client can meet: it has to know them, or it is refused for what it could have avoided."""
+
+_OF_NEWER_PEERS = frozenset({"batch_tags_max", "fetch_tags_max"})
+"""Those whose want says that a peer is older than what they bound: it takes none."""
 
 
 def _limit(default: int, minimum: int = 1, *, help: str) -> int:
@@ -73,6 +79,8 @@ class Limits:
     message_bytes_max: int = _limit(8 * MIB, help="largest message payload")
     key_bytes_max: int = _limit(32 * KIB, help="longest message key")
     headers_bytes_max: int = _limit(64 * KIB, help="headers of one message, encoded")
+    batch_tags_max: int = _limit(256, 0, help="different tags in one batch; 0: none are taken")
+    tag_bytes_max: int = _limit(200, help="longest tag of a message")
     batch_uncompressed_bytes_max: int = _limit(64 * MIB, 4 * KIB, help="payload of one batch after decompression")
     topic_name_bytes_max: int = _limit(200, help="longest topic name")
     topics_max: int = _limit(10_000, help="topics of one broker")
@@ -89,6 +97,7 @@ class Limits:
     bytes_in_flight_max: int = _limit(64 * MIB, 64 * KIB, help="unanswered request bytes of one connection")
     receive_buffer_bytes_total_max: int = _limit(1024 * MIB, 1 * MIB, help="receive buffers of all connections")
     fetch_bytes_max: int = _limit(16 * MIB, 4 * KIB, help="most bytes one fetch may ask for")
+    fetch_tags_max: int = _limit(64, 0, help="most tags that one fetch may name; 0: none")
     fetch_wait_ms_max: int = _limit(60_000, 0, help="longest long poll, in ms; less than 50 counts as 50")
     fetches_parked_max: int = _limit(1_024, help="long polls waiting on one connection")
     servers_max: int = _limit(256, help="servers that one client is connected to, by all their names")
@@ -126,13 +135,16 @@ class Limits:
         """Return these limits, each lowered to the peer's where the peer's is smaller.
 
         ``published``: values by name, as ``published`` returns them; unknown names, which a newer peer may state, are
-        left out, and no limit falls below its own minimum, whatever the peer states.
+        left out, and no limit falls below its own minimum, whatever the peer states. One of what came later than the
+        others (tags) is 0 where the peer does not state it.
         """
         values = attrs.asdict(self)
         for field in attrs.fields(Limits):
             if field.name in _PUBLISHED and field.name in published:
                 stated = max(published[field.name], field.metadata["minimum"])
                 values[field.name] = min(stated, values[field.name])
+            elif field.name in _OF_NEWER_PEERS:
+                values[field.name] = 0
         # A peer may state limits that do not fit into each other: its greeting is no reason to raise here.
         for name, outer, taken in _WITHIN:
             values[name] = min(values[name], values[outer] - taken)

@@ -7,6 +7,7 @@ from mqcore.batch._header import (
     ATTRIBUTE_CONTROL,
     ATTRIBUTE_HEADERS,
     ATTRIBUTE_KEYS,
+    ATTRIBUTE_TAGS,
     ATTRIBUTE_TIMESTAMPS,
     ATTRIBUTES_KNOWN,
     BODY_COLUMNAR,
@@ -24,6 +25,7 @@ from mqcore.batch._header import (
     verify_body,
 )
 from mqcore.batch._run import PlainBatch, PlainRun, plain_run, whole_batches
+from mqcore.batch._tags import TagTable, pack_tag_table, read_tag_table, tags_in
 from mqcore.batch._validate import PRIVATE_TAG_MIN, control_payload, validate_batch
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "ATTRIBUTE_CONTROL",
     "ATTRIBUTE_HEADERS",
     "ATTRIBUTE_KEYS",
+    "ATTRIBUTE_TAGS",
     "ATTRIBUTE_TIMESTAMPS",
     "BODY_COLUMNAR",
     "BODY_CONTROL",
@@ -46,15 +49,19 @@ __all__ = [
     "MessageHeaders",
     "PlainBatch",
     "PlainRun",
+    "TagTable",
     "body_checksum_of",
     "control_batch",
     "control_payload",
     "decode_batch",
     "encode_batch",
     "pack_header",
+    "pack_tag_table",
     "plain_run",
+    "read_tag_table",
     "seal_body",
     "stamp",
+    "tags_in",
     "unpack_header",
     "validate_batch",
     "verify_body",

@@ -15,6 +15,7 @@ from mqcore.abc import Codec
 from mqcore.batch._columns import ABSENT, U32_BYTES, HeaderPairs, read_column, unpack_headers
 from mqcore.batch._header import BODY_COLUMNAR, BatchHeader
 from mqcore.batch._refusals import malformed
+from mqcore.batch._tags import read_tags
 from mqcore.batch._validate import Layout, check_batch, layout_of
 from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
@@ -35,7 +36,18 @@ class DecodedBatch:
     ``header`` is checked; each property is computed at its first use and kept.
     """
 
-    __slots__ = ("_codec_of", "_headers", "_keys", "_layout", "_timestamps_ms", "_values", "_view", "header", "where")
+    __slots__ = (
+        "_codec_of",
+        "_headers",
+        "_keys",
+        "_layout",
+        "_tags",
+        "_timestamps_ms",
+        "_values",
+        "_view",
+        "header",
+        "where",
+    )
 
     def __init__(
         self, view: memoryview, header: BatchHeader, layout: Layout, codec_of: CodecLookup | None, where: str
@@ -49,6 +61,7 @@ class DecodedBatch:
         self._keys: list[bytes | None] | None = None
         self._headers: list[HeaderPairs] | None = None
         self._timestamps_ms: list[int] | None = None
+        self._tags: list[str | None] | None = None
 
     def __len__(self) -> int:
         return self.header.count
@@ -94,6 +107,13 @@ class DecodedBatch:
             else:
                 self._timestamps_ms = [first] * self.header.count
         return self._timestamps_ms
+
+    @property
+    def tags(self) -> list[str | None] | None:
+        """Tag of each message, ``None`` for a message without; ``None`` when no message has one."""
+        if self._tags is None and self._layout.tags_at:
+            self._tags = read_tags(self._view, self._layout.tags_at, self.header.count)
+        return self._tags
 
     def _column(self, position: int) -> memoryview:
         return self._view[position : position + self.header.count * U32_BYTES]

@@ -13,6 +13,7 @@ from mqcore.batch._header import (
     ATTRIBUTE_CONTROL,
     ATTRIBUTE_HEADERS,
     ATTRIBUTE_KEYS,
+    ATTRIBUTE_TAGS,
     ATTRIBUTE_TIMESTAMPS,
     BODY_COLUMNAR,
     BODY_CONTROL,
@@ -21,6 +22,7 @@ from mqcore.batch._header import (
     seal,
 )
 from mqcore.batch._refusals import batch_too_large, check_each, malformed
+from mqcore.batch._tags import pack_tags
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
 
@@ -36,6 +38,7 @@ def encode_batch(
     keys: Sequence[Buffer | None] | None = None,
     headers: Sequence[MessageHeaders] | None = None,
     timestamps_ms: Sequence[int] | None = None,
+    tags: Sequence[str | None] | None = None,
     created_ms: int,
     producer_id: int = 0,
     producer_epoch: int = 0,
@@ -45,16 +48,17 @@ def encode_batch(
 ) -> bytearray:
     """Return one batch of ``values``: producer's header, body and body checksum; the broker's part is zero.
 
-    ``keys``, ``headers`` and ``timestamps_ms`` hold one item per message when given; a column that says nothing (no
-    key, no header) is left out. Without ``timestamps_ms`` each message was created at ``created_ms`` (ms since 1970
-    UTC). ``lengths`` are those of ``values``, where the caller has them. ``codec`` compresses the payload when that
-    makes it smaller. Raises ``RejectedError`` (``batch-too-large``, ``message-too-large``, ``malformed-batch``) for
-    what breaks ``limits`` or does not fit the format, ``ValueError`` for columns of different lengths.
+    ``keys``, ``headers``, ``timestamps_ms`` and ``tags`` hold one item per message when given; a column that says
+    nothing (no key, no header, no tag) is left out. Without ``timestamps_ms`` each message was created at
+    ``created_ms`` (ms since 1970 UTC). ``lengths`` are those of ``values``, where the caller has them. ``codec``
+    compresses the payload when that makes it smaller. Raises ``RejectedError`` (``batch-too-large``,
+    ``message-too-large``, ``malformed-batch``) for what breaks ``limits`` or does not fit the format, ``ValueError``
+    for columns of different lengths, or an empty tag.
     """
     count = len(values)
-    has_columns = keys is not None or headers is not None or timestamps_ms is not None
+    has_columns = keys is not None or headers is not None or timestamps_ms is not None or tags is not None
     if has_columns or not 0 < count <= limits.batch_messages_max:
-        _check_counts(count, {"keys": keys, "headers": headers, "timestamps_ms": timestamps_ms}, limits)
+        _check_counts(count, {"keys": keys, "headers": headers, "timestamps_ms": timestamps_ms, "tags": tags}, limits)
     if lengths is None:
         lengths = list(map(len, values))
     uncompressed = sum(lengths)
@@ -65,7 +69,7 @@ def encode_batch(
     parts: list[Buffer] = [_HEADER_SPACE, column_of(lengths)]
     attributes, created_last_ms = 0, created_ms
     if has_columns:
-        attributes = _add_columns(parts, keys, headers, timestamps_ms, limits)
+        attributes = _add_columns(parts, keys, headers, timestamps_ms, tags, limits)
     if timestamps_ms is not None:
         created_ms, created_last_ms = min(timestamps_ms), max(timestamps_ms)
     columns_bytes = sum(map(len, parts))
@@ -118,6 +122,7 @@ def _add_columns(
     keys: Sequence[Buffer | None] | None,
     headers: Sequence[MessageHeaders] | None,
     timestamps_ms: Sequence[int] | None,
+    tags: Sequence[str | None] | None,
     limits: Limits,
 ) -> int:
     """Append the columns that say something to ``parts``, and what two of them measure; return their attributes."""
@@ -132,6 +137,9 @@ def _add_columns(
     if timestamps_ms is not None:
         attributes |= ATTRIBUTE_TIMESTAMPS
         parts.append(_delta_column(timestamps_ms, min(timestamps_ms), max(timestamps_ms)))
+    if tags is not None and (column := pack_tags(tags, limits)):
+        attributes |= ATTRIBUTE_TAGS
+        parts.append(column)
     parts += variable
     return attributes
 

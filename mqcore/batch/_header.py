@@ -21,6 +21,7 @@ __all__ = [
     "ATTRIBUTE_CONTROL",
     "ATTRIBUTE_HEADERS",
     "ATTRIBUTE_KEYS",
+    "ATTRIBUTE_TAGS",
     "ATTRIBUTE_TIMESTAMPS",
     "BODY_COLUMNAR",
     "BODY_CONTROL",
@@ -59,7 +60,9 @@ ATTRIBUTE_TIMESTAMPS = 1 << 2
 """Attribute bit: the body has a timestamps column."""
 ATTRIBUTE_CONTROL = 1 << 3
 """Attribute bit: the batch is the broker's own."""
-ATTRIBUTES_KNOWN = 0b1111
+ATTRIBUTE_TAGS = 1 << 4
+"""Attribute bit: the body has a tags column."""
+ATTRIBUTES_KNOWN = 0b11111
 """The bits that have a meaning; a batch with another one is refused."""
 
 # the producer's part (72 bytes): magic, version, body encoding, codec, reserved byte, attributes, size, count, producer

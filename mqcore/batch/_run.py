@@ -28,7 +28,7 @@ __all__ = ["PlainBatch", "PlainRun", "plain_run", "whole_batches"]
 _ROW = struct.Struct("<IBxxBIIIQIQ16xI4xQQQqII")
 _SIZE = struct.Struct("<12xI")
 _SEALED_BYTES = HEADER_BYTES - 4
-_ATTRIBUTES_PLAIN = ATTRIBUTES_KNOWN & ~ATTRIBUTE_CONTROL
+_ATTRIBUTES_OTHER = 0xFFFFFFFF & ~ATTRIBUTES_KNOWN | ATTRIBUTE_CONTROL
 assert _ROW.size == HEADER_BYTES
 
 
@@ -78,7 +78,7 @@ def plain_run(view: memoryview, at: int, *, salt: int, offset: int, epoch: int) 
             or version != VERSION
             or reserved
             or reserved_word
-            or attributes > _ATTRIBUTES_PLAIN
+            or attributes & _ATTRIBUTES_OTHER
             or size < HEADER_BYTES + payload_bytes
             or end > last + HEADER_BYTES
             or checksum(view[at : at + _SEALED_BYTES], salt) != header_checksum

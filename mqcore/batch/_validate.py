@@ -15,6 +15,7 @@ from mqcore.batch._header import (
     ATTRIBUTE_CONTROL,
     ATTRIBUTE_HEADERS,
     ATTRIBUTE_KEYS,
+    ATTRIBUTE_TAGS,
     ATTRIBUTE_TIMESTAMPS,
     BODY_COLUMNAR,
     BODY_CONTROL,
@@ -26,6 +27,7 @@ from mqcore.batch._header import (
     verify_body,
 )
 from mqcore.batch._refusals import batch_too_large, check_each, malformed, unknown_codec
+from mqcore.batch._tags import check_tags
 from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
 from mqcore.ports import Buffer
@@ -46,6 +48,7 @@ class Layout(NamedTuple):
     key_lengths_at: int
     header_lengths_at: int
     deltas_at: int
+    tags_at: int
     keys_at: int
     headers_at: int
     payload_at: int
@@ -152,7 +155,7 @@ def layout_of(batch: Buffer, header: BatchHeader, limits: Limits, where: str) ->
     width = header.count * U32_BYTES
     attributes = header.attributes
     payload_at = header.size - header.payload_bytes
-    key_lengths_at = header_lengths_at = deltas_at = 0
+    key_lengths_at = header_lengths_at = deltas_at = tags_at = 0
     fixed_end = HEADER_BYTES + width
     if attributes & ATTRIBUTE_KEYS:
         key_lengths_at, fixed_end = fixed_end, fixed_end + width
@@ -168,6 +171,8 @@ def layout_of(batch: Buffer, header: BatchHeader, limits: Limits, where: str) ->
     # A message can only be too long where all of them together are: the usual batch needs no search for the longest.
     if total > limits.message_bytes_max:
         check_each("message", read_column(view[HEADER_BYTES : HEADER_BYTES + width]), limits.message_bytes_max)
+    if attributes & ATTRIBUTE_TAGS:
+        tags_at, fixed_end = fixed_end, check_tags(view, fixed_end, payload_at, header.count, limits, where)
     headers_at = fixed_end
     if key_lengths_at:
         headers_at += _key_bytes(view[key_lengths_at : key_lengths_at + width], limits)
@@ -179,7 +184,9 @@ def layout_of(batch: Buffer, header: BatchHeader, limits: Limits, where: str) ->
         raise _wrong("keys and headers do not add up to the body", where, stated, variable_end - fixed_end)
     if deltas_at:
         _check_deltas(view[deltas_at : deltas_at + width], header, where)
-    return Layout(HEADER_BYTES, key_lengths_at, header_lengths_at, deltas_at, fixed_end, headers_at, payload_at)
+    return Layout(
+        HEADER_BYTES, key_lengths_at, header_lengths_at, deltas_at, tags_at, fixed_end, headers_at, payload_at
+    )
 
 
 def _key_bytes(column: memoryview, limits: Limits) -> int:

@@ -14,6 +14,7 @@ from crc32c import crc32c
 from mqcore.abc import Log
 from mqcore.batch import (
     ATTRIBUTE_CONTROL,
+    ATTRIBUTES_KNOWN,
     HEADER_BYTES,
     MAGIC,
     PRODUCER_BYTES,
@@ -58,7 +59,7 @@ _MAGIC = re.compile(re.escape(MAGIC.to_bytes(4, "little")))
 def intact_header(view: memoryview, salt: int, where: str) -> BatchHeader:
     """The header at the beginning of ``view`` if it was sealed for the log of ``salt``.
 
-    Raises ``CorruptionError`` if not; ``StorageError`` (kind ``foreign``) for a whole header of another format version.
+    Raises ``CorruptionError`` if not; ``StorageError`` (kind ``foreign``) for a header that another version wrote.
     """
     try:
         header = unpack_header(view, where)
@@ -71,13 +72,17 @@ def intact_header(view: memoryview, salt: int, where: str) -> BatchHeader:
 
 
 def _refuse_other_version(view: memoryview, salt: int, where: str) -> None:
-    if len(view) < HEADER_BYTES or int.from_bytes(view[:4], "little") != MAGIC or view[4] == VERSION:
+    if len(view) < HEADER_BYTES or int.from_bytes(view[:4], "little") != MAGIC:
         return
-    if int.from_bytes(view[SEALED_BYTES:HEADER_BYTES], "little") == crc32c(view[:SEALED_BYTES], salt):
-        raise StorageError(
-            f"{where}: batches of format version {view[4]}, this mqcore reads {VERSION}; use the one that wrote them",
-            kind="foreign",
-        )
+    if int.from_bytes(view[SEALED_BYTES:HEADER_BYTES], "little") != crc32c(view[:SEALED_BYTES], salt):
+        return
+    found = f"batches of format version {view[4]}, this mqcore reads {VERSION}"
+    if view[4] == VERSION:
+        unknown = int.from_bytes(view[8:12], "little") & ~ATTRIBUTES_KNOWN
+        if not unknown:
+            return
+        found = f"batches with attribute bits {unknown:#x}, which this mqcore does not know"
+    raise StorageError(f"{where}: {found}; use the one that wrote them", kind="foreign")
 
 
 def check_body(header: BatchHeader, batch: memoryview, where: str) -> None:

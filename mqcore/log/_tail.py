@@ -27,10 +27,10 @@ CHECKSUMMED_PER_BYTE_MAX = 8
 """Bytes checksummed per byte of the tail before it counts as torn. Whole batches one after the other take 1 to 2."""
 
 _FORM = re.compile(
-    re.escape(MAGIC.to_bytes(4, "little") + bytes([VERSION])) + rb"..\x00[\x00-\x0f]\x00\x00\x00", re.DOTALL
+    re.escape(MAGIC.to_bytes(4, "little") + bytes([VERSION])) + rb"..\x00[\x00-\x1f]\x00\x00\x00", re.DOTALL
 )
 """How a header begins: encoding and codec of any value, then known attributes only."""
-assert ATTRIBUTES_KNOWN == 0x0F
+assert ATTRIBUTES_KNOWN == 0x1F
 _FORM_BYTES = 12
 _KEPT_BYTES_MIN = 64 * 1024
 _BYTES_PER_CHECKPOINT = 64 * 1024

@@ -28,6 +28,7 @@ def write(
     keys: list[bytes | None] | None = None,
     headers: list[list[tuple[str, bytes]]] | None = None,
     timestamps_ms: list[int] | None = None,
+    tags: list[str | None] | None = None,
     codec: Codec | None = None,
     producer: tuple[int, int, int] = (0, 0, 0),
     stamped: dict[str, int] | None = None,
@@ -37,6 +38,7 @@ def write(
         keys=keys,
         headers=headers,
         timestamps_ms=timestamps_ms,
+        tags=tags,
         created_ms=CREATED_MS,
         producer_id=producer[0],
         producer_epoch=producer[1],
@@ -55,6 +57,7 @@ def write(
             "keys": keys and [None if key is None else key.hex() for key in keys],
             "headers": headers and [[[key, value.hex()] for key, value in pairs] for pairs in headers],
             "timestamps_ms": timestamps_ms,
+            **({"tags": tags} if tags else {}),
             "created_ms": CREATED_MS,
             "stamped": stamped,
         },
@@ -90,6 +93,16 @@ def main() -> None:
         timestamps_ms=[CREATED_MS, CREATED_MS + 1, CREATED_MS + 4_294_967_295],
         producer=(0xFEDCBA9876543210, 7, 1_000_000_000_000),
         stamped={"base_offset": 1 << 40, "epoch": 3, "appended_ms": CREATED_MS + 20, "salt": 0xDEADBEEF},
+    )
+    write("tags", "no tag, one twice, one in UTF-8", [b"a", b"b", b"c", b"d"], tags=["paid", None, "größe", "paid"])
+    write(
+        "tags-and-everything",
+        "all columns, tags among them",
+        [TEXT * n for n in (1, 0, 3)],
+        keys=[b"fox", None, b""],
+        headers=[[("n", b"1")], [], [("n", b"3")]],
+        timestamps_ms=[CREATED_MS, CREATED_MS + 1, CREATED_MS + 2],
+        tags=[None, "b", "a"],
     )
     for codec in ("zlib", "zstandard", "lz4"):
         write(codec, f"payload compressed with {codec}", [TEXT * 4] * 8, codec=find_codec(codec))

@@ -24,6 +24,7 @@ from mqcore.batch import (
     encode_batch,
     pack_header,
     seal_body,
+    tags_in,
     unpack_header,
     validate_batch,
 )
@@ -35,7 +36,7 @@ from mqcore.registry import find_codec
 LIMITS = Limits()
 SMALL = Limits(
     batch_bytes_max=8192, message_bytes_max=4096, key_bytes_max=512, headers_bytes_max=512, batch_messages_max=256,
-    batch_uncompressed_bytes_max=8192,
+    batch_uncompressed_bytes_max=8192, batch_tags_max=8, tag_bytes_max=64,
 )  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def small_batch(**more: Any) -> bytearray:
         "keys": [b"k", None, b""],
         "headers": [[("a", b"1")], [], [("b", b"22")]],
         "timestamps_ms": [10, 12, 11],
+        "tags": ["paid", None, "größe"],
     }
     values = [b"one", b"", b"three"] if not more.get("codec") else [b"one" * 9, b"", b"three" * 9]
     return encode_batch(values, created_ms=0, limits=LIMITS, **(columns | more))
@@ -59,7 +61,7 @@ def resealed(batch: Buffer, **fields: int) -> bytearray:
 
 def read_all(batch: Buffer, limits: Limits = LIMITS) -> tuple[object, ...]:
     decoded = decode_batch(batch, limits)
-    return decoded.values, decoded.keys, decoded.headers, decoded.timestamps_ms
+    return decoded.values, decoded.keys, decoded.headers, decoded.timestamps_ms, decoded.tags
 
 
 def test_every_flipped_bit_is_refused_or_changes_no_message():
@@ -97,13 +99,15 @@ def test_mutations_with_a_valid_checksum_are_refused_or_read_within_the_limits(d
         batch[position : position + width] = data.draw(st.binary(min_size=width, max_size=width))
     seal_body(batch)
     try:
-        values, keys, headers, timestamps = read_all(batch, SMALL)
+        values, keys, headers, timestamps, tags = read_all(batch, SMALL)
     except (CorruptionError, RejectedError, PluginNotFoundError):
         return
     header = unpack_header(batch)
-    for column in (values, keys, headers, timestamps):
+    for column in (values, keys, headers, timestamps, tags):
         assert column is None or (isinstance(column, list) and len(column) == header.count)
     assert isinstance(values, list)
+    different = set() if tags is None else {tag.encode() for tag in tags if tag is not None}
+    assert set(tags_in(batch, header) or ()) == different
     assert sum(map(len, values)) == header.payload_uncompressed_bytes <= SMALL.batch_uncompressed_bytes_max
 
 
@@ -177,6 +181,53 @@ def test_a_length_that_lies_is_refused(column: int, value: int):
         validate_batch(batch, LIMITS)
 
 
+NUMBERS_AT = HEADER_BYTES + 4 * 12
+"""Where in ``small_batch`` the tags column begins: three numbers, the count, two lengths, the tags."""
+
+
+@pytest.mark.parametrize(
+    ("at", "values", "words"),
+    [
+        (0, (1, 0xFFFF, 1), "do not have the tags"),
+        (0, (0, 0xFFFF, 2), "do not have the tags"),
+        (0, (0xFFFF, 0xFFFF, 0xFFFF), "do not have the tags"),
+        (6, (0,), "do not fit the body"),
+        (6, (1,), "do not have the tags|add up"),
+        (6, (3,), "do not"),
+        (6, (0xFFFF,), "do not fit the body"),
+        (8, (0xFFFF,), "do not fit the body"),
+        (8, (0, 11), "empty tag"),
+        (8, (7, 4), "UTF-8"),
+        (8, (3, 7), "add up"),
+        (8, (5, 7), "add up|UTF-8"),
+        (12, (0xFFFF,), "UTF-8"),
+    ],
+)
+def test_a_tags_column_that_lies_is_refused(at: int, values: tuple[int, ...], words: str):
+    batch = small_batch()
+    struct.pack_into(f"<{len(values)}H", batch, NUMBERS_AT + at, *values)
+    seal_body(batch)
+    with pytest.raises(CorruptionError, match=words):
+        validate_batch(batch, LIMITS)
+
+
+def test_a_tag_that_is_in_the_table_twice_is_refused():
+    batch = encode_batch([b"v", b"v"], tags=["aa", "ab"], created_ms=0, limits=LIMITS)
+    batch[batch.index(b"aaab") + 3] = ord("a")
+    seal_body(batch)
+    with pytest.raises(CorruptionError, match="twice"):
+        validate_batch(batch, LIMITS)
+
+
+def test_a_table_that_cannot_be_read_is_no_table_without_the_tag():
+    batch = small_batch()
+    assert tags_in(batch, unpack_header(batch)) == [b"paid", "größe".encode()]
+    struct.pack_into("<H", batch, NUMBERS_AT + 6, 0xFFFF)
+    assert tags_in(batch, unpack_header(batch)) is None
+    assert tags_in(batch, unpack_header(batch)._replace(body_encoding=200)) is None
+    assert tags_in(batch, unpack_header(batch)._replace(attributes=0)) == ()
+
+
 def test_lengths_whose_sum_wraps_around_32_bits_are_refused():
     batch = encode_batch([b"ab", b"cd"], created_ms=0, limits=LIMITS)
     struct.pack_into("<II", batch, HEADER_BYTES, 2**31 + 2, 2**31 + 2)
@@ -213,7 +264,7 @@ def test_malformed_headers_of_a_message_are_an_error_of_that_column_only(encoded
 
 
 def test_a_batch_of_a_newer_version_is_refused_as_such_and_is_no_damage():
-    for position, value in ((4, 2), (8, 0x10), (7, 1), (64, 1)):
+    for position, value in ((4, 2), (8, 0x20), (7, 1), (64, 1)):
         batch = small_batch()
         batch[position] = value
         with pytest.raises(CorruptionError):

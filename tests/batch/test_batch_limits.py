@@ -14,7 +14,7 @@ from mqcore.limits import Limits
 from mqcore.protocol.codes import Code
 from mqcore.registry import find_codec
 
-WIDE = Limits()
+WIDE = Limits(batch_tags_max=65_535, tag_bytes_max=65_535)
 
 
 def of_batch_bytes(size: int) -> dict[str, Any]:
@@ -45,6 +45,14 @@ def of_headers_bytes(size: int) -> dict[str, Any]:
     return {"values": [b"a", b"b"], "headers": [[("a", b"1")], [("name", bytes(size - 2 - 2 - 4 - 4))]]}
 
 
+def of_tags(count: int) -> dict[str, Any]:
+    return {"values": [b""] * (count + 1), "tags": [None, *map(str, range(count))]}
+
+
+def of_tag_bytes(size: int) -> dict[str, Any]:
+    return {"values": [b"a", b"b", b"c"], "tags": ["t", None, "t" * size]}
+
+
 CASES = [
     ("batch_bytes_max", of_batch_bytes, "batch-too-large"),
     ("batch_uncompressed_bytes_max", of_uncompressed_bytes, "batch-too-large"),
@@ -53,6 +61,8 @@ CASES = [
     ("message_bytes_max", of_compressed_message_bytes, "message-too-large"),
     ("key_bytes_max", of_key_bytes, "message-too-large"),
     ("headers_bytes_max", of_headers_bytes, "message-too-large"),
+    ("batch_tags_max", of_tags, "batch-too-large"),
+    ("tag_bytes_max", of_tag_bytes, "message-too-large"),
 ]
 MAXIMUM = 5000
 
@@ -94,8 +104,9 @@ def test_the_message_that_is_too_large_is_named_by_its_place(equal: bool):
 
 
 def test_many_messages_that_are_large_together_are_taken():
-    limits = attrs.evolve(WIDE, message_bytes_max=10, key_bytes_max=10, headers_bytes_max=10)
-    batch = encode_batch([bytes(10)] * 9, keys=[bytes(10)] * 9, headers=[{"n": b"1"}] * 9, created_ms=0, limits=limits)
+    limits = attrs.evolve(WIDE, message_bytes_max=10, key_bytes_max=10, headers_bytes_max=10, tag_bytes_max=10)
+    columns = {"keys": [bytes(10)] * 9, "headers": [{"n": b"1"}] * 9, "tags": [str(n) * 10 for n in range(9)]}
+    batch = encode_batch([bytes(10)] * 9, **columns, created_ms=0, limits=limits)
     assert validate_batch(batch, limits).count == 9
 
 
@@ -137,6 +148,16 @@ def test_a_header_name_has_1_to_65535_bytes(length: int, taken: bool):
     else:
         with pytest.raises(ValueError, match=f"not {length}"):
             encode_batch([b"a"], headers=[{"n" * length: b"v"}], created_ms=0, limits=limits)
+
+
+@pytest.mark.parametrize("count", [65_534, 65_535])
+def test_a_batch_has_as_many_tags_as_there_are_numbers_whatever_the_limit(count: int):
+    limits = attrs.evolve(WIDE, batch_tags_max=10**6, batch_messages_max=10**6)
+    content = of_tags(count)
+    batch = encode_batch(**content, created_ms=0, limits=limits)
+    assert decode_batch(batch, limits).tags == content["tags"]
+    with pytest.raises(RejectedError, match="65536 different tags; allowed are at most 65535"):
+        encode_batch(**of_tags(65_536), created_ms=0, limits=limits)
 
 
 def test_errors_of_limits_are_errors_of_mqcore():

@@ -13,6 +13,7 @@ from mqcore.abc import Buffer
 from mqcore.batch import (
     ATTRIBUTE_HEADERS,
     ATTRIBUTE_KEYS,
+    ATTRIBUTE_TAGS,
     ATTRIBUTE_TIMESTAMPS,
     HEADER_BYTES,
     BatchHeader,
@@ -22,6 +23,7 @@ from mqcore.batch import (
     encode_batch,
     pack_header,
     stamp,
+    tags_in,
     unpack_header,
     validate_batch,
 )
@@ -33,6 +35,7 @@ LIMITS = Limits()
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 I64 = st.integers(-(2**63), 2**63 - 1)
 HEADER_NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)
+TAG = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9)
 HEADER_PAIR = st.tuples(HEADER_NAME, st.binary(max_size=20))
 
 
@@ -50,6 +53,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
         "keys": column(st.none() | st.binary(max_size=12)),
         "headers": column(st.lists(HEADER_PAIR, max_size=3)),
         "timestamps_ms": column(st.integers(first, first + 2**32 - 1)),
+        "tags": column(st.none() | st.sampled_from(["a", "b"]) | TAG),
         "created_ms": first,
     }
 
@@ -64,6 +68,12 @@ def assert_decodes_to(batch: Buffer, given_: dict[str, Any]) -> None:
     assert decoded.keys == (keys if keys and any(key is not None for key in keys) else None)
     assert decoded.headers == ([tuple(pairs) for pairs in headers] if headers and any(headers) else None)
     assert decoded.timestamps_ms == (given_["timestamps_ms"] or [given_["created_ms"]] * count)
+    tags = given_["tags"]
+    assert decoded.tags == (tags if tags and any(tags) else None)
+    different = {tag.encode() for tag in tags or () if tag is not None}
+    found = tags_in(batch, decoded.header)
+    assert found is not None
+    assert (set(found), len(found)) == (different, len(different))
 
 
 @settings(deadline=None, max_examples=80)
@@ -83,6 +93,7 @@ def test_compressed_messages_come_back_as_they_were(name: str, needs):
         "keys": [None, b""] * 15,
         "headers": [[("n", b"1")], []] * 15,
         "timestamps_ms": list(range(30)),
+        "tags": ["x", None, "y"] * 10,
         "created_ms": 0,
     }
     batch = encode_batch(**given_, codec=find_codec(name), limits=LIMITS)
@@ -114,15 +125,29 @@ def test_a_key_that_is_empty_is_not_a_key_that_is_absent():
 
 def test_columns_that_say_nothing_take_no_space():
     plain = encode_batch([b"a", b"b"], created_ms=5, limits=LIMITS)
-    empty = encode_batch([b"a", b"b"], keys=[None, None], headers=[None, {}], created_ms=5, limits=LIMITS)
+    empty = encode_batch(
+        [b"a", b"b"], keys=[None, None], headers=[None, {}], tags=[None, None], created_ms=5, limits=LIMITS
+    )
     assert empty == plain
     assert len(plain) == HEADER_BYTES + 2 * 4 + 2
     assert unpack_header(plain).attributes == 0
 
 
 def test_each_column_is_told_by_its_attribute():
-    batch = encode_batch([b"v"], keys=[b"k"], headers=[{"n": b"v"}], timestamps_ms=[3], created_ms=0, limits=LIMITS)
-    assert unpack_header(batch).attributes == ATTRIBUTE_KEYS | ATTRIBUTE_HEADERS | ATTRIBUTE_TIMESTAMPS
+    columns = {"keys": [b"k"], "headers": [{"n": b"v"}], "timestamps_ms": [3], "tags": ["t"]}
+    batch = encode_batch([b"v"], **columns, created_ms=0, limits=LIMITS)
+    expected = ATTRIBUTE_KEYS | ATTRIBUTE_HEADERS | ATTRIBUTE_TIMESTAMPS | ATTRIBUTE_TAGS
+    assert unpack_header(batch).attributes == expected
+
+
+def test_a_tag_lies_in_a_batch_once_however_many_messages_have_it():
+    sizes = [len(encode_batch([b"v"] * n, tags=["a tag"] * n, created_ms=0, limits=LIMITS)) for n in (1, 1001)]
+    assert sizes[1] - sizes[0] == 1000 * (1 + 4 + 2)
+
+
+def test_an_empty_tag_is_refused():
+    with pytest.raises(ValueError, match="at least one character"):
+        encode_batch([b"a", b"b"], tags=["", "t"], created_ms=0, limits=LIMITS)
 
 
 def test_headers_given_as_a_mapping_and_as_pairs_are_the_same_bytes():
@@ -137,7 +162,7 @@ def test_any_buffer_of_bytes_is_a_value_or_a_key():
     assert decoded.values == decoded.keys == [b"one", b"two", b"three"]
 
 
-@pytest.mark.parametrize("column", ["keys", "headers", "timestamps_ms"])
+@pytest.mark.parametrize("column", ["keys", "headers", "timestamps_ms", "tags"])
 def test_a_column_of_another_length_is_refused_by_name(column: str):
     with pytest.raises(ValueError, match=f"{column} has 1 items for 2 values"):
         encode_batch([b"a", b"b"], created_ms=0, limits=LIMITS, **{column: [b"" if column == "keys" else 0]})
@@ -157,7 +182,7 @@ def test_a_number_that_does_not_fit_the_header_is_refused():
 @settings(deadline=None, max_examples=50)
 @given(st.builds(
     BatchHeader,
-    body_encoding=st.integers(0, 255), codec=st.integers(0, 255), attributes=st.integers(0, 15),
+    body_encoding=st.integers(0, 255), codec=st.integers(0, 255), attributes=st.integers(0, 31),
     size=st.integers(HEADER_BYTES + 1000, 2**32 - 1), count=U32, producer_id=U64, producer_epoch=U32,
     first_sequence=U64, created_first_ms=I64, created_last_ms=I64, payload_bytes=st.integers(0, 1000),
     payload_uncompressed_bytes=U32, base_offset=U64, epoch=U64, appended_ms=I64, body_checksum=U32, header_checksum=U32,

@@ -53,8 +53,8 @@ def load(name: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def test_there_are_vectors_for_every_column_and_codec():
-    expected = {"one-message", "keys", "headers", "timestamps", "everything", "control", "zlib", "zstandard", "lz4"}
-    assert expected <= set(NAMES)
+    columns = {"one-message", "keys", "headers", "timestamps", "tags", "everything", "tags-and-everything", "control"}
+    assert columns | {"zlib", "zstandard", "lz4"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,6 +75,7 @@ def test_vector_decodes_to_its_meaning(name: str, needs):
     headers = decoded.headers
     assert (headers and [[[key, value.hex()] for key, value in pairs] for pairs in headers]) == meaning["headers"]
     assert decoded.timestamps_ms == (meaning["timestamps_ms"] or [meaning["created_ms"]] * len(meaning["values"]))
+    assert decoded.tags == meaning.get("tags")
 
 
 @pytest.mark.parametrize("name", MESSAGES)
@@ -88,6 +89,7 @@ def test_meaning_encodes_to_the_vector(name: str):
         keys=keys and [None if key is None else bytes.fromhex(key) for key in keys],
         headers=headers and [[(key, bytes.fromhex(value)) for key, value in pairs] for pairs in headers],
         timestamps_ms=meaning["timestamps_ms"],
+        tags=meaning.get("tags"),
         created_ms=meaning["created_ms"],
         producer_id=header.producer_id,
         producer_epoch=header.producer_epoch,
@@ -146,6 +148,16 @@ def test_body_read_message_by_message_as_the_page_on_the_format_says(name: str):
     key_lengths = numbers("i", header["attributes"] & 1)
     header_lengths = numbers("I", header["attributes"] & 2)
     deltas = numbers("I", header["attributes"] & 4)
+    tags: list[str | None] = []
+    if header["attributes"] & 16:
+        chosen = struct.unpack(f"<{count}H", batch[position : position + 2 * count])
+        position += 2 * count
+        (different,) = struct.unpack("<H", batch[position : position + 2])
+        tag_lengths = struct.unpack(f"<{different}H", batch[position + 2 : position + 2 + 2 * different])
+        position += 2 + 2 * different
+        table = [bytes.fromhex(piece(length)).decode() for length in tag_lengths]
+        tags = [None if number == 65535 else table[number] for number in chosen]
+    assert tags == meaning.get("tags", [])
     assert [None if length < 0 else piece(length) for length in key_lengths] == (meaning["keys"] or [])
     assert [bool(piece(length)) for length in header_lengths] == [bool(pairs) for pairs in meaning["headers"] or []]
     assert [header["created_first_ms"] + delta for delta in deltas] == (meaning["timestamps_ms"] or [])

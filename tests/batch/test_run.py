@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mqcore.batch import HEADER_BYTES, control_batch, encode_batch, plain_run, stamp, unpack_header, whole_batches
+from mqcore.batch import (
+    HEADER_BYTES,
+    control_batch,
+    encode_batch,
+    plain_run,
+    seal_body,
+    stamp,
+    unpack_header,
+    whole_batches,
+)
 from mqcore.limits import Limits
 
 LIMITS = Limits()
@@ -19,7 +28,9 @@ def stored(sequences: list[tuple[int, int]], *, epoch: int = EPOCH, offset: int 
     found = []
     for number, (producer, count) in enumerate(sequences):
         values = [bytes(number % 7)] * count
-        data = bytearray(encode_batch(values, created_ms=5, limits=LIMITS, producer_id=producer, first_sequence=number))
+        tags = ["a tag"] * count if number % 3 == 1 else None
+        ids = {"producer_id": producer, "first_sequence": number}
+        data = bytearray(encode_batch(values, tags=tags, created_ms=5, limits=LIMITS, **ids))
         stamp(memoryview(data)[:HEADER_BYTES], base_offset=offset, epoch=epoch, appended_ms=number, salt=SALT)
         found.append(bytes(data))
         offset += count
@@ -57,7 +68,7 @@ def test_g12_a_run_ends_before_a_batch_of_which_any_bit_is_another(
     assert len(run.batches) == number
 
 
-@pytest.mark.parametrize("what", ["epoch", "offset", "salt", "control", "cut"])
+@pytest.mark.parametrize("what", ["epoch", "offset", "salt", "control", "cut", "newer"])
 def test_a_run_ends_before_what_somebody_has_to_look_at(what: str) -> None:
     first, second = stored([(1, 2), (1, 2)])
     salt = SALT
@@ -69,6 +80,12 @@ def test_a_run_ends_before_what_somebody_has_to_look_at(what: str) -> None:
         control = control_batch(b"{}", created_ms=5)
         stamp(memoryview(control)[:HEADER_BYTES], base_offset=2, epoch=EPOCH, appended_ms=1, salt=SALT)
         second = bytes(control)
+    elif what == "newer":
+        newer = bytearray(second)
+        newer[8] |= 0x20
+        seal_body(newer)
+        stamp(memoryview(newer)[:HEADER_BYTES], base_offset=2, epoch=EPOCH, appended_ms=1, salt=SALT)
+        second = bytes(newer)
     elif what == "cut":
         second = second[:-1]
     else:

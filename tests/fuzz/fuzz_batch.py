@@ -18,7 +18,7 @@ except ImportError:
 
 # atheris follows the branches of what is imported under its eyes
 with atheris.instrument_imports(include=["mqcore.batch"]) if atheris else contextlib.nullcontext():
-    from mqcore.batch import HEADER_BYTES, control_payload, decode_batch, seal_body, unpack_header
+    from mqcore.batch import HEADER_BYTES, control_payload, decode_batch, seal_body, tags_in, unpack_header
     from mqcore.errors import CorruptionError, PluginNotFoundError, RejectedError
     from mqcore.limits import Limits
 
@@ -29,6 +29,8 @@ LIMITS = Limits(
     message_bytes_max=65536,
     key_bytes_max=1024,
     headers_bytes_max=1024,
+    batch_tags_max=16,
+    tag_bytes_max=64,
 )
 SEEDS = Path(__file__).parents[1] / "batch" / "vectors"
 
@@ -54,6 +56,9 @@ def read(data: bytes | bytearray) -> None:
     count = unpack_header(data).count
     assert len(decoded.timestamps_ms) == count
     assert decoded.keys is None or len(decoded.keys) == count
+    assert decoded.tags is None or len(decoded.tags) == count
+    different = {tag.encode() for tag in decoded.tags or () if tag is not None}
+    assert set(tags_in(data, decoded.header) or ()) == different
     with contextlib.suppress(CorruptionError):
         assert decoded.headers is None or len(decoded.headers) == count
     try:

@@ -18,7 +18,7 @@ from shelf_storage import (
     start,
 )
 
-from mqcore.batch import unpack_header
+from mqcore.batch import seal_body, unpack_header
 from mqcore.errors import StorageError
 from mqcore.log import ACCEPT, DamagedRangeError, Duplicate, IncomingBatch
 
@@ -291,3 +291,28 @@ def test_g01_g02_whatever_the_crash_leaves_the_flushed_is_there_and_the_rest_is_
         assert offset == sum(len(each) for each in sizes[: len(found)])
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("flush_after", [0, 9])
+@pytest.mark.parametrize(("at", "value", "words"), [(4, 2, "version 2"), (8, 0x20, "attribute bits 0x20")])
+def test_g12_a_batch_of_a_newer_version_is_not_cut_whether_it_was_flushed_or_not(
+    flush_after: int, at: int, value: int, words: str
+) -> None:
+    shelf = written(THREE, flush_after)
+    begin, end = boundaries(shelf)[1:3]
+    newer = bytearray(shelf.logs[NAME].data[begin:end])
+    newer[at] = value
+    seal_body(newer)
+    newer[100:104] = crc32c(bytes(newer[:100]), SALT).to_bytes(4, "little")
+    shelf.logs[NAME].data[begin:end] = newer
+    before = bytes(shelf.logs[NAME].data)
+
+    async def main() -> None:
+        broker = await start(shelf)
+        with pytest.raises(StorageError, match=f"{words}.*use the one that wrote them") as caught:
+            await broker.log()
+        assert caught.value.kind == "foreign"
+
+    trio.run(main)
+    assert bytes(shelf.logs[NAME].data) == before
+    assert not [name for name in shelf.logs if name.startswith(QUARANTINE)]

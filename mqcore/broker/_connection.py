@@ -328,6 +328,13 @@ class ClientConnection:
         limits = self._node.limits
         if message.wait_ms > self._fetch_wait_ms_max:
             message = message._replace(wait_ms=self._fetch_wait_ms_max)
+        tags = message.tags
+        if tags and (len(tags) > limits.fetch_tags_max or max(map(len, tags)) > limits.tag_bytes_max):
+            text = f"a fetch may name {limits.fetch_tags_max} tags of {limits.tag_bytes_max} bytes each"
+            self.outbox.failed(
+                message.request_id, Code.INVALID_REQUEST, f"{text} (limits fetch_tags_max, tag_bytes_max)"
+            )
+            return
         if message.wait_ms and len(self.outbox.parked) >= limits.fetches_parked_max:
             text = f"more than {limits.fetches_parked_max} fetches wait on this connection (limit fetches_parked_max)"
             self.outbox.failed(message.request_id, Code.LIMIT_REACHED, text)

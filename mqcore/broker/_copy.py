@@ -53,6 +53,7 @@ class PartitionCopy:
         self.failure: MqcoreError | None = None
         self.closure: tuple[Code, str] | None = None
         """Why nothing is served any more, with its code."""
+        self.passed_bytes = 0
         self.committed_offset = min(log.committed_offset, log.end_offset)
         self._flusher = flusher
         self._now_us = now_us

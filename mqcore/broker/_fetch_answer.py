@@ -36,12 +36,18 @@ class Fetchable(Protocol):
         """How old a replica's knowledge is of what is committed; None on the primary."""
         ...
 
+    passed_bytes: int
+    """Of the batches that fetches with tags passed over."""
+
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush."""
 
 
 async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fetched | Failed:
-    """Read what ``fetch`` asks for, about ``bytes_max`` bytes at most. Nothing happened if cancelled."""
+    """Read what ``fetch`` asks for, about ``bytes_max`` bytes at most. Nothing happened if cancelled.
+
+    One with tags is answered with the position up to which batches were looked at, whatever was passed over.
+    """
     if partition.closure is not None:
         return Failed(fetch.request_id, *partition.closure, {})
     log, offset = partition.log, fetch.offset
@@ -57,11 +63,13 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
         facts = {"offset": diverged, "epoch": log.epoch_up_to(fetch.epoch)}
         return Failed(fetch.request_id, Code.DIVERGED, text, facts)
     committed = partition.committed_offset
+    tags = frozenset(fetch.tags) if fetch.tags else None
+    next_epoch = None if tags is None else fetch.epoch
     if offset >= committed:
-        return Fetched(fetch.request_id, offset, start_offset, committed, (), partition.known_age_ms)
+        return Fetched(fetch.request_id, offset, start_offset, committed, (), partition.known_age_ms, next_epoch)
     try:
         # No other node is asked meanwhile: what else the connection has asked for would wait for that, too.
-        result = await log.read(offset, min(max(fetch.bytes_max, 1), bytes_max), committed, asks=False)
+        result = await log.read(offset, min(max(fetch.bytes_max, 1), bytes_max), committed, asks=False, tags=tags)
     except DamagedRangeError as error:
         facts = {"offset": error.first_offset, "next_offset": error.next_offset}
         return Failed(fetch.request_id, Code.DAMAGED, str(error), facts)
@@ -73,4 +81,8 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
         if result.next_offset > committed:  # it was, when the read began
             return await answer_fetch(partition, fetch, bytes_max)
     committed = max(committed, partition.committed_offset)  # what is known now, which is as old as is said (G19)
-    return Fetched(fetch.request_id, result.next_offset, start_offset, committed, result.chunks, partition.known_age_ms)
+    age_ms = partition.known_age_ms
+    if tags is not None:
+        partition.passed_bytes += result.passed_bytes
+        next_epoch = result.epoch or fetch.epoch
+    return Fetched(fetch.request_id, result.next_offset, start_offset, committed, result.chunks, age_ms, next_epoch)

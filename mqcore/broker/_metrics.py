@@ -207,6 +207,15 @@ _PARTITION: tuple[tuple[Metric, Callable[[Partition | PartitionCopy], int]], ...
         Metric("mqcore_partition_unflushed_messages", "gauge", "Messages that no flush has covered yet.", _PLACE),
         lambda partition: max(0, partition.log.end_offset - partition.log.durable_offset),
     ),
+    (
+        Metric(
+            "mqcore_partition_passed_bytes_total",
+            "counter",
+            "Bytes of batches that were passed over for readers that named tags.",
+            _PLACE,
+        ),
+        lambda partition: partition.passed_bytes,
+    ),
 )
 
 _GROUP: tuple[tuple[Metric, Callable[[Reign, tuple[str, bytes]], int]], ...] = (

@@ -45,7 +45,9 @@ class Parking(Fetchable, Protocol):
         """Forget that."""
 
 
-class _Parked(NamedTuple):
+class _Asked(NamedTuple):
+    """A fetch, and until when it may wait."""
+
     partition: Parking
     fetch: Fetch
     deadline: float
@@ -73,8 +75,8 @@ class Outbox:
         self._now = now
         self._mends = mends
         self._buffers: list[Buffer] = []
-        self._fetches: deque[tuple[Parking, Fetch]] = deque()
-        self.parked: dict[int, _Parked] = {}
+        self._fetches: deque[_Asked] = deque()
+        self.parked: dict[int, _Asked] = {}
         """Fetches that wait for new messages, by request id."""
         self._deadlines: list[tuple[float, int]] = []  # a heap; what is not parked any more stays in it for a while
         self._timer: trio.CancelScope | None = None  # what its task sleeps in, made when something first waits
@@ -83,6 +85,7 @@ class Outbox:
         self._drained: trio.Event | None = None
         self._pushed_bytes = 0
         self._room: trio.Event | None = None
+        self._is_draining = False
         self._is_over = False  # the last frame is queued: replies that come later have nowhere to go
         self.sending_since: float | None = None
         """When the last bytes moved of what is being sent; None while nothing is."""
@@ -120,7 +123,7 @@ class Outbox:
         """Answer a parked fetch, for which there is something to read now."""
         parked = self.parked.pop(request_id, None)
         if parked is not None and not self.closed:
-            self._fetches.append((parked.partition, parked.fetch))
+            self._fetches.append(parked)
             self._wake.set()
 
     # what the connection's reader queues
@@ -150,19 +153,17 @@ class Outbox:
 
     def fetch(self, partition: Parking, fetch: Fetch) -> None:
         """Answer ``fetch`` when its turn comes, or park it until there is something to read or its wait is over."""
-        if (
-            fetch.offset < partition.committed_offset
-            or fetch.wait_ms == 0
-            or partition.closure is not None
-            # A reader of what was lost is told so at once: what it waits for may never come.
-            or (fetch.epoch and partition.log.divergence(fetch.offset, fetch.epoch) is not None)
-        ):
-            self._fetches.append((partition, fetch))
+        asked = _Asked(partition, fetch, self._now() + fetch.wait_ms / 1000)
+        if fetch.wait_ms == 0 or _has_answer(partition, fetch):
+            self._fetches.append(asked)
             if trio.lowlevel.current_task() is not self.reader:
                 self._wake.set()
-            return
-        deadline = self._now() + fetch.wait_ms / 1000
-        self.parked[fetch.request_id] = _Parked(partition, fetch, deadline)
+        else:
+            self._park(asked)
+
+    def _park(self, asked: _Asked) -> None:
+        partition, fetch, deadline = asked
+        self.parked[fetch.request_id] = asked
         partition.park(fetch.offset, self, fetch.request_id)
         deadlines = self._deadlines
         heappush(deadlines, (deadline, fetch.request_id))
@@ -222,9 +223,9 @@ class Outbox:
         return math.inf
 
     def _end_wait(self, request_id: int) -> None:
-        partition, fetch, _ = self.parked.pop(request_id)
-        partition.forget_parked(self, request_id)
-        self._fetches.append((partition, fetch))
+        parked = self.parked.pop(request_id)
+        parked.partition.forget_parked(self, request_id)
+        self._fetches.append(parked)
         self._wake.set()
 
     # sending
@@ -276,8 +277,10 @@ class Outbox:
                     await self._send(buffers)
                     self.has_receipts = bool(self._buffers)
                 if self._fetches:
-                    partition, fetch = self._fetches.popleft()
+                    partition, fetch, deadline = asked = self._fetches.popleft()
                     answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
+                    if fetch.tags and deadline > self._now() and self._waits_on(asked, answer):
+                        continue
                     if type(answer) is Fetched and answer.batches and not self._is_over:
                         # Not queued: it is large, and one at a time is all that a peer that does not read may cost.
                         await self._send(self._connection.send(answer))
@@ -294,6 +297,20 @@ class Outbox:
             self.is_sending = False
             if self._drained is not None and not self._connection.requests_in_flight:
                 self._drained.set()
+
+    def _waits_on(self, asked: _Asked, answer: Fetched | Failed) -> bool:
+        """Park a fetch with tags again where everything that came was passed over, from there on.
+
+        The peer would only ask again, once for each commit. What is passed over without an end is told now and then:
+        a read looks at so much at a time.
+        """
+        if type(answer) is not Fetched or answer.batches or self._is_draining or self.closed:
+            return False
+        fetch = asked.fetch._replace(offset=answer.next_offset, epoch=answer.next_epoch or 0)
+        if _has_answer(asked.partition, fetch):
+            return False
+        self._park(asked._replace(fetch=fetch))
+        return True
 
     def _is_sought(self, partition: Parking, damaged: Failed) -> bool:
         offset = damaged.facts["offset"]
@@ -315,9 +332,20 @@ class Outbox:
 
     async def drained(self) -> None:
         """Wait until every request taken in is answered and sent; parked fetches are answered at once."""
+        self._is_draining = True
         for request_id in list(self.parked):
             self._end_wait(request_id)
         await self.flush()
         while self._connection.requests_in_flight and not self.closed:
             self._drained = trio.Event()
             await self._drained.wait()
+
+
+def _has_answer(partition: Parking, fetch: Fetch) -> bool:
+    """Whether there is something to tell the peer, without waiting for more to be committed."""
+    return (
+        fetch.offset < partition.committed_offset
+        or partition.closure is not None
+        # A reader of what was lost is told so at once: what it waits for may never come.
+        or bool(fetch.epoch and partition.log.divergence(fetch.offset, fetch.epoch) is not None)
+    )

@@ -74,6 +74,7 @@ class Partition:
         """What may be sent under names of producers; None for a log of no topic."""
         self.private_tags = frozenset(private_tags)
         self.known_age_ms = None  # a primary's knowledge has no age
+        self.passed_bytes = 0
         self.epoch = epoch
         self.failure: MqcoreError | None = None
         self.closure: tuple[Code, str] | None = None

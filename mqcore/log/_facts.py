@@ -173,3 +173,20 @@ class LogFacts:
         ``epoch`` is the number of the epoch of the last batch that was read before ``offset``.
         """
         return self._state.history.divergence(offset, epoch, self._state.end_offset)
+
+    def boundary_below(self, position: int) -> tuple[int, int]:
+        """Offset and position of a batch at or below ``position``, as near as the index knows; else of the start."""
+        state = self._state
+        found = state.index.below(position)
+        return found if found and found[1] > state.start_position else (state.start_offset, state.start_position)
+
+    def boundary_above(self, position: int) -> tuple[int, int]:
+        """Offset and position of the next batch beyond ``position`` that the index knows; else of the start."""
+        state = self._state
+        return state.index.after(position) or (state.start_offset, state.start_position)
+
+    def boundary_of(self, offset: int) -> int:
+        """Position of a batch at or below ``offset``, as near as the index knows; else of the start."""
+        state = self._state
+        found = state.index.floor(offset)
+        return max(found[1], state.start_position) if found else state.start_position

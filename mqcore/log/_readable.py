@@ -5,7 +5,7 @@ Knows nothing of topics, requests or flush policies, and appends nothing (``_par
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import trio
@@ -13,7 +13,7 @@ import trio
 from mqcore.batch import HEADER_BYTES, BatchHeader
 from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._based import LogStart
-from mqcore.log._collect import BatchCollector, stored_batches
+from mqcore.log._collect import WALK_BYTES_MAX, BatchCollector, stored_batches
 from mqcore.log._control import EPOCH, control_kind, unpack_epoch_batch
 from mqcore.log._facts import LogFacts
 from mqcore.log._mending import Mended, Mends, MendTry, mend_batch, mend_from_storage, mended_end
@@ -32,8 +32,7 @@ from mqcore.log._types import (
 __all__ = ["ReadableLog"]
 
 WALK_BYTES_MIN = 4 * 1024
-WALK_BYTES_MAX = 256 * 1024
-"""Windows of a walk over headers: small while batches are large, large while they are small."""
+"""First window of a walk over headers: small while batches are large, up to ``WALK_BYTES_MAX`` while they are small."""
 
 CURSORS_MAX = 16
 """Sequential readers whose place is remembered."""
@@ -44,12 +43,15 @@ class ReadableLog(LogFacts):
 
     __slots__ = ()
 
-    async def read(self, offset: int, bytes_max: int, end_offset: int, *, asks: bool = True) -> ReadResult:
+    async def read(
+        self, offset: int, bytes_max: int, end_offset: int, *, asks: bool = True, tags: frozenset[bytes] | None = None
+    ) -> ReadResult:
         """Return whole batches from the one that contains ``offset``, all below ``end_offset``.
 
         At least one batch even if it is larger than ``bytes_max``; none when ``offset`` is at or beyond the end. The
         chunks are views of the stored bytes, checked (header and body) and untouched. Control batches are left out.
-        ``asks``: whether other nodes are asked for what is damaged, which may take long, before it is raised. Raises
+        ``asks``: whether other nodes are asked for what is damaged, which may take long, before it is raised. ``tags``,
+        encoded: batches without them are passed over; at most ``LOOKED_BYTES_MAX`` of one reign are looked at. Raises
         ``BelowStartError``, ``DamagedRangeError`` (a reader can go on at its ``next_offset``), ``StorageError`` (the
         device failed). No effect if cancelled.
         """
@@ -64,6 +66,10 @@ class ReadableLog(LogFacts):
         if offset >= limit:
             await trio.lowlevel.checkpoint()
             return ReadResult([], 0, offset)
+
+        def again() -> Awaitable[ReadResult]:
+            return self.read(offset, bytes_max, end_offset, asks=asks, tags=tags)
+
         generation = self._generation
         position = self._cursors.pop(offset, None) if self._cursors is not None else None
         if position is None:
@@ -72,8 +78,10 @@ class ReadableLog(LogFacts):
             except DamagedRangeError:
                 if generation == self._generation and offset >= self._state.start_offset:
                     raise
-                return await self.read(offset, bytes_max, end_offset, asks=asks)
-        collector = BatchCollector(offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name)
+                return await again()
+        collector = BatchCollector(
+            offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name, tags=tags
+        )
         wanted = HEADER_BYTES
         while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
             size = min(max(collector.wanted_bytes, wanted), left)
@@ -84,21 +92,21 @@ class ReadableLog(LogFacts):
                     raise BelowStartError(self.name, offset, self._state.start_offset) from None
                 stopped = self._readable_end() < end_position  # then what is durable is served
                 if stopped or generation != self._generation:
-                    return await self.read(offset, bytes_max, end_offset, asks=asks)
+                    return await again()
                 raise
             if generation != self._generation:
-                return await self.read(offset, bytes_max, end_offset, asks=asks)
+                return await again()
             wanted = collector.feed(window)
         if collector.next_offset == offset and (wanted or collector.invalid):
             is_mended = await self._mended(collector.position, offset, asks=asks)
             # While others were asked it may have been cut, or trimmed: then what was read says nothing of it.
             if is_mended or generation != self._generation or offset < self._state.start_offset:
-                return await self.read(offset, bytes_max, end_offset, asks=asks)
+                return await again()
             text = collector.invalid or f"the log ends at {state.end_position} in the middle of a batch"
             raise DamagedRangeError(self.name, await self._damage(collector.position, offset, text))
         if not collector.invalid:
             self._remember(collector.next_offset, collector.position)
-        return ReadResult(collector.chunks, collector.size, collector.next_offset)
+        return collector.result
 
     async def read_stored(
         self, position: int, bytes_max: int, end_position: int, *, is_checked: bool = True, asks: bool = True
@@ -412,23 +420,6 @@ class ReadableLog(LogFacts):
         return LogStart(
             found.offset, found.position, reign.number, reign.reign_id, reign.start_position, reign.start_offset
         )
-
-    def boundary_below(self, position: int) -> tuple[int, int]:
-        """Offset and position of a batch at or below ``position``, as near as the index knows; else of the start."""
-        state = self._state
-        found = state.index.below(position)
-        return found if found and found[1] > state.start_position else (state.start_offset, state.start_position)
-
-    def boundary_above(self, position: int) -> tuple[int, int]:
-        """Offset and position of the next batch beyond ``position`` that the index knows; else of the start."""
-        state = self._state
-        return state.index.after(position) or (state.start_offset, state.start_position)
-
-    def boundary_of(self, offset: int) -> int:
-        """Position of a batch at or below ``offset``, as near as the index knows; else of the start."""
-        state = self._state
-        found = state.index.floor(offset)
-        return max(found[1], state.start_position) if found else state.start_position
 
     async def offset_at_time(self, time_ms: int) -> int:
         """First offset whose batch was appended at ``time_ms`` (ms since 1970 UTC) or later; ``end_offset`` if none.

@@ -35,12 +35,15 @@ class ReadResult(NamedTuple):
     """What a read returns: ``chunks`` hold whole batches one after the other, untouched.
 
     ``size`` counts their bytes. ``next_offset`` is where the next read goes on; it is the offset asked for when
-    there is nothing to read yet.
+    there is nothing to read yet. ``epoch``: of the last batch that was looked at, 0 for none; ``passed_bytes``: of the
+    batches that were passed over because they have none of the tags asked for.
     """
 
     chunks: list[memoryview]
     size: int
     next_offset: int
+    epoch: int = 0
+    passed_bytes: int = 0
 
 
 class StoredBatches(NamedTuple):

@@ -36,6 +36,7 @@ __all__ = [
     "LEAVES",
     "LOGIN_BEGIN",
     "NAME_BYTES_MAX",
+    "NEXT_EPOCH",
     "ONE_WAY",
     "PRODUCE",
     "PRODUCED",
@@ -44,6 +45,7 @@ __all__ = [
     "PROTOCOL_MAGIC",
     "SYNC",
     "SYNCED",
+    "TAGGED",
     "TEXT_BYTES_MAX",
     "U16",
     "UNCHANGED",
@@ -79,6 +81,7 @@ ONE_WAY = 1
 CLAIMED = 2
 DUPLICATE = 1
 FROM_REPLICA = 1
+TAGGED = 2
 FRESH = 1
 LEAVES = 2
 UNCHANGED = 1
@@ -92,6 +95,7 @@ PRODUCED = struct.Struct("<QQ")
 COPY = struct.Struct("<16sQB")
 FETCH = struct.Struct("<16sIQQII")
 FETCHED = struct.Struct("<QQQ")
+NEXT_EPOCH = struct.Struct("<Q")
 SYNC = struct.Struct("<16s16sIQIIIBBB")
 SYNCED = struct.Struct("<Q")
 COMMIT = struct.Struct("<16s16sBB")

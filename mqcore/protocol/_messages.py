@@ -127,6 +127,7 @@ class Fetch(NamedTuple):
     """Read batches from ``offset`` (of ``epoch``, 0 if unknown), at most ``bytes_max``, waiting up to ``wait_ms``.
 
     ``from_replica``: a replica may answer it too, from what it knows to be committed; else it names its primary.
+    ``tags``, encoded: batches that have none of them are passed over; for a broker that states ``fetch_tags_max``.
     """
 
     request_id: int
@@ -137,13 +138,15 @@ class Fetch(NamedTuple):
     bytes_max: int
     wait_ms: int
     from_replica: bool = False
+    tags: tuple[bytes, ...] = ()
 
 
 class Fetched(NamedTuple):
     """Whole batches as stored; the first may begin below the asked offset. ``next_offset``: where to go on.
 
     ``known_age_ms``: how long ago a replica's primary last confirmed what it knows, at most 65 535 (G19); None from a
-    primary.
+    primary. ``next_epoch``: of the message before ``next_offset``, stated to a fetch that named tags, else None: both
+    are a position, also where what lies before it was passed over.
     """
 
     request_id: int
@@ -152,6 +155,7 @@ class Fetched(NamedTuple):
     committed_offset: int
     batches: Sequence[Buffer]
     known_age_ms: int | None = None
+    next_epoch: int | None = None
 
 
 class Call(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from mqcore.batch import read_tag_table
 from mqcore.errors import RemoteProtocolError
 from mqcore.guarantees import Copy, Level
 from mqcore.protocol._group_frames import decode_commit, decode_committed, decode_sync, decode_synced
@@ -23,10 +24,12 @@ from mqcore.protocol._layout import (
     FROM_REPLICA,
     HELLO,
     NAME_BYTES_MAX,
+    NEXT_EPOCH,
     ONE_WAY,
     PRODUCE,
     PRODUCED,
     PROTOCOL_MAGIC,
+    TAGGED,
     TEXT_BYTES_MAX,
     U16,
     WELCOME,
@@ -127,14 +130,25 @@ def _unpack_copies(data: bytes) -> tuple[Copy, ...]:
 
 
 def _decode_fetch(flags: int, code: int, request_id: int, payload: memoryview) -> Fetch:
-    return Fetch._make((request_id, *read_exact(FETCH, payload, "fetch"), bool(flags & FROM_REPLICA)))
+    tags: tuple[bytes, ...] = ()
+    if flags & TAGGED:
+        table = read_tag_table(payload, FETCH.size, len(payload))
+        if table is None or table.end != len(payload) or b"" in table.tags:
+            raise malformed(f"fetch frame of {len(payload)} bytes does not end with a table of tags")
+        payload, tags = payload[: FETCH.size], tuple(table.tags)
+    return Fetch._make((request_id, *read_exact(FETCH, payload, "fetch"), bool(flags & FROM_REPLICA), tags))
 
 
 def _decode_fetched(flags: int, code: int, request_id: int, payload: memoryview) -> Fetched:
     next_offset, start_offset, committed_offset = read_fixed(FETCHED, payload, "fetched")
     batches = payload[FETCHED.size :]
+    next_epoch = None
+    if flags & TAGGED:
+        (next_epoch,) = read_fixed(NEXT_EPOCH, batches, "fetched")
+        batches = batches[NEXT_EPOCH.size :]
     age_ms = code if flags & FROM_REPLICA else None
-    return Fetched(request_id, next_offset, start_offset, committed_offset, (batches,) if batches else (), age_ms)
+    chunks = (batches,) if batches else ()
+    return Fetched(request_id, next_offset, start_offset, committed_offset, chunks, age_ms, next_epoch)
 
 
 def _decode_call(flags: int, code: int, request_id: int, payload: memoryview) -> Call:

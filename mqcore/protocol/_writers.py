@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from mqcore.batch import pack_tag_table
 from mqcore.guarantees import Copy
 from mqcore.ports import Buffer
 from mqcore.protocol._group_frames import encode_commit, encode_committed, encode_sync, encode_synced
@@ -22,12 +23,14 @@ from mqcore.protocol._layout import (
     FROM_REPLICA,
     HELLO,
     KNOWN_AGE_MS_MAX,
+    NEXT_EPOCH,
     ONE_WAY,
     PRODUCE,
     PRODUCE_FRAME,
     PRODUCED,
     PRODUCED_FRAME,
     PROTOCOL_MAGIC,
+    TAGGED,
     U16,
     WELCOME,
     clipped,
@@ -98,19 +101,20 @@ def encode_produced(request_id: int, base_offset: int, epoch: int, duplicate: bo
 
 
 def _encode_fetch(message: Fetch) -> list[Buffer]:
-    fields = FETCH.pack(*message[1:-1])
-    return frame(Kind.FETCH, fields, flags=FROM_REPLICA if message.from_replica else 0, number=message.request_id)
+    payload, flags = FETCH.pack(*message[1:-2]), FROM_REPLICA if message.from_replica else 0
+    if message.tags:
+        payload, flags = payload + pack_tag_table(message.tags), flags | TAGGED
+    return frame(Kind.FETCH, payload, flags=flags, number=message.request_id)
 
 
 def _encode_fetched(message: Fetched) -> list[Buffer]:
     size = sum(map(len, message.batches))
     age_ms = message.known_age_ms
     flags, age_ms = (0, 0) if age_ms is None else (FROM_REPLICA, min(age_ms, KNOWN_AGE_MS_MAX))
-    head = FRAME.pack(FETCHED.size + size, Kind.FETCHED, flags, age_ms, message.request_id)
-    return [
-        head + FETCHED.pack(message.next_offset, message.start_offset, message.committed_offset),
-        *message.batches,
-    ]
+    fields = FETCHED.pack(message.next_offset, message.start_offset, message.committed_offset)
+    if message.next_epoch is not None:
+        fields, flags = fields + NEXT_EPOCH.pack(message.next_epoch), flags | TAGGED
+    return [FRAME.pack(len(fields) + size, Kind.FETCHED, flags, age_ms, message.request_id) + fields, *message.batches]
 
 
 def _encode_call(message: Call) -> list[Buffer]:

@@ -94,8 +94,19 @@ class RawClient:
         batch = encode_batch(values, created_ms=0, limits=LIMITS, **keys)
         return Produce(0 if one_way else self.id(), topic, partition, policy, one_way, batch)
 
-    async def fetch(self, topic: bytes, offset: int, *, partition: int = 0, epoch: int = 0, wait_ms: int = 0) -> Any:
-        await self.send(Fetch(self.id(), topic, partition, offset, epoch, 1 << 20, wait_ms))
+    async def fetch(
+        self,
+        topic: bytes,
+        offset: int,
+        *,
+        partition: int = 0,
+        epoch: int = 0,
+        wait_ms: int = 0,
+        tags: Sequence[str] = (),
+        bytes_max: int = 1 << 20,
+    ) -> Any:
+        encoded = tuple(tag.encode() for tag in tags)
+        await self.send(Fetch(self.id(), topic, partition, offset, epoch, bytes_max, wait_ms, tags=encoded))
         return await self.receive()
 
     async def read_all(self, topic: bytes, *, partition: int = 0, offset: int = 0) -> list[tuple[int, bytes]]:

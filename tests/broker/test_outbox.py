@@ -47,6 +47,7 @@ class Parked:
         self.log: Any = EmptyLog()
         self.committed_offset = 0
         self.known_age_ms = None
+        self.passed_bytes = 0
         self.closure: tuple[Code, str] | None = None
         self.waiting: dict[int, Outbox] = {}
 

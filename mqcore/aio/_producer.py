@@ -122,12 +122,13 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> Receipt:
         """Send one message and return its receipt. Arguments, errors and cancellation as ``mqcore.Producer.send``."""
         try:
-            delivery = self._producer.post(value, key, headers, partition, policy=policy)
+            delivery = self._producer.post(value, key, headers, partition, policy=policy, tag=tag)
         except trio.WouldBlock:  # waits for room in its turn
-            send = partial(self._producer.send, value, key, headers, partition, policy=policy)
+            send = partial(self._producer.send, value, key, headers, partition, policy=policy, tag=tag)
             return await self._guest.run(send)
         except trio.ClosedResourceError:
             with told_without_trio():
@@ -142,6 +143,7 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> Delivery:
         """Queue one message, without waiting, and return its delivery. Arguments as for ``send``.
 
@@ -149,7 +151,7 @@ class Producer:
         way or others wait for room (see ``wait_for_room``), ``ClosedError``.
         """
         try:
-            return Delivery(self._producer.post(value, key, headers, partition, policy=policy))
+            return Delivery(self._producer.post(value, key, headers, partition, policy=policy, tag=tag))
         except (trio.WouldBlock, trio.ClosedResourceError):
             with told_without_trio():
                 raise
@@ -165,14 +167,17 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> list[Delivery]:
         """Queue messages in their order, in as few batches as possible, and return one delivery per batch.
 
-        ``keys``: one per value. Without keys the batches take turns over the partitions unless ``partition`` is given.
-        Raises as ``post``; then nothing was queued.
+        ``keys``: one per value; ``tag``: that of all. Without keys the batches take turns over the partitions unless
+        ``partition`` is given. Raises as ``post``; then nothing was queued.
         """
         with told_without_trio():
-            return [Delivery(each) for each in self._producer.post_many(values, keys, partition, policy=policy)]
+            return [
+                Delivery(each) for each in self._producer.post_many(values, keys, partition, policy=policy, tag=tag)
+            ]
 
     async def send_many(
         self,
@@ -181,15 +186,18 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> list[Receipt]:
         """Send messages as ``post_many`` does and return one receipt per batch (``offset`` of the first, ``count``).
 
         Raises the error of the first batch that has none. If cancelled, the outcome of all is unknown.
         """
         try:
-            deliveries = self._producer.post_many(values, keys, partition, policy=policy)
+            deliveries = self._producer.post_many(values, keys, partition, policy=policy, tag=tag)
         except trio.WouldBlock:
-            return await self._guest.run(partial(self._producer.send_many, values, keys, partition, policy=policy))
+            return await self._guest.run(
+                partial(self._producer.send_many, values, keys, partition, policy=policy, tag=tag)
+            )
         except trio.ClosedResourceError:
             with told_without_trio():
                 raise
@@ -201,12 +209,13 @@ class Producer:
         key: Buffer | None = None,
         headers: MessageHeaders = None,
         partition: int | None = None,
+        tag: str | None = None,
     ) -> None:
         """Send one message that will never be acknowledged: it may get lost, without a word, or arrive. Waits for room.
 
         Raises ``RejectedError`` for a message above a limit. If cancelled, it may be sent all the same.
         """
-        await self._guest.run(self._producer.send_one_way, value, key, headers, partition)
+        await self._guest.run(self._producer.send_one_way, value, key, headers, partition, tag)
 
     async def flush(self) -> None:
         """Send what lingers and wait until everything queued before this call has its outcome.

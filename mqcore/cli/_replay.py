@@ -36,18 +36,7 @@ def messages_in(batch: bytes, suffix: QuarantinedSuffix) -> Iterator[Message]:
     if header.is_control:
         return iter(())
     decoded = decode_batch(memoryview(batch), Limits(), where=f"side file {suffix.name}")
-    return ConsumedBatch(
-        suffix.topic,
-        suffix.partition,
-        header.base_offset,
-        header.epoch,
-        decoded.values,
-        decoded.keys,
-        decoded.headers,
-        decoded.timestamps_ms,
-        header.created_first_ms,
-        header.appended_ms,
-    ).messages()
+    return ConsumedBatch.of(decoded, suffix.topic, suffix.partition).messages()
 
 
 async def replay_messages(
@@ -80,7 +69,7 @@ async def replay_messages(
             else:
                 headers = [*message.headers, (MARK_HEADER, _mark(suffix, message))]
                 await producer.wait_for_room(len(message.value))
-                deliveries.append(producer.post(message.value, message.key, headers, suffix.partition))
+                deliveries.append(producer.post(message.value, message.key, headers, suffix.partition, tag=message.tag))
                 sent += 1
             while len(deliveries) > ON_THEIR_WAY_MAX:
                 await deliveries.popleft().wait()
@@ -109,9 +98,9 @@ async def _held(client: Client, topic: str, suffix: QuarantinedSuffix, wanted: s
 
 
 def _content(message: Message) -> bytes:
-    """What two copies of one message have in common: value, key, headers and the time at which it was made."""
+    """What two copies of one message have in common: value, key, headers, tag and the time at which it was made."""
     digest = hashlib.blake2b(digest_size=20)
-    for part in (message.value, message.key or b"", *_flat(message.headers)):
+    for part in (message.value, message.key or b"", (message.tag or "").encode(), *_flat(message.headers)):
         digest.update(len(part).to_bytes(8, "little") + part)
     digest.update(message.timestamp_ms.to_bytes(8, "little") + bytes([message.key is not None]))
     return digest.digest()

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["command", "message_as_json"]
 
 DAMAGE_FOUND = 5
+MESSAGES_MAX = 500
+LOOK_MS = 100
+"""How often it is looked whether the end was reached of what is read by tags."""
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +59,7 @@ class _Wish:
     key_separator: bytes | None
     group: dict[str, Any]
     on_trimmed: str
+    tags: tuple[str, ...]
     chosen: Filter | None
 
 
@@ -67,6 +71,7 @@ class _Wish:
         "mqcore consume lines --from @-10m --output json | jq -r .value",
         "mqcore consume lines --from 1000 --count 5 --partition 0",
         "mqcore consume lines --group g1 --from start",
+        "mqcore consume orders --tag paid --tag refunded --output json",
     ],
 )
 @click.argument("topic")
@@ -87,6 +92,7 @@ class _Wish:
     show_default=True,
     help="Where retention took what was to be read: say so and go on; or go on, silently, at the earliest or latest.",
 )
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Messages with this tag only; repeatable.")
 @click.option(
     "--filter", "chosen", metavar="NAME:EXPRESSION", help="Print what a filter matches, as in header:colour=red|blue."
 )
@@ -105,13 +111,14 @@ def command(
     null_separated: bool,
     key_separator: str | None,
     on_trimmed: str,
+    tags: tuple[str, ...],
     chosen: str | None,
 ) -> None:
     """Print the messages of TOPIC as they come, until Ctrl-C, or as --count and --exit-at-end say.
 
     TIME is RFC 3339, as in @2026-01-31T12:00:00Z, or so long ago, as in @-10m. Messages that cannot be decoded are
     reported by their offsets, the rest is printed, and status is 5. With --group what was printed is committed, and
-    read again by nobody of that group. A filter is evaluated here: every message is read.
+    read again by nobody of that group. By tags the broker chooses; a filter is evaluated here, of every message read.
     """
     from mqcore.registry import create_filter
 
@@ -129,6 +136,7 @@ def command(
         key_separator=key_separator.encode() if key_separator is not None else None,
         group=_group_options(group, member=member, assignor=assignor, session=session),
         on_trimmed=on_trimmed,
+        tags=tags,
         chosen=None if chosen is None else create_filter(chosen),
     )
     if run_async(_consume, current(), wish):
@@ -175,15 +183,18 @@ async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
     import trio
 
     left, damaged = wish.count, False
-    options = {"on_trimmed": wish.on_trimmed, **wish.group}
+    options: dict[str, Any] = {"on_trimmed": wish.on_trimmed, "tags": wish.tags, **wish.group}
+    looks = wish.exit_at_end and bool(wish.tags)  # at the position now and then: the last messages may be passed over
+    if looks:
+        options["wait_ms"] = LOOK_MS
     async with client.consumer(wish.topic, wish.partitions, wish.start, **options) as consumer:
         ends = await _ends(client, wish) if wish.exit_at_end else None
         while left != 0 and not (ends is not None and _reached(consumer.positions, ends)):
             try:
-                if left is None or not wish.group:
+                if not looks and (left is None or not wish.group):
                     data, printed = _render(await consumer.next_batch(), wish, left, as_json)
-                else:  # what is not printed is another member's to read
-                    messages = await consumer.poll(left)
+                else:  # what is not printed is, in a group, another member's to read
+                    messages = await consumer.poll(left or MESSAGES_MAX, LOOK_MS if looks else 1_000)
                     if wish.chosen is not None:
                         messages = _chosen_of(messages, wish.chosen, left)
                     data, printed = _render_messages(messages, wish, as_json)
@@ -254,6 +265,8 @@ def message_as_json(message: Any) -> dict[str, object]:
         "offset": message.offset,
         "timestamp_ms": message.timestamp_ms,
     }
+    if message.tag is not None:
+        record["tag"] = message.tag
     if message.key is not None:
         record.update(_text("key", message.key))
     if message.headers:

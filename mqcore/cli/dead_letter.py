@@ -159,7 +159,7 @@ def _settle(topic: str, names: tuple[str, ...], everything: bool, how: Any) -> N
             for letter in letters:
                 message = _original(letter.message)
                 if how == "replayed":
-                    await again.send(message.value, message.key, message.headers, _partition(letter))
+                    await again.send(message.value, message.key, message.headers, _partition(letter), tag=message.tag)
                 mark = settled_pairs(letter.message.offset, how)
                 await marks.send(b"", None, mark, letter.message.partition)
         return len(letters)

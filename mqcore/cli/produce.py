@@ -49,6 +49,7 @@ class _Input:
     separator: bytes
     key_separator: bytes | None
     partition: int | None
+    tag: str | None
     rate: float | None
 
 
@@ -79,6 +80,7 @@ class _Tally:
         "mqcore produce lines /usr/share/common-licenses/GPL-3",
         "find . -print0 | mqcore produce names --null-separated",
         "mqcore produce prices prices.txt --key-separator : --rate 1000",
+        "echo 'order 17' | mqcore produce orders --tag paid",
     ],
 )
 @click.argument("topic")
@@ -86,6 +88,7 @@ class _Tally:
 @click.option("--null-separated", is_flag=True, help="A zero byte ends a message, not a line feed.")
 @click.option("--key-separator", metavar="TEXT", help="What stands before the first TEXT is the message's key.")
 @click.option("--partition", type=click.IntRange(0), help="Send all to this partition.")
+@click.option("--tag", metavar="TAG", help="Give each message this tag, by which consumers choose.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="At most N messages per second.")
 @click.option(
     "--policy",
@@ -103,6 +106,7 @@ def command(
     null_separated: bool,
     key_separator: str | None,
     partition: int | None,
+    tag: str | None,
     rate: float | None,
     policy: str,
     codec: str,
@@ -127,6 +131,7 @@ def command(
         separator=b"\0" if null_separated else b"\n",
         key_separator=key_separator.encode() if key_separator is not None else None,
         partition=partition,
+        tag=tag,
         rate=rate,
     )
     size = os.fstat(descriptor).st_size or None
@@ -258,7 +263,7 @@ async def _send_all(producer: Producer, source: _Input, outcomes: _Outcomes, tal
                 number += len(part)
                 size = sum(map(len, part))
                 await producer.wait_for_room(size)
-                posted = producer.post_many(part, keys, source.partition)
+                posted = producer.post_many(part, keys, source.partition, tag=source.tag)
                 outcomes.extend((delivery, size if index == 0 else 0) for index, delivery in enumerate(posted))
                 _collect(outcomes, tally, bar)
                 if problem:

@@ -15,7 +15,14 @@ from itertools import accumulate
 from crc32c import crc32c
 
 from mqcore.batch import HEADER_BYTES, HeaderPairs, MessageHeaders
-from mqcore.client._message_checks import check_bytes, check_partition, freeze, freeze_headers
+from mqcore.client._message_checks import (
+    TAG_BYTES_BESIDE,
+    check_bytes,
+    check_partition,
+    check_tag,
+    freeze,
+    freeze_headers,
+)
 from mqcore.client._partition_queue import PartitionQueue
 from mqcore.client._pending_batch import MESSAGE_OVERHEAD_BYTES, BatchState, PendingBatch
 from mqcore.client._producer_state import ProducerState
@@ -25,8 +32,9 @@ from mqcore.ports import Buffer
 
 __all__ = ["Accumulator", "Part"]
 
-COLUMNS_BYTES_MAX = 16
-"""What a message adds to a batch beside its bytes at most: an entry in each of four columns."""
+COLUMNS_BYTES_MAX = 20
+"""What a message adds to a batch beside its bytes at most: an entry in each of four columns, and a tag's two."""
+TAG_COUNT_BYTES = 2
 NS_PER_MS = 1_000_000
 
 Part = tuple[PendingBatch, int, int]
@@ -71,8 +79,9 @@ class Accumulator:
         self.state.limits = limits
         self._message_bytes_max = min(limits.message_bytes_max, limits.batch_bytes_max - HEADER_BYTES - 4)
         # Half for the bytes, half for the columns: then no batch of several messages is ever above the limit.
-        half = (limits.batch_bytes_max - HEADER_BYTES) // 2
+        half = (limits.batch_bytes_max - HEADER_BYTES - TAG_COUNT_BYTES) // 2
         self._batch_bytes = min(options.batch_bytes, half)
+        self._batch_tags = limits.batch_tags_max
         self._batch_messages = min(options.batch_messages, limits.batch_messages_max, half // COLUMNS_BYTES_MAX)
 
     # gathering
@@ -90,23 +99,24 @@ class Accumulator:
         partition: int | None,
         policy: int | None = None,
         one_way: bool = False,
+        tag: str | None = None,
     ) -> Part:
         """Take in one message.
 
         Raises ``RejectedError`` for what breaks the client's own limits (what breaks only the broker's gets that as its
         outcome), ``ConfigurationError`` for an unknown partition or what is
-        no header, ``TypeError`` for what is not bytes.
+        no header or tag, ``TypeError`` for what is not bytes.
         """
         if type(value) is not bytes:
             value = freeze(value, "value")
         size = len(value)
-        pairs: HeaderPairs = ()
-        if size > self._message_bytes_max or key is not None or headers:
+        pairs: HeaderPairs | None = None  # stays so for a message of nothing but its value
+        if size > self._message_bytes_max or key is not None or headers or tag is not None:
             key = None if key is None else freeze(key, "key")
             pairs = freeze_headers(headers)
-            size += check_bytes(value, key, pairs, self._own_limits)
+            size += check_bytes(value, key, pairs, tag, self._own_limits)
             try:
-                check_bytes(value, key, pairs, self.state.limits)
+                check_bytes(value, key, pairs, tag, self.state.limits)
             except RejectedError as error:
                 return self._refused(error), 0, 1
         if partition is not None:
@@ -127,12 +137,13 @@ class Accumulator:
             or len(batch.values) >= self._batch_messages
             or batch.one_way is not one_way
             or batch.policy != policy
+            or (pairs is not None and tag is not None and not batch.has_room_for(tag, self._batch_tags))
         ):
             batch = self._open(queue, policy, one_way, created_ms)
         index = len(batch.values)
         batch.values.append(value)
-        if created_ms != batch.created_ms or key is not None or pairs or batch.has_columns:
-            batch.add_columns(key, pairs, created_ms)
+        if pairs is not None or created_ms != batch.created_ms or batch.has_columns:
+            batch.add_columns(key, pairs or (), created_ms, tag)
         batch.size += size
         self.state.bytes_held += size + MESSAGE_OVERHEAD_BYTES
         return batch, index, 1
@@ -144,24 +155,34 @@ class Accumulator:
         partition: int | None,
         policy: int | None = None,
         sizes: list[int] | None = None,
+        tag: str | None = None,
     ) -> list[Part]:
         """Take in ``values`` in their order, in as few batches as possible; one part per batch. Raises as ``add``.
 
-        ``sizes``: the length of each, where the caller knows them: a pass over the values costs what a checksum does.
+        ``tag``: that of each. ``sizes``: the length of each, where the caller knows them: a pass over the values costs
+        what a checksum does.
         """
         if keys is not None:
-            return self._add_keyed(values, keys, partition, policy)
+            return self._add_keyed(values, keys, partition, policy, tag)
         frozen = values if not set(map(type, values)) - {bytes} else [freeze(value, "value") for value in values]
         if sizes is None or frozen is not values:
             sizes = list(map(len, frozen))
-        total = sum(sizes)
-        if total > self._message_bytes_max and max(sizes) > self._message_bytes_max:
-            return self._add_singly(frozen, [None] * len(sizes), partition, policy)
+        weights, tag_bytes = sizes, 0
+        if tag is not None:
+            tag_bytes = check_tag(tag, self._own_limits)
+            weights = [size + tag_bytes for size in sizes]
+            try:
+                check_tag(tag, self.state.limits)
+            except RejectedError as error:
+                return [(self._refused(error), 0, len(sizes))]
+        total = sum(weights)
+        if total > self._message_bytes_max and max(weights) > self._message_bytes_max - TAG_BYTES_BESIDE:
+            return self._add_singly(frozen, [None] * len(sizes), partition, policy, tag)
         if policy is None:
             policy = self.state.policy
         created_ms = self._wall_ns() // NS_PER_MS
         is_one_batch = total <= self._batch_bytes and len(sizes) <= self._batch_messages
-        ends = [] if is_one_batch else list(accumulate(sizes))
+        ends = [] if is_one_batch else list(accumulate(weights))
         parts: list[Part] = []
         begin, begin_bytes = 0, 0
         while begin < len(frozen):
@@ -179,6 +200,8 @@ class Accumulator:
             batch.values = list(frozen[begin:end])  # type: ignore[arg-type]  # all are bytes: looked at above
             batch.lengths = sizes[begin:end]
             batch.size = end_bytes - begin_bytes
+            if tag is not None:
+                batch.add_tag(tag)
             self.state.bytes_held += batch.size + MESSAGE_OVERHEAD_BYTES * (end - begin)
             parts.append((batch, 0, end - begin))
             begin, begin_bytes = end, end_bytes
@@ -190,10 +213,11 @@ class Accumulator:
         keys: Sequence[Buffer | None],
         partition: int | None,
         policy: int | None,
+        tag: str | None,
     ) -> list[Part]:
         if len(keys) != len(values):
             raise ValueError(f"{len(keys)} keys for {len(values)} values")
-        return self._add_singly(values, keys, partition, policy)
+        return self._add_singly(values, keys, partition, policy, tag)
 
     def _add_singly(
         self,
@@ -201,13 +225,14 @@ class Accumulator:
         keys: Sequence[Buffer | None],
         partition: int | None,
         policy: int | None,
+        tag: str | None,
     ) -> list[Part]:
         """Take in messages of which some may be refused; those that the client itself does not allow before any."""
         for value, key in zip(values, keys, strict=True):
-            check_bytes(freeze(value, "value"), None if key is None else freeze(key, "key"), (), self._own_limits)
+            check_bytes(freeze(value, "value"), None if key is None else freeze(key, "key"), (), tag, self._own_limits)
         parts: dict[PendingBatch, Part] = {}
         for value, key in zip(values, keys, strict=True):
-            batch, index, _ = self.add(value, key, None, partition, policy)
+            batch, index, _ = self.add(value, key, None, partition, policy, tag=tag)
             _, first, count = parts.get(batch, (batch, index, 0))
             parts[batch] = (batch, first, count + 1)
         return list(parts.values())

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence, Set
 from functools import partial
-from itertools import count, repeat
+from itertools import compress, count, repeat
 from typing import NamedTuple
 
-from mqcore.batch import HeaderPairs
+from mqcore.batch import ATTRIBUTE_TIMESTAMPS, DecodedBatch, HeaderPairs
 
 __all__ = ["ConsumedBatch", "Message"]
 
 
 class Message(NamedTuple):
-    """One message as it was read. ``timestamp_ms``: when its producer made it, ms since 1970 UTC."""
+    """One message as it was read. ``timestamp_ms``: when its producer made it, ms since 1970 UTC. ``tag``: its tag."""
 
     topic: str
     partition: int
@@ -23,6 +24,7 @@ class Message(NamedTuple):
     key: bytes | None
     headers: HeaderPairs
     timestamp_ms: int
+    tag: str | None = None
 
 
 # Not the class itself: the ``__new__`` that a NamedTuple gets is a Python function, which would be entered for every
@@ -33,12 +35,15 @@ _message_of = partial(tuple.__new__, Message)
 class ConsumedBatch:
     """Messages of one partition that were stored together: ``values``, and the other columns, one item per message.
 
-    ``keys`` and ``headers`` are None when no message has any. ``offset`` is that of the first; ``epoch`` that of all.
+    ``keys``, ``headers`` and ``tags`` are None when no message has any. ``offset`` is that of the first; ``epoch`` that
+    of all. Of what was read by tags only some messages of a batch may be here: ``offsets`` are those of each.
     ``appended_ms``: when the broker took it in, ms since 1970 UTC. ``previous_epoch``: of the message before the first,
     0 if unknown; with ``offset`` the position from which reading again gives the batch again.
     """
 
     __slots__ = (
+        "_end_offset",
+        "_offsets",
         "_timestamps_ms",
         "appended_ms",
         "created_ms",
@@ -48,6 +53,7 @@ class ConsumedBatch:
         "offset",
         "partition",
         "previous_epoch",
+        "tags",
         "topic",
         "values",
     )
@@ -65,6 +71,9 @@ class ConsumedBatch:
         created_ms: int,
         appended_ms: int,
         previous_epoch: int = 0,
+        tags: list[str | None] | None = None,
+        offsets: list[int] | None = None,
+        end_offset: int | None = None,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -76,15 +85,33 @@ class ConsumedBatch:
         self.created_ms = created_ms
         self.appended_ms = appended_ms
         self.previous_epoch = previous_epoch
+        self.tags = tags
         self._timestamps_ms = timestamps_ms
+        self._offsets = offsets
+        self._end_offset = offset + len(values) if end_offset is None else end_offset
+
+    @classmethod
+    def of(cls, decoded: DecodedBatch, topic: str, partition: int, previous_epoch: int = 0) -> ConsumedBatch:
+        """Return all messages of a stored batch. Raises as its columns do."""
+        header = decoded.header
+        return cls(
+            topic, partition, header.base_offset, header.epoch, decoded.values, decoded.keys, decoded.headers,
+            decoded.timestamps_ms if header.attributes & ATTRIBUTE_TIMESTAMPS else None,
+            header.created_first_ms, header.appended_ms, previous_epoch, decoded.tags,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.values)
 
     @property
     def next_offset(self) -> int:
-        """Offset after the last message."""
-        return self.offset + len(self.values)
+        """Offset after the last message, and after those behind it that were left out."""
+        return self._end_offset
+
+    @property
+    def offsets(self) -> Sequence[int]:
+        """Offset of each message."""
+        return range(self.offset, self._end_offset) if self._offsets is None else self._offsets
 
     @property
     def timestamps_ms(self) -> list[int]:
@@ -105,21 +132,54 @@ class ConsumedBatch:
         columns = zip(
             repeat(self.topic),
             repeat(self.partition),
-            count(self.offset),
+            count(self.offset) if self._offsets is None else self._offsets,
             repeat(self.epoch),
             values,
             repeat(None) if self.keys is None else self.keys,
             repeat(()) if self.headers is None else self.headers,
             repeat(self.created_ms) if self._timestamps_ms is None else self._timestamps_ms,
+            repeat(None) if self.tags is None else self.tags,
             strict=False,
         )
         return map(_message_of, columns)
 
+    def offset_before(self, left: int) -> int:
+        """Offset of the first of the last ``left`` messages; ``next_offset`` where that is none."""
+        offsets = self.offsets
+        return offsets[len(offsets) - left] if left else self._end_offset
+
     def after(self, offset: int) -> ConsumedBatch:
         """The part from ``offset`` on."""
-        skip = offset - self.offset
+        skip = bisect_left(self.offsets, offset)
+        return self._part(
+            self.values[skip:], self.keys and self.keys[skip:], self.headers and self.headers[skip:],
+            self._timestamps_ms and self._timestamps_ms[skip:], self.tags and self.tags[skip:], self.offsets[skip:],
+        )  # fmt: skip
+
+    def having(self, tags: Set[str]) -> ConsumedBatch | None:
+        """The messages that have one of ``tags``; None if none has."""
+        marks = [tag in tags for tag in self.tags or ()]
+        if not any(marks):
+            return None
+        return self._part(
+            list(compress(self.values, marks)), self.keys and list(compress(self.keys, marks)),
+            self.headers and list(compress(self.headers, marks)),
+            self._timestamps_ms and list(compress(self._timestamps_ms, marks)),
+            self.tags and list(compress(self.tags, marks)), list(compress(self.offsets, marks)),
+        )  # fmt: skip
+
+    def _part(
+        self,
+        values: list[bytes],
+        keys: list[bytes | None] | None,
+        headers: list[HeaderPairs] | None,
+        timestamps_ms: list[int] | None,
+        tags: list[str | None] | None,
+        offsets: Sequence[int],
+    ) -> ConsumedBatch:
+        first = offsets[0] if offsets else self._end_offset
         return ConsumedBatch(
-            self.topic, self.partition, offset, self.epoch, self.values[skip:], self.keys and self.keys[skip:],
-            self.headers and self.headers[skip:], self._timestamps_ms and self._timestamps_ms[skip:],
-            self.created_ms, self.appended_ms, self.epoch if skip else self.previous_epoch,
+            self.topic, self.partition, first, self.epoch, values, keys, headers, timestamps_ms,
+            self.created_ms, self.appended_ms, self.epoch if first > self.offset else self.previous_epoch, tags,
+            None if isinstance(offsets, range) else list(offsets), self._end_offset,
         )  # fmt: skip

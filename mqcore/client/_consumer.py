@@ -14,11 +14,12 @@ from typing import Self
 
 import trio
 
-from mqcore.batch import ATTRIBUTE_TIMESTAMPS, decode_batch
+from mqcore.batch import BatchHeader, decode_batch
 from mqcore.client._admin import time_ms
 from mqcore.client._consumed import ConsumedBatch, Message
 from mqcore.client._fetch_plan import FETCH_BYTES_MIN, PARTITIONS_MAX, Chunk, FetchCursor, FetchPlan
 from mqcore.client._in_hand import MessageReader
+from mqcore.client._message_checks import check_tags
 from mqcore.client._options import ConsumerOptions
 from mqcore.client._reader import Reader
 from mqcore.client._results import ask, read_result
@@ -83,6 +84,10 @@ class Consumer(MessageReader):
         self._look_at = trio.current_time() + options.refresh_ms / 1000
         self._waiting: trio.CancelScope | None = None
         self._is_closed = False
+        self._tags = frozenset(options.tags)
+        check_tags(options.tags, router.context.limits)
+        self.passed: dict[int, tuple[int, int]] = {}
+        """By partition, where what was passed over last ends: nothing of it is the program's to handle."""
         for cursor in self._cursors.values():
             self._place(cursor, self._source_of(cursor))
         router.users[self] = None
@@ -123,6 +128,7 @@ class Consumer(MessageReader):
                 raise ConfigurationError(f"offset {offset} of epoch {epoch}: both are from 0 to {OFFSET_MAX}")
             if self._batch is not None and self._batch.partition == number:
                 self._forget_batch()
+            self.passed.pop(number, None)
             reader = self._reader_of.get(number)
             if reader is None:  # on its way from one server to another
                 self._cursors[number].place(offset, epoch, follows_log_start=to == "start")
@@ -203,53 +209,54 @@ class Consumer(MessageReader):
         taken: list[ConsumedBatch] = []
         for reader in self._readers:
             plan = reader.plan
-            while plan.chunks and plan.chunks[0].error is None:
+            while plan.chunks and plan.chunks[0].header is not None:
                 chunk = plan.chunks.popleft()
                 position = (chunk.cursor.offset, chunk.cursor.epoch)
                 try:
                     batch = self._take(plan, chunk)
-                    assert batch is not None
-                    taken.append(batch)
+                    if batch is not None:
+                        taken.append(batch)
                 except BatchUndecodableError as error:
                     chunk.cursor.offset, chunk.cursor.epoch = position  # it is past only when the caller was told
                     plan.chunks.appendleft(Chunk(chunk.cursor, None, memoryview(b""), error))
         return taken
 
     def _take(self, plan: FetchPlan, chunk: Chunk) -> ConsumedBatch | None:
-        """The batch of ``chunk``, or its error raised; None for what retention took where the caller chose to go on."""
+        """The batch of ``chunk``, or its error raised; None for what the caller chose not to get."""
         if chunk.error is not None:
             plan.deliver(chunk)
+            self.passed.pop(chunk.cursor.partition, None)  # it is elsewhere now
             if plan.passes_over(chunk.error):
                 return None
             raise chunk.error
-        batch = self._decode(plan, chunk)
+        header, cursor = chunk.header, chunk.cursor
+        batch = None if header is None else self._decode(plan, chunk, header)
         plan.deliver(chunk)
+        if batch is None:
+            self._pass_over(cursor.partition, (cursor.offset, cursor.epoch))
         return batch
 
-    def _decode(self, plan: FetchPlan, chunk: Chunk) -> ConsumedBatch:
-        header, cursor = chunk.header, chunk.cursor
-        assert header is not None
+    def _pass_over(self, partition: int, position: tuple[int, int]) -> None:
+        """Take note that nothing up to ``position`` that was not delivered before has one of the tags asked for."""
+        self.passed[partition] = position
+
+    def _decode(self, plan: FetchPlan, chunk: Chunk, header: BatchHeader) -> ConsumedBatch | None:
+        """The messages of ``chunk`` that are asked for; None for none."""
+        cursor, tags = chunk.cursor, self._tags
         where = f"topic {self.topic!r} partition {cursor.partition} offset {header.base_offset}"
         try:
             decoded = decode_batch(chunk.data, self._router.context.limits, where=where)
-            batch = ConsumedBatch(
-                self.topic,
-                cursor.partition,
-                header.base_offset,
-                header.epoch,
-                decoded.values,
-                decoded.keys,
-                decoded.headers,
-                decoded.timestamps_ms if header.attributes & ATTRIBUTE_TIMESTAMPS else None,
-                header.created_first_ms,
-                header.appended_ms,
-                cursor.epoch if cursor.offset == header.base_offset else 0,
-            )
+            if tags and tags.isdisjoint(decoded.tags or ()):
+                return None
+            previous_epoch = cursor.epoch if cursor.offset == header.base_offset else 0
+            batch = ConsumedBatch.of(decoded, self.topic, cursor.partition, previous_epoch)
         except (CorruptionError, RejectedError, PluginError) as error:
             first = max(cursor.offset, header.base_offset)
             plan.deliver(chunk)
             raise plan.undecodable(cursor, first, header.end_offset, error) from error
-        return batch.after(cursor.offset) if cursor.offset > batch.offset else batch
+        if cursor.offset > batch.offset:
+            batch = batch.after(cursor.offset)
+        return batch.having(tags) if tags else batch
 
     # the servers
 
@@ -340,6 +347,7 @@ class Consumer(MessageReader):
     def _end_partition(self, partition: int) -> None:
         """Read a partition no more; what was received of it and not delivered is dropped."""
         del self._cursors[partition]
+        self.passed.pop(partition, None)
         reader = self._reader_of.pop(partition, None)
         if reader is not None:
             reader.plan.remove(partition).place(0, 0)  # so that an answer on its way is not wanted any more
@@ -358,7 +366,7 @@ class Consumer(MessageReader):
         else:
             share = max(self._options.prefetch_bytes // max(len(self._cursors), self._shares), FETCH_BYTES_MIN)
             plan = FetchPlan(self.topic, self._topic_id, min(self._options.fetch_bytes, share), self._options.wait_ms,
-                             self._options.on_trimmed)  # fmt: skip
+                             self._options.on_trimmed, tuple(map(str.encode, self._options.tags)))  # fmt: skip
             # Each partition has a request that waits at the server, which takes so many of a stream.
             stream = session.stream
             parked_max = PARTITIONS_MAX if stream is None else stream.limits.fetches_parked_max

@@ -20,6 +20,8 @@ __all__ = ["FETCH_BYTES_MIN", "PARTITIONS_MAX", "STALE_MAX", "Chunk", "FetchCurs
 PARTITIONS_MAX = 1_000
 """Partitions of one plan at most."""
 FETCH_BYTES_MIN = 64 * 1024
+FETCH_FRAME_BYTES = 64
+"""A request without tags, about."""
 STALE_MAX = 64
 """Answers on their way that are not wanted any more from which on a new stream is cheaper."""
 EMPTY_IN_A_ROW_MAX = 2
@@ -75,7 +77,9 @@ class FetchCursor:
 class Chunk(NamedTuple):
     """One batch of an answer, not yet decoded, or the error that stands in its place.
 
-    ``epoch``: of what was read before the place where reading goes on after an error; 0 if unknown.
+    With neither it says that the server passed over what lies from ``passed[0]`` to before ``passed[1]``, of ``epoch``,
+    because it has none of the tags asked for. ``epoch``, with an error: of what was read before the place where reading
+    goes on after it; 0 if unknown.
     """
 
     cursor: FetchCursor
@@ -83,6 +87,7 @@ class Chunk(NamedTuple):
     data: memoryview
     error: MqcoreError | None = None
     epoch: int = 0
+    passed: tuple[int, int] = (0, 0)
 
 
 class Moved(NamedTuple):
@@ -97,10 +102,19 @@ class FetchPlan:
 
     ``idle`` are cursors without a request under way, ``asked`` those that have one, by its id. ``moved`` are partitions
     to be read elsewhere, for the shell, which empties it. ``must_pause``: the server refused for now; ``is_polling``:
-    it lets no request wait.
+    it lets no request wait. ``tags``, encoded, are those wanted, empty for all messages; ``names_tags``: whether the
+    server is asked for them, or for everything.
     """
 
-    def __init__(self, topic: str, topic_id: bytes, bytes_max: int, wait_ms: int, on_trimmed: str = "error") -> None:
+    def __init__(
+        self,
+        topic: str,
+        topic_id: bytes,
+        bytes_max: int,
+        wait_ms: int,
+        on_trimmed: str = "error",
+        tags: tuple[bytes, ...] = (),
+    ) -> None:
         self.topic = topic
         self.cursors: dict[int, FetchCursor] = {}
         self.chunks: deque[Chunk] = deque()
@@ -108,6 +122,8 @@ class FetchPlan:
         self.moved: list[Moved] = []
         self.must_pause = False
         self.is_polling = False
+        self.tags = tags
+        self.names_tags = bool(tags)
         self._topic_id = topic_id
         self._bytes_max = bytes_max
         self._wait_ms = wait_ms
@@ -130,6 +146,11 @@ class FetchPlan:
 
     # asking
 
+    @property
+    def fetch_size(self) -> int:
+        """Bytes of a request, about."""
+        return FETCH_FRAME_BYTES + (sum(map(len, self.tags)) + 2 * len(self.tags) if self.names_tags else 0)
+
     def next_fetch(self, request_id: int) -> Fetch | None:
         """Return the next request to make, under ``request_id``; None when there is none to make now."""
         while self.idle:
@@ -139,7 +160,7 @@ class FetchPlan:
                 self.asked[request_id] = cursor
                 return Fetch(
                     request_id, self._topic_id, cursor.partition, cursor.ask_offset, cursor.ask_epoch,
-                    self._bytes_max, self._wait_ms, cursor.from_replica,
+                    self._bytes_max, self._wait_ms, cursor.from_replica, self.tags if self.names_tags else (),
                 )  # fmt: skip
         return None
 
@@ -169,14 +190,22 @@ class FetchPlan:
         cursor.known_age_ms = message.known_age_ms
         begin = cursor.ask_offset
         cursor.ask_offset = max(message.next_offset, begin)
+        next_epoch = message.next_epoch if self.names_tags else None
         for batches in message.batches:
-            self._split(cursor, memoryview(batches), message.next_offset)
+            begin = self._split(cursor, memoryview(batches), message.next_offset, next_epoch)
         cursor.follows_log_start = False
-        if message.batches:
+        if next_epoch is not None:
+            self._pass_over(cursor, begin, cursor.ask_offset, next_epoch)
+            cursor.ask_epoch = next_epoch
+        if message.batches or begin < cursor.ask_offset:
             self._empty_in_a_row = 0
         else:
             cursor.offset = cursor.ask_offset
             self._note_empty()
+
+    def _pass_over(self, cursor: FetchCursor, begin: int, end: int, epoch: int) -> None:
+        if begin < end:
+            self.chunks.append(Chunk(cursor, None, memoryview(b""), None, epoch, (begin, end)))
 
     def _note_empty(self) -> None:
         """Find out whether the server lets requests wait: if not, asking again at once would never end."""
@@ -262,8 +291,11 @@ class FetchPlan:
             reason=reason, position=position,
         )  # fmt: skip
 
-    def _split(self, cursor: FetchCursor, view: memoryview, next_offset: int) -> None:
-        """Cut the batches of one answer apart by their headers, into ``chunks``."""
+    def _split(self, cursor: FetchCursor, view: memoryview, next_offset: int, next_epoch: int | None) -> int:
+        """Cut the batches of one answer apart by their headers, into ``chunks``; return the offset after the last one.
+
+        ``next_epoch`` None: every message of the log was asked for, and a range that is not there is missing.
+        """
         chunks = self.chunks
         position = cursor.offset
         while view:
@@ -275,16 +307,19 @@ class FetchPlan:
                 resume = max(next_offset, position + 1)
                 chunks.append(Chunk(cursor, None, view, self.undecodable(cursor, position, resume, error)))
                 cursor.ask_offset, cursor.ask_epoch = resume, 0
-                return
+                return resume
             end_offset = header.base_offset + header.count
             if end_offset > position and not header.attributes & ATTRIBUTE_CONTROL:
-                if header.base_offset > position:
+                if header.base_offset > position and next_epoch is not None:
+                    self._pass_over(cursor, position, header.base_offset, next_epoch)
+                elif header.base_offset > position:
                     text = f"the broker passed over offsets {position} to {header.base_offset - 1}"
                     chunks.append(Chunk(cursor, None, view, self._missing(cursor, "loss", header.base_offset, text)))
                 position = end_offset
                 chunks.append(Chunk(cursor, header, view[: header.size]))
                 cursor.ask_epoch = header.epoch
             view = view[header.size :]
+        return position
 
     def undecodable(
         self, cursor: FetchCursor, first_offset: int, next_offset: int, error: Exception
@@ -304,6 +339,10 @@ class FetchPlan:
             header = chunk.header
             cursor.read.note(header.epoch, header.base_offset)
             cursor.offset, cursor.epoch = header.base_offset + header.count, header.epoch
+        elif chunk.error is None:
+            begin, end = chunk.passed
+            cursor.read.note(chunk.epoch, begin)
+            cursor.offset, cursor.epoch = max(cursor.offset, end), chunk.epoch
         elif isinstance(chunk.error, BatchUndecodableError):
             cursor.read.clear()
             cursor.offset, cursor.epoch = max(cursor.offset, chunk.error.next_offset), 0

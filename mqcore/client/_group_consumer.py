@@ -252,6 +252,11 @@ class GroupConsumer(Consumer):
                 self._takes_single = True
                 return message
 
+    def _pass_over(self, partition: int, position: Position) -> None:
+        super()._pass_over(partition, position)
+        if partition in self._cursors:  # the program asks for more: what was delivered before is handled
+            self._handled[partition] = position
+
     def may_go_on(self) -> bool:
         """Whether more may be taken of the batch in hand at this moment. Never waits; for shells from any thread."""
         session = self._session_in_hand
@@ -375,9 +380,9 @@ class GroupConsumer(Consumer):
         """Where each partition stands, counting what was handled only."""
         handled, batch = dict(self._handled), self._batch
         if batch is not None and self._takes_single and self._handed == batch.partition:
-            in_hand = batch.next_offset - length_hint(self._values) - 1
-            if in_hand > batch.offset:
-                handled[batch.partition] = (in_hand, batch.epoch)
+            left = length_hint(self._values) + 1
+            if left < len(batch):
+                handled[batch.partition] = (batch.offset_before(left), batch.epoch)
         return handled
 
     async def _commit_handled(self) -> None:

@@ -306,10 +306,12 @@ class Handling:
     async def _commit(self, partitions: Iterable[int] | None = None) -> None:
         if self._commits is None:
             return
+        if partitions is None:
+            partitions = {*self._machine.partitions(), *self._consumer.passed}
         positions = {
             partition: position
-            for partition in (self._machine.partitions() if partitions is None else partitions)
-            if (position := self._machine.position(partition)) not in (None, self._committed.get(partition))
+            for partition in partitions
+            if (position := self._position(partition)) not in (None, self._committed.get(partition))
         }
         if not positions:
             return
@@ -319,6 +321,13 @@ class Handling:
             _log.warning("group %s: not committed, and tried again: %s", self._commits.group, error)
         else:
             self._committed.update(positions)
+
+    def _position(self, partition: int) -> tuple[int, int] | None:
+        """Below which nothing of a partition is left to be done; None before anything is."""
+        done, passed = self._machine.position(partition), self._consumer.passed.get(partition)
+        if passed is None or (done is not None and passed[0] <= done[0]) or self._machine.is_busy(partition):
+            return done
+        return passed
 
     # waiting
 

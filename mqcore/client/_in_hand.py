@@ -36,11 +36,11 @@ class MessageReader:
         batch = self._batch
         left = length_hint(self._values)
         self._forget_batch()
-        return batch.after(batch.next_offset - left) if batch is not None and left else None
+        return batch.after(batch.offset_before(left)) if batch is not None and left else None
 
     def _overlay(self, positions: dict[int, tuple[int, int]]) -> None:
         """Put into ``positions``, which count the batch as delivered, where its messages have come to."""
         batch = self._batch
         if batch is not None and (left := length_hint(self._values)):
-            offset = batch.next_offset - left
+            offset = batch.offset_before(left)
             positions[batch.partition] = (offset, batch.epoch if offset > batch.offset else batch.previous_epoch)

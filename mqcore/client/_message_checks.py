@@ -10,9 +10,20 @@ from mqcore.limits import Limits
 from mqcore.ports import Buffer
 from mqcore.protocol import Code
 
-__all__ = ["check_bytes", "check_partition", "freeze", "freeze_headers", "too_large"]
+__all__ = [
+    "TAG_BYTES_BESIDE",
+    "check_bytes",
+    "check_partition",
+    "check_tag",
+    "check_tags",
+    "freeze",
+    "freeze_headers",
+    "too_large",
+]
 
 COLUMN_ENTRY_BYTES = 4
+TAG_BYTES_BESIDE = 6
+"""What one tag takes in a batch beside its own bytes: the message's number, the table's count, its length."""
 HEADERS_COUNT_BYTES = 2
 HEADER_LENGTHS_BYTES = 6
 
@@ -51,8 +62,29 @@ def _pairs_of(headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> Ite
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
-def check_bytes(value: bytes, key: bytes | None, headers: HeaderPairs, limits: Limits) -> int:
-    """Return the bytes of key and headers; ``RejectedError`` (message-too-large) names the limit that is exceeded.
+def check_tag(tag: str, limits: Limits) -> int:
+    """Return the bytes of ``tag``; ``RejectedError`` names the limit that it exceeds, ``ConfigurationError`` no tag."""
+    if not isinstance(tag, str) or not tag:
+        raise ConfigurationError(f"tag {tag!r:.100}: a tag is text of at least one character")
+    if not limits.batch_tags_max:
+        text = f"tag {tag!r:.100}: tags are not taken (batch_tags_max is 0, or the broker is older than they are)"
+        raise RejectedError(text, code=Code.LIMIT_REACHED, name=Code.LIMIT_REACHED.label)
+    size = len(tag.encode())
+    _check("tag", size, limits.tag_bytes_max)
+    return size
+
+
+def check_tags(tags: Sequence[str], limits: Limits) -> None:
+    """Raise ``ConfigurationError`` for tags that cannot be asked for, or too many at once."""
+    if len(tags) > limits.fetch_tags_max:
+        raise ConfigurationError(f"{len(tags)} tags; at most {limits.fetch_tags_max} may be asked for (fetch_tags_max)")
+    for tag in tags:
+        if not 0 < len(tag.encode()) <= limits.tag_bytes_max:
+            raise ConfigurationError(f"tag {tag!r:.100}: a tag has 1 to {limits.tag_bytes_max} bytes (tag_bytes_max)")
+
+
+def check_bytes(value: bytes, key: bytes | None, headers: HeaderPairs, tag: str | None, limits: Limits) -> int:
+    """Return the bytes of key, headers and tag; ``RejectedError`` (message-too-large) names the limit that is exceeded.
 
     A message that would not even fit a batch of its own is refused here: in a batch, others would be refused with it.
     """
@@ -67,8 +99,12 @@ def check_bytes(value: bytes, key: bytes | None, headers: HeaderPairs, limits: L
         _check("headers", headers_bytes, limits.headers_bytes_max)
     columns = 1 + (key is not None) + bool(headers)
     alone = HEADER_BYTES + columns * COLUMN_ENTRY_BYTES + len(value) + key_bytes + headers_bytes
+    tag_bytes = 0
+    if tag is not None:
+        tag_bytes = check_tag(tag, limits)
+        alone += TAG_BYTES_BESIDE + tag_bytes
     _check("message, alone in a batch,", alone, limits.batch_bytes_max)
-    return key_bytes + headers_bytes
+    return key_bytes + headers_bytes + tag_bytes
 
 
 def _check(what: str, size: int, most: int) -> None:

@@ -119,6 +119,9 @@ class ConsumerOptions:
             "message that there is, or after the latest one"
         },
     )
+    tags: tuple[str, ...] = attrs.field(
+        default=(), metadata={"help": "messages with one of these tags, chosen by the broker; unset: all"}
+    )
     refresh_ms: int = _number(5_000, 1, help="how often a consumer of a whole topic looks for new partitions, in ms")
 
 

@@ -194,6 +194,7 @@ class PartitionQueue:
                 keys=batch.keys,
                 headers=batch.headers,
                 timestamps_ms=batch.timestamps_ms,
+                tags=batch.tags,
                 created_ms=batch.created_ms,
                 producer_id=0 if one_way else state.producer_id,
                 producer_epoch=0 if one_way else self.epoch,

@@ -39,7 +39,8 @@ class PendingBatch:
     ``receipt`` or ``error`` is set once its outcome is known. ``in_doubt``: some attempt may have reached the log.
     ``lengths``: of the first ``values``, where they are known.
     ``abandoned``: its senders were told "unknown", it is still retried because later sequences need it. ``keys``,
-    ``headers`` and ``timestamps_ms`` are None until a message has what the batch alone does not say (``has_columns``).
+    ``headers``, ``timestamps_ms`` and ``tags`` are None until a message has what the batch alone does not say
+    (``has_columns``); ``different_tags`` are those among ``tags``.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class PendingBatch:
         "created_ms",
         "data",
         "deadline",
+        "different_tags",
         "error",
         "first_sequence",
         "has_columns",
@@ -63,6 +65,7 @@ class PendingBatch:
         "receipt",
         "size",
         "state",
+        "tags",
         "timestamps_ms",
         "values",
         "waiters",
@@ -84,6 +87,8 @@ class PendingBatch:
         self.keys: list[bytes | None] | None = None
         self.headers: list[HeaderPairs] | None = None
         self.timestamps_ms: list[int] | None = None
+        self.tags: list[str | None] | None = None
+        self.different_tags: set[str]  # made with ``tags``: most batches have none
         self.size = 0
         self.data: bytearray | None = None
         self.first_sequence = 0
@@ -113,7 +118,7 @@ class PendingBatch:
         for callback in callbacks:
             callback()
 
-    def add_columns(self, key: bytes | None, headers: HeaderPairs, created_ms: int) -> None:
+    def add_columns(self, key: bytes | None, headers: HeaderPairs, created_ms: int, tag: str | None = None) -> None:
         """Keep what only the newest message has; those before it had none when a column is new."""
         self.has_columns = True
         before = len(self.values) - 1
@@ -129,6 +134,23 @@ class PendingBatch:
             self.timestamps_ms = [self.created_ms] * before
         if self.timestamps_ms is not None:
             self.timestamps_ms.append(created_ms)
+        if self.tags is None and tag is not None:
+            self.tags = list[str | None]((None,)) * before
+            self.different_tags = set()
+        if self.tags is not None:
+            self.tags.append(tag)
+            if tag is not None:
+                self.different_tags.add(tag)
+
+    def add_tag(self, tag: str) -> None:
+        """Have every message so far have ``tag``, where none has a column yet."""
+        self.has_columns = True
+        self.tags = [tag] * len(self.values)
+        self.different_tags = {tag}
+
+    def has_room_for(self, tag: str, tags_max: int) -> bool:
+        """Whether a message with ``tag`` leaves the batch with at most ``tags_max`` different ones."""
+        return self.tags is None or tag in self.different_tags or len(self.different_tags) < tags_max
 
     def receipt_of(self, index: int, count: int = 1) -> Receipt:
         """Receipt of ``count`` messages from the ``index``-th on; raises the error that settled the batch."""

@@ -24,7 +24,7 @@ from mqcore.client._partition_queue import PartitionQueue
 from mqcore.client._pending_batch import MESSAGE_OVERHEAD_BYTES, PendingBatch
 from mqcore.client._producer_end import report_end
 from mqcore.client._producer_facts import ProducerFacts
-from mqcore.client._producer_state import Loss, ProducerState
+from mqcore.client._producer_state import Loss, ProducerState, keep_loss
 from mqcore.client._receipt import Receipt
 from mqcore.client._refusals import Refusals
 from mqcore.client._room import Room
@@ -39,6 +39,7 @@ from mqcore.protocol import Code, Failed, Message, Produced, SendPolicy
 __all__ = ["Producer"]
 
 LOSSES_KEPT = 1_000
+_POLICIES: dict[str | None, SendPolicy | None] = {None: None, **{each.name.lower(): each for each in SendPolicy}}
 HALVED_MIN = 16  # messages of a batch from which on the next one is sent in halves
 _log = logging.getLogger("mqcore.client")
 
@@ -73,7 +74,7 @@ class Producer(ProducerFacts):
             backoff=context.backoff,
             random=context.random,
             codec=codec,
-            lost=self._on_loss,
+            lost=partial(keep_loss, self.losses),
             claimed=claimed,
         )
         super().__init__(state, partitions)
@@ -108,20 +109,22 @@ class Producer(ProducerFacts):
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> Receipt:
         """Send one message and return its receipt.
 
         ``key`` picks the partition (crc32c(key) mod partitions) unless ``partition`` does; without either, batches take
-        turns. ``policy`` says when it is acknowledged, by default as the producer's option. Raises ``RejectedError``
-        (it is never read by anyone), ``OutcomeUnknownError`` (not answered within ``delivery_timeout_ms``; retries make
-        no duplicates). If cancelled, the outcome is unknown: the message may be sent all the same.
+        turns. ``policy`` says when it is acknowledged, by default as the producer's option. By ``tag`` consumers choose
+        on the broker (``consumer(tags=...)``). Raises ``RejectedError`` (it is never read by anyone),
+        ``OutcomeUnknownError`` (not answered within ``delivery_timeout_ms``; retries make no duplicates). If cancelled,
+        the outcome is unknown: the message may be sent all the same.
         """
         held = self._state.bytes_held
         if self._room.waiting or (held and held + len(value) > self._room_bytes):
             await self._room.wait(len(value))
         if self._why_closed:
             self._check_open()
-        batch, index, _ = self._accumulator.add(value, key, headers, partition, policy and SendPolicy[policy.upper()])
+        batch, index, _ = self._accumulator.add(value, key, headers, partition, _POLICIES[policy], False, tag)
         if index == self._send_at:
             self._send_now(batch)
         elif not index:
@@ -141,6 +144,7 @@ class Producer(ProducerFacts):
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> Delivery:
         """Queue one message, without waiting, and return its delivery. Arguments as for ``send``.
 
@@ -153,7 +157,7 @@ class Producer(ProducerFacts):
             raise trio.WouldBlock("the producer's buffer is full: await wait_for_room() first")
         if self._why_closed:
             self._check_open()
-        batch, index, _ = self._accumulator.add(value, key, headers, partition, policy and SendPolicy[policy.upper()])
+        batch, index, _ = self._accumulator.add(value, key, headers, partition, _POLICIES[policy], False, tag)
         if index == self._send_at:
             self._send_now(batch)
         elif not index:  # once a batch: the bell stays rung until the writer has looked
@@ -171,16 +175,18 @@ class Producer(ProducerFacts):
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> list[Delivery]:
         """Queue messages in their order, in as few batches as possible, and return one delivery per batch.
 
-        ``keys``: one per value. Without keys the batches take turns over the partitions unless ``partition`` is given.
+        ``keys``: one per value; ``tag``: that of all. Without keys the batches take turns over the partitions unless
+        ``partition`` is given.
         Raises as ``post``; then nothing was queued.
         """
         sizes = list(map(len, values))
         if not self._room.is_there(sum(sizes)):
             raise trio.WouldBlock("the producer's buffer is full: await wait_for_room() first")
-        return [Delivery(*part) for part in self._add_many(values, sizes, keys, partition, policy)]
+        return [Delivery(*part) for part in self._add_many(values, sizes, keys, partition, policy, tag)]
 
     async def send_many(
         self,
@@ -189,6 +195,7 @@ class Producer(ProducerFacts):
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> list[Receipt]:
         """Send messages as ``post_many`` does and return one receipt per batch (``offset`` of the first, ``count``).
 
@@ -198,7 +205,7 @@ class Producer(ProducerFacts):
         if self._room.waiting or not self._accumulator.has_room(sum(sizes)):
             await self._room.wait(sum(sizes))
             sizes = list(map(len, values))  # the caller's own list: it may be another one by now
-        parts = self._add_many(values, sizes, keys, partition, policy)
+        parts = self._add_many(values, sizes, keys, partition, policy, tag)
         receipts: list[Receipt] = []
         for batch, index, count in parts:
             while batch.receipt is None and batch.error is None:
@@ -212,6 +219,7 @@ class Producer(ProducerFacts):
         key: Buffer | None = None,
         headers: MessageHeaders = None,
         partition: int | None = None,
+        tag: str | None = None,
     ) -> None:
         """Send one message that will never be acknowledged: it may get lost, without a word, or arrive. Waits for room.
 
@@ -219,7 +227,7 @@ class Producer(ProducerFacts):
         """
         await self._room.wait(len(value))
         self._check_open()
-        batch, _, _ = self._accumulator.add(value, key, headers, partition, None, True)
+        batch, _, _ = self._accumulator.add(value, key, headers, partition, None, True, tag)
         self._ring(batch)
         await trio.lowlevel.checkpoint()
 
@@ -243,10 +251,11 @@ class Producer(ProducerFacts):
         keys: Sequence[Buffer | None] | None,
         partition: int | None,
         policy: Policy | None,
+        tag: str | None,
     ) -> list[Part]:
         if self._why_closed:
             self._check_open()
-        parts = self._accumulator.add_many(values, keys, partition, policy and SendPolicy[policy.upper()], sizes)
+        parts = self._accumulator.add_many(values, keys, partition, _POLICIES[policy], sizes, tag)
         for batch, _, _ in parts:
             self._ring(batch)
         return parts
@@ -351,13 +360,6 @@ class Producer(ProducerFacts):
             queue.failed(batch, message.code, message.text, message.facts, now)
         if not batch.is_settled:
             self._refusals.report(message.text, now)
-
-    def _on_loss(self, loss: Loss) -> None:
-        self.losses.append(loss)
-        _log.warning(
-            "topic %r partition %d: %d acknowledged messages were lost by the broker (a loss that its policy permits);"
-            " their receipts are void", *loss,
-        )  # fmt: skip
 
     def _on_defect(self, error: Exception) -> None:
         """End this producer, and nothing else of the client, for what should never have been raised."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,7 +16,9 @@ from mqcore.client._pending_batch import PendingBatch
 from mqcore.limits import Limits
 from mqcore.protocol import SendPolicy
 
-__all__ = ["Loss", "ProducerState"]
+__all__ = ["Loss", "ProducerState", "keep_loss"]
+
+_log = logging.getLogger("mqcore.client")
 
 
 class Loss(NamedTuple):
@@ -23,6 +27,15 @@ class Loss(NamedTuple):
     topic: str
     partition: int
     messages: int
+
+
+def keep_loss(losses: deque[Loss], loss: Loss) -> None:
+    """Add ``loss`` to ``losses``, and log it."""
+    losses.append(loss)
+    _log.warning(
+        "topic %r partition %d: %d acknowledged messages were lost by the broker (a loss that its policy permits);"
+        " their receipts are void", *loss,
+    )  # fmt: skip
 
 
 class ProducerState:

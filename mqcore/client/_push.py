@@ -102,6 +102,6 @@ def _burier(client: Openers, dead_letter: str) -> Bury:
     async def bury(message: Message, history: tuple[tuple[str, bytes], ...]) -> None:
         # A producer for each: dead letters are rare, and the topic may have been made, or made anew, in between.
         async with client.producer(dead_letter) as producer:
-            await producer.send(message.value, message.key, (*message.headers, *history))
+            await producer.send(message.value, message.key, (*message.headers, *history), tag=message.tag)
 
     return bury

@@ -44,6 +44,7 @@ class Reader:
         self._resume_at = 0.0
         self._broken_since = 0.0
         self._is_reported = False
+        self._is_told_of_tags = False
         self._is_closed = False
 
     async def connect(self) -> None:
@@ -56,11 +57,25 @@ class Reader:
             if self._is_closed:
                 await stream.aclose()
             else:
+                self._agree_on_tags(stream)
                 self.stream = stream
         except _LINK_ERRORS as error:
             await self._broken(error)
         finally:
             self.is_connecting = False
+
+    def _agree_on_tags(self, stream: RequestStream) -> None:
+        """Have the server choose by tags if it can; else this client reads everything and chooses itself."""
+        tags, limits = self.plan.tags, stream.limits
+        self.plan.names_tags = bool(tags) and (
+            len(tags) <= limits.fetch_tags_max and max(map(len, tags)) <= limits.tag_bytes_max
+        )
+        if tags and not self.plan.names_tags and not self._is_told_of_tags:
+            self._is_told_of_tags = True
+            _log.warning(
+                "consumer of topic %r: the server does not choose by these tags (it is older, or its limits "
+                "fetch_tags_max and tag_bytes_max say so): everything is read, and chosen from here", self.plan.topic,
+            )  # fmt: skip
 
     async def receive(self) -> None:
         """Take in one answer, asking first and asking ahead; no longer connected when the stream broke.
@@ -110,7 +125,7 @@ class Reader:
         if self._resume_at:
             await trio.sleep_until(self._resume_at)
             self._resume_at = 0.0
-        while plan.idle and stream.may_send(64):
+        while plan.idle and stream.may_send(plan.fetch_size):
             fetch = plan.next_fetch(stream.next_id())
             if fetch is None:
                 break

@@ -176,6 +176,11 @@ class DeliveryMachine(Generic[T]):
             return 0
         return window.tasks[-1].offset + 1 if window.tasks else (window.position or (0, 0))[0]
 
+    def is_busy(self, partition: int) -> bool:
+        """Return whether something of a partition was taken that is not done."""
+        window = self._windows.get(partition)
+        return window is not None and bool(window.tasks)
+
     def position(self, partition: int) -> tuple[int, int] | None:
         """Return the position (offset, epoch) below which all of a partition is done; None before the first is."""
         window = self._windows.get(partition)

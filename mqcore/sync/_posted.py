@@ -102,7 +102,7 @@ class Delivery:
             self._callbacks = None
 
 
-_Message: TypeAlias = tuple[bytes, bytes | None, HeaderPairs, int | None, Policy | None, Delivery]
+_Message: TypeAlias = tuple[bytes, bytes | None, HeaderPairs, int | None, Policy | None, str | None, Delivery]
 
 
 class Posted:
@@ -119,7 +119,13 @@ class Posted:
         self._turn = trio.Lock()
 
     def post(
-        self, value: Buffer, key: Buffer | None, headers: HeaderPairs, partition: int | None, policy: Policy | None
+        self,
+        value: Buffer,
+        key: Buffer | None,
+        headers: HeaderPairs,
+        partition: int | None,
+        policy: Policy | None,
+        tag: str | None = None,
     ) -> Delivery:
         """Queue one message, waiting for room; called in any thread. Raises ``ClosedError``, ``TypeError``."""
         if type(value) is not bytes:
@@ -132,7 +138,7 @@ class Posted:
                 self._changed.wait()
             if self._is_closed:
                 raise ClosedError("the producer was closed")
-            self._messages.append((value, key, headers, partition, policy, delivery))
+            self._messages.append((value, key, headers, partition, policy, tag, delivery))
             self._bytes += len(value) + OVERHEAD_BYTES
             if self._rung is not None:
                 # Before it is forgotten: an interrupt between the two would leave what is queued to wait for good.
@@ -180,10 +186,10 @@ class Posted:
             size = 0
             try:
                 while messages:
-                    value, key, headers, partition, policy, delivery = messages[0]
+                    value, key, headers, partition, policy, tag, delivery = messages[0]
                     size += len(value) + OVERHEAD_BYTES
                     try:
-                        inner = producer.post(value, key, headers, partition, policy=policy)
+                        inner = producer.post(value, key, headers, partition, policy=policy, tag=tag)
                     except trio.WouldBlock:
                         size -= len(value) + OVERHEAD_BYTES
                         await producer.wait_for_room(len(value))

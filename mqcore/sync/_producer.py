@@ -80,12 +80,13 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> Receipt:
         """Send one message, wait, and return its receipt. Arguments and errors as ``mqcore.Producer.send``.
 
         If interrupted, the outcome is unknown: the message goes its way.
         """
-        return self.post(value, key, headers, partition, policy=policy).wait()
+        return self.post(value, key, headers, partition, policy=policy, tag=tag).wait()
 
     def post(
         self,
@@ -95,13 +96,14 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> Delivery:
         """Queue one message and return its delivery; waits while there is no room. Arguments as for ``send``.
 
         Raises ``ClosedError``, ``TypeError`` for what is not bytes, ``ConfigurationError`` for what is no header. Its
         delivery raises the rest, such as ``RejectedError`` for a message above a limit.
         """
-        return self._posted.post(value, key, freeze_headers(headers) if headers else (), partition, policy)
+        return self._posted.post(value, key, freeze_headers(headers) if headers else (), partition, policy, tag)
 
     def post_many(
         self,
@@ -110,15 +112,16 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> list[Delivery]:
         """Queue messages in their order, in as few batches as possible, and return one delivery per batch.
 
-        ``keys``: one per value. Without keys the batches take turns over the partitions unless ``partition`` is given.
-        Waits while there is no room. Raises ``RejectedError`` for a message above a limit, ``ClosedError``; then
-        nothing was queued.
+        ``keys``: one per value; ``tag``: that of all. Without keys the batches take turns over the partitions unless
+        ``partition`` is given. Waits while there is no room. Raises ``RejectedError`` for a message above a limit,
+        ``ClosedError``; then nothing was queued.
         """
 
-        deliveries = self._post_many(values, keys, partition, policy)
+        deliveries = self._post_many(values, keys, partition, policy, tag)
         return [Delivery(self._portal, each) for each in deliveries]
 
     def _post_many(
@@ -127,16 +130,17 @@ class Producer:
         keys: Sequence[Buffer | None] | None,
         partition: int | None,
         policy: Policy | None,
+        tag: str | None,
     ) -> list[TrioDelivery]:
         def post_now() -> list[TrioDelivery]:
             if not self._posted.has_crossed:
                 raise trio.WouldBlock
-            return self._producer.post_many(values, keys, partition, policy=policy)
+            return self._producer.post_many(values, keys, partition, policy=policy, tag=tag)
 
         async def post() -> list[TrioDelivery]:
             while True:
                 try:
-                    return self._producer.post_many(values, keys, partition, policy=policy)
+                    return self._producer.post_many(values, keys, partition, policy=policy, tag=tag)
                 except trio.WouldBlock:
                     await self._producer.wait_for_room(sum(map(len, values)))
 
@@ -152,12 +156,14 @@ class Producer:
         partition: int | None = None,
         *,
         policy: Policy | None = None,
+        tag: str | None = None,
     ) -> list[Receipt]:
         """Send messages as ``post_many`` does, wait, and return one receipt per batch (``offset``, ``count``).
 
         Raises the error of the first batch that has none. If interrupted, the outcome of all is unknown.
         """
-        return self._run_after_posted(partial(self._producer.send_many, values, keys, partition, policy=policy))
+        send = partial(self._producer.send_many, values, keys, partition, policy=policy, tag=tag)
+        return self._run_after_posted(send)
 
     def send_one_way(
         self,
@@ -165,12 +171,13 @@ class Producer:
         key: Buffer | None = None,
         headers: MessageHeaders = None,
         partition: int | None = None,
+        tag: str | None = None,
     ) -> None:
         """Send one message that will never be acknowledged: it may get lost, without a word, or arrive. Waits for room.
 
         Raises ``RejectedError`` for a message above a limit.
         """
-        self._run_after_posted(partial(self._producer.send_one_way, value, key, headers, partition))
+        self._run_after_posted(partial(self._producer.send_one_way, value, key, headers, partition, tag))
 
     def flush(self) -> None:
         """Send what lingers and wait until everything queued before this call has its outcome.

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import hypothesis.strategies as st
 import pytest
 from crc32c import crc32c
@@ -236,6 +237,41 @@ def test_keys_and_headers_stay_with_their_message() -> None:
     batch = decode_batch(batch.data, LIMITS)
     assert batch.keys == [None, b"key", None, None]
     assert batch.headers == [(), (), (("name", b"value"),), ()]
+
+
+def test_tags_stay_with_their_message() -> None:
+    wire = Wire()
+    wire.add(b"1")
+    wire.add(b"2", tag="x")
+    wire.add(b"3")
+    wire.accumulator.add_many([b"4", b"5"], None, None, tag="y")
+    wire.add(b"6")
+    wire.add(b"7", tag="x")
+    wire.pump()
+    decoded = [decode_batch(batch.data, LIMITS) for batch in wire.sent if batch.data is not None]
+    assert [(each.values, each.tags) for each in decoded] == [
+        ([b"1", b"2", b"3"], [None, "x", None]),
+        ([b"4", b"5", b"6", b"7"], ["y", "y", None, "x"]),
+    ]
+
+
+@given(st.integers(1, 40), st.integers(0, 60), st.integers(0, 5), st.sampled_from(["x", "tag {}", "t" * 200]))
+@settings(deadline=None, max_examples=50)
+def test_a_batch_with_all_columns_is_never_above_the_limit(
+    different: int, value_bytes: int, key_bytes: int, tag: str
+) -> None:
+    limits = attrs.evolve(LIMITS, batch_bytes_max=4096, batch_tags_max=different)
+    wire = Wire(limits=limits)
+    batches: list[PendingBatch] = []
+    for number in range(200):
+        wire.wall_ms = number
+        headers = {"n": b""} if number % 3 == 0 else None
+        part = wire.accumulator.add(bytes(value_bytes), bytes(key_bytes), headers, None, tag=tag.format(number))
+        batches.append(part[0])
+    while wire.pump():
+        for batch in list(wire.in_flight):
+            wire.acknowledge(batch)
+    assert [batch.error for batch in batches if batch.receipt is None] == []
 
 
 def test_the_window_and_the_credit_hold_batches_back() -> None:

@@ -359,3 +359,99 @@ def test_g06_a_reader_goes_on_where_its_history_leaves_that_of_the_log(
         assert reader.position()[0] == alike
         assert told
     assert told == sorted(told, reverse=True)
+
+
+# tags
+
+
+class Chooser(Reader):
+    """The same, of a plan that asks for tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = FetchPlan("t", TOPIC, bytes_max=1024 * 1024, wait_ms=20_000, tags=(b"x", b"y"))
+        self.plan.add(FetchCursor(0))
+
+    def chosen(self, fetch: Fetch, *batches: bytes, next_offset: int, next_epoch: int | None) -> list[Chunk]:
+        """Take in an answer; what it makes, delivered."""
+        chunks = (b"".join(batches),) if batches else ()
+        self.plan.fetched(Fetched(fetch.request_id, next_offset, 0, next_offset, chunks, None, next_epoch))
+        found = []
+        while self.plan.chunks:
+            found.append(self.chunk())
+        return found
+
+
+def test_tags_are_named_to_a_server_that_chooses_by_them_only() -> None:
+    reader = Chooser()
+    assert [fetch.tags for fetch in reader.ask()] == [(b"x", b"y")]
+    reader = Chooser()
+    reader.plan.names_tags = False
+    assert [fetch.tags for fetch in reader.ask()] == [()]
+
+
+def test_what_is_passed_over_counts_as_read_before_between_and_behind_batches() -> None:
+    reader = Chooser()
+    (fetch,) = reader.ask()
+    found = reader.chosen(fetch, batch(3, 2, epoch=4), batch(8, 1, epoch=4), next_offset=12, next_epoch=4)
+    assert [(each.header and each.header.base_offset, each.passed) for each in found] == [
+        (None, (0, 3)),
+        (3, (0, 0)),
+        (None, (5, 8)),
+        (8, (0, 0)),
+        (None, (9, 12)),
+    ]
+    assert all(each.error is None for each in found)
+    assert reader.position() == (12, 4)
+    (fetch,) = reader.ask()
+    assert (fetch.offset, fetch.epoch) == (12, 4)
+
+
+def test_a_position_is_moved_when_what_was_passed_over_is_delivered_and_not_before() -> None:
+    reader = Chooser()
+    (fetch,) = reader.ask()
+    reader.plan.fetched(Fetched(fetch.request_id, 9, 0, 9, (batch(3, 2),), None, 1))
+    positions = []
+    while reader.plan.chunks:
+        positions.append(reader.position())
+        reader.chunk()
+    assert positions == [(0, 0), (3, 1), (5, 1)]
+    reader.plan.broken()
+    (fetch,) = reader.ask()
+    assert (fetch.offset, fetch.epoch) == (9, 1)
+
+
+@pytest.mark.parametrize("names_tags", [True, False])
+def test_g06_a_hole_in_an_answer_that_says_nothing_of_choosing_is_missing(names_tags: bool) -> None:
+    reader = Chooser()
+    reader.plan.names_tags = names_tags
+    (fetch,) = reader.ask()
+    found = reader.chosen(fetch, batch(3, 2), next_offset=5, next_epoch=None if names_tags else 1)
+    assert isinstance(found[0].error, MessagesMissingError)
+    assert [each.header and each.header.base_offset for each in found] == [None, 3]
+
+
+def test_answers_that_move_the_position_are_no_sign_of_a_server_that_lets_no_request_wait() -> None:
+    reader = Chooser()
+    for step in range(1, 20):
+        (fetch,) = reader.ask()
+        reader.chosen(fetch, next_offset=step, next_epoch=1)
+    assert not reader.plan.is_polling
+    for _ in range(3):
+        (fetch,) = reader.ask()
+        reader.chosen(fetch, next_offset=19, next_epoch=1)
+    assert reader.plan.is_polling
+
+
+def test_g06_a_reign_of_which_everything_was_passed_over_is_told_as_lost_from_its_beginning() -> None:
+    reader = Chooser()
+    for batches, next_offset, epoch in (((batch(0, 2, epoch=1),), 4, 1), ((), 7, 2), ((batch(7, 1, epoch=3),), 8, 3)):
+        (fetch,) = reader.ask()
+        reader.chosen(fetch, *batches, next_offset=next_offset, next_epoch=epoch)
+    assert reader.position() == (8, 3)
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.DIVERGED, "gone", {"offset": 8, "epoch": 1}))
+    chunk = reader.chunk()
+    assert isinstance(chunk.error, MessagesMissingError)
+    assert chunk.error.position == 4  # the second reign began there for this reader, although it got nothing of it
+    assert reader.position() == (4, 1)

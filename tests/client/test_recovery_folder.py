@@ -17,7 +17,9 @@ FAILURE = HandlingFailure(attempts=3, first_ms=1, last_ms=2, error="no\nway")
 
 
 def message(number: int) -> Message:
-    return Message("t", 0, number, 1, b"value %d\xff" % number, b"\0", (("h", b"\xff"),), 5)
+    return Message(
+        "t", 0, number, 1, b"value %d\xff" % number, b"\0", (("h", b"\xff"),), 5, "größe" if number % 2 else None
+    )
 
 
 def folder(disk: ModelDisk, bytes_max: int = 10**6, slots: int = 2) -> RecoveryFolder:

@@ -38,6 +38,11 @@ class FilterInput(Protocol):
         ...
 
     @property
+    def tag(self) -> str | None:
+        """Its tag; None without one."""
+        ...
+
+    @property
     def value(self) -> bytes:
         """Its payload."""
         ...
@@ -54,6 +59,10 @@ class Filter(ABC):
     The constructor takes the expression and raises ``ConfigurationError`` for one that cannot be; it names it and says
     what is allowed. A filter keeps nothing between messages: a message may be looked at again.
     """
+
+    tags: Sequence[str] = ()
+    """Tags of which each message that matches has one: the broker then passes over what has none of them. Empty: it may
+    match any message. All else runs at the consumer, on what comes."""
 
     def __init__(self, expression: str) -> None:
         self.expression = expression

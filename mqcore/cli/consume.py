@@ -126,6 +126,7 @@ def command(
         refuse("--group shares the partitions out and has no end of its own: leave --partition and --exit-at-end away")
     if exit_at_end and on_trimmed == "latest":
         refuse("--on-trimmed latest waits for what is new, --exit-at-end ends before it: give one of the two")
+    choice = None if chosen is None else create_filter(chosen)
     wish = _Wish(
         topic=topic,
         partitions=list(partitions) or None,
@@ -136,8 +137,8 @@ def command(
         key_separator=key_separator.encode() if key_separator is not None else None,
         group=_group_options(group, member=member, assignor=assignor, session=session),
         on_trimmed=on_trimmed,
-        tags=tags,
-        chosen=None if chosen is None else create_filter(chosen),
+        tags=tags or (() if choice is None else tuple(choice.tags)),
+        chosen=choice,
     )
     if run_async(_consume, current(), wish):
         end(DAMAGE_FOUND)

@@ -145,7 +145,7 @@ class PendingBatch:
     def add_tag(self, tag: str) -> None:
         """Have every message so far have ``tag``, where none has a column yet."""
         self.has_columns = True
-        self.tags = [tag] * len(self.values)
+        self.tags = list[str | None]((tag,)) * len(self.values)
         self.different_tags = {tag}
 
     def has_room_for(self, tag: str, tags_max: int) -> bool:

@@ -57,6 +57,8 @@ async def handle_topic(
         # A handler has its own time, and what is held back waits for handlers, not for a program that hangs.
         others |= {"commit": "manual", "poll_interval_max_ms": 0}
     chosen = None if settings.filter is None else create_filter(settings.filter)
+    if chosen is not None and chosen.tags and not others.get("tags"):
+        others["tags"] = tuple(chosen.tags)
     found = await client.admin.resolve_topic(topic)
     dead_letter = settings.dead_letter or found.config.get("dead_letter")
     if dead_letter == topic:

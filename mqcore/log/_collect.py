@@ -49,7 +49,6 @@ class BatchCollector:
         self,
         offset: int,
         position: int,
-        *,
         limit: int,
         bytes_max: int,
         salt: int,

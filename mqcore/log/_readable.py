@@ -5,8 +5,9 @@ Knows nothing of topics, requests or flush policies, and appends nothing (``_par
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -66,10 +67,7 @@ class ReadableLog(LogFacts):
         if offset >= limit:
             await trio.lowlevel.checkpoint()
             return ReadResult([], 0, offset)
-
-        def again() -> Awaitable[ReadResult]:
-            return self.read(offset, bytes_max, end_offset, asks=asks, tags=tags)
-
+        again = partial(self.read, offset, bytes_max, end_offset, asks=asks, tags=tags)
         generation = self._generation
         position = self._cursors.pop(offset, None) if self._cursors is not None else None
         if position is None:
@@ -79,9 +77,7 @@ class ReadableLog(LogFacts):
                 if generation == self._generation and offset >= self._state.start_offset:
                     raise
                 return await again()
-        collector = BatchCollector(
-            offset, position, limit=limit, bytes_max=bytes_max, salt=self.salt, where=self.name, tags=tags
-        )
+        collector = BatchCollector(offset, position, limit, bytes_max, self.salt, self.name, tags)
         wanted = HEADER_BYTES
         while wanted and not collector.invalid and (left := end_position - collector.position) >= wanted:
             size = min(max(collector.wanted_bytes, wanted), left)

@@ -85,9 +85,9 @@ def test_nothing_at_or_beyond_the_committed_offset_is_read(with_log: Callable[..
         log = await broker.log()
         await log.append([batch(b"a"), batch(b"b"), batch(b"c")])
         assert await read_all_below(log, 2) == 2
-        assert await log.read(2, 100, 2) == ([], 0, 2)
-        assert await log.read(3, 100, 3) == ([], 0, 3)
-        assert await log.read(9, 100, 9) == ([], 0, 9)
+        assert await log.read(2, 100, 2) == ([], 0, 2, 0, 0)
+        assert await log.read(3, 100, 3) == ([], 0, 3, 0, 0)
+        assert await log.read(9, 100, 9) == ([], 0, 9, 0, 0)
 
     async def read_all_below(log, end):  # type: ignore[no-untyped-def]
         return (await log.read(0, 1 << 20, end)).next_offset

@@ -390,7 +390,7 @@ def test_g11_after_a_failed_flush_the_unflushed_is_not_served_and_the_log_takes_
             await log.append([batch(b"more")])
         await broker.store.flush([log, other])
         assert log.durable_offset == 1
-        assert await log.read(1, 1 << 20, 2) == ([], 0, 1)
+        assert await log.read(1, 1 << 20, 2) == ([], 0, 1, 0, 0)
         assert (await log.read(0, 1 << 20, 2)).next_offset == 1
         await broker.store.aclose()
         assert not (await kill(shelf)).was_clean

@@ -329,7 +329,7 @@ def test_g11_a_log_that_failed_in_one_reign_has_failed_in_the_next() -> None:
         heir = await broker.log()
         with closed():
             await heir.append([batch(b"b")])
-        assert await heir.read(0, 100, 1) == ([], 0, 0)
+        assert await heir.read(0, 100, 1) == ([], 0, 0, 0, 0)
         await stop(broker)
         assert not (await start(shelf)).store.was_clean
 

@@ -89,9 +89,9 @@ REQUESTS: list[Message] = [
     Produce(0, TOPIC, 7, 3, True, b""),
     Produce(7, TOPIC, 7, 0, False, b"x" * 300, b"claim of a name!"),
     Produce(0, TOPIC, 7, 0, True, b"", b"claim of a name!"),
+    Fetch(9, TOPIC, 1, 2**63, 9, 4096, 500, True, ("größe".encode(), b"paid")),
+    Fetch(8, TOPIC, 1, 0, 0, 1, 0, False, (b"x" * 300,)),
     Fetch(2, TOPIC, 1, 2**63, 9, 4096, 500, True),
-    Fetch(7, TOPIC, 1, 2**63, 9, 4096, 500, True, ("größe".encode(), b"paid")),
-    Fetch(8, TOPIC, 1, 0, 0, 1, 0, False, (b"x" * 65_535,)),
     Call(3, "topic.list", {"a": [1, None, "é"]}),
     Ping(4),
     Sync(
@@ -102,9 +102,9 @@ REQUESTS: list[Message] = [
 ]
 REPLIES: list[Message] = [
     Produced(1, 2**40, 5, True, COPIES),
-    Fetched(2, 10, 0, 12, (b"batches",), 1200),
-    Fetched(7, 10, 0, 12, (b"batches",), 1200, 2**64 - 1),
+    Fetched(9, 10, 0, 12, (b"batches",), 1200, 2**64 - 1),
     Fetched(8, 10, 0, 12, (), None, 0),
+    Fetched(2, 10, 0, 12, (b"batches",), 1200),
     Result(3, {"any": ["json"]}),
     Pong(4),
     Synced(5, 2**41, [(0, 9, 2**64 - 1, 0)]),
@@ -416,6 +416,29 @@ def test_after_a_broken_rule_what_still_arrives_costs_no_memory() -> None:
         size = len(broker.receive_buffer())
         broker.received(size)
     assert broker.buffer_bytes <= 16 * 1024
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        b"",
+        b"\x00\x00",
+        b"\x01\x00",
+        b"\x01\x00\x02\x00x",
+        b"\x01\x00\x00\x00",
+        b"\x01\x00\x01\x00xy",
+        b"\xff\xff" + bytes(99),
+    ],
+    ids=repr,
+)
+def test_a_fetch_whose_table_of_tags_is_none_is_malformed(table: bytes) -> None:
+    _, broker = opened()
+    whole = b"".join(bytes(part) for part in ENCODERS[Kind.FETCH](Fetch(1, TOPIC, 0, 0, 0, 1, 0)))
+    payload = whole[12:] + table
+    frame = len(payload).to_bytes(4, "little") + bytes([Kind.FETCH, 2]) + whole[6:12] + payload
+    with pytest.raises(RemoteProtocolError, match="table of tags") as caught:
+        feed(broker, frame)
+    assert caught.value.code == Code.MALFORMED_FRAME
 
 
 def test_a_client_whose_broker_broke_a_rule_can_send_nothing_but_fatal() -> None:

@@ -156,7 +156,8 @@ class Invoked(Recorded):
     """A send begins. ``send`` names it over all its attempts; ``messages`` are digests in order.
 
     ``policy`` is the send's own (``topic``, ``none``, ``async``, ``sync``). ``idempotent``: under a producer id.
-    ``one_way``: no reply is wanted. ``size_bytes``: the batch as it is stored.
+    ``one_way``: no reply is wanted. ``size_bytes``: the batch as it is stored. ``tags``: of the messages, empty for one
+    without; none where no message has one.
     """
 
     process: str
@@ -168,6 +169,7 @@ class Invoked(Recorded):
     policy: str = "topic"
     idempotent: bool = False
     one_way: bool = False
+    tags: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -263,13 +265,18 @@ class FetchEnded(Recorded):
 
 @attrs.frozen(kw_only=True)
 class FetchAnswered(FetchEnded):
-    """A fetch was answered. ``known_age_ms``: how old a replica says that its knowledge is; -1: the primary's."""
+    """A fetch was answered. ``known_age_ms``: how old a replica says that its knowledge is; -1: the primary's.
+
+    ``tags``: those that it named; then ``next_epoch`` is that of the message before ``next_offset``, as answered.
+    """
 
     next_offset: int
     start_offset: int
     committed_offset: int
     batches: tuple[ReadBatch, ...]
     known_age_ms: int = -1
+    tags: tuple[str, ...] = ()
+    next_epoch: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from mqcore_conformance.checkers._facts import Facts
+from mqcore_conformance.checkers._tags import check_passed_over, check_stays_below
 from mqcore_conformance.histories import FetchAnswered, FetchFailed, NodeLife, Seeked
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -13,13 +14,13 @@ from mqcore_conformance.verdicts import Anomaly, Violation
 def check_g06(facts: Facts) -> Iterator[Violation]:
     """No consumer goes back or skips, except by seek, by retention, or over a loss that is reported to it."""
     for process, partition, events in facts.readers():
-        yield from _check_order(process, partition, events)
+        yield from _check_order(facts, process, partition, events)
         yield from _check_seeks(facts, process, partition, events)
         yield from _check_reported_loss(facts, process, partition, events)
 
 
 def _check_order(
-    process: str, partition: str, events: list[tuple[int, FetchAnswered | FetchFailed | Seeked]]
+    facts: Facts, process: str, partition: str, events: list[tuple[int, FetchAnswered | FetchFailed | Seeked]]
 ) -> Iterator[Violation]:
     position: int | None = None
     for index, event in events:
@@ -32,11 +33,14 @@ def _check_order(
                     position = max(event.offset, batch.base_offset)
                 if end <= position:
                     yield _order(Anomaly.NONMONOTONIC_POLL, process, partition, index, position, batch.base_offset)
-                elif batch.base_offset > position:
+                elif batch.base_offset > position and not event.tags:
                     yield _order(Anomaly.SKIPPED_POLL, process, partition, index, position, batch.base_offset)
                 position = end
             if position is not None and event.batches and event.next_offset < position:
                 yield _order(Anomaly.NONMONOTONIC_POLL, process, partition, index, position, event.next_offset)
+            if event.tags:
+                position = max(position or 0, event.next_offset)
+                yield from check_passed_over(facts, process, partition, index, event)
 
 
 def _order(anomaly: Anomaly, process: str, partition: str, index: int, position: int, found: int) -> Violation:
@@ -128,7 +132,10 @@ def check_g08(facts: Facts) -> Iterator[Violation]:
         is_constant = facts.has_constant_policies(partition)
         log = facts.log(partition)
         for index, event in events:
-            if not isinstance(event, FetchAnswered) or not event.batches:
+            if not isinstance(event, FetchAnswered):
+                continue
+            yield from check_stays_below(process, partition, index, event)
+            if not event.batches:
                 continue
             if not is_constant:
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)

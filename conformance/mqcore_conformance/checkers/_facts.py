@@ -173,6 +173,7 @@ class Facts:
         self.rotted: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.records_storage = False
         self.altered: list[tuple[int, Altered]] = []
+        self.tags: dict[str, str] = {}
         self._timelines: dict[str, Timeline] = {}
         self._sent_at: dict[str, int] = {}
         self._appended_until: dict[tuple[str, str, int], list[tuple[int, int, int]]] = defaultdict(list)
@@ -343,6 +344,9 @@ class Facts:
             case Invoked():
                 send = self.sends.setdefault(event.send, SendFacts(event.send, event))
                 send.attempts.append(Attempt(index, event))
+                self.tags.update(
+                    zip(event.messages, event.tags, strict=False)
+                )  # none of a send whose messages have none
             case Completed():
                 attempt = self._attempt(event)
                 attempt.completed_at, attempt.completed, attempt.copies = index, event, self._copies_of(event)

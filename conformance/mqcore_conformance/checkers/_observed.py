@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mqcore_conformance.checkers._facts import Facts, SendFacts
+from mqcore_conformance.checkers._tags import check_comes_forward
 from mqcore_conformance.histories import FetchAnswered, LogRecovered
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -19,6 +20,7 @@ def check_g13(facts: Facts) -> Iterator[Violation]:
             f" ({seen.reason})" if seen.reason else ""
         )
         yield Violation("G13", Anomaly.NO_PROGRESS, text, "", (index,))
+    yield from check_comes_forward(facts)
 
 
 def check_g17(facts: Facts) -> Iterator[Violation]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -26,7 +26,8 @@ from mqcore_conformance.world import World
 
 LIMITS = Limits()
 WAIT_MS = 2_000
-REPLICA_WAIT_MS = 300
+SHORT_WAIT_MS = 300
+"""Of a reader of replicas, and of one that names tags, whose position moves when its wait is over."""
 REFUSED_S = 0.1
 PATIENCE_S = 1.0
 """How long a fetch may take beyond the time that it waits for messages."""
@@ -35,6 +36,11 @@ REPLICA_S = 1.5
 """How long a reader of replicas stays with one of them."""
 _MOVES = frozenset({Code.BELOW_START, Code.DIVERGED, Code.DAMAGED})
 """Answers that send a reader elsewhere."""
+
+
+def wait_ms_of(plan: ConsumerPlan) -> int:
+    """Return how long a consumer's fetches wait."""
+    return SHORT_WAIT_MS if plan.from_replica or plan.tags else WAIT_MS
 
 
 def read_batches(data: Buffer) -> Iterator[ReadBatch]:
@@ -52,10 +58,13 @@ def read_batches(data: Buffer) -> Iterator[ReadBatch]:
 class PartitionReader:
     """A position in one partition, and the fetches from it."""
 
-    def __init__(self, world: World, process: str, partition: int, *, from_replica: bool = False) -> None:
+    def __init__(
+        self, world: World, process: str, partition: int, *, from_replica: bool = False, tags: Sequence[str] = ()
+    ) -> None:
         self.world = world
         self.process = process
         self.from_replica = from_replica
+        self.tags = tuple(tags)
         self.index = partition
         self.partition = ""
         self.topic_id = b""
@@ -75,7 +84,8 @@ class PartitionReader:
         """Fetch once and record it; move on, or seek where the answer says so."""
         asked_at = len(self.world.history)
         place = self.topic_id, self.index, self.offset, self.epoch
-        request = Fetch(session.next_id(), *place, bytes_max, wait_ms, self.from_replica)
+        tags = tuple(map(str.encode, self.tags))
+        request = Fetch(session.next_id(), *place, bytes_max, wait_ms, self.from_replica, tags)
         await session.send(request)
         try:
             with trio.fail_after(wait_ms / 1000 + PATIENCE_S):
@@ -104,15 +114,17 @@ class PartitionReader:
     def _take(self, session: WireSession, asked_at: int, reply: Fetched) -> None:
         batches = []
         position, epoch = self.offset, self.epoch
+        if reply.next_epoch is not None and reply.next_offset > self.offset:  # of one reign, whatever was passed over
+            self._note_epoch(reply.next_epoch, self.offset)
         for read in (each for data in reply.batches for each in self._split(data)):
             skipped = max(0, position - read.base_offset)
             if skipped < len(read.messages):
                 messages = read.messages[skipped:]
                 batches.append(attrs.evolve(read, base_offset=read.base_offset + skipped, messages=messages))
                 position, epoch = read.base_offset + len(read.messages), read.epoch
-                if not self._epochs or self._epochs[-1][0] != epoch:
-                    self._epochs.append((epoch, batches[-1].base_offset))
-        if not batches and reply.next_offset == self.offset and self.process != DRAIN and reply.known_age_ms is None:
+                self._note_epoch(epoch, batches[-1].base_offset)
+        is_new = batches or reply.next_offset != self.offset or (self.tags and self.offset < reply.committed_offset)
+        if not is_new and self.process != DRAIN and reply.known_age_ms is None:
             return  # a long poll that ended: nothing was seen, and nothing said of how old that is
         self.world.note(
             FetchAnswered,
@@ -122,8 +134,16 @@ class PartitionReader:
             committed_offset=reply.committed_offset,
             batches=tuple(batches),
             known_age_ms=-1 if reply.known_age_ms is None else reply.known_age_ms,
+            tags=self.tags,
+            next_epoch=reply.next_epoch or 0,
         )
+        if reply.next_epoch is not None:
+            epoch = reply.next_epoch
         self.offset, self.epoch = max(position, reply.next_offset), epoch
+
+    def _note_epoch(self, epoch: int, offset: int) -> None:
+        if not self._epochs or self._epochs[-1][0] != epoch:
+            self._epochs.append((epoch, offset))
 
     def _split(self, data: Buffer) -> list[ReadBatch]:
         found = []
@@ -215,7 +235,7 @@ class WireConsumer(PlannedConsumer):
 
     def __init__(self, world: World, plan: ConsumerPlan) -> None:
         super().__init__(world, plan)
-        self._reader = PartitionReader(world, plan.name, plan.partition, from_replica=plan.from_replica)
+        self._reader = PartitionReader(world, plan.name, plan.partition, from_replica=plan.from_replica, tags=plan.tags)
         self._replicas = sum(plan.name.encode())  # so that not all of them begin at the same one
 
     @property
@@ -242,7 +262,7 @@ class WireConsumer(PlannedConsumer):
         return others[self._replicas % len(others)]
 
     async def _read(self, session: WireSession) -> None:
-        wait_ms = REPLICA_WAIT_MS if self.plan.from_replica else WAIT_MS
+        wait_ms = wait_ms_of(self.plan)
         while True:
             if self._seeks and self._answers >= self._seeks[0].after:
                 await self._reader.seek(session, self._seeks[0].to)
@@ -254,6 +274,8 @@ class WireConsumer(PlannedConsumer):
                 await trio.sleep(REFUSED_S)
                 if reply.code in (Code.UNKNOWN_TOPIC, Code.NOT_PRIMARY):
                     return
+            elif isinstance(reply, Fetched) and self._reader.offset == before < reply.committed_offset:
+                await trio.sleep(REFUSED_S)  # no broker should answer so; one that does is not asked at once for ever
             if self.plan.pause_us:
                 await trio.sleep(self.plan.pause_us / 1e6)
 

@@ -8,14 +8,12 @@ import trio
 
 from mqcore import client as library
 from mqcore.errors import BatchUndecodableError, MessagesMissingError, RejectedError
-from mqcore_conformance.clients._consumer import PlannedConsumer
+from mqcore_conformance.clients._consumer import PlannedConsumer, wait_ms_of
 from mqcore_conformance.clients._library import GONE, Watcher, connected, watched
 from mqcore_conformance.clients._session import Pauses
 from mqcore_conformance.histories import FetchAnswered, FetchFailed, ReadBatch, Seeked, digest_of
 from mqcore_conformance.plans import TOPIC, ConsumerPlan
 from mqcore_conformance.world import World
-
-WAIT_MS = 2_000
 
 
 class LibraryConsumer(PlannedConsumer):
@@ -52,7 +50,8 @@ class LibraryConsumer(PlannedConsumer):
         self._names = {number: f"{name}/{number}" for number in range(found.partitions)}
         partitions = None if self.plan.every else [self.plan.partition]
         start: Any = self._positions or "start"
-        options: dict[str, Any] = {"fetch_bytes": self.plan.bytes_max, "wait_ms": WAIT_MS}
+        wait_ms = wait_ms_of(self.plan)
+        options: dict[str, Any] = {"fetch_bytes": self.plan.bytes_max, "wait_ms": wait_ms, "tags": self.plan.tags}
         async with client.consumer(TOPIC, partitions, start, **options) as consumer:
             if (await client.admin.resolve_topic(TOPIC)).id != self._topic_id:
                 return  # which of the two it reads is not known
@@ -72,12 +71,13 @@ class LibraryConsumer(PlannedConsumer):
                 if self.plan.singly:
                     message = await anext(consumer)
                     digest = digest_of(message.key, message.value)
-                    self._take(before, message.partition, message.offset, message.epoch, (digest,))
+                    read = {message.offset: digest}
+                    self._take(before, message.partition, message.epoch, read, message.offset + 1)
                 else:
                     batch = await consumer.next_batch()
                     keys = batch.keys or [None] * len(batch)
-                    digests = tuple(map(digest_of, keys, batch.values))
-                    self._take(before, batch.partition, batch.offset, batch.epoch, digests)
+                    read = dict(zip(batch.offsets, map(digest_of, keys, batch.values), strict=True))
+                    self._take(before, batch.partition, batch.epoch, read, batch.next_offset)
             except MessagesMissingError as error:
                 code = "below-start" if error.reason == "retention" else "diverged"
                 self._missed(before, error.partition, code, error.position, -1, error.position)
@@ -113,17 +113,28 @@ class LibraryConsumer(PlannedConsumer):
         }
 
     def _take(
-        self, before: dict[int, tuple[int, int]], partition: int, offset: int, epoch: int, messages: tuple[str, ...]
+        self, before: dict[int, tuple[int, int]], partition: int, epoch: int, read: dict[int, str], end: int
     ) -> None:
+        """Record messages of one batch by their offsets, and up to where its messages are read."""
         self._answers += 1
-        end = offset + len(messages)
+        runs: list[list[int]] = []
+        for offset in read:
+            if runs and runs[-1][-1] + 1 == offset:
+                runs[-1].append(offset)
+            else:
+                runs.append([offset])
         self.world.note(
             FetchAnswered,
             **self._at(before, partition),
             next_offset=end,
             start_offset=0,
             committed_offset=end,
-            batches=(ReadBatch(base_offset=offset, epoch=epoch, messages=messages),),
+            batches=tuple(
+                ReadBatch(base_offset=run[0], epoch=epoch, messages=tuple(read[offset] for offset in run))
+                for run in runs
+            ),
+            tags=self.plan.tags,
+            next_epoch=epoch if self.plan.tags else 0,
         )
 
     def _missed(

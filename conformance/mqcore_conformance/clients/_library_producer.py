@@ -17,7 +17,7 @@ from mqcore import client as library
 from mqcore.errors import OutcomeUnknownError, RejectedError
 from mqcore.nurseries import one_error
 from mqcore_conformance.clients._library import GONE, Watcher, connected, watched
-from mqcore_conformance.clients._producer import mark_of, messages_of
+from mqcore_conformance.clients._producer import mark_of, messages_of, tags_of
 from mqcore_conformance.clients._session import Pauses
 from mqcore_conformance.histories import Completed, Invoked, digest_of
 from mqcore_conformance.plans import TOPIC, LibraryPlan, ProducerPlan, SendPlan
@@ -128,7 +128,9 @@ class LibraryProducer:
                 await self._send_and_wait(producer, part)
             elif item.plan.one_way:
                 self._invoke(part)
-                await producer.send_one_way(part.values[0], part.keys[0], partition=self.plan.partition)
+                await producer.send_one_way(
+                    part.values[0], part.keys[0], partition=self.plan.partition, tag=self._tag(part.item)
+                )
             else:
                 await self._post(producer, part, waiting)
 
@@ -137,7 +139,11 @@ class LibraryProducer:
         self._open += 1
         try:
             receipt = await producer.send(
-                part.values[0], part.keys[0], partition=self.plan.partition, policy=_policy(part.item.plan)
+                part.values[0],
+                part.keys[0],
+                partition=self.plan.partition,
+                policy=_policy(part.item.plan),
+                tag=self._tag(part.item),
             )
         except (RejectedError, OutcomeUnknownError) as error:
             self._failed(part, error)
@@ -145,15 +151,15 @@ class LibraryProducer:
             self._acknowledged(part, receipt)
 
     async def _post(self, producer: library.Producer, part: _Part, waiting: trio.Nursery) -> None:
-        policy, partition = _policy(part.item.plan), self.plan.partition
+        policy, partition, tag = _policy(part.item.plan), self.plan.partition, self._tag(part.item)
         await producer.wait_for_room(sum(map(len, part.values)))
         deliveries: list[library.Delivery] = []
         try:
             if len(part.values) == 1:
-                deliveries = [producer.post(part.values[0], part.keys[0], partition=partition, policy=policy)]
+                deliveries = [producer.post(part.values[0], part.keys[0], partition=partition, policy=policy, tag=tag)]
             else:
                 keys = part.keys if any(key is not None for key in part.keys) else None
-                deliveries = producer.post_many(part.values, keys, partition, policy=policy)
+                deliveries = producer.post_many(part.values, keys, partition, policy=policy, tag=tag)
         except RejectedError as error:
             self._invoke(part)
             self._open += 1
@@ -173,6 +179,10 @@ class LibraryProducer:
         else:
             self._acknowledged(part, receipt)
 
+    def _tag(self, item: _Item) -> str | None:
+        """The tag of all messages of a send."""
+        return tags_of(self.plan.name, item.number, item.generation, 1)[0] if self.plan.tagged else None
+
     # ---- the record ------------------------------------------------------------------------------------------
 
     def _invoke(self, part: _Part) -> None:
@@ -189,6 +199,7 @@ class LibraryProducer:
             policy=part.item.plan.policy,
             idempotent=True,
             one_way=part.item.plan.one_way,
+            tags=(self._tag(part.item) or "",) * len(part.values) if self.plan.tagged else (),
         )
 
     def _acknowledged(self, part: _Part, receipt: library.Receipt) -> None:

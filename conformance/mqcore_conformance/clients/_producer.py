@@ -8,13 +8,14 @@ from typing import Any
 
 import attrs
 import trio
+from crc32c import crc32c
 
 from mqcore.batch import encode_batch
 from mqcore.limits import Limits
 from mqcore.protocol import Code, Failed, Produce, Produced, SendPolicy
 from mqcore_conformance.clients._session import Pauses, SessionLostError, WireError, WireSession, code_name, connect
 from mqcore_conformance.histories import Completed, Invoked, digest_of
-from mqcore_conformance.plans import TOPIC, ProducerPlan, SendPlan
+from mqcore_conformance.plans import TAGS, TOPIC, ProducerPlan, SendPlan
 from mqcore_conformance.world import World
 
 
@@ -38,6 +39,17 @@ def messages_of(
             values.append(mark + b"v" * (size - len(mark)))
             keys.append(b"k%d" % (index % 3) if index % 2 else None)
     return values, keys
+
+
+def tags_of(process: str, number: int, generation: int, count: int) -> list[str | None]:
+    """Return the tags of one send: none, one of all, or one of each message, as its name has it."""
+    shape = crc32c(mark_of(process, number, generation, 0))
+    if shape % 4 == 0:
+        return [None] * count
+    if shape % 4 == 1:
+        return [TAGS[shape // 4 % len(TAGS)]] * count
+    marks = (crc32c(mark_of(process, number, generation, index)) for index in range(count))
+    return [(*TAGS, None)[mark // 4 % (len(TAGS) + 1)] for mark in marks]
 
 
 LIMITS = Limits()
@@ -174,9 +186,12 @@ class WireProducer:
             batch.created_ms = self.world.clock.wall_ms()  # a retry is the same batch, byte for byte
         batch.sent_as = self._producer_id
         values, keys = messages_of(self.plan.name, batch.number, batch.generation, batch.plan.sizes)
+        plan = self.plan
+        tags = tags_of(plan.name, batch.number, batch.generation, len(values)) if plan.tagged else None
         data = encode_batch(
             values,
             keys=keys,
+            tags=tags,
             created_ms=batch.created_ms,
             producer_id=self._producer_id,
             first_sequence=batch.sequence,
@@ -195,6 +210,7 @@ class WireProducer:
             policy=batch.plan.policy,
             idempotent=self.plan.idempotent,
             one_way=batch.plan.one_way,
+            tags=tuple(tag or "" for tag in tags or ()),
         )
         request_id = session.next_id()
         policy, one_way = SendPolicy[batch.plan.policy.upper()], batch.plan.one_way

@@ -6,6 +6,7 @@ A plan says everything that a run depends on, so that the same plan is the same 
 from mqcore_conformance.plans._data import (
     CHURN_SIZES,
     FLUSH_POLICIES,
+    TAGS,
     TOPIC,
     AlterPlan,
     ConsumerPlan,
@@ -47,6 +48,7 @@ __all__ = [
     "SET_REPLICATIONS",
     "SIMULATED_SET_FAMILIES",
     "T1_FAMILIES",
+    "TAGS",
     "TOPIC",
     "AlterPlan",
     "ConsumerPlan",

@@ -14,6 +14,8 @@ from mqcore.errors import ConfigurationError
 from mqcore_conformance.histories import FIRST_NODE
 
 TOPIC = "events"
+TAGS = ("a", "b", "c")
+"""Tags that messages have."""
 CHURN_SIZES = (200, 200, 200)
 """Message sizes of the batches of a topic that comes and goes; a log of the same sizes meets its bytes at its end."""
 FLUSH_POLICIES: Mapping[str, str] = MappingProxyType(
@@ -54,7 +56,7 @@ class ProducerPlan:
     """One producer: at most ``window`` batches in flight; without ``retries`` an unknown outcome stays unknown.
 
     ``library``: it is one of ``mqcore.client``, which retries in its own way and is always idempotent; None: it is the
-    suite's own, which speaks the protocol itself.
+    suite's own, which speaks the protocol itself. ``tagged``: messages have tags.
     """
 
     name: str
@@ -64,6 +66,7 @@ class ProducerPlan:
     retries: bool
     sends: tuple[SendPlan, ...]
     library: LibraryPlan | None = None
+    tagged: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +83,8 @@ class ConsumerPlan:
 
     ``library``: it is one of ``mqcore.client``; then ``every`` partition may be its own, and ``singly`` is message by
     message. ``from_replica``: it reads from one replica of the set after the other. ``stays_us``: after so long it
-    leaves for ``away_us`` and comes back to where it was; 0: it stays.
+    leaves for ``away_us`` and comes back to where it was; 0: it stays. ``tags``: those that it asks for; none: all
+    messages.
     """
 
     name: str
@@ -95,6 +99,7 @@ class ConsumerPlan:
     away_us: int = 0
     from_replica: bool = False
     seeks: tuple[SeekPlan, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

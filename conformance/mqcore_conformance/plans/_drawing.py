@@ -14,6 +14,7 @@ from mqcore.testing import seeded
 from mqcore_conformance.plans._data import (
     CHURN_SIZES,
     FLUSH_POLICIES,
+    TAGS,
     AlterPlan,
     ConsumerPlan,
     FaultPlan,
@@ -81,6 +82,7 @@ def draw_plan(seed: int, *, storage: str, transport: str, flush: str | None, fam
     # drawn from generators of their own: what is added here leaves the rest of a seed as it was
     plan = _vary_clients(seeded(seed, f"clients/{storage}/{transport}/{flush}/{family}"), plan)
     plan = _vary_policies(seeded(seed, f"policies/{storage}/{transport}/{flush}/{family}"), plan)
+    plan = _vary_tags(seeded(seed, f"tags/{storage}/{transport}/{flush}/{family}"), plan)
     plan = {**FAMILIES, **MEMBER_FAMILIES}[family](rng, plan)
     if asynchronous and family in WINDOW_FAMILIES:
         plan = tighten_window(seeded(seed, f"windows/{storage}/{transport}/{flush}/{family}"), plan)
@@ -193,6 +195,20 @@ def _vary_policies(rng: random.Random, plan: RunPlan) -> RunPlan:
             alter = attrs.evolve(alter, weakest_send=rng.choice(("none", FLUSH_POLICIES["async"], "")))
         alters.append(alter)
     return attrs.evolve(plan, alters=tuple(alters))
+
+
+def _vary_tags(rng: random.Random, plan: RunPlan) -> RunPlan:
+    """Let messages have tags in some runs, and some consumers ask for a few of them."""
+    if rng.random() >= 0.3:
+        return plan
+    return attrs.evolve(
+        plan,
+        producers=tuple(attrs.evolve(each, tagged=rng.random() < 0.8) for each in plan.producers),
+        consumers=tuple(
+            attrs.evolve(each, tags=tuple(rng.sample(TAGS, rng.choice((1, 1, 2))))) if rng.random() < 0.7 else each
+            for each in plan.consumers
+        ),
+    )
 
 
 CRASH_POINTS = "crash-points"

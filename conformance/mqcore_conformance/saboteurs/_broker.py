@@ -10,12 +10,14 @@ from typing import Any
 
 import trio
 
+from mqcore.batch import tags_in
 from mqcore.log import ACCEPT, Duplicate
-from mqcore.protocol import Code, SendPolicy
+from mqcore.protocol import Code, Fetched, SendPolicy
 from mqcore_conformance.saboteurs._replacing import in_place_of
 
 PARTITION = "mqcore.broker._partition"
 GROUP_COMMIT = "mqcore.broker._group_commit"
+OUTBOX = "mqcore.broker._outbox"
 RULE = "mqcore.replication._commit"
 EVERY = 7
 FLUSHES_OF_A_LIFE = 12
@@ -159,6 +161,42 @@ def unknown_called_rejected(original: Any) -> Any:
 def positions_unchecked(_: Any) -> Any:
     """A fetch from a position that the log no longer has is served as if nothing had been lost (KAFKA-7959)."""
     return lambda *_: None
+
+
+@in_place_of(("mqcore.log._collect", "BatchCollector", "_is_passed"))
+def looks_at_the_first_tag(_: Any) -> Any:
+    """A batch is passed over unless the first tag of its table is asked for."""
+
+    def is_passed(collector: Any, batch: Any, header: Any, tags: Any) -> bool:
+        return tags.isdisjoint((tags_in(batch, header) or ())[:1])
+
+    return is_passed
+
+
+@in_place_of((OUTBOX, "", "answer_fetch"))
+def position_not_told(original: Any) -> Any:
+    """Where everything was passed over, the answer does not say how far that was."""
+
+    async def answer(partition: Any, fetch: Any, bytes_max: Any) -> Any:
+        found = await original(partition, fetch, bytes_max)
+        if not isinstance(found, Fetched) or not fetch.tags or found.batches:
+            return found
+        return found._replace(next_offset=fetch.offset, next_epoch=fetch.epoch)
+
+    return answer
+
+
+@in_place_of((OUTBOX, "", "answer_fetch"))
+def position_past_committed(original: Any) -> Any:
+    """A reader that names tags is told that the whole log was looked at, what is not committed too."""
+
+    async def answer(partition: Any, fetch: Any, bytes_max: Any) -> Any:
+        found = await original(partition, fetch, bytes_max)
+        if not isinstance(found, Fetched) or not fetch.tags:
+            return found
+        return found._replace(next_offset=partition.log.end_offset, next_epoch=partition.epoch)
+
+    return answer
 
 
 @in_place_of((GROUP_COMMIT, "GroupCommit", "_flush"))

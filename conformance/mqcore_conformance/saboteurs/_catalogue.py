@@ -161,6 +161,18 @@ REPLIES = (
         make=log.divergence_too_low, shape=shapes.reader_over_a_power_cut, green=("none/none",), seed=1,
     ),
     Saboteur(
+        name="first-tag-only", clause="G06", flush="sync", family="none",
+        make=broker.looks_at_the_first_tag, shape=shapes.reads_by_tags,
+    ),
+    Saboteur(
+        name="tag-position-dropped", clause="G13", flush="sync", family="none",
+        make=broker.position_not_told, shape=shapes.reads_by_tags,
+    ),
+    Saboteur(
+        name="tag-position-past-committed", clause="G08", flush="sync", family="none",
+        make=broker.position_past_committed, shape=shapes.reads_by_tags,
+    ),
+    Saboteur(
         name="flusher-dies", clause="G13", flush="sync", family="none",
         make=broker.flusher_dies, shape=shapes.runs_on, green=("none/none",),
     ),

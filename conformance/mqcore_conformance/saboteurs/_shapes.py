@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mqcore_conformance.plans import CHURN_SIZES, ConsumerPlan, FaultPlan, ProducerPlan, RunPlan, SendPlan
+from mqcore_conformance.plans import CHURN_SIZES, TAGS, ConsumerPlan, FaultPlan, ProducerPlan, RunPlan, SendPlan
 
 
 def small_segments(plan: RunPlan) -> RunPlan:
@@ -92,6 +92,17 @@ def reader_over_a_power_cut(plan: RunPlan) -> RunPlan:
     cut = FaultPlan(kind="power-cut", trigger="acks", when=4 + plan.seed % 8)
     shaped = _shaped(plan, sends, cut, consumers=(consumer,), restart_after_us=0)
     return attrs.evolve(shaped, last_ending="none", before_drain="none")
+
+
+def reads_by_tags(plan: RunPlan) -> RunPlan:
+    """Batches of several tags, and consumers that ask for one each; the broker lives from the start to the drain."""
+    sends = tuple(SendPlan(sizes=(60,) * (1 + number % 4), pause_us=2_000) for number in range(25))
+    consumers = tuple(
+        ConsumerPlan(name=f"consumer-{number}", partition=0, bytes_max=1_000_000, pause_us=0, tags=(tag,))
+        for number, tag in enumerate(TAGS)
+    )
+    shaped = _shaped(plan, sends, consumers=consumers, weakest_send=None, last_ending="none", before_drain="none")
+    return attrs.evolve(shaped, producers=tuple(attrs.evolve(each, tagged=True) for each in shaped.producers))
 
 
 def runs_on(plan: RunPlan) -> RunPlan:

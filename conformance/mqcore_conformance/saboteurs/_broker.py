@@ -168,7 +168,7 @@ def looks_at_the_first_tag(_: Any) -> Any:
     """A batch is passed over unless the first tag of its table is asked for."""
 
     def is_passed(collector: Any, batch: Any, header: Any, tags: Any) -> bool:
-        return tags.isdisjoint((tags_in(batch, header) or ())[:1])
+        return bool(tags.isdisjoint((tags_in(batch, header) or ())[:1]))
 
     return is_passed
 

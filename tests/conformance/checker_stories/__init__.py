@@ -11,7 +11,8 @@ import checker_stories._nodes
 import checker_stories._observed
 import checker_stories._policies
 import checker_stories._replication
-import checker_stories._sets  # noqa: F401 - importing them tells the stories
+import checker_stories._sets
+import checker_stories._tags  # noqa: F401 - importing them tells the stories
 from checker_stories._story import STORIES, Case, Story
 
 __all__ = ["STORIES", "Story", "Case"]

@@ -160,9 +160,9 @@ class Story:
         """Both at once."""
         return self.invoke(send, **fields).ack(send, offset, level)
 
-    def store(self, send: str, offset: int, *, partition: str = PARTITION) -> Story:
+    def store(self, send: str, offset: int, *, partition: str = PARTITION, tags: tuple[str, ...] = ()) -> Story:
         """Sent, appended, flushed and acknowledged as it has to be."""
-        self.invoke(send, partition=partition).append(offset, offset + 1, partition)
+        self.invoke(send, partition=partition, tags=tags).append(offset, offset + 1, partition)
         return self.flush(offset + 1, partition=partition).ack(send, offset)
 
     # ---- readers ---------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from mqcore.abc import ByteStream, Peer
 from mqcore.batch import PRIVATE_TAG_MIN, BatchHeader, validate_batch
 from mqcore.broker._codes import code_of, facts_of
 from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._fetch_answer import refusal_of_tags
 from mqcore.broker._gate import Permit
 from mqcore.broker._group_room import GroupRoom
 from mqcore.broker._group_visits import GroupVisits
@@ -302,7 +303,7 @@ class ClientConnection:
                 refusal = (Code.CHECKSUM, str(error))
             else:
                 if header.codec >= PRIVATE_TAG_MIN or header.body_encoding >= PRIVATE_TAG_MIN:
-                    refusal = _refusal_of_tags(header, partition.private_tags)
+                    refusal = _refusal_of_private(header, partition.private_tags)
                 if refusal is None:
                     batch = IncomingBatch(header, message.batch)
                     send = Send(batch, message.policy, message.request_id, sink, message.claim)
@@ -328,12 +329,8 @@ class ClientConnection:
         limits = self._node.limits
         if message.wait_ms > self._fetch_wait_ms_max:
             message = message._replace(wait_ms=self._fetch_wait_ms_max)
-        tags = message.tags
-        if tags and (len(tags) > limits.fetch_tags_max or max(map(len, tags)) > limits.tag_bytes_max):
-            text = f"a fetch may name {limits.fetch_tags_max} tags of {limits.tag_bytes_max} bytes each"
-            self.outbox.failed(
-                message.request_id, Code.INVALID_REQUEST, f"{text} (limits fetch_tags_max, tag_bytes_max)"
-            )
+        if message.tags and (refusal := refusal_of_tags(message, limits)):
+            self.outbox.failed(message.request_id, Code.INVALID_REQUEST, refusal)
             return
         if message.wait_ms and len(self.outbox.parked) >= limits.fetches_parked_max:
             text = f"more than {limits.fetches_parked_max} fetches wait on this connection (limit fetches_parked_max)"
@@ -440,7 +437,7 @@ class ClientConnection:
         return None
 
 
-def _refusal_of_tags(header: BatchHeader, named: frozenset[int]) -> tuple[int, str] | None:
+def _refusal_of_private(header: BatchHeader, named: frozenset[int]) -> tuple[int, str] | None:
     for kind, tag in (("codec", header.codec), ("body encoding", header.body_encoding)):
         if tag >= PRIVATE_TAG_MIN and tag not in named:
             text = f"{kind} {tag} is private and the topic does not name it; add it to the topic's private_tags"

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from mqcore.errors import CorruptionError, MqcoreError, StorageError
+from mqcore.limits import Limits
 from mqcore.log import DamagedRangeError, PartitionLog
 from mqcore.protocol import Code, Failed, Fetch, Fetched
 
-__all__ = ["Fetchable", "answer_fetch"]
+__all__ = ["Fetchable", "answer_fetch", "refusal_of_tags"]
 
 
 class Fetchable(Protocol):
@@ -41,6 +42,16 @@ class Fetchable(Protocol):
 
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush."""
+
+
+def refusal_of_tags(fetch: Fetch, limits: Limits) -> str:
+    """Return why a fetch may not name the tags that it names; empty if it may."""
+    if len(fetch.tags) <= limits.fetch_tags_max and max(map(len, fetch.tags)) <= limits.tag_bytes_max:
+        return ""
+    return (
+        f"a fetch may name {limits.fetch_tags_max} tags of {limits.tag_bytes_max} bytes each "
+        "(limits fetch_tags_max, tag_bytes_max)"
+    )
 
 
 async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fetched | Failed:

@@ -85,9 +85,7 @@ def test_python_calls_per_encoded_batch_do_not_depend_on_its_messages():
 
 def test_calls_to_tell_the_tags_of_a_batch_do_not_depend_on_its_messages():
     few, many = (memoryview(batch_of(count, True, True)) for count in (8, 4000))
-    for_few, for_many = (
-        count_calls(lambda batch=batch: tags_in(batch, unpack_header(batch))) for batch in (few, many)
-    )
+    for_few, for_many = (count_calls(lambda batch=batch: tags_in(batch, unpack_header(batch))) for batch in (few, many))
     assert for_few["call"] == for_many["call"] <= 15
     assert for_few["c_call"] == for_many["c_call"] <= 20
 

@@ -284,6 +284,22 @@ def test_what_was_acknowledged_survives_a_kill_and_goes_through_both_transports(
         assert sorted(read) == sorted((tmp_path / "text").read_text().splitlines())
 
 
+def test_tags_are_given_and_asked_for(run, topic, tmp_path):
+    for name, tag in (("1", "paid"), ("2", "open"), ("3", None), ("4", "paid")):
+        (tmp_path / name).write_text(f"order {name}\n")
+        lines(run("produce", topic, tmp_path / name, "--partition", "0", *(("--tag", tag) if tag else ())))
+    common = ("consume", topic, "--from", "start", "--exit-at-end")
+    assert lines(run(*common, "--tag", "paid")) == ["order 1", "order 4"]
+    assert lines(run(*common, "--tag", "paid", "--tag", "open")) == ["order 1", "order 2", "order 4"]
+    assert lines(run(*common, "--tag", "paid", "--count", "1")) == ["order 1"]
+    assert lines(run(*common, "--tag", "nothing")) == []
+    printed = objects(run("--output", "json", *common))
+    assert [each.get("tag") for each in printed] == ["paid", "open", None, "paid"]
+    refused = run("produce", topic, tmp_path / "1", "--tag", "t" * 201)
+    assert refused.status != 0
+    assert "tag of 201 bytes; at most 200" in refused.err
+
+
 def test_a_filter_prints_what_it_matches_and_one_that_is_not_there_is_refused_by_name(run, topic, tmp_path):
     (tmp_path / "pairs").write_bytes(b"order-1,a\nother,b\norder-2,c\n")
     lines(run("produce", topic, tmp_path / "pairs", "--key-separator", ",", "--partition", "0"))

@@ -11,10 +11,12 @@ import trio
 import trio.testing
 
 import mqcore
+from mqcore.abc import Filter, FilterInput
 from mqcore.client import Client, Message
 from mqcore.errors import ConfigurationError, RejectedError
 from mqcore.limits import Limits
 from mqcore.protocol import Code
+from mqcore.registry import register, unregister
 
 
 def with_client(
@@ -175,6 +177,42 @@ def test_handlers_get_what_they_ask_for_and_what_is_passed_over_is_committed() -
             await trio.sleep(10)
             assert await cursor_of(client) == 11
             nursery.cancel_scope.cancel()
+
+    with_client(test)
+
+
+class Even(Filter):
+    """Even numbers with the tag x."""
+
+    tags = ("x",)
+
+    def matches(self, message: FilterInput) -> bool:
+        assert message.tag == "x"
+        return int(message.value) % 2 == 0
+
+
+def test_of_a_filter_that_names_tags_the_broker_passes_over_the_rest() -> None:
+    async def test(client: Client) -> None:
+        await fill(client)
+        handled: list[bytes] = []
+
+        async def handler(message: Message) -> None:
+            handled.append(message.value)
+
+        register("filters", "even", Even)
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def handle() -> None:
+                    await client.handle("t", handler, start="start", filter="even:", attempts_max=1, dead_letter="dead")
+
+                nursery.start_soon(handle)
+                await trio.sleep(10)
+                nursery.cancel_scope.cancel()
+        finally:
+            unregister("filters", "even")
+        assert handled == [b"0", b"6"]
+        assert (await client.admin.look_up_offset("dead", 0, "end")).offset == 0
 
     with_client(test)
 

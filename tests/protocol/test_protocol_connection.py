@@ -90,7 +90,6 @@ REQUESTS: list[Message] = [
     Produce(7, TOPIC, 7, 0, False, b"x" * 300, b"claim of a name!"),
     Produce(0, TOPIC, 7, 0, True, b"", b"claim of a name!"),
     Fetch(9, TOPIC, 1, 2**63, 9, 4096, 500, True, ("größe".encode(), b"paid")),
-    Fetch(8, TOPIC, 1, 0, 0, 1, 0, False, (b"x" * 300,)),
     Fetch(2, TOPIC, 1, 2**63, 9, 4096, 500, True),
     Call(3, "topic.list", {"a": [1, None, "é"]}),
     Ping(4),
@@ -103,7 +102,6 @@ REQUESTS: list[Message] = [
 REPLIES: list[Message] = [
     Produced(1, 2**40, 5, True, COPIES),
     Fetched(9, 10, 0, 12, (b"batches",), 1200, 2**64 - 1),
-    Fetched(8, 10, 0, 12, (), None, 0),
     Fetched(2, 10, 0, 12, (b"batches",), 1200),
     Result(3, {"any": ["json"]}),
     Pong(4),

@@ -88,7 +88,9 @@ class Limits:
     partitions_max: int = _limit(100_000, help="partitions of one broker")
     connections_max: int = _limit(4_096, help="connections of one broker")
     logins_max: int = _limit(256, help="connections that have not yet said who they are, where they have to")
-    login_failures_max: int = _limit(10, help="failed logins of one address in a minute, before it is made to wait")
+    login_failures_max: int = _limit(
+        10, help="failed logins of an address (IPv6: its /64) in a minute, before it has to wait"
+    )
     handshake_timeout_ms: int = _limit(10_000, help="time a new connection has for its first frame, in ms")
     idle_timeout_ms: int = _limit(120_000, help="silence after which a connection is closed, in ms")
     frame_timeout_ms: int = _limit(30_000, help="silence inside a frame after which a connection is closed, in ms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial, wraps
@@ -12,7 +13,7 @@ from mqcore.aio._consumer import Consumer, GroupConsumer
 from mqcore.aio._guest import Guest, hosted
 from mqcore.aio._producer import Producer
 from mqcore.client import Message, Start
-from mqcore.client.shells import Handlings
+from mqcore.client.shells import Handlings, WrongHandlerError
 from mqcore.errors import ClosedError, MqcoreError
 from mqcore.limits import Limits
 
@@ -158,7 +159,13 @@ class Client:
 
         Arguments and errors as ``mqcore.Client.handle``; ``ClosedError`` when the client's block is left.
         """
-        call = partial(self._guest.call, handler)
+
+        async def call(message: Message) -> None:
+            begun = handler(message)
+            if not asyncio.iscoroutine(begun):
+                raise WrongHandlerError(f"handle: the handler returned {type(begun).__name__}: write it with async def")
+            await self._guest.call(lambda: begun)
+
         raise await self._guest.run(self._handlings.run, topic, call, {"report": report, **options})
 
 

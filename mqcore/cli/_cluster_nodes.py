@@ -11,7 +11,7 @@ import trio
 
 from mqcore.cli.shell import Settings, refuse
 from mqcore.client import Client, SetAdmin, connect
-from mqcore.errors import MqcoreError, NotReachedError
+from mqcore.errors import MqcoreError, NotReachedError, RemoteProtocolError
 from mqcore.nurseries import one_error
 from mqcore.operations import ClusterNode, ClusterSet, SetDescription
 
@@ -68,7 +68,7 @@ def find_node(described: SetDescription, name: str) -> ClusterNode:
 async def alone_with(
     settings: Settings, node: ClusterNode, what: str = "node", *, connect_ms: int | None = None
 ) -> AsyncIterator[Client]:
-    """Connect to ``node`` and to no other; ``NotReachedError`` names it when it does not answer.
+    """Connect to ``node`` and to no other; ``NotReachedError`` and ``RemoteProtocolError`` name it.
 
     ``connect_ms``: how long it may take to connect, if not as long as any answer.
     """
@@ -86,6 +86,8 @@ async def alone_with(
             yield client
     except NotReachedError as error:
         raise NotReachedError(f"{what} {node.name!r}: {error}") from None
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(f"{what} {node.name!r}: {error}", code=error.code) from None
 
 
 async def first_answer(settings: Settings, request: Callable[[Client], Awaitable[R]]) -> R:
@@ -211,7 +213,7 @@ async def answer_of(settings: Settings, node: ClusterNode, request: Callable[[Cl
         except NotReachedError as error:
             return str(error).removeprefix(f"node {node.name!r}: ")
         except MqcoreError as error:
-            return f"it refused: {error}"
+            return f"it refused: {str(error).removeprefix(f'node {node.name!r}: ')}"
     return f"no answer within {seconds:g} s"
 
 

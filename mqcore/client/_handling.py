@@ -7,6 +7,7 @@ consumer's own disk. So a consumer that dies at any step delivers again what it 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -23,10 +24,11 @@ from mqcore.client._options import HandlingOptions
 from mqcore.client._rebalance import RebalanceListener
 from mqcore.client._recovery import KeptMessage, RecoveryFolder, RecoveryFull
 from mqcore.delivery import DeliveryMachine, DeliveryRules, HandlingFailure, Origin, Task, history_pairs
-from mqcore.errors import BatchUndecodableError, MessagesMissingError, MqcoreError
+from mqcore.errors import BatchUndecodableError, ConfigurationError, MessagesMissingError, MqcoreError
+from mqcore.nurseries import one_error
 from mqcore.ports import DeviceThread
 
-__all__ = ["Bury", "Handler", "Handling"]
+__all__ = ["Bury", "Handler", "Handling", "WrongHandlerError"]
 
 _log = logging.getLogger("mqcore.client")
 T = TypeVar("T")
@@ -36,6 +38,10 @@ Handler = Callable[[Message], Awaitable[None]]
 """Handles one message: returns when it is done, raises an ``Exception`` when it failed."""
 Bury = Callable[[Message, tuple[tuple[str, bytes], ...]], Awaitable[None]]
 """Sends a message to the dead-letter topic with these headers besides its own; returns when that has it."""
+
+
+class WrongHandlerError(ConfigurationError):
+    """A handler of another kind than this client calls: no message can be handled by it, nor has failed."""
 
 
 @runtime_checkable
@@ -106,7 +112,7 @@ class Handling:
         self._losses: Counter[int] = Counter()
 
     async def run(self) -> None:
-        """Read and handle until cancelled, or until reading raises what cannot be gone on after.
+        """Read and handle until cancelled, or until reading raises what cannot be gone on after, in no group.
 
         What an ``Exception`` of the handler does is in the class; any other, such as ``SystemExit``, ends this, and
         what was in hand counts as not handled. If cancelled, handlers are cancelled, and what is done is committed.
@@ -114,13 +120,14 @@ class Handling:
         if self._commits is not None:
             self._commits.listener = self
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._begin, nursery)
-                if self._commits is not None:
-                    nursery.start_soon(self._commit_often)
-                if self._recovery is not None:
-                    nursery.start_soon(self._recover)
+            with one_error():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read)
+                    nursery.start_soon(self._begin, nursery)
+                    if self._commits is not None:
+                        nursery.start_soon(self._commit_often)
+                    if self._recovery is not None:
+                        nursery.start_soon(self._recover)
         finally:
             with trio.move_on_after(_LAST_COMMIT_WITHIN_S, shield=True):
                 await self._commit()
@@ -210,10 +217,12 @@ class Handling:
                 if self._chosen is not None and not self._chosen.matches(message):
                     return True
                 with trio.move_on_after(timeout_ms / 1000) as limit:
-                    await self._handler(message)
+                    await _begun(self._handler, message)
                 if not limit.cancelled_caught:
                     return True
                 letter.error = f"the handler did not end within {timeout_ms} ms"
+            except WrongHandlerError:
+                raise
             except Exception as error:
                 letter.error = f"{type(error).__name__}: {error}"
         letter.last_ms = self._now_ms()
@@ -230,7 +239,7 @@ class Handling:
         slot = self._recovery.begin(message, attempts)
         try:
             yield
-        except (trio.Cancelled, KeyboardInterrupt):
+        except (trio.Cancelled, KeyboardInterrupt, WrongHandlerError):
             self._recovery.end(slot)  # the message is not what ended it
             raise
         self._recovery.end(slot)
@@ -346,6 +355,14 @@ class Handling:
 
     def _now_ms(self) -> int:
         return self._wall_ns() // 1_000_000
+
+
+def _begun(handler: Handler, message: Message) -> Awaitable[None]:
+    """Call ``handler``; what it returns has to be awaited, or the message would count as failed again and again."""
+    begun = handler(message)
+    if not inspect.isawaitable(begun):
+        raise WrongHandlerError(f"handle: the handler returned {type(begun).__name__}: write it with async def")
+    return begun
 
 
 def _where(message: Any) -> str:

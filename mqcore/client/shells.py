@@ -13,6 +13,7 @@ from mqcore.client._client import Client
 from mqcore.client._consumed import ConsumedBatch, Message
 from mqcore.client._consumer import Consumer, Start
 from mqcore.client._group_consumer import GroupConsumer
+from mqcore.client._handling import WrongHandlerError
 from mqcore.client._in_hand import MessageReader
 from mqcore.client._message_checks import freeze, freeze_headers
 from mqcore.errors import BufferFullError, ClosedError
@@ -22,6 +23,7 @@ __all__ = [
     "Handlings",
     "LeftByError",
     "ReadAhead",
+    "WrongHandlerError",
     "freeze",
     "freeze_headers",
     "told_without_trio",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
@@ -11,7 +12,7 @@ import trio
 
 import mqcore.client as inner
 from mqcore.client import Message, Start
-from mqcore.client.shells import Handlings
+from mqcore.client.shells import Handlings, WrongHandlerError
 from mqcore.errors import ClosedError, ConfigurationError, MqcoreError
 from mqcore.limits import Limits
 from mqcore.sync._consumer import Consumer, GroupConsumer
@@ -177,8 +178,14 @@ class Client:
         # Not Trio's own, which looking up names shares: handlers that wait for a broker would keep it from being found.
         limiter = trio.CapacityLimiter(threads_max)
 
+        def call_now(message: Message) -> None:
+            begun: object = handler(message)  # type: ignore[func-returns-value]  # what should not be there is looked for
+            if inspect.iscoroutine(begun):
+                begun.close()  # nobody would run it, and its message would count as failed again and again
+                raise WrongHandlerError("handle: the handler is async def, and threads call it: write it with def")
+
         async def call(message: Message) -> None:
-            await trio.to_thread.run_sync(handler, message, limiter=limiter)
+            await trio.to_thread.run_sync(call_now, message, limiter=limiter)
 
         options |= {"report": report, "handler_timeout_ms": NEVER_MS}
         raise self._portal.run(self._handlings.run, topic, call, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -118,3 +119,22 @@ def test_signals_and_verbs_at_once_are_obeyed_one_after_the_other(served, cli):
         assert cli("reload", "--server", process.urls[0]).status == 0
     last = json.loads(cli("reload", "--server", process.urls[0], "--output", "json").out)
     assert (last["applied"], last["waiting"]) == ({}, {})
+
+
+def test_a_certificate_that_ends_soon_is_told_at_the_start_and_at_each_reload(mqcore_command, tmp_path):
+    trustme = pytest.importorskip("trustme")
+    made = trustme.CA().issue_cert("127.0.0.1", not_after=datetime.now(UTC) + timedelta(days=2, hours=1))
+    made.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "own.pem"))
+    (tmp_path / "own.pem").chmod(0o600)
+    file = tmp_path / "broker.toml"
+    file.write_text(TEXT.replace("tcp:", "tls:").replace("[limits]", f'[tls]\ncert = "{tmp_path}/own.pem"\n[limits]'))
+    process = mqcore_command.start("serve", "--config", str(file), "--output", "json")
+    try:
+        next_event(process.stdout, "ready")
+        for _ in range(2):
+            notice = next_event(process.stderr, "certificate-expires")
+            assert f"{tmp_path}/own.pem expires in 2 days" in notice["text"]
+            process.send_signal(signal.SIGHUP)
+    finally:
+        process.kill()
+        process.communicate()

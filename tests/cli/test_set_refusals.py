@@ -125,6 +125,9 @@ def test_describe_and_status_say_what_a_node_said_that_refuses(pair, keys, said)
     assert "no answer" not in described.out
     plain = json.loads(pair.run("cluster", "describe", "--output", "json").out)
     assert plain["sets"][0]["why_silent"] == {"b": said.removeprefix("b: ")}
+    asked = pair.run("cluster", "promote", "b")
+    assert asked.status != 0
+    assert "login failed" not in said or "node 'b': the server refused the connection: the login failed" in asked.err
     status = pair.run("status")
     assert status.status == 4
     assert f"{said}\n" in status.out

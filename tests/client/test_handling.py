@@ -193,9 +193,8 @@ def test_what_a_handler_raises_that_is_no_exception_ends_the_consumption() -> No
         async def handler(message: Message) -> None:
             raise SystemExit(3)
 
-        with pytest.raises(BaseExceptionGroup) as ended:
+        with pytest.raises(SystemExit):
             await client.handle("t", handler, **QUICK)
-        assert ended.group_contains(SystemExit)
 
     beside(main)
 

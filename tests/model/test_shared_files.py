@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import threading
 
 import pytest
 import trio
 
 from mqcore.blocking import BlockingCalls, CallLate
 from mqcore.directories import SharedDirectory
+from mqcore.ports import system_ports
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
 PATH = "/shared"
@@ -115,6 +117,24 @@ def test_a_call_that_stands_still_is_late_and_may_be_done_later() -> None:
         await blocking.aclose()
 
     run_simulation(main)
+
+
+def test_the_end_waits_for_no_call_that_does_not_come_back() -> None:
+    """A disk that hangs in a call of an offset store is no reason for a broker not to end."""
+    hangs = threading.Event()
+
+    async def main() -> None:
+        blocking = BlockingCalls(system_ports(), "calls", timeout_ms=100, closed=ClosedHere)
+        with pytest.raises(CallLate):
+            await blocking.call(hangs.wait)
+        with trio.fail_after(60):
+            await blocking.aclose(lambda: None)
+        assert not hangs.is_set()
+
+    try:
+        trio.run(main)
+    finally:
+        hangs.set()
 
 
 def test_after_its_end_it_says_so_and_what_was_to_be_last_was() -> None:

@@ -51,6 +51,7 @@ def remarks_on(config: BrokerConfig, listeners: Sequence[Transport], now_s: floa
     found += _without_rules(config)
     found += _unused_files(config, listeners)
     found += _unused_authenticators(config, listeners)
+    found += _another_principal(config)
     found += certificate_notices(listeners, now_s)
     return found
 
@@ -92,6 +93,19 @@ def _unused_authenticators(config: BrokerConfig, listeners: Sequence[Transport])
             urls = ", ".join(str(listener.url) for listener in listeners)
             text = f"the authenticator {each.name} can know nobody who comes by {urls}: {'; '.join(lacking)}"
             yield Notice("authenticator-unused", text, {"authenticator": each.name})
+
+
+def _another_principal(config: BrokerConfig) -> Iterator[Notice]:
+    """A node that logs in as a user that the others do not take for it."""
+    node = None if config.own_set is None else config.own_set.node(config.name)
+    user = None if config.access is None else config.access.login.user
+    if node is None or user is None or node.principal in (None, f"user:{user}"):
+        return
+    text = (
+        f"node {node.name} is {node.principal}, and logs in to the others as user:{user}, which they will not take for "
+        "it: name the one in access.login, or as its principal"
+    )
+    yield Notice("node-is-another", text, {"node": node.name, "user": user})
 
 
 def _authenticators(config: BrokerConfig) -> list[Authenticator]:

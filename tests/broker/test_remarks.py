@@ -120,6 +120,20 @@ def test_an_authenticator_that_one_listener_serves_is_not(
     assert "authenticator-unused" not in kinds(remarks(access=access, listen=listen, tls=tls))
 
 
+@pytest.mark.parametrize(("principal", "is_told"), [("user:a", False), ("user:b", True), (None, False)])
+def test_a_node_that_logs_in_as_somebody_else_is_told(principal: str | None, is_told: bool) -> None:
+    nodes = [{"name": "a", "urls": ["tcp://127.0.0.1:7401"], "principal": principal}]
+    access = {
+        "authenticators": [{"name": "scram-sha-256", "users": "/u"}],
+        "rules": [RULE],
+        "login": {"user": "a", "password_file": "/p"},
+    }
+    found = remarks(
+        name="a", listen=["tcp://127.0.0.1:7401"], access=access, cluster={"sets": [{"name": "one", "nodes": nodes}]}
+    )
+    assert kinds(found) == (["node-is-another"] if is_told else [])
+
+
 @pytest.mark.parametrize(
     ("left", "kind", "words"),
     [

@@ -54,6 +54,9 @@ class TlsStream(ClosableStream):
         self._has_answered = False
         self._is_first = server_name is None  # of what a client sends
         self._expires_at = math.inf
+        self._ended_because: str | None = None
+        self.looks: Callable[[float], object] | None = None
+        """Called with the time before anything is read; it may ``end`` this stream."""
 
     async def shake_hands(self) -> None:
         """Raises ``ssl.SSLError``, ``trio.BrokenResourceError``.
@@ -103,11 +106,18 @@ class TlsStream(ClosableStream):
             return await self._until_done(lambda: self._read(memoryview(buffer)))
         except ssl.SSLError as error:
             raise self._broken(error) from self._cause(error)
+        except trio.ClosedResourceError:
+            raise self._closed_error() from None
 
     def _read(self, buffer: memoryview) -> int | None:
         """Read what there is, 0 at the end; None where there is nothing yet."""
         size = 0
-        if trio.current_time() >= self._expires_at:
+        now = trio.current_time()
+        if self.looks is not None:
+            self.looks(now)
+        if self._ended_because is not None:
+            raise self._closed_error()
+        if now >= self._expires_at:
             self.close()
             text = "the peer's certificate has expired since it connected: renew it and connect again"
             raise trio.BrokenResourceError(text) from TransportError(text, retryable=False)
@@ -192,6 +202,8 @@ class TlsStream(ClosableStream):
             await self._send_made()
         except ssl.SSLError as error:
             raise self._broken(error) from self._cause(error)
+        except trio.ClosedResourceError:
+            raise self._closed_error() from None
         finally:
             self._is_sending = False
 
@@ -226,6 +238,12 @@ class TlsStream(ClosableStream):
                 self.inner.send_now([data])
         self.inner.close()
 
+    def end(self, why: str) -> None:
+        """Close it for ``why``, which its user is told as of a stream that broke. Idempotent."""
+        if not self._is_closed and self._ended_because is None:
+            self._ended_because = why
+            self.close()
+
     async def aclose(self) -> None:
         """Say the end, for a second at most, and close. It is closed even if this is cancelled. Idempotent."""
         self._is_closed = True
@@ -256,6 +274,8 @@ class TlsStream(ClosableStream):
         return trio.BrokenResourceError(f"TLS: {alert_in_words(error)}")
 
     def _closed_error(self) -> Exception:
+        if self._ended_because is not None:
+            return trio.BrokenResourceError(self._ended_because)
         if self._is_torn and not self._is_closed:
             return trio.BrokenResourceError("a write ended early, which closed the stream")
         return trio.ClosedResourceError("the stream is closed")

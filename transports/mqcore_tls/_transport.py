@@ -19,6 +19,7 @@ from mqcore_tls._config import TlsTransportOptions
 from mqcore_tls._contexts import client_context, followed, server_context
 from mqcore_tls._handshakes import Handshakes
 from mqcore_tls._stream import TlsStream, alert_in_words, names_of, subject_of
+from mqcore_tls._trust import ClientTrust
 
 __all__ = ["TlsTransport"]
 
@@ -74,7 +75,9 @@ class TlsTransport(Transport):
         except TransportError as error:
             raise self._as_own(error) from error
         handshakes = Handshakes(self._half_open_max, self.context.report)
-        return _TlsListener(listener, Url(self.url.scheme, listener.url.rest), contexts, self._timeout_s, handshakes)
+        url = Url(self.url.scheme, listener.url.rest)
+        trust = ClientTrust(contexts, str(url), self.context.report)
+        return _TlsListener(listener, url, trust, self._timeout_s, handshakes)
 
     async def connect(self) -> Link:
         """Connect to the URL. Raises ``TransportError``. If cancelled, nothing stays open."""
@@ -135,20 +138,20 @@ class _TlsListener(Listener):
         self,
         inner: Listener,
         url: Url,
-        contexts: FollowedFiles[ssl.SSLContext],
+        trust: ClientTrust,
         timeout_s: float,
         handshakes: Handshakes,
     ) -> None:
         self.url = url
         self._inner = inner
-        self._contexts = contexts
+        self._trust = trust
         self._timeout_s = timeout_s
         self._handshakes = handshakes
 
     async def accept(self) -> Link:
         """See ``Listener``."""
         link = await self._inner.accept()
-        return _AcceptedLink(link, self._contexts.current(), self._timeout_s, self._handshakes, self._refused)
+        return _AcceptedLink(link, self._trust, self._timeout_s, self._handshakes, self._refused)
 
     def _refused(self, peer: Peer, why: str) -> None:
         text = f"{self.url}: no handshake with {peer.address}: {why}"
@@ -167,14 +170,14 @@ class _AcceptedLink(Link):
     def __init__(
         self,
         inner: Link,
-        context: ssl.SSLContext,
+        trust: ClientTrust,
         timeout_s: float,
         handshakes: Handshakes,
         refused: Callable[[Peer, str], None],
     ) -> None:
         self.peer = inner.peer
         self._inner = inner
-        self._context = context
+        self._trust = trust
         self._timeout_s = timeout_s
         self._handshakes = handshakes
         self._refused = refused
@@ -184,7 +187,8 @@ class _AcceptedLink(Link):
         """Shake hands and return the one stream. ``trio.BrokenResourceError`` where it fails, which was reported."""
         inner = await self._inner.accept_stream()
         assert isinstance(inner, ClosableStream)
-        self._stream = stream = TlsStream(inner, self._context)
+        context = self._trust.current()
+        self._stream = stream = TlsStream(inner, context)
         try:
             with self._handshakes.one() as scope, trio.fail_after(self._timeout_s):
                 await stream.shake_hands()
@@ -195,6 +199,7 @@ class _AcceptedLink(Link):
             text = f"it was the oldest of {self._handshakes.most} under way when one more came (half_open_max)"
             self._refused(self.peer, text)
             raise trio.BrokenResourceError("no handshake")
+        self._trust.keep(stream, context)
         self.peer = _known(self.peer, stream)
         return stream
 

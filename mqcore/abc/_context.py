@@ -55,7 +55,8 @@ class TransportContext:
 
     ``random`` is the only source of randomness that a transport uses, so that one seed repeats a run. ``report`` takes
     what an operator should know; it is called in Trio's thread. ``limits`` are those of the broker or client. ``tls``
-    is what an encrypting transport shows and believes where its own options say nothing.
+    is what an encrypting transport shows and believes where its own options say nothing. ``admits``: who listens calls
+    ``Link.admit`` of each link whose peer is known, so that the others may be held to less.
     """
 
     # A transport gets no ports: its sockets come from trio.socket, where a model network stands in for all of them.
@@ -63,6 +64,7 @@ class TransportContext:
     report: Callable[[Notice], None] = ignore_notice
     limits: Limits = attrs.field(factory=Limits)
     tls: TlsOptions = attrs.field(factory=TlsOptions)
+    admits: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -112,6 +112,14 @@ class Link(trio.abc.AsyncResource):
         A transport without multiplexing connects again. Raises ``TransportError``.
         """
 
+    def admit(self) -> None:
+        """Be told, of a link that was accepted, that its peer is known now, or needs not be: it may use what it may.
+
+        Until then a transport may hold a peer, which may be anybody, to less than its limits, where its context says
+        that it is told (``TransportContext.admits``). Idempotent. A link that wraps another passes it on.
+        """
+        return
+
     def connection_of(self, stream: ByteStream) -> object:
         """Return what carries ``stream``, which this link opened; who the client is, it says once on each of those.
 

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import trio
 
-from mqcore.abc import ByteStream, Peer
+from mqcore.abc import ByteStream
 from mqcore.batch import PRIVATE_TAG_MIN, BatchHeader, validate_batch
 from mqcore.broker._codes import code_of, facts_of
 from mqcore.broker._copy import PartitionCopy
 from mqcore.broker._fetch_answer import refusal_of_tags
-from mqcore.broker._gate import Permit
+from mqcore.broker._gate import Permit, Visitor
 from mqcore.broker._group_room import GroupRoom
 from mqcore.broker._group_visits import GroupVisits
 from mqcore.broker._outbox import Outbox
@@ -118,10 +118,10 @@ class ClientConnection:
     """Serves one stream of one client, of which ``first`` was read already. ``permit`` None: it may do everything."""
 
     def __init__(
-        self, node: Host, stream: ByteStream, peer: Peer, *, first: bytes = b"", permit: Permit | None = None
+        self, node: Host, stream: ByteStream, visitor: Visitor, *, first: bytes = b"", permit: Permit | None = None
     ) -> None:
         limits = node.limits
-        self.peer = peer
+        self.peer = visitor.peer
         self.client = ""
         self.session = b""
         self.cancel_scope = trio.CancelScope()
@@ -133,6 +133,7 @@ class ClientConnection:
         self._node = node
         self._stream = stream
         self._permit = permit
+        self._admit = visitor.admit
         self._connection = Connection(
             Role.BROKER,
             frame_bytes_max=limits.frame_bytes_max,
@@ -366,6 +367,7 @@ class ClientConnection:
         return True
 
     def _greet(self, hello: Hello) -> None:
+        self._admit()
         self.client = hello.client
         self.session = self._node.sessions.join(hello.session, "" if self._permit is None else self._permit.principal)
         self.outbox.push(self._node.welcome(self.session))

@@ -18,6 +18,7 @@ from mqcore.abc import (
     AccessContext,
     Authenticator,
     ByteStream,
+    Link,
     LoginRefusedError,
     LoginServer,
     Notice,
@@ -81,10 +82,11 @@ def check_exposure(config: BrokerConfig, transports: Sequence[Transport]) -> str
 
 
 class Visitor:
-    """Who is at the other end of one link, for all of its streams. ``principal``: None until that is known."""
+    """Who is at the other end of ``link``, for all of its streams. ``principal``: None until that is known."""
 
-    def __init__(self, peer: Peer) -> None:
-        self.peer = peer
+    def __init__(self, link: Link) -> None:
+        self.peer = link.peer
+        self.admit = link.admit
         self.principal: str | None = None
         self.authenticator: Authenticator | None = None
 

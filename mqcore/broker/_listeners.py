@@ -53,7 +53,7 @@ async def accept_links(
 
 
 async def _serve_link(link: Link, multiplexed: bool, serve: ServeStream, unknown_s_max: float) -> None:
-    visitor = Visitor(link.peer)  # identity belongs to the link, and so to all of its streams
+    visitor = Visitor(link)  # identity belongs to the link, and so to all of its streams
 
     async def next_stream() -> ByteStream:
         stream = await link.accept_stream()

@@ -93,7 +93,7 @@ class Node:
         self._clock_step = ClockStep(ports.clock, config.retention.clock_step_max_ms)
         context = StorageContext(ports=ports, limits=config.limits, report=report, stopped=self._storage_stopped)
         self._backend = create_storage(config.storage.url, context, config.storage.options)
-        links = TransportContext(random=ports.random, report=report, limits=config.limits, tls=config.tls)
+        links = TransportContext(random=ports.random, report=report, limits=config.limits, tls=config.tls, admits=True)
         self._offset_store = make_offset_store(config, ports, report)
         self._transports = [create_transport(listen.url, links, listen.options) for listen in config.listen]
         check_exposure(config, self._transports)

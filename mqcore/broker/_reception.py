@@ -118,7 +118,7 @@ class Reception:
     async def _serve_client(self, stream: ByteStream, visitor: Visitor, first: FirstBytes) -> None:
         node = self._node
         permit = None if self.gate is None else Permit(self.gate, visitor)
-        connection = ClientConnection(node, stream, visitor.peer, first=first.data, permit=permit)
+        connection = ClientConnection(node, stream, visitor, first=first.data, permit=permit)
         if len(node.connections) >= node.connections_max:
             why = "" if node.connections_max == node.limits.connections_max else ", or ulimit -n for the broker"
             text = f"this broker takes {node.connections_max} connections (limit connections_max{why})"
@@ -164,6 +164,7 @@ class Reception:
         )
         if self.gate is not None:
             self._feeders[feeder] = Permit(self.gate, visitor)
+        visitor.admit()
         try:
             with one_error():
                 await feeder.serve(first.data)

@@ -13,8 +13,8 @@ import trustme
 from mqcore.abc import ByteStream, Link, Listener, TlsOptions, TransportContext
 from mqcore.registry import create_transport
 from mqcore.testing import ModelNetwork, run_simulation
-from mqcore_quic._link import DOUBT_SECONDS
 from mqcore_quic._packets import UNKNOWN
+from mqcore_quic._silence import DOUBT_SECONDS
 
 URL = "quic://127.0.0.1:7400"
 IDLE_S = 10.0

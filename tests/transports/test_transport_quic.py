@@ -62,12 +62,12 @@ class Ends:
         self.listener = listener
         self.notices = notices
         self.port = listener.url.address[1]
-        self._query = query
+        self.query = query
         self._tls = TlsOptions(ca=files.ca)
 
     async def connect(self, url: str | None = None) -> Link:
         context = TransportContext(tls=self._tls)
-        return await create_transport(f"{url or self.listener.url}?{self._query}", context).connect()
+        return await create_transport(f"{url or self.listener.url}?{self.query}", context).connect()
 
     async def links(self) -> tuple[Link, Link]:
         client = await self.connect()
@@ -135,6 +135,28 @@ def test_g20_a_stream_that_nobody_reads_holds_up_its_sender_and_nobody_else(engi
     run(test)
 
 
+@pytest.mark.parametrize(("here", "there"), [(WINDOW, 1 << 20), (1 << 20, WINDOW), (1 << 20, 1 << 22)])
+def test_two_ends_with_windows_of_different_sizes_understand_each_other(here: int, there: int, files: Files) -> None:
+    """The one sent more than the other let it, which ended the connection; or waited for credit that came later."""
+
+    async def test() -> None:
+        async with listening(files, f"window_bytes={there}") as ends:
+            ends.query = f"window_bytes={here}"
+            client, server, ours, theirs = await ends.streams()
+            data = os.urandom(1 << 20) * 9
+            for sender, reader in ((ours, theirs), (theirs, ours)):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(sender.send_all, data)
+                    while reader.unread < min(here, there):  # type: ignore[attr-defined]  # noqa: ASYNC110 - no task
+                        await trio.sleep(0.01)
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert reader.unread == min(here, there)  # type: ignore[attr-defined]
+                    assert await receive(reader, len(data)) == data
+            await close_all(client, server)
+
+    run(test)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_everything_that_was_sent_before_the_link_was_closed_arrives(engine: str, files: Files) -> None:
     """The engines' own close drops it."""
@@ -183,6 +205,31 @@ def test_more_streams_than_are_allowed_at_once_end_the_connection_and_one_after_
             streams = [link.open_now() for _ in range(20)]
             with pytest.raises(trio.BrokenResourceError, match="streams_max"):
                 await streams[0].receive_some()
+            await close_all(client, server)
+
+    run(test)
+
+
+def test_g20_streams_that_a_peer_leaves_out_count_as_open_and_are_all_that_is_kept(files: Files) -> None:
+    """A link that lives for months has had streams without number; a peer could have each of them remembered."""
+
+    async def test() -> None:
+        async with listening(files, "streams_max=8") as ends:
+            client, server = await ends.links()
+            (link,) = client._links  # type: ignore[attr-defined]
+            for left_out in range(7):
+                assert link.engine.open_stream() == 4 * left_out
+            for _ in range(200):
+                ours, theirs = await client.open_stream(), await server.accept_stream()
+                await ours.aclose()
+                assert await theirs.receive_some() == b""
+                await theirs.aclose()
+            numbers = server._numbers  # type: ignore[attr-defined]
+            assert numbers._left_out == set(range(7))
+            link.engine.open_stream()
+            stream = await client.open_stream()
+            with pytest.raises(trio.BrokenResourceError, match="streams_max"):
+                await stream.receive_some()
             await close_all(client, server)
 
     run(test)

@@ -8,6 +8,7 @@ import attrs
 from attrs import validators
 
 from mqcore.abc import TlsOptions
+from mqcore_quic._windows import STREAM_WINDOW_MIN
 
 __all__ = ["QuicOptions"]
 
@@ -29,7 +30,13 @@ class QuicOptions(TlsOptions):
         metadata={"help": "the library that speaks QUIC: qh3 (fast), or aioquic"},
     )
     window_bytes: int = _number(
-        1024 * 1024, 64 * 1024, 1 << 30, help="what a peer may send on a stream ahead of its reader"
+        1024 * 1024, STREAM_WINDOW_MIN, 1 << 30, help="what a peer may send on a stream ahead of its reader"
+    )
+    held_bytes_max: int = _number(
+        1 << 30, 1 << 20, 1 << 40, help="what all connections of a listener may have out of order; a share of it each"
+    )
+    before_login_bytes_max: int = _number(
+        64 * 1024, 16 * 1024, 1 << 30, help="all that a peer may send before it has logged in, or greeted the broker"
     )
     idle_timeout_ms: int = _number(
         10_000, 300, 600_000, help="silence after which the peer is given up, in ms; a third of it, and it is asked"
@@ -37,6 +44,9 @@ class QuicOptions(TlsOptions):
     handshake_timeout_ms: int = _number(5_000, 1, 600_000, help="time in which a handshake has to be done, in ms")
     half_open_max: int = _number(
         64, 0, 1_000_000, help="handshakes under way beyond which a client has to prove its address first"
+    )
+    half_open_proved_max: int = _number(
+        256, 1, 1_000_000, help="handshakes under way of proved addresses, a quarter of them of one; the oldest goes"
     )
     streams_max: int = _number(4_096, 1, 1_000_000, help="streams that a peer may have open at once")
     datagram_bytes: int = _number(1_200, 1_200, 16_384, help="largest datagram that is sent; 1200 goes everywhere")

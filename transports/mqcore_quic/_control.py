@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["ALL_HERE", "CREDIT", "GOODBYE", "ControlRecord", "ControlRecords"]
+__all__ = ["ALL_HERE", "CREDIT", "GOODBYE", "WINDOW", "ControlRecord", "ControlRecords"]
 
 CREDIT = 1
 """How much of a stream was consumed: its id, bytes."""
@@ -17,6 +17,8 @@ GOODBYE = 2
 """Nothing will be sent after what was sent: how many streams this side has opened."""
 ALL_HERE = 3
 """The answer to a goodbye: all of those streams, to their ends, have arrived."""
+WINDOW = 4
+"""How far ahead of its reader the peer may be on each stream, in bytes; until it is told, the least that may be set."""
 _RECORD = struct.Struct(">BQQ")
 
 

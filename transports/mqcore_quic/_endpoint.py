@@ -20,6 +20,7 @@ from mqcore.abc import Notice, Peer
 from mqcore.errors import TransportError
 from mqcore_quic._config import QuicOptions
 from mqcore_quic._engine import engine_for
+from mqcore_quic._half_open import HalfOpen
 from mqcore_quic._link import QuicLink
 from mqcore_quic._packets import (
     CONNECTION_ID_BYTES,
@@ -34,9 +35,12 @@ from mqcore_quic._packets import (
     version_negotiation_packet,
 )
 from mqcore_quic._socket import Datagrams, DatagramSocket
+from mqcore_quic._windows import WindowShares, full_window
 
 __all__ = ["Endpoint"]
 
+UNKNOWN_DATAGRAMS_MIN = 16
+"""So many of the largest size may come of a peer that is not admitted, whatever ``before_login_bytes_max`` is."""
 UNKNOWN_PAUSE_SECONDS = 0.01
 """Between two answers to packets of connections that are not known: what anybody can ask for has to be cheap."""
 
@@ -45,6 +49,7 @@ class Endpoint:
     """A socket with the connections on it. ``configuration`` gives that of a new connection.
 
     A client's has the one connection that ``begin`` makes; a server's takes new ones while ``is_accepting``.
+    ``admits``: who accepts connections calls ``admit`` of those whose peer is known; the others are held to less.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Endpoint:
         random_bytes: Callable[[int], bytes],
         links_max: int,
         is_server: bool,
+        admits: bool = False,
     ) -> None:
         self.is_accepting = is_server
         self.accepted: deque[QuicLink] = deque()
@@ -67,10 +73,14 @@ class Endpoint:
         self._random_bytes = random_bytes
         self._links_max = links_max
         self._is_server = is_server
+        self._windows = WindowShares(options.held_bytes_max, links_max, full_window(options.window_bytes))
+        # A handshake is a few datagrams, and their size is the peer's to choose.
+        most = max(options.before_login_bytes_max, UNKNOWN_DATAGRAMS_MIN * options.datagram_bytes)
+        self._unknown_bytes_max = most if admits else None
         self._tokens = AddressTokens(random_bytes(32))
         self._links: dict[QuicLink, None] = {}
         self._by_id: dict[bytes, QuicLink] = {}
-        self._half_open: dict[QuicLink, None] = {}
+        self._half_open = HalfOpen[QuicLink](options.half_open_max, options.half_open_proved_max)
         self._timers: list[tuple[float, int, QuicLink]] = []
         self._numbers = itertools.count()
         self._timer_scope: trio.CancelScope | None = None
@@ -256,35 +266,37 @@ class Endpoint:
 
     def _accept(self, header: PacketHeader, address: Any, now: float) -> QuicLink | None:
         """Begin a connection, or have the client prove its address first where many are being begun."""
-        original: bytes | None = header.destination
-        retried: bytes | None = None
-        if len(self._half_open) >= self._options.half_open_max:
-            proven = self._tokens.check(address, header.token, header.destination, now) if header.token else None
-            if proven is None:
-                source = self._random_bytes(CONNECTION_ID_BYTES)
-                token = self._tokens.issue(address, header.destination, source, now)
-                self.send([(retry_packet(header, source, token), address)])
+        proven = self._tokens.check(address, header.token, header.destination, now) if header.token else None
+        if proven is None and self._half_open.must_prove:
+            source = self._random_bytes(CONNECTION_ID_BYTES)
+            token = self._tokens.issue(address, header.destination, source, now)
+            self.send([(retry_packet(header, source, token), address)])
+            return None
+        # Who goes on is done within a few round trips: the oldest stalls, as one of a proved address may, too.
+        too_many = self._half_open.giving_way(address) if proven is not None else None
+        if too_many is None and len(self._links) >= self._links_max:
+            too_many = self._half_open.oldest()
+            if too_many is None:
                 return None
-            original, retried = proven, header.destination
-        elif header.token:
-            proven = self._tokens.check(address, header.token, header.destination, now)
-            if proven is not None:
-                original, retried = proven, header.destination
-        if len(self._links) >= self._links_max:
-            oldest = next(iter(self._half_open), None)
-            if oldest is None:
-                return None
-            # Who goes on is done within a few round trips: this one stalls, as one of a proved address may, too.
-            oldest.fail("it was the oldest handshake under way when one more came")
+        if too_many is not None:
+            too_many.fail("it was the oldest handshake under way when one more came")
+        original, retried = (header.destination, None) if proven is None else (proven, header.destination)
+        window = self._windows.take()
         try:
-            engine = engine_for(self._options, self._configuration(), original_id=original, retry_id=retried)
+            engine = engine_for(
+                self._options, self._configuration(), window_bytes=window, original_id=original, retry_id=retried
+            )
         except TransportError as error:
+            self._windows.give_back(window)
             self._report(Notice("quic-not-accepted", str(error)))
             return None
         peer = Peer(address=_in_words(address))
-        link = QuicLink(engine, self, self._options, peer, is_client=False, now=now)
+        unknown = self._unknown_bytes_max
+        link = QuicLink(
+            engine, self, self._options, peer, is_client=False, now=now, window_bytes=window, unknown_bytes_max=unknown
+        )
         self._links[link] = None
-        self._half_open[link] = None
+        self._half_open.add(link, address, is_proved=proven is not None)
         self.add_id(header.destination, link)
         self.add_id(engine.own_id, link)
         return link
@@ -295,7 +307,6 @@ class Endpoint:
         engine = engine_for(self._options, self._configuration())
         link = QuicLink(engine, self, self._options, peer, is_client=True, now=now)
         self._links[link] = None
-        self._half_open[link] = None
         self.add_id(engine.own_id, link)
         engine.connect(address, now)
         link.flush()
@@ -316,7 +327,7 @@ class Endpoint:
 
     def ready(self, link: QuicLink) -> None:
         """See ``LinkEndpoint``."""
-        self._half_open.pop(link, None)
+        self._half_open.discard(link)
         if self._is_server:
             self.accepted.append(link)
             if self._waiting:
@@ -325,7 +336,9 @@ class Endpoint:
     def forget(self, link: QuicLink) -> None:
         """See ``LinkEndpoint``."""
         if self._links.pop(link, link) is None:
-            self._half_open.pop(link, None)
+            self._half_open.discard(link)
+            if self._is_server:
+                self._windows.give_back(link.window_bytes)
             for connection_id in link.ids:
                 self._by_id.pop(connection_id, None)
             with suppress(ValueError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import ssl
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,7 +16,9 @@ from mqcore.certificates import load_pair
 from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
+from mqcore_quic._held import HeldBytes, watched_configuration
 from mqcore_quic._packets import CONNECTION_ID_BYTES
+from mqcore_quic._windows import full_window
 
 __all__ = [
     "StreamArrived",
@@ -34,7 +38,6 @@ __all__ = [
 APPLICATION = "mqcore"
 ENGINE_WINDOW_FACTOR = 2
 """The engine's own window of a stream, in windows of ours: it never is what holds a sender up."""
-CONNECTION_WINDOW_BYTES = 1 << 30
 
 Address: TypeAlias = tuple[Any, ...]
 
@@ -106,7 +109,7 @@ def _configuration(options: QuicOptions, is_client: bool) -> Any:
         idle_timeout=options.idle_timeout_ms / 1000,
         max_datagram_size=options.datagram_bytes,
         max_stream_data=ENGINE_WINDOW_FACTOR * options.window_bytes,
-        max_data=CONNECTION_WINDOW_BYTES,
+        max_data=full_window(options.window_bytes),
     )
     config.supported_versions = [version for version in config.supported_versions if version == 1]
     if options.engine == "qh3":
@@ -233,7 +236,7 @@ class QuicEngine:
     def events(self) -> Iterator[EngineEvent]:
         """Yield what has happened since the last call."""
         names = self._events
-        while (event := self._connection.next_event()) is not None:
+        while (event := self._next_event()) is not None:
             kind = type(event)
             if kind is names.StreamDataReceived:
                 yield StreamArrived(event.stream_id, event.data, event.end_stream)
@@ -250,6 +253,12 @@ class QuicEngine:
                 yield IdAdded(event.connection_id)
             elif kind is names.ConnectionIdRetired:
                 yield IdRemoved(event.connection_id)
+
+    def _next_event(self) -> Any:
+        return self._connection.next_event()
+
+    def limit_held(self, bytes_max: int) -> None:
+        """Have no more than ``bytes_max`` kept out of order, where it is not the window that bounds it."""
 
     def open_stream(self, *, is_one_way: bool = False) -> int | None:
         """Open a stream and return its id; None while the peer allows no more of them."""
@@ -303,16 +312,61 @@ class _Qh3(QuicEngine):
 
 
 class _Aioquic(QuicEngine):
+    def __init__(self, name: str, connection: Any, held: HeldBytes) -> None:
+        super().__init__(name, connection)
+        self._held = held
+        self._happened: deque[Any] = deque()
+
+    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
+        self._held.is_receiving = True
+        try:
+            for data in datagrams:
+                self._connection.receive_datagram(data, address, now)
+                self._count()  # after each: what was delivered is not held against the next
+        finally:
+            self._held.is_receiving = False
+
+    def _count(self) -> None:
+        names, held = self._events, self._held
+        while (event := self._connection.next_event()) is not None:
+            if type(event) is names.StreamDataReceived:
+                held.delivered(event.stream_id, len(event.data), is_end=event.end_stream)
+            elif type(event) is names.StreamReset:
+                held.reset(event.stream_id)
+            self._happened.append(event)
+
+    def _next_event(self) -> Any:
+        self._count()
+        return self._happened.popleft() if self._happened else None
+
+    def limit_held(self, bytes_max: int) -> None:
+        self._held.limit = bytes_max
+
     def write(self, stream_id: int, data: Buffer, *, is_end: bool = False) -> None:
         self._connection.send_stream_data(stream_id, bytes(data), is_end)
 
 
 def engine_for(
-    options: QuicOptions, configuration: Any, *, original_id: bytes | None = None, retry_id: bytes | None = None
+    options: QuicOptions,
+    configuration: Any,
+    *,
+    window_bytes: int | None = None,
+    original_id: bytes | None = None,
+    retry_id: bytes | None = None,
 ) -> QuicEngine:
-    """Return a new connection; a server's has the id that the client first wrote to, and that of a retry if any."""
+    """Return a new connection; a server's has the id that the client first wrote to, and that of a retry if any.
+
+    ``window_bytes`` is how much of its streams, all together, may be out of order; unset: as the options have it.
+    """
+    window_bytes = window_bytes or full_window(options.window_bytes)
+    configuration = copy.copy(configuration)
+    configuration.max_data = window_bytes
+    configuration.max_stream_data = min(configuration.max_stream_data, window_bytes)
+    held = HeldBytes(window_bytes)
+    if options.engine == "aioquic":
+        configuration = watched_configuration(configuration, held)
     named: dict[str, object] = {"configuration": configuration}
     if original_id is not None:
         named |= {"original_destination_connection_id": original_id, "retry_source_connection_id": retry_id}
     connection = _library(options.engine, "quic.connection").QuicConnection(**named)
-    return (_Qh3 if options.engine == "qh3" else _Aioquic)(options.engine, connection)
+    return _Qh3("qh3", connection) if options.engine == "qh3" else _Aioquic("aioquic", connection, held)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,23 +13,25 @@ from mqcore.abc import ByteStream, Link, Peer
 from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
-from mqcore_quic._control import ALL_HERE, CREDIT, GOODBYE, ControlRecord, ControlRecords
+from mqcore_quic._control import ALL_HERE, CREDIT, GOODBYE, WINDOW, ControlRecord, ControlRecords
 from mqcore_quic._engine import HandshakeDone, IdAdded, IdRemoved, LinkEnded, QuicEngine, StreamArrived, StreamReset
+from mqcore_quic._numbers import StreamNumbers
 from mqcore_quic._outlet import LinkEndpoint
 from mqcore_quic._pause import TimerPause
 from mqcore_quic._refusals import CODE_BROKEN_RULE, CODE_DONE, CODE_TOO_MUCH, EXPIRED, ending_in_words
+from mqcore_quic._silence import GOODBYE_SECONDS, Silence
 from mqcore_quic._stream import CODE_CANCELLED, PREAMBLE, QuicStream
+from mqcore_quic._waiting import WaitingTasks
+from mqcore_quic._windows import StreamWindow, full_window
 
 __all__ = ["QuicLink"]
 
-GOODBYE_SECONDS = 1.0
-"""How long a peer may be silent in a goodbye; one that goes on is waited for as long as for a silent one elsewhere."""
-DOUBT_SECONDS = 1.0
-"""After a word that there is no such connection, which anybody may have sent: time for the peer's own answer."""
-
 
 class QuicLink(Link):
-    """A connection to ``peer``; for both sides."""
+    """A connection to ``peer``; for both sides.
+
+    ``window_bytes`` is what ``engine`` may hold out of order; ``unknown_bytes_max`` all that comes before ``admit``.
+    """
 
     def __init__(
         self,
@@ -41,9 +42,16 @@ class QuicLink(Link):
         *,
         is_client: bool,
         now: float,
+        window_bytes: int | None = None,
+        unknown_bytes_max: int | None = None,
     ) -> None:
         self.engine = engine
         self.peer = peer
+        self.window_bytes = window_bytes or full_window(options.window_bytes)
+        self._unknown_left = unknown_bytes_max
+        self._window = StreamWindow(options.window_bytes)
+        if unknown_bytes_max is not None:
+            engine.limit_held(min(self.window_bytes, unknown_bytes_max))
         self.ids: set[bytes] = set()
         self.armed = math.inf
         self.is_ready = False
@@ -53,34 +61,34 @@ class QuicLink(Link):
         self._is_client = is_client
         self._streams: dict[int, QuicStream] = {}
         self._accepted: deque[QuicStream] = deque()
-        self._waiting: dict[trio.lowlevel.Task, Callable[[], object]] = {}
-        """Tasks that wait for something of the connection as a whole, and whether it is there."""
+        self._waiting = WaitingTasks(lambda: self._dead is not None)
         self._dead: BaseException | None = None
         self._is_closing = False
         self._control_id: int | None = None
         self._control = ControlRecords()
         self._opened = 0
-        self._seen: set[int] = set()
-        self._seen_below = 0
+        self._numbers = StreamNumbers()
         self._peer_opened: int | None = None
         self._said_goodbye = False
         self._said_goodbye_at = now
         self._said_all_here = False
         self._all_is_there = False
-        self._heard_at = now
-        self._asked_at = now
+        self._silence = Silence(options.idle_timeout_ms / 1000, now)
         self._cannot_send = False
         self._pause = TimerPause()
         self._handshake_until = now + options.handshake_timeout_ms / 1000
-        self._doubted_until = math.inf
         self._expires_at = math.inf
 
     # what the endpoint tells
 
     def receive(self, datagrams: list[bytes], address: Any, now: float) -> None:
         """Take in datagrams, and send what they ask for."""
-        self._heard_at = now
-        self._doubted_until = math.inf
+        if self._unknown_left is not None:
+            self._unknown_left -= sum(map(len, datagrams))
+            if self._unknown_left < 0:  # no engine holds more than it was given
+                self.fail("too much was sent before a login, or a greeting (before_login_bytes_max)", CODE_TOO_MUCH)
+                return
+        self._silence.heard(now)
         self._cannot_send = False
         self._pause.heard()
         try:
@@ -96,7 +104,7 @@ class QuicLink(Link):
         if not self.is_ready and now >= self._handshake_until:
             self.fail(f"no handshake within {self._options.handshake_timeout_ms / 1000:g} s")
             return
-        if now >= self._doubted_until:
+        if self._silence.is_gone(now):
             text = "the peer does not know the connection any more: it was ended or started again"
             self._end(TransportError(f"{self.peer.address}: {text}"))
             return
@@ -110,9 +118,7 @@ class QuicLink(Link):
         if deadline is not None and deadline <= now and not self._cannot_send:
             self.engine.on_deadline(now)
             self._handle_events()
-        pause = self._options.idle_timeout_ms / 3000
-        if self.is_ready and self._dead is None and now >= max(self._heard_at, self._asked_at) + pause:
-            self._asked_at = now
+        if self.is_ready and self._dead is None and self._silence.is_to_be_asked(now):
             self._ask()
         self.flush()
 
@@ -132,8 +138,7 @@ class QuicLink(Link):
 
     def doubted(self, now: float) -> None:
         """Somebody says that the peer does not know this connection: ask it, and believe it if nothing comes back."""
-        if self.is_ready and not self.is_gone and self._doubted_until == math.inf:
-            self._doubted_until = now + DOUBT_SECONDS
+        if self.is_ready and not self.is_gone and self._silence.doubt(now):
             self._ask()
             self.flush()
 
@@ -158,7 +163,9 @@ class QuicLink(Link):
                 self.is_ready = True
                 self._expires_at = trio.current_time() + self.engine.peer_expires_in()
                 self._outlet.ready(self)
-                self._wake()
+                if self._unknown_left is None:
+                    self._tell_window()
+                self._waiting.look()
             elif kind is LinkEnded:
                 self._end(ending_in_words(event, self.peer.address))  # type: ignore[arg-type]
             elif kind is IdAdded:
@@ -172,14 +179,14 @@ class QuicLink(Link):
                     self.ended(stream)
                     self._say_all_here()
         if self._waiting:
-            self._wake()  # there may be room for another stream, or less to wait for at the end
+            self._waiting.look()  # there may be room for another stream, or less to wait for at the end
 
     def _on_arrived(self, event: StreamArrived) -> None:
         stream_id = event.stream_id
         if stream_id & 2:
             self._on_control(event.data)
             return
-        if self._heard_at >= self._expires_at:  # no timer: one that is silent does nothing under its old name
+        if self._silence.heard_at >= self._expires_at:  # no timer: one that is silent does nothing under its old name
             self.fail(EXPIRED)
             return
         stream = self._streams.get(stream_id)
@@ -197,18 +204,16 @@ class QuicLink(Link):
     def _new_from_peer(self, stream_id: int) -> QuicStream | None:
         is_ours = (stream_id & 1) == (0 if self._is_client else 1)
         number = stream_id >> 2
-        if is_ours or number < self._seen_below or number in self._seen:
+        if is_ours or number in self._numbers:
             return None  # of a stream that is over
-        if sum(not each.is_ours for each in self._streams.values()) >= self._options.streams_max:
+        at_once = sum(not each.is_ours for each in self._streams.values()) + self._numbers.left_out_with(number)
+        if at_once >= self._options.streams_max:
             self.fail(f"more than {self._options.streams_max} streams at once (streams_max)", CODE_TOO_MUCH)
             return None
-        self._seen.add(number)
-        while self._seen_below in self._seen:
-            self._seen.remove(self._seen_below)
-            self._seen_below += 1
-        stream = self._streams[stream_id] = QuicStream(self, stream_id, self._options.window_bytes, is_ours=False)
+        self._numbers.take(number)
+        stream = self._streams[stream_id] = QuicStream(self, stream_id, self._window.sending, is_ours=False)
         self._accepted.append(stream)
-        self._wake()
+        self._waiting.look()
         return stream
 
     def _on_control(self, data: bytes) -> None:
@@ -219,7 +224,11 @@ class QuicLink(Link):
                     if second > stream.written:
                         self.fail("credit for more than was sent")
                         return
-                    stream.credit(second, self._options.window_bytes)
+                    stream.credit(second, self._window.sending)
+            elif kind == WINDOW:
+                self._window.told(first)
+                for stream in self._streams.values():
+                    stream.credit(stream.peer_read, self._window.sending)
             elif kind == GOODBYE:
                 self._peer_opened = first
                 self._say_all_here()
@@ -234,30 +243,10 @@ class QuicLink(Link):
             self._dead = error
         for stream in list(self._streams.values()):
             stream.wake()
-        self._wake()
+        self._waiting.look()
         if not self.is_gone:
             self.is_gone = True
             self._outlet.forget(self)
-
-    def _wake(self) -> None:
-        for task, holds in list(self._waiting.items()):  # looked at here, or each packet would run each of them
-            if self._dead is not None or holds():
-                del self._waiting[task]
-                trio.lowlevel.reschedule(task)
-
-    async def _wait_until(self, holds: Callable[[], object]) -> None:
-        """Wait until ``holds``, which is not asked again once it did, or the connection is over."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if not holds() and self._dead is None:
-            task = trio.lowlevel.current_task()
-            self._waiting[task] = holds
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                self._waiting.pop(task, None)
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     # what streams ask
 
@@ -279,9 +268,7 @@ class QuicLink(Link):
             self._failed(error)
         if self.is_gone:
             return
-        pause = self._options.idle_timeout_ms / 3000
-        at = max(self._heard_at, self._asked_at) + pause if self.is_ready else self._handshake_until
-        at = min(at, self._doubted_until)
+        at = self._silence.next_at() if self.is_ready else self._handshake_until
         deadline = self.engine.deadline()
         if deadline is not None and not self._cannot_send:
             at = min(at, max(deadline, self._pause.earliest(trio.current_time())))
@@ -303,7 +290,7 @@ class QuicLink(Link):
 
     def consumed(self, stream: QuicStream) -> None:
         """See ``StreamOwner``."""
-        if stream.read - stream.told >= self._options.window_bytes // 2 and not stream.has_end:
+        if stream.read - stream.told >= self._window.step and not stream.has_end:
             stream.told = stream.read
             self._tell(CREDIT, stream.stream_id, stream.read)
             self.flush()
@@ -338,7 +325,7 @@ class QuicLink(Link):
         """See ``StreamOwner``: what is over in both directions, and read, is forgotten."""
         if stream.is_ended and stream.has_end and (stream.closed or not stream.unread):
             self._streams.pop(stream.stream_id, None)
-            self._wake()
+            self._waiting.look()
 
     def why_dead(self) -> BaseException | None:
         """See ``StreamOwner``."""
@@ -346,9 +333,22 @@ class QuicLink(Link):
 
     # the contract
 
+    def admit(self) -> None:
+        """See ``Link``."""
+        if self._unknown_left is not None:
+            self._unknown_left = None
+            self.engine.limit_held(self.window_bytes)
+            if self.is_ready:
+                self._tell_window()
+                self.flush()
+
+    def _tell_window(self) -> None:
+        self._window.has_told = True
+        self._tell(WINDOW, self._options.window_bytes)
+
     async def until_ready(self) -> None:
         """Wait for the handshake. Raises ``TransportError``."""
-        await self._wait_until(lambda: self.is_ready)
+        await self._waiting.until(lambda: self.is_ready)
         if self._dead is not None:
             raise self._dead
 
@@ -362,7 +362,7 @@ class QuicLink(Link):
                 stream = self._accepted.popleft()
             return stream is not None or self._is_closing or self._has_all
 
-        await self._wait_until(takes)
+        await self._waiting.until(takes)
         if stream is None:
             raise trio.EndOfChannel
         return stream
@@ -370,7 +370,7 @@ class QuicLink(Link):
     @property
     def _has_all(self) -> bool:
         """Whether the peer has said goodbye, and every stream that it opened is here."""
-        return self._peer_opened is not None and self._seen_below >= self._peer_opened
+        return self._peer_opened is not None and self._numbers.has_all_below(self._peer_opened)
 
     async def open_stream(self) -> ByteStream:
         """See ``Link``. Waits while the peer allows no more streams."""
@@ -382,7 +382,7 @@ class QuicLink(Link):
             stream = None if self._is_closing else self.open_now()
             return stream is not None or self._is_closing
 
-        await self._wait_until(opens)
+        await self._waiting.until(opens)
         if stream is None and self._is_closing:
             raise trio.ClosedResourceError("the link is closed")
         if stream is None:
@@ -400,7 +400,7 @@ class QuicLink(Link):
         if stream_id is None:
             return None
         self._opened += 1
-        stream = self._streams[stream_id] = QuicStream(self, stream_id, self._options.window_bytes, is_ours=True)
+        stream = self._streams[stream_id] = QuicStream(self, stream_id, self._window.sending, is_ours=True)
         self.engine.write(stream_id, PREAMBLE)
         self.flush()
         return stream
@@ -415,7 +415,7 @@ class QuicLink(Link):
             self._is_closing = True
             for stream in list(self._streams.values()):
                 stream.close()
-            self._wake()
+            self._waiting.look()
         try:
             if self._dead is None and self.is_ready:
                 self._say_goodbye()
@@ -430,11 +430,11 @@ class QuicLink(Link):
     async def _wait_for_all(self) -> None:
         until = trio.current_time() + self._options.idle_timeout_ms / 1000
         while not self._all_is_there and self._dead is None:
-            at = min(until, max(self._heard_at, self._said_goodbye_at) + GOODBYE_SECONDS)
+            at = min(until, max(self._silence.heard_at, self._said_goodbye_at) + GOODBYE_SECONDS)
             if trio.current_time() >= at:
                 return
             with trio.move_on_at(at):
-                await self._wait_until(lambda: self._all_is_there)
+                await self._waiting.until(lambda: self._all_is_there)
 
     def _say_all_here(self) -> None:
         """Answer a goodbye once nothing of what it followed is still on its way."""

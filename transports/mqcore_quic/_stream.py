@@ -54,7 +54,8 @@ class StreamOwner(Protocol):
 class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
     """A stream. One task may send while another receives.
 
-    ``read`` and ``written`` are bytes so far, ``limit`` what may be written until the peer's reader has gone on.
+    ``read``, ``written`` and ``peer_read`` are bytes so far, ``limit`` what may be written until the peer's reader has
+    gone on.
     """
 
     def __init__(self, owner: StreamOwner, stream_id: int, window_bytes: int, *, is_ours: bool) -> None:
@@ -63,6 +64,7 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
         self.read = 0
         self.told = 0
         self.written = 0
+        self.peer_read = 0
         self.limit = window_bytes
         self.unread = 0
         self.has_end = False
@@ -106,7 +108,8 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
 
     def credit(self, consumed: int, window_bytes: int) -> None:
         """The peer's reader has come to ``consumed``."""
-        limit = consumed + window_bytes
+        self.peer_read = max(self.peer_read, consumed)
+        limit = self.peer_read + window_bytes
         if limit > self.limit:
             self.limit = limit
             task, self._writer = self._writer, None

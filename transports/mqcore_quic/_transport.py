@@ -140,6 +140,7 @@ class QuicTransport(Transport):
             random_bytes=self.context.random.randbytes,
             links_max=self.context.limits.connections_max,
             is_server=is_server,
+            admits=self.context.admits,
         )
 
     def _followed(self, make: Any) -> FollowedFiles[Any]:

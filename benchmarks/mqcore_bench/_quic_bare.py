@@ -5,6 +5,7 @@ No credit, no goodbye, no limits, no retry: what is measured beside it is what t
 
 from __future__ import annotations
 
+import itertools
 import math
 import socket
 from collections import deque
@@ -162,8 +163,8 @@ class BareEndpoint:
                 while True:
                     await self._sock.wait_readable()
                     while found := self._sock.receive():
-                        for datagrams in found:
-                            self._route(datagrams.data, datagrams.address)
+                        for address, runs in itertools.groupby(found, lambda datagrams: datagrams.address):
+                            self._route([data for run in runs for data in run.pieces], address)
                         await trio.lowlevel.checkpoint()
             finally:
                 self._sock.close()

@@ -129,9 +129,9 @@ async def attacked(engine: str, files: Files, *, is_known: bool, jumps: bool = F
     transport = create_transport(f"quic://127.0.0.1:0?{QUERY}&engine={engine}", context)
     async with await transport.listen() as listener:
         attacker = Attacker(listener.url.address[1], files)
+        await attacker.connect()
+        link: Link = await listener.accept()
         try:
-            await attacker.connect()
-            link: Link = await listener.accept()
             if is_known:
                 link.admit()
             await (attacker.jump() if jumps else attacker.attack(STREAMS, WINDOW // 4))
@@ -212,7 +212,7 @@ def test_g20_a_broker_keeps_little_of_who_says_nothing_and_all_of_who_does(logs_
         url = f"quic://127.0.0.1:0?{QUERY}"
         async with mqcore.open_broker(listen=url, **build(files, logs_in=logs_in)) as broker:
             attacker = Attacker(int(broker.urls[0].rpartition(":")[2]), files)
-            known = {"token_file": files.token} if logs_in else {}
+            known: dict[str, Any] = {"token_file": files.token} if logs_in else {}
             async with mqcore.connect(broker.urls[0], ca=files.ca, **known) as client:
                 await client.admin.create_topic("t")
                 await attacker.connect()

@@ -93,7 +93,8 @@ async def begin(host: str, port: int, ca: str) -> None:
         for data, _ in engine.transmit(0.0):
             await stranger.send(data)
         with trio.move_on_after(10):
-            engine.receive([await stranger.recv(2_048)], ("127.0.0.1", port), 0.0)  # the retry
+            retry = await stranger.recv(2_048)
+            engine.receive(retry, len(retry), ("127.0.0.1", port), 0.0)
             for data, _ in engine.transmit(0.0):
                 await stranger.send(data)
             await stranger.recv(2_048)  # the server's answer: it has begun

@@ -20,14 +20,16 @@ from mqcore.abc import ByteStream, Link, Listener, Notice, TlsOptions, Transport
 from mqcore.errors import TransportError
 from mqcore.registry import create_transport
 from mqcore_quic._packets import (
+    CONNECTION_ID_BYTES,
     UNKNOWN,
     AddressTokens,
     PacketHeader,
+    are_of_one_connection,
     parse_header,
     retry_packet,
     version_negotiation_packet,
 )
-from mqcore_quic._socket import DatagramSocket
+from mqcore_quic._socket import Datagrams, DatagramSocket
 
 DAY = datetime.timedelta(days=1)
 WINDOW = 65_536
@@ -469,6 +471,104 @@ def test_the_retry_of_the_standard_has_its_proof() -> None:
     assert packet[1:-16] == bytes.fromhex("ff000000010008f067a5502a4262b5746f6b656e")[1:]
     answer = version_negotiation_packet(PacketHeader(7, False, b"to", b"from", b""))
     assert answer == b"\x80" + bytes(4) + b"\x04from\x02to" + b"\x00\x00\x00\x01"
+
+
+def test_a_row_of_datagrams_is_for_one_connection_only_if_each_of_them_is() -> None:
+    size = 40
+
+    def row(*ids: bytes, tail: int = size) -> bytes:
+        whole = b"".join(b"\x41" + each + os.urandom(size - 1 - CONNECTION_ID_BYTES) for each in ids)
+        return whole[: len(whole) - size + tail]
+
+    first, other = os.urandom(CONNECTION_ID_BYTES), os.urandom(CONNECTION_ID_BYTES)
+    assert are_of_one_connection(row(first), size)
+    assert are_of_one_connection(row(*[first] * 50), size)
+    assert are_of_one_connection(row(*[first] * 50, tail=20), size)
+    assert not are_of_one_connection(row(*[first] * 50, tail=CONNECTION_ID_BYTES), size)
+    assert not are_of_one_connection(row(*[first] * 25, other, *[first] * 25), size)
+    for at in range(CONNECTION_ID_BYTES):
+        nearly = bytearray(first)
+        nearly[at] ^= 1
+        assert not are_of_one_connection(row(first, bytes(nearly)), size)
+    assert not are_of_one_connection(row(first) + b"\xc1" + row(first)[1:], size)
+
+
+def test_rows_of_datagrams_for_several_connections_reach_each_of_them(files: Files) -> None:
+    """The kernel puts datagrams of one address into one buffer; who listens there may have several connections."""
+
+    async def test() -> None:
+        async with listening(files) as ends:
+            pairs = [await ends.streams() for _ in range(3)]
+            taken: list[tuple[Any, bytes]] = []
+            for client, server, _, _ in pairs:
+                (link,) = client._links  # type: ignore[attr-defined]
+                link._outlet.send = lambda datagrams, to=server: taken.extend((to, data) for data, _ in datagrams)
+            for number, (_, _, ours, _) in enumerate(pairs):
+                await ours.send_all(bytes([number]) * 30_000)
+            await trio.testing.wait_all_tasks_blocked()
+            size = max(len(data) for _, data in taken)
+            whole = [data for _, data in taken if len(data) == size]
+            assert len({id(to) for to, data in taken if len(data) == size}) == 3
+            links: dict[Any, None] = {}
+            address = pairs[0][0]._links[0]._outlet._sock.sock.getsockname()  # type: ignore[attr-defined]
+            for data in (b"".join(whole), *(data for _, data in taken if len(data) < size)):
+                ends.endpoint._route(Datagrams(address, data, min(size, len(data))), trio.current_time(), links)
+            assert set(links) == {server for _, server, _, _ in pairs}
+            for number, (_, _, _, theirs) in enumerate(pairs):
+                received = await theirs.receive_some()
+                assert len(received) > size // 2
+                assert set(received) == {number}
+            ended: list[Any] = [end for client, server, _, _ in pairs for end in (client._links[0], server)]  # type: ignore[attr-defined]
+            for end in ended:
+                end.fail("the test is over")
+
+    run(test)
+
+
+def test_small_sends_of_tasks_that_run_together_share_their_datagrams(files: Files) -> None:
+    async def test() -> None:
+        async with listening(files) as ends:
+            client, server = await ends.links()
+            streams = [(await client.open_stream(), await server.accept_stream()) for _ in range(32)]
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            (link,) = client._links  # type: ignore[attr-defined]
+            sent: list[int] = []
+            send = link._outlet.send
+
+            def counted(datagrams: list[tuple[bytes, Any]]) -> None:
+                sent.append(len(datagrams))
+                send(datagrams)
+
+            link._outlet.send = counted
+            async with trio.open_nursery() as nursery:
+                for ours, _ in streams:
+                    nursery.start_soon(ours.send_all, b"question")
+            for _, theirs in streams:
+                assert await receive(theirs, 8) == b"question"
+            assert sum(sent) < 16
+            await close_all(client, server)
+
+    run(test)
+
+
+def test_what_goes_without_waiting_is_sent_and_the_rest_is_left(files: Files) -> None:
+    async def test() -> None:
+        async with listening(files) as ends:
+            client, server, ours, theirs = await ends.streams()
+            assert ours.send_now([b"abc", b"", b"def"]) == 6
+            assert await receive(theirs, 6) == b"abcdef"
+            data = os.urandom(2 * WINDOW)
+            went = ours.send_now([data[:1_000], data[1_000:], b"more"])
+            assert WINDOW - 6 <= went < len(data)
+            assert ours.send_now([b"x"]) == 0
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ours.send_all, data[went:])
+                assert await receive(theirs, len(data)) == data
+            await ours.aclose()
+            assert ours.send_now([b"x"]) == 0
+            await close_all(client, server)
+
+    run(test)
 
 
 def test_datagrams_of_one_size_go_in_one_call_and_an_interface_that_cannot_gets_them_singly() -> None:

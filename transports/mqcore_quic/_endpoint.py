@@ -30,6 +30,7 @@ from mqcore_quic._packets import (
     VERSION,
     AddressTokens,
     PacketHeader,
+    are_of_one_connection,
     parse_header,
     retry_packet,
     version_negotiation_packet,
@@ -85,6 +86,8 @@ class Endpoint:
         self._numbers = itertools.count()
         self._timer_scope: trio.CancelScope | None = None
         self._has_kept = trio.Event()
+        self._unsent: dict[QuicLink, None] = {}
+        self._flusher: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope()
         self._has_ended = trio.Event()
         self._waiting: deque[trio.lowlevel.Task] = deque()
@@ -100,6 +103,7 @@ class Endpoint:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_time)
                     nursery.start_soon(self._send_kept)
+                    nursery.start_soon(self._flush_unsent)
                     await self._receive()
         except Exception as error:
             self._report(Notice("quic-failed", f"an endpoint of quic:// failed, which is a defect: {error!r}"))
@@ -167,6 +171,29 @@ class Endpoint:
         if not self._is_closed and (not self._sock.send(datagrams) or self._sock.is_refused):
             self._has_kept.set()
 
+    def flush_soon(self, link: QuicLink) -> None:
+        """See ``LinkEndpoint``."""
+        self._unsent[link] = None
+        if self._flusher is not None:
+            trio.lowlevel.reschedule(self._flusher)
+            self._flusher = None
+
+    async def _flush_unsent(self) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._flusher = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            if self._unsent:  # from before this task began
+                await trio.lowlevel.checkpoint()
+            else:
+                self._flusher = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(abort)
+            links, self._unsent = self._unsent, {}
+            now = trio.current_time()
+            for link in links:
+                link.flush_now(now)
+
     async def _send_kept(self) -> None:
         while True:
             await self._has_kept.wait()
@@ -177,23 +204,42 @@ class Endpoint:
                     await trio.lowlevel.wait_writable(self._sock.sock)
                     self._sock.send_kept()
 
-    def arm(self, link: QuicLink, at: float) -> None:
+    def arm(self, link: QuicLink) -> None:
         """See ``LinkEndpoint``."""
-        heapq.heappush(self._timers, (at, next(self._numbers), link))
-        if self._timer_scope is not None and at < self._timer_scope.deadline:
+        if link.armed < link.queued_at:
+            self._queue(link)
+        if self._timer_scope is not None and (at := self._next_time()) != self._timer_scope.deadline:
             self._timer_scope.deadline = at
+
+    def _queue(self, link: QuicLink) -> None:
+        link.queued_at = link.armed
+        heapq.heappush(self._timers, (link.armed, next(self._numbers), link))
+
+    def _next_time(self) -> float:
+        """When the next timer is due. Most are put off before they are: what is not due then costs no wake-up."""
+        timers = self._timers
+        while timers:
+            at, _, link = timers[0]
+            if at == link.queued_at and not link.is_gone:
+                if at == link.armed:
+                    return at
+                heapq.heappop(timers)
+                self._queue(link)
+            else:  # it has another place since
+                heapq.heappop(timers)
+        return math.inf
 
     async def _keep_time(self) -> None:
         while True:
             with trio.CancelScope() as self._timer_scope:
-                self._timer_scope.deadline = self._timers[0][0] if self._timers else math.inf
+                self._timer_scope.deadline = self._next_time()
                 await trio.sleep_forever()
             self._timer_scope = None
             now = trio.current_time()
-            while self._timers and self._timers[0][0] <= now:
-                at, _, link = heapq.heappop(self._timers)
-                if link.armed == at and not link.is_gone:  # else it was armed for an earlier time since
-                    link.on_time(now)
+            while self._next_time() <= now:
+                _, _, link = heapq.heappop(self._timers)
+                link.queued_at = math.inf
+                link.on_time(now)
             await trio.lowlevel.checkpoint()
 
     # receiving
@@ -206,8 +252,11 @@ class Endpoint:
                 return
             while found := self._sock.receive():
                 now = trio.current_time()
+                links: dict[QuicLink, None] = {}
                 for datagrams in found:
-                    self._route(datagrams, now)
+                    self._route(datagrams, now, links)
+                for link in links:  # once each, whatever came for it
+                    link.flush_now(now)
                 await trio.lowlevel.checkpoint()
             self._look_refused()
 
@@ -219,22 +268,20 @@ class Endpoint:
                 for link in list(self._links):
                     link.refused(trio.current_time())
 
-    def _route(self, datagrams: Datagrams, now: float) -> None:
-        """Give each run of datagrams that are for one connection to it."""
-        run: list[bytes] = []
-        link: QuicLink | None = None
-        for data in datagrams.data:
-            if not data:
-                continue
-            its = self._link_of(data, datagrams.address, now)
-            if its is not link and run and link is not None:
-                link.receive(run, datagrams.address, now)
-                run = []
-            link = its
-            if its is not None:
-                run.append(data)
-        if run and link is not None:
-            link.receive(run, datagrams.address, now)
+    def _route(self, datagrams: Datagrams, now: float, links: dict[QuicLink, None]) -> None:
+        """Give datagrams to the connections that they are for, which are added to ``links``."""
+        address, data, size = datagrams
+        if size < len(data):
+            link = self._by_id.get(data[1 : 1 + CONNECTION_ID_BYTES])
+            if link is None or not are_of_one_connection(data, size):
+                for piece in datagrams.pieces:
+                    self._route(Datagrams(address, piece, len(piece)), now, links)
+                return
+        else:
+            link = self._link_of(data, address, now)
+        if link is not None:
+            links[link] = None
+            link.receive(data, size, address, now)
 
     def _link_of(self, data: bytes, address: Any, now: float) -> QuicLink | None:
         if not data[0] & 0x80:  # most of all

@@ -8,7 +8,6 @@ import math
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from mqcore.abc import TlsOptions
@@ -43,7 +42,7 @@ Address: TypeAlias = tuple[Any, ...]
 
 
 class StreamArrived(NamedTuple):
-    """Bytes of a stream, in order; ``is_end``: there will be no more."""
+    """Bytes of a stream, in order, all that came of it together; ``is_end``: there will be no more."""
 
     stream_id: int
     data: bytes
@@ -214,10 +213,10 @@ class QuicEngine:
         """Begin a client's handshake."""
         self._connection.connect(address, now)
 
-    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
-        """Take in what came from ``address``."""
-        for data in datagrams:
-            self._connection.receive_datagram(data, address, now)
+    def receive(self, data: bytes, size: int, address: Address, now: float) -> None:
+        """Take in what came from ``address``: datagrams of ``size`` bytes, the last one perhaps shorter."""
+        for at in range(0, len(data), size):
+            self._connection.receive_datagram(data[at : at + size], address, now)
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Return what is to be sent, each with where to."""
@@ -233,26 +232,46 @@ class QuicEngine:
         """Do what is due."""
         self._connection.handle_timer(now)
 
-    def events(self) -> Iterator[EngineEvent]:
-        """Yield what has happened since the last call."""
-        names = self._events
+    def events(self) -> list[EngineEvent]:
+        """Return what has happened since the last call."""
+        names, found = self._events, list[EngineEvent]()
+        pieces: list[bytes] = []  # of one stream, which an engine hands out packet by packet
         while (event := self._next_event()) is not None:
             kind = type(event)
             if kind is names.StreamDataReceived:
-                yield StreamArrived(event.stream_id, event.data, event.end_stream)
-            elif kind is names.StreamReset:
-                yield StreamReset(event.stream_id)
-            elif kind is names.StopSendingReceived:
-                yield StreamRefused(event.stream_id)
-            elif kind is names.HandshakeCompleted:
-                yield HandshakeDone()
-            elif kind is names.ConnectionTerminated:
-                # Without a frame type it is the application's close (RFC 9000, section 19.19).
-                yield LinkEnded(event.error_code, event.frame_type is None, event.reason_phrase)
-            elif kind is names.ConnectionIdIssued:
-                yield IdAdded(event.connection_id)
-            elif kind is names.ConnectionIdRetired:
-                yield IdRemoved(event.connection_id)
+                if pieces and found[-1].stream_id != event.stream_id:  # type: ignore[union-attr]
+                    _join(found, pieces)
+                if not pieces:
+                    found.append(StreamArrived(event.stream_id, b"", False))
+                pieces.append(event.data)
+                if event.end_stream:
+                    _join(found, pieces, is_end=True)
+                continue
+            if pieces:
+                _join(found, pieces)
+            translated = self._translated(event, kind)
+            if translated is not None:
+                found.append(translated)
+        if pieces:
+            _join(found, pieces)
+        return found
+
+    def _translated(self, event: Any, kind: object) -> EngineEvent | None:
+        names = self._events
+        if kind is names.StreamReset:
+            return StreamReset(event.stream_id)
+        if kind is names.StopSendingReceived:
+            return StreamRefused(event.stream_id)
+        if kind is names.HandshakeCompleted:
+            return HandshakeDone()
+        if kind is names.ConnectionTerminated:
+            # Without a frame type it is the application's close (RFC 9000, section 19.19).
+            return LinkEnded(event.error_code, event.frame_type is None, event.reason_phrase)
+        if kind is names.ConnectionIdIssued:
+            return IdAdded(event.connection_id)
+        if kind is names.ConnectionIdRetired:
+            return IdRemoved(event.connection_id)
+        return None
 
     def _next_event(self) -> Any:
         return self._connection.next_event()
@@ -298,9 +317,19 @@ class QuicEngine:
         self._connection.close(error_code=code, reason_phrase=reason)
 
 
+def _join(found: list[EngineEvent], pieces: list[bytes], *, is_end: bool = False) -> None:
+    """Put ``pieces`` into the last of ``found``, which is theirs, and empty them."""
+    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    found[-1] = StreamArrived(found[-1].stream_id, data, is_end)  # type: ignore[union-attr]
+    pieces.clear()
+
+
 class _Qh3(QuicEngine):
-    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
-        self._connection.receive_many_datagrams(list(datagrams), address, now)
+    def receive(self, data: bytes, size: int, address: Address, now: float) -> None:
+        if size < len(data):
+            self._connection.receive_gro_buffer(data, size, address, now)
+        else:
+            self._connection.receive_many_datagrams([data], address, now)
 
     def peer_certificate(self) -> bytes | None:
         certificate = self._connection.get_peercert()
@@ -317,11 +346,11 @@ class _Aioquic(QuicEngine):
         self._held = held
         self._happened: deque[Any] = deque()
 
-    def receive(self, datagrams: Sequence[bytes], address: Address, now: float) -> None:
+    def receive(self, data: bytes, size: int, address: Address, now: float) -> None:
         self._held.is_receiving = True
         try:
-            for data in datagrams:
-                self._connection.receive_datagram(data, address, now)
+            for at in range(0, len(data), size):
+                self._connection.receive_datagram(data[at : at + size], address, now)
                 self._count()  # after each: what was delivered is not held against the next
         finally:
             self._held.is_receiving = False

@@ -48,7 +48,8 @@ class HalfOpen(Generic[L]):
         if len(of_network) >= self._network_max:
             return next(iter(of_network))
         if len(self._proved) >= self._proved_max:
-            return next(iter(max(self._networks.values(), key=len)))
+            largest: dict[L, None] = max(self._networks.values(), key=len)
+            return next(iter(largest))
         return None
 
     def oldest(self) -> L | None:

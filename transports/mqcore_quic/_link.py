@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from contextlib import suppress
-from typing import Any
 
 import trio
 
@@ -14,12 +12,12 @@ from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
 from mqcore_quic._control import ALL_HERE, CREDIT, GOODBYE, WINDOW, ControlRecord, ControlRecords
+from mqcore_quic._driver import EngineDriver
 from mqcore_quic._engine import HandshakeDone, IdAdded, IdRemoved, LinkEnded, QuicEngine, StreamArrived, StreamReset
 from mqcore_quic._numbers import StreamNumbers
 from mqcore_quic._outlet import LinkEndpoint
-from mqcore_quic._pause import TimerPause
-from mqcore_quic._refusals import CODE_BROKEN_RULE, CODE_DONE, CODE_TOO_MUCH, EXPIRED, ending_in_words
-from mqcore_quic._silence import GOODBYE_SECONDS, Silence
+from mqcore_quic._refusals import CODE_DONE, CODE_TOO_MUCH, EXPIRED, ending_in_words
+from mqcore_quic._silence import GOODBYE_SECONDS
 from mqcore_quic._stream import CODE_CANCELLED, PREAMBLE, QuicStream
 from mqcore_quic._waiting import WaitingTasks
 from mqcore_quic._windows import StreamWindow, full_window
@@ -27,7 +25,7 @@ from mqcore_quic._windows import StreamWindow, full_window
 __all__ = ["QuicLink"]
 
 
-class QuicLink(Link):
+class QuicLink(EngineDriver["QuicLink"], Link):
     """A connection to ``peer``; for both sides.
 
     ``window_bytes`` is what ``engine`` may hold out of order; ``unknown_bytes_max`` all that comes before ``admit``.
@@ -45,19 +43,11 @@ class QuicLink(Link):
         window_bytes: int | None = None,
         unknown_bytes_max: int | None = None,
     ) -> None:
-        self.engine = engine
-        self.peer = peer
+        super().__init__(engine, outlet, options, peer, now=now, unknown_bytes_max=unknown_bytes_max)
         self.window_bytes = window_bytes or full_window(options.window_bytes)
-        self._unknown_left = unknown_bytes_max
         self._window = StreamWindow(options.window_bytes)
         if unknown_bytes_max is not None:
             engine.limit_held(min(self.window_bytes, unknown_bytes_max))
-        self.ids: set[bytes] = set()
-        self.armed = math.inf
-        self.is_ready = False
-        self.is_gone = False
-        self._outlet = outlet
-        self._options = options
         self._is_client = is_client
         self._streams: dict[int, QuicStream] = {}
         self._accepted: deque[QuicStream] = deque()
@@ -73,86 +63,12 @@ class QuicLink(Link):
         self._said_goodbye_at = now
         self._said_all_here = False
         self._all_is_there = False
-        self._silence = Silence(options.idle_timeout_ms / 1000, now)
-        self._cannot_send = False
-        self._pause = TimerPause()
-        self._handshake_until = now + options.handshake_timeout_ms / 1000
         self._expires_at = math.inf
 
-    # what the endpoint tells
+    def _this(self) -> QuicLink:
+        return self
 
-    def receive(self, datagrams: list[bytes], address: Any, now: float) -> None:
-        """Take in datagrams, and send what they ask for."""
-        if self._unknown_left is not None:
-            self._unknown_left -= sum(map(len, datagrams))
-            if self._unknown_left < 0:  # no engine holds more than it was given
-                self.fail("too much was sent before a login, or a greeting (before_login_bytes_max)", CODE_TOO_MUCH)
-                return
-        self._silence.heard(now)
-        self._cannot_send = False
-        self._pause.heard()
-        try:
-            self.engine.receive(datagrams, address, now)
-            self._handle_events()
-            self.flush()
-        except Exception as error:  # an engine that a packet makes fail is at its end: it is the peer's packet
-            self._failed(error)
-
-    def on_time(self, now: float) -> None:
-        """Do what is due, and say when to be called again."""
-        self.armed = math.inf
-        if not self.is_ready and now >= self._handshake_until:
-            self.fail(f"no handshake within {self._options.handshake_timeout_ms / 1000:g} s")
-            return
-        if self._silence.is_gone(now):
-            text = "the peer does not know the connection any more: it was ended or started again"
-            self._end(TransportError(f"{self.peer.address}: {text}"))
-            return
-        try:
-            self._do_due(now)
-        except Exception as error:
-            self._failed(error)
-
-    def _do_due(self, now: float) -> None:
-        deadline = self.engine.deadline()
-        if deadline is not None and deadline <= now and not self._cannot_send:
-            self.engine.on_deadline(now)
-            self._handle_events()
-        if self.is_ready and self._dead is None and self._silence.is_to_be_asked(now):
-            self._ask()
-        self.flush()
-
-    def _failed(self, error: Exception) -> None:
-        """An engine that fails ends its own connection only."""
-        self._end(TransportError(f"the connection to {self.peer.address} failed: {error!r}"))
-
-    def fail(self, why: str, code: int = CODE_BROKEN_RULE) -> None:
-        """End the connection for ``why``, which the peer is told too."""
-        self._shut(code, why)
-        self._end(TransportError(f"{self.peer.address}: {why}"))
-
-    def _shut(self, code: int, why: str) -> None:
-        with suppress(Exception):  # what the engine has ended already needs no more
-            self.engine.close(code, why[:200])
-            self._transmit()
-
-    def doubted(self, now: float) -> None:
-        """Somebody says that the peer does not know this connection: ask it, and believe it if nothing comes back."""
-        if self.is_ready and not self.is_gone and self._silence.doubt(now):
-            self._ask()
-            self.flush()
-
-    def _ask(self) -> None:
-        with suppress(Exception):  # the peer has ended it, which the engine tells when it has drained
-            self.engine.ping()
-
-    def refused(self, now: float) -> None:
-        """The peer's machine says that nobody listens there; an established connection asks before it believes that."""
-        if self.is_ready:
-            self.doubted(now)
-            return
-        text = "nothing listens there: start the broker, or check host and port"
-        self._end(TransportError(f"{self.peer.address}: {text}"))
+    # what the engine tells
 
     def _handle_events(self) -> None:
         for event in self.engine.events():
@@ -257,36 +173,6 @@ class QuicLink(Link):
         except Exception as error:
             if self._dead is None and not is_end:
                 raise trio.BrokenResourceError(f"the stream cannot be written: {error}") from error
-
-    def flush(self) -> None:
-        """See ``StreamOwner``."""
-        if self.is_gone:
-            return
-        try:
-            self._transmit()
-        except Exception as error:
-            self._failed(error)
-        if self.is_gone:
-            return
-        at = self._silence.next_at() if self.is_ready else self._handshake_until
-        deadline = self.engine.deadline()
-        if deadline is not None and not self._cannot_send:
-            at = min(at, max(deadline, self._pause.earliest(trio.current_time())))
-        if at < self.armed:
-            self.armed = at
-            self._outlet.arm(self, at)
-
-    def _transmit(self) -> None:
-        try:
-            datagrams = self.engine.transmit(trio.current_time())
-        except Exception:
-            if self.is_ready:
-                raise
-            self._cannot_send = True  # qh3, to a client that has not proved its address: until more of it comes
-            return
-        if datagrams:
-            self._pause.sent(trio.current_time())
-            self._outlet.send(datagrams)
 
     def consumed(self, stream: QuicStream) -> None:
         """See ``StreamOwner``."""

@@ -17,8 +17,12 @@ class LinkEndpoint(Protocol[L]):
         """Send them, or keep them until there is room."""
         ...
 
-    def arm(self, link: L, at: float) -> None:
-        """Have ``on_time`` called at ``at``, if not before."""
+    def flush_soon(self, link: L) -> None:
+        """Have ``flush_now`` called when the tasks that can run now have had their turn."""
+        ...
+
+    def arm(self, link: L) -> None:
+        """Have ``on_time`` called when it is ``link.armed``, which has changed."""
         ...
 
     def add_id(self, connection_id: bytes, link: L) -> None:

@@ -37,10 +37,16 @@ def datagram_socket(family: int) -> Any:
 
 
 class Datagrams(NamedTuple):
-    """What came from one address, in order."""
+    """What came from one address, in order: ``data`` are datagrams of ``size`` bytes, the last one perhaps shorter."""
 
     address: Any
-    data: list[bytes]
+    data: bytes
+    size: int
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """The datagrams one by one."""
+        return [self.data[at : at + self.size] for at in range(0, len(self.data), self.size)]
 
 
 class DatagramSocket:
@@ -62,7 +68,7 @@ class DatagramSocket:
             self._segments = False
 
     def receive(self) -> list[Datagrams]:
-        """Return what is there, by sender and in order; empty when there is nothing. Raises nothing."""
+        """Return what is there, in order; empty when there is nothing. Raises nothing."""
         found: list[Datagrams] = []
         for _ in range(ROUNDS_MAX):
             try:
@@ -74,15 +80,13 @@ class DatagramSocket:
                 continue
             except OSError:
                 break
-            size = 0
+            if not data:  # says nothing, to anybody
+                continue
+            size = len(data)
             for level, kind, content in ancillary:
                 if level == _SOL_UDP and kind == _UDP_GRO:
                     (size,) = struct.unpack_from("@i", content)
-            pieces = [data[at : at + size] for at in range(0, len(data), size)] if 0 < size < len(data) else [data]
-            if found and found[-1].address == (address or self._peer):
-                found[-1].data.extend(pieces)
-            else:
-                found.append(Datagrams(address or self._peer, pieces))
+            found.append(Datagrams(address or self._peer, data, size))
         return found
 
     def send(self, datagrams: Sequence[tuple[bytes, Any]]) -> bool:
@@ -92,20 +96,20 @@ class DatagramSocket:
             return False
         at = 0
         while at < len(datagrams):
-            end = self._run_from(datagrams, at) if self._segments else at + 1
+            run = self._run_from(datagrams, at) if self._segments else [datagrams[at][0]]
             try:
-                self._send_run(datagrams[at:end])
+                self._send_run(run, datagrams[at][1])
             except BlockingIOError:
                 self._keep(datagrams[at:])
                 return False
             except ConnectionRefusedError:
                 self.is_refused = True
             except OSError as error:
-                if end - at > 1 and error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOTSUP):
+                if len(run) > 1 and error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOTSUP):
                     self._segments = False  # an interface that cannot: again, one by one
                     continue
                 # The network is away or full: as if it was lost on the way, which the connection mends.
-            at = end
+            at += len(run)
         return True
 
     def send_kept(self) -> bool:
@@ -117,29 +121,24 @@ class DatagramSocket:
         self.kept.extend(datagrams[: max(0, KEPT_MAX - len(self.kept))])
 
     @staticmethod
-    def _run_from(datagrams: Sequence[tuple[bytes, Any]], at: int) -> int:
-        """The end of the run from ``at`` on that can go at once: one address, one size but for the last."""
+    def _run_from(datagrams: Sequence[tuple[bytes, Any]], at: int) -> list[bytes]:
+        """Those from ``at`` on that can go at once: of one address, and of one size but for the last."""
         data, address = datagrams[at]
-        size = total = len(data)
-        end = at + 1
-        while end < len(datagrams) and end - at < SEGMENTS_MAX:
-            following, its_address = datagrams[end]
-            total += len(following)
-            if its_address != address or len(following) > size or total > SEGMENTED_BYTES_MAX:
-                break
-            end += 1
-            if len(following) < size:
-                break
-        return end
+        size, run = len(data), [data]
+        most = min(SEGMENTS_MAX, SEGMENTED_BYTES_MAX // size)
+        for following, its_address in datagrams[at + 1 : at + most]:
+            if len(following) == size and its_address == address:
+                run.append(following)
+                continue
+            if len(following) < size and its_address == address:
+                run.append(following)
+            break
+        return run
 
-    def _send_run(self, run: Sequence[tuple[bytes, Any]]) -> None:
-        data, address = run[0]
+    def _send_run(self, run: list[bytes], address: Any) -> None:
         where = () if self._peer is not None else (address,)
-        if len(run) == 1:
-            self.sock.sendmsg([data], [], 0, *where)
-        else:
-            ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", len(data)))]
-            self.sock.sendmsg([each for each, _ in run], ancillary, 0, *where)
+        ancillary = [(_SOL_UDP, _UDP_SEGMENT, struct.pack("=H", len(run[0])))] if len(run) > 1 else []
+        self.sock.sendmsg(run, ancillary, 0, *where)
 
     async def wait_readable(self) -> None:
         """Wait until there may be something. ``trio.ClosedResourceError`` when it is closed meanwhile."""

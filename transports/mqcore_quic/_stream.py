@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from operator import index
 from typing import Protocol
 
 import trio
@@ -127,6 +128,16 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
 
     async def receive_into(self, buffer: bytearray | memoryview) -> int:
         """See ``ByteStream``."""
+        has_waited = await self._wait_for_data(wants_any=bool(len(buffer)))
+        size = self._take(memoryview(buffer))
+        if size:
+            self.owner.consumed(self)
+        if not has_waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return size
+
+    async def _wait_for_data(self, *, wants_any: bool) -> bool:
+        """Wait until there is something, or the end; return whether this had to wait."""
         await trio.lowlevel.checkpoint_if_cancelled()
         has_waited = False
         while not self._arrived:
@@ -137,19 +148,14 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
             if self.has_end:
                 break
             self._check_alive()
-            if not len(buffer):
+            if not wants_any:
                 break
             if self._reader is not None:
                 raise trio.BusyResourceError("another task is receiving from this stream")
             self._reader = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort_reader)
             has_waited = True
-        size = self._take(memoryview(buffer))
-        if size:
-            self.owner.consumed(self)
-        if not has_waited:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return size
+        return has_waited
 
     def _abort_reader(self, _: object) -> trio.lowlevel.Abort:
         self._reader = None
@@ -172,10 +178,23 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """See ``trio.abc.ReceiveStream``."""
-        if max_bytes is not None and max_bytes < 1:
+        if max_bytes is not None and index(max_bytes) < 1:
             raise ValueError(f"max_bytes = {max_bytes}: must be at least 1")
-        buffer = bytearray(max_bytes or 65_536)
-        return bytes(buffer[: await self.receive_into(buffer)])
+        has_waited = await self._wait_for_data(wants_any=True)
+        data = b""
+        if self._arrived:
+            first = self._arrived.popleft()
+            if max_bytes is not None and len(first) > max_bytes:
+                view = memoryview(first)
+                self._arrived.appendleft(view[max_bytes:])
+                first = view[:max_bytes]
+            data = bytes(first)  # no copy where they are bytes already
+            self.read += len(data)
+            self.unread -= len(data)
+            self.owner.consumed(self)
+        if not has_waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
 
     # sending
 
@@ -211,6 +230,24 @@ class QuicStream(ClosableStream, trio.abc.HalfCloseableStream):
             raise
         finally:
             self._is_sending = False
+
+    def send_now(self, buffers: Sequence[Buffer]) -> int:
+        """See ``ByteStream``."""
+        begun = self.written
+        if self._is_sending:
+            return 0
+        try:
+            self._check_may_send()
+            for buffer in buffers:
+                view = memoryview(buffer).cast("B")
+                room = self.limit - self.written
+                self._write(view[:room])
+                if len(view) > room:
+                    break
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # said by the call that sends what is left
+        self.owner.flush()
+        return self.written - begun
 
     def _write(self, view: memoryview) -> None:
         self.owner.write(self, view)

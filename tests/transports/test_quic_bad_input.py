@@ -159,7 +159,7 @@ def test_handshakes_that_stall_make_way_where_there_are_as_many_connections_as_m
             await stranger.sendto(data, address)
         with trio.move_on_after(0.2):
             data, _ = await stranger.recvfrom(2_048)
-            engine.receive(data, len(data), address, 0.0)
+            engine.receive([(data, len(data))], address, 0.0)
             for again, _ in engine.transmit(0.0):
                 await stranger.sendto(again, address)
 

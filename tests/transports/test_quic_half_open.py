@@ -94,7 +94,7 @@ async def begin(host: str, port: int, ca: str) -> None:
             await stranger.send(data)
         with trio.move_on_after(10):
             retry = await stranger.recv(2_048)
-            engine.receive(retry, len(retry), ("127.0.0.1", port), 0.0)
+            engine.receive([(retry, len(retry))], ("127.0.0.1", port), 0.0)
             for data, _ in engine.transmit(0.0):
                 await stranger.send(data)
             await stranger.recv(2_048)  # the server's answer: it has begun

@@ -509,11 +509,13 @@ def test_rows_of_datagrams_for_several_connections_reach_each_of_them(files: Fil
             size = max(len(data) for _, data in taken)
             whole = [data for _, data in taken if len(data) == size]
             assert len({id(to) for to, data in taken if len(data) == size}) == 3
-            links: dict[Any, None] = {}
+            routed: dict[Any, Any] = {}
             address = pairs[0][0]._links[0]._outlet._sock.sock.getsockname()  # type: ignore[attr-defined]
             for data in (b"".join(whole), *(data for _, data in taken if len(data) < size)):
-                ends.endpoint._route(Datagrams(address, data, min(size, len(data))), trio.current_time(), links)
-            assert set(links) == {server for _, server, _, _ in pairs}
+                ends.endpoint._route(Datagrams(address, data, min(size, len(data))), trio.current_time(), routed)
+            assert set(routed) == {(server, address) for _, server, _, _ in pairs}
+            for (link, _), parts in routed.items():
+                link.receive(parts, address, trio.current_time())
             for number, (_, _, _, theirs) in enumerate(pairs):
                 received = await theirs.receive_some()
                 assert len(received) > size // 2

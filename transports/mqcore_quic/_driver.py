@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -73,10 +74,13 @@ class EngineDriver(ABC, Generic[L]):
 
     # what the endpoint tells
 
-    def receive(self, data: bytes, size: int, address: Any, now: float) -> None:
-        """Take in datagrams of ``size`` bytes, the last one perhaps shorter; ``flush_now`` sends what they ask for."""
+    def receive(self, parts: Sequence[tuple[bytes, int]], address: Any, now: float) -> None:
+        """Take in what came from ``address``, and send what it asks for.
+
+        ``parts`` are datagrams and their size: of one, or of many in a row, of which the last may be shorter.
+        """
         if self._unknown_left is not None:
-            self._unknown_left -= len(data)
+            self._unknown_left -= sum(len(data) for data, _ in parts)
             if self._unknown_left < 0:  # no engine holds more than it was given
                 self.fail("too much was sent before a login, or a greeting (before_login_bytes_max)", CODE_TOO_MUCH)
                 return
@@ -84,8 +88,9 @@ class EngineDriver(ABC, Generic[L]):
         self._cannot_send = False
         self._pause.heard()
         try:
-            self.engine.receive(data, size, address, now)
+            self.engine.receive(parts, address, now)
             self._handle_events()
+            self.flush_now(now)
         except Exception as error:  # an engine that a packet makes fail is at its end: it is the peer's packet
             self._failed(error)
 

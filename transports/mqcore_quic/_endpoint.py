@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
@@ -40,6 +40,8 @@ from mqcore_quic._windows import WindowShares, full_window
 
 __all__ = ["Endpoint"]
 
+Taken: TypeAlias = dict[tuple[QuicLink, Any], list[tuple[bytes, int]]]
+"""By connection and address: datagrams, and the size of those that are in one row."""
 UNKNOWN_DATAGRAMS_MIN = 16
 """So many of the largest size may come of a peer that is not admitted, whatever ``before_login_bytes_max`` is."""
 UNKNOWN_PAUSE_SECONDS = 0.01
@@ -250,14 +252,13 @@ class Endpoint:
                 await self._sock.wait_readable()
             except trio.ClosedResourceError:
                 return
-            while found := self._sock.receive():
-                now = trio.current_time()
-                links: dict[QuicLink, None] = {}
-                for datagrams in found:
-                    self._route(datagrams, now, links)
-                for link in links:  # once each, whatever came for it
-                    link.flush_now(now)
-                await trio.lowlevel.checkpoint()
+            found = self._sock.receive()
+            now = trio.current_time()
+            taken: Taken = {}
+            for datagrams in found:
+                self._route(datagrams, now, taken)
+            for (link, address), parts in taken.items():  # once for each, whatever came for it
+                link.receive(parts, address, now)
             self._look_refused()
 
     def _look_refused(self) -> None:
@@ -268,20 +269,19 @@ class Endpoint:
                 for link in list(self._links):
                     link.refused(trio.current_time())
 
-    def _route(self, datagrams: Datagrams, now: float, links: dict[QuicLink, None]) -> None:
-        """Give datagrams to the connections that they are for, which are added to ``links``."""
+    def _route(self, datagrams: Datagrams, now: float, taken: Taken) -> None:
+        """Add datagrams to what is ``taken`` for the connection that they are for."""
         address, data, size = datagrams
         if size < len(data):
             link = self._by_id.get(data[1 : 1 + CONNECTION_ID_BYTES])
             if link is None or not are_of_one_connection(data, size):
                 for piece in datagrams.pieces:
-                    self._route(Datagrams(address, piece, len(piece)), now, links)
+                    self._route(Datagrams(address, piece, len(piece)), now, taken)
                 return
         else:
             link = self._link_of(data, address, now)
         if link is not None:
-            links[link] = None
-            link.receive(data, size, address, now)
+            taken.setdefault((link, address), []).append((data, size))
 
     def _link_of(self, data: bytes, address: Any, now: float) -> QuicLink | None:
         if not data[0] & 0x80:  # most of all

@@ -8,6 +8,7 @@ import math
 import ssl
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from mqcore.abc import TlsOptions
@@ -213,10 +214,14 @@ class QuicEngine:
         """Begin a client's handshake."""
         self._connection.connect(address, now)
 
-    def receive(self, data: bytes, size: int, address: Address, now: float) -> None:
-        """Take in what came from ``address``: datagrams of ``size`` bytes, the last one perhaps shorter."""
-        for at in range(0, len(data), size):
-            self._connection.receive_datagram(data[at : at + size], address, now)
+    def receive(self, parts: Sequence[tuple[bytes, int]], address: Address, now: float) -> None:
+        """Take in datagrams from ``address``, with their size: of one each, or of a row, whose last may be shorter."""
+        for data, size in parts:
+            for at in range(0, len(data), size):
+                self._take(data[at : at + size], address, now)
+
+    def _take(self, datagram: bytes, address: Address, now: float) -> None:
+        self._connection.receive_datagram(datagram, address, now)
 
     def transmit(self, now: float) -> list[tuple[bytes, Address]]:
         """Return what is to be sent, each with where to."""
@@ -325,11 +330,18 @@ def _join(found: list[EngineEvent], pieces: list[bytes], *, is_end: bool = False
 
 
 class _Qh3(QuicEngine):
-    def receive(self, data: bytes, size: int, address: Address, now: float) -> None:
-        if size < len(data):
+    def receive(self, parts: Sequence[tuple[bytes, int]], address: Address, now: float) -> None:
+        single: list[bytes] = []
+        for data, size in parts:
+            if size == len(data):
+                single.append(data)
+                continue
+            if single:
+                self._connection.receive_many_datagrams(single, address, now)
+                single = []
             self._connection.receive_gro_buffer(data, size, address, now)
-        else:
-            self._connection.receive_many_datagrams([data], address, now)
+        if single:
+            self._connection.receive_many_datagrams(single, address, now)
 
     def peer_certificate(self) -> bytes | None:
         certificate = self._connection.get_peercert()
@@ -346,14 +358,13 @@ class _Aioquic(QuicEngine):
         self._held = held
         self._happened: deque[Any] = deque()
 
-    def receive(self, data: bytes, size: int, address: Address, now: float) -> None:
+    def _take(self, datagram: bytes, address: Address, now: float) -> None:
         self._held.is_receiving = True
         try:
-            for at in range(0, len(data), size):
-                self._connection.receive_datagram(data[at : at + size], address, now)
-                self._count()  # after each: what was delivered is not held against the next
+            self._connection.receive_datagram(datagram, address, now)
         finally:
             self._held.is_receiving = False
+        self._count()  # after each: what was delivered is not held against the next
 
     def _count(self) -> None:
         names, held = self._events, self._held

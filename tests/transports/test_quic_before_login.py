@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 import mqcore
@@ -16,6 +17,7 @@ from mqcore.registry import create_transport
 from mqcore_quic._config import QuicOptions
 from mqcore_quic._engine import client_configuration
 from mqcore_quic._held import HeldBytes
+from mqcore_quic._windows import FIRST_WINDOW_BYTES
 
 WINDOW = 64 * 1024
 STREAMS = 20
@@ -196,6 +198,35 @@ def test_what_is_held_is_counted_by_how_far_a_stream_came_and_what_was_delivered
     held.delivered(0, 1_000, is_end=True)
     assert held.total == 0
     assert not held._streams
+
+
+def test_a_large_first_frame_of_who_is_not_known_yet_waits_and_is_not_held_against_it(files: Files) -> None:
+    """As a replica's, which names all that it has; all of it that may go arrives before the broker has seen any."""
+
+    async def test() -> None:
+        context = TransportContext(tls=TlsOptions(cert=files.cert), admits=True)
+        async with await create_transport("quic://127.0.0.1:0", context).listen() as listener:
+            link = await create_transport(str(listener.url), TransportContext(tls=TlsOptions(ca=files.ca))).connect()
+            peer = await listener.accept()
+            data = bytes(range(256)) * 4_000
+            ours = await link.open_stream()
+            received = bytearray()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ours.send_all, data)
+                theirs: Any = await peer.accept_stream()
+                while theirs.unread < FIRST_WINDOW_BYTES:  # noqa: ASYNC110 - what comes is no task of ours
+                    await trio.sleep(0.01)
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                assert theirs.unread == FIRST_WINDOW_BYTES
+                peer.admit()
+                while len(received) < len(data):
+                    received += await theirs.receive_some()
+            assert received == data
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(link.aclose)
+                nursery.start_soon(peer.aclose)
+
+    run(test)
 
 
 def build(files: Files, *, logs_in: bool) -> Any:

@@ -8,7 +8,6 @@ import attrs
 from attrs import validators
 
 from mqcore.abc import TlsOptions
-from mqcore_quic._windows import STREAM_WINDOW_MIN
 
 __all__ = ["QuicOptions"]
 
@@ -30,13 +29,13 @@ class QuicOptions(TlsOptions):
         metadata={"help": "the library that speaks QUIC: qh3 (fast), or aioquic"},
     )
     window_bytes: int = _number(
-        1024 * 1024, STREAM_WINDOW_MIN, 1 << 30, help="what a peer may send on a stream ahead of its reader"
+        1024 * 1024, 64 * 1024, 1 << 30, help="what a peer may send on a stream ahead of its reader"
     )
     held_bytes_max: int = _number(
         1 << 30, 1 << 20, 1 << 40, help="what all connections of a listener may have out of order; a share of it each"
     )
     before_login_bytes_max: int = _number(
-        64 * 1024, 16 * 1024, 1 << 30, help="all that a peer may send before it has logged in, or greeted the broker"
+        64 * 1024, 48 * 1024, 1 << 30, help="all that a peer may send before it has logged in, or greeted the broker"
     )
     idle_timeout_ms: int = _number(
         10_000, 300, 600_000, help="silence after which the peer is given up, in ms; a third of it, and it is asked"

@@ -18,7 +18,7 @@ GOODBYE = 2
 ALL_HERE = 3
 """The answer to a goodbye: all of those streams, to their ends, have arrived."""
 WINDOW = 4
-"""How far ahead of its reader the peer may be on each stream, in bytes; until it is told, the least that may be set."""
+"""How far ahead of its reader the peer may be on each stream, in bytes; until it is told, 32 KiB."""
 _RECORD = struct.Struct(">BQQ")
 
 

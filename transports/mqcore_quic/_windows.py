@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["STREAM_WINDOW_MIN", "StreamWindow", "WindowShares", "full_window"]
+__all__ = ["FIRST_WINDOW_BYTES", "StreamWindow", "WindowShares", "full_window"]
 
-STREAM_WINDOW_MIN = 64 * 1024
-"""The least window of a stream that may be set, and the one that holds until the peer has said what its own is."""
+FIRST_WINDOW_BYTES = 32 * 1024
+"""That of a stream until the peer has said what its own is. With what carries it, it is less than may be sent before a
+login, so that nobody is cut off for a large first frame."""
 
 CONNECTION_WINDOWS = 8
 """What a connection may have out of order or on its way, in windows of a stream."""
@@ -53,7 +54,7 @@ class StreamWindow:
     def __init__(self, own_bytes: int) -> None:
         self.has_told = False
         self._own = own_bytes
-        self._peers = STREAM_WINDOW_MIN
+        self._peers = FIRST_WINDOW_BYTES
 
     def told(self, peers_bytes: int) -> None:
         """The peer has said what it lets this side."""
@@ -67,4 +68,4 @@ class StreamWindow:
     @property
     def step(self) -> int:
         """After how much that was read the peer is to be told: half of what it may be ahead, as far as it knows."""
-        return min(self._own if self.has_told else STREAM_WINDOW_MIN, self._peers) // 2
+        return min(self._own if self.has_told else FIRST_WINDOW_BYTES, self._peers) // 2

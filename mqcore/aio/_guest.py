@@ -61,6 +61,9 @@ class Guest:
                     host_uses_signal_set_wakeup_fd=True,
                 )
         except RuntimeError:
+            if any(loop.is_closed() for loop in _guests):
+                text = "a loop was closed within the block of a client, whose Trio is left in its thread"
+                raise ConfigurationError(f"{text}: leave the block first, and use another thread now") from None
             raise ConfigurationError("Trio runs in this thread already: use mqcore.connect") from None
 
     async def started(self) -> None:

@@ -42,7 +42,13 @@ STOP_SECONDS_MAX = 20.0
 LOOK_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1
 _QUICK = ("--set", f"cluster.lease_ms={LEASE_MS}")
-_FORWARDED = {"flush": "--flush", "survive": "--survive", "limit": "--limit", "keys": "--set"}
+_FORWARDED = {
+    "flush": "--flush",
+    "survive": "--survive",
+    "limit": "--limit",
+    "keys": "--set",
+    "offset_store": "--offset-store",
+}
 
 Say = Callable[[str, Mapping[str, object]], None]
 
@@ -105,7 +111,8 @@ class ClusterPlan:
         flags = [
             part
             for name, flag in _FORWARDED.items()
-            for value in ([options[name]] if isinstance(options[name], str) else options[name] or ())
+            for given in [options.get(name)]
+            for value in ([given] if isinstance(given, str) else given or ())
             for part in (flag, value)
         ]
         return cls(

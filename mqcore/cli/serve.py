@@ -94,6 +94,10 @@ def command(
             refuse("--cluster-here writes the configuration and the names of its nodes: leave the file and --name out")
         if flags.get("http"):
             refuse("--http is of one broker, and --cluster-here runs several: leave one of the two out")
+        for flag in ("tls_cert", "tls_key", "client_ca", "ca", "insecure"):
+            if flags.get(flag):
+                option = f"--{flag.replace('_', '-')}"
+                refuse(f"{option} is without effect on --cluster-here, whose nodes listen on tcp://127.0.0.1: drop it")
         _serve_cluster_here(cluster_here, flags)
         return
     config = compose(path or file, flags)

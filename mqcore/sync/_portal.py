@@ -50,8 +50,12 @@ class Portal:
         self._why_ended = "the client was closed"
         ready: Future[trio.lowlevel.TrioToken] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="mqcore-client", daemon=True)
-        self._thread.start()
-        self._token = ready.result()
+        try:
+            self._thread.start()
+            self._token = ready.result()
+        except BaseException:  # an interrupt: nobody will have this portal, and its thread ends once it has begun
+            ready.add_done_callback(lambda begun: begun.result().run_sync_soon(self._stop.set))
+            raise
         atexit.register(self._abandon)
 
     def _run(self, ready: Future[trio.lowlevel.TrioToken]) -> None:

@@ -46,6 +46,8 @@ def test_the_nodes_share_one_file_and_store_below_one_folder(tmp_path: Path) -> 
         config = load_config(made.file, overrides={"name": name, "storage": storage})
         assert [listen.url for listen in config.listen] == [url]
         assert config.replication.value == SyncReplication(copies=2, level=Level.DISK)
+    kept = plan(tmp_path, offset_store="sqlite:///tmp/o.db").command("b", "memory://")
+    assert kept[-2:] == ["--offset-store", "sqlite:///tmp/o.db"]
     assert made.command("b", "memory://")[-4:] == ["--flush", "sync", "--limit", "connections_max=100"]
 
 
@@ -85,3 +87,11 @@ def test_the_command_refuses_what_it_writes_itself(cli, tmp_path):
     for extra in (["--name", "x"], ["--config", "broker.toml"], ["broker.toml"]):
         refused = cli("serve", "--cluster-here", "2", *extra)
         assert (refused.status, "leave the file and --name out" in refused.err) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key", "--client-ca", "--ca", "--insecure"])
+def test_what_would_be_without_effect_is_refused_by_name(cli, option):
+    given = (option,) if option == "--insecure" else (option, "/x.pem")
+    refused = cli("serve", "--cluster-here", "3", *given)
+    assert refused.status == 2
+    assert f"{option} is without effect on --cluster-here" in refused.err

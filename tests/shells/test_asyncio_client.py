@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -158,6 +160,27 @@ def test_where_trio_runs_already_its_own_client_is_named(broker_url: str) -> Non
             asyncio.run(connect())
 
     trio.run(main)
+
+
+def test_a_loop_that_was_closed_within_a_block_is_named_where_that_is_in_the_way(broker_url: str) -> None:
+    """In a process of its own: the thread is of no more use for Trio."""
+    script = """
+import asyncio, sys, mqcore.aio
+loop = asyncio.new_event_loop()
+block = mqcore.aio.connect(sys.argv[1])
+loop.run_until_complete(block.__aenter__())
+loop.close()
+async def again():
+    async with mqcore.aio.connect(sys.argv[1]):
+        pass
+try:
+    asyncio.run(again())
+except mqcore.ConfigurationError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, broker_url], capture_output=True, text=True, timeout=120)
+    assert "a loop was closed within the block of a client" in done.stdout
+    assert "leave the block first, and use another thread now" in done.stdout
 
 
 def test_ctrl_c_stays_with_whoever_had_it(broker_url: str) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -112,6 +113,22 @@ def test_an_interrupt_while_a_block_is_entered_leaves_no_thread_behind(
     connecting.join(60)
     assert not connecting.is_alive(), "it waits for what nobody ends"
     assert not threads[0].is_alive()
+
+
+def test_an_interrupt_while_the_thread_of_a_client_begins_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = Future.result
+
+    def interrupted(future: Future[Any], timeout: float | None = None) -> Any:
+        monkeypatch.setattr(Future, "result", result)
+        raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    monkeypatch.setattr(Future, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Portal()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_what_an_interrupt_did_not_let_end_does_not_outlive_the_block(broker_url: str) -> None:

@@ -258,6 +258,22 @@ def test_g06_an_answer_is_of_one_reign_and_says_of_which(open_setup: Any, run_vi
     run_virtual(main)
 
 
+def test_what_retention_took_is_told_to_a_reader_by_tags_too(open_setup: Any, run_virtual: Any) -> None:
+    async def main() -> None:
+        async with open_setup() as setup, setup.client() as client:
+            topic = await client.create("lines")
+            for _ in range(3):
+                await client.produce(topic, [b"a"], tags=["y"])
+            partition = setup.broker.reign.partitions[topic, 0]
+            await partition.trim(await partition.log.start_at(2))
+            told = await client.fetch(topic, 1, tags=["x"])
+            assert isinstance(told, Failed)
+            assert (told.code, told.facts["start_offset"]) == (Code.BELOW_START, 2)
+            assert (await client.fetch(topic, 2, tags=["x"])).next_offset == 3
+
+    run_virtual(main)
+
+
 def test_g12_damage_among_what_would_be_passed_over_is_told(open_setup: Any, run_virtual: Any) -> None:
     disk = ModelDisk(seeded(1, "disk"))
 

@@ -27,7 +27,7 @@ async def _fail_at(url: str, topic: str) -> None:
     async with mqcore.connect(url) as client:
         async with client.producer(topic) as producer:
             for value in (b"good", b"bad 1", b"bad 2", b"last"):
-                await producer.send(value, b"key", {"trace": b"x"})
+                await producer.send(value, b"key", {"trace": b"x"}, tag="job")
         async with trio.open_nursery() as nursery:
 
             async def handler(message: Message) -> None:
@@ -61,6 +61,7 @@ def test_letters_are_listed_with_their_history_and_shown_whole(jobs):
     (shown,) = listed(run("dead-letter", "show", topic, "0/1"))
     assert shown["message"]["value"] == "bad 2"
     assert shown["message"]["headers"] == [{"name": "trace", "value": "x"}]
+    assert shown["message"]["tag"] == "job"
     assert shown["history"]["topic"] == topic
     assert "bad 1" in run("dead-letter", "list", topic).out
 
@@ -70,7 +71,7 @@ def test_a_letter_that_is_replayed_is_sent_as_it_was_and_listed_no_more(jobs):
     done = run("dead-letter", "replay", topic, "0/0")
     assert done.out == f"replayed 1 dead letter of {topic}\n"
     again = trio.run(_values, url, topic, 5)[-1]
-    assert (again.value, again.key, again.headers) == (b"bad 1", b"key", (("trace", b"x"),))
+    assert (again.value, again.key, again.headers, again.tag) == (b"bad 1", b"key", (("trace", b"x"),), "job")
     assert [each["name"] for each in listed(run("dead-letter", "list", topic, "--output", "json"))] == ["0/1"]
     (end,) = listed(run("dead-letter", "replay", topic, "--all", "--output", "json"))
     assert end["replayed"] == 1

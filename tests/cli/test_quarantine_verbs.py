@@ -36,7 +36,7 @@ def kept(serve, cli, storage, tmp_path):
     (tmp_path / "lines").write_bytes(b"\n".join(LINES))
     for name in ("orders", "other"):
         assert cli("--server", broker.urls[0], "topic", "create", name).status == 0
-    assert cli("--server", broker.urls[0], "produce", "orders", tmp_path / "lines").status == 0
+    assert cli("--server", broker.urls[0], "produce", "orders", tmp_path / "lines", "--tag", "paid").status == 0
     stop(broker)
 
     async def keep() -> str:
@@ -79,6 +79,7 @@ def test_what_is_kept_aside_is_listed_and_shown_offline_and_by_the_broker(kept, 
     assert "8 bytes at the end are no batches" in shown.err
     shown = cli("quarantine", "show", kept, "--output", "json", *where)
     assert [json.loads(line)["offset"] for line in shown.out.splitlines()] == [0, 1, 2, 3]
+    assert {json.loads(line)["tag"] for line in shown.out.splitlines()} == {"paid"}
     table = cli("quarantine", "list", *where)
     assert "orders/0" in table.out
 
@@ -90,7 +91,7 @@ def test_r5_a_replay_skips_what_the_log_holds_and_what_an_earlier_replay_has_sen
     for sent in (4, 0):
         replayed = cli("quarantine", "replay", kept, "--topic", "other", "--output", "json", *server)
         assert json.loads(replayed.out) == {"topic": "other", "partition": 0, "sent": sent, "skipped": 4 - sent}
-    read = cli("consume", "other", "--from", "start", "--exit-at-end", *server)
+    read = cli("consume", "other", "--from", "start", "--exit-at-end", "--tag", "paid", *server)
     assert read.out.encode().splitlines() == LINES, "equal messages are as many as they were"
     assert len(listed(cli, *server)) == 1, "a replay deletes nothing"
 

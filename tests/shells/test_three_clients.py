@@ -33,6 +33,29 @@ def test_what_is_sent_is_read_with_all_that_belongs_to_it(shell: Shell, broker_u
     shell.run(scenario)
 
 
+def test_messages_have_tags_by_which_consumers_choose(shell: Shell, broker_url: str, topic: str) -> None:
+    async def scenario() -> None:
+        async with shell.connect(broker_url) as client:
+            await shell.do(client.admin.create_topic(topic))
+            async with shell.enter(client.producer(topic)) as producer:
+                await shell.do(producer.send(b"0", tag="x"))
+                deliveries = [producer.post(b"1", tag="y"), producer.post(b"2"), *producer.post_many([b"3"], tag="x")]
+                for each in deliveries:
+                    await shell.do(each.wait())
+                await shell.do(producer.send_many([b"4", b"5"], tag="y"))
+                await shell.do(producer.send_one_way(b"6", tag="x"))
+            async with shell.enter(client.consumer(topic, start="start", tags=["x"])) as consumer:
+                found = await shell.take(consumer, 3)
+            assert [(each.offset, each.value, each.tag) for each in found] == [(n, b"%d" % n, "x") for n in (0, 3, 6)]
+            async with shell.enter(client.consumer(topic, start="start", tags=["y"])) as consumer:
+                batch = await shell.do(consumer.next_batch())
+                assert batch.offset == 1
+                assert [each.offset for each in batch.messages()] == list(batch.offsets)
+                assert {each.tag for each in batch.messages()} == {"y"}
+
+    shell.run(scenario)
+
+
 def test_what_is_posted_keeps_its_order_and_each_delivery_has_its_own_receipt(
     shell: Shell, broker_url: str, topic: str
 ) -> None:

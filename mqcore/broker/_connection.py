@@ -147,8 +147,9 @@ class ClientConnection:
             self._connection.received(len(first))
         mends = node.mends_damage
         self.outbox = Outbox(
-            stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max, now=node.now, mends=mends
-        )
+            stream, self._connection, fetch_bytes_max=limits.fetch_bytes_max,
+            fetches_parked_max=limits.fetches_parked_max, now=node.now, mends=mends,
+        )  # fmt: skip
         self._groups = GroupVisits(node, self.outbox, permit)
         self._sends: dict[Partition, list[Send]] = {}
         self._nursery: trio.Nursery | None = None

@@ -8,6 +8,7 @@ writer idle sends at once; the others leave it to the one that is sending.
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
@@ -56,8 +57,9 @@ class _Asked(NamedTuple):
 class Outbox:
     """The sending half of one connection; the sink of its partitions' replies.
 
-    ``fetch_bytes_max``: most bytes of one fetch's reply, however much is asked for. ``now``: Trio's seconds. ``mends``:
-    whether what of a log is damaged from an offset on may be put right soon.
+    ``fetch_bytes_max``: most bytes of one fetch's reply, however much is asked for. ``fetches_parked_max``: of how many
+    at once it is not answered that everything was passed over. ``now``: Trio's seconds. ``mends``: whether what of a
+    log is damaged from an offset on may be put right soon.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class Outbox:
         connection: Connection,
         *,
         fetch_bytes_max: int,
+        fetches_parked_max: int = sys.maxsize,
         now: Callable[[], float],
         mends: Callable[[str, int], bool] = lambda log, offset: False,
     ) -> None:
         self._connection = connection
         self._stream = stream
         self._fetch_bytes_max = fetch_bytes_max
+        self._fetches_parked_max = fetches_parked_max
         self._now = now
         self._mends = mends
         self._buffers: list[Buffer] = []
@@ -304,7 +308,8 @@ class Outbox:
         The peer would only ask again, once for each commit. What is passed over without an end is told now and then:
         a read looks at so much at a time.
         """
-        if type(answer) is not Fetched or answer.batches or self._is_draining or self.closed:
+        is_full = len(self.parked) >= self._fetches_parked_max
+        if type(answer) is not Fetched or answer.batches or is_full or self._is_draining or self.closed:
             return False
         fetch = asked.fetch._replace(offset=answer.next_offset, epoch=answer.next_epoch or 0)
         if _has_answer(asked.partition, fetch):

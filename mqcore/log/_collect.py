@@ -100,7 +100,8 @@ class BatchCollector:
                     raise CorruptionError(f"batch at offset {base_offset}", where=self._where)
                 if header.end_offset > self._limit:  # a batch is committed as a whole or not at all
                     break
-                if self.next_offset > self._offset and self.size + batch_bytes > self._bytes_max:
+                is_more = self.next_offset > self._offset if tags is None else self.size
+                if is_more and self.size + batch_bytes > self._bytes_max:
                     break
                 if size - at < batch_bytes:
                     wanted = batch_bytes

@@ -114,7 +114,7 @@ def test_a_fetch_that_passes_over_much_is_answered_with_how_far_it_looked(open_s
                 assert 0 < (reply.next_offset - offset) * batch_bytes <= LOOKED_BYTES_MAX + batch_bytes
                 answers.append(reply)
                 offset = reply.next_offset
-            assert len(answers) >= batches * batch_bytes // LOOKED_BYTES_MAX
+            assert len(answers) == batches // (LOOKED_BYTES_MAX // batch_bytes - 1)  # a batch is more than its message
             assert [values_in(each) for each in answers if each.batches] == [[(batches, b"last")]]
             partition = setup.broker.reign.partitions[topic, 0]
             assert partition.passed_bytes > batches * batch_bytes
@@ -172,6 +172,27 @@ def test_a_long_poll_waits_over_what_does_not_match_and_is_answered_with_what_do
             assert trio.current_time() - began < 7
             assert values_in(reply) == [(6, b"this")]
             assert reply.next_offset == 7
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("above", [-1, 0, 1])
+def test_so_many_fetches_of_a_connection_wait_over_what_does_not_match(
+    open_setup: Any, run_virtual: Any, above: int
+) -> None:
+    async def main() -> None:
+        async with open_setup(limits=Limits(fetches_parked_max=4)) as setup, setup.client() as reader:
+            topic = await reader.create("lines")
+            await reader.produce(topic, [b"not this"])
+            fetches = [Fetch(reader.id(), topic, 0, 0, 0, 1 << 20, 60_000, tags=(b"x",)) for _ in range(4 + above)]
+            began = trio.current_time()
+            await reader.send(*fetches)
+            for _ in range(above):
+                told = await reader.receive()
+                assert (told.next_offset, trio.current_time() - began) == (1, 0)
+            await trio.sleep(1)
+            (connection,) = setup.broker.connections
+            assert len(connection.outbox.parked) == min(4, 4 + above)
 
     run_virtual(main)
 

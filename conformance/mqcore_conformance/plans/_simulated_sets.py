@@ -68,6 +68,7 @@ def _with_reader_of_replicas(rng: random.Random, plan: RunPlan) -> RunPlan:
         bytes_max=rng.choice((1, 2_000, 1_000_000)),
         pause_us=rng.choice((0, 10_000)),
         from_replica=True,
+        tags=max((each.tags for each in plan.consumers), default=()),
     )
     return attrs.evolve(plan, consumers=(*plan.consumers, reader))
 

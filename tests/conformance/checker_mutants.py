@@ -29,6 +29,7 @@ MODULES = (
     "_policies",
     "_reigns",
     "_facts",
+    "_rotten",
     "_tags",
     "_consumers",
     "_content",

@@ -61,8 +61,10 @@ ENDINGS = {
     "exit": Fault.PROCESS_KILL,
     "power-cut": Fault.NODE_POWER_CUT,
     "emptied": Fault.HOST_LOSS,
+    "cloned": Fault.HOST_LOSS,
+    "old-copy": Fault.HOST_LOSS,
 }
-"""Faults that end a life. An orderly stop takes what a kill takes: the heap."""
+"""Faults that end a life. An orderly stop takes what a kill takes: the heap; another disk, what was on the old one."""
 
 
 Copies: TypeAlias = tuple[tuple[Level, NodeLife], ...]

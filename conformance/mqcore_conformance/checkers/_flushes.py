@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mqcore.guarantees import Level, SyncFlush, SyncReplication
 from mqcore_conformance.checkers._drained import first_outside
 from mqcore_conformance.checkers._facts import Attempt, Facts, FailedFlush, SendFacts
+from mqcore_conformance.checkers._rotten import whole_elsewhere
 from mqcore_conformance.histories import Completed, FetchAnswered, FetchFailed, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -100,13 +101,18 @@ def check_g12(facts: Facts) -> Iterator[Violation]:
         if not facts.kept(send, attempt):
             continue
         log = facts.log(send.invoked.partition)
+        # What another node has whole has to be had from there: to report it as damaged is not enough.
+        has_whole_copy = len(facts.nodes) > 1 and whole_elsewhere(facts, send, attempt)
         for offset, digest in enumerate(send.invoked.messages, receipt.offset):
-            if offset < log.start_offset or log.has(offset, digest) or log.is_reported(offset):
+            if offset < log.start_offset or log.has(offset, digest):
+                continue
+            if log.is_reported(offset) and not has_whole_copy:
                 continue  # a wrong report is a violation already
             text = (
                 f"offset {offset} ({send.name}), acknowledged at {receipt.level} at event {index}, is neither in "
                 f"the drain ({log.start_offset} to {log.end_offset}) nor in a range reported as damaged "
                 f"({log.damaged or 'none was reported'})"
+                + ("; another node has a copy in which no bits rotted" if has_whole_copy else "")
             )
             yield Violation("G12", Anomaly.SILENT_DAMAGE, text, send.invoked.partition, (index,))
             break

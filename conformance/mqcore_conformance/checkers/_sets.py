@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mqcore.guarantees import Level, survives
 from mqcore_conformance.checkers._facts import Attempt, Facts, SendFacts
 from mqcore_conformance.checkers._loss import is_voided
+from mqcore_conformance.checkers._rotten import rotten_on, whole_elsewhere
 from mqcore_conformance.histories import Completed, LogHeld
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -38,7 +39,7 @@ def check_g09(facts: Facts) -> Iterator[Violation]:
 
 def _is_lost_although_held(facts: Facts, send: SendFacts, attempt: Attempt, receipt: Completed) -> bool:
     """Whether several nodes held what is not in the final log, and no fault may have taken it."""
-    if len(attempt.copies) < 2 or not facts.kept(send, attempt):
+    if len(attempt.copies) < 2 or not whole_elsewhere(facts, send, attempt):
         return False
     log = facts.log(send.invoked.partition)
     is_there = all(log.has(at, each) for at, each in enumerate(send.invoked.messages, receipt.offset))
@@ -71,8 +72,13 @@ def _cut_and_not_kept(facts: Facts) -> Iterator[Violation]:
         if not log.complete:
             continue
         lost = [each for at, each in enumerate(send.invoked.messages, receipt.offset) if not log.has(at, each)]
+        rotten = rotten_on(facts, send, attempt) if lost else ()
         for level, by in attempt.copies if lost else ():
-            if level is Level.NONE or not all(survives(level, fault) for fault in facts.faults_since(by)):
+            if (
+                level is Level.NONE
+                or by.node in rotten
+                or not all(survives(level, fault) for fault in facts.faults_since(by))
+            ):
                 continue
             missing = [each for each in lost if each not in facts.kept_aside[partition, by.node]]
             if missing and not is_voided(facts, send, attempt):

@@ -13,9 +13,10 @@ from mqcore.guarantees import parse_flush
 from mqcore.registry import find
 from mqcore_conformance.cells import Failure
 from mqcore_conformance.contract import CHECK_FILE, explain_check, load_check_repro, replay_check
+from mqcore_conformance.plans import EVERY_FAMILY
 from mqcore_conformance.play import RunResult, run_until_shown
 from mqcore_conformance.report import EXIT_CODES, Repro, cell_of_repro, explain_failure, load_repro
-from mqcore_conformance.running import ALL_FAMILIES, suggest
+from mqcore_conformance.running import suggest
 from mqcore_conformance.verdicts import Status, Violation
 from mqcore_conformance.worlds.model import why_not_on_the_model_network
 
@@ -75,7 +76,7 @@ def _replay_plan(repro: Repro) -> None:
 def _check(repro: Repro) -> None:
     """Refuse a plan that this installation cannot run; it may have been written by hand, or elsewhere."""
     plan = repro.plan
-    _refuse_unless_among("fault family", plan.family, ALL_FAMILIES)
+    _refuse_unless_among("fault family", plan.family, EVERY_FAMILY)
     for fault in plan.faults:
         _refuse_unless_among(f"fault kind of {repro.tier}", fault.kind, FAULT_KINDS[repro.tier])
     for ending in (plan.last_ending, plan.before_drain):

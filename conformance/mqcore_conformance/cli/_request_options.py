@@ -28,12 +28,10 @@ from mqcore_conformance.contract import use_server
 from mqcore_conformance.disk_space import require_room
 from mqcore_conformance.plans import (
     CRASH_POINTS,
+    EVERY_FAMILY,
     FAMILIES,
     FLUSH_POLICIES,
-    MEMBER_FAMILIES,
     SET_REPLICATIONS,
-    SIMULATED_SET_FAMILIES,
-    T1_FAMILIES,
 )
 from mqcore_conformance.running import (
     AUTHENTICATORS,
@@ -115,8 +113,7 @@ _TESTED = (
     _names("--flush", ", ".join(FLUSH_POLICIES), " [all]"),
     _names(
         "--family",
-        "Families of faults: "
-        f"{', '.join(dict.fromkeys((*FAMILIES, *MEMBER_FAMILIES, *T1_FAMILIES, *SIMULATED_SET_FAMILIES)))}",
+        f"Families of faults: {', '.join(EVERY_FAMILY)}",
         f" All leaves out {CRASH_POINTS}.{_unless_set('all')}",
     ),
     _names("--tier", ", ".join(TIERS), _unless_set("contract,T0, and a little T1 for parts that are not mqcore's")),

@@ -35,11 +35,17 @@ from mqcore_conformance.plans._shrinking import shrink_steps
 from mqcore_conformance.plans._simulated_sets import SIMULATED_SET_FAMILIES, draw_simulated_set_plan
 from mqcore_conformance.plans._small_files import with_small_files
 
+EVERY_FAMILY = tuple(
+    dict.fromkeys((*FAMILIES, *MEMBER_FAMILIES, CRASH_POINTS, *T1_FAMILIES, *SIMULATED_SET_FAMILIES, *SET_FAMILIES))
+)
+"""Families of faults of every tier, of brokers and of sets: what may be asked for, and in which order it is shown."""
+
 __all__ = [
     "CHURN_SIZES",
     "CONTROLLED_FAMILIES",
     "CRASH_POINTS",
     "DIVERTED_FAMILIES",
+    "EVERY_FAMILY",
     "FAMILIES",
     "FLUSH_POLICIES",
     "MEMBER_FAMILIES",

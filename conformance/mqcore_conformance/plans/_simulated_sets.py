@@ -206,6 +206,36 @@ def _slow_disk(rng: random.Random, plan: RunPlan) -> RunPlan:
     return attrs.evolve(plan, faults=faults)
 
 
+def _rot(rng: random.Random, plan: RunPlan) -> RunPlan:
+    """Bits rot in one node's copy or in all of them: amid a log, in its last batch, in what opened a reign; the node
+    serves on, or starts again on what it has."""
+    faults = []
+    for _ in range(rng.choice((1, 2, 3))):
+        target = rng.choice(("primary", "primary", "replica", "replica", "all"))
+        where = rng.choice(("middle", "middle", "tail", "opening"))
+        away_us = 0 if target == "all" else rng.choice((0, 0, 1_000, 200_000))
+        target = f"{target}/{where}"
+        amount = rng.choice((0, 1, 8))  # 0: in the header
+        faults.append(FaultPlan("rot", "acks", rng.randint(3, 60), amount=amount, duration_us=away_us, target=target))
+    if any(fault.target.endswith("opening") for fault in faults):
+        # so that there is a reign that was opened amid a log
+        faults.append(FaultPlan("process-kill", "acks", rng.randint(1, 30), duration_us=_away(rng), target="primary"))
+    return attrs.evolve(plan, faults=tuple(faults))
+
+
+def _copied_disks(rng: random.Random, plan: RunPlan) -> RunPlan:
+    """A node comes back on a copy of another node's disk, or on its own disk as it was a while ago."""
+    at, target = rng.randint(2, 50), _target(rng)
+    away_us = rng.choice((1_000, 200_000, 3 * LEASE_US))
+    if rng.random() < 0.5:
+        faults = [FaultPlan("cloned", "acks", at, duration_us=away_us, target=target)]
+    else:
+        node = f"n{rng.randint(1, plan.nodes)}"
+        backup = FaultPlan("backup", "acks", rng.randint(1, at), target=node)
+        faults = [backup, FaultPlan("old-copy", "acks", at + 1, duration_us=away_us, target=node)]
+    return attrs.evolve(plan, faults=tuple(faults))
+
+
 SIMULATED_SET_FAMILIES: Mapping[str, Draw] = MappingProxyType(
     {
         "none": _no_faults,
@@ -226,6 +256,8 @@ SIMULATED_SET_FAMILIES: Mapping[str, Draw] = MappingProxyType(
         "full": _full_disk,
         "flush-error": _flush_errors,
         "slow": _slow_disk,
+        "rot": _rot,
+        "copied-disk": _copied_disks,
     }
 )
 """Families of faults of a simulated set, each with what draws its faults."""

@@ -15,7 +15,7 @@ from typing import Any
 from mqcore.errors import ConfigurationError
 from mqcore_conformance.cells import CellResult, label_of
 from mqcore_conformance.contract import CheckResult
-from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, MEMBER_FAMILIES, SIMULATED_SET_FAMILIES, T1_FAMILIES
+from mqcore_conformance.plans import EVERY_FAMILY
 from mqcore_conformance.report._repro import safety_first
 from mqcore_conformance.report._timeline import without_repeats
 from mqcore_conformance.verdicts import Status
@@ -129,7 +129,7 @@ def record_of_check(url: str, result: CheckResult, repro: str = "") -> Record:
 
 def families_of(cells: Iterable[Record]) -> list[str]:
     """Return the families of some cells in the order of the catalogue, whatever order they ended in; strangers last."""
-    known = list(dict.fromkeys((*FAMILIES, *MEMBER_FAMILIES, CRASH_POINTS, *T1_FAMILIES, *SIMULATED_SET_FAMILIES)))
+    known = list(EVERY_FAMILY)
     found = dict.fromkeys(cell["family"] for cell in cells)
     return sorted(found, key=lambda family: known.index(family) if family in known else len(known))
 

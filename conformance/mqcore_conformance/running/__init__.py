@@ -4,7 +4,6 @@ from mqcore_conformance.running._estimates import Pace, estimate_s, machine_fact
 from mqcore_conformance.running._levels import unproved_levels
 from mqcore_conformance.running._repeating import why_not_repeatable, without_proof
 from mqcore_conformance.running._request import (
-    ALL_FAMILIES,
     TIERS,
     CellPiece,
     Piece,
@@ -29,7 +28,6 @@ from mqcore_conformance.running._resolve import (
 from mqcore_conformance.running._runner import Ending, RunWatcher, run_request
 
 __all__ = [
-    "ALL_FAMILIES",
     "COORDINATORS",
     "AUTHENTICATORS",
     "OFFSET_STORES",

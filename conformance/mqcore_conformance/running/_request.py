@@ -21,6 +21,7 @@ from mqcore_conformance.contract import checks_of, part_facts
 from mqcore_conformance.folders import member_folders
 from mqcore_conformance.plans import (
     CRASH_POINTS,
+    EVERY_FAMILY,
     FAMILIES,
     FLUSH_POLICIES,
     MEMBER_FAMILIES,
@@ -46,7 +47,6 @@ NETWORK_SET_FAMILIES = ("isolate", "cut-peers", "asymmetric-cut", "flap")
 OWN_SOCKETS_FAMILIES = ("none", "kill", "proxy-cut", "proxy-stall")
 """What T1 adds by itself: for a storage that T0 cannot have, under policies that flush; for an author's storage that it
 can have, on real files, under the first policy; for a transport that T0 cannot have. A run takes seconds: no more."""
-ALL_FAMILIES = tuple(dict.fromkeys((*FAMILIES, *MEMBER_FAMILIES, CRASH_POINTS, *T1_FAMILIES, *SIMULATED_SET_FAMILIES)))
 SEEDS_PER_PIECE = 500
 """So that long runs use every job, and lose little when they are interrupted."""
 PIECES_OF_CELL_MAX = 200
@@ -94,7 +94,7 @@ class Request:
     def __attrs_post_init__(self) -> None:
         for names, allowed, what in (
             (self.flushes, FLUSH_POLICIES, "flush policy"),
-            (self.families, ALL_FAMILIES, "fault family"),
+            (self.families, EVERY_FAMILY, "fault family"),
             (self.tiers, TIERS, "tier"),
         ):
             for name in names:
@@ -358,7 +358,7 @@ def _why_not_a_simulated_set(cell: Cell, capabilities: Capabilities) -> str:
         return "own I/O: it does not go through the ports; T1 runs it (--tier T1)"
     if capabilities.flush_level < Level.DISK:
         return "what it keeps goes with its process: no kill would leave a set anything"
-    if cell.family == "flush-error" and cell.flush == "none":
+    if cell.family in ("flush-error", "rot") and cell.flush == "none":
         return "nothing is flushed under this policy"
     if cell.transport == "inproc" and cell.family in NETWORK_SET_FAMILIES:
         return "inproc has no network"

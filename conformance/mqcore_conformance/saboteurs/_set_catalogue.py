@@ -13,6 +13,7 @@ The bugs are those of docs/design/guarantees.md, section 8, that only a set can 
 from __future__ import annotations
 
 from mqcore_conformance.saboteurs import _broker as broker
+from mqcore_conformance.saboteurs import _log as log
 from mqcore_conformance.saboteurs import _set_shapes as shapes
 from mqcore_conformance.saboteurs import _sets as sets
 from mqcore_conformance.saboteurs._model import Saboteur
@@ -74,6 +75,26 @@ SETS = (
     Saboteur(
         name="epoch-of-the-own-log", clause="G09", flush="sync", family="failovers", nodes=3, transport="tcp",
         make=sets.epoch_of_the_own_log, shape=shapes.two_that_do_not_know_of_each_other,
+    ),
+    Saboteur(
+        name="mended-from-rot", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
+        make=sets.mended_from_rot, shape=shapes.one_of_three_copies_is_whole,
+    ),
+    Saboteur(
+        name="nobody-is-asked", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
+        make=sets.nobody_is_asked, shape=shapes.one_copy_rots,
+    ),
+    Saboteur(
+        name="damage-served-in-a-set", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
+        make=log.damage_served, shape=shapes.one_copy_rots,
+    ),
+    Saboteur(
+        name="clone-accepted", clause="G12", flush="sync", family="copied-disk", nodes=3, transport="tcp",
+        make=sets.clone_accepted, shape=shapes.a_clone,
+    ),
+    Saboteur(
+        name="old-copy-electable", clause="G01", flush="sync", family="copied-disk", nodes=3, transport="tcp",
+        make=sets.electable_after_a_power_cut, shape=shapes.an_old_copy_and_the_others_die,
     ),
     Saboteur(
         name="cut-at-the-watermark", clause="G01", flush="sync", family="kill", nodes=3, transport="tcp",

@@ -172,6 +172,40 @@ def retries_without_replicas(plan: RunPlan) -> RunPlan:
     )
 
 
+def one_of_three_copies_is_whole(plan: RunPlan) -> RunPlan:
+    """One batch rots on two nodes and is read while the third is away; then that one comes back."""
+    late = attrs.evolve(_reader(number=1), begins_us=2 * SECOND_US)
+    return _small(
+        plan,
+        _at(1_500, "process-kill", "n3", for_us=3 * SECOND_US),
+        _at(1_700, "rot", "n1+n2/middle", for_us=0, amount=8),
+        sends=60,
+        consumers=(late,),
+    )
+
+
+def one_copy_rots(plan: RunPlan) -> RunPlan:
+    """A batch rots on the primary, and is read later."""
+    late = attrs.evolve(_reader(number=1), begins_us=2 * SECOND_US)
+    return _small(plan, _at(1_500, "rot", "n1/middle", for_us=0, amount=8), sends=50, consumers=(late,))
+
+
+def a_clone(plan: RunPlan) -> RunPlan:
+    """A replica comes back on a copy of another node's disk."""
+    return _small(plan, _at(1_200, "cloned", "n2", for_us=AT_ONCE_US), sends=60)
+
+
+def an_old_copy_and_the_others_die(plan: RunPlan) -> RunPlan:
+    """A replica comes back on its disk of a while ago, alone for longer than a lease."""
+    return _small(
+        plan,
+        _at(700, "backup", "n2"),
+        _at(2_000, "old-copy", "n2", for_us=AT_ONCE_US),
+        _at(2_000, "process-kill", "n1", "n3"),
+        sends=50,
+    )
+
+
 def two_that_do_not_know_of_each_other(plan: RunPlan) -> RunPlan:
     """The primary dies, two replicas are cut off from each other, and the one of them that reigns dies too."""
     return _small(

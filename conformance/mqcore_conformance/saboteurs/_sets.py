@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from mqcore.log import Mended, MendTry
 from mqcore.replication import Candidacy
 from mqcore_conformance.saboteurs._replacing import Replacement, in_place_of, replacing
 
@@ -110,6 +111,38 @@ def only_the_number_compared(original: Any) -> Any:
         return None
 
     return judge
+
+
+# ---- what has rotted ---------------------------------------------------------------------------------------------
+
+
+@replacing
+def mended_from_rot() -> tuple[Replacement, ...]:
+    """What has rotted is written over with the copy of the first node that has one, whole or not."""
+
+    def believed(_: Any) -> Any:
+        return lambda *_: None
+
+    return (
+        (f"{LOG}._mending", "", "check_body", believed),
+        (f"{BROKER}._good_copies", "", "verify_body", believed),
+    )
+
+
+@in_place_of((f"{LOG}._mending", "", "mend_batch"), (f"{LOG}._readable", "", "mend_batch"))
+def nobody_is_asked(_: Any) -> Any:
+    """A node reports as damaged what it has rotten, and does not ask the others (a broker that is alone)."""
+
+    async def mend(*_: Any, **__: Any) -> MendTry:
+        return MendTry(Mended.NO)
+
+    return mend
+
+
+@in_place_of((f"{LOG}._store", "", "check_owner"))
+def clone_accepted(_: Any) -> Any:
+    """A node starts on a copy of another node's storage, and there are two of that one."""
+    return lambda *_, **__: None
 
 
 # ---- who reigns --------------------------------------------------------------------------------------------------

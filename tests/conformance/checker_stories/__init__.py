@@ -11,6 +11,7 @@ import checker_stories._nodes
 import checker_stories._observed
 import checker_stories._policies
 import checker_stories._replication
+import checker_stories._rotten
 import checker_stories._sets
 import checker_stories._tags  # noqa: F401 - importing them tells the stories
 from checker_stories._story import STORIES, Case, Story

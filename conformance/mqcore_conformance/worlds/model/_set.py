@@ -24,6 +24,7 @@ from mqcore_conformance.worlds._addresses import model_url
 from mqcore_conformance.worlds._set_keys import LEASE_MS
 from mqcore_conformance.worlds.model._hooks import Sabotage, StepCounter
 from mqcore_conformance.worlds.model._set_content import content_of, kept_aside
+from mqcore_conformance.worlds.model._set_disks import empty_disk
 from mqcore_conformance.worlds.model._set_faults import SetInjector
 from mqcore_conformance.worlds.model._set_machine import WAYS, SetMachine, way_class
 
@@ -32,7 +33,8 @@ BOUNDS = Bounds(
 )
 ASK_AGAIN_S = 0.05
 IN_SYNC_S_MAX = 10.0
-SAME_S_MAX = 5.0
+SAME_S_MAX = 15.0
+"""Longer than a node waits before it asks again for what no other one had when it asked."""
 OPERATOR_S = 0.4
 END_S_MAX = 30.0
 
@@ -163,11 +165,25 @@ class ModelSetWorld(World):
         with trio.move_on_after(END_S_MAX):
             await self.until(lambda: self.all_serve() or self.given_up)
 
+    def _look_at_clone(self, machine: SetMachine) -> None:
+        """See what became of a node on a copy of another's disk; give it an empty one, as it should have asked for."""
+        refused = bool(machine.exits) and machine.exits[-1].startswith(f"life {machine.life}:")
+        if not refused and not machine.is_serving:
+            return  # it has not started yet
+        machine.is_cloned = False
+        observed = machine.exits[-1] if refused else f"{machine.node_name} serves"
+        self.probe("G12", "a node refuses to start on a copy of another node's storage", refused, observed)
+        machine.between_lives.append(empty_disk)
+        if not refused:
+            machine.kill("process-kill")
+
     async def operate(self) -> None:
         """Restart a node of which a log has stopped, add one again that has lost its disk; until cancelled."""
         while True:
             await trio.sleep(OPERATOR_S)
             for machine in self.machines.values():
+                if machine.is_cloned:
+                    self._look_at_clone(machine)
                 if machine.is_new:
                     with contextlib.suppress(SessionLostError, CallFailedError):
                         async with connect(self) as session:

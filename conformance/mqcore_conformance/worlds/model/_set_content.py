@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from mqcore.broker import Node
+from mqcore.errors import CorruptionError
 from mqcore.log import QUARANTINE_MARK, side_file_batches
 from mqcore_conformance.clients import read_batches
 
@@ -12,12 +13,19 @@ READ_BYTES = 1 << 20
 
 
 async def content_of(node: Node) -> dict[str, str]:
-    """Return by log its positions and a checksum of all stored bytes in them."""
+    """Return by log its positions and a checksum of all stored bytes in them; of what is damaged, of its place."""
     found = {}
     for name, log in sorted(node.store._logs.items()):
         hasher, position = hashlib.blake2b(digest_size=8), log.start_position
         while position < log.end_position:
-            stored = await log.read_stored(position, READ_BYTES, log.end_position)
+            try:
+                stored = await log.read_stored(position, READ_BYTES, log.end_position)
+            except CorruptionError:
+                damaged = [each.end_position for each in log.damages if each.position <= position < each.end_position]
+                end = damaged[0] if damaged else log.end_position
+                hasher.update(f"damaged from {position} to {end}".encode())
+                position = end
+                continue
             for chunk in stored.chunks:
                 hasher.update(chunk)
             position = stored.next_position

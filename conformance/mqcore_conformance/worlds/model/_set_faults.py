@@ -14,14 +14,13 @@ import trio
 
 from mqcore.abc import CoordinatorContext
 from mqcore.registry import create_coordinator
-from mqcore.testing import DiskCall, ModelDisk, ModelNetwork, model_ports
-from mqcore_conformance.folders import remove_folder
+from mqcore.testing import DiskCall, ModelNetwork, model_ports
 from mqcore_conformance.histories import FaultInjected
 from mqcore_conformance.plans import FaultPlan
 from mqcore_conformance.world import World
 from mqcore_conformance.worlds.model._faults import DEATHS, ModelInjector
 from mqcore_conformance.worlds.model._hooks import StepCounter
-from mqcore_conformance.worlds.model._machine import DATA
+from mqcore_conformance.worlds.model._set_disks import empty_disk, files_of, place_to_rot, put_files, rot_batch
 from mqcore_conformance.worlds.model._set_machine import COORDINATOR, SetMachine
 
 FLAP_S = 0.15
@@ -41,6 +40,7 @@ class SetInjector:
         self._by_step: dict[int, list[FaultPlan]] = {}
         self._by_acks: dict[int, list[FaultPlan]] = {}
         self._backup: Any = None
+        self._copies: dict[str, Mapping[str, bytes]] = {}
 
     def arm(self, nursery: trio.Nursery) -> None:
         """Let the faults of the plan come."""
@@ -85,13 +85,14 @@ class SetInjector:
     # ---- striking --------------------------------------------------------------------------------------------
 
     def struck_by(self, fault: FaultPlan) -> list[SetMachine]:
-        """Whom a fault strikes: the node that it names, all, the first that is not the primary, or the primary."""
+        """Whom a fault strikes: the nodes named (``n1+n2``), all, the first that is not the primary, or the primary."""
         world = self._world
         reigning = [each for each in self._machines.values() if each.broker is not None and each.broker.reign]
         primary = reigning[-1] if reigning else self._machines[world.present.node]
         target = fault.target.partition("/")[0]
-        if target in self._machines:
-            return [self._machines[target]]
+        named = [self._machines[each] for each in target.split("+") if each in self._machines]
+        if named:
+            return named
         if target == "all":
             return list(self._machines.values())
         if target == "replica":
@@ -104,7 +105,11 @@ class SetInjector:
         if fault.kind.startswith("coordinator-all"):
             self._nursery.start_soon(self._strike_coordinator, fault)
             return
-        for machine in self.struck_by(fault):
+        struck = self.struck_by(fault)
+        if fault.kind == "rot":
+            self._nursery.start_soon(self._rot, fault, struck)
+            return
+        for machine in struck:
             self._strike_one(fault, machine)
 
     def _strike_one(self, fault: FaultPlan, machine: SetMachine) -> None:
@@ -112,10 +117,13 @@ class SetInjector:
         others = [each for each in self._machines if each != name]
         match fault.kind:
             case "emptied":
-                machine.between_lives.append(_empty)
+                machine.between_lives.append(empty_disk)
                 machine.kill("power-cut")
                 world.witnesses["emptied"] += 1
                 world.note(FaultInjected, by=machine.present, kind="emptied", hit=1)
+                return
+            case "cloned" | "backup" | "old-copy":
+                self._copy_disk(fault, machine)
                 return
             case "isolate":  # from the others and the coordinator; clients still reach it
                 for other in others:
@@ -146,6 +154,52 @@ class SetInjector:
         world.note(FaultInjected, by=machine.present, kind=fault.kind, hit=1)
         if fault.kind != "flap-peers":
             self._nursery.start_soon(self._end, machine, fault.duration_us)
+
+    def _copy_disk(self, fault: FaultPlan, machine: SetMachine) -> None:
+        """Keep a copy of a node's disk, or start the node on a copy: its own one of then, or another node's of now."""
+        world = self._world
+        if fault.kind == "backup":
+            self._copies[machine.node_name] = files_of(machine.disk)
+            return
+        if fault.kind == "cloned":
+            others = [each for each in self._machines.values() if each is not machine and each.is_serving]
+            files = files_of(others[0].disk) if others else None
+            machine.is_cloned = bool(others)
+        else:
+            files = self._copies.get(machine.node_name)
+        if files is None or not machine.is_serving:
+            machine.is_cloned = False
+            return
+        if fault.duration_us:
+            machine.away_us = fault.duration_us
+        machine.between_lives.append(partial(put_files, files))
+        machine.kill("process-kill")
+        world.witnesses[fault.kind] += 1
+        world.note(FaultInjected, by=machine.present, kind=fault.kind, hit=1)
+
+    async def _rot(self, fault: FaultPlan, machines: list[SetMachine]) -> None:
+        """Have bits of one batch rot on all of ``machines`` that have it; then end them, if that is for a while."""
+        world, rng = self._world, machines[0].random
+        where = fault.target.partition("/")[2]
+        place = await place_to_rot(machines[0], where, rng, in_header=not fault.amount)
+        if place is None or self._healed:
+            return
+        for machine in machines:
+            where = rot_batch(machine.disk, place, fault.amount, rng) if machine.disk.alive else ""
+            if not where:
+                continue
+            batch = place.batch
+            offsets = (batch.base_offset, batch.end_offset) if not batch.is_control else (0, 0)
+            world.note(
+                FaultInjected, by=machine.present, kind="rot", detail=where, hit=1,
+                partition=place.partition, first_offset=offsets[0], next_offset=offsets[1],
+            )  # fmt: skip
+            if fault.duration_us:
+                machine.away_us = fault.duration_us
+                if rng.random() < 0.5:
+                    machine.stop()
+                else:
+                    machine.kill("process-kill")
 
     async def _strike_coordinator(self, fault: FaultPlan) -> None:
         """What befalls the coordinator's server, and so every node."""
@@ -188,9 +242,3 @@ class SetInjector:
             machine.is_cut_from_coordinator, machine.coordinator_delay_ms = False, 0.0
         for injector in self._of.values():
             await injector.heal()
-
-
-def _empty(disk: ModelDisk) -> None:
-    """Put an empty disk in the place of the node's."""
-    if DATA.rpartition("/")[2] in disk.list(DATA.rpartition("/")[0]):
-        remove_folder(disk, DATA)

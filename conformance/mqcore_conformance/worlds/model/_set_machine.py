@@ -67,6 +67,8 @@ class SetMachine(ModelMachine):
         self._told_to_restart = 0  # the life that was
         self.is_cut_from_coordinator = False
         self.coordinator_delay_ms = 0.0
+        self.is_cloned = False
+        """Whether its next life begins on a copy of another node's disk, which it has to refuse."""
         self.is_new = False
         """Whether it has come back as another node, which the set takes in when it is told to."""
 

@@ -59,6 +59,7 @@ class _Damaged:
 
     due_at: float
     pause_s: float = AGAIN_S
+    asks_anew: bool = False
     told: set[int] = attrs.field(factory=set)
     in_vain: frozenset[int] = frozenset()
     why: str = ""
@@ -88,6 +89,13 @@ class DamageCare:
         damaged.due_at = now
         if told is not None:
             damaged.told.add(told)
+        self._wake.set()
+
+    def node_came(self) -> None:
+        """Take in that another node of the set is here again: it may have whole what none had that answered before."""
+        for damaged in self._damaged.values():
+            damaged.due_at, damaged.pause_s = trio.current_time(), AGAIN_S
+            damaged.asks_anew, damaged.in_vain = True, frozenset()
         self._wake.set()
 
     def is_sought(self, log: str, offset: int) -> bool:
@@ -122,7 +130,8 @@ class DamageCare:
         in_vain: list[Damage] = []
         try:
             log = await self._open(name)
-            stay = [] if log is None else await self._mend(log)
+            anew, damaged.asks_anew = damaged.asks_anew, False
+            stay = [] if log is None else await self._mend(log, anew)
             self._tell(name, damaged, [damage for damage, _ in stay])
             if stay:
                 await self._make_way(name, stay)
@@ -136,6 +145,8 @@ class DamageCare:
         else:
             if not stay and math.isinf(damaged.due_at):
                 del self._damaged[name]
+        if damaged.asks_anew:
+            return  # another node came meanwhile
         damaged.in_vain = frozenset(damage.first_offset for damage in in_vain)
         damaged.due_at = min(damaged.due_at, trio.current_time() + damaged.pause_s)
         damaged.pause_s = min(2 * damaged.pause_s, AGAIN_S_MAX)
@@ -149,10 +160,10 @@ class DamageCare:
             return None
         return await self._store.open_log(name, salt=salt)
 
-    async def _mend(self, log: PartitionLog) -> list[tuple[Damage, MendTry]]:
+    async def _mend(self, log: PartitionLog, anew: bool) -> list[tuple[Damage, MendTry]]:
         if log.name == METADATA_NAME:  # nobody is asked for it, and every member has it whole or does not serve
             return [(damage, MendTry(Mended.ELSEWHERE)) for damage in log.damages]
-        return await log.mend_damages()
+        return await log.mend_damages(anew=anew)
 
     def _tell(self, name: str, damaged: _Damaged, damages: Sequence[Damage]) -> None:
         for damage in damages:

@@ -12,17 +12,18 @@ import attrs
 import trio
 
 from mqcore.abc import CellPair, Coordinator, Notice
+from mqcore.broker._coordinated_record import CoordinatedAuthority
 from mqcore.broker._keeper import Keeper
 from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reach import check_reach
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._roles import Following, FoundStates, Reigning, RoleKeeper, Waiting, describe_role
+from mqcore.broker._rotten_ends import gave_up_rotten_ends, mend_rotten_ends
 from mqcore.config import BrokerConfig, NodeTable
 from mqcore.errors import (
     CommandNotPossibleError,
     CoordinatorConflictError,
     CoordinatorError,
-    CoordinatorUnreachableError,
     CorruptionError,
     MqcoreError,
     StorageError,
@@ -38,39 +39,9 @@ from mqcore.replication import (
     recovered_record,
 )
 
-__all__ = ["CoordinatedAuthority", "ElectedKeeper"]
+__all__ = ["ElectedKeeper"]
 
 _ORDER_TIMEOUT_S = 10.0
-
-
-class CoordinatedAuthority:
-    """Keeps the record of a set at its coordinator, for the reign whose lease ``keeper`` holds."""
-
-    is_manual = False
-
-    def __init__(self, keeper: Keeper, lost: ElectedKeeper) -> None:
-        self._keeper = keeper
-        self._roles = lost
-        self._stands: SetRecord | None = None
-
-    async def begin(self, record: SetRecord, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Note that ``record``, which the promotion has written, is the one that stands."""
-        self._stands = record
-        task_status.started()
-
-    async def change(self, record: SetRecord) -> SetRecord:
-        """Write ``record`` at the coordinator; return what stands once that is known."""
-        assert self._stands is not None
-        try:
-            await self._keeper.change(record.pack())
-        except CoordinatorUnreachableError:
-            return self._stands  # certainly not written; asked for again while it is wanted
-        except (CoordinatorError, CommandNotPossibleError) as error:
-            # The lease is another's, or over: this reign ends, and both sets are waited for until it has.
-            self._roles.lease_lost(f"the record could not be changed: {error}")
-            await trio.sleep_forever()
-        self._stands = record
-        return record
 
 
 class ElectedKeeper(RoleKeeper):
@@ -95,6 +66,7 @@ class ElectedKeeper(RoleKeeper):
         self._terms = LeaseTerms(lease_ms=cluster.lease_ms, clock_drift_ppm_max=cluster.clock_drift_ppm_max)
         self._keeper: Keeper | None = None
         self._seen = trio.Event()
+        self._held = b""  # the last reign of which a lease that lasts was seen
         self._released: tuple[bytes, float] = b"", 0.0
         self._deciding = trio.Lock()
         """Held by whatever may make this node reign: two attempts of one node would outrun each other."""
@@ -131,6 +103,9 @@ class ElectedKeeper(RoleKeeper):
                 await self._coordinator.aclose()
 
     def _saw(self, pair: CellPair) -> None:
+        lease = self.keeper.observer.holder
+        if lease is not None and not lease.released:
+            self._held = lease.reign_id
         self._seen.set()
 
     async def _hold(self) -> None:
@@ -145,6 +120,10 @@ class ElectedKeeper(RoleKeeper):
                     await self._next_role()
                 # Renewed by a node that does not reign, as after a failed disk, it would keep the others from reigning.
                 nursery.cancel_scope.cancel()
+            if self._failed_role is role:
+                while self.reign is not None:
+                    await self.played.wait()
+                await self.keeper.release()  # nothing of it acts any more: nobody has to wait until it runs out
 
     async def _hold_until_over(self) -> None:
         await self.keeper.hold()
@@ -162,7 +141,6 @@ class ElectedKeeper(RoleKeeper):
         return SetRecord.unpack(pair.record.value, where=f"{self._coordinator.url} sets/{self.set.name}")
 
     async def _decide(self) -> None:
-        seen = self.keeper.pair
         try:
             record = self._record()
         except CorruptionError as error:
@@ -187,16 +165,22 @@ class ElectedKeeper(RoleKeeper):
             self._follow(record)
         elif self.cluster.fails_over and not self._is_being_handed_over():
             async with self._deciding:
-                await self._try_to_reign(record, seen)
+                try:
+                    await self._try_to_reign()
+                except (CoordinatorError, CorruptionError) as error:
+                    self._report(Notice("not-promoted", f"this node does not reign: {error}"))
 
     def _is_being_handed_over(self) -> bool:
-        """Whether the lease was given up just now, so that a node may be on its way to take it by order."""
-        if not self.keeper.is_released:
+        """Whether who gave the lease up did so for a node that takes it by order in a moment, this one perhaps.
+
+        Or before this process ever saw it held: then others may be starting, too, and have more than this node.
+        """
+        lease = self.keeper.observer.holder
+        if lease is None or not lease.released or (not lease.to and lease.reign_id == self._held):
             return False
-        assert self.keeper.pair is not None
-        now, write_id = trio.current_time(), self.keeper.pair.lease.write_id
-        if self._released[0] != write_id:
-            self._released = write_id, now
+        now = trio.current_time()
+        if self._released[0] != lease.reign_id:
+            self._released = lease.reign_id, now
         return now - self._released[1] < 2 * self._terms.poll_ms / 1000
 
     def _follow(self, record: SetRecord) -> None:
@@ -210,13 +194,19 @@ class ElectedKeeper(RoleKeeper):
             return
         self._become(Following(record.set_id, record.epoch, record.reign_id, record.primary, name, node.urls))
 
-    async def _try_to_reign(self, record: SetRecord, seen: CellPair | None) -> None:
-        """Reign if this node is the one that lacks least; the write of the record decides (R9)."""
+    async def _try_to_reign(self) -> None:
+        """Reign if this node is the one that lacks least; the write of the record decides (R9).
+
+        Raises ``CoordinatorError``, ``CorruptionError``: it does not reign, and nothing was written.
+        """
         if not self.keeper.is_vacant or isinstance(self.role, Reigning):
             return
         # Before the others are asked: what came after its answer would be of a reign that is over (R4).
         await self._leave_role("the lease of the last primary is over")
-        found, _ = await self._states()
+        found, _ = await self._states_when_mended()
+        record, seen = await self._record_now()
+        if record is None or not self.keeper.is_vacant:
+            return  # another one was faster
         own, *others = [state for _, state in found]
         candidacy = judge_candidacy(record, own, others)
         if candidacy.rank is None:
@@ -227,9 +217,20 @@ class ElectedKeeper(RoleKeeper):
             await trio.sleep(rank * self._terms.poll_ms / 1000)
             if not self.keeper.is_vacant:
                 return
+        if await gave_up_rotten_ends(self.store, self._report):
+            return  # judged anew as what it is now
         if not await self._fetch_surplus(record, candidacy, found):
             return
         await self._reign(self._promoted(record, record.epoch + 1, unclean=candidacy.unclean), seen)
+
+    async def _record_now(self) -> tuple[SetRecord | None, CellPair | None]:
+        """The record, and the pair that it is of, read after the other nodes have answered.
+
+        One of them may have reigned since it was read before: its epoch would look as if the record had gone back.
+        Raises ``CoordinatorError``, ``CorruptionError``.
+        """
+        await self.keeper.look()
+        return self._record(), self.keeper.pair
 
     async def _fetch_surplus(self, record: SetRecord, candidacy: Candidacy, found: FoundStates) -> bool:
         """Fetch what others have more of before this node reigns; return whether it may reign (guarantees, section 5).
@@ -262,12 +263,13 @@ class ElectedKeeper(RoleKeeper):
             kind = "outrun" if isinstance(error, CoordinatorConflictError) else "not-promoted"
             self._report(Notice(kind, f"this node does not reign in epoch {record.epoch}: {error}"))
             return
-        authority = CoordinatedAuthority(self.keeper, self)
+        authority = CoordinatedAuthority(self.keeper, self.lease_lost)
 
         def authority_of(_: Reign) -> CoordinatedAuthority:
             return authority
 
-        self._become(Reigning(SetUp(record, self.cluster, authority_of, lambda: self.keeper.is_valid)))
+        came = self.damage.node_came
+        self._become(Reigning(SetUp(record, self.cluster, authority_of, lambda: self.keeper.is_valid, came)))
 
     def set_record(self) -> SetRecord | None:
         """The newest record that this node has seen."""
@@ -312,6 +314,7 @@ class ElectedKeeper(RoleKeeper):
         await self._leave_role("its record is made anew")
         await self.keeper.release()
         await self.keeper.look()
+        await gave_up_rotten_ends(self.store, self._report)
         found, names, missing = await self._asked()
         own, *others = [state for _, state in found]
         seen = self.keeper.pair
@@ -371,12 +374,18 @@ class ElectedKeeper(RoleKeeper):
         if reigning is not None:
             raise CommandNotPossibleError(f"{reigning} has begun to reign meanwhile: ask again")
         await self._leave_role("it is about to reign")
+        await mend_rotten_ends(self.store, self._report)
         found, _, missing = await self._asked()
+        asked_for, (record, _) = record, await self._record_now()
+        if record != asked_for or record is None:
+            raise CommandNotPossibleError("the record was changed meanwhile: ask again")
         own, *others = [state for _, state in found]
         candidacy = judge_candidacy(record, own, others)
         if candidacy.rank is None and not unclean:
             with self._saying_why(missing):
                 raise CommandNotPossibleError(f"{candidacy.reason}; or accept the loss with --unclean")
+        if await gave_up_rotten_ends(self.store, self._report) and not unclean:
+            raise CommandNotPossibleError("R2: it had to give up what rotted; promote another, or with --unclean")
         await self._until_vacant()
         if not await self._fetch_surplus(record, candidacy, found):
             raise CommandNotPossibleError(f"this node {describe_role(self.role)}")
@@ -402,10 +411,10 @@ class ElectedKeeper(RoleKeeper):
         arguments = {"to": self.config.name}
         await self._peers.call(node.urls, "set.switchover", arguments, timeout_s=_ORDER_TIMEOUT_S)
 
-    async def hand_over(self, node: NodeTable) -> None:
+    async def hand_over(self, node: NodeTable, node_id: bytes) -> None:
         """Stop reigning, give the lease up, and have ``node`` reign at once."""
         await self._leave_role(f"it hands the set over to {node.name}")
-        await self.keeper.release()
+        await self.keeper.release(to=node_id)
         try:
             await self._peers.call(node.urls, "set.promote", {}, timeout_s=_ORDER_TIMEOUT_S)
         except MqcoreError as error:

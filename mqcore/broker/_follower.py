@@ -57,7 +57,7 @@ class Follower:
     """This node as replica of ``primary``, on an open store that is of its set. ``run`` it.
 
     ``copies`` are the partitions by topic id and index. ``lost`` is called whenever the stream could not be had or was
-    ended: whether that reign is still the one to follow is decided elsewhere.
+    ended: whether that reign is still the one to follow is decided elsewhere. ``came``: whenever it is reached.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Follower:
         report: Callable[[Notice], None],
         ended: Callable[[], None],
         lost: Callable[[], None],
+        came: Callable[[], None] = lambda: None,
     ) -> None:
         self.primary = primary
         self.store = store
@@ -86,6 +87,7 @@ class Follower:
         self._report = report
         self._ended = ended
         self._lost = lost
+        self._came = came
         self._metadata: PartitionCopy | None = None
         self._confirmed_at: float | None = None
         self._removing: set[bytes] = set()
@@ -169,6 +171,7 @@ class Follower:
                 damaged=self._give_up_damaged,
                 report=self._report,
             )
+            self._came()
             with self._session_scope, one_error():
                 await self.session.run()
         finally:

@@ -24,7 +24,7 @@ from mqcore.errors import (
     CorruptionError,
 )
 from mqcore.ports import Ports
-from mqcore.replication import ClockReading, LeaseHolder, LeaseObserver, LeaseTerms, LeaseValue
+from mqcore.replication import ClockReading, LeaseHolder, LeaseObserver, LeaseTerms
 
 __all__ = ["Keeper"]
 
@@ -91,12 +91,6 @@ class Keeper:
     def is_vacant(self) -> bool:
         """Whether the lease is vacant, as far as this process has seen, lately enough."""
         return self.observer.is_vacant(self.now())
-
-    @property
-    def is_released(self) -> bool:
-        """Whether the lease that was seen last was given up by its holder, and not left to run out."""
-        value = self.pair.lease.value if self.pair is not None else None
-        return value is not None and LeaseValue.decode(value).released
 
     async def look(self) -> CellPair:
         """Read both cells, take in what they show, and return them.
@@ -174,15 +168,16 @@ class Keeper:
                 await self._pause(pause_ms, self.holder.valid_until_us)
                 pause_ms = min(pause_ms * 2, self._terms.renew_ms)
 
-    async def release(self) -> None:
+    async def release(self, to: bytes = b"") -> None:
         """Give the lease up, so that it is vacant at once; it is over here whatever comes of the write.
 
+        ``to``: id of the node that is asked to take it next, for which the others wait a little; empty: whoever may.
         A failed or unanswered write is left alone: the lease runs out. If cancelled, likewise.
         """
         holder = self.holder
         if holder is None or holder.is_over or self.pair is None:
             return
-        value = holder.release()
+        value = holder.release(to)
         async with self._writing:
             for _ in range(_RELEASE_TRIES):
                 try:

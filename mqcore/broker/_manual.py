@@ -11,6 +11,7 @@ import trio
 from mqcore.abc import Notice
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._roles import Following, FoundStates, Reigning, Role, RoleKeeper, Waiting, describe_role
+from mqcore.broker._rotten_ends import gave_up_rotten_ends, mend_rotten_ends
 from mqcore.config import NodeTable
 from mqcore.errors import CommandNotPossibleError, MqcoreError
 from mqcore.log import MetadataLog
@@ -118,6 +119,7 @@ class ManualKeeper(RoleKeeper):
         if not self.store.reigned_last or record is None:
             self._become(Waiting("no node reigns that it can reach: `mqcore cluster promote` on the node that is to"))
             return
+        await mend_rotten_ends(self.store, self._report)
         before = self.role
         found, _ = await self._states()
         own, *others = [state for _, state in found]
@@ -126,6 +128,8 @@ class ManualKeeper(RoleKeeper):
         if (reason := reason_to_wait(record, own, others)) is not None:
             self._become(Waiting(reason))
             return
+        if await gave_up_rotten_ends(self.store, self._report):
+            return  # judged anew as what it is now
         alone = len(record.members) == 1 and record.member_of(self.store.node_id) is not None
         try:
             record = self._promoted(record, self.store.newest_epoch + 1, unclean=alone)
@@ -139,7 +143,7 @@ class ManualKeeper(RoleKeeper):
         return record.promoted(self.own_member, epoch=epoch, reign_id=reign_id, unclean=unclean)
 
     def _reign(self, record: SetRecord) -> None:
-        self._become(Reigning(SetUp(record, self.cluster, MetadataAuthority)))
+        self._become(Reigning(SetUp(record, self.cluster, MetadataAuthority, node_came=self.damage.node_came)))
 
     async def _stored_record(self) -> SetRecord | None:
         known = self.set_record()
@@ -183,6 +187,7 @@ class ManualKeeper(RoleKeeper):
     async def promote(self, *, old_primary_is_stopped: bool, unclean: bool) -> None:
         """Make this node the primary: ask all nodes, order one that reigns to stop, then reign (R16)."""
         fetched = False
+        await mend_rotten_ends(self.store, self._report)
         while True:
             found, silent = await self._states()
             states = [state for _, state in found]
@@ -206,6 +211,8 @@ class ManualKeeper(RoleKeeper):
             self._report(Notice("promotion-may-lose", loss))
         # It stops fetching before the record is written: what came afterwards would be of a reign that is over (R4).
         await self._leave_role("it is about to reign")
+        if await gave_up_rotten_ends(self.store, self._report) and not judged.unclean:
+            raise CommandNotPossibleError("R2: it had to give up what rotted; promote another node, or with --unclean")
         self._reign(self._promoted(judged.record, judged.epoch, unclean=judged.unclean))
 
     async def _fetch_surplus(self, found: FoundStates) -> bool:
@@ -235,7 +242,7 @@ class ManualKeeper(RoleKeeper):
         arguments = {"epoch": record.epoch, "reign_id": record.reign_id.hex(), "primary": self.store.node_id.hex()}
         await self._peers.call(node.urls, "set.demote", arguments, timeout_s=_DEMOTE_TIMEOUT_S)
 
-    async def hand_over(self, node: NodeTable) -> None:
+    async def hand_over(self, node: NodeTable, node_id: bytes) -> None:
         """Stop reigning and have ``node`` reign; when that fails, this node reigns again."""
         await self.demote(self.store.epoch, self.store.reign_id)
         try:

@@ -32,6 +32,7 @@ from mqcore.broker._gate import Gate, Permit, check_exposure
 from mqcore.broker._group_room import GroupRoom
 from mqcore.broker._listeners import accept_links, listening
 from mqcore.broker._manual import ManualKeeper
+from mqcore.broker._member_remedy import tell_member_remedy
 from mqcore.broker._partition import Partition
 from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reception import Reception
@@ -167,7 +168,11 @@ class Node:
         if self.reception.gate is not None:
             self.reception.gate.open()
         try:
-            await self.store.open()
+            try:
+                await self.store.open()
+            except MqcoreError as error:
+                tell_member_remedy(error, self.config)
+                raise
             self._clock_step.base_ms = self.store.clock_base_ms
             async with trio.open_nursery() as nursery:
                 if self.roles is None:
@@ -277,6 +282,7 @@ class Node:
                         else:
                             await trio.sleep_forever()
             except MqcoreError as error:
+                tell_member_remedy(error, self.config)
                 roles.failed(role, error)
             finally:
                 roles.note()
@@ -294,6 +300,7 @@ class Node:
             report=self.report,
             ended=self._reign_ended,
             lost=roles.hint,
+            came=roles.damage.node_came,
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(follower.run)

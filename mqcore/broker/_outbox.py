@@ -259,7 +259,7 @@ class Outbox:
             data = b"".join(buffers)
             sent = self._stream.send_now((data,))
             self._buffers = [memoryview(data)[sent:]] if sent < len(data) else []
-            self.has_receipts = bool(self._buffers)
+            self.has_receipts = self.has_receipts and bool(self._buffers)
             self._make_room()
         if self._drained is not None and not self._connection.requests_in_flight:
             self._drained.set()
@@ -279,7 +279,7 @@ class Outbox:
                     buffers, self._buffers = self._buffers, []
                     self._make_room()
                     await self._send(buffers)
-                    self.has_receipts = bool(self._buffers)
+                    self.has_receipts = self.has_receipts and bool(self._buffers)
                 if self._fetches:
                     partition, fetch, deadline = asked = self._fetches.popleft()
                     answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)

@@ -52,6 +52,8 @@ class SetUp:
     authority_of: Callable[[Reign], SetAuthority]
     may_reply: Callable[[], bool] | None = None
     """Whether the lease holds now; None where there is none (R16)."""
+    node_came: Callable[[], None] = lambda: None
+    """Called when another node of the set begins to follow."""
 
 
 class Reign:
@@ -156,6 +158,7 @@ class Reign:
             report=self._report,
             changed=self._record_changed,
             carried=self._record_carried,
+            came=set_up.node_came,
         )
         assert self._metadata is not None
         await nursery.start(authority.begin, set_up.record)

@@ -6,7 +6,7 @@ every partition whom to wait for. Must not know what carries a change, a coordin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import trio
@@ -52,7 +52,7 @@ class ReignSet:
 
     ``now_us``: monotonic microseconds. ``changed`` is called with each record of this reign that is in force,
     ``carried`` before that with each that is about to be written and that the metadata log has to do with already: its
-    batch carries the record, or it has to be on a member that joins.
+    batch carries the record, or it has to be on a member that joins. ``came``: whenever a node begins to follow.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class ReignSet:
         report: Callable[[Notice], None],
         changed: Callable[[SetRecord], None],
         carried: Callable[[SetRecord], None],
+        came: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self.limits = limits
@@ -86,6 +87,7 @@ class ReignSet:
         self._report = report
         self._changed = changed
         self._carried = carried
+        self._came = came
         self._partitions: dict[tuple[bytes, int], Partition] = {}
         self._key_of: dict[Partition, tuple[bytes, int]] = {}
         self._feeders: dict[bytes, Feeder] = {}
@@ -176,6 +178,7 @@ class ReignSet:
         self._report(Notice("replica-follows", f"{feeder.name} at {feeder.peer.address} follows this node"))
         self._tell(METADATA_KEY, self.metadata_partition)
         self._wake.set()
+        self._came()
 
     def follower_reported(self, feeder: Feeder, fed: FedLog, counted: Sequence[tuple[int, Level]]) -> None:
         """Take in that a report of one log was counted by its partition."""
@@ -286,6 +289,11 @@ class ReignSet:
             if (feeder := self._feeders.get(node_id)) is not None:
                 feeder.pace_anew()
         self._wake.set()
+
+    @property
+    def names(self) -> Mapping[bytes, str]:
+        """As of ``Membership``."""
+        return self._machine.names
 
     async def cap(self, copies_cap: int | None) -> None:
         """Lower what is waited for (R17), or end that with None; in force when it returns.

@@ -19,15 +19,17 @@ from mqcore.broker._asking import SetAsker
 from mqcore.broker._damage import DamageCare
 from mqcore.broker._follower import Follower
 from mqcore.broker._good_copies import GoodCopyAsker
+from mqcore.broker._node_states import describe_node, found_node, node_state
 from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._reign_set import ReignSet
+from mqcore.broker._rotten_ends import mend_rotten_ends
 from mqcore.broker._spread import TopicSpread
 from mqcore.broker._suffix import AskSuffix, fetch_suffixes, suffix_of
 from mqcore.broker._topics import Topics
 from mqcore.config import BrokerConfig, NodeTable, SetTable
 from mqcore.errors import CommandNotPossibleError, MqcoreError
-from mqcore.log import METADATA_NAME, LogStore, salt_of_name
+from mqcore.log import METADATA_NAME, LogStore
 from mqcore.operations import (
     FetchSuffix,
     FoundNode,
@@ -38,7 +40,7 @@ from mqcore.operations import (
     to_arguments,
 )
 from mqcore.ports import Ports
-from mqcore.replication import LogTip, Member, NodeState, SetRecord
+from mqcore.replication import Member, NodeState, SetRecord
 
 __all__ = ["Following", "FoundStates", "Reigning", "Role", "RoleKeeper", "Waiting", "describe_role"]
 
@@ -115,6 +117,7 @@ class RoleKeeper(ABC):
         store.good_copies.ask = GoodCopyAsker(self._asker.ask_all).ask
         self.damage = DamageCare(self, store, report, is_manual=config.cluster.coordinator.is_manual)
         """What is done about logs that are damaged here."""
+        self._failed_role: Role | None = None
         self._places_back = 0  # how far behind its place it waits to reign; behind all others once it could not
         self._hint = trio.Event()
         self._role_is_new = trio.Event()
@@ -132,7 +135,7 @@ class RoleKeeper(ABC):
         """Stop the reign that is named, for good. Raises ``CommandNotPossibleError`` if it is not the present one."""
 
     @abstractmethod
-    async def hand_over(self, node: NodeTable) -> None:
+    async def hand_over(self, node: NodeTable, node_id: bytes) -> None:
         """Stop reigning and have ``node``, which has everything, reign. Raises ``MqcoreError``."""
 
     async def switch_over(self, to: str) -> None:
@@ -152,7 +155,7 @@ class RoleKeeper(ABC):
                     await reign.set.next_report()
             if scope.cancelled_caught:
                 raise CommandNotPossibleError(f"{node.name} does not catch up: it lacks what was sent last")
-            await self.hand_over(node)
+            await self.hand_over(node, node_id)
         finally:
             self._pause(None)
 
@@ -220,11 +223,13 @@ class RoleKeeper(ABC):
         """What every configured node of the set holds, as far as it answers."""
         found, silent = await self._states()
         states = {state.name: state for state, _ in found}
-        return tuple(_found(node.name, states.get(node.name), silent.get(node.name, "")) for node in self.set.nodes)
+        nodes = self.set.nodes
+        return tuple(found_node(node.name, states.get(node.name), silent.get(node.name, "")) for node in nodes)
 
     def failed(self, role: Role, error: MqcoreError) -> None:
         """Take note that ``role`` could not be played."""
         if self.role is role:
+            self._failed_role = role
             self._places_back = len(self.set.nodes) if isinstance(role, Reigning) else self._places_back
             self._report(Notice("role-failed", f"this node cannot play its role: {error}"))
             self._become(Waiting(str(error)))
@@ -299,7 +304,12 @@ class RoleKeeper(ABC):
         """What every node of the set that answers holds, this one first; and of the others why they do not."""
         own = await self.state()
         asked = await self._asker.ask("set.state", StateDescription)
-        return [(each, _node_state(each)) for each in (own, *asked.answers.values())], asked.silent
+        return [(each, node_state(each)) for each in (own, *asked.answers.values())], asked.silent
+
+    async def _states_when_mended(self) -> tuple[FoundStates, Mapping[str, str]]:
+        """As ``_states``, once what rotted at the end of this node's logs is mended, as far as the others have it."""
+        await mend_rotten_ends(self.store, self._report)
+        return await self._states()
 
     async def _fetch_before_reigning(
         self, found: FoundStates, fetch: Mapping[str, bytes], epoch: int, reign_id: bytes
@@ -374,28 +384,9 @@ class RoleKeeper(ABC):
 
     async def state(self) -> StateDescription:
         """Return what this node holds. Raises ``StorageError``, ``CorruptionError``."""
-        store, metadata = self.store, self.store.metadata
-        tips = {}
-        if metadata.end_position:
-            tips[METADATA_NAME] = metadata.last_batch[0], metadata.end_position
-        for name in await store.list_logs():
-            salt = salt_of_name(name)
-            if salt is not None:
-                log = await store.open_log(name, salt=salt)
-                if log.end_position:
-                    tips[name] = log.last_batch[0], log.end_position
         record = await self._stored_record()
-        return StateDescription(
-            node_id=store.node_id.hex(),
-            name=self.config.name,
-            set_id=store.set_id.hex(),
-            incarnation=store.incarnation,
-            seen_epoch=store.newest_epoch,
-            tips=tips,
-            record="" if record is None else record.pack().decode(),
-            reigns=self.reign is not None,
-            is_empty=not metadata.end_position,
-        )
+        reigns, has_failed = self.reign is not None, self._places_back > 0
+        return await describe_node(self.store, self.config.name, record, reigns=reigns, has_failed=has_failed)
 
     @abstractmethod
     async def _stored_record(self) -> SetRecord | None:
@@ -411,31 +402,3 @@ def describe_role(role: Role) -> str:
             return f"follows {name} in epoch {epoch}"
         case Waiting(why):
             return f"waits: {why}"
-
-
-def _found(name: str, state: StateDescription | None, why: str) -> FoundNode:
-    if state is None:
-        return FoundNode(name=name, node_id="", answered=False, incarnation=0, epoch=0, bytes=0, why=why)
-    return FoundNode(
-        name=name,
-        node_id=state.node_id,
-        answered=True,
-        incarnation=state.incarnation,
-        epoch=state.seen_epoch,
-        bytes=sum(end for _, end in state.tips.values()),
-    )
-
-
-def _node_state(state: StateDescription) -> NodeState:
-    record = SetRecord.unpack(state.record.encode(), where=state.name) if state.record else None
-    try:
-        member = Member(bytes.fromhex(state.node_id), state.incarnation)
-    except ValueError as error:
-        raise CommandNotPossibleError(f"{state.name} states no id: {error}") from None
-    return NodeState(
-        member=member,
-        seen_epoch=state.seen_epoch,
-        tips={name: LogTip(*tip) for name, tip in state.tips.items()},
-        record=record,
-        reigns=state.reigns,
-    )

@@ -18,6 +18,7 @@ from mqcore.limits import Limits
 from mqcore.log._names import SIDECAR_SUFFIX
 from mqcore.log._scan import read_exactly
 from mqcore.log._state import LogState
+from mqcore.log._unreadable import UnreadableAsZeros
 from mqcore.ports import Buffer
 
 __all__ = [
@@ -139,7 +140,9 @@ class BasedLog(Log):
 
 def stored(log: Log) -> Log:
     """``log`` as its storage knows it."""
-    return log.inner if isinstance(log, BasedLog) else log
+    while isinstance(log, BasedLog | UnreadableAsZeros):
+        log = log.inner
+    return log
 
 
 def origin_of(log: Log) -> int:

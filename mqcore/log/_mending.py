@@ -197,6 +197,8 @@ async def _mend_with(
         if not is_it or (offset is not None and not _holds(header, offset)):
             continue
         outcome = await _overwrite(log, position, data, good.turns, is_same)
+        if outcome is Mended.YES and (await mended_end(log, position, log.end, salt)).position <= position:
+            outcome = Mended.ELSEWHERE  # what was written cannot be read either: it is not to be had in its place
         if outcome is Mended.YES:
             text = f"{where}: {header.size} bytes had rotted; they were written anew from {node}"
             report(Notice("log-mended", text, {"log": log.name, "position": position, "size": header.size}))
@@ -218,7 +220,7 @@ async def _overwrite(log: Log, position: int, data: bytes, turns: SerialFlusher,
     except ValueError:
         return Mended.NO  # trimmed in just this moment: nobody reads it any more
     except StorageError as error:
-        if error.kind != "missing":
+        if error.kind not in ("missing", "io"):
             raise
         return Mended.ELSEWHERE
     finally:

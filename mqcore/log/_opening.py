@@ -11,12 +11,13 @@ from mqcore.abc import Log, StorageBackend
 from mqcore.log._based import ANEW_SUFFIX, BASE_SUFFIX, LogStart, based, write_base
 from mqcore.log._identity import Identity
 from mqcore.log._missing import fill_missing_end, reached, refuse_vanished
-from mqcore.log._names import SIDECAR_SUFFIX
+from mqcore.log._names import SIDECAR_SUFFIX, is_partition_name
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._recovery import recover
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._starting import check_epoch
 from mqcore.log._term import Term
+from mqcore.log._unreadable import UnreadableAsZeros
 from mqcore.log._writable import LogContext
 
 __all__ = ["LogOpener"]
@@ -39,6 +40,8 @@ class LogOpener:
         if name + ANEW_SUFFIX in self._names:
             await self._remove_for_anew(name)
         inner = await self._backend.open_log(name)
+        if context.good.ask is not None and is_partition_name(name):
+            inner = UnreadableAsZeros(inner, context.report)
         base = await self._backend.open_log(name + BASE_SUFFIX) if name + BASE_SUFFIX in self._names else None
         log = await based(inner, base)
         if base is not None:

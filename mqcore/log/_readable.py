@@ -271,13 +271,15 @@ class ReadableLog(LogFacts):
 
     # mending
 
-    async def mend_damages(self) -> list[tuple[Damage, MendTry]]:
+    async def mend_damages(self, *, anew: bool = False) -> list[tuple[Damage, MendTry]]:
         """Try to put right every damaged range that was met; return those that stay, each with what came of it.
 
+        ``anew``: others are asked even if they were a moment ago.
         That is ``ELSEWHERE`` only where all of it is elsewhere. Waits for other nodes. Raises ``StorageError``. If
         cancelled, some may be mended.
         """
         stay: list[tuple[Damage, MendTry]] = []
+        self._mends = None if anew else self._mends
         for damage in self.damages:
             generation = self._generation
             try:

@@ -21,7 +21,8 @@ class StateDescription:
 
     ``node_id`` and ``set_id`` in hexadecimal. ``seen_epoch``: the highest that its storage has seen. ``tips``: of each
     log the epoch of its last batch, and the position of its end. ``record``: the newest record of the set in its
-    metadata log, empty for none. ``is_empty``: whether its storage holds nothing of any set.
+    metadata log, empty for none. ``is_empty``: whether its storage holds nothing of any set. ``has_failed``: whether
+    its last reign could not be held, as with a disk that fails: it leaves the next one to others.
     """
 
     node_id: str
@@ -33,6 +34,7 @@ class StateDescription:
     record: str
     reigns: bool
     is_empty: bool
+    has_failed: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -38,7 +38,7 @@ class NodeState:
 
     ``seen_epoch``: the highest that its identity or a log of it has seen. ``tips``: of its logs by name, the metadata
     log among them; what is not named is empty. ``record``: the newest record in its metadata log, where there is no
-    coordinator. ``reigns``: whether it reigns now.
+    coordinator. ``reigns``: whether it reigns now. ``has_failed``: whether it could not hold its last reign.
     """
 
     member: Member
@@ -46,6 +46,7 @@ class NodeState:
     tips: Mapping[str, LogTip] = attrs.field(factory=dict, hash=False)
     record: SetRecord | None = None
     reigns: bool = False
+    has_failed: bool = False
 
     @property
     def metadata(self) -> LogTip:
@@ -148,14 +149,17 @@ def _best(states: Collection[NodeState]) -> dict[str, tuple[LogTip, bytes]]:
 
 
 def _ranked(record: SetRecord, own: NodeState, candidates: list[NodeState], why: str) -> Candidacy:
-    """Order the candidates by what they lack (R9), the same on every node that has the same answers."""
+    """Order the candidates by what they lack (R9), the same on every node that has the same answers.
+
+    One whose last reign failed comes behind all others: what it has more of they fetch.
+    """
     best = _best(candidates)
 
-    def lack(state: NodeState) -> tuple[int, int, int, bytes]:
+    def lack(state: NodeState) -> tuple[bool, int, int, int, bytes]:
         mine = [(tip, state.tip_of(name)) for name, (tip, _) in best.items()]
         older = sum(tip.epoch > own_tip.epoch for tip, own_tip in mine)
         missing = sum(max(tip.end - own_tip.end, 0) for tip, own_tip in mine)
-        return -state.metadata.epoch, older, missing, state.member.node_id
+        return state.has_failed, -state.metadata.epoch, older, missing, state.member.node_id
 
     order = sorted(candidates, key=lack)
     rank = order.index(own)

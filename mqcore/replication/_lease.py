@@ -89,6 +89,7 @@ class LeaseValue:
     """What stands in the lease cell: who holds it, in which reign, the how many-th renewal, and for how long.
 
     JSON, so that an operator can read it with the coordinator's own tools. ``released``: given up, vacant at once.
+    ``to``: id of the node that was asked to take it then; empty: whoever may.
     """
 
     node_id: bytes
@@ -96,6 +97,7 @@ class LeaseValue:
     count: int
     ttl_ms: int
     released: bool = False
+    to: bytes = b""
 
     def encode(self) -> bytes:
         """Return the bytes of the cell."""
@@ -106,6 +108,7 @@ class LeaseValue:
             "count": self.count,
             "ttl_ms": self.ttl_ms,
             "released": self.released,
+            **({"to": self.to.hex()} if self.to else {}),
         }
         return json.dumps(fields).encode()
 
@@ -122,8 +125,9 @@ class LeaseValue:
                 count=fields["count"],
                 ttl_ms=fields["ttl_ms"],
                 released=fields["released"],
+                to=bytes.fromhex(fields.get("to", "")),
             )
-            ids = len(value.node_id) == len(value.reign_id) == _ID_BYTES
+            ids = len(value.node_id) == len(value.reign_id) == _ID_BYTES and len(value.to) in (0, _ID_BYTES)
             numbers = type(value.count) is int and type(value.ttl_ms) is int and value.count > 0 and value.ttl_ms > 0
             if not (ids and numbers and type(value.released) is bool):
                 raise ValueError("fields")
@@ -164,10 +168,13 @@ class LeaseHolder:
         self._pending[write_id] = now
         return self._value(released=False)
 
-    def release(self) -> bytes:
-        """Return the value by which the lease is given up; it is over now, whether or not that is ever applied."""
+    def release(self, to: bytes = b"") -> bytes:
+        """Return the value by which the lease is given up; it is over now, whether or not that is ever applied.
+
+        ``to``: id of the node that is asked to take it next; empty: whoever may.
+        """
         self.end()
-        return self._value(released=True)
+        return self._value(released=True, to=to)
 
     def applied(self, write_id: bytes, now: ClockReading) -> None:
         """Take in that the try under ``write_id`` is known, now, to have been applied."""
@@ -230,7 +237,7 @@ class LeaseHolder:
         ahead_us = (now.wall_ms - sent.wall_ms) * 1000 - elapsed_us
         return elapsed_us < self._span_us and ahead_us <= self._terms.margin_ms * 1000
 
-    def _value(self, *, released: bool) -> bytes:
+    def _value(self, *, released: bool, to: bytes = b"") -> bytes:
         self._count += 1
         return LeaseValue(
             node_id=self.node_id,
@@ -238,6 +245,7 @@ class LeaseHolder:
             count=self._count,
             ttl_ms=self._terms.lease_ms,
             released=released,
+            to=to,
         ).encode()
 
 

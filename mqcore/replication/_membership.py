@@ -7,7 +7,7 @@ Times are monotonic microseconds. Must not know of the coordinator or metadata l
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import attrs
 
@@ -242,6 +242,11 @@ class Membership:
     def name_of(self, node_id: bytes) -> str | None:
         """Return the name of a node that is of the set or was added to it; None for any other."""
         return self._names.get(node_id)
+
+    @property
+    def names(self) -> Mapping[bytes, str]:
+        """Names of the nodes of the set by id, those included that an operator has added and that are still to join."""
+        return self._names
 
     def node_removed(self, node_id: bytes) -> None:
         """Take in ``replica remove``. Raises ``CommandNotPossibleError`` where the rules keep the node in the set."""

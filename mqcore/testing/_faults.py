@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 import attrs
 
 from mqcore.testing._choices import Choices
+from mqcore.testing._sectors import PAGE_BYTES
 
 __all__ = ["Faults", "FlushFault"]
 
@@ -97,6 +98,30 @@ class Faults:
             if bad_inode == inode and position + size > start and (length is None or position < start + length):
                 return True
         return False
+
+    def takes_write(self, inode: int, position: int, size: int) -> bool:
+        """Take in a write; False if it fails: it covers a part of a page that would have to be read for it.
+
+        Of what it covers whole the device makes new sectors: that can be read again.
+        """
+        end = position + size
+        whole = -(-position // PAGE_BYTES) * PAGE_BYTES, end // PAGE_BYTES * PAGE_BYTES
+        left: list[tuple[int, int, int | None]] = []
+        for bad in self.bad_ranges:
+            bad_inode, start, length = bad
+            if bad_inode != inode or length is None:
+                left.append(bad)
+                continue
+            pieces = [(start, min(start + length, whole[0])), (max(start, whole[1]), start + length)]
+            if whole[0] >= whole[1]:
+                pieces = [(start, start + length)]
+            for first, last in pieces:
+                touched = first // PAGE_BYTES * PAGE_BYTES, -(-last // PAGE_BYTES) * PAGE_BYTES
+                if first < last and position < touched[1] and touched[0] < end:
+                    return False
+            left += [(inode, first, last - first) for first, last in pieces if first < last]
+        self.bad_ranges = left
+        return True
 
     def _take(self, rules: list[_Rule], operation: str, paths: Sequence[str]) -> int:
         for rule in rules:

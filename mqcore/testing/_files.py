@@ -63,6 +63,9 @@ class ModelFile(File):
         self._begin("pwritev", position, size, data)
         if not self._write:
             raise os_error(errno.EBADF, self.path)
+        faults = self._disk.machine.faults
+        if faults.bad_ranges and not faults.takes_write(self.node.number, position, size):
+            raise os_error(errno.EIO, self.path)
         self._disk.machine.write(self.node, position, data)
         return size
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -56,16 +55,16 @@ async def overwrite(log: OverwrittenLog, host: OverwritingHost, position: int, d
                 raise StorageError(f"{segment.path} is missing: nothing can be written in it", kind="missing")
             file = await host.open(segment)
             segment.pins += 1
+            piece = [view[first - position : last - position]]
             try:
-                piece = [view[first - position : last - position]]
-                await run_shielded(host.flush_thread, _write, segment, file, piece, first)
+                # A device that cannot read a sector may not take a part of it either: nothing else is the worse for it.
+                await run_shielded(host.flush_thread, segment.write, file, piece, first)
+                try:
+                    await run_shielded(host.flush_thread, file.flush)
+                except OSError as error:
+                    log.fail(f"bytes could not be mended: {error}")  # it covered what was appended, too (G11)
+                    raise
             except OSError as error:
-                log.fail(f"bytes could not be mended: {error}")
                 raise storage_error(error, "mend", segment.path, position=first) from error
             finally:
                 segment.pins -= 1
-
-
-def _write(segment: Segment, file: File, pieces: Sequence[Buffer], position: int) -> None:
-    segment.write(file, pieces, position)
-    file.flush()

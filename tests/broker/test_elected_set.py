@@ -12,11 +12,20 @@ import trio
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.broker import Node
+from mqcore.broker._elected import ElectedKeeper
 from mqcore.broker._follow_session import FollowSession
 from mqcore.config import make_config
-from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, RefusedError
+from mqcore.errors import (
+    CommandNotPossibleError,
+    CorruptionError,
+    FlushFailedError,
+    MqcoreError,
+    RefusedError,
+    StorageError,
+)
 from mqcore.guarantees import Level
 from mqcore.log import LogStore
+from mqcore.log._opening import LogOpener
 from mqcore.ports import system_ports
 from mqcore.protocol import LogPositions
 
@@ -210,15 +219,103 @@ async def test_r11_a_primary_that_was_stopped_for_longer_than_its_lease_acknowle
                 assert max(run.node.store.epoch for run in nodes.runs.values()) > 1
 
 
+LONG_LEASE = {"lease_ms": 240_000}
+"""So long that what waits for it does not come to its end in a test, nor what waits for a part of it."""
+
+
 @pytest.mark.trio
-async def test_r11_a_node_whose_reign_failed_does_not_renew_its_lease(tmp_path: Path) -> None:
-    async with set_of_nodes(tmp_path, "abc", **coordinated("failed"), **SYNC) as nodes:
+async def test_r11_a_node_whose_reign_failed_gives_its_lease_up_and_another_one_waits_for_nothing(
+    tmp_path: Path,
+) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("failed", **LONG_LEASE), **SYNC) as nodes:
         await begin(nodes)
         roles = nodes.node("a").roles
         assert roles is not None
         roles.failed(roles.role, MqcoreError("its disk is gone"))
-        await nodes.until(lambda: primary_of(nodes) is None)
-        await nodes.until(lambda: primary_of(nodes) is not None)
+        await nodes.until(lambda: primary_of(nodes) in ("b", "c"), 60)
+
+
+@pytest.mark.trio
+async def test_r11_a_node_that_cannot_open_its_reign_gives_its_lease_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("not-opened", **LONG_LEASE), **SYNC) as nodes:
+        await begin(nodes)
+        sick, reign = nodes.node("b").store, LogStore.reign
+
+        async def reigns_not_there(store: LogStore, *arguments: Any, **named: Any) -> Any:
+            if store is sick:
+                raise StorageError("cannot write identity: Input/output error; look at the device", kind="io")
+            return await reign(store, *arguments, **named)
+
+        monkeypatch.setattr(LogStore, "reign", reigns_not_there)
+        await nodes.until(lambda: follows(nodes, "b") and follows(nodes, "c"))
+        with pytest.raises(MqcoreError):
+            await nodes.call("b", "set.promote")
+        await nodes.until(lambda: primary_of(nodes) in ("a", "c"), 60)
+        assert "role-failed" in nodes.kinds("b")
+
+
+@pytest.mark.trio
+async def test_r11_a_primary_that_stops_in_order_is_followed_at_once(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("in-order", **LONG_LEASE), **SYNC) as nodes:
+        await begin(nodes)
+        await nodes.stop("a")
+        await nodes.until(lambda: primary_of(nodes) in ("b", "c"), 30)
+
+
+@pytest.mark.trio
+async def test_r14_a_reign_that_begins_while_a_candidate_asks_is_no_record_that_went_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("r14-meanwhile"), **SYNC) as nodes:
+        await begin(nodes)
+        asks = ElectedKeeper._states
+        is_late = trio.Event()
+
+        async def states(keeper: ElectedKeeper) -> Any:
+            if keeper.config.name == "b":
+                is_late.set()
+                await nodes.until(lambda: primary_of(nodes) == "c")
+            return await asks(keeper)
+
+        monkeypatch.setattr(ElectedKeeper, "_states", states)
+        await nodes.cut_off("a")
+        await nodes.until(lambda: primary_of(nodes) == "c" and is_late.is_set())
+        await nodes.until(lambda: follows(nodes, "b", "c"))
+        assert [notice.text for node, notice in nodes.notices if node == "b" and "went back" in notice.text] == []
+
+
+@pytest.mark.trio
+async def test_g13_a_node_with_a_log_that_cannot_be_opened_reigns_for_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can open all of them comes first; but it is there, and the one log is told of."""
+    async with set_of_nodes(tmp_path, "ab", **coordinated("g13-log"), **ASYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client() as client:
+            await client.admin.create_topic("sick")
+            await client.admin.create_topic("orders")
+            for topic in ("sick", "orders"):
+                async with client.producer(topic) as producer:
+                    await producer.send(b"kept")
+            name = f"{(await client.admin.resolve_topic('sick')).id}-0"
+        await nodes.until_same("a", "b")
+        await nodes.stop("b")
+        opens = LogOpener.open
+
+        async def opened(opener: LogOpener, log: str, *arguments: Any, **named: Any) -> Any:
+            if log == name:
+                raise CorruptionError("damaged segment header", where=f"log {name}")
+            return await opens(opener, log, *arguments, **named)
+
+        monkeypatch.setattr(LogOpener, "open", opened)
+        await nodes.start("b")
+        await nodes.until(lambda: follows(nodes, "b"))
+        await nodes.cut_off("a")
+        await nodes.until(lambda: primary_of(nodes) == "b")
+        assert await read_all(nodes, 1) == [b"kept"]
+        assert "log-not-opened" in nodes.kinds("b")
 
 
 @pytest.mark.trio
@@ -349,8 +446,8 @@ async def test_r14_a_record_that_was_lost_is_made_anew_above_every_epoch(tmp_pat
             await client.admin.create_topic("orders")
             async with client.producer("orders") as producer:
                 await producer.send(b"kept")
+        await nodes.stop("b")  # first, or it would reign as soon as the other one has stopped
         await nodes.stop("a")
-        await nodes.stop("b")
         nodes.cluster = {"coordinator": "memory://another"}  # a coordinator that has never seen the set
         await nodes.start()
         await nodes.until(lambda: all(run.node.roles.keeper.pair is not None for run in nodes.runs.values()))  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ import trio
 from sets import SetOfNodes, set_of_nodes
 from test_elected_set import coordinated, primary_of
 
-from mqcore.broker._elected import CoordinatedAuthority
+from mqcore.broker._coordinated_record import CoordinatedAuthority
 from mqcore.broker._feeder import Feeder
 from mqcore.client import Client
 from mqcore.replication import Member, SetRecord

@@ -537,6 +537,19 @@ def test_reads_of_a_bad_range_fail_through_descriptor_and_mapping() -> None:
     assert disk.witnesses["read-error"] == 2
 
 
+def test_a_write_of_whole_pages_makes_bad_sectors_good_and_one_of_a_part_fails() -> None:
+    disk, file = disk_with_file(bytes(3 * 4096))
+    disk.fail_reads("/d/f", 5_000, 100)
+    file.pwritev([A], 0)  # another page
+    for position, data in ((4096, A), (5_090, bytes(4096)), (4_000, bytes(4_000))):
+        with pytest.raises(OSError, match=r"\[Errno 5\]"):
+            file.pwritev([data], position)
+    with pytest.raises(OSError, match=r"\[Errno 5\]"):
+        file.pread(1, 5_050)
+    file.pwritev([bytes(5_000)], 4_000)
+    assert file.pread(100, 5_000) == bytes(100)
+
+
 def test_a_full_disk_takes_what_fits_and_recovers_when_freed() -> None:
     disk, file = disk_with_file(bytes_max=1024)
     with pytest.raises(OSError, match=r"\[Errno 28\]"):

@@ -67,6 +67,14 @@ def test_r9_a_longer_log_of_an_older_reign_is_the_one_that_lacks_more() -> None:
     assert judge_candidacy(RECORD, state(B, orders=LogTip(4, 80)), [same_reign]).rank == 0
 
 
+def test_r9_a_node_whose_last_reign_failed_comes_behind_all_others_and_they_fetch_what_it_has_more_of() -> None:
+    failed, whole = attrs.evolve(state(A, orders=LogTip(4, 90)), has_failed=True), state(B, orders=LogTip(4, 80))
+    assert (judged := judge_candidacy(RECORD, whole, [failed])).rank == 0
+    assert judged.fetch == {"orders": A.node_id}
+    assert judge_candidacy(RECORD, failed, [whole]).rank == 1
+    assert judge_candidacy(RECORD, failed, []).rank == 0
+
+
 def test_r9_a_node_that_is_not_in_sync_is_not_waited_for_however_much_it_has() -> None:
     stand = judge_candidacy(RECORD, state(B, orders=LogTip(4, 80)), [state(C, orders=LogTip(4, 90))])
     assert (stand.rank, stand.fetch) == (0, {})

@@ -119,6 +119,8 @@ class TestHolder:
         it = holder()
         assert LeaseValue.decode(it.release()).released
         assert not it.is_valid(at(20))
+        assert LeaseValue.decode(holder().release()).to == b""
+        assert LeaseValue.decode(holder().release(to=b"other node's id!")).to == b"other node's id!"
         other = holder()
         other.end()
         assert not other.is_valid(at(20))
@@ -204,9 +206,12 @@ class TestValue:
         count=st.integers(1, 2**63),
         ttl_ms=st.integers(1, 2**31),
         released=st.booleans(),
+        to=st.one_of(st.just(b""), st.binary(min_size=16, max_size=16)),
     )
-    def test_it_comes_back_as_it_was(self, node: bytes, reign: bytes, count: int, ttl_ms: int, released: bool) -> None:
-        value = LeaseValue(node_id=node, reign_id=reign, count=count, ttl_ms=ttl_ms, released=released)
+    def test_it_comes_back_as_it_was(
+        self, node: bytes, reign: bytes, count: int, ttl_ms: int, released: bool, to: bytes
+    ) -> None:
+        value = LeaseValue(node_id=node, reign_id=reign, count=count, ttl_ms=ttl_ms, released=released, to=to)
         assert LeaseValue.decode(value.encode()) == value
 
     @given(st.binary(max_size=40))

@@ -108,7 +108,11 @@ def _sets(keeper: RoleKeeper) -> tuple[ClusterSet, ...]:
 
 def _members(keeper: RoleKeeper) -> tuple[MemberState, ...]:
     record = keeper.set_record()
-    by_name = {} if record is None else {name: node_id for node_id, name in record.names.items()}
+    own_set = keeper.reign.set if keeper.reign is not None else None
+    # A node that takes the place of one that is lost learns from this that it is expected: it is in no record before
+    # it has joined.
+    names = own_set.names if own_set is not None else {} if record is None else record.names
+    by_name = {name: node_id for node_id, name in names.items()}
     members = []
     for node in keeper.set.nodes:
         node_id = by_name.get(node.name, b"")

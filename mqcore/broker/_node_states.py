@@ -1,0 +1,83 @@
+"""What a node of a set says that it holds, and what another one makes of that, for who may reign next.
+
+Must not know how nodes are asked, nor what is decided.
+"""
+
+from __future__ import annotations
+
+from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
+from mqcore.log import METADATA_NAME, LogStore, salt_of_name
+from mqcore.operations import FoundNode, StateDescription
+from mqcore.replication import LogTip, Member, NodeState, SetRecord
+
+__all__ = ["describe_node", "found_node", "node_state"]
+
+
+async def describe_node(
+    store: LogStore, name: str, record: SetRecord | None, *, reigns: bool, has_failed: bool
+) -> StateDescription:
+    """Return what the node called ``name`` holds in ``store``; other arguments as in ``StateDescription``.
+
+    A log that cannot be opened holds nothing that it could serve or give to others: it is told as empty. Then a node
+    that can open it comes first, and one that cannot is still there for all other logs. No effect if cancelled.
+    """
+    metadata = store.metadata
+    tips = {}
+    if metadata.end_position:
+        tips[METADATA_NAME] = metadata.last_batch[0], metadata.end_position
+    for log_name in await store.list_logs():
+        salt = salt_of_name(log_name)
+        if salt is None:
+            continue
+        try:
+            log = await store.open_log(log_name, salt=salt)
+        except (StorageError, CorruptionError):  # which the store has reported
+            continue
+        end = log.end_position if log.open_end is None else log.open_end  # beyond that nothing is whole
+        if end:
+            tips[log_name] = log.last_batch[0], end
+    return StateDescription(
+        node_id=store.node_id.hex(),
+        name=name,
+        set_id=store.set_id.hex(),
+        incarnation=store.incarnation,
+        seen_epoch=store.newest_epoch,
+        tips=tips,
+        record="" if record is None else record.pack().decode(),
+        reigns=reigns,
+        is_empty=not metadata.end_position,
+        has_failed=has_failed,
+    )
+
+
+def found_node(name: str, state: StateDescription | None, why: str) -> FoundNode:
+    """Return what is shown of the configured node called ``name``; ``state``: its answer, None if it gave none, and
+    ``why`` it did not.
+    """
+    if state is None:
+        return FoundNode(name=name, node_id="", answered=False, incarnation=0, epoch=0, bytes=0, why=why)
+    return FoundNode(
+        name=name,
+        node_id=state.node_id,
+        answered=True,
+        incarnation=state.incarnation,
+        epoch=state.seen_epoch,
+        bytes=sum(end for _, end in state.tips.values()),
+    )
+
+
+def node_state(state: StateDescription) -> NodeState:
+    """Return what a node said as it is judged. Raises ``CommandNotPossibleError`` where it states no id."""
+    record = SetRecord.unpack(state.record.encode(), where=state.name) if state.record else None
+    try:
+        member = Member(bytes.fromhex(state.node_id), state.incarnation)
+    except ValueError as error:
+        raise CommandNotPossibleError(f"{state.name} states no id: {error}") from None
+    return NodeState(
+        member=member,
+        seen_epoch=state.seen_epoch,
+        tips={name: LogTip(*tip) for name, tip in state.tips.items()},
+        record=record,
+        reigns=state.reigns,
+        has_failed=state.has_failed,
+    )

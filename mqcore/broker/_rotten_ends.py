@@ -1,0 +1,66 @@
+"""What a node does about logs whose end has rotted, before it may reign: mended, or given up as something it lost (R2).
+
+What was at the end and how many offsets it took is not known. To write behind it would leave a gap that no other node
+can have, and offsets that may be used already would be passed over by a guess. Must not know who may reign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mqcore.abc import Notice
+from mqcore.errors import CorruptionError, StorageError
+from mqcore.log import LogStore, PartitionLog, salt_of_name
+
+__all__ = ["gave_up_rotten_ends", "mend_rotten_ends"]
+
+
+async def mend_rotten_ends(store: LogStore, report: Callable[[Notice], None]) -> list[PartitionLog]:
+    """Mend what rotted at the end of logs from the nodes that answer; return the logs in which it stays.
+
+    What cannot be opened or read is left as it is. If cancelled, some may be mended.
+    """
+    stay = []
+    for name in await store.list_logs():
+        salt = salt_of_name(name)
+        if salt is None:
+            continue
+        try:
+            log = await store.open_log(name, salt=salt)
+            if log.open_end is not None and log.failed is None:
+                await log.mend_damages()
+                if log.open_end is not None:
+                    stay.append(log)
+        except (StorageError, CorruptionError) as error:
+            report(Notice("damage-stays", f"damaged at its end and not mended: {name}: {error}", {"log": name}))
+    return stay
+
+
+async def gave_up_rotten_ends(store: LogStore, report: Callable[[Notice], None]) -> bool:
+    """Keep aside and cut what rotted at the end of logs and no node that answers has whole; return whether any did.
+
+    Then the incarnation is raised: this node had reported it as held, and one that does not answer may have it. In no
+    role. What cannot be cut is left as it is, and reported. If cancelled, some may be cut.
+    """
+    gave_up = False
+    for log in await mend_rotten_ends(store, report):
+        try:
+            gave_up |= await _gave_up(store, log, report)
+        except (StorageError, CorruptionError) as error:
+            report(Notice("damage-stays", f"damaged at its end and not cut: {log.name}: {error}", {"log": log.name}))
+    return gave_up
+
+
+async def _gave_up(store: LogStore, log: PartitionLog, report: Callable[[Notice], None]) -> bool:
+    cut = log.open_end
+    if cut is None:
+        return False
+    await store.raise_incarnation()
+    aside = await log.part_at(cut)
+    text = (
+        f"log {log.name}: what was written last has rotted from {cut} on, and no node that answers has it whole: it is "
+        f"kept in {aside}, the log ends at offset {log.end_offset}, and this node is to join its set again"
+    )
+    facts = {"log": log.name, "position": cut, "offset": log.end_offset, "quarantine": aside}
+    report(Notice("log-end-damaged", text, facts))
+    return True

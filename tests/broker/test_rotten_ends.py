@@ -1,0 +1,91 @@
+"""What was written last to a log has rotted, and no other node has it: no gap is left that a replica cannot pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from rot import log_of, set_back
+from sets import SetOfNodes, set_of_nodes
+
+from mqcore.errors import MqcoreError
+
+ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
+MESSAGES = 60
+
+
+async def send(nodes: SetOfNodes, count: int, *names: str) -> int:
+    """Send messages, a batch for each; return the offset of the last one."""
+    offset = -1
+    async with nodes.client(*names) as client, client.producer("orders", batch_messages=1) as producer:
+        with trio.fail_after(60):
+            for number in range(count):
+                offset = (await producer.send(b"%d" % number)).offset
+    return offset
+
+
+async def begin(nodes: SetOfNodes) -> str:
+    await nodes.start()
+    await nodes.init("a")
+    await nodes.until_in_sync("a")
+    async with nodes.client("a") as client:
+        await client.admin.create_topic("orders")
+        name = f"{(await client.admin.resolve_topic('orders')).id}-0"
+    await send(nodes, MESSAGES, "a")
+    await nodes.until_same("a", "b")
+    return name
+
+
+def primary_of(nodes: SetOfNodes) -> str | None:
+    return next((name for name, run in nodes.runs.items() if run.node.reign is not None), None)
+
+
+async def until_level(nodes: SetOfNodes, name: str) -> None:
+    """Wait until both nodes have the same log, and all of it is whole."""
+    primary = primary_of(nodes)
+    assert primary is not None
+    await nodes.until_in_sync(primary)
+    await nodes.until_same("a", "b")
+    assert not any(log_of(nodes, node, name).is_damaged for node in "ab")
+
+
+@pytest.mark.trio
+async def test_g13_a_primary_whose_last_batches_rotted_and_are_nowhere_else_leaves_no_gap(tmp_path: Path) -> None:
+    """It had reported them as held: the member that lost nothing reigns, and it comes back as its replica."""
+    cluster = {"coordinator": "memory://rotten-end", "lease_ms": 2_000, "replica_timeout_ms": 1_000}
+    async with set_of_nodes(tmp_path, prefix="rotten-end", cluster=cluster, **ASYNC) as nodes:
+        name = await begin(nodes)
+        incarnation = nodes.node("a").store.incarnation
+        await nodes.stop("b")
+        await send(nodes, 20, "a")
+        await set_back(nodes, "a", name, *range(MESSAGES + 16, MESSAGES + 20))
+        await nodes.start("a", "b")
+        await nodes.until(lambda: primary_of(nodes) is not None, 60)
+        assert await send(nodes, 5) >= MESSAGES
+        await until_level(nodes, name)
+        assert nodes.node("a").store.incarnation > incarnation
+        (end,) = [notice for node, notice in nodes.notices if node == "a" and notice.kind == "log-end-damaged"]
+        assert end.facts["log"] == name
+        kept = await nodes.call("a", "quarantine.list")
+        assert name in [each["topic_id"] + "-0" for each in kept]
+
+
+@pytest.mark.trio
+async def test_r2_a_primary_whose_last_batches_rotted_waits_for_a_member_that_may_have_them(tmp_path: Path) -> None:
+    """What is there may have been acknowledged: to reign without it would lose it, or leave a gap where it was."""
+    cluster = {"coordinator": "memory://rotten-waits", "lease_ms": 2_000, "replica_timeout_ms": 1_000}
+    keys = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
+    async with set_of_nodes(tmp_path, prefix="rotten-waits", cluster=cluster, **keys) as nodes:
+        name = await begin(nodes)
+        await set_back(nodes, "a", name, *range(MESSAGES - 4, MESSAGES))
+        await nodes.stop("b")
+        await nodes.start("a")
+        await nodes.until(lambda: "log-end-damaged" in nodes.kinds("a"), 60)
+        with pytest.raises(MqcoreError, match="b, which may hold what nobody else does"):
+            await nodes.call("a", "set.promote")
+        await nodes.start("b")
+        await nodes.until(lambda: primary_of(nodes) == "b", 60)
+        await until_level(nodes, name)
+        assert await send(nodes, 1) == MESSAGES

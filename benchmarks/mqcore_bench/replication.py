@@ -67,7 +67,9 @@ class SetRow:
 
 @attrs.frozen(kw_only=True)
 class Extent:
-    """How much is measured: seconds of a load, rounds of a comparison, single messages, hand-overs, kills, sizes."""
+    """How much is measured: seconds of a load, rounds of a comparison, single messages, hand-overs, kills, sizes, and
+    for how long an idle set is watched, under which lease.
+    """
 
     seconds: float = 2.0
     rounds: int = 7
@@ -76,6 +78,8 @@ class Extent:
     kills: int = 30
     sync_bytes: int = 512 * 1024 * 1024
     partitions: int = 10_000
+    idle_seconds: float = 2 * IDLE_S
+    idle_lease_ms: int = IDLE_LEASE_MS
 
 
 async def throughput(
@@ -274,25 +278,36 @@ def _disk_rate(folder: str, seconds: float) -> float:
 
 
 async def _idle(nodes: int, extent: Extent) -> AsyncIterator[SetRow]:
-    """What a set of many partitions costs while nobody sends: bytes, processor time, wake-ups, all nodes together."""
+    """What a set of many partitions costs while nobody sends: bytes, processor time, wake-ups, all nodes together.
+
+    And how many reigns that took: a node that is too busy to renew its lease loses it.
+    """
     for partitions in (1, extent.partitions):
         with tempfile.TemporaryDirectory() as folder:
-            async with running_set(nodes, folder, "memory://", IDLE_LEASE_MS) as running:
+            async with running_set(nodes, folder, "memory://", extent.idle_lease_ms) as running:
                 async with connect(*running.urls, request_timeout_ms=300_000) as client:
                     with suppress(OutcomeUnknownError):  # a reign may have ended meanwhile: it is there all the same
                         await client.admin.create_topic("many", partitions=partitions)
                     await client.admin.describe_topic("many")
                 await running.until_in_sync()
                 await trio.sleep(IDLE_S)
+                first = await _epoch_of(running)
                 began, before, (used, switches) = time.monotonic(), await bytes_sent(running), _load_of(running)
-                await trio.sleep(2 * IDLE_S)
+                await trio.sleep(extent.idle_seconds)
                 seconds, sent, (used_since, switches_since) = (
                     time.monotonic() - began, await bytes_sent(running), _load_of(running)
                 )  # fmt: skip
+                reigns = 1 + await _epoch_of(running) - first
         name = f"idle-{partitions}"
+        yield SetRow(name=f"{name}-reigns", nodes=nodes, value=reigns, unit="", target="<= 1")
         yield SetRow(name=f"{name}-bytes", nodes=nodes, value=(sent - before) / seconds, unit="B/s")
         yield SetRow(name=f"{name}-processor", nodes=nodes, value=100 * (used_since - used) / seconds, unit="%")
         yield SetRow(name=f"{name}-wake-ups", nodes=nodes, value=(switches_since - switches) / seconds, unit="1/s")
+
+
+async def _epoch_of(running: RunningSet) -> int:
+    async with connect(running.url_of(await running.primary())) as client:
+        return (await client.sets.describe()).epoch
 
 
 _load_of = seconds_and_switches

@@ -320,6 +320,8 @@ class Follower:
 
         That is the next one if the copy is open; else the one that opens it, which may be doing so just now.
         """
+        if log in self._given_up:
+            return  # said before: the session that is there now gives it up as soon as the primary is known to hold it
         self._given_up.add(log)
         if any(copy.log.name == log for copy in self.copies.values()):
             self._session_scope.cancel()

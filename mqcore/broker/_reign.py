@@ -45,15 +45,16 @@ _FAILURES_SHOWN_MAX = 100
 
 @attrs.frozen
 class SetUp:
-    """By what a node reigns in a set: the ``record`` that names its reign, and who keeps that for a given reign."""
+    """By what a node reigns in a set: the ``record`` that names its reign, and who keeps that for a given reign.
+
+    ``may_reply``: whether the lease holds now; None where there is none (R16). ``node_came``: called when one follows.
+    """
 
     record: SetRecord
     cluster: ClusterTable
     authority_of: Callable[[Reign], SetAuthority]
     may_reply: Callable[[], bool] | None = None
-    """Whether the lease holds now; None where there is none (R16)."""
     node_came: Callable[[], None] = lambda: None
-    """Called when another node of the set begins to follow."""
 
 
 class Reign:
@@ -119,10 +120,7 @@ class Reign:
         reigned on again.
         """
         record = None if self._set_up is None else self._set_up.record
-        if record is None:
-            await self.store.reign()
-        else:
-            await self.store.reign(record.epoch, record.reign_id)
+        await (self.store.reign() if record is None else self.store.reign(record.epoch, record.reign_id))
         try:
             self._metadata = self._partition(self.store.metadata, self._own_policy(record))
             await self.topics.replay()

@@ -174,6 +174,9 @@ class StoredCursors:
             found = await self._answer(lambda: self.store.load(group + self._suffix))
             topics: dict[str, list[Entry]] = {}
             for key, cursor in found.cursors.items():
+                if key.partition >= self._table.partitions_max:
+                    text = f"a cursor of partition {key.partition} of {key.topic[:60]!r}, which no topic can have"
+                    raise OffsetStoreForeignError(f"{self.store.url}: {text}: no broker wrote that")
                 topics.setdefault(key.topic, []).append((key.partition, cursor.offset, cursor.epoch))
             for topic, entries in topics.items():
                 topic_id = self._topic_id(topic)

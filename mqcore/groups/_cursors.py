@@ -129,7 +129,7 @@ class CursorTable:
         self.marked = 0
         """Number of the last reign that has its mark in that store, as far as records say; 0: none is known to."""
         self._heads_bytes = 0
-        self._partitions_max = partitions_max
+        self.partitions_max = partitions_max
         self._is_known = is_known
 
     @property
@@ -190,7 +190,7 @@ class CursorTable:
             return end
         if number:
             partitions = _column("I", view[begin : begin + 4 * number])
-            if (highest := max(partitions)) >= self._partitions_max:
+            if (highest := max(partitions)) >= self.partitions_max:
                 raise CorruptionError("a cursor of a partition that no topic can have", where=where, found=str(highest))
             middle = begin + 12 * number
             offsets, epochs = _column("Q", view[begin + 4 * number : middle]), _column("Q", view[middle:end])

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from mqcore.abc import CommitStamp, Notice, OffsetStore, OffsetStoreContext
+from mqcore.abc import CommitStamp, Cursor, CursorKey, Notice, OffsetStore, OffsetStoreContext
 from mqcore.broker._cursor_store import StoredCursors
 from mqcore.errors import (
     MqcoreError,
@@ -208,6 +208,19 @@ def test_what_is_not_ours_in_the_store_stops_groups_and_says_so(tmp_path: Path) 
     reign = reigning(foreign, tmp_path / "o")
     assert [notice.kind for notice in reign.notices] == ["cursors-not-kept"]
     assert "another program's" in reign.notices[0].text
+
+
+@pytest.mark.parametrize("partition", [1_000, 2**32 - 1, 2**32, 2**62])
+def test_g20_a_partition_that_no_topic_can_have_stops_groups_and_not_the_broker(tmp_path: Path, partition: int) -> None:
+    async def write(reign: Reign) -> None:
+        await reign.put("g1", {0: 5})
+        key = CursorKey(f"lines/{LINES.hex()}", partition)
+        await reign.store.commit(f"g1/{bytes(16).hex()}", CommitStamp(1, 9), {key: Cursor(1, 1)})
+
+    reigning(write, tmp_path / "o")
+    reign = reigning(nothing, tmp_path / "o", generation=2)
+    assert isinstance(reign.cursors.failure, OffsetStoreForeignError)
+    assert f"a cursor of partition {partition} of 'lines/" in str(reign.cursors.failure)
 
 
 def test_a_part_that_raises_what_it_may_not_ends_groups_and_not_the_broker(tmp_path: Path) -> None:

@@ -94,8 +94,7 @@ class StoredCursors:
         self.store = store
         self.failure: MqcoreError | None = None
         """Why nothing is written any more: another reign has the cursors, or what is there is not ours."""
-        self.is_down = False
-        """Whether the store gave no answer last, and is asked again."""
+        self._failing = 0  # calls that are made again, as they got no answer
         self._table = table
         self._suffix = f"/{set_id.hex()}"
         self._generation = generation
@@ -108,6 +107,11 @@ class StoredCursors:
         self._busy: set[str] = set()
         self._wake = trio.Event()
         self._limiter = trio.CapacityLimiter(_AT_ONCE)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether a call of the store has got no answer, and is made again."""
+        return self._failing > 0
 
     # reading
 
@@ -327,27 +331,31 @@ class StoredCursors:
 
     async def _answer(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call until there is an answer: by its stamp a commit that is sent again is done once."""
-        pause_s = _PAUSE_S[0]
-        while True:
-            try:
-                result = await call()
-            except (OffsetStoreUnavailableError, OffsetStoreOutcomeUnknownError) as error:
-                if not self.is_down:
-                    self.is_down = True
-                    self._report(Notice("offset-store-down", f"commits of groups wait: {error}"))
-                await trio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _PAUSE_S[1])
-            except OffsetStoreFencedError as error:
-                raise OffsetStoreFencedError(
-                    f"a later reign has the cursors, of another node or of this one before its storage was put back to "
-                    f"an older state: {error}"
-                ) from error
-            except MqcoreError:
-                raise
-            except Exception as error:  # a part that is not ours ends groups, not the broker
-                raise OffsetStoreError(f"{self.store.url}: it raised {type(error).__name__}: {error}") from error
-            else:
-                if self.is_down:
-                    self.is_down = False
-                    self._report(Notice("offset-store-answers", f"{self.store.url} answers again"))
-                return result
+        pause_s, is_failing = _PAUSE_S[0], False
+        try:
+            while True:
+                try:
+                    result = await call()
+                except (OffsetStoreUnavailableError, OffsetStoreOutcomeUnknownError) as error:
+                    if not is_failing:
+                        is_failing = True
+                        self._failing += 1
+                        if self._failing == 1:
+                            self._report(Notice("offset-store-down", f"commits of groups wait: {error}"))
+                    await trio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, _PAUSE_S[1])
+                else:
+                    if is_failing and self._failing == 1:  # others may go on failing, as where it is full
+                        self._report(Notice("offset-store-answers", f"{self.store.url} answers again"))
+                    return result
+        except OffsetStoreFencedError as error:
+            raise OffsetStoreFencedError(
+                "a later reign has the cursors, of another node or of this one before its storage was put back to an "
+                f"older state: {error}"
+            ) from error
+        except MqcoreError:
+            raise
+        except Exception as error:  # a part that is not ours ends groups, not the broker
+            raise OffsetStoreError(f"{self.store.url}: it raised {type(error).__name__}: {error}") from error
+        finally:
+            self._failing -= is_failing

@@ -199,6 +199,34 @@ def test_a_store_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None
     assert reign.cursors.failure is None
 
 
+def test_a_store_that_answers_some_and_not_others_is_told_once(tmp_path: Path) -> None:
+    """As one that is full, which takes no new rows: a line for each call that it answers would never end."""
+
+    async def main(reign: Reign) -> None:
+        commit = reign.store._store.commit
+        failures = 0
+
+        async def full_for_g1(group: str, *arguments: Any) -> None:
+            nonlocal failures
+            if group.startswith("g1/") and failures < 3:
+                failures += 1
+                raise OffsetStoreUnavailableError("it is full")
+            await commit(group, *arguments)
+
+        reign.store._store.commit = full_for_g1  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reign.put, "g1", {0: 5})
+            while not reign.cursors.is_down:
+                await trio.lowlevel.checkpoint()
+            for offset in range(5):
+                await reign.put("g2", {0: offset})
+            assert reign.cursors.is_down
+        assert not reign.cursors.is_down
+
+    reign = reigning(main, tmp_path / "o")
+    assert [notice.kind for notice in reign.notices] == ["offset-store-down", "offset-store-answers"]
+
+
 def test_what_is_not_ours_in_the_store_stops_groups_and_says_so(tmp_path: Path) -> None:
     async def foreign(reign: Reign) -> None:
         reign.store.plan = [("commit", "before", OffsetStoreForeignError("it is another program's"))]

@@ -159,6 +159,8 @@ class ConsumedBatch:
     def having(self, tags: Set[str]) -> ConsumedBatch | None:
         """The messages that have one of ``tags``; None if none has."""
         marks = [tag in tags for tag in self.tags or ()]
+        if all(marks):
+            return self if marks else None
         if not any(marks):
             return None
         return self._part(

@@ -43,6 +43,8 @@ def test_messages_that_have_one_of_some_tags_keep_their_offsets_and_columns() ->
     ]
     assert (chosen.offset, chosen.next_offset, list(chosen.offsets), len(chosen)) == (100, 104, [100, 103], 2)
     assert tagged().having({"z"}) is None
+    whole = tagged().after(102)
+    assert whole.having({"x", "y"}) is whole
     assert batch_of(b"one").having({"x"}) is None
 
 

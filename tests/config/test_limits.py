@@ -44,6 +44,13 @@ def test_a_peer_s_limits_lower_one_s_own_and_never_raise_them() -> None:
     assert own.within(own.published()) == own
 
 
+def test_a_peer_that_states_nothing_of_tags_is_older_than_they_are_and_takes_none():
+    older = {name: value for name, value in Limits().published().items() if "tag" not in name}
+    met = Limits().within(older)
+    assert (met.batch_tags_max, met.fetch_tags_max) == (0, 0)
+    assert met.message_bytes_max == Limits().message_bytes_max
+
+
 def test_limits_of_a_peer_that_do_not_fit_into_each_other_are_met_all_the_same() -> None:
     own = Limits(message_bytes_max=1000, batch_bytes_max=1 << 20)
     met = own.within({"frame_bytes_max": 0, "batch_uncompressed_bytes_max": 1})

@@ -105,6 +105,11 @@ def request(**changes: object) -> Request:
     return Request(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("family", SET_FAMILIES)
+def test_every_family_of_sets_can_be_asked_for(family: str) -> None:
+    assert request(families=(family,)).families == (family,)
+
+
 def test_cells_of_sets_have_names_of_their_own_and_say_why_they_are_not_run() -> None:
     cells = dict(plan_cells(request(nodes=3, replication="sync", flushes=("sync",), families=("kill",))))
     reasons = {cell.name: why for cell, why in cells.items()}

@@ -19,7 +19,7 @@ import attrs
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import Level
 from mqcore.registry import structure_options
-from mqcore_conformance.checkers import CHECKED_ALONE, CHECKERS
+from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.plans import CRASH_POINTS, FAMILIES, T1_FAMILIES
 from mqcore_conformance.verdicts import Status
@@ -58,7 +58,7 @@ def _says_something(_: object, attribute: attrs.Attribute[str], value: str) -> N
 
 
 def _is_clause(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if value not in CHECKERS and value not in CHECKED_ALONE:
+    if value not in CHECKERS:
         raise ValueError(f"no clause {value!r}; one of {', '.join(CHECKERS)}")
 
 

@@ -10,12 +10,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import cattrs
 
 from mqcore.errors import ConfigurationError
+from mqcore_conformance.kept import CursorCommitted, CursorSeen, NameClaimed
+from mqcore_conformance.recorded import FIRST_NODE, NodeLife, Recorded
 
 __all__ = [
     "DRAIN",
@@ -24,6 +26,8 @@ __all__ = [
     "Altered",
     "Appended",
     "Completed",
+    "CursorCommitted",
+    "CursorSeen",
     "Drained",
     "Event",
     "FaultInjected",
@@ -32,6 +36,7 @@ __all__ = [
     "Flushed",
     "Invoked",
     "LivenessObserved",
+    "NameClaimed",
     "NodeLife",
     "Phase",
     "Probed",
@@ -52,9 +57,6 @@ __all__ = [
     "write_history",
 ]
 
-FIRST_NODE = "n1"
-"""Name of the only node, or of the first one of a set."""
-
 DRAIN = "drain"
 """Name of the process whose reads are the final drain."""
 
@@ -69,30 +71,6 @@ def digest_of(key: bytes | None, value: bytes) -> str:
     hasher = hashlib.blake2b(b"\0" if key is None else b"\1%d:%b" % (len(key), key), digest_size=8)
     hasher.update(value)
     return hasher.hexdigest()
-
-
-class NodeLife(NamedTuple):
-    """One life of one node: the name of the node in its set, and which of its processes, counted from 1."""
-
-    node: str
-    life: int
-
-    def __str__(self) -> str:
-        return f"life {self.life}" + ("" if self.node == FIRST_NODE else f" of {self.node}")
-
-
-@attrs.frozen(kw_only=True)
-class Recorded:
-    """What every event has: its time, and the life of the node that it is about (0: about none)."""
-
-    time_us: int
-    node: str = FIRST_NODE
-    life: int = 0
-
-    @property
-    def by(self) -> NodeLife:
-        """Node and life in one."""
-        return NodeLife(self.node, self.life)
 
 
 @attrs.frozen(kw_only=True)
@@ -385,6 +363,9 @@ Event: TypeAlias = (
     | LogRecovered
     | LogHeld
     | SideFileHeld
+    | CursorSeen
+    | CursorCommitted
+    | NameClaimed
     | Probed
     | Witnessed
 )

@@ -10,7 +10,18 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mqcore_conformance.checkers import Facts, bounds_of, is_voided
-from mqcore_conformance.histories import Completed, Event, FaultInjected, FetchAnswered, FetchFailed, Flushed, Started
+from mqcore_conformance.histories import (
+    Completed,
+    CursorCommitted,
+    CursorSeen,
+    Event,
+    FaultInjected,
+    FetchAnswered,
+    FetchFailed,
+    Flushed,
+    NameClaimed,
+    Started,
+)
 
 __all__ = ["obligations"]
 
@@ -26,6 +37,8 @@ def obligations(facts: Facts) -> Counter[str]:
     counts["G19"] = sum(isinstance(event, FetchAnswered) and event.known_age_ms >= 0 for event in facts.history)
     counts["G11"] = sum(map(_is_failed_flush, facts.history)) + len(facts.believed_flushes)
     counts["G13"] = len(facts.liveness)
+    counts["G15"] += sum(isinstance(event, NameClaimed) for event in facts.history)
+    counts["G16"] = sum(isinstance(event, CursorSeen | CursorCommitted) for event in facts.history)
     groups = Counter((event.group, event.partition) for _, event in facts.recoveries)
     counts["G17"] = sum(number - 1 for number in groups.values())
     counts["G20"] = sum(isinstance(event, Completed) and event.code == "storage-full" for event in facts.history)

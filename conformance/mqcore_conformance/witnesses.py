@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from mqcore_conformance.checkers import Facts
-from mqcore_conformance.histories import Altered, Appended, Completed, FaultInjected, FetchAnswered
+from mqcore_conformance.histories import (
+    Altered,
+    Appended,
+    Completed,
+    CursorCommitted,
+    CursorSeen,
+    FaultInjected,
+    FetchAnswered,
+    NameClaimed,
+)
 from mqcore_conformance.plans import CRASH_POINTS, MEMBER_FAMILIES
 
 __all__ = ["ABOUT", "ASKED_OF", "has_to_judge", "tally", "fault_took_effect"]
@@ -44,6 +53,8 @@ _T0: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "coordinator-lost": ("coordinator-all-frozen",),
         "coordinator-cut": ("coordinator-cut-off",),
         "coordinator-slow": ("coordinator-slow",),
+        "cursors": ("cursors-seen-after-a-fault",),
+        "names": ("claims-after-a-fault",),
         CRASH_POINTS: (*_KILL, *_CUT),
         **dict.fromkeys(MEMBER_FAMILIES, ("member-struck",)),
         "member-slow": ("disk-stall",),
@@ -67,7 +78,7 @@ _T1: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """The same for T1, where the others are counted under their own names: what a signal finds is not known there."""
 
 ASKED_OF: Mapping[str, str] = MappingProxyType(
-    {"flush-error": "G11", "full": "G20", "rot": "G12", "rot-identity": "G12"}
+    {"flush-error": "G11", "full": "G20", "rot": "G12", "rot-identity": "G12", "cursors": "G16", "names": "G15"}
 )
 """By family of T0: the clause for whose sake it exists."""
 
@@ -105,6 +116,8 @@ ABOUT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "coordinator-cut": ("G09", "G13"),
         "coordinator-slow": ("G09", "G13"),
         "coordinator-frozen": ("G09", "G13"),
+        "cursors": ("G16", "G06"),
+        "names": ("G15", "G01"),
         "proxy-cut": ("G06", "G15"),
         "proxy-stall": ("G13", "G20"),
         "proxy-duplicate": ("G05", "G15"),
@@ -149,6 +162,14 @@ def tally(facts: Facts) -> Counter[str]:
                 counts["faults-that-hit-unflushed"] += event.kind in ("power-cut", "flush-error") and event.hit > 0
                 counts["crash-states"] += event.kind in ("process-kill", "power-cut")
                 has_jumped = has_jumped or (event.kind == "wall-jump" and event.hit > 0)
+            case CursorSeen():
+                counts["cursors-seen-after-a-fault"] += has_struck and event.offset >= 0
+                counts["cursors-diverged"] += event.status == "diverged"
+            case CursorCommitted():
+                counts[f"cursors-{event.outcome}"] += 1
+            case NameClaimed():
+                counts["claims-after-a-fault"] += has_struck
+                counts["names-taken-over"] += event.epoch > 1
             case Appended():
                 counts["appended-after-wall-jump"] += has_jumped
             case Altered():

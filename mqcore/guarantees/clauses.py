@@ -113,7 +113,8 @@ _CLAUSES = (
     Clause(
         "G15",
         "duplicates",
-        "only from retries of unknown outcomes; none from an idempotent producer within `producer_retention`",
+        "only from retries of unknown outcomes; none from an idempotent producer within `producer_retention`; "
+        "once a process was given the name of a producer, nothing that an earlier process of it sends is stored",
     ),
     Clause(
         "G16",

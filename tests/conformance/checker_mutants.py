@@ -31,6 +31,7 @@ MODULES = (
     "_facts",
     "_rotten",
     "_tags",
+    "_kept",
     "_consumers",
     "_content",
     "_flushes",

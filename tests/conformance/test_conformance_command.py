@@ -83,7 +83,6 @@ def names_in(folder: Path) -> list[str]:
         (("--family", "power_cut"), "did you mean 'power-cut'?"),
         (("--flush", "maybe"), "no flush policy 'maybe'"),
         (("--clause", "g1"), "did you mean 'G01'?"),
-        (("--clause", "G16"), "the suite has no consumer that keeps a cursor"),
         (("--offset-store", "sqlit"), "no offset store 'sqlit'; did you mean 'sqlite'?"),
         (("--authenticator", "tokn"), "no authenticator 'tokn'; did you mean 'token'?"),
         (("--tier", "T7"), "no tier 'T7'"),
@@ -542,7 +541,6 @@ def test_list_gives_reasons_and_an_estimate_by_jobs(capsys: pytest.CaptureFixtur
     assert "it has no disk" in out
     assert "T1/memory/tcp/none/" in out
     assert "contract/memory/" in out
-    assert "the suite has no consumer that keeps a cursor" in out
     assert "with 2 processes" in out
 
 
@@ -551,7 +549,8 @@ def test_explain_tells_of_every_clause_what_it_means_and_who_checks_it(capsys: p
         assert run("explain", clause) == 0
         out = capsys.readouterr().out
         assert out.startswith(f"{clause} {CLAUSES[clause].name}\n")
-        assert "not checked" in out or ("looked at" in out and f"check_{clause.lower()}" in out)
+        assert "looked at" in out
+        assert f"check_{clause.lower()}" in out
     assert run("explain", "g01") == 0
     out = capsys.readouterr().out
     assert "empty-flush" in out

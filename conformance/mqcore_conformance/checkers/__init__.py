@@ -13,6 +13,7 @@ from mqcore_conformance.checkers._consumers import check_g06, check_g08
 from mqcore_conformance.checkers._content import check_g04, check_g05, check_g07, check_g15
 from mqcore_conformance.checkers._facts import Facts
 from mqcore_conformance.checkers._flushes import check_g11, check_g12, check_g14
+from mqcore_conformance.checkers._kept import check_g16
 from mqcore_conformance.checkers._loss import bounds_of, check_g01, check_g02, check_g03, is_voided
 from mqcore_conformance.checkers._observed import check_g13, check_g17, check_g18, check_g20
 from mqcore_conformance.checkers._replicas import check_g19
@@ -20,7 +21,7 @@ from mqcore_conformance.checkers._sets import check_g09, check_g10
 from mqcore_conformance.histories import Event
 from mqcore_conformance.verdicts import Violation
 
-__all__ = ["CHECKED_ALONE", "CHECKERS", "NOT_BUILT", "Facts", "bounds_of", "check_history", "is_voided"]
+__all__ = ["CHECKERS", "Facts", "bounds_of", "check_history", "is_voided"]
 
 Checker = Callable[[Facts], Iterator[Violation]]
 
@@ -41,6 +42,7 @@ CHECKERS: Mapping[str, Checker] = MappingProxyType(
         "G13": check_g13,
         "G14": check_g14,
         "G15": check_g15,
+        "G16": check_g16,
         "G17": check_g17,
         "G18": check_g18,
         "G19": check_g19,
@@ -48,15 +50,6 @@ CHECKERS: Mapping[str, Checker] = MappingProxyType(
     }
 )
 """Checkers by clause."""
-
-NOT_BUILT: Mapping[str, str] = MappingProxyType(
-    {
-        "G16": "the suite has no consumer that keeps a cursor; name an offset store, which is checked alone",
-    }
-)
-"""Clauses that nothing in a history can break yet, and what they wait for."""
-CHECKED_ALONE = frozenset({"G09", "G16"})
-"""Those that contract checks of a part alone are about: coordinators' and offset stores'."""
 
 
 def check_history(history: Sequence[Event], clauses: Iterable[str] = ()) -> list[Violation]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from mqcore_conformance.checkers._facts import Facts, SendFacts
+from mqcore_conformance.checkers._kept import check_names
 from mqcore_conformance.histories import FetchAnswered
 from mqcore_conformance.verdicts import Anomaly, Violation
 
@@ -75,7 +76,7 @@ def check_g07(facts: Facts) -> Iterator[Violation]:
 
 
 def check_g15(facts: Facts) -> Iterator[Violation]:
-    """Duplicates come from retries of unknown outcomes only, and never from an idempotent producer."""
+    """Duplicates come from retries of unknown outcomes only, and never from an idempotent producer or its name."""
     for partition, log in facts.drain.items():
         counts = Counter(digest for _, _, digest in log.order)
         if len(counts) == len(log.order):
@@ -95,3 +96,4 @@ def check_g15(facts: Facts) -> Iterator[Violation]:
                     "G15", Anomaly.DUPLICATE, text, partition, tuple(one.invoked_at for one in send.attempts)
                 )
                 break
+    yield from check_names(facts)

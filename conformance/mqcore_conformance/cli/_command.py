@@ -21,7 +21,7 @@ from mqcore.cli.shell import (
     write_table,
 )
 from mqcore.guarantees import CLAUSES
-from mqcore_conformance.checkers import CHECKERS, NOT_BUILT
+from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.children import interrupt_watched, surveyed
 from mqcore_conformance.children.tracebacks import printable
 from mqcore_conformance.cli._explain import explain
@@ -239,8 +239,8 @@ def list_cells(estimate: bool, **options: Any) -> None:
             write_json({"seconds": round(seconds)})
         return
     write_table(
-        [(clause, facts.name, NOT_BUILT.get(clause, "checked")) for clause, facts in CLAUSES.items()],
-        ("clause", "name", "here"),
+        [(clause, facts.name) for clause, facts in CLAUSES.items()],
+        ("clause", "name"),
     )
     write_line()
     rows = [(piece.name, _what(piece)) for piece in pieces]

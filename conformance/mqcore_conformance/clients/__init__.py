@@ -4,8 +4,10 @@ Both play the same plans and write the same events. Must not know which world th
 """
 
 from mqcore_conformance.clients._consumer import PlannedConsumer, WireConsumer, drain_when_possible, read_batches
+from mqcore_conformance.clients._groups import GroupReader, describe_groups
 from mqcore_conformance.clients._library_consumer import LibraryConsumer
 from mqcore_conformance.clients._library_producer import LibraryProducer
+from mqcore_conformance.clients._names import NamedProgram
 from mqcore_conformance.clients._producer import WireProducer, send_once
 from mqcore_conformance.clients._progress import watch_consumers
 from mqcore_conformance.clients._session import CallFailedError, SessionLostError, WireSession, connect
@@ -13,8 +15,10 @@ from mqcore_conformance.clients._users import alter_topic, churn_topics
 
 __all__ = [
     "CallFailedError",
+    "GroupReader",
     "LibraryConsumer",
     "LibraryProducer",
+    "NamedProgram",
     "PlannedConsumer",
     "SessionLostError",
     "WireConsumer",
@@ -23,6 +27,7 @@ __all__ = [
     "alter_topic",
     "churn_topics",
     "connect",
+    "describe_groups",
     "drain_when_possible",
     "read_batches",
     "send_once",

@@ -166,10 +166,10 @@ class PartitionReader:
             point = min([point, *(first for number, first in self._epochs if number > epoch)])
             while self._epochs and self._epochs[-1][1] >= point:
                 self._epochs.pop()
-            self._go_to(point, self._epochs[-1][0] if self._epochs else 0, code)
+            self.go_to(point, self._epochs[-1][0] if self._epochs else 0, code)
         elif reply.code in _MOVES:
             self._epochs.clear()
-            self._go_to(until if reply.code == Code.DAMAGED else point, 0, code)
+            self.go_to(until if reply.code == Code.DAMAGED else point, 0, code)
 
     async def seek(self, session: WireSession, to: str) -> None:
         """Go on from ``start``, ``end`` or an offset, because the plan says so."""
@@ -178,9 +178,10 @@ class PartitionReader:
             found = await session.call("offsets.lookup", {"topic": TOPIC, "partition": self.index, "at": "end"})
             offset, epoch = int(str(found["offset"])), int(str(found["epoch"]))
         self._epochs.clear()
-        self._go_to(offset, epoch, "asked")
+        self.go_to(offset, epoch, "asked")
 
-    def _go_to(self, offset: int, epoch: int, why: str) -> None:
+    def go_to(self, offset: int, epoch: int, why: str) -> None:
+        """Read on from there, and record ``why``."""
         self.offset, self.epoch = offset, epoch
         self.world.note(Seeked, process=self.process, partition=self.partition, offset=offset, why=why)
 

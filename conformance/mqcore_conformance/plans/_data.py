@@ -103,6 +103,34 @@ class ConsumerPlan:
 
 
 @attrs.frozen(kw_only=True)
+class GroupPlan:
+    """A consumer group of one member, which comes again and again: reads on from its cursors, commits, leaves.
+
+    ``bytes_max``: asked for at once; ``session_ms``: of its member.
+    """
+
+    name: str
+    pause_us: int
+    bytes_max: int
+    session_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class NamePlan:
+    """A producer with a name: numbered messages to one partition, by one process after the other.
+
+    ``begins_us``: when each process begins, which takes the name from the one before; that one goes on until it is
+    refused. The last one sends what is left of ``messages``.
+    """
+
+    name: str
+    partition: int
+    messages: int
+    pause_us: int
+    begins_us: tuple[int, ...]
+
+
+@attrs.frozen(kw_only=True)
 class AlterPlan:
     """The topic's configuration changes at a time. None: as it was; an empty text: back to the default."""
 
@@ -160,6 +188,8 @@ class RunPlan:
     partitions: int
     producers: tuple[ProducerPlan, ...]
     consumers: tuple[ConsumerPlan, ...]
+    groups: tuple[GroupPlan, ...] = ()
+    names: tuple[NamePlan, ...] = ()
     faults: tuple[FaultPlan, ...] = ()
     visible: str = "committed"
     weakest_send: str | None = None

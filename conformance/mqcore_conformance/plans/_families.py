@@ -10,6 +10,7 @@ import attrs
 
 from mqcore.testing import seeded
 from mqcore_conformance.plans._data import FaultPlan, ProducerPlan, RunPlan, SendPlan, Trigger
+from mqcore_conformance.plans._kept_families import KEPT_FAMILIES
 
 
 def _moment(rng: random.Random, *, calls_max: int = 600) -> tuple[Trigger, int]:
@@ -176,6 +177,7 @@ FAMILIES: Mapping[str, Callable[[random.Random, RunPlan], RunPlan]] = MappingPro
         "network": _network,
         "clock": _clock_jumps,
         "mixed": _mixed,
+        **KEPT_FAMILIES,
     }
 )
 """Families of faults: columns of the report, each with what draws its faults."""

@@ -12,10 +12,10 @@ from mqcore_conformance.plans._data import ConsumerPlan, LibraryPlan, ProducerPl
 
 def shrink_steps(plan: RunPlan) -> Iterator[RunPlan]:
     """Give simpler plans, the boldest first. Shrinking takes one that still fails and asks again."""
-    for name in ("consumers", "alters", "faults", "producers"):
+    for name in ("consumers", "alters", "groups", "names", "faults", "producers"):
         items = getattr(plan, name)
         for index in range(len(items)):
-            if len(items) > 1 or name in ("consumers", "alters"):
+            if len(items) > 1 or name in ("consumers", "alters", "groups", "names"):
                 yield attrs.evolve(plan, **{name: items[:index] + items[index + 1 :]})
     for index, producer in enumerate(plan.producers):
         count = len(producer.sends)

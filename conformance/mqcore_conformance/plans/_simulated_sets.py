@@ -15,6 +15,7 @@ import attrs
 from mqcore.testing import seeded
 from mqcore_conformance.plans._data import ConsumerPlan, FaultPlan, ProducerPlan, RunPlan, Trigger
 from mqcore_conformance.plans._drawing import draw_plan
+from mqcore_conformance.plans._kept_families import KEPT_SET_FAMILIES
 from mqcore_conformance.plans._set_families import SET_REPLICATIONS
 
 __all__ = ["SIMULATED_SET_FAMILIES", "draw_simulated_set_plan"]
@@ -258,6 +259,7 @@ SIMULATED_SET_FAMILIES: Mapping[str, Draw] = MappingProxyType(
         "slow": _slow_disk,
         "rot": _rot,
         "copied-disk": _copied_disks,
+        **KEPT_SET_FAMILIES,
     }
 )
 """Families of faults of a simulated set, each with what draws its faults."""

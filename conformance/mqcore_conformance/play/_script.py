@@ -11,13 +11,16 @@ import trio
 
 from mqcore.guarantees import Level
 from mqcore_conformance.clients import (
+    GroupReader,
     LibraryConsumer,
     LibraryProducer,
+    NamedProgram,
     PlannedConsumer,
     WireConsumer,
     WireProducer,
     alter_topic,
     churn_topics,
+    describe_groups,
     drain_when_possible,
     send_once,
     watch_consumers,
@@ -89,8 +92,10 @@ async def _be_safe(world: World, clients: trio.Nursery) -> Consumers:
     plan = world.plan
     producers = [(WireProducer if each.library is None else LibraryProducer)(world, each) for each in plan.producers]
     consumers = [(LibraryConsumer if each.library else WireConsumer)(world, each) for each in plan.consumers]
-    world.is_idle = lambda: all(producer.done for producer in producers)
-    for client in (*producers, *consumers):
+    programs = [NamedProgram(world, each) for each in plan.names]
+    groups = [GroupReader(world, each) for each in plan.groups]
+    world.is_idle = lambda: all(client.done for client in (*producers, *programs))
+    for client in (*producers, *programs, *consumers, *groups):
         clients.start_soon(client.run)
     if plan.alters:
         clients.start_soon(alter_topic, world)
@@ -153,4 +158,6 @@ async def _drain(world: World) -> None:
 
     with trio.move_on_after(world.bounds.drain_s):
         drained = await drain_when_possible(world, retry)
+        if drained:
+            await describe_groups(world, retry)
     world.measure("a drain after healing", began_us, drained, why_not)

@@ -15,6 +15,8 @@ import attrs
 from mqcore_conformance.histories import (
     Appended,
     Completed,
+    CursorCommitted,
+    CursorSeen,
     Drained,
     Event,
     FaultInjected,
@@ -24,6 +26,7 @@ from mqcore_conformance.histories import (
     Invoked,
     LivenessObserved,
     LogRecovered,
+    NameClaimed,
     Phase,
     Probed,
     Seeked,
@@ -139,6 +142,8 @@ def tell_event(event: Event) -> tuple[str, str]:
             return "read refused", f"{event.process} {event.partition} at {event.offset}: {event.code}{where}"
         case Seeked():
             return "seek", f"{event.process} {event.partition} to {event.offset}: {event.why}"
+        case CursorSeen() | CursorCommitted() | NameClaimed():
+            return _tell_kept(event)
         case Phase():
             return f"{event.name} phase", ""
         case Drained():
@@ -156,3 +161,13 @@ def tell_event(event: Event) -> tuple[str, str]:
         case _:
             plain = json.loads(to_json(event))
             return str(plain.pop("event", "event")), json.dumps(plain, ensure_ascii=False)
+
+
+def _tell_kept(event: CursorSeen | CursorCommitted | NameClaimed) -> tuple[str, str]:
+    if isinstance(event, NameClaimed):
+        return "name", f"{event.name} given to {event.process}: epoch {event.epoch}, last stored {event.last}"
+    text = f"{event.group} in {event.partition}: {event.offset} of epoch {event.epoch}"
+    if isinstance(event, CursorSeen):
+        return "cursor", f"{text}, {event.status}" if event.status else text
+    in_force = f", {event.in_force} in force" if event.outcome == "done" else ""
+    return "cursor committed", f"{text}: {event.outcome}{in_force}"

@@ -14,8 +14,7 @@ from mqcore.abc import Capabilities, TransportCapabilities
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees import CLAUSES, Level
 from mqcore_conformance.cells import DISK_FAMILIES, Cell, cells_of, label_of
-from mqcore_conformance.checkers import CHECKED_ALONE, CHECKERS
-from mqcore_conformance.checkers import NOT_BUILT as CLAUSES_NOT_BUILT
+from mqcore_conformance.checkers import CHECKERS
 from mqcore_conformance.claims import Claims
 from mqcore_conformance.contract import checks_of, part_facts
 from mqcore_conformance.folders import member_folders
@@ -102,10 +101,6 @@ class Request:
                     raise ConfigurationError(f"no {what} {name!r}{later(name) or suggest(name, allowed)}")
         self._check_set()
         for clause in self.clauses:
-            if clause in CHECKED_ALONE and (clause in CHECKERS or self.coordinators or self.offset_stores):
-                continue
-            if clause in CLAUSES_NOT_BUILT:
-                raise ConfigurationError(f"clause {clause} is not checked: {CLAUSES_NOT_BUILT[clause]}")
             if clause not in CHECKERS:
                 raise ConfigurationError(f"no clause {clause!r}{suggest(clause, CLAUSES)}")
 

@@ -19,6 +19,7 @@ from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.saboteurs import _broker as broker
 from mqcore_conformance.saboteurs import _disks as disks
 from mqcore_conformance.saboteurs import _injectors as injectors
+from mqcore_conformance.saboteurs import _kept as kept
 from mqcore_conformance.saboteurs import _log as log
 from mqcore_conformance.saboteurs import _shapes as shapes
 from mqcore_conformance.saboteurs._model import Saboteur
@@ -182,8 +183,25 @@ REPLIES = (
     ),
 )
 
+# ---- what is kept for clients ------------------------------------------------------------------------------------
+
+KEPT = (
+    Saboteur(
+        name="cursor-without-epoch", clause="G16", flush="none", family="cursors",
+        make=kept.cursors_without_epoch, green=("none/none", "sync/names"),
+    ),
+    Saboteur(
+        name="cursor-acknowledged-early", clause="G16", flush="sync", family="cursors",
+        make=kept.commits_not_awaited, green=("sync/none",), seed=33,
+    ),
+    Saboteur(
+        name="claim-not-kept", clause="G15", flush="sync", family="names",
+        make=kept.claims_not_kept, green=("sync/none", "sync/cursors"),
+    ),
+)
+
 # fmt: on
-SABOTEURS: tuple[Saboteur, ...] = (*FLUSHES, *RECOVERY, *REPLIES, *SETS)
+SABOTEURS: tuple[Saboteur, ...] = (*FLUSHES, *RECOVERY, *REPLIES, *KEPT, *SETS)
 """Saboteurs of what is under test."""
 
 

@@ -6,13 +6,13 @@ The bugs are those of docs/design/guarantees.md, section 8, that only a set can 
   next one's first position, so that two checks would have to be wrong at once;
 - a truncation that a crash undoes (RocketMQ #10666): what comes back is of a reign that the next report names, and is
   cut again; a power cut costs the node its incarnation, so that it is not elected meanwhile;
-- cursors rewound by a failback (RocketMQ #1094, #1440): there is no cursor yet (G16);
 - a policy lowered locally on a zombie, a replica that trims by its own clock: plans have no caps and no retention.
 """
 
 from __future__ import annotations
 
 from mqcore_conformance.saboteurs import _broker as broker
+from mqcore_conformance.saboteurs import _kept as kept
 from mqcore_conformance.saboteurs import _log as log
 from mqcore_conformance.saboteurs import _set_shapes as shapes
 from mqcore_conformance.saboteurs import _sets as sets
@@ -20,6 +20,14 @@ from mqcore_conformance.saboteurs._model import Saboteur
 
 # fmt: off
 SETS = (
+    Saboteur(
+        name="older-cursor-taken", clause="G16", flush="sync", family="cursors", nodes=3, transport="tcp",
+        make=kept.older_cursors_taken,
+    ),
+    Saboteur(
+        name="old-epoch-accepted", clause="G15", flush="sync", family="names", nodes=3, transport="tcp",
+        make=kept.old_epoch_accepted, shape=shapes.a_name_is_taken_before_a_failover,
+    ),
     Saboteur(
         name="replicas-not-awaited", clause="G14", flush="sync", family="none", nodes=3, transport="tcp",
         make=sets.replicas_not_awaited, shape=shapes.quiet,

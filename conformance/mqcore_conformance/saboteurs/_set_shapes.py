@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mqcore_conformance.plans import ConsumerPlan, FaultPlan, ProducerPlan, RunPlan, SendPlan
+from mqcore_conformance.plans import ConsumerPlan, FaultPlan, NamePlan, ProducerPlan, RunPlan, SendPlan
 
 SECOND_US = 1_000_000
 LONG_US = 5 * SECOND_US
@@ -214,3 +214,9 @@ def two_that_do_not_know_of_each_other(plan: RunPlan) -> RunPlan:
         _at(900, "cut-peers", "n3"),
         _at(3_000, "process-kill", "primary"),
     )
+
+
+def a_name_is_taken_before_a_failover(plan: RunPlan) -> RunPlan:
+    """A name is taken over, and its set hands over before the process that had it has sent again."""
+    name = NamePlan(name="name-0", partition=0, messages=30, pause_us=SECOND_US, begins_us=(0, 2_200_000))
+    return _small(plan, _at(2_400, "process-kill", "primary"), sends=10, names=(name,))

@@ -6,6 +6,7 @@ The checkers' tests read them, and the selftest: a checker that is sabotaged has
 import checker_stories._consumers
 import checker_stories._content
 import checker_stories._flushes
+import checker_stories._kept
 import checker_stories._loss
 import checker_stories._nodes
 import checker_stories._observed

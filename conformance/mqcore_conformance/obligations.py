@@ -36,7 +36,7 @@ def obligations(facts: Facts) -> Counter[str]:
     counts["G10"] = max(0, len(facts.held) - len({event.partition for _, event in facts.held})) + _cut_off(facts)
     counts["G19"] = sum(isinstance(event, FetchAnswered) and event.known_age_ms >= 0 for event in facts.history)
     counts["G11"] = sum(map(_is_failed_flush, facts.history)) + len(facts.believed_flushes)
-    counts["G13"] = len(facts.liveness)
+    counts["G13"] += len(facts.liveness)
     counts["G15"] += sum(isinstance(event, NameClaimed) for event in facts.history)
     counts["G16"] = sum(isinstance(event, CursorSeen | CursorCommitted) for event in facts.history)
     groups = Counter((event.group, event.partition) for _, event in facts.recoveries)
@@ -87,7 +87,7 @@ def _count_receipts(facts: Facts, counts: Counter[str]) -> None:
 
 
 def _count_reads(facts: Facts, counts: Counter[str]) -> None:
-    """G02, G15 of the drain; G04, G05, G12 of every read; G06 and G08 of what consumers were given."""
+    """G02, G15 of the drain; G04, G05, G12 of every read; G06, G08, G13 of what consumers got, or were to pass over."""
     for log in facts.drain.values():
         counts["G02"] += len(log.order)
         counts["G15"] += len(log.order)
@@ -99,6 +99,9 @@ def _count_reads(facts: Facts, counts: Counter[str]) -> None:
         counts["G05"] += read
     for _, partition, events in facts.readers():
         for index, event in events:
+            if isinstance(event, FetchAnswered) and event.tags:
+                counts.update(("G06", "G08"))  # what was passed over, and how far the reader was told to have come
+                counts["G13"] += not event.batches
             if isinstance(event, FetchAnswered) and event.batches:
                 counts["G06"] += 1
                 level = facts.visible_level(partition, facts.first_sent_at(event), index)

@@ -407,6 +407,16 @@ def test_what_is_passed_over_counts_as_read_before_between_and_behind_batches() 
     assert (fetch.offset, fetch.epoch) == (12, 4)
 
 
+def test_g06_the_next_request_comes_with_the_reign_of_what_was_passed_over() -> None:
+    reader = Chooser()
+    (fetch,) = reader.ask()
+    reader.chosen(fetch, batch(0, 2, epoch=4), next_offset=5, next_epoch=4)
+    (fetch,) = reader.ask()
+    reader.chosen(fetch, next_offset=9, next_epoch=6)
+    (fetch,) = reader.ask()
+    assert (fetch.offset, fetch.epoch) == reader.position() == (9, 6)
+
+
 def test_a_position_is_moved_when_what_was_passed_over_is_delivered_and_not_before() -> None:
     reader = Chooser()
     (fetch,) = reader.ask()

@@ -13,7 +13,8 @@ import trio.testing
 import mqcore
 from mqcore.abc import Filter, FilterInput
 from mqcore.client import Client, Message
-from mqcore.errors import ConfigurationError, RejectedError
+from mqcore.client._fetch_plan import Chunk
+from mqcore.errors import ConfigurationError, MessagesMissingError, RejectedError
 from mqcore.limits import Limits
 from mqcore.protocol import Code
 from mqcore.registry import register, unregister
@@ -146,6 +147,25 @@ async def cursor_of(client: Client) -> int:
     (state,) = await client.groups.describe("g")
     assert state.partitions[0].offset is not None
     return state.partitions[0].offset
+
+
+def test_what_was_passed_over_is_not_to_be_committed_once_the_position_is_elsewhere() -> None:
+    async def test(client: Client) -> None:
+        await fill(client)
+        async with client.consumer("t", start="start", tags=["none"], wait_ms=1_000) as consumer:
+            assert await consumer.poll(wait_ms=5_000) == []
+            assert [offset for offset, _ in consumer.passed.values()] == [9]
+            (reader,) = consumer._readers
+            lost = MessagesMissingError("lost", topic="t", partition=0, reason="loss", position=4)
+            reader.plan.chunks.append(Chunk(reader.plan.cursors[0], None, memoryview(b""), lost))
+            with pytest.raises(MessagesMissingError):
+                await consumer.next_batch()
+            assert consumer.passed == {}
+            assert await consumer.poll(wait_ms=5_000) == []
+            await consumer.seek(0)
+            assert consumer.passed == {}
+
+    with_client(test)
 
 
 def test_handlers_get_what_they_ask_for_and_what_is_passed_over_is_committed() -> None:

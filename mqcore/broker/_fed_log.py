@@ -156,7 +156,7 @@ class FedLog:
         return None
 
     def count(
-        self, report: LogPositions, member: Member, append_level: Level, replied: set[Replying]
+        self, report: LogPositions, member: Member, append_level: Level, replied: dict[Replying, None]
     ) -> list[tuple[int, Level]]:
         """Give a report to the commit rule; return what is new in it: offsets held, each with its level.
 

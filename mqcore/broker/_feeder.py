@@ -207,7 +207,7 @@ class Feeder:
             self._greet(message)
 
     async def _take_reports(self, reports: Sequence[LogPositions]) -> None:
-        replied: set[Replying] = set()
+        replied: dict[Replying, None] = {}  # in order, so that a seed replays
         try:
             for number, report in enumerate(reports, 1):
                 await self._take_report(report, replied)
@@ -220,7 +220,7 @@ class Feeder:
         if not self._are_named and self.logs[0].held_end.position:
             self._name_partitions()
 
-    async def _take_report(self, report: LogPositions, replied: set[Replying]) -> None:
+    async def _take_report(self, report: LogPositions, replied: dict[Replying, None]) -> None:
         fed = self.logs[report.number]
         if not fed.is_judged:
             if fed.is_damaged:

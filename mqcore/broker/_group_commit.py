@@ -41,7 +41,7 @@ class GroupMember(Protocol):
         """Why it has stopped; what has is not flushed any more."""
         ...
 
-    def flushed(self, replied: set[Replying]) -> None:
+    def flushed(self, replied: dict[Replying, None]) -> None:
         """Take in that a group commit covered the log, or left it out because it has failed.
 
         Those that got replies by it are added to ``replied``.
@@ -204,7 +204,7 @@ class GroupCommit:
         is_shared = len(logs) > 1 or logs[0] is not self._last
         self._last = logs[0]
         self.share.flushed(took_us, is_shared=is_shared, is_little=is_little, held=has_held)
-        replied: set[Replying] = set()
+        replied: dict[Replying, None] = {}  # in order, so that a seed replays
         for partition in partitions:
             if partition.failure is None:
                 partition.flushed(replied)

@@ -343,7 +343,7 @@ class Partition:
 
     # what the commit rule decides
 
-    def _settle(self, released: Released[_Reply], replied: set[Replying] | None = None) -> None:
+    def _settle(self, released: Released[_Reply], replied: dict[Replying, None] | None = None) -> None:
         """Carry out what an event of the rule brought about. After every one of its events.
 
         ``replied``: takes the sinks that got replies, for a caller that has them sent.
@@ -361,7 +361,7 @@ class Partition:
                 if replied is None:
                     sink.replied(now=False)
                 else:
-                    replied.add(sink)
+                    replied[sink] = None
             else:
                 sink.failed(request_id, Code.FLUSH_FAILED, f"the outcome is unknown: {self.failure}")
         if rule.wants_flush_now:
@@ -376,7 +376,7 @@ class Partition:
                 for reader, request_id in self._parked.wake(self.committed_offset):
                     reader.unpark(request_id)
 
-    def flushed(self, replied: set[Replying] | None = None) -> None:
+    def flushed(self, replied: dict[Replying, None] | None = None) -> None:
         """Take in that a group commit covered this log, or left it out because it has failed; see ``_settle``."""
         log, rule = self.log, self._rule
         if log.failed is not None:
@@ -393,7 +393,7 @@ class Partition:
         level: Level,
         also: tuple[int, int, Level] | None = None,
         *,
-        replied: set[Replying] | None = None,
+        replied: dict[Replying, None] | None = None,
     ) -> None:
         """Take in that ``member`` reported, in this reign and history (R4), to hold everything below at ``level``.
 

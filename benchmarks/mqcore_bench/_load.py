@@ -42,7 +42,7 @@ async def publish(url: str, batch: str, window: str, seconds: str, total_bytes: 
     left = int(total_bytes) // (count * MESSAGE_BYTES) or sys.maxsize
     async with mqcore.connect(url) as client:
         await client.admin.create_topic(TOPIC)
-        options = {"batch_messages": count, "batch_bytes": count * MESSAGE_BYTES}
+        options: dict[str, Any] = {"batch_messages": count, "batch_bytes": count * MESSAGE_BYTES}
         async with client.producer(TOPIC, batches_in_flight_max=min(in_flight, 64), **options) as producer:
             begin, end = _timed(seconds) if not int(total_bytes) else (time.perf_counter(), float("inf"))
             acknowledged, started = 0, begin
@@ -190,7 +190,7 @@ async def quiet(url: str, seconds: str) -> Result:
 async def flood(url: str) -> Result:
     """Publish and read all there is of the topic until standard input ends; prints a line once both are under way."""
     values = [PAYLOAD] * 256
-    options = {"batch_messages": 256, "batch_bytes": 256 * MESSAGE_BYTES}
+    options: dict[str, Any] = {"batch_messages": 256, "batch_bytes": 256 * MESSAGE_BYTES}
     async with mqcore.connect(url) as writer, mqcore.connect(url) as reader, trio.open_nursery() as nursery:
         await writer.admin.create_topic(TOPIC)
 
@@ -223,7 +223,7 @@ async def spread(url: str, partitions: str, batch: str, window: str, seconds: st
     values = [PAYLOAD] * count
     async with mqcore.connect(url) as client:
         await client.admin.create_topic(TOPIC, int(partitions))
-        options = {"batch_messages": count, "batch_bytes": count * MESSAGE_BYTES, "batches_in_flight_max": 64}
+        options: dict[str, Any] = {"batch_messages": count, "batch_bytes": count * MESSAGE_BYTES, "batches_in_flight_max": 64}
         async with client.producer(TOPIC, **options) as producer:
             deliveries: deque[mqcore.Delivery] = deque()
             for partition in range(int(partitions)):  # every log exists before the clock starts

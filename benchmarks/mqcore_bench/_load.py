@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 from itertools import cycle
 
 import trio
@@ -223,8 +224,8 @@ async def spread(url: str, partitions: str, batch: str, window: str, seconds: st
     values = [PAYLOAD] * count
     async with mqcore.connect(url) as client:
         await client.admin.create_topic(TOPIC, int(partitions))
-        options: dict[str, Any] = {"batch_messages": count, "batch_bytes": count * MESSAGE_BYTES, "batches_in_flight_max": 64}
-        async with client.producer(TOPIC, **options) as producer:
+        options: dict[str, Any] = {"batch_messages": count, "batch_bytes": count * MESSAGE_BYTES}
+        async with client.producer(TOPIC, batches_in_flight_max=64, **options) as producer:
             deliveries: deque[mqcore.Delivery] = deque()
             for partition in range(int(partitions)):  # every log exists before the clock starts
                 deliveries += producer.post_many([PAYLOAD], partition=partition)

@@ -13,8 +13,8 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 from itertools import cycle
+from typing import Any
 
 import trio
 

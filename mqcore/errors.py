@@ -308,14 +308,18 @@ class LostFromError(RejectedError):
 class ProducerFencedError(RejectedError):
     """Another process goes on under the producer's name: nothing that this one sends is appended any more (rule R12).
 
-    ``producer_name`` is the name, ``epoch`` the one that was given out last; empty and 0 where the broker knows of no
-    such name (any more). What this process has sent and no answer came to stays unknown.
+    ``producer_name`` is the name, ``epoch`` the one that was given out last, ``producer_id`` the id under which the
+    name sends; empty and 0 where the broker knows of no such name (any more). What this process has sent and no answer
+    came to stays unknown.
     """
 
-    def __init__(self, message: str, *, code: int, producer_name: str = "", epoch: int = 0) -> None:
+    def __init__(
+        self, message: str, *, code: int, producer_name: str = "", epoch: int = 0, producer_id: int = 0
+    ) -> None:
         super().__init__(message, code=code, name="producer-fenced")
         self.producer_name = producer_name
         self.epoch = epoch
+        self.producer_id = producer_id
 
 
 class OutcomeUnknownError(MqcoreError):

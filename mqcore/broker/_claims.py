@@ -61,5 +61,6 @@ class ClaimCheck:
             text = f"producer {named.name!r} {where} went on under epoch {named.epoch}, given to another process"
             if send.claim:
                 text += f"; this one was given epoch {int.from_bytes(send.claim[:8], 'little')}"
-            fail_send(send, Code.PRODUCER_FENCED, text, {"name": named.name, "epoch": named.epoch})
+            facts = {"name": named.name, "epoch": named.epoch, "producer_id": identity}
+            fail_send(send, Code.PRODUCER_FENCED, text, facts)
         return False

@@ -38,5 +38,5 @@ def facts_of(error: MqcoreError) -> dict[str, object]:
     if isinstance(error, NotPrimaryError):
         return {"epoch": error.epoch, "urls": list(error.urls)}
     if isinstance(error, ProducerFencedError):
-        return {"name": error.producer_name, "epoch": error.epoch}
+        return {"name": error.producer_name, "epoch": error.epoch, "producer_id": error.producer_id}
     return {}

@@ -23,6 +23,7 @@ from mqcore.protocol import Code
 __all__ = ["NameRoom"]
 
 EPOCH_MAX = 2**63 - 1
+ID_MAX = 2**64 - 1
 
 
 class NameRoom:
@@ -55,9 +56,11 @@ class NameRoom:
         """What the partitions of a topic ask."""
         return ClaimCheck(self.of_topic(topic_id), self, topic_name)
 
-    async def claim(self, topic: Topic, name: str, above: int) -> NamedProducer:
+    async def claim(self, topic: Topic, name: str, above: int, seen_id: int = 0) -> NamedProducer:
         """Give the name to who asks, under an epoch beyond ``above`` and every one before. Committed when it returns.
 
+        ``seen_id``: under which another set has the name with the epoch ``above``. If this one had lost the name and
+        began it anew, it goes back to that: else what was stored under it would count as nothing. 0: none.
         Raises ``RejectedError``, ``ProducerFencedError`` where another process has claimed it meanwhile, and what the
         log of cursors raised: the claim may be in force all the same, and is nobody's. If cancelled, so too.
         """
@@ -67,6 +70,9 @@ class NameRoom:
         if epoch > EPOCH_MAX:
             raise refused(Code.INVALID_REQUEST, f"epoch {above}: at most {EPOCH_MAX - 1}")
         identity = self._new_id(topic) if known is None else known.producer_id
+        is_behind = known is None or known.epoch <= above
+        if is_behind and 0 < seen_id <= ID_MAX and not self._is_taken(topic, name, seen_id):
+            identity = seen_id
         named = NamedProducer(name, identity, epoch, self._random.getrandbits(64))
         await self._put(topic, named)
         return named
@@ -77,8 +83,8 @@ class NameRoom:
         known = self._coming.get((topic.id, named.name)) or self.of_topic(topic.id).by_name.get(named.name)
         if known is not None and known != named and known.epoch >= named.epoch:
             raise self._fenced(topic, known)
-        other = self.of_topic(topic.id).by_id.get(named.producer_id)
-        if not 0 < named.epoch <= EPOCH_MAX or not named.producer_id or (other and other.name != named.name):
+        is_id = 0 < named.producer_id <= ID_MAX
+        if not (0 < named.epoch <= EPOCH_MAX and is_id) or self._is_taken(topic, named.name, named.producer_id):
             raise refused(Code.INVALID_REQUEST, f"producer {named.name!r}: no claim that a set of this cluster gave")
         await self._put(topic, named)
 
@@ -126,6 +132,14 @@ class NameRoom:
         if self._cursors.is_full:
             raise refused(Code.CURSORS_NOT_READY, self._cursors.why_not_ready)
 
+    def _is_taken(self, topic: Topic, name: str, identity: int) -> bool:
+        """Whether another name has ``identity``, or is about to: a log that says so could not be read any more."""
+        other = self.of_topic(topic.id).by_id.get(identity)
+        return (other is not None and other.name != name) or any(
+            topic_id == topic.id and each.producer_id == identity and each.name != name
+            for (topic_id, _), each in self._coming.items()
+        )
+
     def _new_id(self, topic: Topic) -> int:
         taken = {0, *self.of_topic(topic.id).by_id, *(each.producer_id for each in self._coming.values())}
         while (identity := self._random.getrandbits(64)) in taken:
@@ -162,4 +176,6 @@ class NameRoom:
     @staticmethod
     def _fenced(topic: Topic, known: NamedProducer) -> ProducerFencedError:
         text = f"producer {known.name!r} of topic {topic.name!r} was given epoch {known.epoch} by another process"
-        return ProducerFencedError(text, code=Code.PRODUCER_FENCED, producer_name=known.name, epoch=known.epoch)
+        return ProducerFencedError(
+            text, code=Code.PRODUCER_FENCED, producer_name=known.name, epoch=known.epoch, producer_id=known.producer_id
+        )

@@ -84,7 +84,7 @@ class NameClaims:
                 # The set of partition 0 has lost claims that another one has seen, or another process was faster.
                 if not attempts_left:
                     raise
-                request = attrs.evolve(request, above=error.epoch)
+                request = attrs.evolve(request, above=error.epoch, producer_id=error.producer_id)
 
     async def describe(self, found: TopicInfo, name: str, *, is_settled: bool) -> ProducerDescription:
         """Return who has a name, and what each partition of the topic has of it; ``is_settled``: once committed."""

@@ -48,9 +48,9 @@ class EndedProducer:
 class ClaimProducer:
     """Give the name of a producer of ``topic`` to who asks: what comes under an earlier claim is refused from then on.
 
-    ``above``: an epoch that the new one is to exceed. ``claim`` empty: give a new one, which the set of partition 0
-    does. Else take over, in another set of the topic, the one that was given: 32 hexadecimal digits, with its
-    ``producer_id``.
+    ``claim`` empty: give a new one, which the set of partition 0 does. Its epoch is to exceed ``above``, with which
+    another set of the topic has the name under ``producer_id``; 0 and 0 where none is known to be ahead. Else take
+    over, in another set of the topic, the claim that was given: 32 hexadecimal digits, with its ``producer_id``.
     """
 
     name: str

@@ -156,12 +156,13 @@ def error_for(code: int, message: str, facts: dict[str, object] | None = None) -
     if known is Code.LOST_FROM and isinstance(sequence := facts.get("sequence"), int):
         return LostFromError(message, code=code, sequence=sequence)
     if known is Code.PRODUCER_FENCED:
-        name, epoch = facts.get("name"), facts.get("epoch")
+        name, epoch, identity = facts.get("name"), facts.get("epoch"), facts.get("producer_id")
         return ProducerFencedError(
             message,
             code=code,
             producer_name=name if isinstance(name, str) else "",
             epoch=epoch if isinstance(epoch, int) else 0,
+            producer_id=identity if isinstance(identity, int) else 0,
         )
     if 100 <= code < 200:
         return RejectedError(

@@ -9,6 +9,7 @@ import trio
 
 import mqcore
 from mqcore.errors import OutcomeUnknownError, ProducerFencedError, RejectedError
+from mqcore.groups import NamedProducer
 from mqcore.protocol import Code, Failed, Produced
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
@@ -250,3 +251,52 @@ def test_r12_the_outcome_of_what_a_fenced_process_has_sent_without_an_answer_sta
                 await delivery.wait()
 
     run_virtual(main)
+
+
+async def refused_of(names: Any, topic: Any, *claims: NamedProducer) -> list[str]:
+    """Names that are refused of ``claims`` which another set is said to have given, all at once."""
+    refused: list[str] = []
+
+    async def take_over(claim: NamedProducer) -> None:
+        try:
+            await names.take_over(topic, claim)
+        except RejectedError as error:
+            assert error.code == Code.INVALID_REQUEST
+            refused.append(claim.name)
+
+    async with trio.open_nursery() as nursery:
+        for claim in claims:
+            nursery.start_soon(take_over, claim)
+    return sorted(refused)
+
+
+def test_r12_claims_of_two_names_by_one_id_leave_a_log_of_cursors_that_can_be_read(open_setup: Any) -> None:
+    """What another set is said to have given comes from a peer: were both written, no group were served after that."""
+
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        kept = ""
+        for start in range(2):
+            ports = model_ports(start, disk)
+            async with open_setup("mmap:///data", ports=ports, flush="sync") as setup, setup.client() as raw:
+                names = setup.broker.reign.names
+                if not start:
+                    await raw.create("t")
+                    topic = setup.broker.reign.topics.get("t")
+                    no_ids = [NamedProducer(f"id {number}", number, 5, 1) for number in (0, -1, 2**64)]
+                    assert len(await refused_of(names, topic, *no_ids)) == 3
+                    refused = await refused_of(names, topic, *(NamedProducer(name, 7, 5, 1) for name in "abc"))
+                    (kept,) = {*"abc"} - {*refused}
+                    # An id that a name is about to have is taken, and one that it is about to leave is not free yet.
+                    for identity in (8, 9):
+                        claims = [NamedProducer(name, identity, identity, 1) for name in (kept, refused[0])]
+                        leaves = NamedProducer(refused[1], identity - 1, identity, 1)
+                        await refused_of(names, topic, *claims, leaves)
+                assert setup.broker.reign.groups.cursors.failure is None
+                known = [named for _, named in names.named()]
+                assert len({named.producer_id for named in known}) == len(known) >= 1
+                for named in known:
+                    reply = await raw.call("producer.claim", name=named.name, topic="t")
+                    assert reply.value["epoch"] == named.epoch + 1
+
+    run_simulation(main, seed=1)

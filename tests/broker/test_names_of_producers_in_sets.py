@@ -128,3 +128,25 @@ async def test_r12_all_sets_of_a_topic_know_a_name_by_one_claim(tmp_path: Path) 
                 assert await client.producers.delete("n", "t") == 10
                 with pytest.raises(RejectedError, match="no producer 'n'"):
                     await client.producers.describe("n", "t")
+
+
+@pytest.mark.trio
+async def test_r12_a_name_that_the_set_of_partition_0_has_lost_goes_on_as_the_others_know_it(tmp_path: Path) -> None:
+    """Begun anew under another id the next process would be told that nothing was stored, and store it all again."""
+    async with three_sets(tmp_path, "names") as sets:
+        async with sets.client("b1") as client:
+            made = await client.admin.create_topic("t", partitions=6)
+            await sets.until(lambda: all(sets.knows(name, "t") for name in sets.nodes))
+            with trio.fail_after(120):
+                async with client.producer("t", name="n") as first:
+                    for partition in range(6):
+                        await first.send(b"0", partition=partition)
+                giver = made.sets[made.owners[0]].name
+                node = next(node for name, node in sets.nodes.items() if name.startswith(giver))
+                assert node.reign is not None
+                names = node.reign.names.of_topic(bytes.fromhex(made.id))
+                names.drop("n")  # as after a loss that the policy of a set permits
+                async with client.producer("t", name="n") as second:
+                    assert (second.epoch, second.producer_id) == (2, first.producer_id)
+                    assert dict(second.last) == dict.fromkeys(range(6), 0)
+                    assert (await second.send(b"1", partition=0)).offset == 1

@@ -53,7 +53,7 @@ async def claim_producer(scope: AdminScope, request: ClaimProducer) -> ClaimedPr
     if not gives and not request.claim:
         raise reign.not_here(topic.owner_of(0))
     if gives:
-        named = await reign.names.claim(topic, request.name, request.above)
+        named = await reign.names.claim(topic, request.name, request.above, request.producer_id)
     else:
         claim = bytes.fromhex(_hexadecimal("claim", request.claim))
         named = NamedProducer.of_claim(request.name, request.producer_id, claim)

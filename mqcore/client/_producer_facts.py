@@ -45,8 +45,8 @@ class ProducerFacts:
     def last(self) -> Mapping[int, int]:
         """By partition, the offset of the last message that earlier processes of the name have stored there.
 
-        It is committed, and nothing of theirs comes after it. A partition that is not in it has nothing of the name,
-        or is in ``forgotten``.
+        It is committed, and nothing of theirs comes after it but what was sent one way, which does not count. A
+        partition that is not in it has nothing of the name, or is in ``forgotten``.
         """
         return self._state.claimed.last
 

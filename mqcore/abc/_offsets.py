@@ -46,6 +46,8 @@ def check_cursor_name(what: str, name: str) -> None:
     ``what`` is ``"group"`` or ``"topic"``. A name has 1 to ``CURSOR_NAME_BYTES_MAX`` bytes of UTF-8 and printable
     characters only; every other character may be in it, and names that differ in case are different.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{what} name {name!a:.60}: it is text, not {type(name).__name__}")
     if not name or not name.isprintable():
         raise ConfigurationError(f"{what} name {name[:60]!a}: use 1 or more printable characters")
     size = len(name.encode("utf-8", "replace"))

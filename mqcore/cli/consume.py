@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -134,7 +135,7 @@ def command(
         count=count,
         exit_at_end=exit_at_end,
         terminator=b"\0" if null_separated else b"\n",
-        key_separator=key_separator.encode() if key_separator is not None else None,
+        key_separator=os.fsencode(key_separator) if key_separator is not None else None,
         group=_group_options(group, member=member, assignor=assignor, session=session),
         on_trimmed=on_trimmed,
         tags=tags or (() if choice is None else tuple(choice.tags)),

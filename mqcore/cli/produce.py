@@ -129,7 +129,7 @@ def command(
     source = _Input(
         descriptor=descriptor,
         separator=b"\0" if null_separated else b"\n",
-        key_separator=key_separator.encode() if key_separator is not None else None,
+        key_separator=os.fsencode(key_separator) if key_separator is not None else None,
         partition=partition,
         tag=tag,
         rate=rate,

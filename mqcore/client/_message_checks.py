@@ -51,7 +51,7 @@ def freeze_headers(headers: MessageHeaders) -> HeaderPairs:
         raise ConfigurationError(f"headers are a mapping, or pairs of name and bytes, not {headers!r:.100}") from None
     frozen: list[tuple[str, bytes]] = []
     for name, content in pairs:
-        is_named = isinstance(name, str) and 0 < len(name.encode()) <= 0xFFFF
+        is_named = isinstance(name, str) and 0 < _utf8_bytes("header", name) <= 0xFFFF
         if not is_named or not isinstance(content, bytes | bytearray | memoryview):
             raise ConfigurationError(f"header {name!r:.100}: a header is a name of 1 to 65535 bytes and bytes")
         frozen.append((name, bytes(content)))
@@ -62,6 +62,13 @@ def _pairs_of(headers: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> Ite
     return headers.items() if isinstance(headers, Mapping) else headers
 
 
+def _utf8_bytes(what: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what} {text!a:.100}: it cannot be written in UTF-8") from None
+
+
 def check_tag(tag: str, limits: Limits) -> int:
     """Return the bytes of ``tag``; ``RejectedError`` names the limit that it exceeds, ``ConfigurationError`` no tag."""
     if not isinstance(tag, str) or not tag:
@@ -69,7 +76,7 @@ def check_tag(tag: str, limits: Limits) -> int:
     if not limits.batch_tags_max:
         text = f"tag {tag!r:.100}: tags are not taken (batch_tags_max is 0, or the broker is older than they are)"
         raise RejectedError(text, code=Code.LIMIT_REACHED, name=Code.LIMIT_REACHED.label)
-    size = len(tag.encode())
+    size = _utf8_bytes("tag", tag)
     _check("tag", size, limits.tag_bytes_max)
     return size
 
@@ -79,7 +86,7 @@ def check_tags(tags: Sequence[str], limits: Limits) -> None:
     if len(tags) > limits.fetch_tags_max:
         raise ConfigurationError(f"{len(tags)} tags; at most {limits.fetch_tags_max} may be asked for (fetch_tags_max)")
     for tag in tags:
-        if not 0 < len(tag.encode()) <= limits.tag_bytes_max:
+        if not 0 < _utf8_bytes("tag", tag) <= limits.tag_bytes_max:
             raise ConfigurationError(f"tag {tag!r:.100}: a tag has 1 to {limits.tag_bytes_max} bytes (tag_bytes_max)")
 
 

@@ -72,6 +72,13 @@ def test_keys_stand_before_a_separator_and_choose_the_partition(run, topic, tmp_
     assert sorted(lines(text)) == sorted((tmp_path / "keyed").read_text().splitlines())
 
 
+def test_a_key_separator_may_be_a_byte_that_is_no_text(run, topic, tmp_path):
+    (tmp_path / "keyed").write_bytes(b"k\xffv\n")
+    lines(run("produce", topic, tmp_path / "keyed", "--key-separator", "\udcff"))
+    (message,) = objects(run("--output", "json", "consume", topic, "--from", "start", "--exit-at-end"))
+    assert (message["key"], message["value"]) == ("k", "v")
+
+
 def test_a_line_without_the_key_separator_is_refused_by_number(run, topic, tmp_path):
     (tmp_path / "keyed").write_text("a:1\nno key here\n")
     result = run("produce", topic, tmp_path / "keyed", "--key-separator", ":")
@@ -298,6 +305,10 @@ def test_tags_are_given_and_asked_for(run, topic, tmp_path):
     refused = run("produce", topic, tmp_path / "1", "--tag", "t" * 201)
     assert refused.status != 0
     assert "tag of 201 bytes; at most 200" in refused.err
+    for command in (("produce", topic, tmp_path / "1"), common):  # \udcff: how Python has a byte that is no UTF-8
+        refused = run(*command, "--tag", "\udcff")
+        assert refused.status == 2
+        assert refused.err == "mqcore: tag '\\udcff': it cannot be written in UTF-8\n"
 
 
 def test_a_filter_prints_what_it_matches_and_one_that_is_not_there_is_refused_by_name(run, topic, tmp_path):

@@ -567,7 +567,7 @@ def test_headers_are_those_at_the_time_of_posting_and_what_is_no_header_is_refus
     headers["trace"] = b"2"
     pairs[0][1][:] = b"2"
     pairs.append(("b", bytearray()))
-    for wrong in ({"a": "text"}, {"": b"1"}, [("a",)], 7, {"x" * 65_536: b""}):
+    for wrong in ({"a": "text"}, {"": b"1"}, [("a",)], 7, {"x" * 65_536: b""}, {"\udcff": b""}):
         with pytest.raises(ConfigurationError):
             wire.accumulator.add(b"4", None, wrong, 0)  # type: ignore[arg-type]
     (batch,) = wire.pump()

@@ -47,11 +47,12 @@ class Parking(Fetchable, Protocol):
 
 
 class _Asked(NamedTuple):
-    """A fetch, and until when it may wait."""
+    """A fetch, and until when it may wait. ``has_looked``: it goes on from where it has come to by passing over."""
 
     partition: Parking
     fetch: Fetch
     deadline: float
+    has_looked: bool = False
 
 
 class Outbox:
@@ -166,7 +167,7 @@ class Outbox:
             self._park(asked)
 
     def _park(self, asked: _Asked) -> None:
-        partition, fetch, deadline = asked
+        partition, fetch, deadline, _ = asked
         self.parked[fetch.request_id] = asked
         partition.park(fetch.offset, self, fetch.request_id)
         deadlines = self._deadlines
@@ -281,9 +282,11 @@ class Outbox:
                     await self._send(buffers)
                     self.has_receipts = self.has_receipts and bool(self._buffers)
                 if self._fetches:
-                    partition, fetch, deadline = asked = self._fetches.popleft()
+                    partition, fetch, deadline, has_looked = asked = self._fetches.popleft()
                     answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
-                    if fetch.tags and deadline > self._now() and self._waits_on(asked, answer):
+                    if has_looked and not _goes_on(asked, answer):
+                        answer = _looked_to(asked)
+                    elif fetch.tags and deadline > self._now() and self._waits_on(asked, answer):
                         continue
                     if type(answer) is Fetched and answer.batches and not self._is_over:
                         # Not queued: it is large, and one at a time is all that a peer that does not read may cost.
@@ -314,7 +317,8 @@ class Outbox:
         fetch = asked.fetch._replace(offset=answer.next_offset, epoch=answer.next_epoch or 0)
         if _has_answer(asked.partition, fetch):
             return False
-        self._park(asked._replace(fetch=fetch))
+        has_looked = asked.has_looked or fetch.offset > asked.fetch.offset
+        self._park(asked._replace(fetch=fetch, has_looked=has_looked))
         return True
 
     def _is_sought(self, partition: Parking, damaged: Failed) -> bool:
@@ -344,6 +348,22 @@ class Outbox:
         while self._connection.requests_in_flight and not self.closed:
             self._drained = trio.Event()
             await self._drained.wait()
+
+
+def _goes_on(asked: _Asked, answer: Fetched | Failed) -> bool:
+    """Whether ``answer`` may stand for what was passed over before it, too: it goes on in the same reign.
+
+    Else the peer would take that for a part of the other reign, or of a gap, and go back too far, or report a loss
+    twice, when its history leaves the log's (G06).
+    """
+    return asked.fetch.epoch == answer.next_epoch if type(answer) is Fetched else asked.partition.closure is not None
+
+
+def _looked_to(asked: _Asked) -> Fetched:
+    """How far ``asked`` has looked; the peer asks again from there."""
+    partition, fetch, *_ = asked
+    start, committed = partition.log.start_offset, partition.committed_offset
+    return Fetched(fetch.request_id, fetch.offset, start, committed, (), partition.known_age_ms, fetch.epoch)
 
 
 def _has_answer(partition: Parking, fetch: Fetch) -> bool:

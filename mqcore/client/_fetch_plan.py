@@ -267,6 +267,8 @@ class FetchPlan:
         for chunk in self.chunks:  # received, and delivered before the error is
             if chunk.cursor is cursor and chunk.header is not None:
                 read.note(chunk.header.epoch, chunk.header.base_offset)
+            elif chunk.cursor is cursor and chunk.error is None:
+                read.note(chunk.epoch, chunk.passed[0])
         at = read.left_at(offset, epoch)
         return at, read.go_back(at)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
 from mqcore.abc import Buffer
 from mqcore.broker._outbox import Outbox
 from mqcore.limits import Limits
+from mqcore.log import ReadResult
 from mqcore.pieces import PIECE_BYTES, in_pieces
 from mqcore.protocol import (
     VERSION_MAX,
@@ -104,11 +106,59 @@ class Pair:
             self.client.received(await self.stream.receive_into(self.client.receive_buffer()))
         return message
 
-    def fetch(self, partition: Parked, wait_ms: int, offset: int = 0) -> int:
+    def fetch(self, partition: Parked, wait_ms: int, offset: int = 0, tags: tuple[bytes, ...] = ()) -> int:
         """Send a fetch; return its request id."""
         self.next_id += 1
-        self.outbox.fetch(partition, self.tell(Fetch(self.next_id, TOPIC, 0, offset, 0, 1 << 20, wait_ms)))
+        fetch = Fetch(self.next_id, TOPIC, 0, offset, 0, 1 << 20, wait_ms, tags=tags)
+        self.outbox.fetch(partition, self.tell(fetch))
         return self.next_id
+
+
+class PassedLog(EmptyLog):
+    """A log of which everything is passed over: five messages of reign 1, then what is of reign 2."""
+
+    def __init__(self) -> None:
+        self.parts_at: int | None = None
+
+    def divergence(self, offset: int, epoch: int) -> int | None:
+        return self.parts_at
+
+    def epoch_up_to(self, epoch: int) -> int:
+        return epoch
+
+    async def read(self, offset: int, bytes_max: int, end: int, **options: Any) -> ReadResult:
+        await trio.lowlevel.checkpoint()
+        first = offset < 5
+        return ReadResult([], 0, min(end, 5) if first else end, 1 if first else 2, 100)
+
+
+@pytest.mark.parametrize("what", ["another reign", "trimmed", "parted", "the same reign"])
+def test_g06_how_far_a_long_poll_has_looked_is_told_before_what_does_not_go_on_from_there(
+    run_virtual: Any, what: str
+) -> None:
+    """On a replica, whose log goes on under another primary while a fetch waits for it."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            pair, partition = Pair(nursery), Parked()
+            partition.log = log = PassedLog()
+            partition.committed_offset = 3 if what == "the same reign" else 5
+            request_id = pair.fetch(partition, 10_000, tags=(b"x",))
+            await trio.sleep(1)
+            assert partition.waiting, "everything was passed over"
+            began = trio.current_time()
+            if what == "trimmed":
+                log.start_offset = 7
+            if what == "parted":
+                log.parts_at = 4
+            partition.committed_offset = 5 if what == "the same reign" else 9
+            partition.wake(request_id)
+            reply = await pair.reply()
+            assert (reply.request_id, reply.next_offset, reply.next_epoch, len(reply.batches)) == (request_id, 5, 1, 0)
+            assert (trio.current_time() == began) == (what != "the same reign")
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
 
 
 def test_every_wait_ends_in_its_own_time_whatever_the_order_they_came_in(run_virtual: Any) -> None:

@@ -465,3 +465,16 @@ def test_g06_a_reign_of_which_everything_was_passed_over_is_told_as_lost_from_it
     assert isinstance(chunk.error, MessagesMissingError)
     assert chunk.error.position == 4  # the second reign began there for this reader, although it got nothing of it
     assert reader.position() == (4, 1)
+
+
+def test_g06_what_was_passed_over_and_not_delivered_yet_counts_when_the_history_leaves_the_log() -> None:
+    reader = Chooser()
+    (fetch,) = reader.ask()
+    reader.chosen(fetch, batch(0, 2, epoch=1), next_offset=4, next_epoch=1)
+    (fetch,) = reader.ask()
+    reader.plan.fetched(Fetched(fetch.request_id, 7, 0, 7, (), None, 2))
+    (fetch,) = reader.ask()
+    reader.plan.failed(Failed(fetch.request_id, Code.DIVERGED, "gone", {"offset": 6, "epoch": 2}))
+    assert reader.chunk().error is None
+    assert isinstance(reader.chunk().error, MessagesMissingError)
+    assert reader.position() == (6, 2)

@@ -91,6 +91,21 @@ def test_r12_a_batch_under_the_id_of_a_name_needs_its_claim(open_setup: Any, run
     run_virtual(main)
 
 
+def test_r12_while_names_are_not_known_yet_no_producer_is_forgotten(open_setup: Any, run_virtual: Any) -> None:
+    """After a failover its id may be that of a name: whose next process would be told that nothing was stored."""
+
+    async def main() -> None:
+        async with open_setup() as setup, setup.client() as raw:
+            topic = await raw.create("t")
+            await raw.produce(topic, [b"x"], producer_id=7)
+            end = {"topic_id": topic.hex(), "producer_id": 7, "partitions": [[0, 0, 1]]}
+            for is_read in (False, True):
+                setup.broker.reign.groups.cursors.is_read = is_read
+                assert (await raw.call("producer.end", **end)).value == {"partitions": int(is_read)}
+
+    run_virtual(main)
+
+
 def test_r12_names_outlive_a_restart_and_so_does_what_was_sent_under_them(open_setup: Any) -> None:
     async def main() -> None:
         disk = ModelDisk(seeded(1, "disk"))

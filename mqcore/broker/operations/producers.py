@@ -32,8 +32,8 @@ async def end_producer(scope: AdminScope, request: EndProducer) -> EndedProducer
     """Note that a producer has ended, to be written with messages of others; what was not opened is left alone."""
     reign = scope.reign()
     topic_id = bytes.fromhex(_hexadecimal("topic_id", request.topic_id))
-    if request.producer_id in reign.names.of_topic(topic_id).by_id:
-        return EndedProducer(partitions=0)  # the next process of its name asks what was sent
+    if reign.names.why_refused is not None or request.producer_id in reign.names.of_topic(topic_id).by_id:
+        return EndedProducer(partitions=0)  # it has, or may have, a name: the next process asks what was sent
     noted = 0
     for index, *stands_at in request.partitions:
         partition = reign.partitions.get((topic_id, index))

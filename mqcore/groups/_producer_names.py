@@ -113,10 +113,12 @@ class ProducerNames:
         self._is_known = is_known
 
     def of_topic(self, topic_id: bytes) -> TopicNames:
-        """The names of a topic, which stay up to date."""
+        """The names of a topic, which stay up to date; none of one that is not there, of which nothing is kept."""
         names = self._topics.get(topic_id)
         if names is None:
-            names = self._topics[topic_id] = TopicNames()
+            names = TopicNames()
+            if self._is_known(topic_id):
+                self._topics[topic_id] = names
         return names
 
     def items(self) -> Iterator[tuple[bytes, NamedProducer]]:

@@ -106,6 +106,20 @@ def test_r12_while_names_are_not_known_yet_no_producer_is_forgotten(open_setup: 
     run_virtual(main)
 
 
+def test_g20_an_end_in_a_topic_that_is_not_there_leaves_nothing_behind(open_setup: Any, run_virtual: Any) -> None:
+    async def main() -> None:
+        async with open_setup() as setup, setup.client() as raw:
+            topic = await raw.create("t")
+            before = len(setup.broker.reign.groups.cursors.table.names._topics)
+            for number in range(100):
+                end = {"topic_id": f"{number:032x}", "producer_id": 7, "partitions": [[0, 0, 1]]}
+                assert (await raw.call("producer.end", **end)).value == {"partitions": 0}
+            assert len(setup.broker.reign.groups.cursors.table.names._topics) == before
+            await raw.produce(topic, [b"x"])
+
+    run_virtual(main)
+
+
 def test_r12_names_outlive_a_restart_and_so_does_what_was_sent_under_them(open_setup: Any) -> None:
     async def main() -> None:
         disk = ModelDisk(seeded(1, "disk"))

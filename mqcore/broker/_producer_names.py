@@ -6,7 +6,7 @@ and before anybody is told of it. Must not know of connections, nor of what prod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -149,22 +149,25 @@ class NameRoom:
     async def _put(self, topic: Topic, named: NamedProducer) -> None:
         key = (topic.id, named.name)
         self._coming[key] = named
-        try:
-            await self._write(pack_producer_name(topic.id, named.name, named))
-        finally:
+
+        def written() -> None:
             if self._coming.get(key) is named:
                 del self._coming[key]
+
+        await self._write(pack_producer_name(topic.id, named.name, named), written)
         known = self.of_topic(topic.id).by_name.get(named.name)
         if known is None:
             raise refused(Code.UNKNOWN_TOPIC, f"topic {topic.name!r} was deleted, or the name of the producer")
         if known != named:
             raise self._fenced(topic, known)
 
-    async def _write(self, record: bytes) -> None:
+    async def _write(self, record: bytes, written: Callable[[], None] = lambda: None) -> None:
+        """Have ``record`` committed. ``written`` is called when that is over, be it after this was cancelled."""
         over = trio.Event()
         failures: list[MqcoreError] = []
 
         def done(error: MqcoreError | None) -> None:
+            written()
             failures.extend([] if error is None else [error])
             over.set()
 

@@ -321,6 +321,12 @@ def test_r12_claims_of_two_names_by_one_id_leave_a_log_of_cursors_that_can_be_re
                         claims = [NamedProducer(name, identity, identity, 1) for name in (kept, refused[0])]
                         leaves = NamedProducer(refused[1], identity - 1, identity, 1)
                         await refused_of(names, topic, *claims, leaves)
+                    # One whose caller is gone is written all the same.
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(names.take_over, topic, NamedProducer("gone", 5, 5, 1))
+                        await trio.lowlevel.cancel_shielded_checkpoint()
+                        nursery.cancel_scope.cancel()
+                    await refused_of(names, topic, NamedProducer("late", 5, 5, 1))
                 assert setup.broker.reign.groups.cursors.failure is None
                 known = [named for _, named in names.named()]
                 assert len({named.producer_id for named in known}) == len(known) >= 1

@@ -9,6 +9,7 @@ from mqcore.log._mending import Mended, MendTry
 from mqcore.log._metadata import MetadataLog
 from mqcore.log._names import METADATA_NAME, QUARANTINE_MARK, partition_log_name, partition_salt, salt_of_name
 from mqcore.log._partition_log import PartitionLog
+from mqcore.log._pass_through import PassThroughLog
 from mqcore.log._producers import (
     ACCEPT,
     Accept,
@@ -64,6 +65,7 @@ __all__ = [
     "Mended",
     "MetadataLog",
     "PartitionLog",
+    "PassThroughLog",
     "ProducerEnd",
     "ProducerTable",
     "QUARANTINE_MARK",

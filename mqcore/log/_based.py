@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from mqcore.abc import Log
 from mqcore.errors import CorruptionError
-from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.log._names import SIDECAR_SUFFIX
+from mqcore.log._pass_through import PassThroughLog
 from mqcore.log._scan import read_exactly
 from mqcore.log._state import LogState
 from mqcore.log._unreadable import UnreadableAsZeros
@@ -71,12 +71,11 @@ class LogStart(NamedTuple):
         return cls(offset, position, epoch, bytes.fromhex(reign_id), reign_position, reign_offset)
 
 
-class BasedLog(Log):
+class BasedLog(PassThroughLog):
     """``inner`` at positions that begin at ``begins.position``."""
 
     def __init__(self, inner: Log, begins: LogStart) -> None:
-        self.name = inner.name
-        self.inner = inner
+        super().__init__(inner)
         self.begins = begins
 
     @property
@@ -93,16 +92,6 @@ class BasedLog(Log):
     def durable_end(self) -> int:
         """As of ``Log``."""
         return self.inner.durable_end + self.begins.position
-
-    @property
-    def level(self) -> Level:
-        """As of ``Log``."""
-        return self.inner.level
-
-    @property
-    def may_be_stale(self) -> bool:
-        """As of ``Log``."""
-        return self.inner.may_be_stale
 
     async def append(self, chunks: Sequence[Buffer]) -> int:
         """As of ``Log``."""
@@ -127,10 +116,6 @@ class BasedLog(Log):
     async def trim(self, position: int) -> int:
         """As of ``Log``."""
         return await self.inner.trim(self._below(position)) + self.begins.position
-
-    async def aclose(self) -> None:
-        """As of ``Log``."""
-        await self.inner.aclose()
 
     def _below(self, position: int) -> int:
         if position < self.begins.position:

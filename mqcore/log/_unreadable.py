@@ -8,11 +8,11 @@ batches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from mqcore.abc import Log, Notice
 from mqcore.errors import StorageError
-from mqcore.guarantees import Level
+from mqcore.log._pass_through import PassThroughLog
 from mqcore.ports import Buffer
 
 __all__ = ["UnreadableAsZeros"]
@@ -23,43 +23,13 @@ PIECES_MAX = 16
 """Pieces that one read tries: a device may take seconds for each that fails."""
 
 
-class UnreadableAsZeros(Log):
+class UnreadableAsZeros(PassThroughLog):
     """``inner``, of which what cannot be read shows zeros; ``report`` is told once, and again after it was mended."""
 
     def __init__(self, inner: Log, report: Callable[[Notice], None]) -> None:
-        self.name = inner.name
-        self.inner = inner
+        super().__init__(inner)
         self._report = report
         self._is_told = False
-
-    @property
-    def start(self) -> int:
-        """As of ``Log``."""
-        return self.inner.start
-
-    @property
-    def end(self) -> int:
-        """As of ``Log``."""
-        return self.inner.end
-
-    @property
-    def durable_end(self) -> int:
-        """As of ``Log``."""
-        return self.inner.durable_end
-
-    @property
-    def level(self) -> Level:
-        """As of ``Log``."""
-        return self.inner.level
-
-    @property
-    def may_be_stale(self) -> bool:
-        """As of ``Log``."""
-        return self.inner.may_be_stale
-
-    async def append(self, chunks: Sequence[Buffer]) -> int:
-        """As of ``Log``."""
-        return await self.inner.append(chunks)
 
     async def read(self, position: int, size: int) -> memoryview:
         """As of ``Log``; shorter where something cannot be read."""
@@ -88,23 +58,7 @@ class UnreadableAsZeros(Log):
                 self._report(Notice("log-unreadable", text, {"log": self.name, "position": position}))
             return memoryview(bytes(size))
 
-    async def mend(self, position: int, size_max: int, whole: Callable[[memoryview], int]) -> int:
-        """As of ``Log``."""
-        return await self.inner.mend(position, size_max, whole)
-
     async def overwrite(self, position: int, data: Buffer) -> None:
         """As of ``Log``."""
         await self.inner.overwrite(position, data)
         self._is_told = False
-
-    async def truncate(self, position: int) -> None:
-        """As of ``Log``."""
-        await self.inner.truncate(position)
-
-    async def trim(self, position: int) -> int:
-        """As of ``Log``."""
-        return await self.inner.trim(position)
-
-    async def aclose(self) -> None:
-        """As of ``Log``."""
-        await self.inner.aclose()

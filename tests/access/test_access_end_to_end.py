@@ -55,6 +55,37 @@ def test_a_user_with_a_password_does_what_the_rules_allow_and_no_more(users):
     assert all(notice.facts["principal"] == "user:alice" and notice.facts["address"] for notice in denied)
 
 
+def test_a_producer_has_the_names_that_rules_allow_and_sees_and_deletes_no_others(users):
+    async def main():
+        rules = (
+            allow("user:alice", "create", "produce", resource="topic:t"),
+            allow("user:alice", "produce", resource="producer:billing"),
+            allow("user:bob", "produce", resource="topic:t"),
+            allow("user:bob", "produce", "delete", resource="producer:b-*"),
+        )
+        async with (
+            broker_with(users, *rules) as broker,
+            as_user(broker) as alice,
+            as_user(broker, "bob") as bob,
+        ):
+            await alice.admin.create_topic("t")
+            async with alice.producer("t", name="billing") as producer, bob.producer("t", name="b-1"):
+                assert producer.epoch == 1
+                with pytest.raises(RejectedError, match="user:bob may not produce producer:billing: no rule allows it"):
+                    async with bob.producer("t", name="billing"):
+                        pass
+                await producer.send(b"nobody has taken the name")
+                for request in (bob.producers.describe, bob.producers.delete, alice.producers.delete):
+                    with pytest.raises(RejectedError, match=r"may not (describe|delete) producer:billing") as caught:
+                        await request("billing", "t")
+                    assert caught.value.name == "access-denied"
+                assert [each.name for each in await alice.producers.list_names()] == ["billing"]
+                assert [each.name for each in await bob.producers.list_names()] == ["b-1"]
+                assert await bob.producers.delete("b-1", "t") == 1
+
+    trio.run(main)
+
+
 @pytest.mark.parametrize(("name", "password"), [("alice", "wrong"), ("nobody", PASSWORD)])
 def test_a_wrong_password_and_an_unknown_user_are_told_the_same(users, name, password):
     notices: list[Notice] = []

@@ -79,6 +79,8 @@ class EngineDriver(ABC, Generic[L]):
 
         ``parts`` are datagrams and their size: of one, or of many in a row, of which the last may be shorter.
         """
+        if self.is_gone:  # since this round took what is for it
+            return
         if self._unknown_left is not None:
             self._unknown_left -= sum(len(data) for data, _ in parts)
             if self._unknown_left < 0:  # no engine holds more than it was given

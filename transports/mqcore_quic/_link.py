@@ -72,6 +72,8 @@ class QuicLink(EngineDriver["QuicLink"], Link):
 
     def _handle_events(self) -> None:
         for event in self.engine.events():
+            if self.is_gone:  # an id that it is given now would never be taken back
+                return
             kind = type(event)
             if kind is StreamArrived:
                 self._on_arrived(event)  # type: ignore[arg-type]
@@ -89,7 +91,9 @@ class QuicLink(EngineDriver["QuicLink"], Link):
             elif kind is IdRemoved:
                 self._outlet.remove_id(event.connection_id)  # type: ignore[union-attr]
             else:
-                stream = self._streams.get(event.stream_id)  # type: ignore[union-attr]
+                stream_id: int = event.stream_id  # type: ignore[union-attr]
+                # What was lost of a stream that was reset is never sent again: it has begun, or it never does.
+                stream = self._streams.get(stream_id) or self._new_from_peer(stream_id)
                 if stream is not None:
                     stream.reset() if kind is StreamReset else stream.refused()
                     self.ended(stream)
@@ -120,8 +124,8 @@ class QuicLink(EngineDriver["QuicLink"], Link):
     def _new_from_peer(self, stream_id: int) -> QuicStream | None:
         is_ours = (stream_id & 1) == (0 if self._is_client else 1)
         number = stream_id >> 2
-        if is_ours or number in self._numbers:
-            return None  # of a stream that is over
+        if is_ours or stream_id & 2 or number in self._numbers:
+            return None  # of a stream that is over, or carries records
         at_once = sum(not each.is_ours for each in self._streams.values()) + self._numbers.left_out_with(number)
         if at_once >= self._options.streams_max:
             self.fail(f"more than {self._options.streams_max} streams at once (streams_max)", CODE_TOO_MUCH)

@@ -106,3 +106,25 @@ def test_streams_that_are_reset_before_their_first_byte_came_are_over(engine: st
             assert not theirs._numbers.left_out_with(0)
 
     run(test)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_s_timer_runs_though_a_program_writes_all_the_time(engine: str, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with both_ends(tmp_path, f"engine={engine}") as (ours, _):
+            times: list[float] = []
+            due = trio.current_time()
+            ours.engine.deadline = lambda: due
+            ours.engine.on_deadline = times.append
+            ours._pause.sent(due)
+            ours._pause._unanswered_since = due - 1
+            ours._pause.heard = lambda: None  # as if what is sent were lost
+            for _ in range(2_000):
+                ours.flush_now(trio.current_time())
+                await trio.sleep(0.001)
+                if len(times) >= 3:
+                    break
+            assert len(times) >= 3
+            del ours.engine.deadline, ours.engine.on_deadline
+
+    run(test)

@@ -114,6 +114,7 @@ class EngineDriver(ABC, Generic[L]):
     def _do_due(self, now: float) -> None:
         deadline = self.engine.deadline()
         if deadline is not None and deadline <= now and not self._cannot_send:
+            self._pause.ran(now)
             self.engine.on_deadline(now)
             self._handle_events()
         if self.is_ready and not self.is_gone and self._silence.is_to_be_asked(now):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["TimerPause"]
 
 SECONDS_MIN = 1e-6
@@ -15,6 +17,11 @@ class TimerPause:
 
     def __init__(self) -> None:
         self._unanswered_since: float | None = None
+        self._ran_at = -math.inf
+
+    def ran(self, now: float) -> None:
+        """A timer was run."""
+        self._ran_at = now
 
     def sent(self, now: float) -> None:
         """Something was sent."""
@@ -26,7 +33,8 @@ class TimerPause:
         self._unanswered_since = None
 
     def earliest(self, now: float) -> float:
-        """When the next timer may be."""
+        """When the next timer may be. Asking puts it off by less than the time that went by."""
+        soon = now + SECONDS_MIN
         if self._unanswered_since is None:
-            return now + SECONDS_MIN
-        return now + max(SECONDS_MIN, (now - self._unanswered_since) / SILENCE_PART)
+            return soon
+        return max(soon, self._ran_at + (now - self._unanswered_since) / SILENCE_PART)

@@ -7,6 +7,7 @@ nor of any TLS library but Python's own.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from mqcore.errors import TransportError
 
 __all__ = [
     "Validity",
+    "certificates_in",
     "load_authorities",
     "load_client_files",
     "load_pair",
@@ -29,6 +31,7 @@ __all__ = [
 FILE_BYTES_MAX = 4 * 1024 * 1024
 """More than the bundle of all public authorities has; what is larger is no file of certificates."""
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_BLOCK = re.compile(r"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----([^-]*)-----END \1-----")
 _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
 
 
@@ -148,14 +151,26 @@ def validity_of_authorities(path: str) -> Validity | None:
     return Validity(min(each.begins_s for each in found), max(each.ends_s for each in found)) if found else None
 
 
-def validities(path: str) -> Iterator[Validity]:
-    """Iterate over the validity of each certificate in a PEM file; what is none is passed over. Raises nothing."""
+def certificates_in(path: str) -> frozenset[str]:
+    """Return the certificates in a PEM file, to be compared; how they are laid out makes no difference.
+
+    ``ssl`` tells only of those of them that may sign others, and believes each. Raises nothing: a file that cannot be
+    read has none.
+    """
+    return frozenset("".join(body.split()) for _, body in _BLOCK.findall(_text_of(path)))
+
+
+def _text_of(path: str) -> str:
     try:
         with open(path, encoding="ascii", errors="replace") as file:
-            text = file.read(FILE_BYTES_MAX)
+            return file.read(FILE_BYTES_MAX)
     except OSError:
-        return
-    for block in text.split(_BEGIN)[1:]:
+        return ""
+
+
+def validities(path: str) -> Iterator[Validity]:
+    """Iterate over the validity of each certificate in a PEM file; what is none is passed over. Raises nothing."""
+    for block in _text_of(path).split(_BEGIN)[1:]:
         body, end, _ = block.partition(_END)
         try:
             if end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import mqcore
 from mqcore.abc import ByteStream, Link, Notice, TlsOptions, TransportContext
@@ -49,6 +53,18 @@ class Files:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
+
+
+def its_own_authority(name: str) -> tuple[bytes, bytes]:
+    """A certificate that is believed only by being in the file itself, and with its key; it may sign no others."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), 7, now - day, now + day)
+    made = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    pem = serialization.Encoding.PEM
+    cert = made.sign(key, hashes.SHA256()).public_bytes(pem)
+    return cert, key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()) + cert
 
 
 class Listening:
@@ -170,6 +186,31 @@ def test_an_authority_that_is_added_and_a_renewed_certificate_of_the_listener_en
             files.believe(files.first)
             await side.streams()
             assert "clients-ended" in side.kinds()
+
+    run(test)
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["beside-an-authority", "alone"])
+def test_a_client_ends_whose_own_certificate_was_in_the_file(others: bool, files: Files) -> None:
+    first, second = its_own_authority("a"), its_own_authority("b")
+    authority = files.first.cert_pem.bytes() if others else b""
+
+    files.write("client_ca", first[0] + second[0] + authority)
+
+    async def test() -> None:
+        async with listening(files) as side:
+            cert = files.write("pinned", first[1])
+            _, theirs = await side.streams(cert)
+            files.write("client_ca", b"# the same, said otherwise\n" + authority + second[0] + b"\n" + first[0])
+            both = await side.streams(cert)
+            assert "clients-ended" not in side.kinds()
+            files.write("client_ca", second[0] + authority)
+            stays = await side.streams(files.write("other", second[1]))
+            assert "clients-ended" in side.kinds()
+            for each in (theirs, both[1]):
+                with pytest.raises(trio.BrokenResourceError, match=TEXT):
+                    await each.receive_some()
+            await goes(*stays)
 
     run(test)
 

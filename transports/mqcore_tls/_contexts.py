@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from typing import TypeVar
 
 from mqcore.abc import Notice, TlsOptions
-from mqcore.certificates import load_authorities, load_pair
+from mqcore.certificates import certificates_in, load_authorities, load_pair
 from mqcore.errors import TransportError
 from mqcore.followed import FollowedFiles
 
-__all__ = ["client_context", "followed", "server_context"]
+__all__ = ["ServerContext", "client_context", "followed", "server_context"]
+
+C = TypeVar("C", bound=ssl.SSLContext)
 
 
-def server_context(files: TlsOptions, url: str) -> ssl.SSLContext:
+class ServerContext(ssl.SSLContext):
+    """A listener's; ``believed`` are the certificates by which clients are, none where no client is asked for one."""
+
+    believed: frozenset[str] = frozenset()
+
+
+def server_context(files: TlsOptions, url: str) -> ServerContext:
     """Return what a listener at ``url`` shakes hands with. Raises ``TransportError`` naming the file and the remedy."""
     if files.cert is None:
         raise TransportError(
@@ -21,13 +30,15 @@ def server_context(files: TlsOptions, url: str) -> ssl.SSLContext:
             "('mqcore cert dev --to DIR' makes some)",
             retryable=False,
         )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # A ticket would let a client come back without its certificate being looked at again.
     context.num_tickets = 0
     load_pair(context, files.cert, files.key, url)
     if files.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
+        # Before they are loaded: of a file that changes in between, what is gone is seen to go at the next look.
+        context.believed = certificates_in(files.client_ca)
         load_authorities(context, files.client_ca, url)
     return context
 
@@ -46,8 +57,8 @@ def client_context(files: TlsOptions, url: str) -> ssl.SSLContext:
 
 
 def followed(
-    make: Callable[[TlsOptions, str], ssl.SSLContext], files: TlsOptions, url: str, report: Callable[[Notice], None]
-) -> FollowedFiles[ssl.SSLContext]:
+    make: Callable[[TlsOptions, str], C], files: TlsOptions, url: str, report: Callable[[Notice], None]
+) -> FollowedFiles[C]:
     """Return what ``make`` makes of ``files``, and makes again when they change."""
     paths = [path for path in (files.cert, files.key, files.ca, files.client_ca) if path is not None]
     return FollowedFiles(lambda: make(files, url), paths, url, report, key=files.key or files.cert)

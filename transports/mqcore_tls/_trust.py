@@ -6,7 +6,6 @@ timer. Must not know of sockets.
 
 from __future__ import annotations
 
-import ssl
 import weakref
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ import trio
 
 from mqcore.abc import Notice
 from mqcore.followed import FollowedFiles
+from mqcore_tls._contexts import ServerContext
 from mqcore_tls._stream import TlsStream
 
 __all__ = ["ClientTrust"]
@@ -29,32 +29,31 @@ class ClientTrust:
     not kept. So when one is gone from the file all streams end; whoever is still believed connects again.
     """
 
-    def __init__(self, contexts: FollowedFiles[ssl.SSLContext], url: str, report: Callable[[Notice], None]) -> None:
+    def __init__(self, contexts: FollowedFiles[ServerContext], url: str, report: Callable[[Notice], None]) -> None:
         self._contexts = contexts
         self._url = url
         self._report = report
         self._context = contexts.current()
-        self._authorities = _authorities_of(self._context)
         self._streams: weakref.WeakSet[TlsStream] = weakref.WeakSet()
         self._look_at = trio.current_time() + LOOK_SECONDS
 
-    def current(self) -> ssl.SSLContext:
+    def current(self) -> ServerContext:
         """Return what the next handshake is made with."""
         self._look_at = trio.current_time() + LOOK_SECONDS
         context = self._contexts.current()
         if context is not self._context:
-            authorities = _authorities_of(context)
-            if self._authorities - authorities:
+            is_one_gone = bool(self._context.believed - context.believed)
+            self._context = context
+            if is_one_gone:
                 self._end_all()
-            self._context, self._authorities = context, authorities
         return context
 
-    def keep(self, stream: TlsStream, context: ssl.SSLContext) -> None:
+    def keep(self, stream: TlsStream, context: ServerContext) -> None:
         """Take in ``stream``, which has shaken hands under ``context``; it ends at once where that is not enough."""
-        if context is not self._context and _authorities_of(context) - self._authorities:
+        if context.believed - self._context.believed:
             stream.end(ENDED)
             return
-        if self._authorities:
+        if self._context.believed:
             stream.looks = self._look
             self._streams.add(stream)
 
@@ -69,10 +68,3 @@ class ClientTrust:
             stream.end(ENDED)
         text = f"{self._url}: client_ca has lost an authority: {len(streams)} open connections of clients were ended"
         self._report(Notice("clients-ended", text, {"url": self._url, "connections": len(streams)}))
-
-
-def _authorities_of(context: ssl.SSLContext) -> frozenset[bytes]:
-    """Return the certificates of those whom clients are believed by; none where none are asked for."""
-    if context.verify_mode is ssl.CERT_NONE:
-        return frozenset()
-    return frozenset(context.get_ca_certs(binary_form=True))

@@ -6,9 +6,11 @@ nor of any TLS library but Python's own.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import ssl
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -23,6 +25,7 @@ __all__ = [
     "load_client_files",
     "load_pair",
     "open_key_text",
+    "read_certificates",
     "validities",
     "validity_of_authorities",
     "validity_of_own",
@@ -42,7 +45,7 @@ def load_pair(context: ssl.SSLContext, cert: str, key: str | None, where: str) -
     """
     for path in (cert, key):
         if path is not None:
-            _check_readable(path, where)
+            read_certificates(path, where)
     try:
         # Without a password to give, OpenSSL would ask for one on the terminal.
         context.load_cert_chain(cert, key, password=_refuse_password)
@@ -55,7 +58,7 @@ def load_pair(context: ssl.SSLContext, cert: str, key: str | None, where: str) -
 
 def load_authorities(context: ssl.SSLContext, path: str, where: str) -> None:
     """Have ``context`` believe the authorities in the file ``path``. Raises ``TransportError`` as ``load_pair``."""
-    _check_readable(path, where)
+    read_certificates(path, where)
     try:
         context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
@@ -94,13 +97,26 @@ def _why_not_loaded(error: Exception, cert: str, key: str | None) -> str:
     return f"{where}: no PEM files of a certificate and its key ({reason or error}){hint}"
 
 
-def _check_readable(path: str, where: str) -> None:
-    """OpenSSL's own errors leave out the path."""
+def read_certificates(path: str, where: str) -> bytes:
+    """Return what the file ``path`` has, whatever that is. Raises ``TransportError`` as ``load_pair``.
+
+    To be called before OpenSSL reads it: whose own errors leave out the path, and which waits for a FIFO for ever.
+    """
     try:
-        with open(path, "rb"):
-            pass
+        return _read(path)
     except OSError as error:
         raise TransportError(f"{where}: {path}: {error.strerror}", retryable=False) from None
+
+
+def _read(path: str) -> bytes:
+    """Return what a small plain file has. Raises ``OSError``; waits for nobody."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no plain file")
+        data = file.read(FILE_BYTES_MAX + 1)
+    if len(data) > FILE_BYTES_MAX:
+        raise OSError(errno.EFBIG, f"larger than {FILE_BYTES_MAX} bytes: no file of certificates")
+    return data
 
 
 class _EncryptedKey(Exception):
@@ -162,8 +178,7 @@ def certificates_in(path: str) -> frozenset[str]:
 
 def _text_of(path: str) -> str:
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read(FILE_BYTES_MAX)
+        return _read(path).decode("ascii", "replace")
     except OSError:
         return ""
 

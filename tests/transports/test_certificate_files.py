@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -91,3 +94,43 @@ def test_authorities_that_are_no_pem_are_told_with_the_file(tmp_path: Path) -> N
     path = write(tmp_path / "ca.pem", b"no PEM")
     with pytest.raises(TransportError, match=r"^here: .*ca\.pem: no PEM file of certificates"):
         load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), path, "here")
+
+
+LOOK = """
+import ssl, sys
+from mqcore.abc import TlsOptions
+from mqcore.certificates import certificates_in, load_authorities, load_pair, validities
+from mqcore.errors import TransportError
+from mqcore_quic._config import QuicOptions
+from mqcore_quic._engine import client_configuration
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+for path in sys.argv[1:]:
+    print(len(list(validities(path))), len(certificates_in(path)))
+    for load in (
+        lambda: load_pair(context, path, None, "here"),
+        lambda: load_authorities(context, path, "here"),
+        lambda: client_configuration(QuicOptions(), TlsOptions(ca=path), "here", "localhost"),
+    ):
+        try:
+            load()
+        except TransportError as error:
+            print(error)
+"""
+
+
+def test_what_is_no_plain_file_or_too_large_for_one_is_told_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    fifo, held, large = (str(tmp_path / name) for name in ("fifo", "held", "large"))
+    os.mkfifo(fifo)
+    os.mkfifo(held)
+    write(tmp_path / "large")
+    os.truncate(large, 1 << 30)
+    writer = os.open(held, os.O_RDWR)  # it could say something, and does not
+    paths = [fifo, held, "/dev/zero", str(tmp_path), large]
+    command = [sys.executable, "-c", LOOK, *paths]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    finally:
+        os.close(writer)
+    whys = ["no plain file"] * 3 + ["Is a directory", "larger than 4194304 bytes: no file of certificates"]
+    told = [["0 0", *[f"here: {path}: {why}"] * 3] for path, why in zip(paths, whys, strict=True)]
+    assert done.stdout.splitlines() == [line for lines in told for line in lines]

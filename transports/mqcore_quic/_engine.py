@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from mqcore.abc import TlsOptions
-from mqcore.certificates import load_pair
+from mqcore.certificates import load_pair, read_certificates
 from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
@@ -142,11 +142,7 @@ def client_configuration(options: QuicOptions, files: TlsOptions, url: str, serv
     config.server_name = server_name
     config.verify_mode = ssl.CERT_REQUIRED
     if files.ca is not None:
-        try:
-            with open(files.ca, "rb") as file:
-                config.load_verify_locations(cadata=file.read())
-        except OSError as error:
-            raise TransportError(f"{url}: {files.ca}: {error.strerror}", retryable=False) from None
+        config.load_verify_locations(cadata=read_certificates(files.ca, url))
     if files.cert is not None:
         _load_own(config, files, url)
     return config
@@ -156,13 +152,7 @@ def _load_own(config: Any, files: TlsOptions, url: str) -> None:
     assert files.cert is not None
     # Python's own library finds a key of another certificate, which an engine takes without a word.
     load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files.cert, files.key, url)
-    content: dict[str, bytes] = {}
-    for path in (files.cert, files.key or files.cert):
-        try:
-            with open(path, "rb") as file:
-                content[path] = file.read()
-        except OSError as error:
-            raise TransportError(f"{url}: {path}: {error.strerror}", retryable=False) from None
+    content = {path: read_certificates(path, url) for path in (files.cert, files.key or files.cert)}
     try:
         _give(config, content[files.cert], content[files.key or files.cert])
     except Exception as error:

@@ -200,6 +200,22 @@ def test_what_is_held_is_counted_by_how_far_a_stream_came_and_what_was_delivered
     assert not held._streams
 
 
+def test_who_keeps_the_rules_and_finds_no_room_is_ended_only_where_nothing_more_is_delivered() -> None:
+    held = HeldBytes(1_000, 800)
+    assert not held.is_too_far(0, 800)
+    assert held.is_too_far(0, 801)
+    assert not held.is_too_far(2, 801)  # records
+    assert held.takes(0, 800)
+    assert not held.takes(4, 300)
+    assert not held.refused(5.0)
+    assert not held.refused(15.0)
+    assert held.refused(15.1)
+    held.delivered(0, 500, is_end=False)
+    assert not held.is_too_far(0, 1_300)
+    assert held.takes(4, 300)
+    assert not held.refused(16.0)
+
+
 def test_a_large_first_frame_of_who_is_not_known_yet_waits_and_is_not_held_against_it(files: Files) -> None:
     """As a replica's, which names all that it has; all of it that may go arrives before the broker has seen any."""
 

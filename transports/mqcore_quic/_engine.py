@@ -16,7 +16,7 @@ from mqcore.certificates import load_pair, read_certificates
 from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
-from mqcore_quic._held import HeldBytes, watched_configuration
+from mqcore_quic._held import HeldBytes, NoRoomError, watched_configuration
 from mqcore_quic._packets import CONNECTION_ID_BYTES
 from mqcore_quic._windows import full_window
 
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 APPLICATION = "mqcore"
+FLOW_CONTROL_ERROR = 0x03
+"""RFC 9000, section 20.1."""
 ENGINE_WINDOW_FACTOR = 2
 """The engine's own window of a stream, in windows of ours: it never is what holds a sender up."""
 
@@ -352,6 +354,10 @@ class _Aioquic(QuicEngine):
         self._held.is_receiving = True
         try:
             self._connection.receive_datagram(datagram, address, now)
+        except NoRoomError:  # nor is it acknowledged, so that what is in it comes again
+            if self._held.refused(now):
+                text = f"more than {self._held.limit} bytes out of order, and nothing comes of what was before them"
+                self._connection.close(error_code=FLOW_CONTROL_ERROR, frame_type=0x08, reason_phrase=text)
         finally:
             self._held.is_receiving = False
         self._count()  # after each: what was delivered is not held against the next
@@ -392,7 +398,7 @@ def engine_for(
     configuration = copy.copy(configuration)
     configuration.max_data = window_bytes
     configuration.max_stream_data = min(configuration.max_stream_data, window_bytes)
-    held = HeldBytes(window_bytes)
+    held = HeldBytes(window_bytes, options.window_bytes + 1)  # the byte that an opener begins with
     if options.engine == "aioquic":
         configuration = watched_configuration(configuration, held)
     named: dict[str, object] = {"configuration": configuration}

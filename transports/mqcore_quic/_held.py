@@ -3,6 +3,9 @@
 That library doubles its windows whenever a peer has come to half of them, whatever was delivered, and keeps zeros for
 what is left out: a few bytes, each twice as far as the one before, take all memory. Its log, a public one, is told of
 each frame before that is taken in, and may refuse it. qh3 needs none of this: its windows do not grow.
+
+Who keeps the rules may come to the limit too, as the library has told it of larger windows: where the first of much
+that is on its way was lost. What there is no room for is then taken for lost as well, and comes again.
 """
 
 from __future__ import annotations
@@ -10,22 +13,48 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import math
 from typing import Any
 
 from mqcore_quic._numbers import StreamNumbers
 
-__all__ = ["HeldBytes", "watched_configuration"]
+__all__ = ["HeldBytes", "NoRoomError", "watched_configuration"]
+
+STUCK_SECONDS = 10.0
+"""For how long there may be no room, and nothing delivered: what would make room is sent again much sooner."""
+
+
+class NoRoomError(Exception):
+    """A packet that there is no room for now, which is not taken in."""
 
 
 class HeldBytes:
-    """Bytes that are kept, and left out before them, on all streams of a connection; ``limit`` is the most of them."""
+    """Bytes that are kept, and left out before them, on all streams of a connection; ``limit`` is the most of them.
 
-    def __init__(self, limit: int) -> None:
+    ``ahead_max``: how far a stream may be ahead of what was delivered by the rules of this transport.
+    """
+
+    def __init__(self, limit: int, ahead_max: float = math.inf) -> None:
         self.limit = limit
+        self._ahead_max = ahead_max
+        self._refused_since: float | None = None
         self.is_receiving = False
         self.total = 0
         self._streams: dict[int, tuple[int, int]] = {}
         self._over: dict[int, StreamNumbers] = {}
+
+    def is_too_far(self, stream_id: int, end: int) -> bool:
+        """Whether a frame that reaches to ``end`` breaks a rule. Those of records, one way, have none."""
+        kind = self._over.get(stream_id & 3)
+        if stream_id & 2 or (kind is not None and stream_id >> 2 in kind):
+            return False
+        return end - self._streams.get(stream_id, (0, 0))[1] > self._ahead_max
+
+    def refused(self, now: float) -> bool:
+        """Take note that a packet was not taken in; whether that has gone on for too long, in seconds."""
+        if self._refused_since is None:
+            self._refused_since = now
+        return now - self._refused_since > STUCK_SECONDS
 
     def takes(self, stream_id: int, end: int) -> bool:
         """Whether a frame that reaches to ``end`` may be taken in; it is counted if so."""
@@ -43,6 +72,7 @@ class HeldBytes:
     def delivered(self, stream_id: int, size: int, *, is_end: bool) -> None:
         """Count out what the library has handed over."""
         highest, before = self._streams.get(stream_id, (0, 0))
+        self._refused_since = None
         self.total -= size
         self._streams[stream_id] = (highest, before + size)
         if is_end:
@@ -89,9 +119,11 @@ def _trace_class() -> Any:
             self._held = held
 
         def encode_stream_frame(self, frame: Any, stream_id: int) -> dict[str, object]:
-            held = self._held
-            if held.is_receiving and not held.takes(stream_id, frame.offset + len(frame.data)):
-                raise error(codes.FLOW_CONTROL_ERROR, 0x08, f"more than {held.limit} bytes out of order")
+            held, end = self._held, frame.offset + len(frame.data)
+            if held.is_receiving and held.is_too_far(stream_id, end):
+                raise error(codes.FLOW_CONTROL_ERROR, 0x08, "a stream is ahead by more than a window")
+            if held.is_receiving and not held.takes(stream_id, end):
+                raise NoRoomError
             return {}
 
         def log_event(self, **_: object) -> None:

@@ -76,6 +76,8 @@ class Settings:
     def tls(self) -> dict[str, Any]:
         """The options of a client about TLS: those that are given, else those of the environment."""
         given = {name: getattr(self, name) or os.environ.get(f"MQCORE_TLS_{name.upper()}") for name in TLS_OPTIONS}
+        if self.key and not self.cert:
+            raise ConfigurationError(f"--key {self.key} without a certificate: name its own (--cert FILE)")
         if self.cert or self.key:  # a pair: half of one would be another's
             given |= {"cert": self.cert, "key": self.key}
         given["server_name"] = os.environ.get("MQCORE_TLS_SERVER_NAME")

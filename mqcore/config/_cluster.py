@@ -215,7 +215,8 @@ def check_own_node(cluster: ClusterTable, name: str, listening: Mapping[str, str
         among = [each for each in cluster.sets if cluster.set in (None, each.name)]
         known = ", ".join(node.name for each in among for node in each.nodes) or "none"
         where = "the cluster" if cluster.set is None else f"set {cluster.set!r}"
-        raise ConfigurationError(f"name = {name!r}: {where} has no node of that name; it has {known}")
+        text = f"name = {name!r}: {where} has no node of that name; it has {known}"
+        raise ConfigurationError(f"{text}: say which one this is (--name NAME)")
     node = own.node(name)
     assert node is not None
     for url, advertised in listening.items():

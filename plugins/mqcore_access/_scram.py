@@ -120,11 +120,16 @@ class _ScramServer(LoginServer):
             final = str(self._server.get_server_final()).encode()
         except (self._errors, ValueError, KeyError, IndexError) as error:
             who = f"user {self._user!r}" if self._user else "a user"
-            why = str(error) if self._is_user or not self._user else "there is no such user"
-            raise LoginRefusedError(f"{who}: {why}") from None
+            raise LoginRefusedError(f"{who}: {self._why_refused(error)}") from None
         if not self._is_user:
             raise LoginRefusedError(f"user {self._user!r}: there is no such user")
         return Proof(f"user:{self._user}", final)
+
+    def _why_refused(self, error: Exception) -> str:
+        if self._user and not self._is_user:
+            return "there is no such user"
+        is_proof = str(error).endswith(": invalid-proof")  # RFC 5802, section 7: `server-error-value`
+        return "wrong password" if is_proof else str(error)
 
 
 class _ScramClient(LoginClient):

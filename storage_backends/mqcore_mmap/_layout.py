@@ -196,7 +196,7 @@ def _ensure_directory(files: FileSystem, root: str) -> None:
         except FileNotFoundError:
             raise StorageError(
                 f"cannot make storage {root}: {parent} does not exist, or takes no directories; make it first",
-                kind="missing",
+                kind="foreign",  # nothing was lost: the path is not one for a storage
                 path=root,
             ) from None
         return

@@ -11,7 +11,7 @@ from sets import SetOfNodes, set_of_nodes
 
 from mqcore.broker import Node
 from mqcore.config import make_config
-from mqcore.errors import CorruptionError, MqcoreError
+from mqcore.errors import CorruptionError, MqcoreError, StorageError
 from mqcore.ports import system_ports
 
 SYNC = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
@@ -96,3 +96,13 @@ async def test_g12_a_broker_that_is_alone_is_told_of_a_copy(tmp_path: Path) -> N
     with pytest.raises(MqcoreError) as caught:
         await again.serve()
     assert "replica add" not in str(caught.value)
+
+
+@pytest.mark.trio
+async def test_a_member_whose_folder_cannot_be_made_is_not_told_to_come_back(tmp_path: Path) -> None:
+    url = "inproc://remedy-no-parent"
+    nodes = [{"name": name, "urls": [f"{url}-{name}"]} for name in ("a", "b")]
+    cluster = {"sets": [{"name": "one", "nodes": nodes}]}
+    node = Node(make_config(name="a", storage=f"mmap://{tmp_path}/no/a", cluster=cluster, **SYNC), ports=system_ports())
+    with pytest.raises(StorageError, match=r"no does not exist, or takes no directories; make it first$"):
+        await node.serve()

@@ -115,7 +115,11 @@ def test_a_configuration_is_taken_as_values_too() -> None:
 @pytest.mark.parametrize(
     ("cluster", "keys", "said"),
     [
-        ({"sets": sets("a2", "a3")}, {}, "name = 'a1': the cluster has no node of that name; it has a2, a3"),
+        (
+            {"sets": sets("a2", "a3")},
+            {},
+            "name = 'a1': the cluster has no node of that name; it has a2, a3: say which one this is (--name NAME)",
+        ),
         ({"sets": sets("a1"), "set": "b"}, {}, "set = 'b' is none of the cluster's sets: a"),
         ({"sets": sets("a1", "a1")}, {}, "node 'a1' is given twice"),
         ({"sets": sets("a1") + sets("a2")}, {}, "set 'a' is given twice"),

@@ -35,3 +35,5 @@ def test_the_command_line_takes_a_pair_whole(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MQCORE_TLS_CA", "ca.pem")
     assert Settings().tls == {"ca": "ca.pem", "cert": "environment.pem", "key": "environment.key"}
     assert Settings(cert="own.pem").tls == {"ca": "ca.pem", "cert": "own.pem"}
+    with pytest.raises(ConfigurationError, match=r"--key own\.key without a certificate.*--cert FILE"):
+        _ = Settings(key="own.key").tls

@@ -104,7 +104,7 @@ def test_a_file_in_place_of_the_directory_is_foreign(tmp_path: Path) -> None:
 def test_a_missing_parent_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no does not exist") as caught:
         use(tmp_path / "no" / "such", nothing)
-    assert caught.value.kind == "missing"
+    assert caught.value.kind == "foreign"
 
 
 def test_a_segment_file_shorter_than_what_was_flushed_into_it_is_damage_and_named(tmp_path: Path) -> None:

@@ -404,12 +404,20 @@ def test_files_that_do_not_do_are_named(files: Files, tmp_path: Path) -> None:
             await create_transport("quic://127.0.0.1:0", TransportContext(tls=TlsOptions(**tls))).listen()
         return str(caught.value)
 
+    async def no_connection(ca: Path) -> str:
+        with pytest.raises(TransportError) as caught:
+            await create_transport("quic://127.0.0.1:1", TransportContext(tls=TlsOptions(ca=str(ca)))).connect()
+        assert not caught.value.retryable
+        return str(caught.value)
+
     async def test() -> None:
+        assert "rubbish.pem: no PEM file of certificates" in await no_connection(rubbish)
+        assert "nowhere.pem: No such file" in await no_connection(tmp_path / "nowhere.pem")
         assert "is not that of the certificate" in await refused(cert=files.cert, key=str(other))
         assert "rubbish.pem: no PEM files" in await refused(cert=str(rubbish))
         assert "No such file" in await refused(cert=str(tmp_path / "nowhere.pem"))
         assert "no certificate; give --tls-cert" in await refused()
-        assert "listen on tls:// for those" in await refused(cert=files.cert, client_ca=files.ca)
+        assert "[[listen]] tables of tls:// only, not in [tls]" in await refused(cert=files.cert, client_ca=files.ca)
 
     run(test)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from mqcore.abc import TlsOptions
-from mqcore.certificates import load_pair, read_certificates
+from mqcore.certificates import load_authorities, load_pair, read_certificates
 from mqcore.errors import TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
@@ -130,7 +130,7 @@ def server_configuration(options: QuicOptions, files: TlsOptions, url: str) -> A
     if files.client_ca is not None:
         raise TransportError(
             f"cannot listen {url}: client_ca: no engine of QUIC can demand certificates of clients: "
-            "listen on tls:// for those",
+            "name it in the [[listen]] tables of tls:// only, not in [tls], and have those who come here log in",
             retryable=False,
         )
     config = _configuration(options, False)
@@ -144,6 +144,8 @@ def client_configuration(options: QuicOptions, files: TlsOptions, url: str, serv
     config.server_name = server_name
     config.verify_mode = ssl.CERT_REQUIRED
     if files.ca is not None:
+        # Python's own library finds a file without certificates, which an engine takes without a word.
+        load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), files.ca, url)
         config.load_verify_locations(cadata=read_certificates(files.ca, url))
     if files.cert is not None:
         _load_own(config, files, url)

@@ -19,9 +19,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REQUIRE_VARIABLE = "MQCORE_TEST_REQUIRE"
+
+# An example may take as long as a busy machine makes it take: how long is no property.
+hypothesis.settings.register_profile("mqcore", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("mqcore")
 
 
 def _package(name: str, remedy: str) -> Callable[[], str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checker_stories._story import BATCH_BYTES, PARTITION, Story, bad, good
+from checker_stories._story import BATCH_BYTES, OTHER, PARTITION, Story, bad, good
 from mqcore_conformance.histories import LogHeld, Started, StatedCopy
 from mqcore_conformance.verdicts import Anomaly
 
@@ -15,9 +15,15 @@ def _acknowledged_by_two() -> Story:
     return story.ack("a", 0, copies=tuple(StatedCopy(node=f"n{at}", incarnation=1, level="disk") for at in (1, 2)))
 
 
-def _rot(story: Story, *nodes: str) -> Story:
+def _two_acknowledged_by_two() -> Story:
+    """Two nodes have two messages on their disks, each in a batch of its own."""
+    story = _acknowledged_by_two().invoke("b")
+    return story.ack("b", 1, copies=tuple(StatedCopy(node=f"n{at}", incarnation=1, level="disk") for at in (1, 2)))
+
+
+def _rot(story: Story, *nodes: str, offset: int = 0, partition: str = PARTITION) -> Story:
     for node in nodes:
-        story.fault("rot", node=node, life=1, hit=1, partition=PARTITION, first_offset=0, next_offset=1)
+        story.fault("rot", node=node, life=1, hit=1, partition=partition, first_offset=offset, next_offset=offset + 1)
     return story
 
 
@@ -28,6 +34,23 @@ def _reported(story: Story) -> Story:
 @bad("G12", Anomaly.SILENT_DAMAGE)
 def what_rotted_on_one_node_is_reported_although_the_other_has_it_whole() -> Story:
     return _reported(_rot(_acknowledged_by_two(), "n1"))
+
+
+@bad("G12", Anomaly.SILENT_DAMAGE)
+def what_rotted_on_one_node_is_reported_although_on_the_other_only_the_next_message_rotted() -> Story:
+    story = _rot(_rot(_two_acknowledged_by_two(), "n1"), "n2", offset=1)
+    return story.refuse("drain", 0, "damaged", point=0, until=1).drain((1, 1, ["b"]), start=0)
+
+
+@bad("G12", Anomaly.SILENT_DAMAGE)
+def what_rotted_on_one_node_is_reported_although_on_the_other_only_the_message_before_rotted() -> Story:
+    story = _rot(_rot(_two_acknowledged_by_two(), "n1", offset=1), "n2")
+    return story.refuse("drain", 1, "damaged", point=1, until=2).drain((0, 1, ["a"]), end=2)
+
+
+@bad("G12", Anomaly.SILENT_DAMAGE)
+def what_rotted_on_one_node_is_reported_although_on_the_other_another_partition_rotted() -> Story:
+    return _reported(_rot(_rot(_acknowledged_by_two(), "n1"), "n2", partition=OTHER))
 
 
 @good

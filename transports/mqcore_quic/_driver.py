@@ -152,6 +152,7 @@ class EngineDriver(ABC, Generic[L]):
 
     def _shut(self, code: int, why: str) -> None:
         with suppress(Exception):  # what the engine has ended already needs no more
+            self._transmit(trio.current_time())  # what was put off: nothing but its end comes out of a closed engine
             self.engine.close(code, why[:200])
             self._transmit(trio.current_time())
 

@@ -98,7 +98,8 @@ def old_epoch_accepted() -> tuple[Replacement, ...]:
 def claims_not_kept(_: Any) -> Any:
     """The epoch of a name is given out before it is in any log."""
 
-    async def write(room: Any, record: bytes) -> None:
+    async def write(room: Any, record: bytes, written: Any = lambda: None) -> None:
         room._cursors.table.apply(record, "names")
+        written()
 
     return write

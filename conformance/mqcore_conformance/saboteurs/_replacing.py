@@ -1,12 +1,14 @@
 """Replaces a name of the code under test while a block lasts: how most saboteurs get into it.
 
-A name that is gone is a ``LookupError`` of the selftest, not a saboteur that silently does nothing.
+A name that is gone, or takes other arguments now, is a ``LookupError`` of the selftest, not a saboteur that silently
+does nothing, or fails in another way than it is to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,11 +27,26 @@ def replaced(module: str, owner: str, name: str, make: Callable[[Any], Any]) -> 
     original = target.__dict__.get(name)
     if original is None:
         raise LookupError(f"{module}.{owner}.{name} is gone: give the saboteur its new name")
-    setattr(target, name, make(original))
+    new = make(original)
+    if inspect.isfunction(original) and inspect.isfunction(new) and not _takes_as_much(new, original):
+        raise LookupError(f"{module}.{owner}.{name} takes {inspect.signature(original)} now, the saboteur does not")
+    setattr(target, name, new)
     try:
         yield
     finally:
         setattr(target, name, original)
+
+
+def _takes_as_much(new: Callable[..., Any], original: Callable[..., Any]) -> bool:
+    """Whether every call that ``original`` takes by position, or by what it takes by name only, is one for ``new``."""
+    theirs = inspect.signature(original).parameters.values()
+    by_position = [each for each in theirs if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    by_name = [each.name for each in theirs if each.kind is each.KEYWORD_ONLY]
+    try:
+        inspect.signature(new).bind(*by_position, **dict.fromkeys(by_name))
+    except TypeError:
+        return False
+    return True
 
 
 class _Replacing(Sabotage):

@@ -86,7 +86,7 @@ def test_a_producer_has_the_names_that_rules_allow_and_sees_and_deletes_no_other
     trio.run(main)
 
 
-@pytest.mark.parametrize(("name", "password"), [("alice", "wrong"), ("nobody", PASSWORD)])
+@pytest.mark.parametrize(("name", "password"), [("alice", "not-it-4711"), ("nobody", PASSWORD)])
 def test_a_wrong_password_and_an_unknown_user_are_told_the_same(users, name, password):
     notices: list[Notice] = []
 

@@ -153,6 +153,22 @@ def _bases(module: str, node: ast.ClassDef) -> Iterator[tuple[str, ast.ClassDef]
             yield found, statement
 
 
+@cache
+def _is_public(node: ast.ClassDef) -> bool:
+    return any(item.node is node for names in public_names().values() for item in names)
+
+
+def _inherited(module: str, node: ast.ClassDef, seen: frozenset[str] = frozenset()) -> Iterator[_Function]:
+    """Public members of bases that are not public themselves: whoever reads of the class finds them nowhere else."""
+    seen |= {member.name for member in _members(node)}
+    for found, base in _bases(module, node):
+        if not _is_public(base):
+            own = [member for member in _members(base) if member.name not in seen]
+            yield from own
+            yield from _inherited(found, base, seen)
+            seen |= {member.name for member in own}
+
+
 def _inherits_docstring(module: str, node: ast.ClassDef, name: str) -> bool:
     return any(
         any(member.name == name and ast.get_docstring(member) for member in _members(base))
@@ -231,7 +247,9 @@ def _entry(item: Name) -> str:
 
 
 def _class(item: Name, node: ast.ClassDef) -> str:
-    bases = [ast.unparse(base) for base in node.bases]
+    defined_in, _, _ = definition(item.module, item.name)
+    hidden = {base.name for _, base in _bases(defined_in, node) if not _is_public(base)}
+    bases = [base for base in map(ast.unparse, node.bases) if base not in hidden]
     head = f"class {node.name}" + (f"({', '.join(bases)})" if bases else "")
     functions = [each for each in node.body if isinstance(each, ast.FunctionDef)]
     constructor = next((each for each in functions if each.name == "__init__"), None)
@@ -240,7 +258,7 @@ def _class(item: Name, node: ast.ClassDef) -> str:
     table = _fields(node)
     if table:
         parts.append(table)
-    for member in _members(node):
+    for member in [*_members(node), *_inherited(defined_in, node)]:
         parts.append(f"### `{item.name}.{member.name}`")
         parts.append(_code(_signature(member)))
         docstring = ast.get_docstring(member)

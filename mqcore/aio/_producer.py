@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import trio
@@ -14,7 +14,7 @@ from mqcore.batch import MessageHeaders
 from mqcore.client import Delivery as TrioDelivery
 from mqcore.client import Loss, Policy, Receipt
 from mqcore.client import Producer as TrioProducer
-from mqcore.client.shells import told_without_trio
+from mqcore.client.shells import HostedProducer, told_without_trio
 from mqcore.ports import Buffer
 
 __all__ = ["Delivery", "Producer"]
@@ -67,47 +67,12 @@ class Delivery:
         return await _settled(self._delivery)
 
 
-class Producer:
+class Producer(HostedProducer):
     """Sends messages to one topic; as ``mqcore.Producer``, for any number of asyncio tasks of one loop."""
 
     def __init__(self, guest: Guest, producer: TrioProducer) -> None:
+        super().__init__(producer)
         self._guest = guest
-        self._producer = producer
-
-    @property
-    def topic(self) -> str:
-        """Name of the topic."""
-        return self._producer.topic
-
-    @property
-    def partitions(self) -> int:
-        """Number of the topic's partitions, as it was when the producer was opened."""
-        return self._producer.partitions
-
-    @property
-    def producer_id(self) -> int:
-        """The 64 random bits under which the broker knows this producer's retries."""
-        return self._producer.producer_id
-
-    @property
-    def name(self) -> str | None:
-        """The name under which it sends, if it has one; as ``mqcore.Producer.name``."""
-        return self._producer.name
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that this process was given with the name; 0 without one."""
-        return self._producer.epoch
-
-    @property
-    def last(self) -> Mapping[int, int]:
-        """By partition, where earlier processes of the name had come to; as ``mqcore.Producer.last``."""
-        return self._producer.last
-
-    @property
-    def forgotten(self) -> frozenset[int]:
-        """Partitions of which the broker does not remember what was stored under the name."""
-        return self._producer.forgotten
 
     @property
     def losses(self) -> deque[Loss]:

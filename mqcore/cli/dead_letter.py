@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 import click
 
+from mqcore.cli._broker_verbs import ask, verb_options
 from mqcore.cli.consume import message_as_json
 from mqcore.cli.shell import (
     Group,
@@ -16,7 +17,6 @@ from mqcore.cli.shell import (
     current,
     output_options,
     refuse,
-    run_async,
     write_json,
     write_line,
     write_table,
@@ -77,10 +77,6 @@ def command() -> None:
     """
 
 
-def _common(function: F) -> F:
-    return connection_options(output_options(function))
-
-
 def _chosen_options(function: F) -> F:
     everything = click.option("--all", "everything", is_flag=True, help="All that are there now.")
     return click.argument("names", nargs=-1, metavar="[PARTITION/OFFSET]...")(everything(function))
@@ -90,10 +86,10 @@ def _chosen_options(function: F) -> F:
     "list", cls=Verb, examples=["mqcore dead-letter list jobs", "mqcore dead-letter list jobs --output json"]
 )
 @click.argument("topic")
-@_common
+@verb_options
 def list_letters(topic: str) -> None:
     """List the dead letters of TOPIC: where each was read, how often it was tried, and with which error."""
-    box = _ask(topic, _only_look)
+    box = _work_on(topic, _only_look)
     if current().json:
         for letter in box.letters:
             write_json({"name": letter.name, **letter.history})
@@ -114,10 +110,10 @@ def list_letters(topic: str) -> None:
 @command.command("show", cls=Verb, examples=["mqcore dead-letter show jobs 0/17"])
 @click.argument("topic")
 @click.argument("name", metavar="PARTITION/OFFSET")
-@_common
+@verb_options
 def show(topic: str, name: str) -> None:
     """Show one dead letter of TOPIC whole, with its history, as a JSON object."""
-    (letter,) = _chosen(_ask(topic, _only_look), (name,), everything=False)
+    (letter,) = _chosen(_work_on(topic, _only_look), (name,), everything=False)
     write_json({"name": letter.name, "history": letter.history, "message": message_as_json(_original(letter.message))})
 
 
@@ -126,7 +122,7 @@ def show(topic: str, name: str) -> None:
 )
 @click.argument("topic")
 @_chosen_options
-@_common
+@verb_options
 def replay(topic: str, names: tuple[str, ...], everything: bool) -> None:
     """Send dead letters of TOPIC to it again, in their order, as they were; then they are settled.
 
@@ -139,7 +135,7 @@ def replay(topic: str, names: tuple[str, ...], everything: bool) -> None:
 @click.argument("topic")
 @_chosen_options
 @click.option("--yes", is_flag=True, help="Needed: a dead letter that is deleted is listed no more.")
-@_common
+@verb_options
 def delete(topic: str, names: tuple[str, ...], everything: bool, yes: bool) -> None:
     """Delete dead letters of TOPIC."""
     if not yes:
@@ -164,7 +160,7 @@ def _settle(topic: str, names: tuple[str, ...], everything: bool, how: Any) -> N
                 await marks.send(b"", None, mark, letter.message.partition)
         return len(letters)
 
-    count = _ask(topic, settle)
+    count = _work_on(topic, settle)
     if current().json:
         write_json({"topic": topic, how: count})
     else:
@@ -177,23 +173,18 @@ def _partition(letter: _Letter) -> int | None:
     return found if letter.message.key is None and isinstance(found, int) else None
 
 
-def _ask(topic: str, work: Callable[[Client, _Box], Any]) -> Any:
-    from mqcore.cli._client import connected
+def _work_on(topic: str, work: Callable[[Client, _Box], Any]) -> Any:
+    async def found_and_done(client: Client) -> Any:
+        found = await client.admin.resolve_topic(topic)
+        dead_letter = found.config.get("dead_letter")
+        if not dead_letter:
+            raise ConfigurationError(
+                f"topic {topic} has no dead-letter topic: name one by "
+                f"mqcore topic alter {topic} --dead-letter-topic NAME"
+            )
+        return await work(client, _Box(topic, dead_letter, await _unsettled(client, dead_letter)))
 
-    settings = current()
-
-    async def ask() -> Any:
-        async with connected(settings) as client:
-            found = await client.admin.resolve_topic(topic)
-            dead_letter = found.config.get("dead_letter")
-            if not dead_letter:
-                raise ConfigurationError(
-                    f"topic {topic} has no dead-letter topic: name one by "
-                    f"mqcore topic alter {topic} --dead-letter-topic NAME"
-                )
-            return await work(client, _Box(topic, dead_letter, await _unsettled(client, dead_letter)))
-
-    return run_async(ask)
+    return ask(found_and_done)
 
 
 async def _only_look(client: Client, box: _Box) -> _Box:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
+from mqcore.cli._broker_verbs import ask, confirm, verb_options
 from mqcore.cli._moments import parse_start
 from mqcore.cli.shell import (
     Group,
@@ -17,15 +17,13 @@ from mqcore.cli.shell import (
     connection_options,
     current,
     output_options,
-    refuse,
-    run_async,
     write_json,
     write_line,
     write_table,
 )
 
 if TYPE_CHECKING:
-    from mqcore.client import GroupAdmin
+    pass
 
 __all__ = ["command"]
 
@@ -48,27 +46,11 @@ def command() -> None:
     """List, describe, reset and delete consumer groups."""
 
 
-def _common(function: F) -> F:
-    return connection_options(output_options(function))
-
-
-def _ask(request: Callable[[GroupAdmin], Awaitable[R]]) -> R:
-    from mqcore.cli._client import connected
-
-    settings = current()
-
-    async def ask() -> R:
-        async with connected(settings) as client:
-            return await request(client.groups)
-
-    return run_async(ask)
-
-
 @command.command("list", cls=Verb, examples=["mqcore group list --output json | jq -r .name"])
-@_common
+@verb_options
 def list_groups() -> None:
     """List the groups that have members or cursors."""
-    groups = _ask(lambda admin: admin.list_groups())
+    groups = ask(lambda client: client.groups.list_groups())
     if current().json:
         for each in groups:
             write_json(attrs.asdict(each))
@@ -82,10 +64,10 @@ def list_groups() -> None:
 )
 @click.argument("name")
 @click.option("--topic", metavar="TOPIC", help="This one only.")
-@_common
+@verb_options
 def describe(name: str, topic: str | None) -> None:
     """Show the members of the group NAME, and where it stands in each partition: cursor, end and lag."""
-    states = _ask(lambda admin: admin.describe(name, topic))
+    states = ask(lambda client: client.groups.describe(name, topic))
     if current().json:
         write_json({"name": name, "topics": [attrs.asdict(each) for each in states]})
         return
@@ -119,11 +101,11 @@ def describe(name: str, topic: str | None) -> None:
 @click.option("--topic", required=True, metavar="TOPIC", help="Whose cursors are moved.")
 @click.option("--to", required=True, metavar="WHERE", help="start, end, OFFSET or @TIME, as of consume --from.")
 @click.option("--partition", "partitions", type=click.IntRange(0), multiple=True, help="This one only; repeatable.")
-@_common
+@verb_options
 def reset(name: str, topic: str, to: str, partitions: tuple[int, ...]) -> None:
     """Move the cursors of the group NAME, which has no members meanwhile."""
     where = parse_start(to, datetime.now(UTC), option="--to")
-    moved = _ask(lambda admin: admin.reset(name, topic, where, list(partitions) or None))
+    moved = ask(lambda client: client.groups.reset(name, topic, where, list(partitions) or None))
     if current().json:
         for each in moved:
             write_json(attrs.asdict(each))
@@ -136,15 +118,16 @@ def reset(name: str, topic: str, to: str, partitions: tuple[int, ...]) -> None:
 @click.argument("name")
 @click.option("--topic", metavar="TOPIC", help="Only the cursors of this one.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
-@_common
+@verb_options
 def delete(name: str, topic: str | None, yes: bool) -> None:
     """Delete the group NAME with all its cursors; it has no members meanwhile."""
     if not yes:
-        if sys.stdin is None or not sys.stdin.isatty():
-            refuse(f"deleting group {name} deletes its cursors, and there is no terminal to ask: add --yes")
-        if not click.confirm(f"Delete group {name} and its cursors?", err=True):
-            refuse(f"group {name} was not deleted")
-    topics = _ask(lambda admin: admin.delete(name, topic))
+        confirm(
+            f"deleting group {name} deletes its cursors",
+            f"Delete group {name} and its cursors?",
+            f"group {name} was not deleted",
+        )
+    topics = ask(lambda client: client.groups.delete(name, topic))
     if current().json:
         write_json({"name": name, "topics": topics})
     else:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
+from mqcore.cli._broker_verbs import ask, confirm, verb_options
 from mqcore.cli.shell import (
     Group,
     Verb,
     connection_options,
     current,
     output_options,
-    refuse,
-    run_async,
     write_json,
     write_line,
     write_table,
 )
 
 if TYPE_CHECKING:
-    from mqcore.client import ProducerAdmin
+    pass
 
 __all__ = ["command"]
 
@@ -46,27 +44,11 @@ def command() -> None:
     """List, describe and delete names of producers, as of produce --producer-name."""
 
 
-def _common(function: F) -> F:
-    return connection_options(output_options(function))
-
-
-def _ask(request: Callable[[ProducerAdmin], Awaitable[R]]) -> R:
-    from mqcore.cli._client import connected
-
-    settings = current()
-
-    async def ask() -> R:
-        async with connected(settings) as client:
-            return await request(client.producers)
-
-    return run_async(ask)
-
-
 @command.command("list", cls=Verb, examples=["mqcore producer list --output json | jq -r .name"])
-@_common
+@verb_options
 def list_producers() -> None:
     """List the names of producers, each with its topic and the epoch that was given out last."""
-    names = _ask(lambda admin: admin.list_names())
+    names = ask(lambda client: client.producers.list_names())
     if current().json:
         for each in names:
             write_json(attrs.asdict(each))
@@ -84,13 +66,13 @@ def list_producers() -> None:
 )
 @click.argument("name")
 @click.option("--topic", required=True, metavar="TOPIC", help="Whose producer it is.")
-@_common
+@verb_options
 def describe(name: str, topic: str) -> None:
     """Show what each partition of TOPIC has last stored under NAME.
 
     A process that claims the name is told the same, once it is committed.
     """
-    described = _ask(lambda admin: admin.describe(name, topic))
+    described = ask(lambda client: client.producers.describe(name, topic))
     if current().json:
         write_json(attrs.asdict(described))
         return
@@ -106,15 +88,16 @@ def describe(name: str, topic: str) -> None:
 @click.argument("name")
 @click.option("--topic", required=True, metavar="TOPIC", help="Whose producer it is.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
-@_common
+@verb_options
 def delete(name: str, topic: str, yes: bool) -> None:
     """Forget NAME: its process is refused from then on, and the next one begins as if nothing had been sent."""
     if not yes:
-        if sys.stdin is None or not sys.stdin.isatty():
-            refuse(f"deleting producer {name} forgets what it has stored, and there is no terminal to ask: add --yes")
-        if not click.confirm(f"Delete producer {name} of topic {topic}?", err=True):
-            refuse(f"producer {name} was not deleted")
-    epoch = _ask(lambda admin: admin.delete(name, topic))
+        confirm(
+            f"deleting producer {name} forgets what it has stored",
+            f"Delete producer {name} of topic {topic}?",
+            f"producer {name} was not deleted",
+        )
+    epoch = ask(lambda client: client.producers.delete(name, topic))
     if current().json:
         write_json({"name": name, "topic": topic, "epoch": epoch})
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from mqcore.cli._broker_verbs import confirm
 from mqcore.cli._sets import common_options
 from mqcore.cli.shell import (
     Group,
@@ -121,10 +121,7 @@ def replay(name: str, topic: str | None, storage: str | None) -> None:
 def delete(name: str, yes: bool, storage: str | None) -> None:
     """Delete the side file NAME, for good: it may hold the only copy of messages that were acknowledged."""
     if not yes:
-        if sys.stdin is None or not sys.stdin.isatty():
-            refuse(f"deleting {name} is for good, and there is no terminal to ask: add --yes")
-        if not click.confirm(f"Delete {name} for good?", err=True):
-            refuse(f"{name} was not deleted")
+        confirm(f"deleting {name} is for good", f"Delete {name} for good?", f"{name} was not deleted")
     size = run_async(_delete, name, storage)
     if current().json:
         write_json({"name": name, "bytes": size})

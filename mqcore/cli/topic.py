@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
+from mqcore.cli._broker_verbs import ask, confirm, verb_options
 from mqcore.cli.shell import (
     Group,
     Verb,
@@ -16,7 +16,6 @@ from mqcore.cli.shell import (
     current,
     output_options,
     refuse,
-    run_async,
     write_json,
     write_line,
     write_table,
@@ -24,7 +23,7 @@ from mqcore.cli.shell import (
 from mqcore.units import format_bytes, format_duration_ms, parse_bytes, parse_duration_ms
 
 if TYPE_CHECKING:
-    from mqcore.client import Admin, TopicInfo, TopicSummary
+    from mqcore.client import Admin, Client, TopicInfo, TopicSummary
 
 __all__ = ["command"]
 
@@ -47,10 +46,6 @@ REPLICATION_ARGUMENTS = ("copies", "level", "on_missing", "max_delay", "on_excee
 @output_options
 def command() -> None:
     """Create, list, describe, alter and delete topics."""
-
-
-def _common(function: F) -> F:
-    return connection_options(output_options(function))
 
 
 def _duration_ms(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -135,18 +130,6 @@ def _changes(given: dict[str, Any]) -> dict[str, object]:
     return changes
 
 
-def _ask(request: Callable[[Admin], Awaitable[R]]) -> R:
-    from mqcore.cli._client import connected
-
-    settings = current()
-
-    async def ask() -> R:
-        async with connected(settings) as client:
-            return await request(client.admin)
-
-    return run_async(ask)
-
-
 @command.command(
     "create",
     cls=Verb,
@@ -166,7 +149,7 @@ def _ask(request: Callable[[Admin], Awaitable[R]]) -> R:
     help="Also create NAME.dead-letter, unless it is there, for what its consumers fail to handle.",
 )
 @_config_options
-@_common
+@verb_options
 def create(name: str, partitions: int, with_dead_letter: bool, **config: Any) -> None:
     """Create the topic NAME."""
     from mqcore.delivery import DEAD_LETTER_SUFFIX
@@ -177,12 +160,12 @@ def create(name: str, partitions: int, with_dead_letter: bool, **config: Any) ->
             refuse("--dead-letter names the topic itself, --dead-letter-topic names another one: give one of the two")
         changes["dead_letter"] = name + DEAD_LETTER_SUFFIX
 
-    async def ask(admin: Admin) -> TopicInfo:
+    async def created(client: Client) -> TopicInfo:
         if with_dead_letter:
-            await _create_if_missing(admin, name + DEAD_LETTER_SUFFIX)
-        return await admin.create_topic(name, partitions, changes)
+            await _create_if_missing(client.admin, name + DEAD_LETTER_SUFFIX)
+        return await client.admin.create_topic(name, partitions, changes)
 
-    topic = _ask(ask)
+    topic = ask(created)
     told = f", dead letters to {changes['dead_letter']}" if with_dead_letter else ""
     _show(topic, f"created {topic.name} with {_partitions(topic)}{told}")
 
@@ -204,7 +187,7 @@ async def _create_if_missing(admin: Admin, name: str) -> None:
 @click.option("--partitions", type=click.IntRange(1), help="A larger number than now.")
 @_config_options
 @click.option("--reset", type=click.Choice(KEYS), multiple=True, help="Back to its default; repeatable.")
-@_common
+@verb_options
 def alter(name: str, partitions: int | None, reset: tuple[str, ...], **config: Any) -> None:
     """Change the topic NAME; what is not named stays as it is."""
     changes = _changes(config)
@@ -216,22 +199,23 @@ def alter(name: str, partitions: int | None, reset: tuple[str, ...], **config: A
     changes.update(resets)
     if not changes and partitions is None:
         refuse("nothing to alter: name at least one key, as in --partitions 8 or --flush sync")
-    topic = _ask(lambda admin: admin.alter_topic(name, partitions, changes))
+    topic = ask(lambda client: client.admin.alter_topic(name, partitions, changes))
     _show(topic, f"altered {topic.name}: {_partitions(topic)}{_config(topic)}")
 
 
 @command.command("delete", cls=Verb, examples=["mqcore topic delete lines --yes"])
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
-@_common
+@verb_options
 def delete(name: str, yes: bool) -> None:
     """Delete the topic NAME with all its messages."""
     if not yes:
-        if sys.stdin is None or not sys.stdin.isatty():
-            refuse(f"deleting {name} deletes all its messages, and there is no terminal to ask: add --yes")
-        if not click.confirm(f"Delete topic {name} and all its messages?", err=True):
-            refuse(f"{name} was not deleted")
-    topic_id = _ask(lambda admin: admin.delete_topic(name))
+        confirm(
+            f"deleting {name} deletes all its messages",
+            f"Delete topic {name} and all its messages?",
+            f"{name} was not deleted",
+        )
+    topic_id = ask(lambda client: client.admin.delete_topic(name))
     if current().json:
         write_json({"name": name, "id": topic_id})
     else:
@@ -239,10 +223,10 @@ def delete(name: str, yes: bool) -> None:
 
 
 @command.command("list", cls=Verb, examples=["mqcore topic list --output json | jq -r .name"])
-@_common
+@verb_options
 def list_topics() -> None:
     """List the topics."""
-    topics = _ask(lambda admin: admin.list_topics())
+    topics = ask(lambda client: client.admin.list_topics())
     if current().json:
         for topic in topics:
             write_json(attrs.asdict(topic))
@@ -254,10 +238,10 @@ def list_topics() -> None:
     "describe", cls=Verb, examples=["mqcore topic describe lines", "mqcore topic describe lines --output json"]
 )
 @click.argument("name")
-@_common
+@verb_options
 def describe(name: str) -> None:
     """Show the configuration of the topic NAME, and what each partition holds."""
-    topic = _ask(lambda admin: admin.describe_topic(name))
+    topic = ask(lambda client: client.admin.describe_topic(name))
     if current().json:
         write_json(attrs.asdict(topic))
         return
@@ -273,10 +257,10 @@ def describe(name: str) -> None:
 
 
 @command.command("confirm-clock", cls=Verb, examples=["mqcore topic confirm-clock"])
-@_common
+@verb_options
 def confirm_clock() -> None:
     """Say that the broker's wall clock is right, so that messages are trimmed by age again after it was set."""
-    step_ms = _ask(lambda admin: admin.confirm_clock())
+    step_ms = ask(lambda client: client.admin.confirm_clock())
     if current().json:
         write_json({"step_ms": step_ms})
     else:

@@ -16,11 +16,14 @@ from mqcore.client._group_consumer import GroupConsumer
 from mqcore.client._handling import WrongHandlerError
 from mqcore.client._in_hand import MessageReader
 from mqcore.client._message_checks import freeze, freeze_headers
+from mqcore.client._producer import Producer
+from mqcore.client._producer_facts import ProducerFacts
 from mqcore.errors import BufferFullError, ClosedError
 
 __all__ = [
     "GroupReading",
     "Handlings",
+    "HostedProducer",
     "LeftByError",
     "ReadAhead",
     "WrongHandlerError",
@@ -32,6 +35,14 @@ __all__ = [
 
 class LeftByError(Exception):
     """Stands in Trio for the error with which the block of a shell was left."""
+
+
+class HostedProducer(ProducerFacts):
+    """Of a shell around ``producer``: it says of itself what that says."""
+
+    def __init__(self, producer: Producer) -> None:
+        super().__init__(producer._state, producer.partitions)
+        self._producer = producer
 
 
 @contextmanager

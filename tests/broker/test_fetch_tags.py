@@ -256,11 +256,11 @@ def test_g06_an_answer_is_of_one_reign_and_says_of_which(open_setup: Any, run_vi
     disk = ModelDisk(seeded(1, "disk"))
 
     async def main() -> None:
-        epochs = []
+        epochs, topic = [], b""
         for number in range(3):
             keys = {"storage": "mmap:///data", "ports": model_ports(number, disk), "report": lambda notice: None}
             async with open_setup(**keys) as setup, setup.client() as client:
-                topic = await client.create("lines") if number == 0 else topic  # noqa: F821
+                topic = topic or await client.create("lines")
                 epochs.append(setup.broker.store.epoch)
                 await client.produce(topic, [b"a", b"b"], tags=["y", None])
                 await client.produce(topic, [b"c"], tags=["x"] if number == 1 else None)

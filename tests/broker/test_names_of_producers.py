@@ -52,11 +52,14 @@ def test_r12_names_of_other_topics_and_producers_without_one_are_not_fenced(open
             async with (
                 client.producer("t", name="n") as first,
                 client.producer("t") as nameless,
-                client.producer("u", name="n"),
-                client.producer("t", name="N"),
+                client.producer("u", name="n") as of_another_topic,
+                client.producer("t", name="N") as of_another_name,
             ):
-                await first.send(b"x")
-                await nameless.send(b"y")
+                offsets = [
+                    (await each.send(b"x")).offset for each in (first, nameless, of_another_topic, of_another_name)
+                ]
+                assert offsets == [0, 1, 0, 2]
+                assert [each.epoch for each in (first, nameless, of_another_topic, of_another_name)] == [1, 0, 1, 1]
 
     run_virtual(main)
 

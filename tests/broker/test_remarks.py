@@ -195,7 +195,15 @@ def test_it_is_said_once_a_day(short: str) -> None:
 
 
 def test_nothing_waits_for_the_next_day_where_there_is_no_certificate() -> None:
-    trio.run(remark_daily, composed(make_config(storage="memory://", listen=[PLAIN])), lambda: 0.0, print)
+    notices: list[Notice] = []
+
+    async def main() -> float:
+        begun = trio.current_time()
+        await remark_daily(composed(make_config(storage="memory://", listen=[PLAIN])), lambda: 0.0, notices.append)
+        return trio.current_time() - begun
+
+    assert trio.run(main, clock=MockClock(autojump_threshold=0)) == 0
+    assert notices == []
 
 
 def test_a_broker_says_it_at_its_start_and_when_it_is_asked_and_measures_it(short: str) -> None:

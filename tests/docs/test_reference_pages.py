@@ -34,6 +34,14 @@ def test_the_pages_are_those_that_the_docstrings_make(maker: ModuleType, pages: 
     assert {path.name for path in (pages.docs / "reference").iterdir()} == set(made)
 
 
+@pytest.mark.parametrize("module", ["mqcore.client", "mqcore.aio", "mqcore.sync"])
+def test_what_a_public_class_has_of_one_that_is_not_is_on_its_page(maker: ModuleType, module: str) -> None:
+    page = maker.reference_pages()[f"{module}.md"]
+    assert "### `Producer.epoch`" in page
+    assert "ProducerFacts" not in page
+    assert page.count("### `Consumer.next_batch`") == 1
+
+
 def test_every_public_module_exports_what_its_page_names(maker: ModuleType) -> None:
     for module in maker.MODULES:
         found = importlib.import_module(module)

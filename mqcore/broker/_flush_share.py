@@ -29,18 +29,15 @@ _FASTEST_DRIFT = 1 / 64
 class FlushShare:
     """One flusher's. ``bytes_max``: what one log may have unflushed, infinite while logs are flushed alone."""
 
-    __slots__ = ("_alone", "_bytes", "_fastest_us", "bytes_max")
+    __slots__ = ("_alone", "_bytes", "_fastest_us", "bytes_max", "is_open")
 
     def __init__(self) -> None:
         self.bytes_max = math.inf
+        self.is_open = True
+        """Whether a log may have any number of bytes unflushed: no property, each append looks."""
         self._bytes: float = _BYTES_AT_FIRST
         self._fastest_us = math.inf
         self._alone = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a log may have any number of bytes unflushed."""
-        return self.bytes_max == math.inf
 
     def flushed(self, took_us: int, *, is_shared: bool, is_little: bool, held: bool) -> None:
         """Take in a flush. ``is_shared``: it was of several logs, or of another one than the flush before.
@@ -53,7 +50,7 @@ class FlushShare:
         if not is_shared:
             self._alone += 1
             if self._alone >= _FLUSHES_CONTENDED:
-                self.bytes_max = math.inf
+                self.bytes_max, self.is_open = math.inf, True
             return
         self._alone = 0
         target_us = max(_TARGET_US_MIN, _TARGET_FASTEST * self._fastest_us)
@@ -61,4 +58,4 @@ class FlushShare:
             self._bytes = max(self._bytes * max(target_us / took_us, 1 / 4), _BYTES_MIN)
         elif held:  # else it was not the share that made it short
             self._bytes = min(self._bytes * 9 / 8, _BYTES_MOST)
-        self.bytes_max = self._bytes
+        self.bytes_max, self.is_open = self._bytes, False

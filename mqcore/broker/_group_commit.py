@@ -18,7 +18,7 @@ from mqcore.log import LogStore, PartitionLog
 __all__ = ["FlushRequests", "GroupCommit", "GroupMember", "Replying"]
 
 _LOGS_LITTLE = 8
-"""Of more logs a flush is not taken for one of little, whatever they hold: nobody counts that for each flush."""
+"""Of more logs a flush is not taken for one of little, whatever they hold: each is a file or more."""
 
 
 class Replying(Protocol):
@@ -65,8 +65,12 @@ class FlushRequests(Protocol):
         """What each log may have unflushed."""
         ...
 
+    def is_over(self, partition: GroupMember) -> bool:
+        """Whether the partition has more unflushed than its share, and a flush of it comes."""
+        ...
+
     async def room(self, partition: GroupMember) -> None:
-        """Wait until the partition's unflushed bytes are within its share."""
+        """Wait until it is not over its share any more."""
 
 
 class GroupCommit:
@@ -120,16 +124,22 @@ class GroupCommit:
         self._soon.pop(partition, None)
         self._forget_due(partition)
 
-    async def room(self, partition: GroupMember) -> None:
-        """Wait until the unflushed bytes of the partition are within its share, where others wait for flushes too.
+    def is_over(self, partition: GroupMember) -> bool:
+        """Whether the partition has more unflushed than its share and a flush of it comes that is to be waited for.
 
-        Not where no flush of it is asked for now, or it has stopped, or its flusher has. Only a wait, so that it may be
-        cancelled.
+        Not where no flush of it is asked for now, or it has stopped, or its flusher has.
         """
-        while _unflushed_bytes(partition.log) > self.share.bytes_max:
-            wanted = partition in self._soon or partition in self._under_way
-            if not wanted or self._has_ended or partition.failure is not None:
-                break
+        log = partition.log
+        return (
+            log.end_position - log.durable_position > self.share.bytes_max
+            and (partition in self._soon or partition in self._under_way)
+            and not self._has_ended
+            and partition.failure is None
+        )
+
+    async def room(self, partition: GroupMember) -> None:
+        """Wait until the partition is not over its share any more. Only a wait, so that it may be cancelled."""
+        while self.is_over(partition):
             if self._flushed is None:
                 self._flushed = trio.Event()
             await self._flushed.wait()
@@ -177,15 +187,16 @@ class GroupCommit:
             self._forget_due(partition)
 
     async def _flush(self, partitions: list[GroupMember]) -> None:
-        logs = []
+        # Loops and not generators, each of which is entered once more for every log.
+        logs, durable_before = [], 0
         for partition in partitions:
             if partition.failure is None:
                 logs.append(partition.log)
+                durable_before += partition.log.durable_position
         if not logs:
             return
         self.flushes += 1
         self.logs_flushed += len(logs)
-        durable_before = sum(log.durable_position for log in logs[:_LOGS_LITTLE])
         begun_us = self._now_us()
         self._under_way = partitions
         try:
@@ -196,10 +207,14 @@ class GroupCommit:
             return
         finally:
             self._under_way = []
-            has_held = self._let_go()
+            has_held = self._flushed is not None
+            if has_held:
+                self._let_go()
         took_us = self._now_us() - begun_us
         self.flush_us_total += took_us
-        covered = sum(log.durable_position for log in logs[:_LOGS_LITTLE]) - durable_before
+        covered = -durable_before
+        for log in logs:
+            covered += log.durable_position
         is_little = len(logs) <= _LOGS_LITTLE and covered <= LITTLE_BYTES
         is_shared = len(logs) > 1 or logs[0] is not self._last
         self._last = logs[0]
@@ -213,13 +228,8 @@ class GroupCommit:
         for sink in replied:
             sink.replied(now=True)
 
-    def _let_go(self) -> bool:
-        """Have everybody look again who waits for room; return whether anybody did."""
+    def _let_go(self) -> None:
+        """Have everybody look again who waits for room."""
         event, self._flushed = self._flushed, None
         if event is not None:
             event.set()
-        return event is not None
-
-
-def _unflushed_bytes(log: PartitionLog) -> int:
-    return log.end_position - log.durable_position

@@ -20,7 +20,7 @@ from mqcore.broker._claims import ClaimCheck
 from mqcore.broker._group_commit import FlushRequests, Replying
 from mqcore.broker._held_back import HeldBack
 from mqcore.broker._parked import ParkedFetches, ParkedSink
-from mqcore.broker._sends import ReplySink, Send, WaitingCaller, fail_send, refusal_of_verdict, refuse_degraded
+from mqcore.broker._sends import ReplySink, Send, WaitingCaller, fail_by_verdict, fail_sends, refuse_degraded
 from mqcore.broker._sends import storage_code as code_of_append
 from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, OutcomeUnknownError, StorageError
 from mqcore.guarantees import Level
@@ -145,9 +145,7 @@ class Partition:
         self._appending = True
         try:
             if self.failure is not None:
-                refusal = self._refusal_of_stop()
-                for send in sends:
-                    fail_send(send, *refusal)
+                fail_sends(sends, *self._refusal_of_stop())
                 return
             if self.claims is not None:
                 sends = self.claims.admit(sends)
@@ -174,23 +172,26 @@ class Partition:
         """What no flush has covered yet."""
         return self.log.end_position - self.log.durable_position
 
+    @property
+    def is_over_share(self) -> bool:
+        """Whether it has more unflushed than its share, and a flush of it comes."""
+        return self._flusher.is_over(self)
+
     async def room(self) -> None:
-        """Wait, before more is appended, until its unflushed bytes are within its share, or it has stopped."""
+        """Wait, before more is appended, until it is not over its share any more, or it has stopped."""
         await self._flusher.room(self)
 
     def _hold_back(self, sends: Sequence[Send]) -> None:
         """Keep ``sends`` un-appended until the set has enough nodes (guarantees, section 1, ``block``)."""
         if self.failure is not None:
-            for send in sends:
-                fail_send(send, *self._refusal_of_stop())
+            fail_sends(sends, *self._refusal_of_stop())
             return
         if not self._held_back:
             self._report(Notice("sends-blocked", f"log {self.log.name}: {self._too_few()}"))
         refused = self._held_back.keep(sends)
         for watcher in self.watchers:
             watcher.moved(self)
-        for send in refused:
-            fail_send(send, Code.TOO_FEW_COPIES, self._too_few())
+        fail_sends(refused, Code.TOO_FEW_COPIES, self._too_few())
 
     @property
     def end_position(self) -> int:
@@ -304,7 +305,7 @@ class Partition:
                     reply = (send.sink, send.request_id, verdict.base_offset, True)
                     self.answer_when_committed(verdict.end_offset, send.policy, reply)
             else:
-                fail_send(send, *refusal_of_verdict(verdict))
+                fail_by_verdict(send, verdict)
         return accepted
 
     def _append_failed(self, sends: Sequence[Send], error: StorageError | OutcomeUnknownError) -> None:
@@ -316,8 +317,7 @@ class Partition:
         refusal = code_of_append(error), str(error)
         if self.closure is not None and refusal[0] is not Code.APPEND_FAILED:
             refusal = self.closure  # not the storage's fault: the reign ended, or the topic, before a byte was written
-        for send in sends:
-            fail_send(send, *refusal)
+        fail_sends(sends, *refusal)
 
     def _appended(self, sends: Sequence[Send], base_offsets: Sequence[int]) -> None:
         if self._is_refusing:
@@ -426,8 +426,7 @@ class Partition:
             # For the next reign, before ``stop`` lowers it: what is not flushed is still there, the process lives on.
             self.log.committed_offset = self.committed_offset
         self.closure = code, str(error)
-        for send in self._held_back.take():
-            fail_send(send, code, str(error))
+        fail_sends(self._held_back.take(), code, str(error))
         self.stop(error)
         for sink, request_id in self._parked.wake(sys.maxsize):
             sink.unpark(request_id)

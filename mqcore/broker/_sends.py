@@ -22,8 +22,9 @@ __all__ = [
     "Send",
     "WaitingCaller",
     "append_in_shares",
+    "fail_by_verdict",
     "fail_send",
-    "refusal_of_verdict",
+    "fail_sends",
     "refuse_degraded",
     "storage_code",
 ]
@@ -82,8 +83,14 @@ def fail_send(send: Send, code: Code, text: str, facts: dict[str, object] | None
         send.sink.failed(send.request_id, code, text, facts)
 
 
-def refusal_of_verdict(verdict: Verdict) -> tuple[Code, str, dict[str, object]]:
-    """Code, text and facts for a batch that the producer table does not take."""
+def fail_sends(sends: Iterable[Send], code: Code, text: str) -> None:
+    """Answer each of ``sends`` that waits with the same failure."""
+    for send in sends:
+        fail_send(send, code, text)
+
+
+def fail_by_verdict(send: Send, verdict: Verdict) -> None:
+    """Answer ``send`` with why the producer table does not take its batch."""
     facts: dict[str, object] = {}
     match verdict:
         case Gap(expected):
@@ -101,7 +108,7 @@ def refusal_of_verdict(verdict: Verdict) -> tuple[Code, str, dict[str, object]]:
             code, text = Code.TOO_MANY_PRODUCERS, f"{limit} producers are remembered already (limit producers_max)"
         case _:
             raise AssertionError(verdict)
-    return code, text, facts
+    fail_send(send, code, text, facts)
 
 
 def refuse_degraded(sends: Iterable[Send], log: PartitionLog) -> None:
@@ -110,8 +117,7 @@ def refuse_degraded(sends: Iterable[Send], log: PartitionLog) -> None:
         f"the storage is degraded: log {log.name} reaches {log.level.label} and needs {log.least_level.label}; replace "
         "the lost member, or write on_degraded=continue into the URL"
     )
-    for send in sends:
-        fail_send(send, Code.STORAGE_DEGRADED, text)
+    fail_sends(sends, Code.STORAGE_DEGRADED, text)
 
 
 def storage_code(error: StorageError | OutcomeUnknownError) -> Code:
@@ -137,11 +143,16 @@ class SharingLog(Protocol):
         """What no flush has covered yet."""
         ...
 
+    @property
+    def is_over_share(self) -> bool:
+        """Whether that is more than the share, and a flush of it comes."""
+        ...
+
     async def append(self, sends: Sequence[Send]) -> None:
         """Append in order; everything gets its reply now or later."""
 
     async def room(self) -> None:
-        """Wait until the unflushed bytes are within the share, or no flush is to be waited for."""
+        """Wait until it is not over its share any more."""
 
 
 async def append_in_shares(log: SharingLog, sends: Sequence[Send], reply: Callable[[], Awaitable[None]]) -> None:
@@ -151,12 +162,14 @@ async def append_in_shares(log: SharingLog, sends: Sequence[Send], reply: Callab
     """
     first = 0
     while first < len(sends):
-        left, after = log.share.bytes_max - log.unflushed_bytes, first
-        while after < len(sends) and (left > 0 or after == first):
-            left -= len(sends[after].batch.data)
-            after += 1
+        after = first + 1
+        if after < len(sends):
+            left = log.share.bytes_max - log.unflushed_bytes - len(sends[first].batch.data)
+            while after < len(sends) and left > 0:
+                left -= len(sends[after].batch.data)
+                after += 1
         await log.append(sends[first:after])
         first = after
-        if log.unflushed_bytes > log.share.bytes_max:
+        if log.is_over_share:
             await reply()
             await log.room()

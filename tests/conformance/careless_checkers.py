@@ -98,9 +98,9 @@ def bound_off_by_one() -> tuple[Replacement, ...]:
     """A loss may exceed its bound by one."""
 
     def make(original: Any) -> Any:
-        def excesses(bounds: Any, batches: Any) -> Any:
+        def excesses(bounds: Any, batches: Any, span: str) -> Any:
             known = {name: value + 1 for name, value in attrs.asdict(bounds).items() if value is not None}
-            return original(attrs.evolve(bounds, **known), batches)
+            return original(attrs.evolve(bounds, **known), batches, span)
 
         return excesses
 

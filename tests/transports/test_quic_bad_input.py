@@ -181,3 +181,51 @@ def test_handshakes_that_stall_make_way_where_there_are_as_many_connections_as_m
                 await link.aclose()
 
     run(test)
+
+
+@pytest.mark.parametrize("half_open_max", [0, 2, 64])
+def test_who_has_not_proved_an_address_pushes_nobody_out_and_is_asked_to(half_open_max: int, tmp_path: Path) -> None:
+    """Whatever keeps a listener full of half handshakes: proved ones, some of either, or ones that proved nothing."""
+    authority = trustme.CA()
+    server = written(tmp_path / "server.pem", authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes())
+    ca = written(tmp_path / "ca.pem", authority.cert_pem.bytes())
+    options, most = QuicOptions(), 4
+
+    async def begin(address: tuple[str, int], *, comes_again: bool) -> bytes:
+        """Begin a handshake and return the first answer, which is a retry or has begun it."""
+        engine = engine_for(options, client_configuration(options, TlsOptions(ca=ca), "quic://", "127.0.0.1"))
+        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            await stranger.bind(("127.0.0.1", 0))
+            engine.connect(address, 0.0)
+            for data, _ in engine.transmit(0.0):
+                await stranger.sendto(data, address)
+            first, _ = await stranger.recvfrom(2_048)
+            if comes_again and is_retry(first):
+                engine.receive([(first, len(first))], address, 0.0)
+                for data, _ in engine.transmit(0.0):
+                    await stranger.sendto(data, address)
+                await stranger.recvfrom(2_048)
+        return bytes(first)
+
+    def is_retry(datagram: bytes) -> bool:
+        return datagram[0] & 0xF0 == 0xF0
+
+    async def test() -> None:
+        context = TransportContext(tls=TlsOptions(cert=server), limits=Limits(connections_max=most))
+        url = f"quic://127.0.0.1:0?half_open_max={half_open_max}&handshake_timeout_ms=60000"
+        async with await create_transport(url, context).listen() as listener:
+            address = ("127.0.0.1", listener.url.address[1])
+            endpoint: Any = listener._endpoint  # type: ignore[attr-defined]
+            for number in range(most):
+                first = await begin(address, comes_again=True)
+                assert is_retry(first) == (number >= half_open_max)
+            under_way = list(endpoint._links)
+            assert len(under_way) == most
+            for _ in range(3):
+                assert is_retry(await begin(address, comes_again=False))
+            assert list(endpoint._links) == under_way
+            link = await linked(str(listener.url), ca)  # comes again by itself, and the oldest gives way
+            assert list(endpoint._links)[: most - 1] == under_way[1:]
+            await link.aclose()
+
+    run(test)

@@ -312,19 +312,20 @@ class Endpoint:
                 link.doubted(now)
 
     def _accept(self, header: PacketHeader, address: Any, now: float) -> QuicLink | None:
-        """Begin a connection, or have the client prove its address first where many are being begun."""
+        """Begin a connection, or have the client prove its address first where it would take room from others."""
         proven = self._tokens.check(address, header.token, header.destination, now) if header.token else None
-        if proven is None and self._half_open.must_prove:
+        is_full = len(self._links) >= self._links_max
+        if is_full and not self._half_open:
+            return None
+        if proven is None and (is_full or self._half_open.must_prove):
             source = self._random_bytes(CONNECTION_ID_BYTES)
             token = self._tokens.issue(address, header.destination, source, now)
             self.send([(retry_packet(header, source, token), address)])
             return None
         # Who goes on is done within a few round trips: the oldest stalls, as one of a proved address may, too.
         too_many = self._half_open.giving_way(address) if proven is not None else None
-        if too_many is None and len(self._links) >= self._links_max:
+        if too_many is None and is_full:
             too_many = self._half_open.oldest()
-            if too_many is None:
-                return None
         if too_many is not None:
             too_many.fail("it was the oldest handshake under way when one more came")
         original, retried = (header.destination, None) if proven is None else (proven, header.destination)

@@ -1,4 +1,4 @@
-"""A link whose streams are connections of their own: what transports without multiplexing have in common.
+"""Links that transports have in common: one whose streams are connections of their own, and one around another link.
 
 Must not know what a stream is made of: a socket, memory, or a wrapper around either (TLS, framing).
 """
@@ -6,14 +6,14 @@ Must not know what a stream is made of: a socket, memory, or a wrapper around ei
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from mqcore.abc import ByteStream, Link, Peer
+from mqcore.abc import ByteStream, Link, Listener, Peer, TlsOptions, Transport, TransportCapabilities
 from mqcore.errors import TransportError
 
-__all__ = ["ClosableStream", "StreamLink"]
+__all__ = ["ClosableStream", "PassThroughLink", "PassThroughTransport", "StreamLink"]
 
 
 class ClosableStream(ByteStream):
@@ -82,3 +82,82 @@ class StreamLink(Link):
         for stream in self._streams:
             stream.close()
         await trio.lowlevel.checkpoint()
+
+
+class PassThroughLink(Link):
+    """The link ``inner``, by another object. What a wrapper of links derives from; see ``mqcore.abc.Link``.
+
+    Override what is to be other. Everything else goes to the link inside, members of a later contract version included.
+    """
+
+    def __init__(self, inner: Link) -> None:
+        self.inner = inner
+        self._peer: Peer | None = None
+
+    @property
+    def peer(self) -> Peer:
+        """Who the link inside says that it is, as it is known by now, unless a wrapper has set who that is."""
+        return self.inner.peer if self._peer is None else self._peer
+
+    @peer.setter
+    def peer(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def accept_stream(self) -> ByteStream:
+        """See ``Link``."""
+        return await self.inner.accept_stream()
+
+    async def open_stream(self) -> ByteStream:
+        """See ``Link``."""
+        return await self.inner.open_stream()
+
+    def admit(self) -> None:
+        """See ``Link``."""
+        self.inner.admit()
+
+    def connection_of(self, stream: ByteStream) -> object:
+        """Return what carries ``stream``, one of the link inside: who wraps streams too asks with those inside."""
+        return self.inner.connection_of(stream)
+
+    async def aclose(self) -> None:
+        """See ``Link``."""
+        await self.inner.aclose()
+
+
+class PassThroughTransport(Transport):
+    """The transport ``inner``, by another object. What a wrapper of transports derives from, as of links."""
+
+    def __init__(self, inner: Transport) -> None:
+        super().__init__(inner.url, inner.options, inner.context)
+        self.inner = inner
+
+    @property
+    def capabilities(self) -> TransportCapabilities:
+        """See ``Transport``."""
+        return self.inner.capabilities
+
+    @property
+    def is_loopback(self) -> bool:
+        """See ``Transport``."""
+        return self.inner.is_loopback
+
+    @property
+    def files(self) -> TlsOptions:
+        """See ``Transport``."""
+        return self.inner.files
+
+    def check_files(self) -> None:
+        """See ``Transport``."""
+        self.inner.check_files()
+
+    async def listen(self) -> Listener:
+        """See ``Transport``."""
+        return await self.inner.listen()
+
+    async def connect(self) -> Link:
+        """See ``Transport``."""
+        return await self.inner.connect()
+
+    async def operate(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        """See ``Transport``."""
+        return await self.inner.operate(operation, arguments)

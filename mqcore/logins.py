@@ -15,13 +15,12 @@ from mqcore.abc import (
     ByteStream,
     Credentials,
     Link,
-    Listener,
     LoginClient,
     LoginRefusedError,
     Transport,
-    TransportCapabilities,
 )
 from mqcore.errors import BrokenLinkError, ConfigurationError, PluginInvalidError, RemoteProtocolError
+from mqcore.links import PassThroughLink, PassThroughTransport
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
@@ -78,47 +77,33 @@ def _clients(credentials: Credentials) -> dict[str, LoginClient]:
     return found
 
 
-class _LoginTransport(Transport):
-    """Connects as ``inner`` does, as somebody."""
+class _LoginTransport(PassThroughTransport):
+    """Connects as ``inner`` does, as somebody. Who listens is told by the other end who that is."""
 
     def __init__(self, inner: Transport, credentials: Credentials) -> None:
-        super().__init__(inner.url, inner.options, inner.context)
-        self._inner = inner
+        super().__init__(inner)
         self._credentials = credentials
-
-    @property
-    def capabilities(self) -> TransportCapabilities:
-        """Those of the transport inside."""
-        return self._inner.capabilities
-
-    async def listen(self) -> Listener:
-        """Listen; who is at the other end says so by itself."""
-        return await self._inner.listen()
 
     async def connect(self) -> Link:
         """Connect; the login is on the link's first stream, or on each where a link has no others."""
-        link = await self._inner.connect()
-        return _LoginLink(link, self._credentials, self._inner)
+        link = await self.inner.connect()
+        return _LoginLink(link, self._credentials, self.inner)
 
 
-class _LoginLink(Link):
+class _LoginLink(PassThroughLink):
     def __init__(self, inner: Link, credentials: Credentials, transport: Transport) -> None:
-        self.peer = inner.peer
-        self._inner = inner
+        super().__init__(inner)
         self._credentials = credentials
         self._transport = transport
         self._known: weakref.WeakSet[object] = weakref.WeakSet()
         self._turn = trio.Lock()
 
-    async def accept_stream(self) -> ByteStream:
-        return await self._inner.accept_stream()
-
     async def open_stream(self) -> ByteStream:
         """Open a stream on which this end is known. Raises ``RemoteProtocolError`` when the broker refuses it."""
         # One after the other: a stream that is opened while another logs in would be taken for one without a login.
         async with self._turn:
-            stream = await self._inner.open_stream()
-            connection = self._inner.connection_of(stream)
+            stream = await self.inner.open_stream()
+            connection = self.inner.connection_of(stream)
             if connection in self._known:
                 return stream
             try:
@@ -136,9 +121,6 @@ class _LoginLink(Link):
             if self._transport.capabilities.multiplexed:
                 self._known.add(connection)
             return stream
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
 
 
 async def _log_in(stream: ByteStream, credentials: Credentials) -> None:

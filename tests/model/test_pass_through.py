@@ -7,9 +7,10 @@ import inspect
 import attrs
 import pytest
 
-from mqcore.abc import FlushedLog, Log, StorageBackend, StorageContext
+from mqcore.abc import FlushedLog, Link, Log, StorageBackend, StorageContext, Transport
 from mqcore.errors import CommandNotPossibleError
 from mqcore.guarantees import Level
+from mqcore.links import PassThroughLink, PassThroughTransport
 from mqcore.ports import File, FileSystem
 from mqcore.registry import create_storage
 from mqcore.testing import (
@@ -27,6 +28,8 @@ NOT_PASSED_ON = {
     StorageBackend: set(),
     Log: set(),
     File: set(),
+    Link: set(),
+    Transport: set(),
 }
 
 
@@ -37,6 +40,8 @@ NOT_PASSED_ON = {
         (Log, PassThroughLog),
         (FileSystem, PassThroughFileSystem),
         (File, PassThroughFile),
+        (Link, PassThroughLink),
+        (Transport, PassThroughTransport),
     ],
 )
 def test_a_wrapper_passes_on_every_method_of_its_contract(contract: type, wrapper: type) -> None:

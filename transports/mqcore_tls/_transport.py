@@ -12,7 +12,7 @@ from mqcore.abc import ByteStream, Link, Listener, Notice, Peer, TlsOptions, Tra
 from mqcore.abc import TransportContext as Context
 from mqcore.errors import TransportError
 from mqcore.followed import FollowedFiles
-from mqcore.links import ClosableStream, StreamLink
+from mqcore.links import ClosableStream, PassThroughLink, StreamLink
 from mqcore.registry import create_transport
 from mqcore.url import Url
 from mqcore_tls._config import TlsTransportOptions
@@ -164,7 +164,7 @@ class _TlsListener(Listener):
         await self._inner.aclose()
 
 
-class _AcceptedLink(Link):
+class _AcceptedLink(PassThroughLink):
     """A connection to a client, which has shaken hands once its stream was given out."""
 
     def __init__(
@@ -175,8 +175,7 @@ class _AcceptedLink(Link):
         handshakes: Handshakes,
         refused: Callable[[Peer, str], None],
     ) -> None:
-        self.peer = inner.peer
-        self._inner = inner
+        super().__init__(inner)
         self._trust = trust
         self._timeout_s = timeout_s
         self._handshakes = handshakes
@@ -185,7 +184,7 @@ class _AcceptedLink(Link):
 
     async def accept_stream(self) -> ByteStream:
         """Shake hands and return the one stream. ``trio.BrokenResourceError`` where it fails, which was reported."""
-        inner = await self._inner.accept_stream()
+        inner = await self.inner.accept_stream()
         assert isinstance(inner, ClosableStream)
         context = self._trust.current()
         self._stream = stream = TlsStream(inner, context)
@@ -214,12 +213,8 @@ class _AcceptedLink(Link):
             return alert_in_words(error)
         return "it hung up"
 
-    async def open_stream(self) -> ByteStream:
-        """Only a client opens streams: raises ``TransportError``."""
-        return await self._inner.open_stream()
-
     async def aclose(self) -> None:
         """Close the stream, even if this is cancelled. Idempotent."""
         if self._stream is not None:
             self._stream.close()
-        await self._inner.aclose()
+        await self.inner.aclose()

@@ -16,9 +16,10 @@ import attrs
 import trio
 
 from mqcore import client as library
-from mqcore.abc import ByteStream, Link, Listener, Transport, TransportCapabilities, TransportContext
+from mqcore.abc import ByteStream, Link, TransportContext
 from mqcore.errors import MqcoreError, ProtocolError
 from mqcore.limits import Limits
+from mqcore.links import PassThroughLink, PassThroughTransport
 from mqcore.ports import Buffer
 from mqcore.protocol import VERSION_MAX, VERSION_MIN, Connection, Hello, Role, Welcome
 from mqcore.registry import create_transport, register, unregister
@@ -99,53 +100,42 @@ class WatchedOptions:
     inner: str
 
 
-class WatchedTransport(Transport):
+class WatchedTransport(PassThroughTransport):
     """See the module. ``watcher`` is set by ``watched``."""
 
     options_class: ClassVar[type[Any]] = WatchedOptions
     watcher: ClassVar[Watcher]
 
     def __init__(self, url: Url, options: WatchedOptions, context: TransportContext) -> None:
-        super().__init__(url, options, context)
-        self._inner = create_transport(options.inner, context)
-
-    @property
-    def capabilities(self) -> TransportCapabilities:
-        return self._inner.capabilities
-
-    async def listen(self) -> Listener:
-        return await self._inner.listen()
+        super().__init__(create_transport(options.inner, context))
+        self.url, self.options = url, options
 
     async def connect(self) -> Link:
-        return WatchedLink(await self._inner.connect(), self.watcher)
+        return WatchedLink(await self.inner.connect(), self.watcher)
 
 
-class WatchedLink(Link):
+class WatchedLink(PassThroughLink):
     """A link inside, watched."""
 
     def __init__(self, inner: Link, watcher: Watcher) -> None:
-        self.peer = inner.peer
-        self._inner = inner
+        super().__init__(inner)
         self._watcher = watcher
         self._is_first = True
-
-    async def accept_stream(self) -> ByteStream:
-        return await self._inner.accept_stream()
 
     async def open_stream(self) -> ByteStream:
         is_first, self._is_first = self._is_first, False
         opened_at = len(self._watcher.world.history)
-        return WatchedStream(await self._inner.open_stream(), self._watcher, opened_at, is_first)
+        return WatchedStream(await self.inner.open_stream(), self._watcher, opened_at, is_first)
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+    def connection_of(self, stream: ByteStream) -> object:
+        return self.inner.connection_of(stream.inner if isinstance(stream, WatchedStream) else stream)
 
 
 class WatchedStream(ByteStream):
     """A stream inside, watched."""
 
     def __init__(self, inner: ByteStream, watcher: Watcher, opened_at: int, is_first: bool) -> None:
-        self._inner = inner
+        self.inner = inner
         self._watcher = watcher
         self._opened_at = opened_at
         self._is_first = is_first
@@ -155,7 +145,7 @@ class WatchedStream(ByteStream):
 
     async def receive_into(self, buffer: bytearray | memoryview) -> int:
         """As inside, unless the broker's process is dead."""
-        size = await self._inner.receive_into(buffer)
+        size = await self.inner.receive_into(buffer)
         if self._watcher.world.swallows(self._by):
             raise trio.BrokenResourceError("the broker's process is dead")
         if self._listening is not None:
@@ -191,16 +181,16 @@ class WatchedStream(ByteStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As inside; nothing of mqcore's client receives like this."""
-        return await self._inner.receive_some(max_bytes)
+        return await self.inner.receive_some(max_bytes)
 
     async def send_buffers(self, buffers: Sequence[Buffer]) -> None:
-        await self._inner.send_buffers(buffers)
+        await self.inner.send_buffers(buffers)
 
     async def send_all(self, data: Buffer) -> None:
-        await self._inner.send_all(data)
+        await self.inner.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._inner.wait_send_all_might_not_block()
+        await self.inner.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        await self.inner.aclose()

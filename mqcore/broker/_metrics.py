@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mqcore.abc import BrokerView, Metric, MetricFamily
 from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._cursor_log import CURSORS_KEY
 from mqcore.broker._group_commit import GroupCommit
 from mqcore.broker._node import Node
 from mqcore.broker._partition import Partition
@@ -35,7 +36,7 @@ class NodeView(BrokerView):
 
     def failures(self) -> Sequence[str]:
         """Failures of partitions, each as it was reported."""
-        return [str(each.failure) for each in self.partitions().values() if each.failure and not each.closure]
+        return [str(each.failure) for each in self._logs().values() if each.failure and not each.closure]
 
     def waits_for(self) -> str:
         """Why clients cannot use the node."""
@@ -68,7 +69,11 @@ class NodeView(BrokerView):
         return None if role is None else role.topics
 
     def partitions(self) -> Mapping[tuple[bytes, int], Partition | PartitionCopy]:
-        """Open partitions, or copies of them, by topic id and number."""
+        """Open partitions of topics, or copies of them, by topic id and number."""
+        # A replica keeps its copy of the set's cursors among them, which is no topic's.
+        return {key: each for key, each in self._logs().items() if key != CURSORS_KEY}
+
+    def _logs(self) -> Mapping[tuple[bytes, int], Partition | PartitionCopy]:
         if self.node.reign is not None:
             return self.node.reign.partitions
         follower = self.node.roles.follower if self.node.roles is not None else None
@@ -82,7 +87,7 @@ class NodeView(BrokerView):
         topics = self._topics()
         if topics is None:
             return
-        partitions = dict(self.partitions())
+        partitions = self.partitions()
         places = self._places = {key: self._places.get(key) or _place(key, topics) for key in partitions}
         for metric, read in _PARTITION:
             yield MetricFamily(metric, _samples(partitions, places, read))

@@ -267,7 +267,8 @@ class Follower:
         log = copy.log
         # By position too, so that it begins where its primary's does; what is there may still be on its way.
         if log.start_offset < begins.offset <= copy.committed_offset and begins.position < log.end_position:
-            await log.trim(begins.offset, begins.position)
+            for offset, at in log.trim_steps(begins.offset, begins.position):
+                await log.trim(offset, at)
 
     async def _begin_anew(self, copy: PartitionCopy, position: int) -> PartitionCopy:
         """Begin a log anew where its primary's begins, at ``position`` (R15). Raises ``StorageError``.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Protocol, TypeAlias
 
@@ -252,9 +253,10 @@ class Partition:
         self._settle(self._rule.duplicate(end_offset, policy, reply, self._now_us()))
 
     async def trim(self, begins: LogStart) -> None:
-        """Have the log begin at ``begins``, between two appends; not yet where that is past what is committed."""
+        """Have the log begin at ``begins``, in steps between appends; not yet where that is past what is committed."""
         if begins.offset <= self.committed_offset:
-            await self.alone(lambda: self.log.trim(begins.offset, begins.position))
+            for offset, position in self.log.trim_steps(begins.offset, begins.position):
+                await self.alone(partial(self.log.trim, offset, position))
 
     async def prepare_trim(self) -> None:
         """Make what a trim is recorded in, while there is space for it: on a full disk a trim is what makes some."""

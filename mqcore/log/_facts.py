@@ -5,7 +5,7 @@ Knows nothing of topics, requests or flush policies.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mqcore.abc import Log, Notice
 from mqcore.errors import StorageError
@@ -16,7 +16,10 @@ from mqcore.log._producers import ProducerTable
 from mqcore.log._state import LogState
 from mqcore.log._types import Damage, EpochEntry, LogPoint
 
-__all__ = ["LogFacts"]
+__all__ = ["TRIM_STEP_BYTES", "LogFacts"]
+
+TRIM_STEP_BYTES = 256 * 1024 * 1024
+"""Of how much a log is trimmed at once: a storage holds flushes up while it takes the names from files."""
 
 
 class LogFacts:
@@ -179,6 +182,20 @@ class LogFacts:
         state = self._state
         found = state.index.below(position)
         return found if found and found[1] > state.start_position else (state.start_offset, state.start_position)
+
+    def trim_steps(self, offset: int, position: int) -> Iterator[tuple[int, int]]:
+        """Offsets and positions at which to trim in turn on the way to these, which are the last.
+
+        For a caller that lets others have the log, and the flusher, between two. Each is looked for once the one before
+        it was trimmed.
+        """
+        start = -1
+        while start < self.start_position < position - TRIM_STEP_BYTES:
+            start = self.start_position
+            at = self.boundary_below(start + TRIM_STEP_BYTES)
+            if at[1] > start:
+                yield at
+        yield offset, position
 
     def boundary_above(self, position: int) -> tuple[int, int]:
         """Offset and position of the next batch beyond ``position`` that the index knows; else of the start."""

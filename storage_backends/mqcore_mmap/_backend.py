@@ -90,6 +90,7 @@ class MmapStorage(StorageBackend):
         try:
             with trio.CancelScope(shield=True):
                 self._engine = await thread.run(self._open_blocking, trio.lowlevel.current_trio_token())
+                self._engine.freeing.start()
         finally:
             await thread.aclose()
         await trio.lowlevel.checkpoint_if_cancelled()

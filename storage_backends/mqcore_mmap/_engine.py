@@ -17,6 +17,7 @@ from mqcore_mmap._checkpoint import BATCH_FILES, Checkpoint, Journal
 from mqcore_mmap._config import MmapOptions
 from mqcore_mmap._errors import storage_error
 from mqcore_mmap._flusher import FlushJob, FlushPlan, FlushPlanner
+from mqcore_mmap._freeing import Freeing
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._header import SegmentIdentity
 from mqcore_mmap._inline import InlineFlushes
@@ -82,13 +83,14 @@ class Engine:
             self.logs.values,
             options.journal_range_bytes_max,
         )
+        self.freeing = Freeing(self.files, self.filler, self.clock)
         self._removal = Removal(ports.files, self.files, layout.names, self)
         self.flushing = trio.Lock()
         """Held by what flushes and by what removes: the one must not see the other half done."""
         self._abandoned = False
         self._checkpoint_run: Checkpoint | None = None
         for path in recovered.free:
-            self.filler.submit(self.files.recycle, path)
+            self.freeing.recycle(path)
 
     # Room for appends
 
@@ -434,6 +436,7 @@ class Engine:
                 if self._journal.broken is None and not self._journal.is_empty:
                     await self._checkpoint()
             finally:
+                self.freeing.close()
                 for thread in (self.append_thread, self.flush_thread, self.checkpointer, self.filler, self.reader):
                     await thread.aclose()
                 self._journal.close()

@@ -20,7 +20,10 @@ from mqcore_mmap._header import HEADER_BYTES, SegmentIdentity, encode_static
 from mqcore_mmap._layout import StorageLayout
 from mqcore_mmap._segment import Segment, write_zeros
 
-__all__ = ["SegmentFiles"]
+__all__ = ["FREE_PIECE_BYTES", "SegmentFiles"]
+
+FREE_PIECE_BYTES = 4 * 1024 * 1024
+"""What is cut off a file at once that is to go, see ``_freeing``."""
 
 
 class SegmentFiles:
@@ -34,6 +37,7 @@ class SegmentFiles:
         self._numbers = itertools.count(first_number)
         self._directory = files.open_directory(layout.names.segments)
         self._ready: deque[tuple[str, int, bool]] = deque()  # path, bytes, whether it was used before
+        self._doomed: deque[str] = deque()  # what goes piece by piece
         self.preparing = False
 
     def create(self, identity: SegmentIdentity, needed: int, *, busy: bool) -> Segment:
@@ -117,14 +121,15 @@ class SegmentFiles:
             segment.fill(file, target, needed)
 
     def give_up_ready(self) -> bool:
-        """Remove the ready files, for a disk that is full; return whether there were any.
+        """Remove the ready files and what is about to go, for a disk that is full; return whether there were any.
 
         They are there to save time. What was freed by deletions or retention would else stay taken by them, and only a
         log that fills whole segments could have it.
         """
-        had_any = bool(self._ready)
+        had_any = bool(self._ready or self._doomed)
         while self._ready:
             self.discard(self._ready.popleft()[0])
+        self.free_all()
         return had_any
 
     def give_name(self, segment: Segment) -> None:
@@ -192,13 +197,13 @@ class SegmentFiles:
         return free
 
     def recycle(self, path: str) -> None:
-        """Keep a retired file ready to be used again, or remove it. Never raises ``OSError``.
+        """Keep a retired file ready to be used again, or have it go by ``free_piece``. Never raises ``OSError``.
 
         It is ready once its old header is durably gone: one that survived a crash would bring its log's bytes back.
         """
         try:
             if len(self._ready) >= self._options.ready_segments_max:
-                self._files.unlink(path)
+                self._doomed.append(path)
                 return
             file = self._files.open(path)
             try:
@@ -219,6 +224,36 @@ class SegmentFiles:
         """Remove a retired file, whose bytes somebody may still look at."""
         with contextlib.suppress(OSError):
             self._files.unlink(path)
+
+    def free_piece(self) -> bool:
+        """Free a piece of what is to go; return whether there is more. Never raises ``OSError``."""
+        if not self._doomed:
+            return False
+        path = self._doomed[0]
+        if not self._shorten(path):
+            self._doomed.popleft()
+            self.discard(path)
+        return bool(self._doomed)
+
+    def _shorten(self, path: str) -> bool:
+        """Cut a piece off the end of a file; False where what is left is no more than one, or it may not be cut."""
+        try:
+            file = self._files.open(path)
+            try:
+                left = file.size() - FREE_PIECE_BYTES
+                if left <= 0 or file.link_count() != 1:  # under its other name it is somebody else's, such as a backup
+                    return False
+                file.truncate(left)
+            finally:
+                file.close()
+        except OSError:
+            return False
+        return True
+
+    def free_all(self) -> None:
+        """Remove what is to go, at once. Never raises ``OSError``."""
+        while self._doomed:
+            self.discard(self._doomed.popleft())
 
     def prepare(self) -> None:
         """Have one ready file, filled with zeros: a busy log will need it soon. Never raises ``OSError``."""

@@ -16,6 +16,7 @@ import trio
 from mqcore.ports import DeviceThread, File, FileSystem
 from mqcore_mmap._errors import is_scarcity, storage_error
 from mqcore_mmap._files import SegmentFiles
+from mqcore_mmap._freeing import Freeing
 from mqcore_mmap._handles import Handles
 from mqcore_mmap._layout import Names, Tombstone
 from mqcore_mmap._log import MmapLog
@@ -30,7 +31,7 @@ POSITION_MAX = 2**64 - 1
 class RemovalHost(Protocol):
     """What a removal uses of the storage; see ``Engine``, which is one."""
 
-    filler: DeviceThread
+    freeing: Freeing
     flush_thread: DeviceThread
     flushing: trio.Lock
     handles: Handles
@@ -161,9 +162,10 @@ class Removal:
             raise storage_error(error, "remove", removed[0].path, position=low) from error
         for segment, path in zip(removed, freed, strict=True):
             if not reuse or segment.views_held():
-                self._engine.filler.submit(self._files.discard, path)
+                self._engine.freeing.discard(path)
             else:
-                self._engine.filler.submit(self._files.recycle, path)
+                self._engine.freeing.recycle(path)
+        self._engine.freeing.start()
 
 
 def remove_files(

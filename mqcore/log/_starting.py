@@ -127,8 +127,8 @@ def _elsewhere(where: str, before: str, now: str) -> Notice:
     # A clean stop proves that nothing was missing there, not that it is the same storage here: a copy of last week that
     # is brought back has a clean stop too (decision 0021).
     text = (
-        f"storage {where} is not where the node last ran ({now}, it was {before}): moved, mounted anew, with another "
-        "member of its array, or copied. Of a copy only one may ever be started again, and one that is older than the "
+        f"storage {where} is not where the node last ran ({now}, it was {before}): moved, mounted anew "
+        "or copied. Of a copy only one may ever be started again, and one that is older than the "
         "last stop lacks what came later: bring such back with `mqcore storage restore`"
     )
     return Notice("storage-elsewhere", text, {"now": now, "before": before})

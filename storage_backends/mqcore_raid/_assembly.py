@@ -22,7 +22,8 @@ __all__ = ["Assembly", "Finding", "assemble"]
 class Finding:
     """What was found at a member's ``path``: its ``record``, or why there is none.
 
-    ``absent``: no directory. ``blank``: an empty one. ``unreadable``: ``text`` says how.
+    ``absent``: no directory. ``blank``: an empty one. ``unreadable``: ``text`` says how. A ``text`` beside a ``record``
+    says why the member cannot be used all the same.
     """
 
     path: str
@@ -159,7 +160,8 @@ def _states(
     top: ArrayRecord,
     paths: tuple[str | None, ...],
 ) -> Assembly:
-    unplaced = {finding.path: finding for finding in findings if finding.path not in paths}
+    by_path = {finding.path: finding for finding in findings}
+    unplaced = {path: finding for path, finding in by_path.items() if path not in paths}
     states: list[SlotState] = []
     notices: list[Notice] = []
     may_lack = top.may_lack
@@ -169,7 +171,10 @@ def _states(
                 f"member {slot} of the array is at {member.path}, which the URL does not name; name it in the place of "
                 f"{', '.join(unplaced) or 'one that left'}"
             )
-        state = _state(member, found[path] if path is not None else None, unplaced.get(member.path), top)
+        record, finding = (found[path], by_path[path]) if path is not None else (None, unplaced.get(member.path))
+        if finding is not None and finding.text and record is not None:  # its record was read, and counted: no more
+            record, finding = None, Finding(finding.path, "unreadable", text=finding.text)
+        state = _state(member, record, finding, top)
         if path is not None:
             state = attrs.evolve(state, path=path)
         may_lack = may_lack or (member.state == "in-sync" and state.state == "missing")

@@ -22,6 +22,7 @@ from mqcore_raid._group import MirrorGroup
 from mqcore_raid._log import MirrorLog
 from mqcore_raid._member import ArrayMember
 from mqcore_raid._opening import Opened, open_array
+from mqcore_raid._places import last_move
 from mqcore_raid._repairs import Repairs
 from mqcore_raid._roster import Roster
 from mqcore_raid._shape import shape_of
@@ -116,6 +117,9 @@ class RaidStorage(StorageBackend):
                     self.url, self._options, self._shape, self.context, self._background, self._compose
                 )
                 self._take(opened)
+                roster = opened.roster
+                moved = await last_move(roster.in_sync(), roster.record.generation, self._background)
+                self._mount = f"{roster.record.array_id}:{moved}"
         except BaseException:
             await self._background.aclose()
             self._background = Background(self._late_after_s)
@@ -148,10 +152,6 @@ class RaidStorage(StorageBackend):
             scrub_interval_ms=self._options.scrub_interval_ms,
         )
         self._repairs.resume()
-        mounts = sorted(
-            str(member.storage.facts().get("mount", "")) for member in roster.in_sync() if member.storage is not None
-        )
-        self._mount = f"{roster.record.array_id}:{crc32c(' '.join(mounts).encode()):08x}"
 
     def _left(self, member: ArrayMember) -> None:
         """A member has left: nothing waits for its storage to close, which may never happen."""
@@ -195,12 +195,15 @@ class RaidStorage(StorageBackend):
                 log.keep_sums()
                 log.shut()
             members = group.in_sync()
-            results = await self._background.run_all([partial(_close, member) for member in members])
+            results = await self._background.run_all([partial(each.during, _close, each) for each in members])
             failed = [(member, result) for member, result in zip(members, results, strict=True) if not result.is_good]
             if len(failed) == len(members):
                 raise failed[0][1].error or StorageError(f"{members[0].path} does not answer", kind="io")
             for member, result in failed:
                 roster.eject(member, f"it did not close ({result.reason})")
+        for member in roster.members:
+            if member.is_rebuilding:  # the next opening goes on with it either way
+                await self._background.run_bounded(partial(member.during, _close, member))
         await roster.settled()
 
     # logs

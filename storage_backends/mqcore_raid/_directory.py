@@ -3,7 +3,9 @@
 ::
 
     mqcore-raid.member    the record (see ``_record``); its presence makes the directory a member
+    mqcore-raid.member.new, .spare   room for the next record, which must have some on a full disk, too
     mqcore-raid.lock      held by the broker that uses the member
+    mqcore-raid.place     where its storage stood, and the number of the array's last move (see ``_places``)
     storage/              the member's own storage, made by its backend
     sums/LOG              checksums of the log's blocks (see ``_sums``)
     sums/.scrub           what the last scrub found
@@ -13,6 +15,8 @@ Knows nothing of other members.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 from mqcore.errors import CorruptionError, StorageError
 from mqcore.ports import FileSystem, Lock
@@ -28,16 +32,21 @@ __all__ = [
     "drop_sums",
     "eject_offline",
     "inspect",
+    "keep_place",
     "keep_scrub",
     "make_member_directory",
     "places_above",
+    "read_place",
     "read_sums",
     "set_aside",
 ]
 
 RECORD_NAME = "mqcore-raid.member"
 LOCK_NAME = "mqcore-raid.lock"
+PLACE_NAME = "mqcore-raid.place"
+PLACE_BYTES_MAX = 256
 TEMPORARY = ".new"
+SPARE = ".spare"
 STORAGE_NAME = "storage"
 ASIDE = "aside-"
 EJECTED_NAME = "mqcore-raid.ejected"
@@ -47,7 +56,9 @@ SCRUB_NAME = ".scrub"
 DEPTH_MAX = 100
 """Directories that one may lie in; no path is longer."""
 SUMS_BYTES_MAX = 64 * 1024 * 1024
-_OWN = frozenset({LOCK_NAME, RECORD_NAME + TEMPORARY, "lost+found"})
+_OWN = frozenset(
+    {LOCK_NAME, PLACE_NAME, PLACE_NAME + TEMPORARY, RECORD_NAME + TEMPORARY, RECORD_NAME + SPARE, "lost+found"}
+)
 
 
 class MemberDirectory:
@@ -90,16 +101,32 @@ class MemberDirectory:
     def write(self, record: ArrayRecord) -> None:
         """Replace the record, durably. Raises ``OSError``, ``StorageError`` when the directory is another one now."""
         self.check_in_place()
-        path = f"{self.path}/{RECORD_NAME}"
+        path, data = f"{self.path}/{RECORD_NAME}", encode_record(record)
+        names = self._files.list(self.path)
+        if RECORD_NAME + TEMPORARY not in names and RECORD_NAME + SPARE in names:
+            self._files.rename(path + SPARE, path + TEMPORARY)
         file = self._files.open(path + TEMPORARY, create=True)
         try:
-            file.truncate(0)
-            file.pwritev([encode_record(record)], 0)
+            file.pwritev([data], 0)  # over the room that is kept: cut off first, it would have to be found again
+            file.truncate(len(data))
             file.flush()
         finally:
             file.close()
         self._files.rename(path + TEMPORARY, path)
         self._files.flush_directory(self.path)
+        if record.committed:
+            self._keep_room(len(data))
+
+    def _keep_room(self, size: int) -> None:
+        """Have room for the two files of the next generation: a member that is full must not leave over its record."""
+        for name in (TEMPORARY, SPARE):
+            with contextlib.suppress(OSError):  # there is none to keep: what the two records before left may do
+                file = self._files.open(f"{self.path}/{RECORD_NAME}{name}", create=True)
+                try:
+                    file.pwritev([bytes(size)], 0)
+                    file.flush()
+                finally:
+                    file.close()
 
     def check_in_place(self) -> None:
         """Raise ``StorageError`` when another directory stands at the path than the one that was locked."""
@@ -203,8 +230,9 @@ def make_member_directory(files: FileSystem, path: str) -> None:
 
 def set_aside(files: FileSystem, path: str, generation: int) -> None:
     """Keep what a former member's storage held under another name; an operator removes it. Raises ``OSError``."""
-    if EJECTED_NAME in files.list(path):
-        files.unlink(f"{path}/{EJECTED_NAME}")
+    for name in (EJECTED_NAME, PLACE_NAME):
+        if name in files.list(path):
+            files.unlink(f"{path}/{name}")
     if SUMS_NAME in files.list(path):
         for name in files.list(f"{path}/{SUMS_NAME}"):
             files.unlink(f"{path}/{SUMS_NAME}/{name}")
@@ -222,6 +250,29 @@ def eject_offline(files: FileSystem, path: str) -> None:
         files.flush_directory(path)
     finally:
         directory.release()
+
+
+def keep_place(directory: MemberDirectory, place: str, number: int) -> None:
+    """Keep where the member stands and the number of its array's last move. Raises ``OSError``."""
+    path, files = f"{directory.path}/{PLACE_NAME}", directory.files
+    file = files.open(path + TEMPORARY, create=True)
+    try:
+        file.truncate(0)
+        file.pwritev([f"{place} {number}\n".encode()], 0)
+        file.flush()
+    finally:
+        file.close()
+    files.rename(path + TEMPORARY, path)
+
+
+def read_place(directory: MemberDirectory) -> tuple[str, int] | None:
+    """What ``keep_place`` kept; None for anything else. Raises ``OSError`` where nothing is."""
+    file = directory.files.open(f"{directory.path}/{PLACE_NAME}", write=False)
+    try:
+        place, _, number = file.pread(PLACE_BYTES_MAX, 0).decode("ascii", "replace").strip().rpartition(" ")
+    finally:
+        file.close()
+    return (place, int(number)) if number.isascii() and number.isdecimal() else None
 
 
 def append_sums(directory: MemberDirectory, name: str, data: bytes) -> None:

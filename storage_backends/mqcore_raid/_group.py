@@ -174,7 +174,8 @@ class MirrorGroup:
         """Have a member that is being rebuilt follow a log that it holds whole, or that is empty."""
         if log.name not in member.joined and log.end:
             return  # it is copied first
-        (result,) = await self.background.run_all([partial(member.during, _open, member, log.name)])
+        with trio.CancelScope(shield=True):  # a log that it holds whole must not be used without it
+            result = await self.background.run_bounded(partial(member.during, _open, member, log.name))
         if not result.is_good:
             self.eject(member, f"log {log.name} cannot be opened ({result.reason})")
         elif (result.get().start, result.get().end) == (log.start, log.end):

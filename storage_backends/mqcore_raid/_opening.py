@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import attrs
 
@@ -26,6 +27,8 @@ from mqcore_raid._shape import Shape
 
 __all__ = ["Opened", "open_array"]
 
+T = TypeVar("T")
+
 
 @attrs.frozen
 class Opened:
@@ -41,6 +44,30 @@ class _Place:
         self.path = path
         self.thread = thread
         self.directory = MemberDirectory(context.ports.files, path)
+        self._calls = 0
+        self._ended: Callable[[], None] | None = None
+
+    async def call(self, function: Callable[..., T], *args: object) -> T:
+        """Run a blocking call on the directory in its thread."""
+        self._calls += 1
+        try:
+            return await self.thread.run(function, *args)
+        finally:
+            self._calls -= 1
+            if self._ended is not None:
+                self._ended()
+
+    def hand_over(self, member: ArrayMember) -> None:
+        """Have ``member`` wait for the calls that are still under way."""
+        self._ended = member.end_call
+        for _ in range(self._calls):
+            member.begin_call()
+
+    async def aclose(self) -> None:
+        """End the thread and release the lock; where a call hangs, leave both as they are: it would hang too."""
+        if not self._calls:
+            await self.thread.aclose()
+            self.directory.release()
 
 
 async def open_array(
@@ -63,9 +90,10 @@ async def open_array(
         if assembly.record is None:
             assembly = await _make(places, findings, options, shape, context)
         else:
-            await _lock(places, assembly)
+            unusable = await _lock(places, assembly, background)
             # Another broker may have used and closed it between the reading and the locks.
             again = await _inspect_all(places, context, background)
+            again = [attrs.evolve(each, text=unusable.get(each.path, each.text)) for each in again]
             assembly = assemble(again, shape, min_members=options.min_members, create=options.create)
         roster = await _open_members(places, assembly, options, shape, context, background, compose, members)
     except BaseException:
@@ -75,19 +103,18 @@ async def open_array(
             except (StorageError, OSError):
                 continue
         for place in places.values():
-            await place.thread.aclose()
-            place.directory.release()
+            await place.aclose()
         raise
     used = {member.path for member in roster.members}
     for path, place in places.items():
         if path not in used:
-            await place.thread.aclose()
+            await place.aclose()
     return Opened(roster)
 
 
 async def _inspect_all(places: dict[str, _Place], context: StorageContext, background: Background) -> list[Finding]:
     results = await background.run_all(
-        [partial(place.thread.run, _look, context.ports.files, path) for path, place in places.items()]
+        [partial(place.call, _look, context.ports.files, path) for path, place in places.items()]
     )
     findings: list[Finding] = []
     seen: dict[tuple[int, int], str] = {}
@@ -116,13 +143,21 @@ def _look(files: FileSystem, path: str) -> tuple[Finding, tuple[int, int] | None
     return *inspect(files, path), places_above(files, path)
 
 
-async def _lock(places: dict[str, _Place], assembly: Assembly) -> None:
-    for member, path in zip(assembly.members, assembly.paths, strict=True):
-        if path is not None and member.state in ("in-sync", "rebuilding"):
-            try:
-                await places[path].thread.run(places[path].directory.lock)
-            except OSError as error:
-                raise StorageError(f"cannot lock {path}: {error}", kind="io", path=path) from error
+async def _lock(places: dict[str, _Place], assembly: Assembly, background: Background) -> dict[str, str]:
+    """Lock those that belong; return why of each one that cannot be, by path. Raises ``StorageError`` of one in use."""
+    wanted = [
+        path
+        for member, path in zip(assembly.members, assembly.paths, strict=True)
+        if path is not None and member.state in ("in-sync", "rebuilding")
+    ]
+    results = await background.run_all([partial(places[path].call, places[path].directory.lock) for path in wanted])
+    unusable: dict[str, str] = {}
+    for path, result in zip(wanted, results, strict=True):
+        if isinstance(result.error, StorageError):
+            raise result.error
+        if not result.is_good:
+            unusable[path] = f"it cannot be locked: {result.reason}"
+    return unusable
 
 
 async def _make(
@@ -153,9 +188,9 @@ async def _make(
     for slot, path in enumerate(shape.paths):
         place = places[path]
         try:
-            await place.thread.run(make_member_directory, context.ports.files, path)
-            await place.thread.run(place.directory.lock)
-            await place.thread.run(place.directory.write, attrs.evolve(record, slot=slot))
+            await place.call(make_member_directory, context.ports.files, path)
+            await place.call(place.directory.lock)
+            await place.call(place.directory.write, attrs.evolve(record, slot=slot))
         except OSError as error:
             raise StorageError(f"cannot make member {path}: {error}", kind="io", path=path) from error
     return Assembly(record, record.members, shape.paths, may_lack=False)
@@ -178,6 +213,7 @@ async def _open_members(
     for slot, (state, path) in enumerate(zip(assembly.members, assembly.paths, strict=True)):
         place = places[path] if path is not None else _gone(state.path, places, context)
         members.append(ArrayMember(slot, shape.group_of(slot), state, place.directory, place.thread))
+        place.hand_over(members[-1])
     record = attrs.evolve(assembly.record, may_lack=assembly.may_lack)
     roster = Roster(
         record,
@@ -216,7 +252,7 @@ async def _open_rebuilding(
     """Open what is to be rebuilt further."""
     members = [member for member in roster.members if member.is_rebuilding]
     for member in members:
-        (result,) = await background.run_all([partial(member.open_storage, compose(member.path, member.slot))])
+        result = await background.run_bounded(partial(member.open_storage, compose(member.path, member.slot)))
         if not result.is_good:
             roster.eject(member, f"its storage does not open ({result.reason})")
 

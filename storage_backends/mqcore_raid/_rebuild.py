@@ -8,8 +8,9 @@ a crash the next opening goes on: what is there already is compared, not written
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TypeVar
 
 import attrs
 import trio
@@ -23,6 +24,8 @@ from mqcore_raid._member import ArrayMember
 from mqcore_raid._roster import Roster
 
 __all__ = ["Rebuild", "RebuildProgress"]
+
+T = TypeVar("T")
 
 
 @attrs.define
@@ -59,8 +62,10 @@ class Rebuild:
         member = self.member
         try:
             await self._copy_all()
+            # All that was copied may take its disk long, and nobody waits for that. What came meanwhile does not.
+            await member.during(self._group.flush_joined, member)
             member.takes_flushes = True
-            await self._group.flush_joined(member)
+            await self._bounded(self._group.flush_joined, member)
             await self._roster.admit(member)
         except (StorageError, CorruptionError, CommandNotPossibleError, OSError) as error:
             self._roster.eject(member, f"its rebuild failed ({error})")
@@ -83,10 +88,10 @@ class Rebuild:
 
     async def _not_joined(self) -> list[str]:
         # The member's own list first: a log that is made meanwhile is in the second one only.
-        own = set(await self._storage().list_logs())
+        own = set(await self._bounded(self._storage().list_logs))
         names = await self._group.list_logs() | set(self._group.logs)
         for name in sorted(own - names):
-            await self._storage().delete_log(name)
+            await self._bounded(self._storage().delete_log, name)
         return sorted(names - self.member.joined)
 
     def _storage(self) -> StorageBackend:
@@ -100,20 +105,20 @@ class Rebuild:
             log = await self._group.open_log(name)
             if name in self.member.joined:
                 return
-            target = await self._begin(log)
+            target = await self._bounded(self._begin, log)
             position, is_same = max(target.start, log.start), True
             while not log.closed:
                 began, before = trio.current_time(), position
                 async with log.removing:
                     if target.end > log.end:  # it was cut meanwhile, or this is what an older rebuild left
-                        await target.truncate(log.end)
+                        await self._bounded(target.truncate, log.end)
                     position = min(position, log.end)
                     if log.closed:
                         break
                     if log.end - position <= PIECE_BYTES:
                         position = await self._catch_up(log, target, position, is_same)
                     else:
-                        position, is_same = await self._piece(log, target, position, is_same)
+                        position, is_same = await self._bounded(self._piece, log, target, position, is_same)
                 self._known[name] = max(self._known.get(name, 0), log.end - log.start)
                 await self._pace(position - before, began)
                 if name in self.member.joined:
@@ -130,11 +135,7 @@ class Rebuild:
                 position, is_same = await self._piece(log, target, position, is_same)
 
         async with log.held_back():
-            result = await self._group.background.run_bounded(partial(self.member.during, copy_rest))
-            if result.error is not None:
-                raise result.error
-            if result.is_late:
-                raise StorageError(f"{self.member.path} does not answer", kind="io", path=self.member.path)
+            await self._bounded(copy_rest)
             if not log.closed:
                 log.join(self.member, target)
             return max(position, target.end)
@@ -160,6 +161,19 @@ class Rebuild:
         if wanted:
             await target.append([wanted])
         return position + len(wanted), False
+
+    async def _bounded(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Call what uses the member, which has its time to answer: others wait for this. Raises ``StorageError``.
+
+        Not cancelled: an array that closes waits for it, and then closes the member, too.
+        """
+        with trio.CancelScope(shield=True):
+            result = await self._group.background.run_bounded(partial(self.member.during, function, *args))
+        if result.error is not None:
+            raise result.error
+        if result.is_late:
+            raise StorageError(f"{self.member.path} does not answer", kind="io", path=self.member.path)
+        return result.get()
 
     async def _pace(self, size: int, began: float) -> None:
         self.progress.bytes_done += max(0, size)

@@ -21,6 +21,8 @@ __all__ = ["HISTORY_MAX", "ArrayRecord", "SlotState", "decode_record", "encode_r
 MAGIC = "mqcore-raid-member 1"
 HISTORY_MAX = 256
 RECORD_BYTES_MAX = 1024 * 1024
+PADDED_BYTES = 16 * 1024
+"""A record's file is a whole number of these, so that the next one fits where this one was."""
 
 State = Literal["in-sync", "missing", "ejected", "rebuilding"]
 
@@ -76,8 +78,10 @@ class ArrayRecord:
 
 
 def encode_record(record: ArrayRecord) -> bytes:
-    """The bytes of a record's file: a line with the checksum, then JSON."""
+    """The bytes of a record's file: a line with the checksum, then JSON and spaces."""
     body = json.dumps(attrs.asdict(record), indent=1, sort_keys=True).encode()
+    head_bytes = len(f"{MAGIC} {0:08x}\n")
+    body += b" " * (-(head_bytes + len(body)) % PADDED_BYTES)
     return f"{MAGIC} {crc32c(body):08x}\n".encode() + body
 
 

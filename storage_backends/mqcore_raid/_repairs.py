@@ -61,6 +61,7 @@ class Repairs:
         self._last_scrub: ScrubResult | None = None
         self._scopes: list[trio.CancelScope] = []
         self._idle = trio.Event()
+        self._ordering = trio.Lock()
 
     def resume(self) -> None:
         """Go on with what a stop interrupted, and begin what comes by itself."""
@@ -70,30 +71,36 @@ class Repairs:
                 self._start_rebuild(member, None)
 
     async def aclose(self) -> None:
-        """Stop what runs in the background; the next opening goes on with it."""
+        """Stop what runs in the background; the next opening goes on with it. What hangs is left behind."""
         for scope in self._scopes:
             scope.cancel()
-        while self._scopes:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        with trio.move_on_after(self._late_after_s):
+            while self._scopes:
+                self._idle = trio.Event()
+                await self._idle.wait()
 
     async def operate(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
         """See ``StorageBackend.operate``. Raises ``CommandNotPossibleError``, ``StorageError``."""
         match operation:
             case "status":
                 return self.status()
-            case "eject":
-                return await self._eject(self._member(arguments))
-            case "replace":
-                return await self._replace(self._member(arguments), str(arguments.get("path", "")), arguments)
             case "scrub":
                 return self._start_scrub(_rate(arguments))
-            case "rebuild":
-                member = self._member(arguments)
-                return await self._replace(member, member.path, arguments)
+            case "eject" | "replace" | "rebuild":
+                # One after the other, and to the end: half of one leaves a slot that nobody works at.
+                async with self._ordering:
+                    with trio.CancelScope(shield=True):
+                        return await self._change(operation, arguments)
         raise CommandNotPossibleError(
             f"an array has no operation {operation!r}; it has status, eject, replace, rebuild and scrub"
         )
+
+    async def _change(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        member = self._member(arguments)
+        if operation == "eject":
+            return await self._eject(member)
+        path = str(arguments.get("path", "")) if operation == "replace" else member.path
+        return await self._replace(member, path, arguments)
 
     def status(self) -> dict[str, object]:
         """Members with their states, and how far rebuilds are, as JSON values."""
@@ -148,7 +155,7 @@ class Repairs:
         rate = _rate(arguments)
         new = await self._begin(old, normal_path(path, f"replace {old.path}"))
         await self._roster.publish()
-        (opened,) = await self._background.run_all([partial(new.open_storage, self._compose(new.path, new.slot))])
+        opened = await self._background.run_bounded(partial(new.open_storage, self._compose(new.path, new.slot)))
         if not opened.is_good:
             self._roster.eject(new, f"its storage does not open ({opened.reason})")
             await self._roster.settled()
@@ -212,7 +219,7 @@ class Repairs:
         files = self._context.ports.files
         above = await new.call(places_above, files, new.path)
         for other in self._roster.in_sync():
-            (around,) = await self._background.run_all([partial(other.call, places_above, files, other.path)])
+            around = await self._background.run_bounded(partial(other.call, places_above, files, other.path))
             is_inside = around.is_good and where in around.get()
             if other.slot != new.slot and (is_inside or other.directory.identity in {*above, where} - {None}):
                 raise CommandNotPossibleError(

@@ -98,7 +98,7 @@ def test_a_member_that_is_mounted_read_only_is_named_or_left_out(tmp_path):
         try:
             async with array(tmp_path) as storage:
                 log = await put(storage, b"y" * 3000)
-                assert list(states(storage)) == ["in-sync", "ejected"]
+                assert list(states(storage)) == ["in-sync", "missing"]
                 assert await read_all(log) == b"x" * 3000 + b"y" * 3000
         except MqcoreError as error:
             assert f"{tmp_path}/b" in str(error)

@@ -281,3 +281,76 @@ def test_a_member_that_hangs_at_the_end_of_its_rebuild_holds_appends_up_for_its_
             assert states(storage)[0] == "ejected"
 
     bench.run(main)
+
+
+def test_of_two_orders_for_one_member_at_a_time_the_second_is_refused():
+    bench = Bench()
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, b"x" * 20_000)
+            await storage.operate("eject", {"member": "/b"})
+            refused = []
+
+            async def replace(path: str) -> None:
+                try:
+                    await storage.operate("replace", {"member": "1", "path": path})
+                except CommandNotPossibleError as error:
+                    refused.append(str(error))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(replace, "/c")
+                nursery.start_soon(replace, "/d")
+            await trio.sleep(5)
+            assert len(refused) == 1
+            assert "is being rebuilt already" in refused[0]
+            assert states(storage) == ["in-sync", "in-sync"]
+
+    bench.run(main)
+
+
+def test_a_member_that_hangs_in_the_middle_of_its_rebuild_holds_no_removal_up_and_no_close():
+    bench = Bench(options="level=1&member_timeout_ms=2000")
+
+    async def main():
+        async with bench.opened() as storage:
+            log = await put(storage, b"x" * 3_000_000)
+            await storage.operate("eject", {"member": "/a"})
+            await storage.operate("rebuild", {"member": "/a", "rate_bytes": 1_000_000})
+            bench.disk.stall_next("pwritev", 5000, path="/a/storage/segments/*")
+            await trio.sleep(0.5)
+            began = trio.current_time()
+            await log.truncate(1000)
+            assert states(storage) == ["ejected", "in-sync"]
+        assert trio.current_time() - began < 10
+
+    bench.run(main)
+
+
+def test_g13_a_disk_that_takes_long_to_flush_what_was_copied_holds_no_acknowledgement_up():
+    bench = Bench(options="level=1&member_timeout_ms=2000")
+
+    async def main():
+        async with bench.opened() as storage:
+            log = await put(storage, b"x" * 20_000)
+            await storage.operate("eject", {"member": "/a"})
+            group, copied = storage._groups[0], trio.Event()
+            flush = group.flush_joined
+
+            async def flush_joined(member):
+                group.flush_joined = flush
+                bench.disk.stall_next("flush", 30, path="/a/storage/segments/*")
+                copied.set()
+                await flush(member)
+
+            group.flush_joined = flush_joined
+            await storage.operate("rebuild", {"member": "/a"})
+            await copied.wait()
+            began = trio.current_time()
+            await log.append([b"y"])
+            await storage.flush([log])
+            assert trio.current_time() - began < 1
+            await trio.sleep(60)
+            assert states(storage) == ["in-sync", "in-sync"]
+
+    bench.run(main)

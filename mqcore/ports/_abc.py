@@ -60,6 +60,13 @@ class Mapping(ABC):
         look at it in the step in which it was made, and hand it on.
         """
 
+    def load(self, position: int, size: int) -> None:
+        """Make bytes ``position`` to ``position + size`` resident, for a device thread: other threads go on meanwhile.
+
+        Raises what ``view`` does; ``close`` may be called meanwhile.
+        """
+        self.view(position, size)
+
     def is_resident(self, position: int, size: int) -> bool:
         """Whether these bytes are in memory now, so that ``view`` will hardly wait. False if that is not known."""
         return False

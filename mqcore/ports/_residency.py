@@ -1,4 +1,6 @@
-"""Whether pages of a mapping are in memory: ``mincore``, which Python's ``mmap`` does not have.
+"""Whether pages of a mapping are in memory, and bringing them there: what Python's ``mmap`` lacks.
+
+It has no ``mincore``, and its ``madvise`` keeps the interpreter's lock: a thread that waits for a disk in it stops all.
 
 Linux answers for a file that the caller owns or may write to, which a storage's own files are; elsewhere, and where the
 call is missing, the answer is no, and the caller takes the way that may wait.
@@ -9,10 +11,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import mmap
+import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["pages_resident"]
+__all__ = ["pages_resident", "populate"]
 
 _VECTOR_PAGES = 4096
 
@@ -38,8 +41,29 @@ def _mincore() -> Callable[..., int] | None:
     return found
 
 
-def _address_of(mapping: mmap.mmap) -> int:
-    """Where the mapping begins. ``ctypes.from_buffer`` would do, but takes writable buffers only."""
+@functools.cache
+def _madvise() -> Callable[..., int]:
+    function = ctypes.CDLL(None, use_errno=True).madvise
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    function.restype = ctypes.c_int
+    found: Callable[..., int] = function
+    return found
+
+
+def populate(view: memoryview, advice: int) -> None:
+    """Give ``advice`` on the pages that ``view`` of a mapping lies in, while other threads go on.
+
+    ``view`` keeps the mapping from being closed meanwhile. Raises ``OSError``. Linux only.
+    """
+    address = _address_of(view)
+    first = address - address % mmap.PAGESIZE
+    if _madvise()(first, address + view.nbytes - first, advice):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _address_of(mapping: mmap.mmap | memoryview) -> int:
+    """Where a mapping or a view begins. ``ctypes.from_buffer`` would do, but takes writable buffers only."""
     view = _BufferView()
     get, release = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
     get(ctypes.py_object(mapping), ctypes.byref(view), 0)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mqcore.ports._abc import Buffer, Directory, File, FileFacts, FileSystem, Lock, Mapping
-from mqcore.ports._residency import pages_resident
+from mqcore.ports._residency import pages_resident, populate
 
 if sys.platform != "win32":
     import fcntl
@@ -50,22 +50,47 @@ class _SystemMapping(Mapping):
         self._size = size
         self._populates = sys.platform == "linux"
 
-    def view(self, position: int, size: int) -> memoryview:
+    def load(self, position: int, size: int) -> None:
+        mapped = self._check(position, size)
+        if self._populates and size:
+            try:
+                view = memoryview(mapped)
+            except ValueError as error:
+                raise OSError(errno.EBADF, "mapping is closed", self._file.path) from error
+            with view, view[position : position + size] as wanted:
+                try:
+                    populate(wanted, MADV_POPULATE_READ)
+                except OSError as error:
+                    self._note(error)
+        if not self._populates:
+            self._copy(position, size)
+
+    def _check(self, position: int, size: int) -> mmap.mmap:
         if self._map is None:
             raise OSError(errno.EBADF, "mapping is closed", self._file.path)
         if position < 0 or size < 0 or position + size > self._size:
             raise ValueError(f"bytes {position} to {position + size} are outside the mapping of {self._size} bytes")
+        return self._map
+
+    def view(self, position: int, size: int) -> memoryview:
+        mapped = self._map
+        if mapped is None or position < 0 or size < 0 or position + size > self._size:
+            mapped = self._check(position, size)
         if self._populates:
             first = position - position % mmap.PAGESIZE
             try:
-                self._map.madvise(MADV_POPULATE_READ, first, position + size - first)
+                mapped.madvise(MADV_POPULATE_READ, first, position + size - first)
             except OSError as error:
-                if error.errno not in _POPULATE_UNKNOWN:
-                    raise OSError(errno.EIO, f"cannot read the page: {error.strerror}", self._file.path) from error
-                self._populates = False
+                self._note(error)
         if not self._populates:
             return self._copy(position, size)
-        return memoryview(self._map)[position : position + size]
+        return memoryview(mapped)[position : position + size]
+
+    def _note(self, error: OSError) -> None:
+        """Note that the system cannot populate; raise what is an error of the page."""
+        if error.errno not in _POPULATE_UNKNOWN:
+            raise OSError(errno.EIO, f"cannot read the page: {error.strerror}", self._file.path) from error
+        self._populates = False
 
     def is_resident(self, position: int, size: int) -> bool:
         # A copy in place of a view is made by pread, which fills the page cache itself: nothing to ask.

@@ -277,7 +277,7 @@ class MmapLog(Log):
                 # microseconds, the hand-over to a thread and back many times that.
                 if mapping.is_resident(segment.at(position), size):
                     return mapping.view(segment.at(position), size)
-                await self._engine.reader.run(mapping.view, segment.at(position), size)
+                await self._engine.reader.run(mapping.load, segment.at(position), size)
                 return mapping.view(segment.at(position), size)
             except OSError:
                 if segment.mapping is mapping:

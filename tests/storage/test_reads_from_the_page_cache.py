@@ -61,6 +61,6 @@ async def _check_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         log.segments[0].mapping = None  # type: ignore[attr-defined]
         log.segments[0].file.drop_cache(0, 0)  # type: ignore[attr-defined]
         assert bytes(await log.read(1000, 300_000)) == b"y" * 300_000
-        assert len(asked) == 1
+        assert [function.__name__ for function in asked] == ["load"], "what lets other threads go on"  # type: ignore[attr-defined]
     finally:
         await backend.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 
@@ -96,6 +97,58 @@ def test_a_mapping_longer_than_its_file_and_a_file_cut_under_it_are_os_errors(tm
     file.truncate(0)
     with pytest.raises(OSError, match="cannot read the page"):
         mapping.view(0, 1)
+    mapping.close()
+    file.close()
+
+
+def test_other_threads_go_on_while_one_reads_pages_in(tmp_path: Path) -> None:
+    file = system_ports().files.open(str(tmp_path / "f"), create=True)
+    file.pwritev([bytes(1 << 20)] * 16, 0)
+    mapping = file.map(16 << 20)
+    ask, ran, loads = threading.Lock(), [], 0
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)  # no thread is made to give way: the other one runs when a call of this one lets it
+    try:
+        ask.acquire()
+        other = threading.Thread(target=lambda: ran.append(ask.acquire()))
+        other.start()
+        ask.release()
+        while not ran and loads < 10_000:
+            mapping.load(0, 16 << 20)
+            loads += 1
+        assert loads < 10_000
+    finally:
+        sys.setswitchinterval(interval)
+        other.join()
+        mapping.close()
+        file.close()
+
+
+def test_a_load_keeps_the_mapping_and_what_cannot_be_loaded_is_an_os_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = system_ports().files.open(str(tmp_path / "f"), create=True)
+    file.truncate(8192)
+    mapping = file.map(8192)
+    advised = []
+
+    def closing(view: memoryview, advice: int) -> None:
+        mapping.close()  # as another thread may, while this one reads
+        advised.append((view.nbytes, advice, mapping.held()))
+
+    monkeypatch.setattr("mqcore.ports._system_files.populate", closing)
+    mapping.load(4000, 200)
+    assert advised == [(200, 22, True)]
+    assert not mapping.held()
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="closed"):
+        mapping.load(0, 1)
+    mapping = file.map(8192)
+    with pytest.raises(ValueError, match="outside"):
+        mapping.load(8000, 200)
+    file.truncate(0)
+    with pytest.raises(OSError, match="cannot read the page"):
+        mapping.load(5000, 10)
     mapping.close()
     file.close()
 

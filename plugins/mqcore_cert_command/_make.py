@@ -128,8 +128,8 @@ def _name(common: str) -> x509.Name:
     )
 
 
-def check_host(text: str) -> x509.GeneralName:
-    """Return ``text`` as a name in a certificate; ``ConfigurationError`` when it cannot be one."""
+def check_host(text: str, option: str = "--host") -> x509.GeneralName:
+    """Return ``text`` as a name in a certificate; ``ConfigurationError`` naming ``option`` when it cannot be one."""
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
@@ -137,4 +137,4 @@ def check_host(text: str) -> x509.GeneralName:
     try:
         return x509.DNSName(text)
     except ValueError:
-        raise ConfigurationError(f"--host {text!r}: neither an address nor a name in ASCII") from None
+        raise ConfigurationError(f"{option} {text!r}: neither an address nor a name in ASCII") from None

@@ -71,6 +71,41 @@ def test_nothing_is_overwritten_and_a_client_can_be_added(tmp_path: Path) -> Non
     context.load_cert_chain(folder / "bob.pem", folder / "bob.key")
 
 
+def names_in(path: Path) -> set[tuple[str, str]]:
+    return set(ssl._ssl._test_decode_cert(str(path))["subjectAltName"])  # type: ignore[attr-defined]
+
+
+def test_each_server_has_a_certificate_of_its_own_from_one_authority(tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    files = json.loads(cert("--to", str(folder), "--server", "a", "--server", "b.lan", "--output", "json"))["files"]
+    assert [Path(each).name for each in files] == [
+        "ca.pem", "ca.key", "a.pem", "a.key", "b.lan.pem", "b.lan.key", "client.pem", "client.key",
+    ]  # fmt: skip
+    loopback = {("DNS", "localhost"), ("IP Address", "127.0.0.1"), ("IP Address", "0:0:0:0:0:0:0:1")}
+    assert names_in(folder / "a.pem") == loopback | {("DNS", "a")}
+    assert names_in(folder / "b.lan.pem") == loopback | {("DNS", "b.lan")}
+    assert stat.S_IMODE((folder / "a.key").stat().st_mode) == 0o600
+    for name in ("a", "b.lan"):
+        for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH):
+            context = ssl.create_default_context(purpose, cafile=str(folder / "ca.pem"))
+            context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+    assert (folder / "a.key").read_bytes() != (folder / "b.lan.key").read_bytes()
+
+
+def test_servers_and_clients_are_added_to_an_authority_one_by_one(tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    cert("--to", str(folder), "--server", "a", "--host", "10.0.0.7")
+    assert ("IP Address", "10.0.0.7") in names_in(folder / "a.pem")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    cert("--to", str(folder), "--server", "b")
+    cert("--to", str(folder), "--client", "bob")
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert after.keys() - before.keys() == {"b.pem", "b.key", "bob.pem", "bob.key"}
+    assert {name: after[name] for name in before} == before
+    with pytest.raises(ConfigurationError, match=r"a\.pem exists, and nothing is overwritten"):
+        cert("--to", str(folder), "--server", "a")
+
+
 @pytest.mark.parametrize("ending", ["pem", "key"])
 def test_half_an_authority_is_not_completed(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"ca.{ending}").write_text("something of somebody's")
@@ -89,9 +124,17 @@ def test_an_authority_of_no_use_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--client", "server"], "not 'server'"),
+        (["--client", "server"], "not 'ca' or 'server'"),
         (["--client", "../x"], "letters, digits"),
         (["--client", "a", "--client", "a"], "given twice"),
+        (["--server", "ca"], "not 'ca'"),
+        (["--server", "client"], "not 'ca' or 'client'"),
+        (["--server", "../x"], "letters, digits"),
+        (["--server", ".."], "letters, digits"),
+        (["--server", ""], "letters, digits"),
+        (["--server", "bücher"], "letters, digits"),
+        (["--server", "a", "--server", "a"], "given twice"),
+        (["--server", "a", "--client", "a"], "given twice"),
         (["--host", "bücher.example"], "neither an address nor a name in ASCII"),
     ],
 )

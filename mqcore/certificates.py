@@ -105,11 +105,18 @@ def read_certificates(path: str, where: str) -> bytes:
     try:
         return _read(path)
     except OSError as error:
-        raise TransportError(f"{where}: {path}: {error.strerror}", retryable=False) from None
+        raise TransportError(f"{where}: {_shown(path)}: {error.strerror}", retryable=False) from None
+
+
+def _shown(path: str) -> str:
+    """Return ``path`` as a line can have it."""
+    return path if path.isprintable() else ascii(path)
 
 
 def _read(path: str) -> bytes:
     """Return what a small plain file has. Raises ``OSError``; waits for nobody."""
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "a NUL byte, which no path can have: leave it out")
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no plain file")

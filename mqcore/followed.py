@@ -67,7 +67,7 @@ class FollowedFiles(Generic[T]):
         for path in self._paths:
             try:
                 stat = os.stat(path)
-            except OSError:
+            except (OSError, ValueError):  # the latter of a NUL byte in the path
                 marks.append(None)
             else:
                 marks.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))

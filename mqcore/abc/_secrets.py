@@ -66,6 +66,8 @@ def read_private_file(path: str) -> tuple[str, FileStamp]:
 
     Raises ``ConfigurationError`` naming the file and the remedy: readable by others, no plain file, ...
     """
+    if "\0" in path:
+        raise ConfigurationError(f"{path!r} has a NUL byte in it, which no path can have: leave it out")
     try:
         # Opened first and judged by its descriptor: what is read is what was looked at. Not blocking, for a FIFO.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

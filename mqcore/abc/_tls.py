@@ -22,7 +22,9 @@ class TlsOptions:
     ``ca`` and ``client_ca`` are apart, so that who may be a server and who may be a client can be told apart.
     """
 
-    cert: str | None = _path("PEM file of the own certificate, with those between it and the authority's")
+    cert: str | None = _path(
+        "PEM file of the own certificate, with those between it and the authority's; {name}: the broker's name"
+    )
     key: str | None = _path("PEM file of the key of the own certificate; readable by its owner only")
     ca: str | None = _path("PEM file of the authorities that servers are believed by; unset: those of the system")
     client_ca: str | None = _path(

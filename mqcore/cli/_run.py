@@ -31,12 +31,20 @@ def run(arguments: Sequence[str]) -> int:
     with whole_output():
         output = sys.stdout
         try:
+            _refuse_nul(arguments)
             root.main(list(arguments), prog_name="mqcore", standalone_mode=False, obj=settings)
             return 0
         except BaseException as error:
             if isinstance(error, SystemExit) and sys.stdout is not output:
                 return 0  # click, in printing help, met a reader that is gone, and has put another stream there
             return _end(settings, _most_telling(error))
+
+
+def _refuse_nul(arguments: Sequence[str]) -> None:
+    """Refuse what no system passes on, but a program that calls this may: no path, name or address can have it."""
+    for argument in arguments:
+        if "\0" in argument:
+            raise click.UsageError(f"{argument!r} has a NUL byte in it: leave it out")
 
 
 def _most_telling(error: BaseException) -> BaseException:

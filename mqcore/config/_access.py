@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from mqcore.abc import AccessRule, Credentials, read_credentials
+from mqcore.config._own_name import with_own_name
 
 __all__ = ["AccessTable", "AuthenticatorTable", "LoginTable", "access_table"]
 
@@ -54,6 +55,12 @@ class AccessTable:
         default=(), metadata={"help": "what is allowed and denied, a table each"}
     )
     login: LoginTable = attrs.field(factory=LoginTable, metadata={"help": "as whom this node logs in to others"})
+
+    def of_node(self, name: str) -> AccessTable:
+        """Return the table of the node ``name``: rules are of the cluster, the files of logins are its own."""
+        return attrs.evolve(
+            self, authenticators=with_own_name(self.authenticators, name), login=with_own_name(self.login, name)
+        )
 
     @property
     def all_rules(self) -> tuple[AccessRule, ...]:

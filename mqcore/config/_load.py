@@ -103,6 +103,8 @@ _BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 def read_toml(path: str | Path) -> dict[str, object]:
     """Return the tables of a TOML file of at most 1 MiB; ``ConfigurationError`` names the file and what is wrong."""
+    if "\0" in str(path):
+        raise ConfigurationError(f"{str(path)!r} has a NUL byte in it, which no path can have: leave it out")
     try:
         with open(path, "rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)

@@ -16,6 +16,7 @@ from mqcore.batch import PRIVATE_TAG_MIN
 from mqcore.config._access import AccessTable
 from mqcore.config._cluster import NAME_PATTERN, ClusterTable, SetTable, check_own_node
 from mqcore.config._names import check_topic_name
+from mqcore.config._own_name import with_own_name
 from mqcore.errors import ConfigurationError
 from mqcore.guarantees.faults import Fault
 from mqcore.guarantees.levels import Level
@@ -233,9 +234,11 @@ class BrokerConfig:
     topics: Mapping[str, TopicConfig] = _table("topics made at start if they are missing")
 
     def __attrs_post_init__(self) -> None:
-        # One file serves every node of a cluster, on one machine too. By hand: a URL may have other braces.
-        own = attrs.evolve(self.storage, url=self.storage.url.replace("{name}", self.name))
-        object.__setattr__(self, "storage", own)
+        # One file serves every node of a cluster, on one machine too: what is a node's own may have its name in it.
+        for key in ("storage", "listen", "tls"):
+            object.__setattr__(self, key, with_own_name(getattr(self, key), self.name))
+        if self.access is not None:
+            object.__setattr__(self, "access", self.access.of_node(self.name))
         urls = [listener.url for listener in self.listen]
         for url in urls:
             if urls.count(url) > 1:

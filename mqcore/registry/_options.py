@@ -125,11 +125,10 @@ def merge_options(cls: type[T], sources: Sequence[Source]) -> T:
                 )
             values[name] = value
             givers.setdefault(name, (where, mapping[key]))
-    where = " and ".join(source for source, _ in sources)
     try:
         result: T = _construct(cls, values)
     except _Problem as problem:
-        raise _error(where, problem) from None
+        raise _error(" and ".join(source for source, _ in sources), problem) from None
     return result
 
 
@@ -226,6 +225,8 @@ def _structure_field(field: attrs.Attribute[Any], hint: Any, raw: object) -> obj
             unit_of(field.name) or "", parse_count
         )
         return _reading(read, raw)
+    if bare is str and "\0" in str(raw):
+        raise _Problem(f"{raw!r} has a NUL byte in it, which no path, name or address can have: leave it out")
     return _structure(hint, raw)
 
 

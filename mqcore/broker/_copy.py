@@ -168,6 +168,14 @@ class PartitionCopy:
             return self._known_age_ms()
         return AGE_MS_NEVER if self._known_us is None else max(0, self._now_us() - self._known_us) // 1000
 
+    @property
+    def judged_epoch_max(self) -> int:
+        """The latest epoch of which a reader may be told here that it has left the log's history; 0: of none.
+
+        Not of a later reign than is followed, nor before all is here of which the primary says that it is committed.
+        """
+        return self.log.term.epoch if self._is_current else 0
+
     def outdated(self) -> None:
         """What is known grows old from here on, until all is here of which the primary says that it is committed."""
         if self._is_current:

@@ -40,6 +40,11 @@ class Fetchable(Protocol):
     passed_bytes: int
     """Of the batches that fetches with tags passed over."""
 
+    @property
+    def judged_epoch_max(self) -> int:
+        """The latest epoch of which a reader may be told here that it has left the log's history."""
+        ...
+
     def stop(self, error: MqcoreError) -> None:
         """Stop for good after a failed flush."""
 
@@ -68,6 +73,11 @@ async def answer_fetch(partition: Fetchable, fetch: Fetch, bytes_max: int) -> Fe
         facts = {"start_offset": start_offset, "committed_offset": partition.committed_offset}
         return Failed(fetch.request_id, Code.BELOW_START, text, facts)
     diverged = log.divergence(offset, fetch.epoch) if fetch.epoch else None
+    if diverged is not None and fetch.epoch > partition.judged_epoch_max:
+        # What it has read may be on its way here, or of a reign that nobody has told this node of: it waits (G06).
+        next_epoch = fetch.epoch if fetch.tags else None
+        committed = partition.committed_offset
+        return Fetched(fetch.request_id, offset, start_offset, committed, (), partition.known_age_ms, next_epoch)
     if diverged is not None:
         text = f"offset {offset} of epoch {fetch.epoch} is not in this log's history; it parts at {diverged}"
         # The epoch too: a reader that read a higher one from below that offset left this history there.

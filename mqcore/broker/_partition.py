@@ -74,7 +74,7 @@ class Partition:
         self.claims: ClaimCheck | None = None
         """What may be sent under names of producers; None for a log of no topic."""
         self.private_tags = frozenset(private_tags)
-        self.known_age_ms = None  # a primary's knowledge has no age
+        self.known_age_ms, self.judged_epoch_max = None, sys.maxsize  # a primary's knowledge has no age, and no bound
         self.passed_bytes = 0
         self.epoch = epoch
         self.failure: MqcoreError | None = None

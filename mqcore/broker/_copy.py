@@ -162,6 +162,11 @@ class PartitionCopy:
     # reading
 
     @property
+    def is_current(self) -> bool:
+        """Whether all is here of which the primary said last that it is committed."""
+        return self._is_current
+
+    @property
     def known_age_ms(self) -> int:
         """How old the knowledge is that reads are answered from (G19)."""
         if self._is_current:

@@ -182,7 +182,8 @@ class FedLog:
         counted: list[tuple[int, int, Level]] = []
         if flushed is not None:
             counted.append((flushed.offset, flushed.position, report.level))
-        if self.held_end not in (before, flushed):
+        # A replica that reports flushed positions only says of the rest no more than where to go on (R2 b).
+        if self.held_end not in (before, flushed) and append_level > Level.NONE:
             counted.append((self.held_end.offset, self.held_end.position, append_level))
         if counted:
             # In one event: what it lets go is looked for once.

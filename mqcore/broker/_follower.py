@@ -6,7 +6,7 @@ committed, topics included. Must not know why this reign is followed, nor of lis
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
 import trio
@@ -16,6 +16,7 @@ from mqcore.broker._copy import AGE_MS_NEVER, PartitionCopy
 from mqcore.broker._cursor_log import CURSORS_KEY
 from mqcore.broker._follow_session import FollowSession
 from mqcore.broker._group_commit import GroupCommit
+from mqcore.broker._set_policy import may_report_flushed_only, vouched_level
 from mqcore.broker._topics import Topics, delete_logs
 from mqcore.config import BrokerConfig
 from mqcore.errors import (
@@ -93,6 +94,8 @@ class Follower:
         self._removing: set[bytes] = set()
         self._session_scope = trio.CancelScope()
         self._given_up: set[str] = set()
+        self._flushed_only: bool | None = None  # what the topics ask for (R2 b), as far as it is not so yet
+        self._is_flushed_in_vain = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; ``task_status`` is told when the number is durable (R4).
@@ -154,6 +157,10 @@ class Follower:
             link = await self.primary.connect()
         if link is None:
             raise CommandNotPossibleError(f"no connection within {timeout_s:g} s")
+        # Between two sessions, for each says at its beginning what the node vouches for (R2 b).
+        if self._flushed_only is not None:
+            self._is_flushed_in_vain = await self.store.report_flushed_only(self._flushed_only) != self._flushed_only
+            self._flushed_only = None
         self._session_scope = trio.CancelScope()
         for copy in self._all_copies():
             copy.outdated()  # until it hears in this session what is committed, which the primary confirms from here on
@@ -164,7 +171,7 @@ class Follower:
                 name=self._config.name,
                 session=self._ports.random.randbytes(16),
                 limits=self._limits,
-                append_level=self.store.backend.capabilities.append_level,
+                append_level=vouched_level(self.store),
                 open_copy=self._open_copy,
                 committed=self._committed,
                 begin_anew=self._begin_anew,
@@ -244,7 +251,7 @@ class Follower:
             return
         await self.topics.take_committed(copy.committed_offset)
         # Once for each topic, not for each of its partitions: of ten thousand this would hold everything else up.
-        policies = {each: self._policy_of(each) for each in {topic_id for topic_id, _ in self.copies}}
+        policies = {each: self._policy_of(each) for each in {*self.topics.by_id, *(key[0] for key in self.copies)}}
         for (topic_id, index), each in list(self.copies.items()):
             if topic_id in self.topics.gone:
                 del self.copies[topic_id, index]
@@ -258,6 +265,19 @@ class Follower:
         if gone := self.topics.gone.keys() - self._removing:
             self._removing |= gone
             await delete_logs(self.store, gone)
+
+        self._judge_reports([policies[each] for each in self.topics.by_id], is_current=copy.is_current)
+
+    def _judge_reports(self, policies: Sequence[CommitPolicy], *, is_current: bool) -> None:
+        """Have another session begin if this node is to vouch for less than it does, or can for more (R2 b).
+
+        ``policies``: of the topics; ``is_current``: whether these are all.
+        """
+        policies = policies or [self._policy_of(_METADATA_ID)]  # that of topics to come
+        may = may_report_flushed_only(self.store.backend.capabilities, policies)
+        if may != self.store.flushed_only and (not may or (is_current and not self._is_flushed_in_vain)):
+            self._flushed_only = may
+            self._session_scope.cancel()
 
     async def _trim(self, copy: PartitionCopy) -> None:
         """Trim a copy to where its primary has said that the log begins, once that is committed here (R15)."""

@@ -38,9 +38,11 @@ from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reception import Reception
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._reign_set import ReignSet
+from mqcore.broker._reign_status import reign_status
 from mqcore.broker._remarks import remark_daily, remarks_on, seconds_until_expiry
 from mqcore.broker._roles import Following, Reigning, RoleKeeper, Waiting, describe_role
 from mqcore.broker._sessions import Sessions
+from mqcore.broker._set_policy import may_report_flushed_only
 from mqcore.broker.operations import AdminScope, carry_out
 from mqcore.config import BrokerConfig, build_of
 from mqcore.errors import (
@@ -60,7 +62,7 @@ from mqcore.operations import ReloadedBroker
 from mqcore.ports import ClockStep, Ports
 from mqcore.protocol import VERSION_MAX, Code, Welcome
 from mqcore.registry import create_coordinator, create_storage, create_transport
-from mqcore.replication import LeaseTerms
+from mqcore.replication import CommitPolicy, LeaseTerms
 
 __all__ = ["Node"]
 
@@ -105,6 +107,7 @@ class Node:
         raise_refusals([*check_build(build), *check_available(build), *verdict.refusals])
         self._of_the_ground = verdict.notices
         self._flush_policy = build.flush_policy
+        usual = CommitPolicy(flush=build.flush_policy, replication=config.replication.value)
         self.roles: RoleKeeper | None = None
         """Who decides the role of this node in its set; None for a broker that is alone."""
         self.store = LogStore(
@@ -114,6 +117,7 @@ class Node:
             node_name=config.name,
             report=self._note_of_log,
             stopped=self._logs_stopped,
+            flushed_only=config.cluster is not None and may_report_flushed_only(self._backend.capabilities, [usual]),
         )
         self.roles = roles = self._make_roles(links)
         self.mends_damage = lambda log, offset: roles is not None and roles.damage.is_sought(log, offset)
@@ -435,7 +439,7 @@ class Node:
             "connections_max": self.connections_max,
             "sessions": len(self.sessions),
             "reigns": self.reign is not None,
-            **(self.reign.status() if self.reign is not None else {}),
+            **(reign_status(self.reign) if self.reign is not None else {}),
         }
 
 

@@ -6,7 +6,7 @@ Must not know how nodes are asked, nor what is decided.
 from __future__ import annotations
 
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
-from mqcore.log import METADATA_NAME, LogStore, salt_of_name
+from mqcore.log import METADATA_NAME, LogStore, PartitionLog, salt_of_name
 from mqcore.operations import FoundNode, StateDescription
 from mqcore.replication import LogTip, Member, NodeState, SetRecord
 
@@ -19,35 +19,45 @@ async def describe_node(
     """Return what the node called ``name`` holds in ``store``; other arguments as in ``StateDescription``.
 
     A log that cannot be opened holds nothing that it could serve or give to others: it is told as empty. Then a node
-    that can open it comes first, and one that cannot is still there for all other logs. No effect if cancelled.
+    that can open it comes first, and one that cannot is still there for all other logs. A node that reports flushed
+    positions only (R2 b) flushes first. Nothing else is changed, if cancelled neither.
     """
     metadata = store.metadata
-    tips = {}
-    if metadata.end_position:
-        tips[METADATA_NAME] = metadata.last_batch[0], metadata.end_position
+    logs = {METADATA_NAME: metadata}
     for log_name in await store.list_logs():
         salt = salt_of_name(log_name)
         if salt is None:
             continue
         try:
-            log = await store.open_log(log_name, salt=salt)
+            logs[log_name] = await store.open_log(log_name, salt=salt)
         except (StorageError, CorruptionError):  # which the store has reported
             continue
-        end = log.end_position if log.open_end is None else log.open_end  # beyond that nothing is whole
-        if end:
-            tips[log_name] = log.last_batch[0], end
+    if store.flushed_only:
+        await store.flush(list(logs.values()))
+    tips = {log_name: _tip(log, flushed_only=store.flushed_only) for log_name, log in logs.items()}
     return StateDescription(
         node_id=store.node_id.hex(),
         name=name,
         set_id=store.set_id.hex(),
         incarnation=store.incarnation,
         seen_epoch=store.newest_epoch,
-        tips=tips,
+        tips={log_name: tip for log_name, tip in tips.items() if tip[1]},
         record="" if record is None else record.pack().decode(),
         reigns=reigns,
         is_empty=not metadata.end_position,
         has_failed=has_failed,
     )
+
+
+def _tip(log: PartitionLog, *, flushed_only: bool) -> tuple[int, int]:
+    """The epoch of the last batch of a log that a node vouches for, and where that batch ends."""
+    end = log.end_position
+    if log.open_end is not None and log.name != METADATA_NAME:
+        end = log.open_end  # beyond that nothing is whole
+    if flushed_only and log.durable_position < end:  # it has failed, or grows on
+        end = log.durable_position
+        return max((reign.number for reign in log.history if reign.start_position < end), default=0), end
+    return log.last_batch[0], end
 
 
 def found_node(name: str, state: StateDescription | None, why: str) -> FoundNode:

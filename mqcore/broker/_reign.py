@@ -20,7 +20,7 @@ from mqcore.broker._partition import Partition
 from mqcore.broker._producer_names import NameRoom
 from mqcore.broker._reign_set import METADATA_KEY, ReignSet, SetAuthority
 from mqcore.broker._retention import Retention, open_retained
-from mqcore.broker._set_policy import strongest_policy
+from mqcore.broker._set_policy import may_report_flushed_only, strongest_policy
 from mqcore.broker._topics import Topic, Topics, delete_logs, report_unknown_logs
 from mqcore.config import BrokerConfig, ClusterTable, TopicConfig, build_of
 from mqcore.errors import (
@@ -39,8 +39,6 @@ from mqcore.protocol import Code
 from mqcore.replication import CommitPolicy, Member, SetRecord, UnflushedTotal, capped_replication
 
 __all__ = ["Reign", "SetUp"]
-
-_FAILURES_SHOWN_MAX = 100
 
 
 @attrs.frozen
@@ -125,6 +123,7 @@ class Reign:
             self._metadata = self._partition(self.store.metadata, self._own_policy(record))
             await self.topics.replay()
             self._check_stored_topics()
+            await self._report_flushed_only()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._close_when_left)
                 await nursery.start(self.group_commit.run)
@@ -189,8 +188,17 @@ class Reign:
     def _copies_under(self, config: TopicConfig) -> int:
         return self._policy_under(config, None).copies_min
 
-    def _make_ready_for(self, config: TopicConfig) -> None:
+    async def _report_flushed_only(self) -> None:
+        """Begin, or cease, to be a member of the set whose unflushed bytes count for nothing (R2 b)."""
+        if self._set_up is not None:
+            configs = [topic.config for topic in self.topics.by_id.values()] or [TopicConfig()]
+            policies = [self._policy_under(config, None) for config in configs]
+            await self.store.report_flushed_only(may_report_flushed_only(self._capabilities, policies))
+
+    async def _make_ready_for(self, config: TopicConfig) -> None:
         """Have the metadata log wait for replicas before it takes the first topic that does (R13)."""
+        if self._set_up is not None and not self._policy_under(config, None).counts_flushed_only:
+            await self.store.report_flushed_only(False)
         if self.set is not None and self._copies_under(config) > self._copies_min:
             self._copies_min = self._copies_under(config)
             self._record_carried(self.set.record)
@@ -435,16 +443,3 @@ class Reign:
         for partition in self._all_partitions():
             if partition.log.failed is not None:
                 partition.stop(partition.log.failed)
-
-    def status(self) -> dict[str, object]:
-        """Facts of the running reign, as JSON values."""
-        failures = [str(each.failure) for each in self.partitions.values() if each.failure is not None]
-        return {
-            "topics": len(self.topics.by_name),
-            "partitions_open": len(self.partitions),
-            "flushes": self.group_commit.flushes,
-            "logs_flushed": self.group_commit.logs_flushed,
-            "unflushed_bytes": self.unflushed.bytes_now,
-            "partitions_failed": len(failures),
-            "failures": failures[:_FAILURES_SHOWN_MAX],
-        }

@@ -1,12 +1,17 @@
-"""The strongest policy that a set offers: of the logs that everything else stands on (R13). Pure."""
+"""What follows from the policies of a set's topics for a node of it: the policy of the logs that everything else stands
+on (R13), and whether the node reports flushed positions only (R2 b).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mqcore.abc import Capabilities
 from mqcore.guarantees import Level, NoFlush, SyncFlush, SyncReplication
+from mqcore.log import LogStore
 from mqcore.replication import CommitPolicy, SetRecord
 
-__all__ = ["strongest_policy"]
+__all__ = ["may_report_flushed_only", "strongest_policy", "vouched_level"]
 
 
 def strongest_policy(
@@ -31,3 +36,15 @@ def strongest_policy(
     # Held by every member of the set anyway; and more copies than two would keep the third node from being
     # admitted where that is a batch of this log.
     return CommitPolicy(flush=flush, replication=SyncReplication(copies=2, level=level))
+
+
+def may_report_flushed_only(capabilities: Capabilities, policies: Iterable[CommitPolicy]) -> bool:
+    """Whether a node can report flushed positions only, and nothing waits any longer for that; ``policies``: of the
+    topics, or where there are none of new ones. The logs of no topic never stand in the way.
+    """
+    return capabilities.flush_level >= Level.DISK and all(policy.counts_flushed_only for policy in policies)
+
+
+def vouched_level(store: LogStore) -> Level:
+    """Level that a node vouches for of what it has not flushed; none if it reports flushed positions only (R2 b)."""
+    return Level.NONE if store.flushed_only else store.backend.capabilities.append_level

@@ -136,6 +136,10 @@ async def _told_at_once(topic_id: bytes) -> None:
     """There is no other set."""
 
 
+async def _not_minded(config: TopicConfig) -> None:
+    """Nobody has to make ready for it."""
+
+
 class _UnknownRecord(Exception):
     """A record of a type that this version does not have."""
 
@@ -169,8 +173,8 @@ class Topics:
         self._changing = trio.Lock()
         self.set_names: tuple[str, ...] = ()
         """The sets over which new topics are spread; none where there is one set."""
-        self.before_write: Callable[[TopicConfig], None] = lambda config: None
-        """Called with the configuration of a topic that is about to be made or altered."""
+        self.before_write: Callable[[TopicConfig], Awaitable[None]] = _not_minded
+        """Awaited with the configuration of a topic that is about to be made or altered."""
         self.changed: Callable[[bytes], None] = lambda topic_id: None
         """Called with the id of each topic that was made, altered or deleted."""
         self.told: Callable[[bytes], Awaitable[None]] = _told_at_once
@@ -282,7 +286,7 @@ class Topics:
 
     async def _write_topic(self, kind: str, topic: Topic) -> None:
         sets = {"sets": list(topic.sets)} if topic.sets else {}
-        self.before_write(topic.config)
+        await self.before_write(topic.config)
         await self._write(kind, topic.id, name=topic.name, config=config_to_json(topic.config), **sets)
 
     async def alter(self, name: str, changes: Mapping[str, Any], check: Callable[[str, TopicConfig], None]) -> Topic:

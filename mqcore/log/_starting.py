@@ -57,7 +57,8 @@ def identity_of_start(
 ) -> Identity:
     """The identity with which a start begins, after ``old``; None for an empty storage.
 
-    Reports a storage that is not where it was at the last start.
+    ``flushed_only``: of an empty storage, whether it reports flushed positions only; later that is changed by
+    ``LogStore.report_flushed_only`` alone. Reports a storage that is not where it was at the last start.
     """
     boot_id = ports.files.boot_id()
     mount = str(backend.facts().get("mount", ""))
@@ -70,7 +71,6 @@ def identity_of_start(
             report(_elsewhere(str(backend.url), old.instance, mount))
         identity = next_identity(
             old,
-            flushed_only=flushed_only,
             boot_id=boot_id,
             mount=mount,
             append_level=backend.capabilities.append_level,
@@ -101,23 +101,22 @@ def first_identity(
     )
 
 
-def next_identity(
-    old: Identity, *, flushed_only: bool, boot_id: str, mount: str, append_level: Level, may_lack: bool
-) -> Identity:
+def next_identity(old: Identity, *, boot_id: str, mount: str, append_level: Level, may_lack: bool) -> Identity:
     """``old`` under the incarnation that R2 asks for: a higher one where what was reported as held may be missing.
 
     ``may_lack``: the storage itself says that something may.
     """
     instance = mount[:INSTANCE_CHARACTERS_MAX]
-    # Unknown ids prove nothing, even if they are equal; and a copied directory is on another mount or inode.
-    known = bool(boot_id) and bool(instance)
-    process_died_only = known and (old.boot_id, old.instance) == (boot_id, instance)
-    nothing_missing = append_level >= Level.PAGE_CACHE and (old.clean or old.flushed_only or process_died_only)
+    # Unknown ids prove nothing, even if they are equal; and a copied directory is on another mount or inode: an older
+    # copy of a node that reports flushed positions only lacks what was reported since.
+    is_in_place = bool(instance) and old.instance == instance
+    process_died_only = is_in_place and bool(boot_id) and old.boot_id == boot_id
+    is_kept = old.clean or process_died_only or (old.flushed_only and is_in_place)
+    nothing_missing = append_level >= Level.PAGE_CACHE and is_kept
     nothing_missing = nothing_missing and not may_lack
     return attrs.evolve(
         old,
         incarnation=old.incarnation + (not nothing_missing),
-        flushed_only=flushed_only,
         boot_id=boot_id,
         instance=instance,
     )

@@ -36,6 +36,7 @@ from mqcore.log._opening import LogOpener
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._quarantine import Quarantine
 from mqcore.log._starting import are_flushed, check_metadata, check_owner, identity_of_start
+from mqcore.log._store_identity import StoreIdentity
 from mqcore.log._term import FollowedReign, Term
 from mqcore.log._writable import LogContext
 from mqcore.ports import Ports
@@ -45,25 +46,21 @@ __all__ = ["LogStore"]
 LEAVE_WAIT_TOLD_S = 10
 
 
-class LogStore:
+class LogStore(StoreIdentity):
     """The logs of one broker on one backend: ``open``, then ``reign`` or ``follow`` and ``leave``, ``aclose`` last.
 
     One task opens, reigns, follows, leaves and closes; any number of tasks use the logs.
 
     ``node_name``: of the broker that owns the storage. ``report`` takes notices of damage and repair. ``flushed_only``:
-    it reports flushed positions only (R2 b). ``stopped`` is called with the names of logs that just stopped, and why.
+    an empty storage begins with that (R2 b). ``stopped`` is called with the names of logs that just stopped, and why.
     """
 
     node_id: bytes
     """16 random bytes, drawn once for this storage."""
     set_id: bytes
     """16 random bytes that the nodes with the same logs share; drawn with ``node_id`` unless the node ``join``ed."""
-    incarnation: int
-    """Raised at each start after which something that was reported as held may be missing (R2)."""
     was_clean: bool
     """Whether the stop before this start was clean (true for a new storage)."""
-    clock_base_ms: int
-    """As in the identity: what the wall clock is held to (R15); another one is durable with the next record."""
     epoch: int
     """Number of the last reign that was opened or followed by this process; 0 before the first."""
     reign_id: bytes
@@ -82,6 +79,7 @@ class LogStore:
         flushed_only: bool = False,
         stopped: Callable[[list[str], FlushFailedError], None] | None = None,
     ) -> None:
+        super().__init__()
         self.backend = backend
         self.epoch, self.reign_id = 0, bytes(16)
         self._ports, self._limits = ports, limits
@@ -100,8 +98,6 @@ class LogStore:
         self._names: set[str] = set()
         self._ends: CleanEnds | None = None
         self._opener: LogOpener | None = None
-        self._identity: Identity | None = None
-        self._identity_log: IdentityLog | None = None
         self._identity_error: StorageError | None = None
         self._is_open = False
 
@@ -240,16 +236,6 @@ class LogStore:
                 self._report(Notice("leave-waits", text))
         self.metadata = self._of_term(self.metadata)
 
-    @property
-    def newest_epoch(self) -> int:
-        """Highest number of any node's reign that this storage has seen, durably; 0 before the first."""
-        return 0 if self._identity is None else self._identity.highest_epoch
-
-    @property
-    def reigned_last(self) -> bool:
-        """Whether the newest reign that this storage has seen is one of its own node."""
-        return self._identity is not None and 0 < self._identity.reign_number == self.newest_epoch
-
     async def note_epoch(self, number: int) -> None:
         """Remember, durably, that there is a reign of another node with this number. Outside of any term.
 
@@ -278,11 +264,6 @@ class LogStore:
         if log.term is not self._term:
             log = self._logs[log.name] = log.successor(self._term)
         return log
-
-    async def _write_identity(self, identity: Identity) -> None:
-        assert self._identity_log is not None
-        await self._identity_log.write(identity := attrs.evolve(identity, clock_base_ms=self.clock_base_ms))
-        self._identity = identity
 
     # logs
 
@@ -367,11 +348,19 @@ class LogStore:
                 self._logs.pop(name).close(StorageError(f"log {name} was begun anew", kind="closed"))
                 await self._opener.begin_anew(name, begins)
 
-    async def raise_incarnation(self) -> None:
-        """Note, durably, that something which this node has reported as held is gone (R2). Raises ``StorageError``."""
-        assert self._identity is not None
-        self.incarnation += 1
-        await self._write_identity(attrs.evolve(self._identity, incarnation=self.incarnation))
+    async def report_flushed_only(self, flushed_only: bool) -> bool:
+        """Note, durably, whether this node reports flushed positions only from here on; return whether it does.
+
+        Before others are told more than that, and while nothing else is told. What was told so far is flushed first: if
+        that cannot be it stays as it is. Raises ``StorageError``. If cancelled, it does, or it stays as it is.
+        """
+        await trio.lowlevel.checkpoint()
+        if flushed_only != self.flushed_only and (not flushed_only or await self._are_all_flushed()):
+            assert self._identity is not None
+            if flushed_only:  # in memory first: what the disk may say has to hold
+                self._identity = attrs.evolve(self._identity, flushed_only=True)
+            await self._change_identity(lambda identity: attrs.evolve(identity, flushed_only=flushed_only))
+        return self.flushed_only
 
     async def list_logs(self) -> list[str]:
         """Names of the partition logs that exist, sorted."""
@@ -435,16 +424,21 @@ class LogStore:
                 await self.backend.aclose()
 
     async def _close_clean(self) -> None:
-        logs = [self._of_term(log) for log in list(self._logs.values())]
-        for log in logs:
-            await log.checkpoint()
-        await self.flush(logs)
+        for log in list(self._logs.values()):
+            await self._of_term(log).checkpoint()
+        is_flushed = await self._are_all_flushed()
         assert self._identity is not None
-        if self._identity.clean or self._identity_error is not None or any(log.failed for log in logs):
-            return
-        if self.was_clean or await are_flushed(self.backend, self._names - self._logs.keys()):
+        if not self._identity.clean and is_flushed:
             assert self._ends is not None
-            partitions = [log for log in logs if is_partition_name(log.name) and log.end.position]
+            partitions = [log for log in self._logs.values() if is_partition_name(log.name) and log.end.position]
             await self._ends.keep({log.name: log.end for log in partitions})
             clean = attrs.evolve(self._identity, clean=True, metadata_end=self.metadata.end_position)
             await self._write_identity(clean)
+
+    async def _are_all_flushed(self) -> bool:
+        """Flush every log that was opened; whether nothing is left, in the others either."""
+        logs = [self._of_term(log) for log in list(self._logs.values())]
+        await self.flush(logs)
+        if self._identity_error is not None or any(log.failed or log.dirty for log in logs):
+            return False
+        return self.was_clean or await are_flushed(self.backend, self._names - self._logs.keys())

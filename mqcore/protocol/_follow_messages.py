@@ -53,8 +53,8 @@ class Follow(NamedTuple):
     """First frame of a replica: who it is, which reign it follows, and how much it takes in before it grants more.
 
     ``name`` is the configured one, by which operators know the node. ``session`` is 16 fresh random bytes: a new one
-    replaces the node's old stream. ``append_level`` is what an append reaches there; what a flush reaches may change
-    and stands in each position report.
+    replaces the node's old stream. ``append_level`` is what an append reaches there, ``NONE`` if the node vouches for
+    flushed positions only (R2 b); what a flush reaches may change and stands in each position report.
     """
 
     version_min: int

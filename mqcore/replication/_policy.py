@@ -74,6 +74,12 @@ class CommitPolicy:
         """Level that every member of the in-sync set must reach, the primary included; ``NONE``: any will do."""
         return self.replication.level if isinstance(self.replication, SyncReplication) else Level.NONE
 
+    @property
+    def counts_flushed_only(self) -> bool:
+        """Whether nothing that is not flushed is ever waited for, or counted, on a member of the set (R2 b)."""
+        flushes = isinstance(self.flush, SyncFlush) or self.stable_only
+        return self.level >= Level.DISK or (flushes and self.copies_min < 2)
+
     def refusal(self, send: int, flush_level: Level) -> tuple[Code, str] | None:
         """Return why a send under the policy ``send`` cannot be taken, or None.
 

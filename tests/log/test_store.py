@@ -85,6 +85,51 @@ def test_r2_c_a_dead_process_proves_nothing_unless_the_mount_is_known_and_the_sa
     trio.run(main)
 
 
+def test_r2_b_flushed_positions_prove_nothing_of_an_older_copy() -> None:
+    async def main() -> None:
+        shelf = Shelf(mount="disk-1")
+        store = await kill(shelf, flushed_only=True)
+        shelf.mount = "disk-2"
+        assert (await kill(shelf, boot_id="other")).incarnation == store.incarnation + 1
+
+    trio.run(main)
+
+
+def test_r2_b_flushed_only_is_noted_after_what_was_reported_before_is_flushed_and_taken_back_durably() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        store = broker.store
+        log = await store.open_log(NAME, salt=1)
+        await log.append([batch()])
+        assert await store.report_flushed_only(True)
+        assert not log.dirty
+        shelf.crash()
+        second = (await start(shelf, boot_id="boot-2")).store
+        assert second.flushed_only
+        assert second.incarnation == store.incarnation
+        assert not await second.report_flushed_only(False)
+        shelf.crash()
+        third = await kill(shelf, boot_id="boot-3")
+        assert not third.flushed_only
+        assert third.incarnation == store.incarnation + 1
+
+    trio.run(main)
+
+
+def test_r2_b_flushed_only_is_not_noted_while_a_log_that_was_not_opened_may_hold_more() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        await (await broker.store.open_log(NAME, salt=1)).append([batch()])
+        store = (await start(shelf)).store  # the process died, and what it wrote is in the page cache
+        assert not await store.report_flushed_only(True)
+        await store.open_log(NAME, salt=1)
+        assert await store.report_flushed_only(True)
+
+    trio.run(main)
+
+
 def test_r2_memory_always_raises_it() -> None:
     async def main() -> None:
         shelf = Shelf(append_level=Level.MEMORY)

@@ -65,6 +65,10 @@ SETS = (
         make=sets.electable_after_a_power_cut, shape=shapes.one_comes_back_and_the_others_die("power-cut"),
     ),
     Saboteur(
+        name="flushed-only-claimed", clause="G01", flush="none", family="power-cut", nodes=3, transport="tcp",
+        make=sets.flushed_only_claimed, shape=shapes.one_comes_back_and_the_others_die("power-cut"),
+    ),
+    Saboteur(
         name="emptied-not-noticed", clause="G01", flush="sync", family="emptied", nodes=3, transport="tcp",
         make=sets.emptied_not_noticed, shape=shapes.one_comes_back_and_the_others_die("emptied"),
     ),

@@ -158,6 +158,23 @@ def electable_after_a_power_cut(original: Any) -> Any:
     return same_incarnation
 
 
+@replacing
+def flushed_only_claimed() -> tuple[Replacement, ...]:
+    """A node's identity says that it reports flushed positions only, and it reports what is in the page cache."""
+
+    def claimed(original: Any) -> Any:
+        return lambda node_name, **facts: attrs.evolve(original(node_name, **facts), flushed_only=True)
+
+    async def not_changed(store: Any, _: bool) -> bool:
+        return bool(store.flushed_only)
+
+    return (
+        (f"{LOG}._starting", "", "first_identity", claimed),
+        (f"{LOG}._store", "LogStore", "report_flushed_only", lambda _: not_changed),
+        (f"{BROKER}._follower", "", "vouched_level", lambda _: lambda store: store.backend.capabilities.append_level),
+    )
+
+
 def _by_name(original: Any) -> Any:
     def first_identity(node_name: str, **facts: Any) -> Any:
         node_id = hashlib.blake2b(node_name.encode(), digest_size=16).digest()
@@ -258,7 +275,7 @@ def epoch_of_the_own_log() -> tuple[Replacement, ...]:
         return lambda keeper, record, epoch, **facts: original(keeper, record, keeper.store.newest_epoch + 1, **facts)
 
     return (
-        (f"{LOG}._store", "LogStore", "newest_epoch", number),
+        (f"{LOG}._store_identity", "StoreIdentity", "newest_epoch", number),
         (f"{REPLICATION}._record", "SetRecord", "promoted", promoted),
         (f"{BROKER}._elected", "ElectedKeeper", "_promoted", own),
     )

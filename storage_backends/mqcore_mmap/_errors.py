@@ -24,6 +24,8 @@ _REMEDIES = {
     "missing": "restore the file from a copy",
     "io": "look at the device",
 }
+_REMEDY_OF_READ_ONLY = "mount it for writing (in a systemd unit: ReadWritePaths=), or choose another directory"
+"""Permissions do not help where the whole file system, or a supervisor's view of it, takes no writes."""
 
 
 def is_full(error: OSError) -> bool:
@@ -41,9 +43,10 @@ def storage_error(
 ) -> StorageError:
     """Return the ``StorageError`` that says what failed while ``doing``, where, and what would help."""
     kind, retryable = ("full", True) if is_full(error) else _KINDS.get(error.errno or 0, ("io", False))
+    remedy = _REMEDY_OF_READ_ONLY if error.errno == errno.EROFS else _REMEDIES[kind]
     where = path if position is None else f"{path} at position {position}"
     return StorageError(
-        f"cannot {doing} {where}: {error.strerror or error}; {_REMEDIES[kind]}",
+        f"cannot {doing} {where}: {error.strerror or error}; {remedy}",
         kind=kind,
         retryable=retryable,
         path=path,

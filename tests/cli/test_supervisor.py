@@ -6,12 +6,15 @@ import json
 import re
 import signal
 import socket
+import tomllib
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from mqcore.cli._supervisor import tell_supervisor
+from mqcore.errors import ConfigurationError, RefusedError, exit_code
+from mqcore.limits import Limits
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
@@ -61,6 +64,42 @@ def test_one_address_cannot_show_a_whole_set(cli, tmp_path):
     assert (result.status, len(result.err.splitlines())) == (2, 1)
     assert "--cluster-here runs several" in result.err
     assert not (tmp_path / "a").exists()
+
+
+def settings_of_the_unit():
+    lines = (EXAMPLES / "mqcore.service").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+@pytest.mark.needs("source-tree")
+def test_the_unit_waits_for_a_stop_and_tries_nothing_again_that_is_refused():
+    unit = settings_of_the_unit()
+    assert unit["Type"] == "notify"
+    assert float(unit["TimeoutStopSec"]) * 1000 > 2 * Limits().drain_grace_ms
+    assert {int(status) for status in unit["RestartPreventExitStatus"].split()} == {
+        exit_code(ConfigurationError()),
+        exit_code(RefusedError()),
+    }
+    assert unit.get("ProcSubset", "all") == "all", "the broker reads the kernel's boot id in /proc/sys"
+    # Everything else that ends a start may mend itself; systemd gives up after five in ten seconds if not told.
+    assert unit["StartLimitIntervalSec"] == "0"
+    assert "-HUP" in unit["ExecReload"]
+
+
+@pytest.mark.needs("source-tree")
+def test_the_container_file_installs_extras_that_there_are_and_shows_the_ports_that_it_listens_on():
+    text = (EXAMPLES / "Containerfile").read_text()
+    (extras,) = re.findall(r"\.whl\)\[([a-z0-9,]+)\]", text)
+    declared = tomllib.loads((EXAMPLES.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert "http" in extras.split(",")
+    assert set(extras.split(",")) <= set(declared)
+    (exposed,) = re.findall(r"(?m)^EXPOSE (.*)$", text)
+    assert set(exposed.split()) == set(re.findall(r"0\.0\.0\.0:(\d+)", text)) == {"7400", "7480"}
+    assert re.findall(r"http://127\.0\.0\.1:(\d+)/health", text) == ["7480"]
+    (owner,) = re.findall(r"(?m)^USER (\d+:\d+)$", text)
+    assert owner == ":".join(re.findall(r"useradd --uid (\d+) --gid (\d+)", text)[0])
+    (volume,) = re.findall(r"(?m)^VOLUME (.*)$", text)
+    assert f"mmap://{volume}/" in text
 
 
 @pytest.mark.needs("source-tree")

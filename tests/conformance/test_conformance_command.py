@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,23 @@ from mqcore.registry import register, unregister
 from mqcore_conformance import disk_space
 from mqcore_conformance.cli._explain import EXPLANATIONS
 from mqcore_conformance.cli._progress import line_of
-from mqcore_conformance.cli._replay import ENDINGS, FAULT_KINDS
+from mqcore_conformance.cli._replay import check_plan
 from mqcore_conformance.contract import CHECKS, CheckResult, run_check
 from mqcore_conformance.plans import (
     FAMILIES,
+    MEMBER_FAMILIES,
+    SET_FAMILIES,
+    SIMULATED_SET_FAMILIES,
     T1_FAMILIES,
     FaultPlan,
     RunPlan,
     draw_plan,
     draw_processes_plan,
+    draw_set_plan,
+    draw_simulated_set_plan,
     plan_to_json,
 )
-from mqcore_conformance.report import read_records
+from mqcore_conformance.report import Repro, read_records
 from mqcore_conformance.verdicts import Status
 
 MEMORY = ("--storage", "memory", "--transport", "inproc", "--flush", "none", "--tier", "T0", "--seed", "0")
@@ -661,13 +666,29 @@ def test_a_repro_without_its_facts_is_refused(tmp_path: Path, capsys: pytest.Cap
     assert "repro.json: cannot be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *T1_FAMILIES])
-def test_every_fault_that_is_drawn_can_be_replayed(family: str) -> None:
-    for tier, draw, families in (("T0", draw_plan, FAMILIES), ("T1", draw_processes_plan, T1_FAMILIES)):
-        for seed in range(30 if family in families else 0):
-            plan = draw(seed, storage="mmap://{dir}", transport="tcp", flush="async", family=family)
-            assert {fault.kind for fault in plan.faults} <= set(FAULT_KINDS[tier])
-            assert {plan.last_ending, plan.before_drain} <= set(ENDINGS)
+MMAP: dict[str, Any] = {"storage": "mmap://{dir}", "transport": "tcp", "flush": "sync"}
+ARRAY = {"storage": "raid://{dir}/a,{dir}/b?level=1", "transport": "tcp", "flush": "sync"}
+OF_A_SET = {"nodes": 3, "replication": "sync"}
+
+
+@pytest.mark.parametrize(
+    ("draw", "drawn_for", "families"),
+    [
+        (draw_plan, MMAP, FAMILIES),
+        (draw_plan, ARRAY, MEMBER_FAMILIES),
+        (draw_processes_plan, MMAP, T1_FAMILIES),
+        (draw_simulated_set_plan, MMAP | OF_A_SET, SIMULATED_SET_FAMILIES),
+        (draw_set_plan, MMAP | OF_A_SET, SET_FAMILIES),
+    ],
+    ids=["T0", "T0 of an array", "T1", "T0 of a set", "T1 of a set"],
+)
+def test_every_plan_that_is_drawn_can_be_replayed(
+    draw: Callable[..., RunPlan], drawn_for: dict[str, Any], families: Mapping[str, object]
+) -> None:
+    for family in families:
+        for seed in range(30):
+            plan = draw(seed, family=family, **drawn_for)
+            check_plan(Repro(plan=plan, tier=plan.tier))
 
 
 def test_a_check_that_searches_says_that_it_sampled() -> None:

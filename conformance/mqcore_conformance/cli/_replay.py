@@ -13,7 +13,7 @@ from mqcore.guarantees import parse_flush
 from mqcore.registry import find
 from mqcore_conformance.cells import Failure
 from mqcore_conformance.contract import CHECK_FILE, explain_check, load_check_repro, replay_check
-from mqcore_conformance.plans import EVERY_FAMILY
+from mqcore_conformance.plans import EVERY_FAMILY, MEMBER_FAMILIES
 from mqcore_conformance.play import RunResult, run_until_shown
 from mqcore_conformance.report import EXIT_CODES, Repro, cell_of_repro, explain_failure, load_repro
 from mqcore_conformance.running import suggest
@@ -25,10 +25,17 @@ _NETWORK = ("cut", "cut-to-broker", "cut-from-broker", "reset", "flap", "break",
 _DISK = ("flush-error", "full", "io-error", "stall", "power-cut-in-stall", "rot", "rot-identity")
 _PEERS = ("peer-garbage", "peer-half-frame", "peer-huge-length", "peer-deaf", "peer-silent", "peer-flood")
 _PROXY = ("proxy-cut", "proxy-stall", "proxy-duplicate")
-ENDINGS = ("none", *_DEATHS)
-FAULT_KINDS = {
-    "T0": (*_DEATHS, *_DISK, *_NETWORK, *_PEERS, "wall-jump"),
-    "T1": (*_DEATHS, "pause", "full", "flush-error", *_PROXY),
+_CUTS_OF_A_SET = ("isolate", "cut-peers", "cut-to-peers", "cut-from-peers", "flap-peers")
+_DISKS_OF_A_SET = ("emptied", "cloned", "backup", "old-copy")
+_COORDINATOR = ("coordinator-cut", "coordinator-slow", "coordinator-all-frozen", "coordinator-all-backup",
+                "coordinator-all-restored")  # fmt: skip
+_ENDINGS = ("none", *_DEATHS)
+_FAULT_KINDS = {
+    # a fault of an array's member is called as its family is
+    ("T0", "broker"): (*_DEATHS, *_DISK, *_NETWORK, *_PEERS, *MEMBER_FAMILIES, "wall-jump"),
+    ("T1", "broker"): (*_DEATHS, "pause", "full", "flush-error", *_PROXY),
+    ("T0", "set"): (*_DEATHS, *_DISK, *_CUTS_OF_A_SET, *_DISKS_OF_A_SET, *_COORDINATOR, "clock-drift", "wall-jump"),
+    ("T1", "set"): (*_DEATHS, "pause", "full", "flush-error", "coordinator-frozen", *_PROXY),
 }
 """What each tier can inject: a plan of another version may name what would just not happen here."""
 ATTEMPTS_IN_REAL_TIME = 5
@@ -60,7 +67,7 @@ def _replay_check(folder: Path) -> None:
 
 
 def _replay_plan(repro: Repro) -> None:
-    _check(repro)
+    check_plan(repro)
     result, violations, runs = _run(repro)
     if current().json:
         facts = {"cell": repro.cell, "seed": repro.plan.seed, "digest": result.digest, "error": result.error}
@@ -73,14 +80,16 @@ def _replay_plan(repro: Repro) -> None:
     end(EXIT_CODES["liveness" if liveness_only else "violation" if violations else "conformant"])
 
 
-def _check(repro: Repro) -> None:
+def check_plan(repro: Repro) -> None:
     """Refuse a plan that this installation cannot run; it may have been written by hand, or elsewhere."""
     plan = repro.plan
     _refuse_unless_among("fault family", plan.family, EVERY_FAMILY)
+    is_set = plan.nodes > 1
     for fault in plan.faults:
-        _refuse_unless_among(f"fault kind of {repro.tier}", fault.kind, FAULT_KINDS[repro.tier])
+        kinds = _FAULT_KINDS[repro.tier, "set" if is_set else "broker"]
+        _refuse_unless_among(f"fault kind of {repro.tier}", fault.kind, kinds)
     for ending in (plan.last_ending, plan.before_drain):
-        _refuse_unless_among("ending of a life", ending, ENDINGS)
+        _refuse_unless_among("ending of a life", ending, (*_ENDINGS, "switchover") if is_set else _ENDINGS)
     find("storage", repro.plan.storage.partition(":")[0])
     find("transports", repro.plan.transport)
     why = why_not_on_the_model_network(repro.plan.transport) if repro.tier == "T0" else ""

@@ -275,11 +275,12 @@ def read_place(directory: MemberDirectory) -> tuple[str, int] | None:
     return (place, int(number)) if number.isascii() and number.isdecimal() else None
 
 
-def append_sums(directory: MemberDirectory, name: str, data: bytes) -> None:
-    """Put ``data`` at the end of the checksums of the log ``name``. Raises ``OSError``."""
+def append_sums(directory: MemberDirectory, name: str, data: bytes, create: bool = True) -> None:
+    """Put ``data`` at the end of the checksums of the log ``name``, which are there or made. Raises ``OSError``."""
     files, folder = directory.files, f"{directory.path}/{SUMS_NAME}"
-    files.make_directory(folder)
-    file = files.open(f"{folder}/{name}", create=True)
+    if create:
+        files.make_directory(folder)
+    file = files.open(f"{folder}/{name}", create=create)
     try:
         file.pwritev([data], file.size())
     finally:

@@ -24,7 +24,7 @@ from mqcore_raid._equal import choose_source, make_equal, read_range, warm_copie
 from mqcore_raid._errors import as_storage_error, first_error, is_refusal, refused
 from mqcore_raid._member import ArrayMember
 from mqcore_raid._mending import check_overwrite, mend_by, write_over
-from mqcore_raid._sums import SUMS_KEPT_AT, BlockSums
+from mqcore_raid._sums import BlockSums
 
 __all__ = ["LogGroup", "MirrorLog"]
 
@@ -135,7 +135,7 @@ class MirrorLog(Log):
                 await self._append(chunks, position)
                 self._end = position + total
                 self.sums.appended(chunks, position)
-                if len(self.sums.fresh) >= SUMS_KEPT_AT:
+                if self.sums.must_be_kept:
                     self.keep_sums()
             finally:
                 self.is_appending = False
@@ -194,6 +194,7 @@ class MirrorLog(Log):
                 await self._on_all(lambda log: log.truncate(position), "truncate")
                 self._end = position
                 self.sums.truncated(position)
+                self.keep_sums()
                 self._durable_end = min(self._durable_end, position)
                 await self._settled(position)
 
@@ -300,11 +301,10 @@ class MirrorLog(Log):
             return view
 
     async def _read_copy(self, member: ArrayMember, position: int, size: int, *, patient: bool) -> memoryview:
-        log = self.copies[member]
         if patient:
-            return await log.read(position, size)
+            return await self.copies[member].read(position, size)
         with trio.fail_after(self._group.late_after_s):
-            return await member.during(log.read, position, size)
+            return await member.during(self.copies[member].read, position, size)
 
     def _readers(self, position: int) -> list[ArrayMember]:
         """Members that have the position, the best one first."""
@@ -316,15 +316,14 @@ class MirrorLog(Log):
 
     def keep_sums(self) -> None:
         """Have what is new of the blocks' checksums written beside each member's storage; nothing waits for it."""
-        data = self.sums.take_fresh()
-        if data:
-            for member in self.in_sync():
-                member.submit(append_sums, member.directory, self.name, data)
+        create, data = not self.sums.only_void, self.sums.take_fresh()
+        for member in self.in_sync() if data else ():
+            member.submit(append_sums, member.directory, self.name, data, create)
 
     @property
-    def is_unequal(self) -> bool:
-        """Whether copies may differ, after a stop that was not clean, because nothing used the log since."""
-        return self._source is not None
+    def proven_end(self) -> int:
+        """Position below which every copy proves that it was flushed; above, they may differ until it is used."""
+        return self._durable_end if self._source is None else min(log.durable_end for log in self.in_sync().values())
 
     async def held(self, position: int, size: int) -> dict[ArrayMember, bytes | None]:
         """What each member that has the position holds there; None where it cannot be read."""
@@ -354,10 +353,11 @@ class MirrorLog(Log):
     async def settle_on(self, position: int, data: bytes) -> bool:
         """Write ``data`` on every copy that has something else; return whether one had. Raises ``StorageError``.
 
-        While a source stands for the others it alone is written: they are made equal to it later.
+        Above what all prove a source alone is written: the others are made equal to it later.
         """
         held = await self.held(position, len(data))
-        wrong = {one: self.copies[one] for one, found in held.items() if found != data and self._source in (None, one)}
+        source = self._source if position + len(data) > self.proven_end else None
+        wrong = {one: self.copies[one] for one, found in held.items() if found != data and source in (None, one)}
         await write_over(self.name, wrong, position, data, eject=self._group.eject, report=self._group.report)
         await self._settled(position)
         return bool(wrong)

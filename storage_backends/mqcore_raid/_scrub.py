@@ -88,7 +88,7 @@ class Scrub:
                 except CorruptionError as error:
                     self._undecided(f"log {name} cannot be opened ({error})")
                     continue
-                result.bytes_known += log.durable_end - log.start
+                result.bytes_known += max(0, log.proven_end - log.start)
                 await self._scrub(log)
                 result.logs += 1
         result.is_running = False
@@ -101,16 +101,15 @@ class Scrub:
         self._report(Notice("raid-scrubbed", text, facts))
 
     async def _scrub(self, log: MirrorLog) -> None:
-        if log.is_unequal:
-            return  # the core has not looked at it since a crash: it is made equal before it is used
         await self._load_sums(log)
         position = log.start
         await log.warm(position, WINDOW_BYTES)
-        while not log.closed and position < log.durable_end:
+        # Above that copies may differ since a crash: they are made equal when the core has looked, and uses the log.
+        while not log.closed and position < log.proven_end:
             began = trio.current_time()
             async with log.removing:
                 position = max(position, log.start)
-                end = min(position - position % WINDOW_BYTES + WINDOW_BYTES, log.durable_end)
+                end = min(position - position % WINDOW_BYTES + WINDOW_BYTES, log.proven_end)
                 if log.closed or position >= end:
                     break
                 async with trio.open_nursery() as nursery:

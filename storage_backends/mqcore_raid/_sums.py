@@ -2,7 +2,8 @@
 
 One for each block of ``BLOCK_BYTES`` that is whole, taken from the appended bytes themselves. They are kept in a file
 beside each member's storage, without a flush: they decide nothing alone. Copies that agree are believed against them,
-and where copies differ the one that matches is right, for a checksum that is missing or old matches none.
+and where copies differ the one that matches is right. A checksum that is older than the block would tell a copy that
+missed a write from the others as the right one: from where a log is cut, or goes on after an opening, the file says so.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ BLOCK_BYTES = 64 * 1024
 SUMS_KEPT_AT = 16
 """Blocks whose checksums wait in memory."""
 _ENTRY = struct.Struct("<QI")
+_VOID = 1 << 63
+"""In an entry's block number: what the file has of this block, and of those behind it, is older than they are."""
 
 
 class BlockSums:
@@ -29,11 +32,28 @@ class BlockSums:
         self._sums: dict[int, int] = {}
         self._running: int | None = None
         self._position = 0
+        self._void: int | None = None
+        self._is_void_told = True
         self.fresh: dict[int, int] = {}
+
+    @property
+    def must_be_kept(self) -> bool:
+        """Whether the file should have what is new now."""
+        return not self._is_void_told or len(self.fresh) >= SUMS_KEPT_AT
+
+    @property
+    def only_void(self) -> bool:
+        """Whether all that is new is that the file is old, which where there is none needs no telling."""
+        return not self._is_void_told and not self.fresh
 
     def load(self, sums: dict[int, int], end: int) -> None:
         """Take what a file has of a log that ends at ``end``; what was seen since is newer."""
-        self._sums = {block: crc for block, crc in sums.items() if (block + 1) * BLOCK_BYTES <= end} | self._sums
+        first = end // BLOCK_BYTES if self._void is None else min(self._void, end // BLOCK_BYTES)
+        self._sums = {block: crc for block, crc in sums.items() if block < first} | self._sums
+
+    def _make_void(self, first: int) -> None:
+        self._void = first if self._void is None else min(self._void, first)
+        self._is_void_told = False
 
     def get(self, block: int) -> int | None:
         """The checksum of a whole block; None where it is not known."""
@@ -48,6 +68,7 @@ class BlockSums:
         """Take in what was appended at ``position``."""
         if position != self._position:
             self._running = None  # the beginning of this block was not seen
+            self._make_void(position // BLOCK_BYTES)
         for chunk in chunks:
             view = memoryview(chunk)
             while len(view):
@@ -71,14 +92,23 @@ class BlockSums:
             self.fresh.pop(block, None)
         if position < self._position:
             self._running = None
+        self._make_void(first)
 
     def take_fresh(self) -> bytes:
         """What is to be put at the end of the file; it is not fresh any more."""
         fresh, self.fresh = self.fresh, {}
-        return b"".join(_ENTRY.pack(block, crc) for block, crc in fresh.items())
+        void = b"" if self._is_void_told else _ENTRY.pack(_VOID | (self._void or 0), 0)
+        self._is_void_told = True
+        return void + b"".join(_ENTRY.pack(block, crc) for block, crc in fresh.items())
 
 
 def decode_sums(data: bytes) -> dict[int, int]:
     """The checksums in a file; later entries count, and what is not whole at its end does not."""
     whole = len(data) - len(data) % _ENTRY.size
-    return {block: crc for block, crc in _ENTRY.iter_unpack(data[:whole])}
+    sums: dict[int, int] = {}
+    for block, crc in _ENTRY.iter_unpack(data[:whole]):
+        if block & _VOID:
+            sums = {known: sum_ for known, sum_ in sums.items() if known < block & ~_VOID}
+        else:
+            sums[block] = crc
+    return sums

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,20 @@ if TYPE_CHECKING:
     from mqcore.config import BrokerConfig
     from mqcore.operations import ReloadedBroker
 
-__all__ = ["Reloader", "changes_in_words"]
+__all__ = ["Reloader", "changes_in_words", "hangups_kept_off"]
 
 Changes = Mapping[str, tuple[object, object]]
 """Keys of a configuration, each with its old and its new value."""
+
+
+@contextlib.contextmanager
+def hangups_kept_off() -> Iterator[None]:
+    """Have SIGHUP end nothing within, neither a broker that starts nor one that has stopped listening to it."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 class Reloader:
@@ -44,17 +54,18 @@ class Reloader:
         self._report = report
         self._one_at_a_time: trio.Lock | None = None
 
-    async def obey(self, broker: Node, *, task_status: trio.TaskStatus[None]) -> None:
-        """Reload at each SIGHUP, until cancelled."""
+    def serve(self, broker: Node) -> None:
+        """Have ``broker`` reload when a client asks it to."""
         import trio
 
         self._one_at_a_time = trio.Lock()
         broker.reload = partial(self._reload, broker)
-        with trio.open_signal_receiver(signal.SIGHUP) as signals:
-            task_status.started()
-            async for _ in signals:  # those that came meanwhile are one
-                with contextlib.suppress(ConfigurationError):  # it was reported
-                    await self._reload(broker)
+
+    async def obey(self, broker: Node, signals: AsyncIterator[int]) -> None:
+        """Reload at each of ``signals``, those since before the broker was there included, until cancelled."""
+        async for _ in signals:  # those that came meanwhile are one
+            with contextlib.suppress(ConfigurationError):  # it was reported
+                await self._reload(broker)
 
     async def _reload(self, broker: Node) -> ReloadedBroker:
         """Read and apply, and return what was done. Raises ``ConfigurationError``: nothing changes."""

@@ -6,12 +6,13 @@ import gc
 import json
 import signal
 import sys
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mqcore.cli._build_options import build_options, check_listeners, compose, explanation_of
-from mqcore.cli._reloading import Reloader
+from mqcore.cli._reloading import Reloader, hangups_kept_off
 from mqcore.cli._supervisor import tell_supervisor
 from mqcore.cli.shell import (
     Verb,
@@ -100,7 +101,14 @@ def command(
                 refuse(f"{option} is without effect on --cluster-here, whose nodes listen on tcp://127.0.0.1: drop it")
         _serve_cluster_here(cluster_here, flags)
         return
-    config = compose(path or file, flags)
+    # From before the file is read: a change that comes with a signal is read then, or obeyed later.
+    with nullcontext() if (path or file) is None else hangups_kept_off():
+        _serve_one(path or file, log_format, flags)
+
+
+def _serve_one(file: str | None, log_format: str | None, flags: dict[str, Any]) -> None:
+    """Run the broker of ``file`` and ``flags`` until a signal ends it."""
+    config = compose(file, flags)
     explanation = explanation_of(config)
     refusals = [*explanation.refusals, *explanation.unavailable]
     if refusals:
@@ -112,8 +120,7 @@ def command(
     as_json = current().json if log_format is None else log_format == "json"
     with line_queue("stdout", as_json) as out, line_queue("stderr", as_json) as err:
         voice = _Voice(out, err, as_json)
-        name = path or file
-        reloader = None if name is None else Reloader(name, flags, voice.say, voice.report)
+        reloader = None if file is None else Reloader(file, flags, voice.say, voice.report)
         gc.set_threshold(*_GC_THRESHOLDS)
         interrupted = run_async(_serve, config, explanation, voice, reloader)
     if interrupted:
@@ -245,7 +252,9 @@ async def _serve(config: BrokerConfig, explanation: Explanation, voice: _Voice, 
     from mqcore.broker import serve_broker
 
     interrupted = False
-    with trio.open_signal_receiver(*_ending_signals(reloads=reloader is not None)) as signals:
+    with ExitStack() as receivers:
+        signals = receivers.enter_context(trio.open_signal_receiver(*_ending_signals(reloads=reloader is not None)))
+        hangups = None if reloader is None else receivers.enter_context(trio.open_signal_receiver(signal.SIGHUP))
         async with trio.open_nursery() as nursery:
 
             async def run(*, task_status: trio.TaskStatus[Node]) -> None:
@@ -268,8 +277,9 @@ async def _serve(config: BrokerConfig, explanation: Explanation, voice: _Voice, 
 
             broker = await nursery.start(run)
             nursery.start_soon(obey, broker)
-            if reloader is not None:
-                await nursery.start(reloader.obey, broker)
+            if reloader is not None and hangups is not None:
+                reloader.serve(broker)
+                nursery.start_soon(reloader.obey, broker, hangups)
             if broker.http_url:
                 voice.say(f"showing {broker.http_url}/metrics", {"event": "http", "url": broker.http_url})
             _introduce(broker, explanation, voice)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -138,3 +140,57 @@ def test_a_certificate_that_ends_soon_is_told_at_the_start_and_at_each_reload(mq
     finally:
         process.kill()
         process.communicate()
+
+
+HUNG_UP_EARLY = """
+import os, pathlib, signal, sys
+import mqcore.broker
+from mqcore.cli import main
+
+file, moment = sys.argv.pop(), sys.argv.pop()
+serve_broker = mqcore.broker.serve_broker
+
+async def starts(config, **keys):
+    if moment == "start":
+        text = pathlib.Path(file).read_text()
+        pathlib.Path(file).write_text(text.replace("= 20", "= 30"))
+        os.kill(os.getpid(), signal.SIGHUP)
+    await serve_broker(config, **keys)
+    if moment == "end":
+        os.kill(os.getpid(), signal.SIGHUP)
+
+mqcore.broker.serve_broker = starts
+sys.argv[1:] = ["serve", "--config", file, "--output", "json"]
+main()
+"""
+
+
+@pytest.fixture
+def hung_up(tmp_path):
+    file = tmp_path / "broker.toml"
+    file.write_text(TEXT)
+    processes = []
+
+    def start(moment):
+        command = [sys.executable, "-c", HUNG_UP_EARLY, moment, str(file)]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_signal_while_the_broker_starts_is_obeyed_once_it_is_there(hung_up):
+    process = hung_up("start")
+    assert next_event(process.stdout, "reloaded")["applied"] == {"limits.connections_max": [20, 30]}
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def test_a_signal_while_the_broker_ends_does_not_change_how_it_ends(hung_up):
+    process = hung_up("end")
+    next_event(process.stdout, "ready")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0

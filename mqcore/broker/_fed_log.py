@@ -11,6 +11,7 @@ from typing import TypeAlias
 import trio
 
 from mqcore.broker._group_commit import Replying
+from mqcore.broker._kept_producers import keep_producers
 from mqcore.broker._partition import Partition
 from mqcore.errors import CorruptionError, MqcoreError, RemoteProtocolError
 from mqcore.guarantees import Level
@@ -37,6 +38,7 @@ class FedLog:
     __slots__ = (
         "_again_at",
         "_held",
+        "_known_at",
         "_sent",
         "_why",
         "checked_below",
@@ -66,6 +68,7 @@ class FedLog:
         """The report that could not be judged because of that."""
         self.checked_below = 0
         """Position below which what is sent is checked here, too: see ``judge``."""
+        self._known_at = 0
         self._again_at = 0.0
         self._why = ""
         # Where frames ended that were sent, and of those that are held, that are not known to be flushed: the replica
@@ -146,6 +149,10 @@ class FedLog:
                 text = f"no batch of epoch {report.epoch} reaches from {report.position} to {report.end} here"
                 return PositionRefused(self.number, text)
             offset = header.end_offset
+        if report.end <= log.start_position:
+            await keep_producers(self.partition, log.start_position)
+        # Before it has read that, a retry would be new to it: it counts for as little as one that has nothing (R12).
+        self._known_at = log.kept_at.end if report.end < log.kept_at.end else 0
         # The replica checks every batch. What it refuses ends its stream, and the next one begins at or just before it:
         # there it is this node's to find the damage and say so, and nowhere else is a batch looked at twice.
         self.checked_below = report.end + CHECKED_BYTES
@@ -180,10 +187,11 @@ class FedLog:
         while held and held[0].position <= report.flushed:
             flushed = held.popleft()
         counted: list[tuple[int, int, Level]] = []
-        if flushed is not None:
+        if flushed is not None and flushed.position >= self._known_at:
             counted.append((flushed.offset, flushed.position, report.level))
         # A replica that reports flushed positions only says of the rest no more than where to go on (R2 b).
-        if self.held_end not in (before, flushed) and append_level > Level.NONE:
+        is_new = self.held_end not in (before, flushed) and self.held_end.position >= self._known_at
+        if is_new and append_level > Level.NONE:
             counted.append((self.held_end.offset, self.held_end.position, append_level))
         if counted:
             # In one event: what it lets go is looked for once.

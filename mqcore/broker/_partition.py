@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from operator import attrgetter
 from typing import Protocol, TypeAlias
@@ -31,7 +32,7 @@ from mqcore.replication import Appended, CommitPolicy, CommitRule, LogEnd, Membe
 
 __all__ = ["LogWatcher", "Partition"]
 
-
+_Batches: TypeAlias = Callable[[], Sequence[IncomingBatch]]
 _Reply: TypeAlias = tuple[ReplySink, int, int, bool]
 """What waits for the commit rule: sink, request id, base offset, whether it is a duplicate's. Plain, for it is hot."""
 
@@ -212,8 +213,7 @@ class Partition:
     async def append_held_back(self) -> None:
         """Append what waited for the set, before anything that comes later. Not cancelled."""
         sends = self._held_back.take()
-        # A task of the reign: cancelled with it, it would leave connections that live on without an answer. Closed, the
-        # partition gives them one.
+        # A task of the reign: cancelled with it, it would leave without an answer whom a closed partition gives one.
         with trio.CancelScope(shield=True):
             await self.append([send for send in sends if send.sink is not None and not send.sink.closed])
 
@@ -223,30 +223,28 @@ class Partition:
         Raises ``StorageError`` when nothing of it is in the log, ``OutcomeUnknownError`` or what stopped the partition
         when it may be. If cancelled, it may be committed, now or later.
         """
-        if self._appending:
-            await self._turn()
-        self._appending = True
         caller = WaitingCaller()
-        try:
-            if self.failure is not None:
-                raise StorageError(f"log {self.log.name} takes no appends: {self.failure}", kind="closed")
-            base_offsets = await self.log.append_control([batch])
-            self._appended([Send(batch, SendPolicy.TOPIC, 0, caller)], base_offsets)
-        except (StorageError, OutcomeUnknownError):
-            if self.log.failed is not None:
-                self.stop(self.log.failed)
-            raise
-        finally:
-            self._appending = False
-            if self._turns:
-                self._hand_on_turn()
+        base_offsets = await self.append_own(lambda: [batch], caller)
         await caller.answered.wait()
         if not caller.is_committed:
             assert self.failure is not None
-            if isinstance(self.failure, FlushFailedError):
-                raise self.failure
-            raise OutcomeUnknownError(f"log {self.log.name} may hold the batch, it is not committed: {self.failure}")
+            text = f"log {self.log.name} may hold the batch, it is not committed: {self.failure}"
+            raise self.failure if isinstance(self.failure, FlushFailedError) else OutcomeUnknownError(text)
         return base_offsets[0]
+
+    async def append_own(self, make: _Batches, caller: WaitingCaller | None = None) -> list[int]:
+        """``commit`` of what ``make`` returns when it may be appended, without a wait for the commit."""
+        async with self._turn_taken():
+            try:
+                if self.failure is not None:
+                    raise StorageError(f"log {self.log.name} takes no appends: {self.failure}", kind="closed")
+                base_offsets = await self.log.append_control(batches) if (batches := make()) else []
+                self._appended([Send(each, SendPolicy.TOPIC, 0, caller) for each in batches], base_offsets)
+            except (StorageError, OutcomeUnknownError):
+                if self.log.failed is not None:
+                    self.stop(self.log.failed)
+                raise
+        return base_offsets
 
     def answer_when_committed(self, end_offset: int, policy: int, reply: _Reply) -> None:
         """Give ``reply`` once what ends at ``end_offset`` meets ``policy`` in this reign, or is known never to."""
@@ -264,12 +262,17 @@ class Partition:
 
     async def alone(self, act: Callable[[], Awaitable[object]]) -> None:
         """Do ``act`` between two appends, unless the partition has stopped."""
+        async with self._turn_taken():
+            if self.failure is None:
+                await act()
+
+    @asynccontextmanager
+    async def _turn_taken(self) -> AsyncIterator[None]:
         if self._appending:
             await self._turn()
         self._appending = True
         try:
-            if self.failure is None:
-                await act()
+            yield
         finally:
             self._appending = False
             if self._turns:
@@ -278,12 +281,10 @@ class Partition:
     async def _turn(self) -> None:
         """Wait for the turn to append, which is handed on in the order of these calls.
 
-        Handed on and not taken by the first that comes: a task that waits would else stand behind all that do not have
-        to. No lock: it costs more than the rest of a small append.
+        Not taken by the first that comes: who waits would stand behind it. No lock: it costs more than a small append.
         """
         turn = trio.Event()
-        if self._turns is None:
-            self._turns = deque()
+        self._turns = self._turns or deque()
         self._turns.append(turn)
         try:
             await turn.wait()

@@ -14,10 +14,11 @@ from typing import Protocol
 import trio
 
 from mqcore.abc import Notice
+from mqcore.broker._kept_producers import keep_producers
 from mqcore.broker._partition import Partition
 from mqcore.broker._topics import Topic, Topics
 from mqcore.config import RetentionTable, TopicConfig
-from mqcore.errors import MqcoreError
+from mqcore.errors import MqcoreError, StorageError
 from mqcore.log import DamagedRangeError, LogStart, LogStore, PartitionLog
 from mqcore.ports import Clock, ClockStep
 
@@ -65,6 +66,8 @@ class Retention:
         self._report = report
         self._is_held = False
         self._prepared: set[str] = set()
+        self._unkept: set[str] = set()
+        """Logs of which there was no space for what is remembered of producers when they were trimmed."""
         self._first_ms: dict[str, tuple[int, int]] = {}
         """Append time of the first batch of a log, with the start offset that it was read at."""
 
@@ -89,13 +92,15 @@ class Retention:
             if name not in self._prepared and partition.log.end_offset:
                 await partition.prepare_trim()
                 self._prepared.add(name)
+            if name in self._unkept:
+                await self._keep_producers(partition, partition.log.start_position)
             start = await self._wanted_start(partition, config, ages=ages)
             starts[name] = max(start, self._told(name))
         await self._bound_total(partitions, starts)
         new = {name: start for name, start in starts.items() if start > partitions[name].log.start_offset}
         untold = {}
         for name, start in new.items():
-            begins = await partitions[name].log.start_at(start) if start > self._told(name) else None
+            begins = await self._begins(partitions[name], start) if start > self._told(name) else None
             if begins is not None and begins.offset > self._told(name):
                 untold[name] = begins
         if untold:
@@ -103,6 +108,29 @@ class Retention:
         for name in new:
             if begins := self._reign.topics.starts.get(name):
                 await partitions[name].trim(begins)
+
+    async def _begins(self, partition: Partition, start: int) -> LogStart | None:
+        """Where a log is to begin that may begin at ``start``. What goes is remembered of its producers (R12)."""
+        log = partition.log
+        begins = await log.start_at(start)
+        if begins is None or not log.lacks_producers(begins.position):
+            return begins
+        kept = log.kept_at
+        if log.end_position - kept.end < kept.end - kept.begin.position:
+            # It would be written again and again: a table that is larger than what the log is to keep.
+            return await log.start_at(kept.begin.offset - 1) if kept.begin.offset > log.start_offset else None
+        await self._keep_producers(partition, begins.position)
+        return begins
+
+    async def _keep_producers(self, partition: Partition, position: int) -> None:
+        name = partition.log.name
+        try:
+            await keep_producers(partition, position)
+            self._unkept.discard(name)
+        except StorageError as error:
+            if partition.failure is not None or error.kind != "full":
+                raise
+            self._unkept.add(name)  # what is to go is what makes space for it; this node knows it all the same
 
     def _told(self, name: str) -> int:
         """Offset that the metadata log has a log begin at."""
@@ -147,6 +175,7 @@ class Retention:
         age_ms, size = self._bounds(config)
         log = partition.log
         start = log.start_offset
+        size += log.kept_at.end - log.kept_at.begin.position if size else 0  # no messages, and not to cost any
         if size and log.bytes_total - size >= _step(size):
             start = max(start, log.boundary_below(log.end_position - size)[0])
         if age_ms and ages:

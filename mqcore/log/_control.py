@@ -3,7 +3,8 @@
 An *epoch batch* opens a reign in a log (rule R3) and takes no offset. A *records* batch holds JSON records of the
 metadata log, one offset each; a *snapshot* is a records batch that replaces everything before it. An *ends* batch names
 producers that ended in order (rule R12) and takes no offset. A *cursors* batch holds what groups of consumers have
-committed, in records that are not known here. Pure.
+committed, in records that are not known here. A *producers* batch is a part of what a log remembers of its producers,
+for who reads it from there on (rule R15), and takes no offset. Pure.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from mqcore.batch import HEADER_BYTES, control_batch
 from mqcore.errors import CorruptionError
+from mqcore.log._producer_bytes import KeptProducers, pack_kept, unpack_kept
 from mqcore.ports import Buffer
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "ENDS",
     "EPOCH",
     "EPOCH_BATCH_BYTES",
+    "PRODUCERS",
     "RECORDS",
     "SNAPSHOT",
     "EpochFacts",
@@ -30,10 +33,12 @@ __all__ = [
     "pack_cursors_batch",
     "pack_ends_batch",
     "pack_epoch_batch",
+    "pack_producers_batch",
     "pack_records_batch",
     "unpack_cursors_batch",
     "unpack_ends_batch",
     "unpack_epoch_batch",
+    "unpack_producers_batch",
     "unpack_records_batch",
 ]
 
@@ -42,6 +47,7 @@ RECORDS = 2
 SNAPSHOT = 3
 ENDS = 4
 CURSORS = 5
+PRODUCERS = 6
 
 CONTROL_VERSION = 1
 
@@ -86,6 +92,11 @@ def pack_records_batch(records: Sequence[Mapping[str, Any]], *, snapshot: bool =
     return _pack(SNAPSHOT if snapshot else RECORDS, text, max(1, len(records)))
 
 
+def pack_producers_batch(kept: KeptProducers) -> bytearray:
+    """The whole batch that holds a part of what is remembered of producers, not yet stamped."""
+    return _pack(PRODUCERS, pack_kept(kept), 0)
+
+
 def pack_cursors_batch(records: bytes) -> bytearray:
     """The whole batch that holds ``records`` of cursors, not yet stamped. It takes one offset."""
     return _pack(CURSORS, records, 1)
@@ -124,6 +135,17 @@ def unpack_ends_batch(batch: Buffer, where: str) -> list[ProducerEnd]:
             found=f"kind {kind} version {version}, {len(body)} bytes",
         )
     return list(map(ProducerEnd._make, _END.iter_unpack(body)))
+
+
+def unpack_producers_batch(batch: Buffer, where: str) -> KeptProducers:
+    """The part that a producers batch holds. Raises ``CorruptionError`` when it is not one of this version."""
+    kind, version = _kind_and_version(batch, where)
+    try:
+        if (kind, version) != (PRODUCERS, CONTROL_VERSION):
+            raise ValueError(f"kind {kind} version {version}")
+        return unpack_kept(memoryview(batch)[HEADER_BYTES + _KIND.size :])
+    except (struct.error, ValueError) as error:
+        raise CorruptionError(f"not a producers batch of this version: {error}", where=where) from None
 
 
 def unpack_cursors_batch(batch: Buffer, where: str) -> memoryview:

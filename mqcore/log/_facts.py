@@ -13,7 +13,7 @@ from mqcore.guarantees import Level
 from mqcore.log._history import UNKNOWN_REIGN
 from mqcore.log._mending import GoodCopies, Mends
 from mqcore.log._producers import ProducerTable
-from mqcore.log._state import LogState
+from mqcore.log._state import KeptAt, LogState
 from mqcore.log._types import Damage, EpochEntry, LogPoint
 
 __all__ = ["TRIM_STEP_BYTES", "LogFacts"]
@@ -110,6 +110,17 @@ class LogFacts:
     def producers(self) -> ProducerTable:
         """What is remembered of idempotent producers (R12)."""
         return self._state.producers
+
+    @property
+    def kept_at(self) -> KeptAt:
+        """Where the log itself says what is remembered of producers, for who has not read what was before."""
+        return self._state.kept_at
+
+    def lacks_producers(self, position: int) -> bool:
+        """Whether who begins at ``position`` would not know all that is remembered of producers at the end (R12)."""
+        state = self._state
+        is_told = bool(state.kept_at.end) and position <= state.kept_at.begin.position
+        return position > 0 and not is_told and not state.producers.is_empty
 
     @property
     def bytes_total(self) -> int:

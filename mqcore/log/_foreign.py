@@ -13,7 +13,8 @@ from mqcore.batch import HEADER_BYTES, BatchHeader, PlainRun, plain_run
 from mqcore.errors import CorruptionError
 from mqcore.log._control import EPOCH, EpochFacts, ProducerEnd, control_kind
 from mqcore.log._history import UNKNOWN_REIGN
-from mqcore.log._scan import check_body, ends_in, intact_header, opening_of
+from mqcore.log._producer_bytes import KeptProducers
+from mqcore.log._scan import check_body, intact_header, opening_of, producers_in
 from mqcore.log._state import LogState
 from mqcore.log._term import FollowedReign
 from mqcore.ports import Buffer
@@ -22,11 +23,11 @@ __all__ = ["ForeignBatch", "check_foreign"]
 
 
 class ForeignBatch(NamedTuple):
-    """A batch that was checked: its header, the reign that it opens, the producers that it ends."""
+    """A batch that was checked: its header, the reign that it opens, what it says of producers."""
 
     header: BatchHeader
     opening: EpochFacts | None
-    ends: list[ProducerEnd]
+    told: list[ProducerEnd] | KeptProducers | None
 
 
 def check_foreign(
@@ -65,7 +66,7 @@ def check_foreign(
             check_body(header, batch, where)
             opening = opening_of(header, batch, epoch, where, epoch_free=epoch_free)
             _check_epoch(header, batch, opening, followed, where)
-            checked.append(ForeignBatch(header, opening, ends_in(header, batch, where)))
+            checked.append(ForeignBatch(header, opening, producers_in(header, batch, where)))
             offset, epoch, epoch_free = header.end_offset, header.epoch, False
             at += header.size
     return checked

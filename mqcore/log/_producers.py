@@ -8,16 +8,38 @@ per producer and log, from 0, modulo 2**32. Must not know of storage, sockets or
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import NamedTuple, TypeAlias
 
 from mqcore.batch import BatchHeader, PlainBatch
 from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
 from mqcore.log._control import ProducerEnd
+from mqcore.log._producer_bytes import (
+    ENDED_BYTES,
+    KEPT_PART_BYTES,
+    KeptProducers,
+    RememberedProducer,
+    facts_bytes,
+    pack_ended,
+    pack_producers,
+    unpack_ended,
+    unpack_producers,
+)
+from mqcore.log._verdicts import (
+    ACCEPT,
+    Accept,
+    Conflict,
+    Duplicate,
+    Fenced,
+    Forgotten,
+    Gap,
+    SentBefore,
+    TableFull,
+    TooOld,
+    Verdict,
+)
 from mqcore.ports import Buffer
 
 __all__ = [
@@ -55,69 +77,13 @@ No retry of theirs can be under way: an end is stated only by a client all of wh
 kept for a link that repeats what it carried, and a client that errs.
 """
 
-_PRODUCER = struct.Struct("<QIIqI")
-_ENDED = struct.Struct("<QI")
+KEPT_BYTES_MAX = 8 * 1024 * 1024
+"""Most that is written of a table before a trim: of the producers that sent last, the rest count as forgotten."""
+
+KEPT_BATCHES_MAX = 1000
+"""Most batches of one producer there: more than may be in flight, and with them a part fits every frame."""
+
 _TABLE = struct.Struct("<IIqqB")
-
-
-class Accept(NamedTuple):
-    """The batch is new and next in order (or not idempotent at all): append it."""
-
-
-class Duplicate(NamedTuple):
-    """The batch is in the log already, from ``base_offset`` to before ``end_offset``: answer with those."""
-
-    base_offset: int
-    end_offset: int
-
-
-class Gap(NamedTuple):
-    """The batch comes too early: ``expected_sequence`` is the next one of this producer in this log.
-
-    Either an earlier batch was rejected, or a permitted loss cut acknowledged ones (``lost_from`` of R12).
-    """
-
-    expected_sequence: int
-
-
-class TooOld(NamedTuple):
-    """The batch precedes the batches that are kept, from ``oldest_sequence`` on: whether it was appended is unknown."""
-
-    oldest_sequence: int
-
-
-class Forgotten(NamedTuple):
-    """Nothing is kept of this producer, which is no new one: its state may have expired, or it has ended."""
-
-
-class Fenced(NamedTuple):
-    """The producer went on under ``producer_epoch``, which is newer than the batch's."""
-
-    producer_epoch: int
-
-
-class Conflict(NamedTuple):
-    """The sequences belong to another batch, at ``base_offset``: other content or bounds, a defect of the client."""
-
-    base_offset: int
-
-
-class TableFull(NamedTuple):
-    """No room for a further producer: ``producers_max`` others are within ``producer_retention_ms``."""
-
-    producers_max: int
-
-
-Verdict: TypeAlias = Accept | Duplicate | Gap | TooOld | Forgotten | Fenced | Conflict | TableFull
-
-ACCEPT = Accept()
-
-
-class SentBefore(NamedTuple):
-    """What a log has of a producer: its epoch there, and where its last batch ends."""
-
-    producer_epoch: int
-    end_offset: int
 
 
 class _Producer:
@@ -149,6 +115,11 @@ class _Producer:
         return TooOld((sequence - reached) & SEQUENCE_MASK)
 
 
+def _facts_of(item: tuple[int, _Producer]) -> RememberedProducer:
+    identity, producer = item
+    return RememberedProducer(identity, producer.epoch, producer.next_sequence, producer.last_ms, producer.batches)
+
+
 class ProducerTable:
     """Producers of one log; costs nothing while empty, bounded by ``producers_max`` and ``producer_batches_kept``."""
 
@@ -158,6 +129,7 @@ class ProducerTable:
         "_forgot",
         "_kept",
         "_newest_ms",
+        "_next_part",
         "_producers",
         "_producers_max",
         "_retention_ms",
@@ -172,6 +144,7 @@ class ProducerTable:
         self._clock_ms = 0
         self._newest_ms = 0
         self._forgot = False
+        self._next_part = 0  # of what is kept of them, where the parts before it were taken in
         self._ended: dict[int, int] = {}  # producer id: its last epoch; in order of their ends
         self.ending: dict[int, ProducerEnd] = {}
         """Ends that were noted and are in no batch yet, by producer id."""
@@ -343,49 +316,77 @@ class ProducerTable:
     def snapshot(self) -> bytes:
         """The whole state as bytes, for ``restore``."""
         producers = self._producers or {}
-        parts = [_TABLE.pack(len(producers), len(self._ended), self._clock_ms, self._newest_ms, self._forgot)]
-        for identity, producer in producers.items():
-            batches = producer.batches
-            if sys.byteorder != "little":
-                batches = array("Q", batches)
-                batches.byteswap()
-            parts.append(
-                _PRODUCER.pack(identity, producer.epoch, producer.next_sequence, producer.last_ms, len(batches) // 2)
-            )
-            parts.append(batches.tobytes())
-        parts += [_ENDED.pack(*each) for each in self._ended.items()]
-        return b"".join(parts)
+        head = _TABLE.pack(len(producers), len(self._ended), self._clock_ms, self._newest_ms, self._forgot)
+        return head + pack_producers(map(_facts_of, producers.items())) + pack_ended(self._ended)
 
     def restore(self, data: Buffer) -> None:
         """Replace the state by that of ``snapshot``. Raises ``CorruptionError`` when ``data`` is not one."""
         view = memoryview(data)
-        producers: dict[int, _Producer] = {}
         try:
             count, ended_count, clock_ms, newest_ms, forgot = _TABLE.unpack_from(view)
-            at = _TABLE.size
-            for _ in range(count):
-                identity, epoch, next_sequence, last_ms, kept = _PRODUCER.unpack_from(view, at)
-                at += _PRODUCER.size
-                batches = array("Q")
-                batches.frombytes(view[at : at + 16 * kept])
-                if not kept or len(batches) != 2 * kept:
-                    raise ValueError("batches missing")
-                if sys.byteorder != "little":
-                    batches.byteswap()
-                at += 16 * kept
-                producers[identity] = _Producer(epoch, next_sequence, last_ms, batches)
-            ended = dict(_ENDED.iter_unpack(view[at:]))
-            if len(ended) != ended_count:
-                raise ValueError("ended producers missing")
+            known, rest = unpack_producers(view[_TABLE.size :], count)
+            ended = unpack_ended(rest, ended_count)
         except (struct.error, ValueError) as error:
             raise CorruptionError(f"producer snapshot is cut short: {error}", where="producer table") from None
-        self._producers = producers or None
+        self._producers = {each.producer_id: _Producer(*each[1:]) for each in known} or None
         self._ended = ended
         self._clock_ms, self._newest_ms, self._forgot = clock_ms, newest_ms, bool(forgot)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it knows of nobody, not even that somebody ended."""
+        return not self._producers and not self._ended
+
+    def parts(self) -> list[KeptProducers]:
+        """The whole state in parts that go into a log, for ``take_part``: what a trim takes from later readers."""
+        known, size = list[RememberedProducer](), ENDED_BYTES * len(self._ended)
+        for facts in map(_facts_of, reversed(list((self._producers or {}).items()))):
+            batches = facts.batches[-2 * KEPT_BATCHES_MAX :]
+            size += facts_bytes(len(batches) // 2)
+            if size > KEPT_BYTES_MAX:
+                break
+            known.append(facts._replace(batches=batches))
+        forgot = self._forgot or len(known) < len(self)
+        ended = list(self._ended.items())
+        parts: list[KeptProducers] = []
+        while known or ended or not parts:
+            taken, size = list[RememberedProducer](), 0
+            while known and size < KEPT_PART_BYTES:
+                taken.append(known.pop())
+                size += facts_bytes(len(taken[-1].batches) // 2)
+            room = 0 if known else max(0, KEPT_PART_BYTES - size) // ENDED_BYTES
+            some, ended = ended[:room], ended[room:]
+            is_last = not known and not ended
+            parts.append(KeptProducers(len(parts), is_last, forgot, self._clock_ms, self._newest_ms, taken, dict(some)))
+        return parts
+
+    def take_part(self, kept: KeptProducers) -> None:
+        """Take in a part that was appended, or met in the log: it is what was known there, by who had everything.
+
+        Of a log that was read from its beginning it says nothing new.
+        """
+        producers = self._producers = self._producers or {}
+        for identity, epoch, next_sequence, last_ms, batches in kept.producers:
+            own = producers.pop(identity, None)
+            is_same = own is not None and (own.epoch, own.next_sequence) == (epoch, next_sequence)
+            if own is None or not is_same or len(own.batches) < len(batches):
+                own = _Producer(epoch, next_sequence, last_ms, batches[-self._kept :])
+            own.last_ms = last_ms
+            producers[identity] = own
+            self._ended.pop(identity, None)
+        for identity, epoch in kept.ended.items():
+            if identity not in producers:
+                self._ended.pop(identity, None)
+                self._ended[identity] = epoch
+        self._clock_ms, self._newest_ms = kept.clock_ms, kept.newest_ms
+        is_next = kept.part in (0, self._next_part)
+        self._next_part = kept.part + 1 if is_next and not kept.is_last else 0
+        if is_next and kept.is_last:
+            self._forgot = self._forgot and kept.has_forgotten
+
     def forgot(self) -> None:
         """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``."""
-        self._forgot = True
+        self._forgot, self._next_part = True, 0
 
     def _check_new(self, header: BatchHeader) -> Verdict:
         if header.producer_epoch <= self._ended.get(header.producer_id, -1):

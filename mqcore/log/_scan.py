@@ -27,12 +27,15 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._control import (
     ENDS,
     EPOCH,
+    PRODUCERS,
     EpochFacts,
     ProducerEnd,
     control_kind,
     unpack_ends_batch,
     unpack_epoch_batch,
+    unpack_producers_batch,
 )
+from mqcore.log._producer_bytes import KeptProducers
 from mqcore.log._state import LogState
 from mqcore.log._types import Damage
 
@@ -40,12 +43,12 @@ __all__ = [
     "WINDOW_BYTES",
     "BatchScanner",
     "check_body",
-    "ends_in",
     "find_batch",
     "header_at",
     "intact_header",
     "locate_damage",
     "opening_of",
+    "producers_in",
     "read_exactly",
     "read_whole",
     "scan_to",
@@ -115,11 +118,18 @@ def opening_of(
     return None
 
 
-def ends_in(header: BatchHeader, batch: memoryview, where: str) -> list[ProducerEnd]:
-    """The producers that ``batch`` says have ended; none if it is no ends batch. Raises ``CorruptionError``."""
-    if header.attributes & ATTRIBUTE_CONTROL and control_kind(batch) == ENDS:
-        return unpack_ends_batch(batch, where)
-    return []
+def producers_in(header: BatchHeader, batch: memoryview, where: str) -> list[ProducerEnd] | KeptProducers | None:
+    """What ``batch`` says of producers besides its own: who ended, or a part of what was remembered; None for nothing.
+
+    Raises ``CorruptionError``.
+    """
+    if header.attributes & ATTRIBUTE_CONTROL:
+        kind = control_kind(batch)
+        if kind == ENDS:
+            return unpack_ends_batch(batch, where)
+        if kind == PRODUCERS:
+            return unpack_producers_batch(batch, where)
+    return None
 
 
 class BatchScanner:
@@ -167,11 +177,11 @@ class BatchScanner:
                 opening = None
                 if header.epoch != state.epoch or state.epoch_free:
                     opening = opening_of(header, batch, state.epoch, self._where, epoch_free=state.epoch_free)
-                ends = ends_in(header, batch, self._where)
+                told = producers_in(header, batch, self._where)
             except CorruptionError as error:
                 self.invalid = str(error)
                 return 0
-            state.apply_stored(header, opening, ends)
+            state.apply_stored(header, opening, told)
             self.batches += 1
             at += header.size
         return HEADER_BYTES

@@ -5,23 +5,34 @@ Pure. Appending, copying, recovery and truncation all go through ``apply``, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import NamedTuple
 
 from mqcore.batch import BatchHeader, PlainRun
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts, ProducerEnd
 from mqcore.log._history import UNKNOWN_REIGN, EpochHistory
 from mqcore.log._index import OffsetIndex
+from mqcore.log._producer_bytes import KeptProducers
 from mqcore.log._producers import ProducerTable
-from mqcore.log._types import Damage, LogPoint
+from mqcore.log._types import NOWHERE, Damage, LogPoint
 
-__all__ = ["DAMAGES_KEPT_MAX", "LogState"]
+__all__ = ["DAMAGES_KEPT_MAX", "KeptAt", "LogState"]
 
 DAMAGES_KEPT_MAX = 64
 """Damaged ranges remembered; further ones are found again when they are read."""
 
 NO_TIME = -(1 << 62)
 """Before every append time."""
+
+
+class KeptAt(NamedTuple):
+    """Where a log says what it remembers of its producers: whoever begins at ``begin`` or before knows it at ``end``.
+
+    ``end``: a position; 0 where the log says it nowhere, as far as is known.
+    """
+
+    begin: LogPoint = NOWHERE
+    end: int = 0
 
 
 class LogState:
@@ -35,6 +46,8 @@ class LogState:
         "epoch_free",
         "history",
         "index",
+        "kept_at",
+        "kept_from",
         "last_position",
         "newest_ms",
         "producers",
@@ -58,6 +71,9 @@ class LogState:
         self.index = OffsetIndex()
         self.history = EpochHistory()
         self.producers = ProducerTable(limits)
+        self.kept_at = KeptAt()
+        """The last whole table of producers in the log; one before the checkpoint that was read is not known."""
+        self.kept_from: LogPoint | None = None
         self.damages: dict[int, Damage] = {}
 
     @property
@@ -92,10 +108,15 @@ class LogState:
         self.epoch_free = False
         self.history.note(number, reign_id, position, offset)
 
-    def apply_stored(self, header: BatchHeader, opening: EpochFacts | None, ends: Iterable[ProducerEnd] = ()) -> None:
+    def apply_stored(
+        self,
+        header: BatchHeader,
+        opening: EpochFacts | None,
+        told: list[ProducerEnd] | KeptProducers | None = None,
+    ) -> None:
         """Take in a batch that was stamped before: met by recovery, or by another node.
 
-        ``opening``: the reign that it opens. ``ends``: the producers that it ends.
+        ``opening``: the reign that it opens. ``told``: what it says of producers besides its own.
         """
         position = self.end_position
         if opening is not None:
@@ -104,8 +125,18 @@ class LogState:
             self.open_epoch(header.epoch, UNKNOWN_REIGN, position, header.base_offset)
         self.epoch_free = False
         self.apply(position, header, header.base_offset, header.appended_ms)
-        if ends:
-            self.producers.end(ends)
+        if isinstance(told, KeptProducers):
+            self.keep_producers(told, LogPoint(position, header.base_offset))
+        elif told:
+            self.producers.end(told)
+
+    def keep_producers(self, kept: KeptProducers, begin: LogPoint) -> None:
+        """Take in a part of what is remembered of producers, whose batch began at ``begin`` and was applied."""
+        self.producers.take_part(kept)
+        if not kept.part:
+            self.kept_from = begin
+        if kept.is_last and self.kept_from is not None:
+            self.kept_at, self.kept_from = KeptAt(self.kept_from, self.end_position), None
 
     def apply_run(self, run: PlainRun) -> None:
         """Take in batches that were stamped before, all of the present epoch: the same as one after the other."""
@@ -138,6 +169,7 @@ class LogState:
         here on an unopened epoch is no error, and an unknown producer in mid-sequence is no newcomer.
         """
         self.note_damage(damage)
+        self.kept_from = None
         self.end_position = damage.end_position
         self.end_offset = damage.next_offset
         self.epoch_free = True

@@ -12,8 +12,10 @@ from typing import NamedTuple, NoReturn
 import trio
 
 from mqcore.abc import Log, Notice
+from mqcore.batch import unpack_header
 from mqcore.errors import OutcomeUnknownError, StorageError
 from mqcore.limits import Limits
+from mqcore.log._control import pack_producers_batch
 from mqcore.log._ends import CleanEnds
 from mqcore.log._flushing import SerialFlusher
 from mqcore.log._mending import GoodCopies
@@ -21,9 +23,9 @@ from mqcore.log._missing import NOTED_EVERY_BYTES
 from mqcore.log._names import is_partition_name
 from mqcore.log._quarantine import Quarantine
 from mqcore.log._readable import ReadableLog
-from mqcore.log._state import LogState
+from mqcore.log._state import KeptAt, LogState
 from mqcore.log._term import Term
-from mqcore.log._types import LogPoint
+from mqcore.log._types import IncomingBatch, LogPoint
 from mqcore.ports import Buffer
 
 __all__ = ["LogContext", "WritableLog"]
@@ -60,6 +62,17 @@ class WritableLog(ReadableLog):
         self.failed = error
         self._generation += 1  # a read under way looks again, and finds it closed
         self._cursors = None
+
+    def producers_batches(self) -> list[IncomingBatch]:
+        """Batches of the broker's own that say what is remembered of producers, to be appended before anything else."""
+        batches = map(pack_producers_batch, self._state.producers.parts())
+        return [IncomingBatch(unpack_header(each), each) for each in batches]
+
+    def producers_kept(self, batches: Sequence[IncomingBatch]) -> None:
+        """Take in that ``producers_batches`` were appended, and are the last that was."""
+        state = self._state
+        begin = state.end_position - sum(each.header.size for each in batches)
+        state.kept_at = KeptAt(LogPoint(begin, state.end_offset), state.end_position)
 
     async def wait_idle(self) -> None:
         """Wait until no append, truncation, trim or checkpoint is under way."""

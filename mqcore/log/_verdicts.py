@@ -1,0 +1,79 @@
+"""What the producer table says of a batch that arrives (rule R12). Pure."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+__all__ = [
+    "ACCEPT",
+    "Accept",
+    "Conflict",
+    "Duplicate",
+    "Fenced",
+    "Forgotten",
+    "Gap",
+    "SentBefore",
+    "TableFull",
+    "TooOld",
+    "Verdict",
+]
+
+
+class Accept(NamedTuple):
+    """The batch is new and next in order (or not idempotent at all): append it."""
+
+
+class Duplicate(NamedTuple):
+    """The batch is in the log already, from ``base_offset`` to before ``end_offset``: answer with those."""
+
+    base_offset: int
+    end_offset: int
+
+
+class Gap(NamedTuple):
+    """The batch comes too early: ``expected_sequence`` is the next one of this producer in this log.
+
+    Either an earlier batch was rejected, or a permitted loss cut acknowledged ones (``lost_from`` of R12).
+    """
+
+    expected_sequence: int
+
+
+class TooOld(NamedTuple):
+    """The batch precedes the batches that are kept, from ``oldest_sequence`` on: whether it was appended is unknown."""
+
+    oldest_sequence: int
+
+
+class Forgotten(NamedTuple):
+    """Nothing is kept of this producer, which is no new one: its state may have expired, or it has ended."""
+
+
+class Fenced(NamedTuple):
+    """The producer went on under ``producer_epoch``, which is newer than the batch's."""
+
+    producer_epoch: int
+
+
+class Conflict(NamedTuple):
+    """The sequences belong to another batch, at ``base_offset``: other content or bounds, a defect of the client."""
+
+    base_offset: int
+
+
+class TableFull(NamedTuple):
+    """No room for a further producer: ``producers_max`` others are within ``producer_retention_ms``."""
+
+    producers_max: int
+
+
+Verdict: TypeAlias = Accept | Duplicate | Gap | TooOld | Forgotten | Fenced | Conflict | TableFull
+
+ACCEPT = Accept()
+
+
+class SentBefore(NamedTuple):
+    """What a log has of a producer: its epoch there, and where its last batch ends."""
+
+    producer_epoch: int
+    end_offset: int

@@ -101,6 +101,7 @@ class CursorLog:
         self.batches = 0
         """Written in this reign, each with whatever was waiting."""
         self._failure: MqcoreError | None = None
+        self._over: MqcoreError | None = None
         self._stored: StoredCursors | None = None
         self._reign = reign
         self._report = report
@@ -271,28 +272,42 @@ class CursorLog:
         records = b"".join(record for record, _ in taken)
         failure: MqcoreError | None = None
         try:
-            await self._commit(records)
+            # Not cancelled with the reign, which closes the log: that ends the wait, and what it says tells whether the
+            # records may be in the log.
+            with trio.CancelScope(shield=True):
+                await self._commit(records)
         except MqcoreError as error:
             failure = error
-        except trio.Cancelled:
-            self._queue[:0] = taken  # ``close`` tells them
-            raise
         for _, done in taken:
             done(failure)
 
     async def _commit(self, records: bytes) -> None:
-        partition = self.partition
-        if partition is None:
-            # R13: the metadata log says that there is one before its first byte is written.
-            await self._reign.topics.write_starts({CURSORS_NAME: LogStart()})
-            partition = self.partition = await self._reign.open_cursors()
+        try:
+            partition = await self._opened()
+        except MqcoreError as error:
+            raise self._over or error from None
+        if self._over is not None:
+            raise self._over  # nothing would end a wait for the commit any more
         batch = pack_cursors_batch(records)
-        await partition.commit(IncomingBatch(unpack_header(batch), batch))
+        try:
+            await partition.commit(IncomingBatch(unpack_header(batch), batch))
+        except StorageError as error:
+            if self._over is None or error.kind != "closed" or error.appended:
+                raise
+            raise self._over from None
         self.batches += 1
         self.table.apply(records, f"log {CURSORS_NAME}")
 
+    async def _opened(self) -> Partition:
+        if self.partition is None:
+            # R13: the metadata log says that there is one before its first byte is written.
+            await self._reign.topics.write_starts({CURSORS_NAME: LogStart()})
+            self.partition = await self._reign.open_cursors()
+        return self.partition
+
     def close(self, error: MqcoreError) -> None:
-        """Write nothing any more; what waits may or may not be committed."""
+        """Write nothing any more, which is what all are told who wait; of what is under way its own write tells."""
+        self._over = error
         self.is_ready = self.is_read = False
         if self._stored is not None:
             self._stored.close(error)

@@ -40,6 +40,8 @@ from mqcore.registry import find, installed
 __all__ = ["transport_as"]
 
 _TURNS_MAX = 8
+_OF_SOMEBODY = frozenset({Code.LOGIN_FAILED, Code.TOO_MANY_LOGINS})
+"""Refusals that are about who logs in, not about how."""
 
 
 def transport_as(credentials: Credentials | None, transport: Transport) -> Transport:
@@ -98,6 +100,12 @@ class _LoginLink(PassThroughLink):
         self._known: weakref.WeakSet[object] = weakref.WeakSet()
         self._turn = trio.Lock()
 
+    @property
+    def _as_whom(self) -> str:
+        """Whom this end said that it is: the broker's answer does not tell a user that is not from a wrong password."""
+        user = self._credentials.user
+        return " (with a token)" if user is None else f" (user {user!r})"
+
     async def open_stream(self) -> ByteStream:
         """Open a stream on which this end is known. Raises ``RemoteProtocolError`` when the broker refuses it."""
         # One after the other: a stream that is opened while another logs in would be taken for one without a login.
@@ -115,7 +123,10 @@ class _LoginLink(PassThroughLink):
                 if isinstance(error, trio.TooSlowError):
                     raise BrokenLinkError(f"{self._transport.url}: no answer to the login in time") from None
                 if isinstance(error, LoginRefusedError):
-                    raise RemoteProtocolError(f"{self._transport.url}: {error}", code=Code.LOGIN_FAILED) from None
+                    text = f"{self._transport.url}: {error}{self._as_whom}"
+                    raise RemoteProtocolError(text, code=Code.LOGIN_FAILED) from None
+                if isinstance(error, RemoteProtocolError) and error.code in _OF_SOMEBODY:
+                    raise RemoteProtocolError(f"{error}{self._as_whom}", code=error.code) from None
                 raise
             # Identity belongs to the connection: its further streams are this one's.
             if self._transport.capabilities.multiplexed:

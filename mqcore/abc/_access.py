@@ -56,7 +56,12 @@ _RESOURCES = "topic:NAME, group:NAME, producer:NAME, cluster, quarantine, part:S
 
 
 class LoginRefusedError(MqcoreError):
-    """A login failed. The message is for the operator: the peer is never told which part of it was wrong."""
+    """A login failed. The message is for the operator: the peer is never told which part of it was wrong.
+
+    ``user`` is the name that the peer gave, as far as it had given one.
+    """
+
+    user: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +80,9 @@ class Proof:
 
 
 class LoginServer(ABC):
-    """The broker's end of one login."""
+    """The broker's end of one login. ``user`` is the name that the peer gave, for the operator; None: none yet."""
+
+    user: str | None = None
 
     @abstractmethod
     def answer(self, response: bytes) -> bytes | Proof:

@@ -220,8 +220,9 @@ class Gate:
             await refuse(stream, error)
             return False
         except LoginRefusedError as error:
-            text = f"{visitor.peer.address}: the login failed: {_clipped(str(error))}"
-            self._tell("login-refused", text, {"address": visitor.peer.address})
+            who = "" if error.user is None else f" of user {_clipped(error.user)}"
+            text = f"{visitor.peer.address}: the login{who} failed: {_clipped(str(error))}"
+            self._tell("login-refused", text, {"address": visitor.peer.address, "user": error.user})
             await refuse(stream, RemoteProtocolError("the login failed", code=Code.LOGIN_FAILED))
             return False
         self._rate.refund(origin)
@@ -238,14 +239,18 @@ class Gate:
         assert isinstance(begin, LoginBegin)
         authenticator, server = self._choose(begin.mechanisms, peer)
         await stream.send_buffers(machine.send(Mechanism(authenticator.name)))
-        for _ in range(_TURNS_MAX):
-            response = await _receive(stream, machine)
-            assert isinstance(response, AuthResponse)
-            answer = _answer(authenticator, server, response.data)
-            if isinstance(answer, Proof):
-                return authenticator, answer
-            await stream.send_buffers(machine.send(Challenge(answer)))
-        raise LoginRefusedError(f"no end after {_TURNS_MAX} turns")
+        try:
+            for _ in range(_TURNS_MAX):
+                response = await _receive(stream, machine)
+                assert isinstance(response, AuthResponse)
+                answer = _answer(authenticator, server, response.data)
+                if isinstance(answer, Proof):
+                    return authenticator, answer
+                await stream.send_buffers(machine.send(Challenge(answer)))
+            raise LoginRefusedError(f"no end after {_TURNS_MAX} turns")
+        except LoginRefusedError as error:
+            error.user = server.user  # who that is, the operator reads; the peer knows whom it named
+            raise
 
     def _choose(self, mechanisms: Sequence[str], peer: Peer) -> tuple[Authenticator, LoginServer]:
         for name, authenticator in self._authenticators.items():

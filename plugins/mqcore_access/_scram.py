@@ -81,7 +81,6 @@ class _ScramServer(LoginServer):
     def __init__(self, users: _Users, decoy: bytes) -> None:
         self._users = users
         self._decoy = decoy
-        self._user = ""
         self._is_user = False
         self._has_begun = False
         self._is_over = False
@@ -90,7 +89,7 @@ class _ScramServer(LoginServer):
 
     def _verifier_of(self, name: str) -> tuple[bytes, bytes, bytes, int]:
         """Return what there is on a user; of one that is not there, what is the same each time and fits no password."""
-        self._user = name
+        self.user = name
         looks = self._users.looks
         # Made for a user that is there, too, so that it takes as long. Verifiers of other programs may have other
         # rounds and salts of another length: these are like those of some user.
@@ -119,14 +118,13 @@ class _ScramServer(LoginServer):
             self._server.set_client_final(text)
             final = str(self._server.get_server_final()).encode()
         except (self._errors, ValueError, KeyError, IndexError) as error:
-            who = f"user {self._user!r}" if self._user else "a user"
-            raise LoginRefusedError(f"{who}: {self._why_refused(error)}") from None
+            raise LoginRefusedError(self._why_refused(error)) from None
         if not self._is_user:
-            raise LoginRefusedError(f"user {self._user!r}: there is no such user")
-        return Proof(f"user:{self._user}", final)
+            raise LoginRefusedError("there is no such user")
+        return Proof(f"user:{self.user}", final)
 
     def _why_refused(self, error: Exception) -> str:
-        if self._user and not self._is_user:
+        if self.user and not self._is_user:
             return "there is no such user"
         is_proof = str(error).endswith(": invalid-proof")  # RFC 5802, section 7: `server-error-value`
         return "wrong password" if is_proof else str(error)

@@ -89,17 +89,22 @@ def test_a_producer_has_the_names_that_rules_allow_and_sees_and_deletes_no_other
 @pytest.mark.parametrize(("name", "password"), [("alice", "not-it-4711"), ("nobody", PASSWORD)])
 def test_a_wrong_password_and_an_unknown_user_are_told_the_same(users, name, password):
     notices: list[Notice] = []
+    told: list[str] = []
 
     async def main():
         async with broker_with(users, allow("*", "*"), report=notices.append) as broker:
-            with pytest.raises((RemoteProtocolError, NotReachedError), match=r"the login failed$") as caught:
+            with pytest.raises((RemoteProtocolError, NotReachedError), match=r"the login failed \(user '") as caught:
                 async with as_user(broker, name, password):
                     pass
-            assert password not in str(caught.value)
+            told.append(str(caught.value).replace(broker.urls[0], "URL"))
 
     trio.run(main)
     assert [notice.kind for notice in notices] == ["login-refused"]
+    assert f"of user {name} failed: " in notices[0].text
+    assert notices[0].facts["user"] == name
     assert password not in repr(notices)
+    # What the client adds is what it was told to try: the broker says the same of either.
+    assert told == [f"the server refused the connection: the login failed (user {name!r})"]
 
 
 def test_who_says_nothing_is_refused_and_told_by_what_it_could_log_in(users):

@@ -111,7 +111,7 @@ def test_r14_init_says_that_a_node_is_called_otherwise_and_that_one_is_away(pair
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"users": ("node",)}, "b: it refused: the server refused the connection: the login failed"),
+        ({"users": ("node",)}, "b: it refused: the server refused the connection: the login failed (user 'alice')"),
         ({"operations": '["manage"]'}, "b: it refused: user:alice may not describe cluster: no rule allows it"),
     ],
     ids=["bad login", "denied"],

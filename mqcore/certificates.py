@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import attrs
 
-from mqcore.errors import TransportError
+from mqcore.errors import CertificateError
 
 __all__ = [
     "Validity",
@@ -41,7 +41,7 @@ _SEQUENCE, _UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x30, 0x17, 0x18, 0xA0
 def load_pair(context: ssl.SSLContext, cert: str, key: str | None, where: str) -> None:
     """Have ``context`` show the certificate in ``cert`` with the key in ``key``, or in the same file.
 
-    Raises ``TransportError`` that begins with ``where`` and names the file and the remedy.
+    Raises ``CertificateError`` that begins with ``where`` and names the file and the remedy.
     """
     for path in (cert, key):
         if path is not None:
@@ -51,25 +51,25 @@ def load_pair(context: ssl.SSLContext, cert: str, key: str | None, where: str) -
         context.load_cert_chain(cert, key, password=_refuse_password)
     except _EncryptedKey:
         text = f"{key or cert}: the key is encrypted; store it decrypted, readable by the broker only"
-        raise TransportError(f"{where}: {text}", retryable=False) from None
+        raise CertificateError(f"{where}: {text}") from None
     except (OSError, ValueError) as error:  # an ssl.SSLError is an OSError
-        raise TransportError(f"{where}: {_why_not_loaded(error, cert, key)}", retryable=False) from None
+        raise CertificateError(f"{where}: {_why_not_loaded(error, cert, key)}") from None
 
 
 def load_authorities(context: ssl.SSLContext, path: str, where: str) -> None:
-    """Have ``context`` believe the authorities in the file ``path``. Raises ``TransportError`` as ``load_pair``."""
+    """Have ``context`` believe the authorities in the file ``path``. Raises ``CertificateError`` as ``load_pair``."""
     read_certificates(path, where)
     try:
         context.load_verify_locations(cafile=path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", "") or error
-        raise TransportError(f"{where}: {path}: no PEM file of certificates ({reason})", retryable=False) from None
+        raise CertificateError(f"{where}: {path}: no PEM file of certificates ({reason})") from None
 
 
 def load_client_files(ca: str | None, cert: str | None, key: str | None, where: str) -> None:
-    """Load what an end that connects believes and shows, and keep nothing. Raises ``TransportError`` as ``load_pair``.
+    """Load what an end that connects believes and shows, and keep nothing; what is None is left out.
 
-    What is None is left out.
+    Raises ``CertificateError`` as ``load_pair``.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is not None:
@@ -98,14 +98,14 @@ def _why_not_loaded(error: Exception, cert: str, key: str | None) -> str:
 
 
 def read_certificates(path: str, where: str) -> bytes:
-    """Return what the file ``path`` has, whatever that is. Raises ``TransportError`` as ``load_pair``.
+    """Return what the file ``path`` has, whatever that is. Raises ``CertificateError`` as ``load_pair``.
 
     To be called before OpenSSL reads it: whose own errors leave out the path, and which waits for a FIFO for ever.
     """
     try:
         return _read(path)
     except OSError as error:
-        raise TransportError(f"{where}: {_shown(path)}: {error.strerror}", retryable=False) from None
+        raise CertificateError(f"{where}: {_shown(path)}: {error.strerror}") from None
 
 
 def _shown(path: str) -> str:

@@ -12,6 +12,7 @@ __all__ = [
     "BatchUndecodableError",
     "BrokenLinkError",
     "BufferFullError",
+    "CertificateError",
     "ClosedError",
     "CommandNotPossibleError",
     "ConfigurationError",
@@ -126,6 +127,16 @@ class TransportError(MqcoreError):
 
 class BrokenLinkError(TransportError):
     """The link broke while something was in flight."""
+
+
+class CertificateError(TransportError, ConfigurationError):
+    """A file of certificates or a key that cannot be used; the message names it, what is wrong, and what to do.
+
+    One of this end's own: what is wrong with a certificate that the other end shows is another matter.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
 
 
 class NotReachedError(MqcoreError):

@@ -114,7 +114,8 @@ def _plugin_summary(name: str) -> str:
         "mqcore consume lines --from start --exit-at-end | head",
     ],
     epilog=(
-        "Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by a promise, 4 not reached in time, "
+        "Exit status: 0 done, 1 failed, 2 wrong usage or configuration, files of certificates included, "
+        "3 refused by a promise, 4 not reached in time, "
         "5 damage found, 130 interrupted, 143 terminated."
     ),
 )

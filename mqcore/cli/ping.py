@@ -65,7 +65,8 @@ def command(url: str | None, count: int) -> None:
     """Tell in one line what stands between here and the server at URL (the one of --server without it).
 
     The steps: the name is resolved, a link is connected and encrypted, the broker greets; then the round trips, median
-    and worst. The identity is that of the server's certificate. Status 4 when a step fails, which is named.
+    and worst. The identity is that of the server's certificate. Status 4 when a step fails, which is named; 2 for a
+    file of certificates here that cannot be used.
     """
     path = run_async(_walk, current(), url or current().server_urls[0], count)
     if current().json:
@@ -117,13 +118,15 @@ async def _step(url: str, name: str, seconds: float) -> AsyncIterator[None]:
     """Name the step that fails: ``NotReachedError`` for what keeps a server from being reached."""
     import trio
 
-    from mqcore.errors import NotReachedError, RemoteProtocolError, TransportError
+    from mqcore.errors import ConfigurationError, NotReachedError, RemoteProtocolError, TransportError
 
     try:
         with trio.fail_after(seconds):
             yield
     except trio.TooSlowError:
         raise NotReachedError(f"{url}: {name}: no answer within {seconds:g} s") from None
+    except ConfigurationError:  # a file of this end's own that is of no use: it was not the way that failed
+        raise
     except (NotReachedError, TransportError, RemoteProtocolError) as error:
         raise NotReachedError(f"{name}: {error}" if url in str(error) else f"{url}: {name}: {error}") from error
     except (OSError, UnicodeError) as error:

@@ -173,7 +173,7 @@ class Router:
     ) -> Session | None:
         """Try each server once, in order; say in ``problems`` why one did not answer.
 
-        ``is_first``: raise what will not pass by itself: a foreign server, ``NotReachedError`` when all are such.
+        ``is_first``: raise what will not pass by itself: a foreign server, own files of no use, all of them hopeless.
         """
         timeout, hopeless = self._attempt_s(), 0
         for transport in transports:
@@ -184,7 +184,7 @@ class Router:
             try:
                 await session.connect(timeout)
             except (TransportError, RemoteProtocolError) as error:
-                if isinstance(error, RemoteProtocolError) and is_first and error.code in _FINAL_CODES:
+                if is_first and (isinstance(error, ConfigurationError) or getattr(error, "code", None) in _FINAL_CODES):
                     raise
                 problems[session.url] = reason(transport, error)
                 hopeless += isinstance(error, TransportError) and not error.retryable

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from mqcore.abc import TlsOptions
 from mqcore.certificates import load_authorities, load_pair, read_certificates
-from mqcore.errors import TransportError
+from mqcore.errors import CertificateError, TransportError
 from mqcore.ports import Buffer
 from mqcore_quic._config import QuicOptions
 from mqcore_quic._held import HeldBytes, NoRoomError, watched_configuration
@@ -120,18 +120,16 @@ def _configuration(options: QuicOptions, is_client: bool) -> Any:
 
 
 def server_configuration(options: QuicOptions, files: TlsOptions, url: str) -> Any:
-    """Return the engine's configuration of a listener. Raises ``TransportError`` naming the file and the remedy."""
+    """Return the engine's configuration of a listener. Raises ``CertificateError`` naming file and remedy."""
     if files.cert is None:
-        raise TransportError(
+        raise CertificateError(
             f"cannot listen {url}: no certificate; give --tls-cert and --tls-key "
             "('mqcore cert dev --to DIR' makes some)",
-            retryable=False,
         )
     if files.client_ca is not None:
-        raise TransportError(
+        raise CertificateError(
             f"cannot listen {url}: client_ca: no engine of QUIC can demand certificates of clients: "
             "name it in the [[listen]] tables of tls:// only, not in [tls], and have those who come here log in",
-            retryable=False,
         )
     config = _configuration(options, False)
     _load_own(config, files, url)
@@ -139,7 +137,7 @@ def server_configuration(options: QuicOptions, files: TlsOptions, url: str) -> A
 
 
 def client_configuration(options: QuicOptions, files: TlsOptions, url: str, server_name: str) -> Any:
-    """Return the engine's configuration of a connection. Raises ``TransportError`` as ``server_configuration``."""
+    """Return the engine's configuration of a connection. Raises ``CertificateError`` as ``server_configuration``."""
     config = _configuration(options, True)
     config.server_name = server_name
     config.verify_mode = ssl.CERT_REQUIRED
@@ -162,7 +160,7 @@ def _load_own(config: Any, files: TlsOptions, url: str) -> None:
     except Exception as error:
         where = files.cert if files.key is None else f"{files.cert} and {files.key}"
         text = f"{where}: no PEM files of a certificate and its key that {type(config).__module__} takes ({error})"
-        raise TransportError(f"{url}: {text}", retryable=False) from None
+        raise CertificateError(f"{url}: {text}") from None
 
 
 def _give(config: Any, certificates: bytes, key: bytes) -> None:

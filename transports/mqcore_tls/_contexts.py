@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from mqcore.abc import Notice, TlsOptions
 from mqcore.certificates import certificates_in, load_authorities, load_pair
-from mqcore.errors import TransportError
+from mqcore.errors import CertificateError
 from mqcore.followed import FollowedFiles
 
 __all__ = ["ServerContext", "client_context", "followed", "server_context"]
@@ -23,12 +23,11 @@ class ServerContext(ssl.SSLContext):
 
 
 def server_context(files: TlsOptions, url: str) -> ServerContext:
-    """Return what a listener at ``url`` shakes hands with. Raises ``TransportError`` naming the file and the remedy."""
+    """Return what a listener at ``url`` shakes hands with. Raises ``CertificateError`` naming file and remedy."""
     if files.cert is None:
-        raise TransportError(
+        raise CertificateError(
             f"cannot listen {url}: no certificate; give --tls-cert and --tls-key "
             "('mqcore cert dev --to DIR' makes some)",
-            retryable=False,
         )
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -44,7 +43,7 @@ def server_context(files: TlsOptions, url: str) -> ServerContext:
 
 
 def client_context(files: TlsOptions, url: str) -> ssl.SSLContext:
-    """Return what a connection to ``url`` shakes hands with. Raises ``TransportError`` as ``server_context``."""
+    """Return what a connection to ``url`` shakes hands with. Raises ``CertificateError`` as ``server_context``."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if files.ca is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import io
 import os
 import signal
@@ -106,6 +107,7 @@ class Child:
 
     def _settle(self) -> None:
         os.setsid()
+        gc.freeze()  # what was loaded before is no garbage: no collection has to go through it, nor copy its pages
         signal.set_wakeup_fd(-1)
         # what a part raises must not look like a key press: only a child of the suite's own code is interrupted
         signal.signal(signal.SIGINT, signal.default_int_handler if self._interruptible else signal.SIG_IGN)

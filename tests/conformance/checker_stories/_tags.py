@@ -95,6 +95,12 @@ def a_reader_by_tags_is_given_what_it_was_told_to_have_passed() -> Story:
     return _drained(_asked(story, 3, (1, 1, ["b"]), tags=("z",), next_offset=3))
 
 
+@good
+def a_reader_by_tags_stays_where_it_is_at_a_replica_that_has_less() -> Story:
+    story = _asked(_stored(), 0, (0, 1, ["a"]), (3, 1, ["d"]))
+    return _drained(_asked(story, 4, committed_offset=3))
+
+
 @bad("G08", Anomaly.UNSTABLE_READ)
 def a_reader_by_tags_is_told_to_have_passed_what_is_not_committed() -> Story:
     return _told(0, tags=("z",), committed_offset=3)

@@ -35,7 +35,7 @@ from mqcore.registry import create_storage
 __all__ = ["raid"]
 
 PART = "raid"
-POLL_S = 0.5
+POLL_S = 0.1
 Ask = Callable[[str, Mapping[str, object]], Awaitable[Mapping[str, Any]]]
 
 _storage = click.option(

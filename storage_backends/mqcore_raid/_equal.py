@@ -51,8 +51,10 @@ async def warm_copies(copies: Sequence[Log], position: int, size: int) -> None:
     """Read a range of every copy side by side, each on a disk of its own, into the page cache; errors are ignored."""
 
     async def look(log: Log) -> None:
+        at, end = position, min(position + size, log.end)
         with contextlib.suppress(StorageError, CorruptionError, OSError, ValueError):
-            await log.read(position, size)
+            while at < end:  # a read ends where a segment does
+                at += len(await log.read(at, end - at)) or end
 
     async with trio.open_nursery() as nursery:
         for log in copies:

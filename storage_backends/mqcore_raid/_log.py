@@ -336,9 +336,9 @@ class MirrorLog(Log):
                     found[member] = None
         return found
 
-    async def warm(self, position: int, size: int) -> None:
-        """Have a range brought into the page cache on every member; what fails is found by who reads it."""
-        await warm_copies(list(self.in_sync().values()), position, size)
+    async def warm(self, position: int, size: int, copies_max: int | None = None) -> None:
+        """Have a range brought into the page cache on so many members; what fails is found by who reads it."""
+        await warm_copies(list(self.in_sync().values())[:copies_max], position, size)
 
     async def mend(self, position: int, size_max: int, whole: Callable[[memoryview], int]) -> int:
         """Put right what is wrong at ``position`` on one copy and not on another; see ``Log.mend``."""

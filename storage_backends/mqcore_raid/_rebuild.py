@@ -17,6 +17,7 @@ import trio
 
 from mqcore.abc import Log, Notice, StorageBackend
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
+from mqcore_raid._behind import Behind
 from mqcore_raid._equal import PIECE_BYTES, common_length
 from mqcore_raid._group import MirrorGroup
 from mqcore_raid._log import MirrorLog
@@ -26,6 +27,11 @@ from mqcore_raid._roster import Roster
 __all__ = ["Rebuild", "RebuildProgress"]
 
 T = TypeVar("T")
+
+COPY_BYTES = 4 * 1024 * 1024
+"""What is copied at once without a limit: the hand-overs to threads are then few. With one it is ``PIECE_BYTES``."""
+LOOK_BYTES = 64 * 1024
+"""Up to here a storage may look at what it appends; more is handed to the system, without a copy."""
 
 
 @attrs.define
@@ -56,6 +62,7 @@ class Rebuild:
         self._report = report
         self._rate_bytes = rate_bytes
         self._known: dict[str, int] = {}
+        self._piece_bytes = PIECE_BYTES if rate_bytes else COPY_BYTES
 
     async def run(self) -> None:
         """Rebuild to the end, or until the member fails, which leaves it ejected. Raises nothing of the storage's."""
@@ -77,13 +84,26 @@ class Rebuild:
             self._report(Notice("raid-member-rebuilt", text, {"member": member.slot, "path": member.path}))
 
     async def _copy_all(self) -> None:
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            try:
+                behind = Behind(self.member, nursery)
+                await self._copy_logs(behind)
+                await behind.settled()
+            except Exception as error:
+                failure = error  # not raised in here, where it would be one of a group
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _copy_logs(self, behind: Behind) -> None:
         for name in sorted(await self._group.list_logs()):
             log = await self._group.open_log(name)
             self._known[name] = log.end - log.start
         while missing := await self._not_joined():
             self.progress.bytes_known = sum(self._known.values())
             for name in missing:
-                await self._copy(name)
+                await self._copy(name, behind)
                 self.progress.logs_joined = len(self.member.joined)
 
     async def _not_joined(self) -> list[str]:
@@ -99,7 +119,7 @@ class Rebuild:
             raise StorageError(f"member {self.member.path} has left", kind="closed", path=self.member.path)
         return self.member.storage
 
-    async def _copy(self, name: str) -> None:
+    async def _copy(self, name: str, behind: Behind) -> None:
         """Copy one log until it joins."""
         while True:
             log = await self._group.open_log(name)
@@ -118,7 +138,10 @@ class Rebuild:
                     if log.end - position <= PIECE_BYTES:
                         position = await self._catch_up(log, target, position, is_same)
                     else:
-                        position, is_same = await self._bounded(self._piece, log, target, position, is_same)
+                        read_on = partial(behind.read_on, log, size=self._piece_bytes)
+                        position, is_same = await self._bounded(self._piece, log, target, position, is_same, read_on)
+                if not is_same and position > before:
+                    await behind.copied(log, target, position - before)
                 self._known[name] = max(self._known.get(name, 0), log.end - log.start)
                 await self._pace(position - before, began)
                 if name in self.member.joined:
@@ -148,16 +171,31 @@ class Rebuild:
         await self._storage().delete_log(log.name)
         return await self._storage().begin_log(log.name, log.start)
 
-    async def _piece(self, log: MirrorLog, target: Log, position: int, is_same: bool) -> tuple[int, bool]:
-        """Compare, and from the first difference on copy, one piece; return where it ends, and whether all is alike."""
-        wanted = bytes(await log.read(position, min(PIECE_BYTES, log.end - position)))
+    async def _piece(
+        self,
+        log: MirrorLog,
+        target: Log,
+        position: int,
+        is_same: bool,
+        read_on: Callable[[int], None] = lambda position: None,
+    ) -> tuple[int, bool]:
+        """Compare, and from the first difference on copy, one piece; return where it ends, and whether all is alike.
+
+        ``read_on`` is called with where the next one begins, once this one is in memory.
+        """
+        view = await log.read(position, min(self._piece_bytes, log.end - position))
+        read_on(position + len(view))
+        wanted: bytes | memoryview = view
         if is_same and target.end > position:
+            wanted = bytes(view)
             found = bytes(await target.read(position, min(len(wanted), target.end - position)))
             same = common_length(found, wanted)
             if same == len(wanted):
                 return position + same, True
             await target.truncate(position + same)
             position, wanted = position + same, wanted[same:]
+        elif len(view) <= LOOK_BYTES:
+            wanted = bytes(view)
         if wanted:
             await target.append([wanted])
         return position + len(wanted), False

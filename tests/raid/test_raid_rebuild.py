@@ -8,6 +8,7 @@ from array_parts import Bench, put, read_all, states
 
 from mqcore.errors import CommandNotPossibleError, ConfigurationError, MqcoreError
 from mqcore.guarantees import Level
+from mqcore_raid import _behind, _rebuild
 
 CONTENT = bytes(range(256)) * 40
 
@@ -190,8 +191,15 @@ def test_a_url_that_names_the_replaced_member_is_refused_with_the_new_place():
     bench.run(main)
 
 
+@pytest.mark.parametrize("pieces", [False, True], ids=["at once", "in pieces"])
 @pytest.mark.parametrize("power", [True, False], ids=["power-cut", "kill"])
-def test_g17_a_crash_at_any_call_of_a_rebuild_goes_on_and_takes_nothing(power):
+def test_g17_a_crash_at_any_call_of_a_rebuild_goes_on_and_takes_nothing(power, pieces, monkeypatch):
+    if pieces:  # one is read while another is written and those before are flushed
+        monkeypatch.setattr(_rebuild, "COPY_BYTES", 4096)
+        monkeypatch.setattr(_rebuild, "PIECE_BYTES", 1024)
+        monkeypatch.setattr(_rebuild, "LOOK_BYTES", 1024)
+        monkeypatch.setattr(_behind, "FLUSH_BYTES", 8192)
+
     async def work(bench, told):
         async with bench.opened() as storage:
             await degraded(bench, storage)

@@ -8,7 +8,8 @@ frees those that lie whole below a log's start.
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import trio
@@ -70,6 +71,9 @@ class Retention:
         """Logs of which there was no space for what is remembered of producers when they were trimmed."""
         self._first_ms: dict[str, tuple[int, int]] = {}
         """Append time of the first batch of a log, with the start offset that it was read at."""
+        self._failed: dict[str, str] = {}
+        self._failed_before: dict[str, str] = {}
+        """By log, why it could not be read or trimmed, in this look and in the one before."""
 
     async def run(self) -> None:
         """Look at the logs each ``check_interval_ms``, until cancelled."""
@@ -82,32 +86,50 @@ class Retention:
                 self._report(Notice("retention-failed", f"nothing is trimmed for now: {error}"))
 
     async def look(self) -> None:
-        """Trim once whatever is beyond its bounds. Raises ``MqcoreError``. If cancelled, some of it is trimmed."""
+        """Trim once whatever is beyond its bounds. Raises ``MqcoreError`` where nothing can be told to be trimmed.
+
+        What fails with one log is reported, and holds no other up. If cancelled, some of it is trimmed.
+        """
+        self._failed_before, self._failed = self._failed, {}
         ages = self._ages_are_believed()
         starts: dict[str, int] = {}
         partitions: dict[str, Partition] = {}
         async for partition, config in self._retained():
             name = partition.log.name
             partitions[name] = partition
-            if name not in self._prepared and partition.log.end_offset:
-                await partition.prepare_trim()
-                self._prepared.add(name)
-            if name in self._unkept:
-                await self._keep_producers(partition, partition.log.start_position)
-            start = await self._wanted_start(partition, config, ages=ages)
-            starts[name] = max(start, self._told(name))
+            starts[name] = max(partition.log.start_offset, self._told(name))
+            with self._by_itself(name):
+                if name not in self._prepared and partition.log.end_offset:
+                    await partition.prepare_trim()
+                    self._prepared.add(name)
+                if name in self._unkept:
+                    await self._keep_producers(partition, partition.log.start_position)
+                starts[name] = max(starts[name], await self._wanted_start(partition, config, ages=ages))
         await self._bound_total(partitions, starts)
         new = {name: start for name, start in starts.items() if start > partitions[name].log.start_offset}
         untold = {}
         for name, start in new.items():
-            begins = await self._begins(partitions[name], start) if start > self._told(name) else None
-            if begins is not None and begins.offset > self._told(name):
-                untold[name] = begins
+            with self._by_itself(name):
+                begins = await self._begins(partitions[name], start) if start > self._told(name) else None
+                if begins is not None and begins.offset > self._told(name):
+                    untold[name] = begins
         if untold:
             await self._reign.topics.write_starts(untold)
         for name in new:
             if begins := self._reign.topics.starts.get(name):
-                await partitions[name].trim(begins)
+                with self._by_itself(name):
+                    await partitions[name].trim(begins)
+
+    @contextmanager
+    def _by_itself(self, name: str) -> Iterator[None]:
+        """Have what fails with one log end what is done with that one: reported when it is new."""
+        try:
+            yield
+        except MqcoreError as error:
+            text = self._failed[name] = f"log {name} is not trimmed for now: {error}"
+            if self._failed_before.get(name) != text:
+                self._failed_before[name] = text
+                self._report(Notice("retention-failed", text, {"log": name}))
 
     async def _begins(self, partition: Partition, start: int) -> LogStart | None:
         """Where a log is to begin that may begin at ``start``. What goes is remembered of its producers (R12)."""
@@ -209,7 +231,10 @@ class Retention:
         excess = sum(each.log.end_position - at[name] for name, each in partitions.items()) - total
         if excess < _step(total):
             return
-        oldest = [(await self._first_append_ms(each.log), name) for name, each in partitions.items()]
+        oldest: list[tuple[int, str]] = []
+        for name, each in partitions.items():
+            with self._by_itself(name):
+                oldest.append((await self._first_append_ms(each.log), name))
         heapq.heapify(oldest)
         while oldest and excess > 0:
             _, name = heapq.heappop(oldest)
@@ -218,7 +243,9 @@ class Retention:
             offset, position = log.boundary_below(at[name] + max(excess // 8, 2 * _STEP_BYTES_MIN))
             if position <= at[name]:
                 offset, position = log.boundary_above(at[name])
-            header = await log.batch_at(position)
+            header = None
+            with self._by_itself(name):
+                header = await log.batch_at(position)
             if position <= at[name] or header is None or self._allowed(partition, offset) < offset:
                 continue  # no more of it may go
             excess -= position - at[name]

@@ -10,10 +10,11 @@ import attrs
 import pytest
 import trio
 
+from mqcore.abc import Notice
 from mqcore.broker import Node, open_broker
 from mqcore.broker._retention import Retention, _stands_at
 from mqcore.client import Client, connect
-from mqcore.errors import CommandNotPossibleError, MessagesMissingError, MqcoreError
+from mqcore.errors import CommandNotPossibleError, MessagesMissingError, MqcoreError, StorageError
 from mqcore.log import QUARANTINE_MARK, LogStart, PartitionLog
 from mqcore.ports import ClockStep, system_ports
 from mqcore.testing import ModelDisk, model_ports, run_beside_broker, seeded
@@ -324,3 +325,42 @@ def test_r15_a_disk_that_is_full_is_freed_by_retention_and_takes_messages_again(
 
     topics: dict[str, Any] = {"bounded": {"retention_bytes": segment}, "kept": {}}
     run_beside_broker(run, seed=seed, topics=topics, flush="sync", **keys)
+
+
+@pytest.mark.parametrize("bounds", [{}, {"total_bytes": 60_000}])
+def test_r15_a_log_that_cannot_be_read_or_trimmed_holds_up_no_other(bounds: dict[str, int]) -> None:
+    """A sector of one log that cannot be read: the disk would fill with all the others."""
+
+    async def test(node: Node, client: Client) -> None:
+        retention, _ = retention_of(node)
+        retention.table = attrs.evolve(retention.table, **bounds)
+        notices: list[Notice] = []
+        retention._report = notices.append
+        for topic in ("a", "b", "c"):
+            await send(client, topic, 100)
+        unreadable, untrimmed, sound = [await log_of(node, client, topic) for topic in ("a", "b", "c")]
+
+        async def fail(*_: Any, **__: Any) -> Any:
+            raise StorageError("a sector cannot be read", kind="io")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PartitionLog, "start_at", _but_for(unreadable, fail, PartitionLog.start_at))
+            patch.setattr(PartitionLog, "batch_at", _but_for(unreadable, fail, PartitionLog.batch_at))
+            patch.setattr(PartitionLog, "trim", _but_for(untrimmed, fail, PartitionLog.trim))
+            for _ in range(2):
+                await retention.look()
+        assert sound.bytes_total <= 40_000 + 3 * 4096
+        assert {notice.facts["log"] for notice in notices} == {unreadable.name, untrimmed.name}
+        assert len(notices) == 2, "each is told of once"
+        await retention.look()
+        assert max(unreadable.bytes_total, untrimmed.bytes_total) <= 40_000 + 3 * 4096
+
+    config = {"retention_bytes": 40_000}
+    with_topics(test, a=config, b=config, c=config)
+
+
+def _but_for(log: PartitionLog, act: Any, otherwise: Any) -> Any:
+    async def call(self: PartitionLog, *args: Any, **options: Any) -> Any:
+        return await (act if self is log else otherwise)(self, *args, **options)
+
+    return call

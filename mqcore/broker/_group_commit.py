@@ -123,6 +123,7 @@ class GroupCommit:
         """Drop the wishes of a partition that is going away."""
         self._soon.pop(partition, None)
         self._forget_due(partition)
+        self._let_go()
 
     def is_over(self, partition: GroupMember) -> bool:
         """Whether the partition has more unflushed than its share and a flush of it comes that is to be waited for.
@@ -194,6 +195,7 @@ class GroupCommit:
                 logs.append(partition.log)
                 durable_before += partition.log.durable_position
         if not logs:
+            self._let_go()  # of those that stopped before it began: no later flush may come
             return
         self.flushes += 1
         self.logs_flushed += len(logs)

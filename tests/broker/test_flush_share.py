@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from alone import alone
+from alone import Alone, alone
 
 import mqcore
 from mqcore.broker import Node
 from mqcore.broker._flush_share import FlushShare
+from mqcore.broker._partition import Partition
+from mqcore.errors import CommandNotPossibleError
 from mqcore.guarantees import NoFlush
+from mqcore.protocol import Code
 from mqcore.testing import ModelDisk, model_ports, run_beside_broker, run_simulation, seeded
 
 MIB = 1024 * 1024
@@ -180,3 +183,30 @@ def _as_slow_as_a_disk(node: Node) -> None:
         await trio.sleep(later / DISK_BYTES_PER_S)
 
     store.flush = slow_flush
+
+
+def test_g13_who_waits_for_room_of_a_log_that_stops_before_its_flush_began_is_let_go() -> None:
+    """Nobody else has anything to flush: no later flush would ever end, and wake it."""
+
+    async def main(forgotten: bool) -> None:
+        async with trio.open_nursery() as nursery, alone() as setup:
+            partition = await setup.partition()
+            setup.group_commit.share.bytes_max = 1_000
+            await partition.append([setup.send(0, [bytes(2_000)])])
+            assert partition.is_over_share
+            with trio.fail_after(1):
+                async with trio.open_nursery() as waiting:
+                    waiting.start_soon(partition.room)
+                    waiting.start_soon(end, setup, partition, forgotten)
+            nursery.cancel_scope.cancel()
+
+    async def end(setup: Alone, partition: Partition, forgotten: bool) -> None:
+        while setup.group_commit._flushed is None:  # until it waits
+            await trio.lowlevel.checkpoint()
+        assert partition.is_over_share
+        partition.close(Code.NOT_PRIMARY, CommandNotPossibleError("the reign is over"))
+        if forgotten:
+            setup.group_commit.forget(partition)
+
+    for forgotten in (False, True):
+        run_simulation(main, forgotten, seed=1)

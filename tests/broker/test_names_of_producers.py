@@ -8,7 +8,13 @@ import pytest
 import trio
 
 import mqcore
-from mqcore.errors import OutcomeUnknownError, ProducerFencedError, RejectedError
+from mqcore.errors import (
+    CommandNotPossibleError,
+    FlushFailedError,
+    OutcomeUnknownError,
+    ProducerFencedError,
+    RejectedError,
+)
 from mqcore.groups import NamedProducer
 from mqcore.protocol import Code, Failed, Produced
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
@@ -338,3 +344,26 @@ def test_r12_claims_of_two_names_by_one_id_leave_a_log_of_cursors_that_can_be_re
                     assert reply.value["epoch"] == named.epoch + 1
 
     run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+def test_g15_of_a_log_that_has_stopped_the_next_process_is_not_told_that_nothing_was_sent(
+    open_setup: Any, run_virtual: Any, is_over: bool
+) -> None:
+    """It would send everything again, and what is on the disk would be there twice after the restart."""
+
+    async def main() -> None:
+        async with open_setup() as setup, setup.client() as raw, mqcore.connect(URL) as client:
+            topic = await raw.create("t")
+            async with client.producer("t", name="n") as first:
+                await first.send(b"x")
+            partition = setup.broker.reign.partitions[topic, 0]
+            if is_over:
+                partition.close(Code.NOT_PRIMARY, CommandNotPossibleError("the reign is over"))
+            else:
+                partition.stop(FlushFailedError("a flush failed", logs=[partition.log.name]))
+            described = await raw.call("producer.describe", topic="t", name="n")
+            assert isinstance(described, Failed)
+            assert described.code == (Code.NOT_PRIMARY if is_over else Code.STORAGE_STOPPED)
+
+    run_virtual(main)

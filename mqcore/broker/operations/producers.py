@@ -108,6 +108,11 @@ async def _state_of(
 
     # In turn with appends: what was taken in before the name was claimed is in the log by then.
     await partition.alone(look)
+    if partition.failure is not None and (refusal := partition.refusal(SendPolicy.TOPIC)) is not None:
+        # It was not looked at, or what it has may be gone with the next start. That is not "none", nor "forgotten": the
+        # next process would begin with sequences that the log may have.
+        code, text = refusal
+        raise RejectedError(text, code=code, name=code.label, retryable=code.retryable)
     if sent is None:
         status = "forgotten" if producers.has_forgotten else "none"
         return ProducerPartitionState(partition=number, status=status)

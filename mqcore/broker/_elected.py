@@ -169,6 +169,8 @@ class ElectedKeeper(RoleKeeper):
                     await self._try_to_reign()
                 except (CoordinatorError, CorruptionError) as error:
                     self._report(Notice("not-promoted", f"this node does not reign: {error}"))
+                except CommandNotPossibleError as error:
+                    self._become(Waiting(str(error)))
 
     def _is_being_handed_over(self) -> bool:
         """Whether who gave the lease up did so for a node that takes it by order in a moment, this one perhaps.
@@ -197,7 +199,8 @@ class ElectedKeeper(RoleKeeper):
     async def _try_to_reign(self) -> None:
         """Reign if this node is the one that lacks least; the write of the record decides (R9).
 
-        Raises ``CoordinatorError``, ``CorruptionError``: it does not reign, and nothing was written.
+        Raises ``CoordinatorError``, ``CorruptionError``, ``CommandNotPossibleError`` where what rotted stays: it does
+        not reign, and nothing was written.
         """
         if not self.keeper.is_vacant or isinstance(self.role, Reigning):
             return

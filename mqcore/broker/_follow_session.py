@@ -17,7 +17,7 @@ from mqcore.broker._copy import PartitionCopy
 from mqcore.errors import BrokenLinkError, CorruptionError, MqcoreError, RemoteProtocolError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
-from mqcore.log import DamagedRangeError, LogStore
+from mqcore.log import PARTED, DamagedRangeError, LogStore
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
@@ -273,6 +273,8 @@ class FollowSession:
         cut = None if copy is None else copy.log.open_end
         if copy is not None and cut is not None:
             # What rotted at the end here hides what the last batch is. The primary has it, and all below.
+            # First what may be in vain, again and again: nothing has changed then.
+            await copy.log.keep_aside(cut, epoch=copy.log.term.epoch, reason=PARTED)
             await self._store.raise_incarnation()
             aside = await copy.part_at(cut)
             text = f"log {name}: its end was damaged from {cut} on, is kept in {aside}, and is copied anew"

@@ -128,8 +128,12 @@ class ManualKeeper(RoleKeeper):
         if (reason := reason_to_wait(record, own, others)) is not None:
             self._become(Waiting(reason))
             return
-        if await gave_up_rotten_ends(self.store, self._report):
-            return  # judged anew as what it is now
+        try:
+            if await gave_up_rotten_ends(self.store, self._report):
+                return  # judged anew as what it is now
+        except CommandNotPossibleError as error:
+            self._become(Waiting(str(error)))
+            return
         alone = len(record.members) == 1 and record.member_of(self.store.node_id) is not None
         try:
             record = self._promoted(record, self.store.newest_epoch + 1, unclean=alone)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mqcore.abc import Notice
-from mqcore.errors import CorruptionError, StorageError
-from mqcore.log import LogStore, PartitionLog, salt_of_name
+from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
+from mqcore.log import PARTED, LogStore, PartitionLog, salt_of_name
 
 __all__ = ["gave_up_rotten_ends", "mend_rotten_ends"]
 
@@ -20,8 +20,9 @@ async def mend_rotten_ends(store: LogStore, report: Callable[[Notice], None]) ->
 
     What cannot be opened or read is left as it is. If cancelled, some may be mended.
     """
-    stay = []
+    stay: list[PartitionLog] = []
     for name in await store.list_logs():
+        log: PartitionLog | None = None
         salt = salt_of_name(name)
         if salt is None:
             continue
@@ -33,6 +34,8 @@ async def mend_rotten_ends(store: LogStore, report: Callable[[Notice], None]) ->
                     stay.append(log)
         except (StorageError, CorruptionError) as error:
             report(Notice("damage-stays", f"damaged at its end and not mended: {name}: {error}", {"log": name}))
+            if log is not None and log.open_end is not None:
+                stay.append(log)
     return stay
 
 
@@ -40,14 +43,17 @@ async def gave_up_rotten_ends(store: LogStore, report: Callable[[Notice], None])
     """Keep aside and cut what rotted at the end of logs and no node that answers has whole; return whether any did.
 
     Then the incarnation is raised: this node had reported it as held, and one that does not answer may have it. In no
-    role. What cannot be cut is left as it is, and reported. If cancelled, some may be cut.
+    role. Raises ``CommandNotPossibleError`` where something cannot be kept aside or cut, such as on a full disk: as
+    long as it is there this node may not reign. If cancelled, some may be cut.
     """
-    gave_up = False
+    gave_up, stays = False, ""
     for log in await mend_rotten_ends(store, report):
         try:
             gave_up |= await _gave_up(store, log, report)
         except (StorageError, CorruptionError) as error:
-            report(Notice("damage-stays", f"damaged at its end and not cut: {log.name}: {error}", {"log": log.name}))
+            stays = f"what was written last to log {log.name} has rotted, and is not to be written behind: {error}"
+    if stays:
+        raise CommandNotPossibleError(stays)
     return gave_up
 
 
@@ -55,6 +61,8 @@ async def _gave_up(store: LogStore, log: PartitionLog, report: Callable[[Notice]
     cut = log.open_end
     if cut is None:
         return False
+    # Before anything is said to be lost: it may be in vain, again and again, and nothing has changed then.
+    await log.keep_aside(cut, epoch=log.term.epoch, reason=PARTED)
     await store.raise_incarnation()
     aside = await log.part_at(cut)
     text = (

@@ -24,6 +24,7 @@ from mqcore.log._producers import (
     TooOld,
     Verdict,
 )
+from mqcore.log._quarantine import PARTED
 from mqcore.log._recovery import damage_notice
 from mqcore.log._side_file import SideFile, read_side_file, side_file_batches
 from mqcore.log._store import LogStore
@@ -64,6 +65,7 @@ __all__ = [
     "MendTry",
     "Mended",
     "MetadataLog",
+    "PARTED",
     "PartitionLog",
     "PassThroughLog",
     "ProducerEnd",

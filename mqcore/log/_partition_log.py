@@ -16,7 +16,7 @@ from mqcore.log._based import stored
 from mqcore.log._control import EPOCH_BATCH_BYTES, EpochFacts, ProducerEnd, pack_ends_batch, pack_epoch_batch
 from mqcore.log._foreign import check_foreign
 from mqcore.log._producers import Verdict
-from mqcore.log._quarantine import QUARANTINES_MAX
+from mqcore.log._quarantine import PARTED, QUARANTINES_MAX
 from mqcore.log._recovery import rebuild
 from mqcore.log._scan import header_at
 from mqcore.log._sidecar import Sidecar
@@ -347,7 +347,7 @@ class PartitionLog(WritableLog):
             with trio.CancelScope(shield=True):
                 # What only opened reigns is no loss: kept aside, it would use up the side files of a log that is idle.
                 if header is None or header.base_offset < self.end_offset:
-                    name = await self.keep_aside(position, epoch=self.term.epoch, reason="another reign has not got it")
+                    name = await self.keep_aside(position, epoch=self.term.epoch, reason=PARTED)
                 await self._truncate_bytes(position)
         finally:
             self._end()

@@ -14,10 +14,13 @@ from mqcore.log._flushing import SerialFlusher
 from mqcore.log._names import QUARANTINE_MARK
 from mqcore.log._scan import read_exactly
 
-__all__ = ["QUARANTINES_MAX", "Quarantine"]
+__all__ = ["PARTED", "QUARANTINES_MAX", "Quarantine"]
 
 QUARANTINES_MAX = 16
 """Side files kept per log; an operator removes them."""
+
+PARTED = "another reign has not got it"
+"""Why a side file was kept of what is cut: asked for twice with one reason, it is the same file."""
 
 _PIECE_BYTES = 1024 * 1024
 

@@ -11,6 +11,7 @@ from rot import log_of, set_back
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.errors import MqcoreError
+from mqcore.log import _quarantine
 
 ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
 MESSAGES = 60
@@ -87,5 +88,30 @@ async def test_r2_a_primary_whose_last_batches_rotted_waits_for_a_member_that_ma
             await nodes.call("a", "set.promote")
         await nodes.start("b")
         await nodes.until(lambda: primary_of(nodes) == "b", 60)
+        await until_level(nodes, name)
+        assert await send(nodes, 1) == MESSAGES
+
+
+@pytest.mark.trio
+async def test_r2_a_node_that_cannot_keep_aside_what_rotted_at_its_end_does_not_reign_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side files are at their limit: to write behind the rot would leave a gap, and to cut without a copy lose it."""
+    cluster = {"coordinator": "memory://rotten-kept", "lease_ms": 2_000, "replica_timeout_ms": 1_000}
+    keys = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
+    async with set_of_nodes(tmp_path, prefix="rotten-kept", cluster=cluster, **keys) as nodes:
+        name = await begin(nodes)
+        await set_back(nodes, "a", name, *range(MESSAGES - 4, MESSAGES))
+        await nodes.stop("b")
+        monkeypatch.setattr(_quarantine, "QUARANTINES_MAX", 0)
+        await nodes.start("a")
+        incarnation = nodes.node("a").store.incarnation
+        for _ in range(2):
+            with pytest.raises(MqcoreError, match="side files are kept already"):
+                await nodes.call("a", "set.promote", unclean=True)
+        assert nodes.node("a").store.incarnation == incarnation, "nothing is lost yet"
+        monkeypatch.undo()  # an operator has removed some
+        await nodes.start("b")
+        await nodes.until(lambda: primary_of(nodes) is not None and not log_of(nodes, "a", name).is_damaged, 60)
         await until_level(nodes, name)
         assert await send(nodes, 1) == MESSAGES

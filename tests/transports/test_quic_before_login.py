@@ -15,7 +15,7 @@ import mqcore
 from mqcore.abc import Link, TlsOptions, TransportContext
 from mqcore.registry import create_transport
 from mqcore_quic._config import QuicOptions
-from mqcore_quic._engine import client_configuration
+from mqcore_quic._engine import LinkEnded, StreamArrived, client_configuration, engine_for, server_configuration
 from mqcore_quic._held import HeldBytes
 from mqcore_quic._windows import FIRST_WINDOW_BYTES
 
@@ -273,3 +273,59 @@ def test_g20_a_broker_keeps_little_of_who_says_nothing_and_all_of_who_does(logs_
                 attacker.close()
 
     run(test)
+
+
+def test_a_packet_that_fills_a_hole_behind_what_there_is_no_room_for_makes_room(files: Files) -> None:
+    """Of an engine that refused such packets whole nothing was delivered again, and the connection ended after 10 s."""
+    from aioquic.quic.connection import QuicConnection
+
+    options = QuicOptions(engine="aioquic", window_bytes=WINDOW)
+    client: Any = QuicConnection(
+        configuration=client_configuration(options, TlsOptions(ca=files.ca), "quic://", "127.0.0.1")
+    )
+    here, there = ("127.0.0.1", 1), ("127.0.0.1", 2)
+    client.connect(there, 0.0)
+    begun = client.datagrams_to_send(0.0)
+    server: Any = engine_for(
+        options, server_configuration(options, TlsOptions(cert=files.cert), "quic://"),
+        window_bytes=WINDOW, original_id=client.original_destination_connection_id,
+    )  # fmt: skip
+    arrived: dict[int, int] = {}
+
+    def to_server(datagrams: list[tuple[bytes, Any]], now: float) -> None:
+        server.receive([(data, len(data)) for data, _ in datagrams], here, now)
+        for event in server.events():
+            assert not isinstance(event, LinkEnded)
+            if isinstance(event, StreamArrived):
+                arrived[event.stream_id] = arrived.get(event.stream_id, 0) + len(event.data)
+
+    now = 0.0
+
+    def exchange(rounds: int) -> None:
+        nonlocal now
+        for _ in range(rounds):
+            now += 0.03
+            server.on_deadline(now)
+            for data, _ in server.transmit(now):
+                client.receive_datagram(data, there, now)
+            if (at := client.get_timer()) is not None and at <= now:
+                client.handle_timer(now)
+            to_server(client.datagrams_to_send(now), now)
+
+    to_server(begun, 0.0)
+    exchange(10)
+    client.send_stream_data(0, b"", False)
+    left_out = client._streams[0].sender
+    left_out._buffer_start = left_out._buffer_stop = left_out.highest_offset = 1
+    client.send_stream_data(0, bytes(WINDOW - 1), False)
+    exchange(60)
+    assert left_out._buffer_start == WINDOW  # all of it was acknowledged, and there is room for nothing more
+    client.send_stream_data(4, bytes(100), False)
+    left_out._buffer_start, left_out._buffer = 0, bytearray(1)
+    left_out._pending.add(0, 1)
+    left_out.buffer_is_empty = False
+    client._streams_queue = [client._streams[4], client._streams[0]]
+    exchange(1)
+    assert arrived == {0: WINDOW}
+    exchange(60)
+    assert arrived == {0: WINDOW, 4: 100}

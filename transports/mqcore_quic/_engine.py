@@ -351,10 +351,12 @@ class _Aioquic(QuicEngine):
         self._happened: deque[Any] = deque()
 
     def _take(self, datagram: bytes, address: Address, now: float) -> None:
-        self._held.is_receiving = True
+        self._held.is_receiving, self._held.has_left_out = True, False
         try:
             self._connection.receive_datagram(datagram, address, now)
-        except NoRoomError:  # nor is it acknowledged, so that what is in it comes again
+            if self._held.has_left_out:  # it was acknowledged: another release asks in another order
+                self._connection.close(error_code=FLOW_CONTROL_ERROR, frame_type=0x08, reason_phrase="no room")
+        except NoRoomError:  # it was not acknowledged, so that what is in it comes again
             if self._held.refused(now):
                 text = f"more than {self._held.limit} bytes out of order, and nothing comes of what was before them"
                 self._connection.close(error_code=FLOW_CONTROL_ERROR, frame_type=0x08, reason_phrase=text)

@@ -5,7 +5,8 @@ what is left out: a few bytes, each twice as far as the one before, take all mem
 each frame before that is taken in, and may refuse it. qh3 needs none of this: its windows do not grow.
 
 Who keeps the rules may come to the limit too, as the library has told it of larger windows: where the first of much
-that is on its way was lost. What there is no room for is then taken for lost as well, and comes again.
+that is on its way was lost. What there is no room for is then taken for lost as well, and comes again. The rest of its
+packet is taken in, as that may be what was lost, which makes room; but the packet is not acknowledged.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class HeldBytes:
         self._ahead_max = ahead_max
         self._refused_since: float | None = None
         self.is_receiving = False
+        self.has_left_out = False
+        """Whether there was no room for some of the present packet."""
         self.total = 0
         self._streams: dict[int, tuple[int, int]] = {}
         self._over: dict[int, StreamNumbers] = {}
@@ -89,7 +92,31 @@ def watched_configuration(configuration: Any, held: HeldBytes) -> Any:
     """Return a copy of aioquic's ``configuration`` for one connection, whose frames ``held`` is asked about."""
     found = copy.copy(configuration)
     found.quic_logger = _Log(held)
+    found.__class__ = _configuration_class()
+    found.held = held
     return found
+
+
+@functools.cache
+def _configuration_class() -> Any:
+    """Return a class of configurations that are asked once the frames of a packet were taken in.
+
+    The time of silence is what the library looks at between the last frame of a packet and its acknowledgement.
+    """
+
+    base: Any = importlib.import_module("aioquic.quic.configuration").QuicConfiguration
+
+    class Configuration(base):  # type: ignore[misc]  # the library may not be installed
+        held: HeldBytes
+
+        @property
+        def idle_timeout(self) -> float:
+            if self.held.is_receiving and self.held.has_left_out:
+                raise NoRoomError
+            found: float = vars(self)["idle_timeout"]
+            return found
+
+    return Configuration
 
 
 class _Log:
@@ -109,6 +136,7 @@ class _Log:
 def _trace_class() -> Any:
     base: Any = importlib.import_module("aioquic.quic.logger").QuicLoggerTrace
     error: Any = importlib.import_module("aioquic.quic.connection").QuicConnectionError
+    passed_over: Any = importlib.import_module("aioquic.quic.stream").StreamFinishedError
     codes: Any = importlib.import_module("aioquic.quic.packet").QuicErrorCode
 
     class Trace(base):  # type: ignore[misc]  # the library may not be installed
@@ -123,7 +151,8 @@ def _trace_class() -> Any:
             if held.is_receiving and held.is_too_far(stream_id, end):
                 raise error(codes.FLOW_CONTROL_ERROR, 0x08, "a stream is ahead by more than a window")
             if held.is_receiving and not held.takes(stream_id, end):
-                raise NoRoomError
+                held.has_left_out = True
+                raise passed_over  # which has the library go on with the next frame
             return {}
 
         def log_event(self, **_: object) -> None:

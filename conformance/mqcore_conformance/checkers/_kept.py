@@ -106,7 +106,10 @@ def _text(cursor: Cursor) -> str:
 
 
 def check_names(facts: Facts) -> Iterator[Violation]:
-    """Once a process was given a name, nothing that an earlier process of it sends is acknowledged (G15)."""
+    """Once a process was given a name, nothing that an earlier process of it sends is acknowledged (G15).
+
+    What it is told with the name to be stored is what its processes before have stored.
+    """
     if not _keeps(facts):
         return
     claims: dict[str, NameClaimed] = {}
@@ -120,6 +123,7 @@ def check_names(facts: Facts) -> Iterator[Violation]:
                 yield Violation("G15", Anomaly.TWO_WRITERS, text, event.partition, (index,))
             else:
                 given[event.name].append((index, event))
+            yield from _check_told(facts, index, event, claims)
     for send, attempt, receipt in facts.acknowledged():
         claim = claims.get(receipt.process)
         if claim is None or receipt.duplicate:
@@ -133,3 +137,27 @@ def check_names(facts: Facts) -> Iterator[Violation]:
             )
             marks = (index, attempt.invoked_at, attempt.completed_at)
             yield Violation("G15", Anomaly.TWO_WRITERS, text, send.invoked.partition, marks)
+
+
+def _check_told(facts: Facts, index: int, claim: NameClaimed, claims: dict[str, NameClaimed]) -> Iterator[Violation]:
+    """What a process is told to be stored last is of its name, and nothing of that was acknowledged beyond it before.
+
+    A message counts that is in the log at the end: else a permitted loss may have taken it before the process asked.
+    """
+    log = facts.log(claim.partition)
+    for send, attempt, receipt in facts.acknowledged():
+        messages = send.invoked.messages
+        if send.invoked.partition != claim.partition or attempt.completed_at >= claim.asked_at:
+            continue
+        if log.messages.get(receipt.offset) != (receipt.epoch, messages[0]):
+            continue
+        known = claims.get(receipt.process)
+        is_own = known is not None and known.name == claim.name
+        told = f"{claim.process} was told that the last of {claim.name} is at offset {claim.last} (event {index})"
+        marks = (attempt.completed_at, index)
+        if is_own and receipt.offset > claim.last:
+            text = f"{told}; {send.name} of {receipt.process} had been acknowledged at {receipt.offset}"
+            yield Violation("G15", Anomaly.DUPLICATE, text, claim.partition, marks)
+        elif not is_own and 0 <= claim.last - receipt.offset < len(messages):
+            text = f"{told}, where {send.name} is, which {receipt.process} had sent"
+            yield Violation("G15", Anomaly.DUPLICATE, text, claim.partition, marks)

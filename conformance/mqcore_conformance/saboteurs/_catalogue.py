@@ -198,6 +198,10 @@ KEPT = (
         name="claim-not-kept", clause="G15", flush="sync", family="names",
         make=kept.claims_not_kept, green=("sync/none", "sync/cursors"),
     ),
+    Saboteur(
+        name="older-last-told", clause="G15", flush="sync", family="names",
+        make=kept.older_last_told, green=("sync/none", "sync/cursors"),
+    ),
 )
 
 # fmt: on

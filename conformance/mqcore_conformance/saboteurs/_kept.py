@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mqcore.batch import HEADER_BYTES, unpack_header
-from mqcore.log import ACCEPT, Fenced
+from mqcore.log import ACCEPT, Fenced, SentBefore
 from mqcore_conformance.saboteurs._replacing import Replacement, in_place_of, replacing
 
 CURSOR_LOG, GROUP_ROOM = "mqcore.broker._cursor_log", "mqcore.broker._group_room"
@@ -103,3 +103,17 @@ def claims_not_kept(_: Any) -> Any:
         written()
 
     return write
+
+
+@in_place_of(("mqcore.log._producers", "ProducerTable", "sent_by"))
+def older_last_told(original: Any) -> Any:
+    """A process that takes a name is told of the batch before the last one, as of a table that is behind its log."""
+
+    def sent_by(table: Any, producer_id: int) -> Any:
+        known = (table._producers or {}).get(producer_id)
+        if known is None or len(known.batches) < 4:
+            return original(table, producer_id)
+        base_offset, facts = known.batches[-4:-2]
+        return SentBefore(known.epoch, base_offset + (facts & 0xFFFF_FFFF))
+
+    return sent_by

@@ -7,6 +7,7 @@ from mqcore_conformance.histories import Completed, CursorCommitted, CursorSeen,
 from mqcore_conformance.verdicts import Anomaly
 
 REWOUND, DIVERGED, TWO = Anomaly.NONMONOTONIC_POLL, Anomaly.DIVERGED, Anomaly.TWO_WRITERS
+AGAIN = Anomaly.DUPLICATE
 
 
 class Kept(Story):
@@ -38,11 +39,11 @@ class Kept(Story):
         )  # fmt: skip
         return self
 
-    def claim(self, process: str, epoch: int, name: str = "n") -> Kept:
-        """A process is given a name."""
+    def claim(self, process: str, epoch: int, name: str = "n", last: int = -1) -> Kept:
+        """A process is given a name, and told which message of it is the ``last``; -1 for none."""
         self.add(
             NameClaimed, life=self.life, process=process, name=name, partition=PARTITION, asked_at=len(self.events),
-            epoch=epoch, last=-1,
+            epoch=epoch, last=last,
         )  # fmt: skip
         return self
 
@@ -54,13 +55,17 @@ class Kept(Story):
         )  # fmt: skip
         return self
 
-    def acked(self, process: str, send: str, offset: int, attempt: int = 1, *, duplicate: bool = False) -> Kept:
+    def acked(
+        self, process: str, send: str, offset: int, attempt: int = 1, *, duplicate: bool = False, flushed: bool = True
+    ) -> Kept:
         """It is acknowledged, as it has to be."""
         if not duplicate:
-            self.append(offset, offset + 1).flush(offset + 1)
+            self.append(offset, offset + 1)
+            if flushed:
+                self.flush(offset + 1)
         self.add(
             Completed, life=self.life, process=process, send=send, attempt=attempt, outcome="acknowledged",
-            offset=offset, epoch=self.life, level="disk", duplicate=duplicate,
+            offset=offset, epoch=self.life, level="disk" if flushed else "page-cache", duplicate=duplicate,
         )  # fmt: skip
         return self
 
@@ -265,7 +270,7 @@ def _unknown_sends(*sends: str) -> Kept:
 
 @good
 def the_process_that_was_given_the_name_last_sends() -> Story:
-    story = Kept().claim("p1", 1).begin("p1", "a").acked("p1", "a", 0).claim("p2", 2).begin("p2", "b")
+    story = Kept().claim("p1", 1).begin("p1", "a").acked("p1", "a", 0).claim("p2", 2, last=0).begin("p2", "b")
     return story.acked("p2", "b", 1).drain((0, 1, ["a", "b"]))
 
 
@@ -277,7 +282,7 @@ def what_was_on_its_way_when_another_was_given_the_name_may_be_acknowledged() ->
 
 @good
 def an_earlier_process_is_told_of_what_it_had_stored() -> Story:
-    story = Kept().claim("p1", 1).begin("p1", "a").acked("p1", "a", 0).claim("p2", 2)
+    story = Kept().claim("p1", 1).begin("p1", "a").acked("p1", "a", 0).claim("p2", 2, last=0)
     story.begin("p1", "a", 2)
     return story.acked("p1", "a", 0, 2, duplicate=True).drain((0, 1, ["a"]))
 
@@ -309,3 +314,59 @@ def an_epoch_of_a_name_is_given_twice() -> Story:
 @bad("G15", TWO)
 def an_epoch_of_a_name_goes_back() -> Story:
     return Kept().claim("p1", 1).claim("p2", 2).claim("p3", 1).drain()
+
+
+def _named(*sends: str) -> Kept:
+    """The process ``p1`` of the name stores them, one after the other."""
+    story = Kept().claim("p1", 1)
+    for offset, send in enumerate(sends):
+        story.begin("p1", send).acked("p1", send, offset)
+    return story
+
+
+@good
+def what_is_on_its_way_need_not_be_told() -> Story:
+    story = _named("a").begin("p1", "b").claim("p2", 2, last=0)
+    return story.acked("p1", "b", 1).drain((0, 1, ["a", "b"]))
+
+
+@good
+def what_a_loss_took_is_not_told() -> Story:
+    story = Kept("async(max_messages=8)").claim("p1", 1).begin("p1", "a").acked("p1", "a", 0, flushed=False)
+    story.restart("power-cut")
+    story.claim("p2", 2).begin("p2", "b").acked("p2", "b", 0)
+    return story.drain((0, 2, ["b"]))
+
+
+@good
+def what_others_have_stored_behind_it_is_no_matter() -> Story:
+    story = _named("a").begin("x", "b").acked("x", "b", 1).claim("p2", 2, last=0)
+    return story.drain((0, 1, ["a", "b"]))
+
+
+@good
+def what_another_name_has_stored_is_told_to_that_one() -> Story:
+    story = _named("a").claim("q1", 1, "m").begin("q1", "b").acked("q1", "b", 1).claim("q2", 2, "m", last=1)
+    return story.claim("p2", 2, last=0).drain((0, 1, ["a", "b"]))
+
+
+@bad("G15", AGAIN)
+def a_process_is_told_that_nothing_is_stored() -> Story:
+    return _named("a").claim("p2", 2).drain((0, 1, ["a"]))
+
+
+@bad("G15", AGAIN)
+def a_process_is_told_of_less_than_is_stored() -> Story:
+    return _named("a", "b").claim("p2", 2, last=0).drain((0, 1, ["a", "b"]))
+
+
+@bad("G15", AGAIN)
+def a_process_is_told_of_a_message_of_nobody_with_a_name() -> Story:
+    story = _named("a").begin("x", "b").acked("x", "b", 1).claim("p2", 2, last=1)
+    return story.drain((0, 1, ["a", "b"]))
+
+
+@bad("G15", AGAIN)
+def a_process_is_told_of_a_message_of_another_name() -> Story:
+    story = _named("a").claim("q1", 1, "m").begin("q1", "b").acked("q1", "b", 1).claim("p2", 2, last=1)
+    return story.drain((0, 1, ["a", "b"]))

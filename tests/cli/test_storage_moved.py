@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import time
 
@@ -42,6 +43,24 @@ def summary(result):
 
 def served_from(serve, storage):
     return serve("--storage", storage, "--listen", "tcp://127.0.0.1:0", "--flush", "sync", "--name", "n1")
+
+
+def test_tags_are_read_by_the_broker_after_a_move_to_an_array_and_the_loss_of_a_member(serve, cli, tmp_path):
+    storage, members = f"mmap://{tmp_path}/tagged", [tmp_path / "t1", tmp_path / "t2"]
+    target = f"raid://{members[0]},{members[1]}?level=1"
+    broker = served_from(serve, storage)
+    assert cli("--server", broker.urls[0], "topic", "create", "jobs").status == 0
+    for number, tag in enumerate("xyxy"):
+        (tmp_path / "job").write_text(f"job-{number}\n")
+        sent = cli("--server", broker.urls[0], "produce", "jobs", tmp_path / "job", "--tag", tag)
+        assert sent.status == 0, sent.err
+    stop(broker)
+    assert summary(cli("storage", "migrate", storage, target, "--output", "json"))["messages"] == 4
+    shutil.rmtree(members[0])
+    after = served_from(serve, target)
+    found = cli("--server", after.urls[0], "consume", "jobs", "--from", "start", "--exit-at-end", "--tag", "y")
+    assert (found.status, found.out.split()) == (0, ["job-1", "job-3"]), found.err
+    stop(after)
 
 
 def test_a_storage_moves_to_an_array_and_the_broker_goes_on_there(stored, serve, cli, tmp_path):

@@ -39,11 +39,11 @@ class Kept(Story):
         )  # fmt: skip
         return self
 
-    def claim(self, process: str, epoch: int, name: str = "n", last: int = -1) -> Kept:
-        """A process is given a name, and told which message of it is the ``last``; -1 for none."""
+    def claim(self, process: str, epoch: int, name: str = "n", last: int = -1, since: int = 0) -> Kept:
+        """A process is given a name that it asked for so many events ago, and told its ``last`` message; -1: none."""
         self.add(
-            NameClaimed, life=self.life, process=process, name=name, partition=PARTITION, asked_at=len(self.events),
-            epoch=epoch, last=last,
+            NameClaimed, life=self.life, process=process, name=name, partition=PARTITION,
+            asked_at=len(self.events) - since, epoch=epoch, last=last,
         )  # fmt: skip
         return self
 
@@ -328,6 +328,12 @@ def _named(*sends: str) -> Kept:
 def what_is_on_its_way_need_not_be_told() -> Story:
     story = _named("a").begin("p1", "b").claim("p2", 2, last=0)
     return story.acked("p1", "b", 1).drain((0, 1, ["a", "b"]))
+
+
+@good
+def what_was_acknowledged_after_it_was_asked_need_not_be_told() -> Story:
+    story = _named("a").begin("p1", "b").acked("p1", "b", 1).claim("p2", 2, last=0, since=1)
+    return story.drain((0, 1, ["a", "b"]))
 
 
 @good

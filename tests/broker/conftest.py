@@ -156,6 +156,20 @@ async def _broker(
         yield Setup(broker)
 
 
+@asynccontextmanager
+async def _raw_client(url: str) -> AsyncIterator[RawClient]:
+    async with await create_transport(url).connect() as link:
+        client = RawClient(await link.open_stream())
+        await client.greet()
+        yield client
+
+
+@pytest.fixture
+def raw_client() -> Any:
+    """``async with raw_client(url) as client`` gives a raw client of whoever listens there."""
+    return _raw_client
+
+
 @pytest.fixture
 def open_setup() -> Any:
     """``async with open_setup(storage, ...) as setup`` gives a running broker with raw clients."""

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from alone import OWN, alone
-from conftest import RawClient
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.broker._fed_log import FedLog
 from mqcore.guarantees import Level, SyncReplication
 from mqcore.log import PartitionLog
 from mqcore.protocol import Code, LogPositions, Produced
-from mqcore.registry import create_transport
 from mqcore.replication import Member
 
 REPLICA = Member(b"r" * 16, 1)
 SENT = 30
 VALUE = b"v" * 2000
+
+Send: TypeAlias = Callable[..., Awaitable[list[Any]]]
 
 
 def log_of(nodes: SetOfNodes, name: str) -> PartitionLog:
@@ -27,16 +28,19 @@ def log_of(nodes: SetOfNodes, name: str) -> PartitionLog:
     return log
 
 
-async def send(nodes: SetOfNodes, name: str, *sequences: int, producer: int = 77) -> list[Any]:
+@pytest.fixture
+def send(raw_client: Any) -> Send:
     """What a node answers to messages with these sequences; without a client, which would make something of it."""
-    reign = nodes.node(name).reign
-    assert reign is not None
-    async with await create_transport(nodes.url(name)).connect() as link:
-        client = RawClient(await link.open_stream())
-        await client.greet()
-        keys = {"producer_id": producer, "producer_epoch": 1}
+
+    async def send_to(nodes: SetOfNodes, name: str, *sequences: int, producer: int = 77) -> list[Any]:
+        reign = nodes.node(name).reign
+        assert reign is not None
         (topic,) = reign.topics.by_name.values()
-        return [await client.produce(topic.id, [VALUE], first_sequence=each, **keys) for each in sequences]
+        keys = {"producer_id": producer, "producer_epoch": 1}
+        async with raw_client(nodes.url(name)) as client:
+            return [await client.produce(topic.id, [VALUE], first_sequence=each, **keys) for each in sequences]
+
+    return send_to
 
 
 async def trim(nodes: SetOfNodes, name: str) -> None:
@@ -45,7 +49,7 @@ async def trim(nodes: SetOfNodes, name: str) -> None:
     await reign.retention.look()
 
 
-async def fill_and_trim(nodes: SetOfNodes, name: str) -> None:
+async def fill_and_trim(send: Send, nodes: SetOfNodes, name: str) -> None:
     """A producer sends a little, another one so much that nothing of the first is left."""
     assert [each.base_offset for each in await send(nodes, name, 0, 1)] == [0, 1]
     assert [each.base_offset for each in await send(nodes, name, *range(SENT), producer=5)] == [*range(2, 2 + SENT)]
@@ -53,7 +57,7 @@ async def fill_and_trim(nodes: SetOfNodes, name: str) -> None:
     assert log_of(nodes, name).start_offset > 2
 
 
-async def check_remembered(nodes: SetOfNodes, name: str) -> None:
+async def check_remembered(send: Send, nodes: SetOfNodes, name: str) -> None:
     """Retries are answered with where they were stored, and nothing is stored by them."""
     end = log_of(nodes, name).end_offset
     again = await send(nodes, name, 0, 1)
@@ -108,33 +112,35 @@ async def lose(nodes: SetOfNodes, root: Path, name: str) -> None:
 
 
 @pytest.mark.trio
-async def test_g15_a_copy_that_begins_after_a_trim_knows_the_producers_of_what_is_gone(tmp_path: Path) -> None:
+async def test_g15_a_copy_that_begins_after_a_trim_knows_the_producers_of_what_is_gone(
+    tmp_path: Path, send: Send
+) -> None:
     async with replicated(tmp_path, "kept-empty") as nodes:
         await begin(nodes)
         await lose(nodes, tmp_path, "b")
-        await fill_and_trim(nodes, "a")
+        await fill_and_trim(send, nodes, "a")
         await nodes.start("b")
         await nodes.call("a", "replica.add", name="b")
         await until_level(nodes)
         await nodes.call("a", "set.switchover", to="b")
-        await check_remembered(nodes, "b")
+        await check_remembered(send, nodes, "b")
 
 
 @pytest.mark.trio
-async def test_g15_a_replica_that_begins_anew_knows_the_producers_of_what_it_lacked(tmp_path: Path) -> None:
+async def test_g15_a_replica_that_begins_anew_knows_the_producers_of_what_it_lacked(tmp_path: Path, send: Send) -> None:
     async with replicated(tmp_path, "kept-anew") as nodes:
         await begin(nodes)
         await nodes.stop("b")
-        await fill_and_trim(nodes, "a")
+        await fill_and_trim(send, nodes, "a")
         await nodes.start("b")
         await until_level(nodes)
         await nodes.call("a", "set.switchover", to="b")
-        await check_remembered(nodes, "b")
+        await check_remembered(send, nodes, "b")
 
 
 @pytest.mark.trio
 async def test_g15_a_log_trimmed_before_is_told_of_when_a_copy_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the trim wrote went with a power cut, or the trim was an older version's: it is written for the copy."""
 
@@ -146,13 +152,13 @@ async def test_g15_a_log_trimmed_before_is_told_of_when_a_copy_begins(
         await lose(nodes, tmp_path, "b")
         with monkeypatch.context() as patches:
             patches.setattr("mqcore.broker._retention.keep_producers", nothing)
-            await fill_and_trim(nodes, "a")
+            await fill_and_trim(send, nodes, "a")
         assert not log_of(nodes, "a").kept_at.end
         await nodes.start("b")
         await nodes.call("a", "replica.add", name="b")
         await until_level(nodes)
         await nodes.call("a", "set.switchover", to="b")
-        await check_remembered(nodes, "b")
+        await check_remembered(send, nodes, "b")
 
 
 @pytest.mark.trio

@@ -100,7 +100,7 @@ class PassThroughLink(Link):
         return self.inner.peer if self._peer is None else self._peer
 
     @peer.setter
-    def peer(self, peer: Peer) -> None:
+    def peer(self, peer: Peer) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._peer = peer
 
     async def accept_stream(self) -> ByteStream:

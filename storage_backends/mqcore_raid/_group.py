@@ -176,12 +176,12 @@ class MirrorGroup:
             return  # it is copied first
         with trio.CancelScope(shield=True):  # a log that it holds whole must not be used without it
             result = await self.background.run_bounded(partial(member.during, _open, member, log.name))
-        if not result.is_good:
-            self.eject(member, f"log {log.name} cannot be opened ({result.reason})")
-        elif (result.get().start, result.get().end) == (log.start, log.end):
-            log.join(member, result.get())
-        elif log.name in member.joined:
-            self.eject(member, f"log {log.name} is not what it was when it was copied")
+            if not result.is_good:
+                self.eject(member, f"log {log.name} cannot be opened ({result.reason})")
+            elif (result.get().start, result.get().end) == (log.start, log.end):
+                log.join(member, result.get())
+            elif log.name in member.joined:
+                self.eject(member, f"log {log.name} is not what it was when it was copied")
         await self.settled()
 
     async def flush_joined(self, member: ArrayMember) -> None:

@@ -17,6 +17,7 @@ import trio
 
 from mqcore.abc import Log, Notice, StorageBackend
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
+from mqcore_raid._background import MemberResult
 from mqcore_raid._behind import Behind
 from mqcore_raid._equal import PIECE_BYTES, common_length
 from mqcore_raid._group import MirrorGroup
@@ -205,8 +206,10 @@ class Rebuild:
 
         Not cancelled: an array that closes waits for it, and then closes the member, too.
         """
+        results: list[MemberResult[T]] = []
         with trio.CancelScope(shield=True):
-            result = await self._group.background.run_bounded(partial(self.member.during, function, *args))
+            results.append(await self._group.background.run_bounded(partial(self.member.during, function, *args)))
+        (result,) = results
         if result.error is not None:
             raise result.error
         if result.is_late:

@@ -66,7 +66,7 @@ class ElectedKeeper(RoleKeeper):
         self._terms = LeaseTerms(lease_ms=cluster.lease_ms, clock_drift_ppm_max=cluster.clock_drift_ppm_max)
         self._keeper: Keeper | None = None
         self._seen = trio.Event()
-        self._held = b""  # the last reign of which a lease that lasts was seen
+        self._has_seen_held = False  # a lease that lasts, of whichever reign
         self._released: tuple[bytes, float] = b"", 0.0
         self._deciding = trio.Lock()
         """Held by whatever may make this node reign: two attempts of one node would outrun each other."""
@@ -105,7 +105,7 @@ class ElectedKeeper(RoleKeeper):
     def _saw(self, pair: CellPair) -> None:
         lease = self.keeper.observer.holder
         if lease is not None and not lease.released:
-            self._held = lease.reign_id
+            self._has_seen_held = True
         self._seen.set()
 
     async def _hold(self) -> None:
@@ -175,10 +175,11 @@ class ElectedKeeper(RoleKeeper):
     def _is_being_handed_over(self) -> bool:
         """Whether who gave the lease up did so for a node that takes it by order in a moment, this one perhaps.
 
-        Or before this process ever saw it held: then others may be starting, too, and have more than this node.
+        Or before this process ever saw one held: then others may be starting, too, and have more than this node. A
+        reign that failed as it began need not have been seen by one that was there before.
         """
         lease = self.keeper.observer.holder
-        if lease is None or not lease.released or (not lease.to and lease.reign_id == self._held):
+        if lease is None or not lease.released or (not lease.to and self._has_seen_held):
             return False
         now = trio.current_time()
         if self._released[0] != lease.reign_id:

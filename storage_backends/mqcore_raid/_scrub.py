@@ -24,8 +24,10 @@ from mqcore_raid._sums import BLOCK_BYTES, decode_sums
 
 __all__ = ["Scrub", "ScrubResult", "decode_result", "encode_result"]
 
-WINDOW_BYTES = 1024 * 1024
+WINDOW_BYTES = 4 * 1024 * 1024
 """What is read of every member at once, and compared as one; only where that differs each block is looked at."""
+WINDOW_BYTES_LIMITED = 1024 * 1024
+"""The same where there is a limit, which is kept from window to window."""
 PLACES_MAX = 20
 RESULT_BYTES_MAX = 64 * 1024
 
@@ -102,18 +104,18 @@ class Scrub:
 
     async def _scrub(self, log: MirrorLog) -> None:
         await self._load_sums(log)
-        position = log.start
-        await log.warm(position, WINDOW_BYTES)
+        position, window = log.start, WINDOW_BYTES_LIMITED if self._rate_bytes else WINDOW_BYTES
+        await log.warm(position, window)
         # Above that copies may differ since a crash: they are made equal when the core has looked, and uses the log.
         while not log.closed and position < log.proven_end:
             began = trio.current_time()
             async with log.removing:
                 position = max(position, log.start)
-                end = min(position - position % WINDOW_BYTES + WINDOW_BYTES, log.proven_end)
+                end = min(position - position % window + window, log.proven_end)
                 if log.closed or position >= end:
                     break
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(log.warm, end, WINDOW_BYTES)  # the disks read on while this is summed up
+                    nursery.start_soon(log.warm, end, window)  # the disks read on while this is summed up
                     is_alike = await self._is_alike(log, position, end)
                 if not is_alike:
                     for first, last in _blocks(position, end):

@@ -169,7 +169,8 @@ def _states(
         if path is None and member.path not in shape.paths:
             raise ConfigurationError(
                 f"member {slot} of the array is at {member.path}, which the URL does not name; name it in the place of "
-                f"{', '.join(unplaced) or 'one that left'}"
+                f"{', '.join(unplaced) or 'one that left'}; if it is lost, start with it named all the same, and then "
+                f"`mqcore raid replace {member.path} DIRECTORY`"
             )
         record, finding = (found[path], by_path[path]) if path is not None else (None, unplaced.get(member.path))
         if finding is not None and finding.text and record is not None:  # its record was read, and counted: no more

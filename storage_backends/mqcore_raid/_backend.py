@@ -187,9 +187,8 @@ class RaidStorage(StorageBackend):
         await trio.lowlevel.checkpoint()
 
     async def _close_members(self, roster: Roster) -> None:
-        if roster.may_lack and self._flushes >= FLUSHES_OF_AN_IDENTITY:
+        if self._flushes >= FLUSHES_OF_AN_IDENTITY:
             roster.may_lack = False
-            await roster.publish()
         for group in self._groups:
             for log in list(group.logs.values()):
                 log.keep_sums()
@@ -204,7 +203,8 @@ class RaidStorage(StorageBackend):
         for member in roster.members:
             if member.is_rebuilding:  # the next opening goes on with it either way
                 await self._background.run_bounded(partial(member.during, _close, member))
-        await roster.settled()
+        # A copy of a member that was made while it was in use, and is brought back later, is an old one from here on.
+        await roster.publish()
 
     # logs
 

@@ -228,6 +228,27 @@ def test_an_old_copy_of_a_member_never_wins():
     bench.run(again)
 
 
+def test_a_copy_of_a_member_that_was_made_while_it_was_in_use_never_wins():
+    bench = Bench()
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, b"deleted" * 1000, "gone")
+            log = await put(storage, b"a" * 30_000)
+            copy_tree(bench.disk, "/b", "/backup")
+            await storage.delete_log("gone")
+            await log.truncate(1000)
+            await put(storage, b"new" * 3000)
+        bench.take_away("/b")
+        bench.disk.rename("/backup", "/b")
+        async with bench.opened() as storage:
+            assert states(storage) == ["in-sync", "ejected"]
+            assert await storage.list_logs() == ["log"]
+            assert await read_all(await storage.open_log("log")) == b"a" * 1000 + b"new" * 3000
+
+    bench.run(main)
+
+
 def test_a_copied_member_is_refused_by_name():
     bench = filled()
     bench.take_away("/b")

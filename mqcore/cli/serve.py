@@ -214,7 +214,7 @@ def _promises(explanation: Explanation) -> str:
     return "; ".join(f"{fault}: {text}" for fault, text in kept.items())
 
 
-FOR_PROGRAMS = frozenset({"url", "mount", "array_id", "members", "degraded"})
+FOR_PROGRAMS = frozenset({"url", "mount", "array_id", "members", "degraded", "scrub"})
 """Facts of a storage that the line for people says already, that notices say, or that mean nothing to them."""
 
 
@@ -231,7 +231,8 @@ def _introduce(broker: Node, explanation: Explanation, voice: _Voice) -> None:
         {"event": "storage", "storage": storage, "flush": explanation.flush_sentence},
     )
     tables = [table.as_json() for table in explanation.tables]
-    voice.say(f"lost after an acknowledgement: {_promises(explanation)}", {"event": "promises", "tables": tables})
+    when = " once the storage is whole again, which is DEGRADED" if storage.get("degraded") else ""
+    voice.say(f"lost after an acknowledgement{when}: {_promises(explanation)}", {"event": "promises", "tables": tables})
     for url in broker.urls:
         voice.say(f"listening on {url}", {"event": "listening", "url": url})
     voice.say("ready", {"event": "ready", "urls": broker.urls})

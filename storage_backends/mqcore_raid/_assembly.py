@@ -181,6 +181,7 @@ def _states(
         may_lack = may_lack or (member.state == "in-sync" and state.state == "missing")
         if state.state != "in-sync":
             text = f"member {slot} ({state.path}) of the array is {state.state}: {state.reason}; the array is degraded"
+            text += _remedy(state, is_there=path is not None)
             facts: dict[str, object] = {"member": slot, "path": state.path, "state": state.state}
             notices.append(Notice(f"raid-member-{state.state}", text, facts))
         states.append(state)
@@ -200,6 +201,8 @@ def _state(member: SlotState, record: ArrayRecord | None, finding: Finding | Non
             return attrs.evolve(member, state="in-sync", since=since, reason="", is_behind=True)
         if member.state == "rebuilding" and record is None:
             return attrs.evolve(member, state="ejected", since=since, reason="it was being rebuilt, and is not there")
+        if member.state == "missing" and record is not None:
+            return attrs.evolve(member, reason="it is back, and the array was used without it")
         return member
     if record is None:
         kind = finding.kind if finding is not None else "absent"
@@ -218,6 +221,15 @@ def _state(member: SlotState, record: ArrayRecord | None, finding: Finding | Non
         return member
     reason = f"its content is of generation {record.generation}, the array's of {top.generation}: an old copy"
     return attrs.evolve(member, state="ejected", since=since, reason=reason)
+
+
+def _remedy(state: SlotState, *, is_there: bool) -> str:
+    """What an operator can do about a member in ``state``, in words."""
+    if state.state == "rebuilding":
+        return ""
+    if state.state == "missing" and not is_there:
+        return f". Bring it back and start again, or: mqcore raid replace {state.path} DIRECTORY"
+    return f". mqcore raid rebuild {state.path}, or on another disk: mqcore raid replace {state.path} DIRECTORY"
 
 
 def _check_enough(assembly: Assembly, shape: Shape, min_members: int) -> None:

@@ -507,10 +507,13 @@ def test_a_member_that_missed_a_change_stays_out_when_it_returns():
     async def whole():
         async with bench.opened() as storage:
             assert states(storage) == ["in-sync", "missing"]
+            assert storage.facts()["members"][1]["reason"] == "it is back, and the array was used without it"
 
     bench.run(changes)
+    assert "or: mqcore raid replace /b DIRECTORY" in bench.notices[-1].text
     bench.disk.rename("/away", "/b")
     bench.run(whole)
+    assert "mqcore raid rebuild /b, or" in bench.notices[-1].text
 
 
 def test_a_member_whose_path_does_not_exist_two_levels_up_is_not_made():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 from array_parts import Bench
 
 import mqcore
+from mqcore.cli.serve import _introduce
 from mqcore.errors import RefusedError, RejectedError
 from mqcore.guarantees import Level
 from mqcore.testing import model_ports, run_beside_broker
@@ -146,3 +148,16 @@ def test_a_broker_that_starts_degraded_and_read_only_serves_and_moves_cursors():
     run(bench, first)
     bench.take_away("/a")
     run(bench, second, ports=model_ports(2, bench.disk))
+
+
+@pytest.mark.parametrize(("degraded", "words"), [(True, " once the storage is whole again"), (False, ": ")])
+def test_a_start_on_a_degraded_array_does_not_promise_what_the_whole_one_does(degraded, words):
+    told = []
+    storage = {"degraded": degraded, "groups": ["disk"], "scrub": {"is_running": False}}
+    _introduce(
+        SimpleNamespace(status=lambda: {"storage": storage}, urls=[]),
+        SimpleNamespace(tables=[], storage="raid:///a,/b", flush_sentence="flush policy sync"),
+        SimpleNamespace(say=lambda text, record: told.append(text)),
+    )
+    assert any(text.startswith(f"lost after an acknowledgement{words}") for text in told)
+    assert not any("is_running" in text for text in told), "what a scrub found is the status's to say"

@@ -63,6 +63,9 @@ async def connect(
     """
     if not urls:
         raise ConfigurationError("connect: give the URL of at least one server, such as tcp://127.0.0.1:7400")
+    for url in urls:
+        if not isinstance(url, str):
+            raise ConfigurationError(f"connect: {url!r} is no URL: give each as an argument of its own, connect(*urls)")
     settings = structure_options(ClientOptions, options, "connect")
     own_limits = limits or Limits()
     chance: random.Random = random.SystemRandom() if ports is None else ports.random

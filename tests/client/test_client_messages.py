@@ -319,6 +319,9 @@ def test_an_option_that_does_not_exist_is_refused_by_name() -> None:
         with pytest.raises(ConfigurationError, match="at least one server"):
             async with mqcore.connect():
                 pass
+        with pytest.raises(ConfigurationError, match=r"\['inproc://x', 'inproc://y'\] is no URL.*connect\(\*urls\)"):
+            async with mqcore.connect(["inproc://x", "inproc://y"]):  # type: ignore[arg-type]
+                pass
 
     trio.run(main)
 

@@ -117,19 +117,18 @@ def check_names(facts: Facts) -> Iterator[Violation]:
     for index, event in enumerate(facts.history):
         if isinstance(event, NameClaimed):
             claims[event.process] = event
-            highest = given[event.name][-1][1].epoch if given[event.name] else 0
-            if event.epoch <= highest:
-                text = f"{event.process} was given epoch {event.epoch} of {event.name}, and {highest} was given before"
-                yield Violation("G15", Anomaly.TWO_WRITERS, text, event.partition, (index,))
-            else:
-                given[event.name].append((index, event))
+            if above := [entry for entry in given[event.name] if _excludes(entry, event)]:
+                at, other = above[-1]
+                text = f"{event.process} was given epoch {event.epoch} of {event.name}, {other.epoch} was given before"
+                yield Violation("G15", Anomaly.TWO_WRITERS, text, event.partition, (at, index))
+            given[event.name].append((index, event))
             yield from _check_told(facts, index, event, claims)
     for send, attempt, receipt in facts.acknowledged():
         claim = claims.get(receipt.process)
         if claim is None or receipt.duplicate:
             continue
         known = bisect(given[claim.name], attempt.invoked_at, key=lambda entry: entry[0])
-        index, last = given[claim.name][known - 1]
+        index, last = max(given[claim.name][:known], key=lambda entry: entry[1].epoch)
         if last.epoch > claim.epoch:
             text = (
                 f"{send.name} of {claim.process} was acknowledged at offset {receipt.offset} (event "
@@ -137,6 +136,15 @@ def check_names(facts: Facts) -> Iterator[Violation]:
             )
             marks = (index, attempt.invoked_at, attempt.completed_at)
             yield Violation("G15", Anomaly.TWO_WRITERS, text, send.invoked.partition, marks)
+
+
+def _excludes(given: tuple[int, NameClaimed], claim: NameClaimed) -> bool:
+    """Whether what was ``given``, and known at its event, leaves no such epoch to ``claim``.
+
+    Of two that asked side by side, the one that got the lower may be told so after the other.
+    """
+    index, other = given
+    return other.epoch >= claim.epoch and (index < claim.asked_at or other.epoch == claim.epoch)
 
 
 def _check_told(facts: Facts, index: int, claim: NameClaimed, claims: dict[str, NameClaimed]) -> Iterator[Violation]:

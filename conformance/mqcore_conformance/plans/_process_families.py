@@ -12,7 +12,7 @@ from types import MappingProxyType
 import attrs
 
 from mqcore.testing import seeded
-from mqcore_conformance.plans._data import FaultPlan, LibraryPlan, ProducerPlan, RunPlan
+from mqcore_conformance.plans._data import FaultPlan, GroupPlan, LibraryPlan, NamePlan, ProducerPlan, RunPlan
 from mqcore_conformance.plans._drawing import draw_plan
 
 SENDS = 120
@@ -23,6 +23,9 @@ DELIVERY_TIMEOUT_MS_MAX = 30_000
 SLOW_FLUSH = {"flush": 15_000}
 """Flushes that take long: what is acknowledged before its flush has ended is not on the disk when a kill or a power cut
 comes, and most kills and power cuts come within a flush."""
+KEPT_JUDGED = frozenset({"kill", "stop", "pause", "kill-at-call", "power-cut", "proxy-cut", "proxy-stall"})
+"""Families in which groups and named programs are played too: no fault of theirs excuses a loss of what is kept."""
+NAMES_WITHIN_US = 600_000
 DIRECTIONS = ("to-broker", "from-broker")
 
 
@@ -48,7 +51,24 @@ def draw_processes_plan(seed: int, *, storage: str, transport: str, flush: str |
         before_drain="none",
         recovery_checked=False,
     )
-    return T1_FAMILIES[family](rng, plan)
+    plan = T1_FAMILIES[family](rng, plan)
+    return _with_kept(seed, plan) if family in KEPT_JUDGED else plan
+
+
+def _with_kept(seed: int, plan: RunPlan) -> RunPlan:
+    """Add, to every other run, a group that commits cursors and a program that takes a name of its own again and again.
+
+    Drawn apart, so that what else a seed plays is what it was.
+    """
+    own = seeded(seed, f"t1/kept/{plan.name}")
+    if own.random() < 0.5:
+        return plan
+    group = GroupPlan(
+        name="group-0", pause_us=own.choice((0, 5_000)), bytes_max=own.choice((1, 2_000)), session_ms=1_000
+    )
+    begins_us = (0, *sorted(own.randint(1, NAMES_WITHIN_US) for _ in range(2)))
+    name = NamePlan(name="name-0", partition=0, messages=20, pause_us=own.choice((0, 3_000)), begins_us=begins_us)
+    return attrs.evolve(plan, groups=(group,), names=(name,))
 
 
 def _spread(producers: list[ProducerPlan]) -> tuple[ProducerPlan, ...]:

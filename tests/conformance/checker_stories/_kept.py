@@ -316,6 +316,16 @@ def an_epoch_of_a_name_goes_back() -> Story:
     return Kept().claim("p1", 1).claim("p2", 2).claim("p3", 1).drain()
 
 
+@good
+def of_two_that_asked_side_by_side_the_lower_epoch_may_be_told_last() -> Story:
+    return Kept().claim("p1", 1).claim("p3", 3).claim("p2", 2, since=1).drain()
+
+
+@bad("G15", TWO)
+def a_lower_epoch_is_given_to_one_that_asked_after_a_higher_was() -> Story:
+    return Kept().claim("p1", 1).claim("p3", 3).claim("p2", 2).drain()
+
+
 def _named(*sends: str) -> Kept:
     """The process ``p1`` of the name stores them, one after the other."""
     story = Kept().claim("p1", 1)

@@ -150,6 +150,8 @@ class Handling:
                 letter = _Letter(message, last_ms=self._now_ms() if attempts else 0)
                 letter.first_ms = letter.last_ms
                 self._machine.take(letter, message.partition, message.offset, message.epoch, message.key, attempts)
+            # Behind its last message there may be some without the tags asked for: done when the others are.
+            self._consumer.passed[batch.partition] = batch.next_offset, batch.epoch
             self._wake()
 
     # partitions that move

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,7 @@ class Parked:
         self.log: Any = EmptyLog()
         self.committed_offset = 0
         self.known_age_ms = None
+        self.judged_epoch_max = sys.maxsize
         self.passed_bytes = 0
         self.closure: tuple[Code, str] | None = None
         self.waiting: dict[int, Outbox] = {}

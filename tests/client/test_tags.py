@@ -18,11 +18,14 @@ from mqcore.errors import ConfigurationError, MessagesMissingError, RejectedErro
 from mqcore.limits import Limits
 from mqcore.protocol import Code
 from mqcore.registry import register, unregister
+from mqcore.testing import model_ports
 
 
 def with_client(
     test: Callable[[Client], Awaitable[None]], limits: Limits | None = None, partitions: int = 1, **broker: Any
 ) -> None:
+    ports = model_ports(1)
+
     async def main() -> None:
         async with (
             mqcore.open_broker(
@@ -31,8 +34,9 @@ def with_client(
                 flush="none",
                 topics={"t": {"partitions": partitions}, "dead": {}},
                 limits=broker,
+                ports=ports,  # whose clock is Trio's: sessions of members last by the broker's
             ),
-            mqcore.connect("inproc://tags", limits=limits) as client,
+            mqcore.connect("inproc://tags", limits=limits, ports=ports) as client,
         ):
             await test(client)
 
@@ -185,7 +189,7 @@ def test_handlers_get_what_they_ask_for_and_what_is_passed_over_is_committed() -
                 await client.handle("t", handler, group="g", start="start", tags=["x"], wait_ms=1_000)
 
             nursery.start_soon(handle)
-            await trio.sleep(10)
+            await trio.sleep(60)
             assert handled == [b"0", b"3", b"6"]
             assert await cursor_of(client) == 9
             async with client.producer("t") as producer:
@@ -227,7 +231,7 @@ def test_of_a_filter_that_names_tags_the_broker_passes_over_the_rest() -> None:
                     await client.handle("t", handler, start="start", filter="even:", attempts_max=1, dead_letter="dead")
 
                 nursery.start_soon(handle)
-                await trio.sleep(10)
+                await trio.sleep(60)
                 nursery.cancel_scope.cancel()
         finally:
             unregister("filters", "even")

@@ -9,6 +9,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeAlias
 
 from mqcore.abc import TlsOptions
@@ -322,6 +323,25 @@ def _join(found: list[EngineEvent], pieces: list[bytes], *, is_end: bool = False
 
 
 class _Qh3(QuicEngine):
+    def __init__(self, name: str, connection: Any) -> None:
+        super().__init__(name, connection)
+        self._to_refuse: list[tuple[int, int]] = []
+
+    def refuse(self, stream_id: int, code: int) -> None:
+        # Not at once: it sends no end of a stream while the peer has not acknowledged a STOP_SENDING for it, and
+        # where the connection is ended in that time, the end never comes.
+        self._to_refuse.append((stream_id, code))
+
+    def transmit(self, now: float) -> list[tuple[bytes, Address]]:
+        found = super().transmit(now)
+        if self._to_refuse:
+            streams, self._to_refuse = self._to_refuse, []
+            for stream_id, code in streams:
+                with suppress(Exception):  # it knows the stream no more, which is what was asked for
+                    self._connection.stop_stream(stream_id, code)
+            found += super().transmit(now)
+        return found
+
     def receive(self, parts: Sequence[tuple[bytes, int]], address: Address, now: float) -> None:
         single: list[bytes] = []
         for data, size in parts:

@@ -24,8 +24,6 @@ FETCH_FRAME_BYTES = 64
 """A request without tags, about."""
 STALE_MAX = 64
 """Answers on their way that are not wanted any more from which on a new stream is cheaper."""
-EMPTY_IN_A_ROW_MAX = 2
-"""Answers without a message, for each partition, after which the server is taken to let no request wait."""
 
 _RESUME_FACTS: dict[int, str] = {Code.BELOW_START: "start_offset", Code.DAMAGED: "next_offset"}
 """Name of the fact that says where reading can go on."""
@@ -101,9 +99,9 @@ class FetchPlan:
     """The cursors of one stream. ``chunks`` are received and not yet delivered; they hold views of the answer.
 
     ``idle`` are cursors without a request under way, ``asked`` those that have one, by its id. ``moved`` are partitions
-    to be read elsewhere, for the shell, which empties it. ``must_pause``: the server refused for now; ``is_polling``:
-    it lets no request wait. ``tags``, encoded, are those wanted, empty for all messages; ``names_tags``: whether the
-    server is asked for them, or for everything.
+    to be read elsewhere, for the shell, which empties it. ``must_pause``: the server refused for now;
+    ``is_round_empty``: as many answers as there are cursors brought nothing, in a row. ``tags``, encoded, are those
+    wanted, empty for all messages; ``names_tags``: whether the server is asked for them, or for everything.
     """
 
     def __init__(
@@ -121,7 +119,7 @@ class FetchPlan:
         self.idle: deque[FetchCursor] = deque()
         self.moved: list[Moved] = []
         self.must_pause = False
-        self.is_polling = False
+        self.is_round_empty = False
         self.tags = tags
         self.names_tags = bool(tags)
         self._topic_id = topic_id
@@ -208,11 +206,11 @@ class FetchPlan:
             self.chunks.append(Chunk(cursor, None, memoryview(b""), None, epoch, (begin, end)))
 
     def _note_empty(self) -> None:
-        """Find out whether the server lets requests wait: if not, asking again at once would never end."""
+        """Count what brings nothing: the shell finds out by the time it takes whether the server lets requests wait."""
         self._empty_in_a_row += 1
-        if self._empty_in_a_row > EMPTY_IN_A_ROW_MAX * len(self.cursors):
+        if self._empty_in_a_row >= len(self.cursors):
             self._empty_in_a_row = 0
-            self.is_polling = True
+            self.is_round_empty = True
 
     def failed(self, message: Failed) -> None:
         """Take in a refusal: an error in ``chunks`` and the position after it, or another try after a pause."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import trio
 
@@ -42,6 +43,7 @@ class Reader:
         self._attempt = 0
         self._refusals = 0
         self._resume_at = 0.0
+        self._round_at = -math.inf
         self._broken_since = 0.0
         self._is_reported = False
         self._is_told_of_tags = False
@@ -98,7 +100,7 @@ class Reader:
                 self._refusals = 0
             elif isinstance(message, Failed):
                 plan.failed(message)
-            if plan.must_pause or plan.is_polling:
+            if plan.must_pause or plan.is_round_empty:
                 self._put_off()
             elif plan.chunks:
                 await self._request(stream)
@@ -110,13 +112,18 @@ class Reader:
                 raise RemoteProtocolError(f"topic {plan.topic!r}: {text}", error.code) from error
 
     def _put_off(self) -> None:
-        """Ask again later only. A time and not a pause: what cancels the waiting for it does not begin it anew."""
-        pause = POLL_PAUSE_S
+        """Ask again later only. A time and not a pause: what cancels the waiting for it does not begin it anew.
+
+        A round of answers without a message that took its time is no reason: the server lets requests wait. One that
+        does not would be asked again and again, at once.
+        """
+        now = trio.current_time()
         if self.plan.must_pause:
             self._refusals += 1
-            pause = self._context.backoff.pause(self._refusals, self._context.random)
-        self.plan.must_pause = self.plan.is_polling = False
-        self._resume_at = trio.current_time() + pause
+            self._resume_at = now + self._context.backoff.pause(self._refusals, self._context.random)
+        else:
+            self._resume_at = self._round_at = max(now, self._round_at + POLL_PAUSE_S)
+        self.plan.must_pause = self.plan.is_round_empty = False
 
     async def _request(self, stream: RequestStream) -> None:
         plan = self.plan

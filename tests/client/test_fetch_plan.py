@@ -239,14 +239,14 @@ def test_a_refusal_that_passes_is_asked_again_after_a_pause_and_others_are_raise
     assert isinstance(reader.chunk().error, RejectedError)
 
 
-def test_answers_without_a_message_to_requests_that_may_wait_are_asked_for_more_slowly() -> None:
+def test_a_round_without_a_message_is_told_once_all_partitions_were_answered() -> None:
     reader = Reader([0, 1])
-    rounds = 0
-    while not reader.plan.is_polling:
-        rounds += 1
-        for fetch in reader.ask():
+    for _ in range(3):
+        for number, fetch in enumerate(reader.ask()):
+            assert not reader.plan.is_round_empty
             reader.plan.fetched(Fetched(fetch.request_id, 0, 0, 0, ()))
-    assert rounds == 3
+            assert reader.plan.is_round_empty == (number == 1)
+        reader.plan.is_round_empty = False
 
 
 def test_a_partition_that_moved_is_left_to_the_shell_and_goes_on_elsewhere_where_it_was() -> None:
@@ -446,11 +446,10 @@ def test_answers_that_move_the_position_are_no_sign_of_a_server_that_lets_no_req
     for step in range(1, 20):
         (fetch,) = reader.ask()
         reader.chosen(fetch, next_offset=step, next_epoch=1)
-    assert not reader.plan.is_polling
-    for _ in range(3):
-        (fetch,) = reader.ask()
-        reader.chosen(fetch, next_offset=19, next_epoch=1)
-    assert reader.plan.is_polling
+    assert not reader.plan.is_round_empty
+    (fetch,) = reader.ask()
+    reader.chosen(fetch, next_offset=19, next_epoch=1)
+    assert reader.plan.is_round_empty
 
 
 def test_g06_a_reign_of_which_everything_was_passed_over_is_told_as_lost_from_its_beginning() -> None:

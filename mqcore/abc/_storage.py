@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import attrs
+import trio
 
 from mqcore.abc._context import StorageContext
 from mqcore.errors import CommandNotPossibleError, StorageError
@@ -281,6 +282,14 @@ class StorageBackend(ABC):
         ``StorageError`` of kind ``too-many-files``, retryable, when it could not begin: then nothing has changed.
         If cancelled, the flush goes on and its outcome is seen in ``durable_end``.
         """
+
+    async def check_in_place(self, logs: Sequence[Log] = ()) -> None:
+        """Raise ``StorageError`` when the storage, or a file of ``logs``, is not where it was; changes nothing.
+
+        What a flush looks at, for a storage that has nothing to flush. Optional: without it only flushes notice. No
+        effect if cancelled.
+        """
+        await trio.lowlevel.checkpoint()
 
     async def operate(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
         """Carry out ``operation``, a verb of this part's own (``rebuild``, say), and return what to show for it.

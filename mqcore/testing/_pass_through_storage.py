@@ -74,6 +74,9 @@ class PassThroughStorage(StorageBackend):
     async def flush(self, logs: Sequence[Log]) -> list[FlushedLog]:
         return await self.inner.flush([log.inner for log in logs if isinstance(log, PassThroughLog)])
 
+    async def check_in_place(self, logs: Sequence[Log] = ()) -> None:
+        await self.inner.check_in_place([log.inner for log in logs if isinstance(log, PassThroughLog)])
+
     async def operate(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
         return await self.inner.operate(operation, arguments)
 

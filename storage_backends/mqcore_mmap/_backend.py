@@ -39,6 +39,8 @@ CAPABILITIES = Capabilities(
     append_bytes_max=APPEND_BYTES_MAX,
 )
 OPEN_FILES_LEAST = 8
+CHECKED_AT_ONCE = 256
+"""Files whose names are looked at while flushes wait."""
 
 
 class MmapStorage(StorageBackend):
@@ -245,6 +247,27 @@ class MmapStorage(StorageBackend):
                     raise self._stopped_by(error, own) from error
         await engine.flush(own)
         return [FlushedLog(log.durable_end, Level.DISK) for log in own]
+
+    async def check_in_place(self, logs: Sequence[Log] = ()) -> None:
+        """Look whether the storage, and the files of ``logs``, are in place; see ``StorageBackend.check_in_place``."""
+        engine = self._opened()
+        try:
+            await engine.reader.run(engine.flusher.check_in_place)
+            for log in logs:
+                if isinstance(log, MmapLog) and not log.closed:
+                    await self._check_segments(engine, log)
+        except OSError as error:
+            raise storage_error(error, "look at", self._root) from error
+
+    async def _check_segments(self, engine: Engine, log: MmapLog) -> None:
+        at = log.start
+        while True:
+            async with engine.flushing:  # what names and removes files is not half done in it
+                wanted = [segment for segment in log.segments if segment.base >= at][:CHECKED_AT_ONCE]
+                if not wanted or log.closed:
+                    return
+                await engine.reader.run(engine.files.check_names, wanted)
+            at = wanted[-1].base + 1
 
     def _stopped_by(self, error: StorageError, logs: Sequence[MmapLog]) -> FlushFailedError:
         """Stop ``logs``, of which one is not in its place any more; return what is to be raised."""

@@ -74,7 +74,7 @@ class Engine:
         self._journal = Journal(
             ports.files, self.files, self.handles, layout.storage_id, recovered.journals, options.journal_bytes
         )
-        self._flusher = FlushPlanner(
+        self.flusher = FlushPlanner(
             ports.files,
             self.files,
             self.handles,
@@ -237,7 +237,7 @@ class Engine:
         if not plan.has_begun:
             plan.has_begun = True
             begun = self.clock.monotonic_us()
-            self._flusher.execute(plan)
+            self.flusher.execute(plan)
             self._inline.took(self.clock.monotonic_us() - begun)
 
     def _finish_abandoned(self, plan: FlushPlan) -> None:
@@ -253,7 +253,7 @@ class Engine:
 
     async def _prepare(self, jobs: list[FlushJob]) -> FlushPlan:
         """Decide where the jobs go and have the journal ready for them; where it cannot be, they go to their files."""
-        plan = self._flusher.plan(jobs)
+        plan = self.flusher.plan(jobs)
         if not plan.journaled:
             return plan
         try:
@@ -261,12 +261,12 @@ class Engine:
                 await self._checkpoint()
             if not self._journal.is_filled(plan.set_bytes):
                 await self.filler.run(self._journal.fill, plan.set_bytes)
-            self._flusher.cover(plan)
+            self.flusher.cover(plan)
         except OSError:
-            self._flusher.undo(plan)
-            return self._flusher.plan_direct(jobs)
+            self.flusher.undo(plan)
+            return self.flusher.plan_direct(jobs)
         except BaseException:
-            self._flusher.undo(plan)
+            self.flusher.undo(plan)
             raise
         return plan
 

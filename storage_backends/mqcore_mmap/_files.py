@@ -171,8 +171,13 @@ class SegmentFiles:
             except OSError as error:
                 raise storage_error(error, "look at", segment.path) from error
             if is_gone:
-                text = f"{segment.path} was removed while it was in use"
-                raise StorageError(text, kind="missing", path=segment.path)
+                raise _removed(segment)
+
+    def check_names(self, segments: Iterable[Segment]) -> None:
+        """The same by their names alone, of which no other thread may close anything meanwhile."""
+        for segment in segments:
+            if not segment.is_missing and not self._has_name(segment):
+                raise _removed(segment)
 
     def _has_name(self, segment: Segment) -> bool:
         # Two names, as in ``open``: another thread may just be giving it the second one.
@@ -280,3 +285,7 @@ class SegmentFiles:
     def ready(self) -> int:
         """Number of ready files."""
         return len(self._ready)
+
+
+def _removed(segment: Segment) -> StorageError:
+    return StorageError(f"{segment.path} was removed while it was in use", kind="missing", path=segment.path)

@@ -197,8 +197,7 @@ class FlushPlanner:
                     self._flush_files(plan.direct)
             if plan.journaled:
                 self._flush_journal(plan)
-            self._layout.check_in_place(self._filesystem)
-            self._journal.check_in_place()
+            self.check_in_place()
             for job in plan.direct:
                 if len(job.segments) > 1:
                     self._seal(job)
@@ -209,6 +208,11 @@ class FlushPlanner:
             for job in plan.direct:
                 for segment in job.pinned:
                     self._handles.release(segment)
+
+    def check_in_place(self) -> None:
+        """Raise ``OSError`` or ``StorageError`` unless the storage is where it was opened. Any thread."""
+        self._layout.check_in_place(self._filesystem)
+        self._journal.check_in_place()
 
     def _fail(self, plan: FlushPlan, error: BaseException) -> FlushFailedError:
         """Stop what the failed flush covered: a flush of many files may have covered everything on the device."""

@@ -4,7 +4,7 @@ How it works, in the order of the files that do it:
 
 - ``_shape``: directories of the URL in mirror groups. ``_record``: what each member keeps of the array, and
   ``_directory`` where. ``_assembly``: what several records say together; ``_opening``: reads them, opens, records.
-  ``_places``: whether the members stand where they stood.
+  ``_places``: whether the members stand where they stood, ``_looking`` whether they still do.
 - ``_roster``: who belongs now. A member that fails leaves at once, and before the next acknowledgement every other one
   has that on its disk.
 - ``_background``: work on members side by side; one that hangs must not hang its callers.

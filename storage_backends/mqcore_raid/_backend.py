@@ -20,6 +20,7 @@ from mqcore_raid._config import RaidOptions
 from mqcore_raid._directory import eject_offline
 from mqcore_raid._group import MirrorGroup
 from mqcore_raid._log import MirrorLog
+from mqcore_raid._looking import Lookout
 from mqcore_raid._member import ArrayMember
 from mqcore_raid._opening import Opened, open_array
 from mqcore_raid._places import last_move
@@ -76,6 +77,7 @@ class RaidStorage(StorageBackend):
         self._groups: list[MirrorGroup] = []
         self._striped: dict[str, StripedLog] = {}
         self._opening: dict[str, trio.Lock] = {}
+        self._lookout: Lookout | None = None
         self._repairs: Repairs | None = None
         self._flushes = 0
         self._mount = ""
@@ -142,11 +144,13 @@ class RaidStorage(StorageBackend):
             )
             for number in range(self._shape.groups)
         ]
+        self._lookout = Lookout(roster, self._groups, self._background, stopped=self.context.stopped)
         self._repairs = Repairs(
             roster,
             self._groups,
             self._background,
             self.context,
+            self._lookout,
             compose=self._compose,
             late_after_s=self._late_after_s,
             scrub_interval_ms=self._options.scrub_interval_ms,
@@ -164,9 +168,8 @@ class RaidStorage(StorageBackend):
         if roster is None or slot < 0:
             return
         member = roster.members[slot]
-        group = self._groups[member.group]
-        if not group.is_flushing and not roster.eject(member, str(error)):
-            self.context.stopped(group.stop_all(str(error)))
+        if not self._groups[member.group].is_flushing and self._lookout is not None:
+            self._lookout.lose(member, str(error))
 
     async def aclose(self) -> None:
         """Close every log on every member, record what left meanwhile, release the locks."""

@@ -137,6 +137,11 @@ class MemberDirectory:
                 path=self.path,
             )
 
+    def look(self) -> None:
+        """Raise ``OSError``, ``StorageError`` when the directory or its record is gone: no start would believe it."""
+        self.check_in_place()
+        self._files.stat(f"{self.path}/{RECORD_NAME}")
+
     def _find_identity(self) -> tuple[int, int]:
         facts = self._files.stat(self.path)
         return facts.device, facts.inode

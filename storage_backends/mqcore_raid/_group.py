@@ -43,6 +43,10 @@ class MirrorGroup:
         self._single_level = single_level
         self._opening: dict[str, trio.Lock] = {}
         self.is_flushing = False
+        self.stopped: str | None = None
+        """Why all its logs have stopped, None while they have not."""
+        self.lost: dict[ArrayMember, str] = {}
+        """Why a member that could not leave, being the last one, is gone all the same."""
 
     # who is there
 
@@ -281,6 +285,7 @@ class MirrorGroup:
     def _stop(self, logs: Sequence[MirrorLog], reason: str) -> FlushFailedError:
         """Stop what a flush covered that failed on every member: which of their logs it hit is theirs to know."""
         covered = {*logs, *self.logs.values()}
+        self.stopped = self.stopped or reason
         text = f"a flush failed ({reason}); {len(covered)} logs stop here: restart, so that the devices are read again"
         for log in covered:
             log.fail(text)

@@ -5,6 +5,7 @@ Each changes the array durably before it returns; what takes long goes on in the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
@@ -25,6 +26,7 @@ from mqcore_raid._directory import (
     set_aside,
 )
 from mqcore_raid._group import MirrorGroup
+from mqcore_raid._looking import Lookout
 from mqcore_raid._member import ArrayMember
 from mqcore_raid._rebuild import Rebuild
 from mqcore_raid._record import SlotState
@@ -44,6 +46,7 @@ class Repairs:
         groups: Sequence[MirrorGroup],
         background: Background,
         context: StorageContext,
+        lookout: Lookout,
         *,
         compose: Callable[[str, int], StorageBackend],
         late_after_s: float,
@@ -53,6 +56,7 @@ class Repairs:
         self._groups = groups
         self._background = background
         self._context = context
+        self._lookout = lookout
         self._compose = compose
         self._late_after_s = late_after_s
         self._scrub_interval_ms = scrub_interval_ms
@@ -66,6 +70,7 @@ class Repairs:
     def resume(self) -> None:
         """Go on with what a stop interrupted, and begin what comes by itself."""
         self._start(self._recall)
+        self._start(self._lookout.look_regularly)
         for member in self._roster.members:
             if member.is_rebuilding and member.storage is not None:
                 self._start_rebuild(member, None)
@@ -83,8 +88,11 @@ class Repairs:
         """See ``StorageBackend.operate``. Raises ``CommandNotPossibleError``, ``StorageError``."""
         match operation:
             case "status":
+                with contextlib.suppress(StorageError):  # the next acknowledgement raises it
+                    await self._lookout.look()
                 return self.status()
             case "scrub":
+                await self._lookout.look()
                 return self._start_scrub(_rate(arguments))
             case "eject" | "replace" | "rebuild":
                 # One after the other, and to the end: half of one leaves a slot that nobody works at.
@@ -97,7 +105,11 @@ class Repairs:
 
     async def _change(self, operation: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
         member = self._member(arguments)
+        was_in_sync = member.is_in_sync
+        await self._lookout.look()
         if operation == "eject":
+            if was_in_sync and not member.is_in_sync:
+                return self.status()  # it has just left by itself
             return await self._eject(member)
         path = str(arguments.get("path", "")) if operation == "replace" else member.path
         return await self._replace(member, path, arguments)
@@ -108,9 +120,9 @@ class Repairs:
             "array_id": self._roster.record.array_id,
             "level": self._roster.record.level,
             "generation": self._roster.record.generation,
-            "degraded": self._roster.is_degraded,
+            "degraded": self._roster.is_degraded or any(group.lost for group in self._groups),
             "members": [self._describe(member) for member in self._roster.members],
-            "groups": [group.level.label for group in self._groups],
+            "groups": ["stopped" if group.stopped is not None else group.level.label for group in self._groups],
             **({"scrub": attrs.asdict(self._last_scrub)} if self._last_scrub is not None else {}),
         }
 
@@ -122,6 +134,9 @@ class Repairs:
             "state": member.state.state,
             "reason": member.state.reason,
         }
+        lost = self._groups[member.group].lost.get(member)
+        if lost is not None:
+            facts |= {"state": "failed", "reason": f"{lost}; it is the last of its group: bring it back and restart"}
         rebuild = self._rebuilds.get(member.slot)
         if rebuild is not None:
             facts["rebuild"] = attrs.asdict(rebuild.progress)
@@ -245,7 +260,11 @@ class Repairs:
             raise CommandNotPossibleError("a scrub runs already; mqcore raid status shows how far it is")
         context = self._context
         scrub = self._scrub = Scrub(
-            self._groups, report=context.report, wall_ms=context.ports.clock.wall_ms, rate_bytes=rate_bytes
+            self._groups,
+            look=self._lookout.look,
+            report=context.report,
+            wall_ms=context.ports.clock.wall_ms,
+            rate_bytes=rate_bytes,
         )
         self._last_scrub = scrub.result
         self._start(partial(self._run_scrub, scrub))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import attrs
 import trio
@@ -64,18 +64,23 @@ def decode_result(data: bytes) -> ScrubResult:
 
 
 class Scrub:
-    """One run over ``groups``. ``rate_bytes``: most bytes of a log per second, None for no limit."""
+    """One run over ``groups``. ``look`` ejects who is not in place.
+
+    ``rate_bytes``: most bytes of a log per second, None for no limit.
+    """
 
     def __init__(
         self,
         groups: Sequence[MirrorGroup],
         *,
+        look: Callable[..., Awaitable[None]],
         report: Callable[[Notice], None],
         wall_ms: Callable[[], int],
         rate_bytes: int | None = None,
     ) -> None:
         self.result = ScrubResult()
         self._groups = groups
+        self._look = look
         self._report = report
         self._wall_ms = wall_ms
         self._rate_bytes = rate_bytes
@@ -83,6 +88,7 @@ class Scrub:
     async def run(self) -> None:
         """Scrub everything that is flushed by now. Raises ``StorageError`` where no copy of a log can be opened."""
         result = self.result
+        await self._look()
         for group in self._groups:
             for name in sorted(await group.list_logs()):
                 try:
@@ -93,6 +99,7 @@ class Scrub:
                 result.bytes_known += max(0, log.proven_end - log.start)
                 await self._scrub(log)
                 result.logs += 1
+        await self._look(files=True)  # what was removed meanwhile was read to the end, like all else
         result.is_running = False
         result.finished_ms = self._wall_ms()
         text = (

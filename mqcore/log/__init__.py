@@ -10,20 +10,7 @@ from mqcore.log._metadata import MetadataLog
 from mqcore.log._names import METADATA_NAME, QUARANTINE_MARK, partition_log_name, partition_salt, salt_of_name
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._pass_through import PassThroughLog
-from mqcore.log._producers import (
-    ACCEPT,
-    Accept,
-    Conflict,
-    Duplicate,
-    Fenced,
-    Forgotten,
-    Gap,
-    ProducerTable,
-    SentBefore,
-    TableFull,
-    TooOld,
-    Verdict,
-)
+from mqcore.log._producers import ProducerTable
 from mqcore.log._quarantine import PARTED
 from mqcore.log._recovery import damage_notice
 from mqcore.log._side_file import SideFile, read_side_file, side_file_batches
@@ -39,6 +26,19 @@ from mqcore.log._types import (
     LogPoint,
     ReadResult,
     StoredBatches,
+)
+from mqcore.log._verdicts import (
+    ACCEPT,
+    Accept,
+    Conflict,
+    Duplicate,
+    Fenced,
+    Forgotten,
+    Gap,
+    SentBefore,
+    TableFull,
+    TooOld,
+    Verdict,
 )
 
 __all__ = [

@@ -15,7 +15,6 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._based import stored
 from mqcore.log._control import EPOCH_BATCH_BYTES, EpochFacts, ProducerEnd, pack_ends_batch, pack_epoch_batch
 from mqcore.log._foreign import check_foreign
-from mqcore.log._producers import Verdict
 from mqcore.log._quarantine import PARTED, QUARANTINES_MAX
 from mqcore.log._recovery import rebuild
 from mqcore.log._scan import header_at
@@ -23,6 +22,7 @@ from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._term import Term
 from mqcore.log._types import IncomingBatch
+from mqcore.log._verdicts import Verdict
 from mqcore.log._writable import LogContext, WritableLog
 from mqcore.ports import Buffer
 

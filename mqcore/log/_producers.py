@@ -29,7 +29,6 @@ from mqcore.log._producer_bytes import (
 )
 from mqcore.log._verdicts import (
     ACCEPT,
-    Accept,
     Conflict,
     Duplicate,
     Fenced,
@@ -42,20 +41,7 @@ from mqcore.log._verdicts import (
 )
 from mqcore.ports import Buffer
 
-__all__ = [
-    "ACCEPT",
-    "Accept",
-    "Conflict",
-    "Duplicate",
-    "Fenced",
-    "Forgotten",
-    "Gap",
-    "ProducerTable",
-    "SentBefore",
-    "TableFull",
-    "TooOld",
-    "Verdict",
-]
+__all__ = ["ProducerTable"]
 
 SEQUENCE_MASK = 0xFFFF_FFFF
 NO_PRODUCER = 0

@@ -177,9 +177,11 @@ class PartitionCopy:
     def judged_epoch_max(self) -> int:
         """The latest epoch of which a reader may be told here that it has left the log's history; 0: of none.
 
-        Not of a later reign than is followed, nor before all is here of which the primary says that it is committed.
+        Of a reign only that is older than the last batch here, for then no more of it comes; and not before all is here
+        of which the primary says that it is committed. A primary that has just begun may say less than it has: what a
+        reader has read of a reign that this copy missed can be there, and on its way.
         """
-        return self.log.term.epoch if self._is_current else 0
+        return min(self.log.term.epoch, self.log.last_batch[0] - 1) if self._is_current else 0
 
     def outdated(self) -> None:
         """What is known grows old from here on, until all is here of which the primary says that it is committed."""

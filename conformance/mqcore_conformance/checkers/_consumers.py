@@ -54,8 +54,11 @@ def _check_seeks(
     """A consumer is sent elsewhere only over a loss, back to what was lost first, or to a start that can have moved."""
     position: int | None = None
     known: list[tuple[int, int, str]] = []
+    refused: tuple[int, FetchFailed] | None = None
     for index, event in events:
-        if isinstance(event, FetchAnswered):
+        if isinstance(event, FetchFailed):
+            refused = index, event
+        elif isinstance(event, FetchAnswered):
             position = event.next_offset
             for batch in event.batches:
                 known += [(at, batch.epoch, digest) for at, digest in enumerate(batch.messages, batch.base_offset)]
@@ -65,7 +68,9 @@ def _check_seeks(
                 wrong = Anomaly.SKIPPED_POLL, "was sent to a beginning of the log; nothing can have taken the rest"
             elif event.why == "diverged" and position is not None and event.offset > position:
                 wrong = Anomaly.SKIPPED_POLL, f"stood at offset {position} and was sent to a divergence point after it"
-            elif event.why == "diverged" and (kept := _kept(facts, partition, known, event.offset)) is not None:
+            elif (
+                event.why == "diverged" and (kept := _kept(facts, partition, known, event, refused)) is not None
+            ):
                 wrong = Anomaly.NONMONOTONIC_POLL, f"was sent to a divergence point; offset {kept} is as it was read"
             if wrong is not None:
                 text = f"{process} was sent to offset {event.offset} at event {index}: it {wrong[1]}"
@@ -75,14 +80,35 @@ def _check_seeks(
             position = event.offset
 
 
-def _kept(facts: Facts, partition: str, known: list[tuple[int, int, str]], point: int) -> int | None:
-    """The first offset from ``point`` on of what was read (``known``) if the final log has it: then it was no loss."""
+def _kept(
+    facts: Facts,
+    partition: str,
+    known: list[tuple[int, int, str]],
+    sent: Seeked,
+    refused: tuple[int, FetchFailed] | None,
+) -> int | None:
+    """The first offset of what was read (``known``), from where it was ``sent`` on, if the final log has it: no loss.
+
+    None where the node that said so (``refused``) never had it: it told what it knew, and whoever has it reigned again
+    later. Whether it may have reigned without it is for others to judge.
+    """
     log = facts.log(partition)
-    first = bisect_left(known, (point, 0, ""))
+    first = bisect_left(known, (sent.offset, 0, ""))
     if not log.complete or first == len(known):
         return None
     offset, epoch, digest = known[first]
-    return offset if log.messages.get(offset) == (epoch, digest) else None
+    if log.messages.get(offset) != (epoch, digest):
+        return None
+    if refused is not None and not _had(facts, partition, epoch, offset, *refused):
+        return None
+    return offset
+
+
+def _had(facts: Facts, partition: str, epoch: int, offset: int, index: int, refused: FetchFailed) -> bool:
+    """Whether who refused may be asked to have had a message of the final log, at event ``index``."""
+    if facts.records_storage:
+        return facts.appended_before(partition, refused.node, epoch, offset, index)
+    return not facts.reigns.promoted_after(facts.reigns.epoch_at(refused.by, index))
 
 
 def _check_reported_loss(

@@ -189,7 +189,14 @@ class WireSession:
         return message
 
     async def call(self, operation: str, arguments: Mapping[str, object]) -> dict[str, object]:
-        """Make an administrative call while nothing else is in flight.
+        """Make an administrative call that is answered with an object or nothing; else as ``ask``."""
+        value = await self.ask(operation, arguments)
+        if not isinstance(value, dict | None):
+            raise SessionLostError(f"{operation} was answered with {value!r}")
+        return value or {}
+
+    async def ask(self, operation: str, arguments: Mapping[str, object]) -> object:
+        """Make an administrative call while nothing else is in flight, and return what it was answered with.
 
         Raises ``CallFailedError`` when it is refused, ``SessionLostError``.
         """
@@ -197,9 +204,9 @@ class WireSession:
         reply = await self.receive()
         if isinstance(reply, Failed):
             raise CallFailedError(reply.code, reply.text)
-        if not isinstance(reply, Result) or not isinstance(reply.value, dict | None):
-            raise SessionLostError(f"a call was answered with {reply!r}")
-        return reply.value or {}
+        if not isinstance(reply, Result):
+            raise SessionLostError(f"{operation} was answered with {reply!r}")
+        return reply.value
 
     async def resolve(self, topic: str) -> tuple[bytes, str]:
         """Return the id of a topic and what its partitions are called in the history."""

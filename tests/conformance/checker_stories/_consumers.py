@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from checker_stories._story import OTHER, Story, bad, good
+from checker_stories._story import BATCH_BYTES, OTHER, PARTITION, Story, bad, good
+from mqcore_conformance.histories import Appended, Started
 from mqcore_conformance.verdicts import Anomaly
 
 BACK, SKIPPED, UNSTABLE = Anomaly.NONMONOTONIC_POLL, Anomaly.SKIPPED_POLL, Anomaly.UNSTABLE_READ
@@ -91,6 +92,42 @@ def the_divergence_point_is_too_early() -> Story:
     story = Story("none").send("a", 0, "page-cache").send("b", 1, "page-cache").fetch("r", 0, (0, 1, ["a", "b"]))
     story.restart().send("c", 1, "page-cache").refuse("r", 2, "diverged", point=0).seek("r", 0, "diverged")
     return story.drain((0, 1, ["a"]), (1, 2, ["c"]))
+
+
+def _sent_back_by_another_node(story: Story, *, is_last: bool) -> Story:
+    """What was read up to offset 2 is told to part at 1 by n2, which reigns under 2; the final log has it."""
+    story.fetch("r", 0, (0, 1, ["a", "b"])).add(Started, node="n2", life=1, identity="m", epoch=2)
+    story.refuse("r", 2, "diverged", point=1, node="n2", life=1).seek("r", 1, "diverged")
+    if not is_last:
+        story.add(Started, life=1, identity="n", epoch=3)
+    return story.fetch("r", 1, (1, 1, ["b"])).drain((0, 1, ["a", "b"]))
+
+
+@good
+def a_reader_is_sent_back_by_a_reign_that_never_had_what_the_next_one_has_again() -> Story:
+    return _sent_back_by_another_node(Story("none").store("a", 0).store("b", 1), is_last=False)
+
+
+@bad("G06", BACK)
+def a_reader_is_sent_back_by_a_reign_that_had_what_it_read() -> Story:
+    story = Story("none").store("a", 0).store("b", 1)
+    for offset in range(2):
+        at = {"position": offset * BATCH_BYTES, "end_position": (offset + 1) * BATCH_BYTES}
+        at |= {"base_offset": offset, "next_offset": offset + 1}
+        story.add(Appended, node="n2", life=1, partition=PARTITION, epoch=1, **at)
+    return _sent_back_by_another_node(story, is_last=False)
+
+
+@good
+def a_reader_is_sent_back_by_a_reign_that_another_one_followed_where_no_storage_is_recorded() -> Story:
+    story = Story("none").send("a", 0, "page-cache").send("b", 1, "page-cache")
+    return _sent_back_by_another_node(story, is_last=False)
+
+
+@bad("G06", BACK)
+def a_reader_is_sent_back_by_the_last_reign_where_no_storage_is_recorded() -> Story:
+    story = Story("none").send("a", 0, "page-cache").send("b", 1, "page-cache")
+    return _sent_back_by_another_node(story, is_last=True)
 
 
 @bad("G06", SKIPPED)

@@ -184,19 +184,19 @@ class Story:
         )
         return self.add(FetchAnswered, process=process, partition=partition, offset=offset, batches=read, **given)
 
-    def refuse(self, process: str, offset: int, code: str, point: int = -1, until: int = -1) -> Story:
+    def refuse(self, process: str, offset: int, code: str, point: int = -1, until: int = -1, **fields: Any) -> Story:
         """A fetch is refused."""
         return self.add(
             FetchFailed,
             process=process,
             partition=PARTITION,
             asked_at=len(self.events),
-            life=self.life,
             offset=offset,
             epoch=1,
             code=code,
             point=point,
             until=until,
+            **{"life": self.life, **fields},
         )
 
     def seek(self, process: str, offset: int, why: str = "asked") -> Story:

@@ -187,7 +187,7 @@ class ModelSetWorld(World):
                 if machine.is_new:
                     with contextlib.suppress(SessionLostError, CallFailedError):
                         async with connect(self) as session:
-                            await session.call("replica.add", {"name": machine.node_name})
+                            await session.ask("replica.add", {"name": machine.node_name})
                         machine.is_new = False
                 if machine.has_stopped_log():
                     if self.random.random() < 0.5:
@@ -250,6 +250,8 @@ class ModelSetWorld(World):
                     assert isinstance(found, list)
                     missing = ", ".join(str(each["name"]) for each in found if not each["in_sync"])
                     why_not = missing and f"not in sync: {missing}"
+                    if new := [name for name, machine in self.machines.items() if machine.is_new]:
+                        why_not = f"not added again: {', '.join(new)}"
                 except (SessionLostError, CallFailedError) as error:
                     why_not = str(error)
                 await trio.sleep(ASK_AGAIN_S)

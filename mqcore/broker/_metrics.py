@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mqcore.abc import BrokerView, Metric, MetricFamily
 from mqcore.broker._copy import PartitionCopy
-from mqcore.broker._cursor_log import CURSORS_KEY
-from mqcore.broker._group_commit import GroupCommit
 from mqcore.broker._node import Node
 from mqcore.broker._partition import Partition
 from mqcore.broker._reign import Reign
+from mqcore.broker._role_facts import RoleFacts
 from mqcore.broker._topics import Topics
 
 __all__ = ["METRICS", "NodeView"]
@@ -34,9 +33,14 @@ class NodeView(BrokerView):
         """See ``mqcore status``."""
         return self.node.status()
 
+    @property
+    def role(self) -> RoleFacts:
+        """What the present role of the node has."""
+        return RoleFacts(self.node.reign, self.node.roles)
+
     def failures(self) -> Sequence[str]:
         """Failures of partitions, each as it was reported."""
-        return [str(each.failure) for each in self._logs().values() if each.failure and not each.closure]
+        return self.role.failures()
 
     def waits_for(self) -> str:
         """Why clients cannot use the node."""
@@ -50,44 +54,16 @@ class NodeView(BrokerView):
             return f"the node does not follow its primary: {follower.why}"
         return ""
 
-    @property
-    def group_commit(self) -> GroupCommit | None:
-        """That of the present role."""
-        follower = self.node.roles.follower if self.node.roles is not None else None
-        role = self.node.reign or follower
-        return None if role is None else role.group_commit
-
-    @property
-    def topics_count(self) -> int:
-        """How many topics are known."""
-        topics = self._topics()
-        return 0 if topics is None else len(topics.by_name)
-
-    def _topics(self) -> Topics | None:
-        follower = self.node.roles.follower if self.node.roles is not None else None
-        role = self.node.reign or follower
-        return None if role is None else role.topics
-
-    def partitions(self) -> Mapping[tuple[bytes, int], Partition | PartitionCopy]:
-        """Open partitions of topics, or copies of them, by topic id and number."""
-        # A replica keeps its copy of the set's cursors among them, which is no topic's.
-        return {key: each for key, each in self._logs().items() if key != CURSORS_KEY}
-
-    def _logs(self) -> Mapping[tuple[bytes, int], Partition | PartitionCopy]:
-        if self.node.reign is not None:
-            return self.node.reign.partitions
-        follower = self.node.roles.follower if self.node.roles is not None else None
-        return {} if follower is None else follower.copies
-
     def metrics(self) -> Iterable[MetricFamily]:
         """Everything in ``METRICS``, in order."""
         for metric, value in _NODE:
             yield MetricFamily(metric, [((), _number(value(self)))])
         yield MetricFamily(_EXPIRY, [((url,), seconds) for url, seconds in self.node.certificate_seconds.items()])
-        topics = self._topics()
+        facts = self.role
+        topics = facts.topics
         if topics is None:
             return
-        partitions = self.partitions()
+        partitions = facts.partitions()
         places = self._places = {key: self._places.get(key) or _place(key, topics) for key in partitions}
         for metric, read in _PARTITION:
             yield MetricFamily(metric, _samples(partitions, places, read))
@@ -156,27 +132,27 @@ _NODE: tuple[tuple[Metric, Callable[[NodeView], float]], ...] = (
         ),
         lambda view: view.node.reign.names.refused_total if view.node.reign is not None else 0,
     ),
-    (Metric("mqcore_topics", "gauge", "Topics of the node's set."), lambda view: view.topics_count),
-    (Metric("mqcore_partitions_open", "gauge", "Partitions that are open."), lambda view: len(view.partitions())),
+    (Metric("mqcore_topics", "gauge", "Topics of the node's set."), lambda view: view.role.topics_count),
+    (Metric("mqcore_partitions_open", "gauge", "Partitions that are open."), lambda view: len(view.role.partitions())),
     (
         Metric("mqcore_partitions_failed", "gauge", "Partitions that stopped after a failed flush or write (G11)."),
         lambda view: len(view.failures()),
     ),
     (
         Metric("mqcore_unflushed_bytes", "gauge", "Bytes acknowledged and not flushed, of all partitions (G03)."),
-        lambda view: view.node.reign.unflushed.bytes_now if view.node.reign is not None else 0,
+        lambda view: view.role.unflushed_bytes,
     ),
     (
         Metric("mqcore_flushes_total", "counter", "Group commits since the node has its present role."),
-        lambda view: view.group_commit.flushes if view.group_commit is not None else 0,
+        lambda view: view.role.group_commit.flushes if view.role.group_commit is not None else 0,
     ),
     (
         Metric("mqcore_flush_logs_total", "counter", "Logs that those group commits covered."),
-        lambda view: view.group_commit.logs_flushed if view.group_commit is not None else 0,
+        lambda view: view.role.group_commit.logs_flushed if view.role.group_commit is not None else 0,
     ),
     (
         Metric("mqcore_flush_seconds_total", "counter", "Time that those group commits took."),
-        lambda view: view.group_commit.flush_us_total / 1e6 if view.group_commit is not None else 0,
+        lambda view: view.role.group_commit.flush_us_total / 1e6 if view.role.group_commit is not None else 0,
     ),
 )
 

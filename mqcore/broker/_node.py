@@ -38,8 +38,8 @@ from mqcore.broker._peers import NodeCaller
 from mqcore.broker._reception import Reception
 from mqcore.broker._reign import Reign, SetUp
 from mqcore.broker._reign_set import ReignSet
-from mqcore.broker._reign_status import reign_status
 from mqcore.broker._remarks import remark_daily, remarks_on, seconds_until_expiry
+from mqcore.broker._role_facts import RoleFacts
 from mqcore.broker._roles import Following, Reigning, RoleKeeper, Waiting, describe_role
 from mqcore.broker._sessions import Sessions
 from mqcore.broker._set_policy import may_report_flushed_only
@@ -439,7 +439,7 @@ class Node:
             "connections_max": self.connections_max,
             "sessions": len(self.sessions),
             "reigns": self.reign is not None,
-            **(reign_status(self.reign) if self.reign is not None else {}),
+            **RoleFacts(self.reign, self.roles).status(),
         }
 
 

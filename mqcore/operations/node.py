@@ -46,8 +46,9 @@ class BrokerStatus:
     """Facts of a running broker: which node it is, where it listens, what it is busy with.
 
     ``storage`` has the URL and what the storage says of itself. ``reigns``: whether it is the primary now; what follows
-    is zero when not. ``unflushed_bytes``: acknowledged and not yet covered by a flush. ``failures``: why partitions
-    stopped, the first of ``partitions_failed``.
+    is of its copies where it is a replica. ``partitions_open``: logs of topics. ``unflushed_bytes``: acknowledged and
+    not yet covered by a flush, none on a replica. ``failures``: why partitions stopped, the first of
+    ``partitions_failed``.
     """
 
     name: str

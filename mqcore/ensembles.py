@@ -195,7 +195,7 @@ class Ensemble(Generic[C]):
                 if not error.elsewhere:
                     break
         raise self._errors.unreachable(
-            f"{self._where}: {what}: not done ({'; '.join(problems)}): check that the servers run and can be reached"
+            f"{self._where}: {what}: not done ({'; '.join(problems)}): check the servers, and what the URL says of them"
         )
 
     async def _attempt(

@@ -46,6 +46,7 @@ class Guest:
         """Start Trio; ``ConfigurationError`` where it runs in this thread already."""
         self.users = 0
         self._loop = loop
+        self._thread = threading.get_ident()
         self._crossings: set[_Crossing] = set()
         self._stop = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -109,7 +110,16 @@ class Guest:
         result: T = await self._end(self._begin(function, *arguments))
         return result
 
+    def check_place(self) -> None:
+        """Refuse a call from another thread or loop, before it has done anything. Raises ``ConfigurationError``."""
+        if threading.get_ident() != self._thread or asyncio._get_running_loop() not in (self._loop, None):
+            raise ConfigurationError(
+                "this client is of another loop: connect in this one too, or use mqcore.sync, whose client is shared "
+                "by threads"
+            )
+
     def _begin(self, function: Callable[..., Awaitable[Any]], *arguments: object) -> _Crossing:
+        self.check_place()
         if self._nursery is None:
             raise ClosedError("the client's loop has ended")
         crossing = _Crossing(self._loop.create_future())

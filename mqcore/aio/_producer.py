@@ -90,6 +90,7 @@ class Producer(HostedProducer):
         tag: str | None = None,
     ) -> Receipt:
         """Send one message and return its receipt. Arguments, errors and cancellation as ``mqcore.Producer.send``."""
+        self._guest.check_place()
         try:
             delivery = self._producer.post(value, key, headers, partition, policy=policy, tag=tag)
         except trio.WouldBlock:  # waits for room in its turn
@@ -115,6 +116,7 @@ class Producer(HostedProducer):
         Raises ``RejectedError`` for a message above a limit, ``BufferFullError`` when ``buffer_bytes_max`` are on their
         way or others wait for room (see ``wait_for_room``), ``ClosedError``.
         """
+        self._guest.check_place()
         try:
             return Delivery(self._producer.post(value, key, headers, partition, policy=policy, tag=tag))
         except (trio.WouldBlock, trio.ClosedResourceError):
@@ -139,6 +141,7 @@ class Producer(HostedProducer):
         ``keys``: one per value; ``tag``: that of all. Without keys the batches take turns over the partitions unless
         ``partition`` is given. Raises as ``post``; then nothing was queued.
         """
+        self._guest.check_place()
         with told_without_trio():
             return [
                 Delivery(each) for each in self._producer.post_many(values, keys, partition, policy=policy, tag=tag)
@@ -157,6 +160,7 @@ class Producer(HostedProducer):
 
         Raises the error of the first batch that has none. If cancelled, the outcome of all is unknown.
         """
+        self._guest.check_place()
         try:
             deliveries = self._producer.post_many(values, keys, partition, policy=policy, tag=tag)
         except trio.WouldBlock:

@@ -129,7 +129,9 @@ class CursorLog:
     def why_not_ready(self) -> str:
         """What those are told who ask before cursors are known, or while too many wait."""
         if self._stored is not None and self._stored.is_down:
-            return f"the offset store {self._stored.store.url} gives no answer and is asked again: wait"
+            return (
+                f"the offset store {self._stored.store.url} does not serve, as the broker's log says: it is asked again"
+            )
         return "the broker is still reading cursors, or has too many to write: wait"
 
     def _fail(self, error: MqcoreError) -> None:
@@ -166,19 +168,21 @@ class CursorLog:
                     reign.offset_store,
                     table,
                     set_id=reign.store.set_id,
-                    generation=reign.store.epoch,
+                    reign=(reign.store.epoch, reign.store.reign_id),
+                    earlier=reign.store.metadata.history,
                     topic_name=lambda topic_id: getattr(reign.topics.by_id.get(topic_id), "name", None),
                     is_settled=self._topics_are_settled,
                     report=self._report,
                 )
-                place = pack_place(is_elsewhere=True, marked=reign.store.epoch)
+                since = table.since if table.is_elsewhere else reign.store.epoch
+                place = pack_place(is_elsewhere=True, marked=reign.store.epoch, since=since)
                 if table.is_elsewhere:
-                    await self._stored.mark(table.marked)
+                    await self._stored.mark(table.marked, table.since)
                     if self._stored.failure is None:
                         self._append(place, _needs_no_answer)  # a set that is short of nodes serves groups all the same
                 else:
                     await self._stored.take_over()
-                    await self._stored.mark(0)
+                    await self._stored.mark()
                     if self._stored.failure is None:
                         await self._commit(place)
                 await self._stored.load()

@@ -7,7 +7,7 @@ answers: nothing that was accepted is dropped, and nothing is acknowledged befor
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from mqcore.errors import (
     OffsetStoreUnavailableError,
 )
 from mqcore.groups import CursorTable, pack_cursors, pack_deleted
+from mqcore.log import EpochEntry
 from mqcore.nurseries import one_error
 from mqcore.ports import Ports
 from mqcore.registry import create_offset_store
@@ -41,7 +42,10 @@ IN_LOG = "log"
 """What ``offset_store`` says of cursors that are in a log of the broker, whatever was kept elsewhere before."""
 
 _MARK = ""
-"""The group, of a name that no group has, whose stamp says which reign was here last."""
+"""The group, of a name that no group has, whose stamp says which reign was here last: number, and bits of its id."""
+_NO_ID = 1
+"""The mark's number where the reign's id is not known."""
+_REMEDY = f'Name the one that has them, put back a copy, or write offset_store = "{IN_LOG}" to begin without them'
 _AT_ONCE = 16
 """Groups that are read or written beside each other."""
 _ENTRIES_WAITING_MAX = 250_000
@@ -72,12 +76,24 @@ def make_offset_store(config: BrokerConfig, ports: Ports, report: Callable[[Noti
     return store
 
 
+def _why_not(found: int, before: int, since: int) -> str:
+    if not found:
+        where = f"whose cursors were in an offset store in reign {before}"
+        return f"has nothing of this set, {where}: it is another store, or was emptied"
+    return f"was left in reign {found}: since reign {since} another one has the cursors of this set"
+
+
+def _mark_number(reign_id: bytes) -> int:
+    return _NO_ID + 1 + int.from_bytes(reign_id[:7], "little")
+
+
 class StoredCursors:
     """The cursors of one reign in ``store``. ``take_over`` where they were elsewhere, ``load`` them, then ``run`` it.
 
-    ``table`` is what is committed. ``generation``: the epoch of the reign. ``set_id``: of the logs that the cursors
-    are about; brokers of several sets may share a store. ``topic_name`` gives the name of a topic by its id, None for
-    one that is not there any more; ``is_settled`` says whether that is committed.
+    ``table`` is what is committed. ``reign``: number and id of the reign; ``earlier``: those before it, as the log has
+    them. ``set_id``: of the logs that the cursors are about; brokers of several sets may share a store. ``topic_name``
+    gives the name of a topic by its id, None for one that is not there any more; ``is_settled`` says whether that is
+    committed.
     """
 
     def __init__(
@@ -86,7 +102,8 @@ class StoredCursors:
         table: CursorTable,
         *,
         set_id: bytes,
-        generation: int,
+        reign: tuple[int, bytes],
+        earlier: Sequence[EpochEntry] = (),
         topic_name: Callable[[bytes], str | None],
         is_settled: Callable[[], bool] = lambda: True,
         report: Callable[[Notice], None],
@@ -97,7 +114,9 @@ class StoredCursors:
         self._failing = 0  # calls that are made again, as they got no answer
         self._table = table
         self._suffix = f"/{set_id.hex()}"
-        self._generation = generation
+        self._generation, reign_id = reign
+        self._mark = CommitStamp(self._generation, _mark_number(reign_id))
+        self._earlier = earlier
         self._topic_name = topic_name
         self._is_settled = is_settled
         self._report = report
@@ -115,32 +134,48 @@ class StoredCursors:
 
     # reading
 
-    async def mark(self, before: int) -> None:
+    async def mark(self, before: int = 0, since: int = 0) -> None:
         """Leave the mark of this reign in the store, which has that of reign ``before`` or a later one; 0: no matter.
 
         By it a store is known that is another one, or was emptied: to begin anew there in silence would pass over
-        whatever groups have not read. Of one that is older groups read again, which is told. Returns when it is there,
-        however long the store is down; ``failure`` otherwise.
+        whatever groups have not read. So is one that cursors were kept in before reign ``since`` began with another.
+        Of an older copy groups read again, which is told. Returns when it is there, however long the store is down;
+        ``failure`` otherwise.
         """
         if self.failure is not None:
             return
         try:
-            found = (await self._answer(lambda: self.store.load(_MARK + self._suffix))).stamp.generation
-            if before and not found:
-                raise OffsetStoreForeignError(
-                    f"{self.store.url} has nothing of this set, whose cursors were in an offset store in reign "
-                    f"{before}: it is another store, or was emptied. Name the one that has them, put back a copy, or "
-                    f'write offset_store = "{IN_LOG}" to begin without them'
-                )
+            found = await self._found_mark()
+            if before and found < max(since, 1):
+                raise OffsetStoreForeignError(f"{self.store.url} {_why_not(found, before, since)}. {_REMEDY}")
             if found < before:
                 text = (
                     f"{self.store.url} is as it was in reign {found}, and had the cursors in reign {before}: an older "
-                    "copy was put back; groups read again what they had read since, and younger ones begin anew"
+                    "copy was put back; groups go on where they were then, and younger ones begin anew"
                 )
                 self._report(Notice("cursors-went-back", text, {"found": found, "marked": before}))
-            await self._commit(_MARK, {})
+            await self._answer(lambda: self.store.commit(_MARK + self._suffix, self._mark, {}))
         except MqcoreError as error:
             self._fail(error)
+
+    async def _found_mark(self) -> int:
+        """Number of the reign whose mark is in the store; 0 for none.
+
+        Raises ``OffsetStoreForeignError`` where that reign is none of those that this one comes after: the storage was
+        put back to an older state, and the numbers of its reigns stand for other messages than those of cursors here.
+        """
+        found = (await self._answer(lambda: self.store.load(_MARK + self._suffix))).stamp
+        ids = {each.number: each.reign_id for each in self._earlier if any(each.reign_id)}
+        own = _mark_number(ids[found.generation]) if found.generation in ids else found.number
+        is_later = found.generation >= self._generation and found != self._mark
+        if is_later or (found.number > _NO_ID and own != found.number):
+            raise OffsetStoreForeignError(
+                f"{self.store.url} has the mark of a reign {found.generation} that is not the one of this storage: it "
+                "was put back to an older state, or is a copy, and cursors there may be about messages that it never "
+                f'had. Put back the storage that goes with them, or write offset_store = "{IN_LOG}" to begin without '
+                "them; after that, name a store that has nothing of this set"
+            )
+        return found.generation
 
     async def take_over(self) -> None:
         """Have the store hold what ``table`` has, and of this set nothing else: until now cursors were kept elsewhere.
@@ -165,6 +200,11 @@ class StoredCursors:
             if not topics:
                 await self._delete(group, None)
 
+        try:
+            if self.failure is None:
+                await self._found_mark()
+        except MqcoreError as error:
+            self._fail(error)
         await self._each_group(take, known)
 
     async def load(self) -> None:

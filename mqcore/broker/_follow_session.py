@@ -51,9 +51,9 @@ class FollowSession:
 
     ``name``, ``session``: this node's name and 16 fresh random bytes. ``open_copy`` returns the copy of a log by topic
     id and partition, or None where it is of no use any more; ``committed`` is awaited when the committed offset of one
-    has moved. ``begin_anew`` returns another copy in the place of one, empty, that begins at a position. ``damaged`` is
-    awaited for a copy that is damaged, once the primary is known to hold all of it.
-    ``append_level``: what an append reaches here.
+    is first confirmed, and whenever it has moved. ``begin_anew`` returns another copy in the place of one, empty, that
+    begins at a position. ``damaged`` is awaited for a copy that is damaged, once the primary is known to hold all of
+    it. ``append_level``: what an append reaches here.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class FollowSession:
         self._copies: list[PartitionCopy | None] = []
         self._number_of: dict[PartitionCopy, int] = {}
         self._unreported: set[int] = set()
+        self._told: set[PartitionCopy] = set()
         self._wake = trio.Event()
         self._heartbeats = 0
         self._asked_at = 0.0
@@ -204,7 +205,9 @@ class FollowSession:
     async def _commit(self, copy: PartitionCopy, offset: int) -> None:
         before = copy.committed_offset
         copy.commit(offset)
-        if copy.committed_offset != before:
+        # The first time in any case: what a copy was known to have before is new to who follows another reign.
+        if copy.committed_offset != before or copy not in self._told:
+            self._told.add(copy)
             await self._committed(copy)
         if copy.log.is_damaged and offset >= copy.log.end_offset and copy.failure is None:
             await self._damaged(copy)  # what the primary has committed it holds: all that this copy has, and whole

@@ -8,9 +8,9 @@ A record: kind u8, length of the group's name u8, topic id 16 bytes, number u32,
 of ``number`` entries: partition u32, offset u64, epoch u64; little-endian. By column, because a million of them are
 then read with a few calls. Other kinds: *life* (``number``: the longest session of the group's members in ms, 0 when
 there are none), *deleted*, *place*, of no group (``number`` 1: from here on cursors are kept in an offset store and
-those before it count no more, where a topic's id would stand is the number of the last reign that found its mark there;
-0: they are kept in the log again, and there are none), and *name*, which is about a producer and laid out as
-``_producer_names`` says.
+those before it count no more, where a topic's id would stand are the numbers of the last reign that left its mark there
+and of the one that began with that store, u64 each; 0: they are kept in the log again, and there are none), and *name*,
+which is about a producer and laid out as ``_producer_names`` says.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _PLACE = 4
 _KINDS = (_CURSORS, _LIFE, _DELETED, _PLACE, PRODUCER_NAME)
 
 _HEAD = struct.Struct("<BB16sI")
+_PLACE_REIGNS = struct.Struct("<QQ")
 CURSOR_BYTES = 4 + 8 + 8
 """Of each cursor in a record."""
 _ENTRY_BYTES = {_CURSORS: CURSOR_BYTES, PRODUCER_NAME: NAMED_BYTES}
@@ -128,6 +129,8 @@ class CursorTable:
         """Whether records say that cursors are kept in an offset store."""
         self.marked = 0
         """Number of the last reign that has its mark in that store, as far as records say; 0: none is known to."""
+        self.since = 0
+        """Number of the reign that began to keep cursors in that store; 0: it is not known."""
         self._heads_bytes = 0
         self.partitions_max = partitions_max
         self._is_known = is_known
@@ -165,7 +168,8 @@ class CursorTable:
         if end > len(view) or kind not in _KINDS:
             raise CorruptionError("not a record of cursors", where=where, found=f"kind {kind}, {number} entries")
         if kind == _PLACE:
-            self._place(is_elsewhere=number == 1, marked=int.from_bytes(topic_id, "little"))
+            self.marked, self.since = _PLACE_REIGNS.unpack(topic_id)
+            self._place(is_elsewhere=number == 1)
             return end
         try:
             group = str(view[at + _HEAD.size : begin], "utf-8")
@@ -200,8 +204,7 @@ class CursorTable:
                 self.count += cursors.count - before
         return end
 
-    def _place(self, *, is_elsewhere: bool, marked: int) -> None:
-        self.marked = marked
+    def _place(self, *, is_elsewhere: bool) -> None:
         if is_elsewhere == self.is_elsewhere:
             return  # said again, with a later mark: what the store has told since stays
         self.is_elsewhere = is_elsewhere
@@ -216,7 +219,7 @@ class CursorTable:
         """
         yield from self.names.records()
         if self.is_elsewhere:
-            yield pack_place(is_elsewhere=True, marked=self.marked)
+            yield pack_place(is_elsewhere=True, marked=self.marked, since=self.since)
         for (group, topic_id), cursors in list(self.topics.items()):
             entries = iter(()) if self.is_elsewhere else cursors.items()
             # Asked before each record: of what was deleted since, it would bring a part back.
@@ -246,12 +249,12 @@ def pack_deleted(group: str, topic_id: bytes) -> bytes:
     return _pack(_DELETED, group, topic_id, 0)
 
 
-def pack_place(*, is_elsewhere: bool, marked: int = 0) -> bytes:
+def pack_place(*, is_elsewhere: bool, marked: int = 0, since: int = 0) -> bytes:
     """The record of where cursors are kept from here on; those before it are not in the log any more.
 
-    ``marked``: number of the reign that has its mark there, 0 for none.
+    ``marked``: number of the reign that has its mark there, 0 for none. ``since``: of the one that began with it.
     """
-    return _pack(_PLACE, "", marked.to_bytes(16, "little"), int(is_elsewhere))
+    return _pack(_PLACE, "", _PLACE_REIGNS.pack(marked, since), int(is_elsewhere))
 
 
 def unpack_change(record: bytes) -> tuple[str, bytes, list[tuple[int, int, int]] | None] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ __all__ = [
     "KEPT_PART_BYTES",
     "KeptProducers",
     "RememberedProducer",
+    "batches_that_fit",
     "facts_bytes",
     "pack_ended",
     "pack_kept",
@@ -64,6 +66,14 @@ class KeptProducers(NamedTuple):
 def facts_bytes(batches: int) -> int:
     """How many bytes a producer takes of which so many ``batches`` are kept."""
     return _PRODUCER.size + _BATCH_BYTES * batches
+
+
+def batches_that_fit(held: Iterable[int], bytes_max: int, *, batches_max: int) -> int:
+    """How many batches of each producer fit ``bytes_max`` together, at least 1; ``held``: how many each has."""
+    counts, most = Counter(held), batches_max
+    while most > 1 and sum(facts_bytes(min(each, most)) * of for each, of in counts.items()) > bytes_max:
+        most //= 2
+    return most
 
 
 def pack_producers(producers: Iterable[RememberedProducer]) -> bytes:

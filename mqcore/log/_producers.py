@@ -21,6 +21,7 @@ from mqcore.log._producer_bytes import (
     KEPT_PART_BYTES,
     KeptProducers,
     RememberedProducer,
+    batches_that_fit,
     facts_bytes,
     pack_ended,
     pack_producers,
@@ -64,7 +65,10 @@ kept for a link that repeats what it carried, and a client that errs.
 """
 
 KEPT_BYTES_MAX = 8 * 1024 * 1024
-"""Most that is written of a table before a trim: of the producers that sent last, the rest count as forgotten."""
+"""Most that is written of a table before a trim, at one batch of each producer: that is written however many there are.
+
+One that was left out would have its first batch taken for a new one when it is sent again.
+"""
 
 KEPT_BATCHES_MAX = 1000
 """Most batches of one producer there: more than may be in flight, and with them a part fits every frame."""
@@ -325,14 +329,10 @@ class ProducerTable:
 
     def parts(self) -> list[KeptProducers]:
         """The whole state in parts that go into a log, for ``take_part``: what a trim takes from later readers."""
-        known, size = list[RememberedProducer](), ENDED_BYTES * len(self._ended)
-        for facts in map(_facts_of, reversed(list((self._producers or {}).items()))):
-            batches = facts.batches[-2 * KEPT_BATCHES_MAX :]
-            size += facts_bytes(len(batches) // 2)
-            if size > KEPT_BYTES_MAX:
-                break
-            known.append(facts._replace(batches=batches))
-        forgot = self._forgot or len(known) < len(self)
+        newest_first = [*map(_facts_of, reversed(list((self._producers or {}).items())))]
+        held = (len(each.batches) // 2 for each in newest_first)
+        most = 2 * batches_that_fit(held, KEPT_BYTES_MAX, batches_max=KEPT_BATCHES_MAX)
+        known = [each._replace(batches=each.batches[-most:]) for each in newest_first]
         ended = list(self._ended.items())
         parts: list[KeptProducers] = []
         while known or ended or not parts:
@@ -343,7 +343,8 @@ class ProducerTable:
             room = 0 if known else max(0, KEPT_PART_BYTES - size) // ENDED_BYTES
             some, ended = ended[:room], ended[room:]
             is_last = not known and not ended
-            parts.append(KeptProducers(len(parts), is_last, forgot, self._clock_ms, self._newest_ms, taken, dict(some)))
+            facts = self._forgot, self._clock_ms, self._newest_ms
+            parts.append(KeptProducers(len(parts), is_last, *facts, taken, dict(some)))
         return parts
 
     def take_part(self, kept: KeptProducers) -> None:

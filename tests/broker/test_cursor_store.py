@@ -67,7 +67,7 @@ class Reign:
             self.store,  # type: ignore[arg-type]
             self.table,
             set_id=set_id,
-            generation=generation,
+            reign=(generation, bytes([generation]) * 16),
             topic_name=lambda topic_id: self.topics.get(topic_id),
             report=self.notices.append,
         )

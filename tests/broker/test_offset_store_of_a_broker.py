@@ -195,6 +195,58 @@ async def test_g16_a_store_that_was_put_back_older_is_told_and_groups_read_again
 
 
 @pytest.mark.trio
+async def test_g16_a_store_that_was_left_for_another_one_is_not_taken_for_an_older_copy_of_it(tmp_path: Path) -> None:
+    """Its cursors may be ahead: the group began anew since, and would pass over what it has not read."""
+    first, second = (f"sqlite://{tmp_path}/{name}.db" for name in ("first", "second"))
+    async with broker(tmp_path, first) as client:
+        await fill(client)
+        await read(client, 6)
+    async with broker(tmp_path, "log") as client:
+        await read(client, 2)
+    async with broker(tmp_path, second) as client:
+        assert await read(client, 1) == [b"2"]
+    async with broker(tmp_path, first) as client:
+        with pytest.raises(RejectedError, match="was left in reign 1: since reign 3 another one has the cursors"):
+            await offsets(client)
+    async with broker(tmp_path, second) as client:
+        assert await read(client, 1) == [b"3"]
+    async with broker(tmp_path, "log") as client:
+        await read(client, 1)
+    async with broker(tmp_path, first) as client:
+        assert await read(client, 1) == [b"1"]  # taken up anew, it has what the log had
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("starts", [1, 3])
+async def test_g16_cursors_of_a_later_reign_are_not_believed_of_a_storage_that_was_put_back(
+    tmp_path: Path, starts: int
+) -> None:
+    """The numbers of its reigns come again, and stand for other messages: a group would pass over some of them."""
+    place = f"sqlite://{tmp_path}/offsets.db"
+    async with broker(tmp_path, place) as client:
+        await fill(client)
+        await read(client, 4)
+    shutil.copytree(tmp_path / "data", tmp_path / "older")
+    async with broker(tmp_path, place) as client:
+        async with client.producer("lines") as producer:
+            await producer.send_many([b"lost"] * 10)
+        await read(client, 12)
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "older").rename(tmp_path / "data")
+    for _ in range(starts):  # the second one is of a later number than any reign that the store has seen
+        async with broker(tmp_path, place) as client:
+            async with client.producer("lines") as producer:
+                await producer.send_many([b"new"] * 10)
+            with pytest.raises(RejectedError, match="has the mark of a reign 2 that is not the one of this storage"):
+                await offsets(client)
+    async with broker(tmp_path, "log") as client:
+        assert await offsets(client) == {}
+        await read(client, 2)
+    async with broker(tmp_path, f"sqlite://{tmp_path}/new.db") as client:
+        assert await read(client, 1) == [b"2"]
+
+
+@pytest.mark.trio
 async def test_while_the_store_is_away_messages_are_read_and_commits_wait(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -207,7 +259,7 @@ async def test_while_the_store_is_away_messages_are_read_and_commits_wait(
                 await trio.sleep(0.01)
         assert [notice.kind for notice in notices] == ["offset-store-down"]
         assert str(folder) in notices[0].text
-        with pytest.raises(RejectedError, match=r"the offset store sqlite:.* gives no answer and is asked again"):
+        with pytest.raises(RejectedError, match=r"the offset store sqlite:.* does not serve, as the broker's log says"):
             await client.groups.list_groups()
         found: list[bytes] = []
         async with trio.open_nursery() as nursery:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.broker._metrics import NodeView
@@ -48,3 +50,27 @@ async def test_the_status_of_a_replica_counts_the_topics_that_its_metrics_count(
             assert (status["topics"], status["partitions_failed"]) == (2, 0)
             assert status == metrics, name
             assert status["partitions_open"], name
+
+
+@pytest.mark.trio
+async def test_r13_a_replica_of_a_new_reign_knows_topics_and_policies_though_no_record_was_written_since(
+    tmp_path: Path,
+) -> None:
+    """All of the metadata log was committed before: nothing new of it would come to tell the node of its topics."""
+    keys: dict[str, Any] = {"flush": "none", "replication": "async", "cluster": {"coordinator": "memory://facts-next"}}
+    async with set_of_nodes(tmp_path, prefix="facts-next", **keys) as nodes:
+        await nodes.start()
+        await nodes.init("a")
+        await nodes.until_in_sync("a")
+        async with nodes.client() as client:
+            config = {"replication": "sync(copies=2, level=disk)", "flush": "sync"}
+            await client.admin.create_topic("orders", config=config)
+            async with client.producer("orders") as producer:
+                await producer.send(b"first")
+            await nodes.until(lambda: figures(nodes, "b")[0]["topics"] == 1)
+            await nodes.call("a", "set.switchover", to="b")
+            await nodes.until_in_sync("b")
+            await nodes.until(lambda: figures(nodes, "a")[0]["topics"] == 1)
+            with trio.fail_after(60):  # the copy is flushed as the topic says, not as the broker does
+                async with client.producer("orders") as producer:
+                    await producer.send(b"second")

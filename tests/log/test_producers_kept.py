@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shelf_storage import batch
 
 from mqcore.limits import Limits
-from mqcore.log import Duplicate, Forgotten, ProducerEnd, ProducerTable
+from mqcore.log import Duplicate, Forgotten, ProducerEnd, ProducerTable, TooOld
 from mqcore.log import _producer_bytes as bytes_module
 from mqcore.log import _producers as producers_module
 from mqcore.log._control import pack_producers_batch, unpack_producers_batch
@@ -72,12 +73,19 @@ def test_r12_a_part_that_is_missing_leaves_it_open_whether_more_is_known() -> No
     assert isinstance(anew.check(retry), Duplicate)
 
 
-def test_r12_a_table_too_large_keeps_those_that_sent_last_and_says_that_it_forgot() -> None:
-    most = producers_module.KEPT_BYTES_MAX
-    producers_module.KEPT_BYTES_MAX = 200
-    try:
-        parts = as_read(filled(4, 4, 4).parts())
-    finally:
-        producers_module.KEPT_BYTES_MAX = most
-    assert [each.producer_id for part in parts for each in part.producers] == [2, 3]
-    assert all(each.has_forgotten for each in parts)
+@pytest.mark.parametrize(("bytes_max", "kept"), [(400, 4), (150, 1), (1, 1)])
+def test_g15_a_table_too_large_keeps_fewer_batches_of_each_producer_and_no_producer_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, bytes_max: int, kept: int
+) -> None:
+    """Who is not known sends its first batch again, and it would be stored twice: not remembered looks like new."""
+    monkeypatch.setattr(producers_module, "KEPT_BYTES_MAX", bytes_max)
+    anew = ProducerTable(LIMITS)
+    anew.forgot()
+    for part in as_read(filled(1, 4, 4).parts()):
+        anew.take_part(part)
+    retry = HEADER._replace(first_sequence=0, count=1, body_checksum=9)
+    assert isinstance(anew.check(retry._replace(producer_id=1)), Duplicate)
+    for identity in (2, 3):
+        verdicts = [anew.check(retry._replace(producer_id=identity, first_sequence=each)) for each in range(4)]
+        assert [type(each) for each in verdicts] == [TooOld] * (4 - kept) + [Duplicate] * kept
+    assert not anew.has_forgotten

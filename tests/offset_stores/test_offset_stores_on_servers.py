@@ -94,7 +94,7 @@ def test_a_store_without_a_server_says_so_with_the_remedy(scheme: str) -> None:
 
     async def main() -> None:
         store = of(f"{scheme}://127.0.0.1:1/{SERVERS[scheme][1]}")
-        with pytest.raises(OffsetStoreUnavailableError, match="check that the servers run and can be reached"):
+        with pytest.raises(OffsetStoreUnavailableError, match="check the servers, and what the URL says of them"):
             await store.load("g")
         await store.aclose()
 

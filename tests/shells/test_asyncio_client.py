@@ -183,6 +183,31 @@ except mqcore.ConfigurationError as error:
     assert "leave the block first, and use another thread now" in done.stdout
 
 
+def test_a_client_that_is_used_from_another_thread_or_loop_says_so_and_has_sent_nothing(
+    broker_url: str, topic: str
+) -> None:
+    """Trio would be told of it in a thread that is not its own."""
+
+    async def test(client: mqcore.aio.Client) -> None:
+        await client.admin.create_topic(topic)
+        async with client.producer(topic) as producer:
+
+            async def send() -> None:
+                await producer.send(b"x")
+
+            async def ping() -> None:
+                await client.ping()
+
+            wrong: list[Callable[[], object]] = [lambda: asyncio.run(send()), lambda: asyncio.run(ping())]
+            wrong += [lambda: producer.post(b"x"), lambda: producer.post_many([b"x"])]
+            for call in wrong:
+                with pytest.raises(mqcore.ConfigurationError, match="this client is of another loop"):
+                    await asyncio.to_thread(call)
+            assert (await producer.send(b"y")).offset == 0
+
+    with_client(broker_url, test)
+
+
 def test_ctrl_c_stays_with_whoever_had_it(broker_url: str) -> None:
     async def test(_: mqcore.aio.Client) -> None:
         handlers.append(signal.getsignal(signal.SIGINT))

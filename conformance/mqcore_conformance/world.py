@@ -28,6 +28,9 @@ from mqcore_conformance.plans import TOPIC, RunPlan
 
 __all__ = ["Bounds", "World"]
 
+RETENTION_CHECK_MS = 20
+"""How often a broker looks for what is to go, so that a short run has many trims."""
+
 
 @attrs.frozen(kw_only=True)
 class Bounds:
@@ -211,6 +214,9 @@ class World(abc.ABC):
             topic["weakest_send"] = plan.weakest_send
         listen = list(dict.fromkeys(filter(None, (self.listen_url, self.drain_url))))
         keys: dict[str, Any] = {"storage": storage, "listen": listen, "topics": {TOPIC: topic}}
+        if plan.retention_bytes:
+            topic["retention_bytes"] = plan.retention_bytes
+            keys["retention"] = {"check_interval_ms": RETENTION_CHECK_MS}
         keys["insecure"] = True  # wherever the transport's URL leads to: nobody but this world's clients are there
         if plan.flush is not None:
             keys["flush"] = plan.flush

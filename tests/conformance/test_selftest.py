@@ -16,6 +16,7 @@ import pytest
 
 from mqcore.cli import main
 from mqcore_conformance.checkers import CHECKERS, check_history
+from mqcore_conformance.histories import Completed, Drained
 from mqcore_conformance.plans import FAMILIES, FLUSH_POLICIES, SET_REPLICATIONS, SIMULATED_SET_FAMILIES
 from mqcore_conformance.play import run_plan
 from mqcore_conformance.saboteurs import (
@@ -29,7 +30,15 @@ from mqcore_conformance.saboteurs import selftest as selftest_module
 from mqcore_conformance.saboteurs.selftest import GROUPS, Kill, run_selftest, saboteur_names
 from mqcore_conformance.worlds.model import Sabotage
 
-QUICK = ["rejected-after-append", "epoch-resumed", "hoped-level", "flush-retried", "sessions-kept", "promise-unchecked"]
+QUICK = [
+    "rejected-after-append",
+    "epoch-resumed",
+    "hoped-level",
+    "flush-retried",
+    "sessions-kept",
+    "promise-unchecked",
+    "trim-forgets-producers",
+]
 
 
 def run(*arguments: str) -> int:
@@ -65,6 +74,17 @@ def test_the_plan_that_shows_a_bug_of_a_set_is_green_without_it(saboteur: Sabote
     result = run_plan(plan)
     assert result.error == ""
     assert [str(violation) for violation in check_history(result.history)] == []
+
+
+def test_r15_the_plan_that_shows_what_a_trim_forgets_is_green_without_that_and_has_trims() -> None:
+    (saboteur,) = (one for one in SABOTEURS if one.name == "trim-forgets-producers")
+    _, plan = next(plans_of(saboteur))
+    result = run_plan(plan)
+    assert (result.error, [str(violation) for violation in check_history(result.history)]) == ("", [])
+    (drained,) = (each for each in result.history if isinstance(each, Drained))
+    answers = [each for each in result.history if isinstance(each, Completed) and each.outcome == "acknowledged"]
+    assert drained.start_offset > 0
+    assert any(each.duplicate for each in answers)
 
 
 @pytest.mark.parametrize("name", QUICK)

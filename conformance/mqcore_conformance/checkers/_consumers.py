@@ -68,9 +68,7 @@ def _check_seeks(
                 wrong = Anomaly.SKIPPED_POLL, "was sent to a beginning of the log; nothing can have taken the rest"
             elif event.why == "diverged" and position is not None and event.offset > position:
                 wrong = Anomaly.SKIPPED_POLL, f"stood at offset {position} and was sent to a divergence point after it"
-            elif (
-                event.why == "diverged" and (kept := _kept(facts, partition, known, event, refused)) is not None
-            ):
+            elif event.why == "diverged" and (kept := _kept(facts, partition, known, event, refused)) is not None:
                 wrong = Anomaly.NONMONOTONIC_POLL, f"was sent to a divergence point; offset {kept} is as it was read"
             if wrong is not None:
                 text = f"{process} was sent to offset {event.offset} at event {index}: it {wrong[1]}"

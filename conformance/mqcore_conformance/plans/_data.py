@@ -174,6 +174,7 @@ class RunPlan:
     ``churn``: a client makes, fills and deletes another topic meanwhile, so that files are used again.
     ``recovery_checked``: the final disk is recovered again and again. ``alters``: changes of the topic's policies while
     it is used. ``total_bytes_max``: bound of what all logs together have acknowledged and not flushed.
+    ``retention_bytes``: what is kept of each partition, looked after often; 0: everything.
     ``tier``: what runs it, ``T0`` or ``T1``.
     """
 
@@ -205,6 +206,7 @@ class RunPlan:
     churn: bool = False
     alters: tuple[AlterPlan, ...] = ()
     total_bytes_max: int | None = None
+    retention_bytes: int = 0
     tier: str = "T0"
 
     @property

@@ -71,6 +71,7 @@ def _record_setting(world: World) -> bool:
         flush=policies,
         visible=plan.visible,
         replication=plan.replication,
+        retention=plan.retention_bytes > 0,
     )
     world.history.append(
         Setting(

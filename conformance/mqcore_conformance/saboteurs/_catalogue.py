@@ -136,6 +136,10 @@ REPLIES = (
         make=broker.appends_duplicates, shape=shapes.retries_in_a_stall, green=("sync/none",),
     ),
     Saboteur(
+        name="trim-forgets-producers", clause="G15", flush="sync", family="network", transport="tcp",
+        make=log.forgets_with_a_trim, shape=shapes.retries_over_a_trim, green=("sync/none",), seed=7,
+    ),
+    Saboteur(
         name="unknown-called-rejected", clause="G07", flush="sync", family="flush-error",
         make=broker.unknown_called_rejected, shape=shapes.appends_beside_a_failing_flush,
         green=("sync/none", "sync/kill"), seed=6,

@@ -10,7 +10,8 @@ from typing import Any
 import attrs
 
 from mqcore.errors import CorruptionError
-from mqcore.log import Damage, DamagedRangeError
+from mqcore.limits import Limits
+from mqcore.log import Damage, DamagedRangeError, ProducerTable
 from mqcore_conformance.saboteurs._replacing import Replacement, in_place_of, replacing
 
 STORE = "mqcore.log._store"
@@ -194,6 +195,18 @@ def recovery_skipped() -> tuple[Replacement, ...]:
         ("mqcore.log._scan", "", "crc32c", checksum),
         ("mqcore.log._collect", "", "crc32c", checksum),
     )
+
+
+@in_place_of(("mqcore.log._partition_log", "PartitionLog", "trim"))
+def forgets_with_a_trim(original: Any) -> Any:
+    """A trim takes what is remembered of producers with the messages that it was learned from."""
+
+    async def trim(log: Any, offset: int, position: int | None = None) -> int:
+        start: int = await original(log, offset, position)
+        log.producers.restore(ProducerTable(Limits()).snapshot())
+        return start
+
+    return trim
 
 
 @in_place_of(("mqcore_mmap._engine", "Engine", "close_logs"))

@@ -6,7 +6,10 @@ The bugs are those of docs/design/guarantees.md, section 8, that only a set can 
   next one's first position, so that two checks would have to be wrong at once;
 - a truncation that a crash undoes (RocketMQ #10666): what comes back is of a reign that the next report names, and is
   cut again; a power cut costs the node its incarnation, so that it is not elected meanwhile;
-- a policy lowered locally on a zombie, a replica that trims by its own clock: plans have no caps and no retention.
+- a policy lowered locally on a zombie, a replica that trims by its own clock: plans have no caps, and those of sets
+  no retention;
+- a copy that begins after a trim, and does not know the producers of what is gone: what it stores twice no drain has
+  twice (tests/broker/test_producers_after_retention.py).
 """
 
 from __future__ import annotations

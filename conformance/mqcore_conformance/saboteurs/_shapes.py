@@ -109,3 +109,19 @@ def runs_on(plan: RunPlan) -> RunPlan:
     """The broker lives from the start to the drain; many small batches, one after the other."""
     sends = tuple(SendPlan(sizes=(100,)) for _ in range(25))
     return _shaped(plan, sends, window=1, weakest_send=None, last_ending="none", before_drain="none")
+
+
+def retries_over_a_trim(plan: RunPlan) -> RunPlan:
+    """One producer sends much, so that the log is trimmed; others send once, and are cut off without an answer."""
+    flood = (SendPlan(sizes=(1_500,)),) * 60
+    shaped = _shaped(plan, flood, window=8, consumers=(), weakest_send=None, last_ending="none", before_drain="none")
+    producers = [attrs.evolve(shaped.producers[0], idempotent=False, retries=False)]
+    for number in range(1, 25):
+        once = (SendPlan(sizes=(100,), pause_us=60_000 + 1_000 * number),)
+        producers.append(attrs.evolve(shaped.producers[0], name=f"producer-{number}", sends=once))
+    reset = FaultPlan(kind="reset", trigger="time", when=126_000 + 2_000 * (plan.seed % 15))
+    slow = {"flush": 3_000, "flush_many": 3_000}
+    timed = attrs.evolve(shaped, disk_latency_us=slow, network_latency_us=5_000, network_jitter_us=0)
+    return small_segments(
+        attrs.evolve(timed, producers=tuple(producers), faults=(reset,), network_pieces=False, retention_bytes=40_000)
+    )

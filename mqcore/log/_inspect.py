@@ -16,7 +16,15 @@ from mqcore.abc import Log, Notice, StorageBackend, ignore_notice
 from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
-from mqcore.log._based import ANEW_SUFFIX, BASE_SUFFIX, based, first_state, origin_of, those_that_count
+from mqcore.log._based import (
+    ANEW_SUFFIX,
+    BASE_SUFFIX,
+    LogStart,
+    based,
+    first_state,
+    origin_of,
+    those_that_count,
+)
 from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_state
 from mqcore.log._ends import CleanEnds
 from mqcore.log._identity import Identity, IdentityLog
@@ -101,7 +109,11 @@ class StorageInspection:
         self.beside_broker = False
         """Whether a broker runs on the storage now."""
         self.records: list[dict[str, Any]] = []
-        """Records of the metadata log, once it was verified and as far as it is whole; what they mean is not known."""
+        """Records of the metadata log, once it was verified and as far as it is whole.
+
+        Of what they mean only where logs begin is known here.
+        """
+        self._told: dict[str, LogStart] = {}
 
     async def __aenter__(self) -> StorageInspection:
         """Open the storage: beside its broker for reading only, if the backend can; else as a broker would.
@@ -254,6 +266,9 @@ class StorageInspection:
             known = await sidecar.look(log.end)
             if known is not None and known.start_position:
                 state.begin_at(known.start_position, known.start_offset)
+        told = self._told.get(log.name, LogStart())
+        if state.start_position < log.start <= told.position < log.end:
+            state.begin_at(told.position, told.offset)  # the sidecar is gone: what lies before was trimmed (R15)
         return state
 
     async def _verify_batches(self, log: Log, kind: str, salt: int, names: Sequence[str]) -> LogFinding:
@@ -274,6 +289,7 @@ class StorageInspection:
         damages = tuple(sorted(state.damages.values()))
         if kind == "metadata" and not damages:
             self.records = await _records(log, state.start_position, state.end_position)
+            self._told = _told_starts(self.records)
         lost = sum(damage.next_offset - damage.first_offset for damage in damages)
         rest = max(log.end - state.end_position, 0)
         if rest > 0 and not self.beside_broker:
@@ -341,6 +357,15 @@ async def _records(log: Log, position: int, end: int) -> list[dict[str, Any]]:
         take_records(await read_exactly(log, position, size), records, f"log {log.name}")
         position += size
     return records
+
+
+def _told_starts(records: Sequence[dict[str, Any]]) -> dict[str, LogStart]:
+    told: dict[str, LogStart] = {}
+    for starts in (record["starts"] for record in records if record.get("type") == "log-starts"):
+        for name, value in starts.items():
+            with contextlib.suppress(ValueError, TypeError):  # the broker says so
+                told[name] = max(LogStart.from_json(value), told.get(name, LogStart()))
+    return told
 
 
 async def _no_flush(_: object) -> None:

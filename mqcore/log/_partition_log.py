@@ -294,7 +294,7 @@ class PartitionLog(WritableLog):
         # The log too: a checkpoint of more than is durable counts for nothing after a power cut.
         await self._context.flusher.flush([self._stored, sidecar.log])
         sidecar.dirty = False
-        state.index.trim(found.position)
+        state.forget_below(found.position)
         await self._log.trim(found.position)
 
     async def truncate(self, offset: int, position: int | None = None) -> None:

@@ -162,6 +162,11 @@ class LogState:
         self.epoch_free = True
         self.producers.forgot()
 
+    def forget_below(self, position: int) -> None:
+        """Drop what is known of batches and damage below ``position``, where the log was trimmed."""
+        self.index.trim(position)
+        self.damages = {at: each for at, each in self.damages.items() if each.end_position > position}
+
     def skip(self, damage: Damage) -> None:
         """Go on after a damaged range.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import trio
 from alone import OWN, alone
 from sets import SetOfNodes, set_of_nodes
 
@@ -161,11 +165,26 @@ async def test_g15_a_log_trimmed_before_is_told_of_when_a_copy_begins(
         await check_remembered(send, nodes, "b")
 
 
+async def carry(verb: str, old: Path, to: Path) -> None:
+    """Bring a stopped broker's storage to another folder, as a user does: that its beginning is gone is no damage."""
+    command = partial(trio.run_process, stdout=subprocess.DEVNULL)
+    storage = [sys.executable, "-m", "mqcore", "storage"]
+    source, target = f"mmap://{old}?segment_bytes=64KiB", f"mmap://{to}?segment_bytes=64KiB"
+    if verb == "migrate":
+        await command([*storage, "migrate", source, target])
+    elif verb == "backup":
+        folder = str(to.parent / "backup")
+        await command([*storage, "backup", folder, "--storage", source])
+        await command([*storage, "restore", folder, target])
+
+
 @pytest.mark.trio
-async def test_g15_a_lost_sidecar_takes_no_producers_with_it(tmp_path: Path, open_setup: Any) -> None:
-    storage = f"mmap://{tmp_path}?segment_bytes=64KiB"  # several, so that the first ones go
+@pytest.mark.parametrize("verb", ["start", "migrate", "backup"])
+async def test_g15_a_lost_sidecar_takes_no_producers_with_it(tmp_path: Path, open_setup: Any, verb: str) -> None:
+    old = new = tmp_path / "old"
     keys = {"flush": "sync", "topics": {"orders": {"retention_bytes": 8000}}}
-    async with open_setup(storage, **keys) as setup, setup.client() as client:
+    # several segments, so that the first ones go
+    async with open_setup(f"mmap://{old}?segment_bytes=64KiB", **keys) as setup, setup.client() as client:
         reign = setup.broker.reign
         topic = reign.topics.by_name["orders"].id
         await client.produce(topic, [VALUE], producer_id=77)
@@ -173,10 +192,19 @@ async def test_g15_a_lost_sidecar_takes_no_producers_with_it(tmp_path: Path, ope
             await client.produce(topic, [VALUE], producer_id=5, first_sequence=sequence)
         await reign.retention.look()
         (name,) = (partition.log.name for partition in reign.partitions.values())
-    assert remove_files(tmp_path, f"{name}.state@*")
-    async with open_setup(storage, **keys) as setup, setup.client() as client:
+    assert remove_files(old, f"{name}.state@*")
+    if verb != "start":
+        new = tmp_path / "new"
+        await carry(verb, old, new)
+    async with open_setup(f"mmap://{new}?segment_bytes=64KiB", **keys) as setup, setup.client() as client:
         reply = await client.produce(topic, [VALUE], producer_id=77)
         assert (reply.base_offset, reply.duplicate) == (0, True)
+        reply = await client.produce(topic, [VALUE], producer_id=5, first_sequence=99)
+        assert (reply.base_offset, reply.duplicate) == (100, True)
+        await setup.broker.reign.retention.look()
+        (log,) = (partition.log for partition in setup.broker.reign.partitions.values())
+        assert log.start_offset > 0
+        assert log.damages == [], "what was trimmed is not missing"
 
 
 @pytest.mark.trio

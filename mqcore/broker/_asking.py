@@ -77,12 +77,12 @@ class SetAsker:
             self._told.pop(node.name, None)
         return Asked(answers, silent)
 
-    async def ask_all(self, operation: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask every node; return what those answered that did, by name, as JSON values. Otherwise as ``ask``."""
-        answers, _ = await self._ask(operation, arguments)
+    async def ask_all(self, operation: str, arguments: Mapping[str, Any]) -> Asked[Any]:
+        """Ask every node; an answer is a JSON value. Otherwise as ``ask``."""
+        answers, silent = await self._ask(operation, arguments)
         for name in answers:
             self._told.pop(name, None)
-        return answers
+        return Asked(answers, silent)
 
     async def _ask(self, operation: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         answers: dict[str, Any] = {}

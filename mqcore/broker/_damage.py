@@ -2,8 +2,8 @@
 
 A task of its own, log by log, so that no reader and no stream waits for other nodes. What cannot be written in its
 place here, and is whole elsewhere: a primary makes way for who has it, and is its replica then; a replica gives its
-copy up and copies the log again. What no node has whole stays, is reported, and is tried again. Must not know how
-damage is found.
+copy up and copies the log again. What no node has whole is given up by the primary: batches that say so stand in its
+place, are copied, and are replaced once a node comes that has it after all. Must not know how damage is found.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ AGAIN_S = 5.0
 """How long after a try in vain the next one is made: by then another node may answer, or hold everything."""
 
 AGAIN_S_MAX = 60.0
+
+SILENT_S_MAX = 60.0
+"""How long what no node that answers has whole is not given up while others do not answer: they may have it."""
 
 
 class Copying(Protocol):
@@ -60,6 +63,7 @@ class _Damaged:
     due_at: float
     pause_s: float = AGAIN_S
     asks_anew: bool = False
+    sought_from: dict[int, float] = attrs.field(factory=dict)
     told: set[int] = attrs.field(factory=set)
     in_vain: frozenset[int] = frozenset()
     why: str = ""
@@ -131,19 +135,24 @@ class DamageCare:
         try:
             log = await self._open(name)
             anew, damaged.asks_anew = damaged.asks_anew, False
-            stay = [] if log is None else await self._mend(log, anew)
-            self._tell(name, damaged, [damage for damage, _ in stay])
+            all_stay = [] if log is None else await self._mend(log, damaged, anew)
+            self._tell(name, damaged, [damage for damage, _ in all_stay])
+            in_vain = [damage for damage, _ in all_stay if damage.is_given_up]
+            stay = [each for each in all_stay if not each[0].is_given_up]
             if stay:
                 await self._make_way(name, stay)
                 # Once this was done again and again, what comes of it is not waited for any more.
-                in_vain = [damage for damage, _ in stay] if damaged.pause_s > 2 * AGAIN_S else []
+                in_vain += [damage for damage, _ in stay] if damaged.pause_s > 2 * AGAIN_S else []
+            elif all_stay and all(tried.is_complete for _, tried in all_stay):
+                damaged.in_vain = frozenset(damage.first_offset for damage in in_vain)
+                return  # every node has said that it has it no more: only one that comes anew may have it
         except MqcoreError as error:
             in_vain = [] if log is None else log.damages
             if str(error) != damaged.why:
                 damaged.why = str(error)
                 self._report(Notice("damage-stays", f"damaged and not mended: {name}: {error}", {"log": name}))
         else:
-            if not stay and math.isinf(damaged.due_at):
+            if not all_stay and math.isinf(damaged.due_at):
                 del self._damaged[name]
         if damaged.asks_anew:
             return  # another node came meanwhile
@@ -160,10 +169,17 @@ class DamageCare:
             return None
         return await self._store.open_log(name, salt=salt)
 
-    async def _mend(self, log: PartitionLog, anew: bool) -> list[tuple[Damage, MendTry]]:
+    async def _mend(self, log: PartitionLog, damaged: _Damaged, anew: bool) -> list[tuple[Damage, MendTry]]:
         if log.name == METADATA_NAME:  # nobody is asked for it, and every member has it whole or does not serve
             return [(damage, MendTry(Mended.ELSEWHERE)) for damage in log.damages]
-        return await log.mend_damages(anew=anew)
+
+        def gives_up(damage: Damage, tried: MendTry) -> bool:
+            now = trio.current_time()
+            was_sought_long = now >= damaged.sought_from.setdefault(damage.position, now) + SILENT_S_MAX
+            # The primary alone, so that all copies become the same.
+            return self._roles.reigns and (tried.is_complete or was_sought_long)
+
+        return await log.mend_damages(anew=anew, gives_up=gives_up)
 
     def _tell(self, name: str, damaged: _Damaged, damages: Sequence[Damage]) -> None:
         for damage in damages:

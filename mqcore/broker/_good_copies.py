@@ -7,16 +7,27 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from mqcore.batch import verify_body
-from mqcore.errors import CommandNotPossibleError, MqcoreError
-from mqcore.log import EpochEntry, LogStore, salt_of_name
+from mqcore.broker._asking import Asked
+from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError
+from mqcore.log import (
+    UNKNOWN_REIGN,
+    Answers,
+    CopyThere,
+    EpochEntry,
+    LogPoint,
+    LogStore,
+    PartitionLog,
+    salt_of_name,
+)
 from mqcore.operations import FetchBatch, StoredBatch, from_result, to_arguments
 
 __all__ = ["GoodCopyAsker", "stored_batch"]
 
-AskAll = Callable[[str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+AskAll = Callable[[str, Mapping[str, Any]], Awaitable[Asked[Any]]]
 """Asks every other node of the set for an operation; returns the answers of those that gave one, by name."""
 
 
@@ -26,41 +37,81 @@ class GoodCopyAsker:
     def __init__(self, ask_all: AskAll) -> None:
         self._ask_all = ask_all
 
-    async def ask(self, log: str, position: int, reign: EpochEntry) -> dict[str, bytes]:
+    async def ask(self, log: str, position: int, reign: EpochEntry) -> Answers:
         """Return what the others, by name, have at ``position`` of a log, of that ``reign``. Raises nothing."""
         request = FetchBatch(log=log, position=position, epoch=reign.number, reign_id=reign.reign_id.hex())
-        found: dict[str, bytes] = {}
-        for name, answer in (await self._ask_all("set.batch", to_arguments(request))).items():
+        asked = await self._ask_all("set.batch", to_arguments(request))
+        found: dict[str, CopyThere] = {}
+        for name, answer in asked.answers.items():
             try:
-                found[name] = base64.b64decode(from_result(StoredBatch, answer).batch, validate=True)
+                found[name] = _copy_there(from_result(StoredBatch, answer))
             except ValueError:
                 continue  # nonsense is no good copy, and is no reason to stop reading either
-        return found
+        return Answers(found, is_complete=not asked.silent and len(found) == len(asked.answers))
+
+
+def _copy_there(stored: StoredBatch) -> CopyThere:
+    batch = base64.b64decode(stored.batch, validate=True)
+    reign = None
+    if stored.epoch:
+        reign_id = bytes.fromhex(stored.reign_id)
+        if len(reign_id) != len(UNKNOWN_REIGN):
+            raise ValueError(f"{stored.reign_id!r} is no id of a reign")
+        reign = EpochEntry(stored.epoch, reign_id, stored.start_position, stored.start_offset)
+    return CopyThere(batch, LogPoint(stored.end_position, stored.end_offset), reign)
 
 
 async def stored_batch(store: LogStore, request: FetchBatch, bytes_max: int) -> StoredBatch:
     """Return the batch at a position of a log, whole, if the reign that is named wrote there; with an id of zeros: one
-    of that number, for who does not know more of it.
+    of that number, for who does not know more of it. Where it is not so, or it is damaged here too, that is said.
 
-    Raises ``CommandNotPossibleError`` where that is not so, or it is damaged or too large here, too.
+    Raises ``CommandNotPossibleError`` where it cannot be told, or is too large.
     """
     salt = salt_of_name(request.log)
-    if salt is None or request.log not in await store.list_logs():
+    if salt is None:
         raise CommandNotPossibleError(f"no log {request.log[:200]!r} of a partition here")
+    if request.log not in await store.list_logs():
+        return StoredBatch()
     try:
         log = await store.open_log(request.log, salt=salt)
+        if not log.start_position <= request.position < log.end_position:
+            return StoredBatch()
         wrote = [each for each in log.history if each.start_position <= request.position]
         reigns = [(each.number, reign_id.hex()) for each in wrote[-1:] for reign_id in (each.reign_id, bytes(16))]
         if (request.epoch, request.reign_id) not in reigns:
-            raise CommandNotPossibleError(f"another reign wrote at {request.position} of {request.log} here")
+            return StoredBatch()
         header = await log.batch_at(request.position)
-        if header is None or header.size > bytes_max:
-            raise CommandNotPossibleError(f"no whole batch at {request.position} of {request.log} here")
-        # Unchecked: what is damaged here as well would be asked for at the node that asks, and so on for ever.
-        end = request.position + header.size
-        stored = await log.read_stored(request.position, header.size, end, is_checked=False, asks=False)
-        batch = b"".join(stored.chunks)
-        verify_body(batch, header, f"{request.log} at {request.position}")
+        if header is not None and header.size > bytes_max:
+            raise CommandNotPossibleError(f"the batch at {request.position} of {request.log} is too large to be sent")
+        if header is not None:
+            # Unchecked: what is damaged here as well would be asked for at the node that asks, and so on for ever.
+            end = request.position + header.size
+            stored = await log.read_stored(request.position, header.size, end, is_checked=False, asks=False)
+            batch = b"".join(stored.chunks)
+            with suppress(CorruptionError):
+                verify_body(batch, header, f"{request.log} at {request.position}")
+                return StoredBatch(batch=base64.b64encode(batch).decode())
+        return await _damaged_batch(log, request.position)
     except MqcoreError as error:
         raise CommandNotPossibleError(str(error)) from error
-    return StoredBatch(batch=base64.b64encode(batch).decode())
+
+
+async def _damaged_batch(log: PartitionLog, position: int) -> StoredBatch:
+    """What is known of a batch that has rotted here, if one began at ``position``."""
+    with suppress(CorruptionError):
+        if await log.begins_at(position) is None:
+            return StoredBatch()
+        await log.read_stored(position, 1, log.end_position, asks=False)  # finds out how far the damage reaches
+    for damage in log.damages:
+        if damage.position == position and not damage.is_given_up and log.open_end is None:
+            reign = [each for each in log.history if each.start_position <= damage.end_position][-1:]
+            number, reign_id, start_position, start_offset = reign[0] if reign else (0, b"", 0, 0)
+            return StoredBatch(
+                end_position=damage.end_position,
+                end_offset=damage.next_offset,
+                epoch=number,
+                reign_id=reign_id.hex(),
+                start_position=start_position,
+                start_offset=start_offset,
+            )
+    return StoredBatch()

@@ -150,7 +150,7 @@ async def _show(name: str, storage: str | None) -> None:
             else:
                 write_line(message.value.decode(errors="replace"))
     if found.suffix.unreadable_bytes and not as_json:
-        text = f"mqcore: {found.suffix.unreadable_bytes} bytes at the end are no batches, and were not shown"
+        text = f"mqcore: {found.suffix.unreadable_bytes} bytes are no batches (any more), and were not shown"
         click.echo(text, err=True)
 
 

@@ -3,9 +3,9 @@
 from mqcore.log._based import LogStart
 from mqcore.log._control import ProducerEnd, pack_cursors_batch, unpack_cursors_batch
 from mqcore.log._folder import BackupFolder
-from mqcore.log._history import divergence_of_histories
+from mqcore.log._history import UNKNOWN_REIGN, divergence_of_histories
 from mqcore.log._inspect import LogFinding, StorageInspection, verify_storage
-from mqcore.log._mending import Mended, MendTry
+from mqcore.log._mending import Answers, CopyThere, Mended, MendTry
 from mqcore.log._metadata import MetadataLog
 from mqcore.log._names import METADATA_NAME, QUARANTINE_MARK, partition_log_name, partition_salt, salt_of_name
 from mqcore.log._partition_log import PartitionLog
@@ -45,9 +45,11 @@ __all__ = [
     "ACCEPT",
     "METADATA_NAME",
     "Accept",
+    "Answers",
     "BackupFolder",
     "BelowStartError",
     "Conflict",
+    "CopyThere",
     "CopiedLog",
     "Damage",
     "DamagedRangeError",
@@ -78,6 +80,7 @@ __all__ = [
     "TableFull",
     "SentBefore",
     "TooOld",
+    "UNKNOWN_REIGN",
     "Transfer",
     "Verdict",
     "backup_identity",

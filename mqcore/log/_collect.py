@@ -8,7 +8,9 @@ from crc32c import crc32c
 
 from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, PRODUCER_BYTES, BatchHeader, tags_in, whole_batches
 from mqcore.errors import CorruptionError
+from mqcore.log._control import LOST, control_kind
 from mqcore.log._scan import check_body, intact_header
+from mqcore.log._state import LOST_TEXT
 from mqcore.log._types import ReadResult, StoredBatches
 
 __all__ = ["LOOKED_BYTES_MAX", "WALK_BYTES_MAX", "BatchCollector", "stored_batches"]
@@ -110,6 +112,8 @@ class BatchCollector:
                 if crc32c(body, crc32c(head[:PRODUCER_BYTES])) != header.body_checksum:
                     raise CorruptionError("body checksum does not match", where=self._where)
                 is_control = header.attributes & ATTRIBUTE_CONTROL
+                if is_control and header.count and control_kind(view[at : at + batch_bytes]) == LOST:
+                    raise CorruptionError(LOST_TEXT, where=self._where)
                 if not is_control:
                     if tags is not None and self._ends_before(header):
                         break

@@ -4,7 +4,9 @@ An *epoch batch* opens a reign in a log (rule R3) and takes no offset. A *record
 metadata log, one offset each; a *snapshot* is a records batch that replaces everything before it. An *ends* batch names
 producers that ended in order (rule R12) and takes no offset. A *cursors* batch holds what groups of consumers have
 committed, in records that are not known here. A *producers* batch is a part of what a log remembers of its producers,
-for who reads it from there on (rule R15), and takes no offset. Pure.
+for who reads it from there on (rule R15), and takes no offset. A *lost* batch stands where batches have rotted that no
+node of a set has whole (G12): as long as they were, it takes their offsets, and opens the reign that one of them did.
+Pure.
 """
 
 from __future__ import annotations
@@ -24,20 +26,25 @@ __all__ = [
     "ENDS",
     "EPOCH",
     "EPOCH_BATCH_BYTES",
+    "LOST",
+    "LOST_BATCH_BYTES_MIN",
     "PRODUCERS",
     "RECORDS",
     "SNAPSHOT",
     "EpochFacts",
+    "Lost",
     "ProducerEnd",
     "control_kind",
     "pack_cursors_batch",
     "pack_ends_batch",
     "pack_epoch_batch",
+    "pack_lost_batch",
     "pack_producers_batch",
     "pack_records_batch",
     "unpack_cursors_batch",
     "unpack_ends_batch",
     "unpack_epoch_batch",
+    "unpack_lost_batch",
     "unpack_producers_batch",
     "unpack_records_batch",
 ]
@@ -48,13 +55,16 @@ SNAPSHOT = 3
 ENDS = 4
 CURSORS = 5
 PRODUCERS = 6
+LOST = 7
 
 CONTROL_VERSION = 1
 
 _KIND = struct.Struct("<HH")
 _EPOCH = struct.Struct("<Q16s16sQ")
 _END = struct.Struct("<QII")
+_OPENED = struct.Struct("<Q16s")
 EPOCH_BATCH_BYTES = HEADER_BYTES + _KIND.size + _EPOCH.size
+LOST_BATCH_BYTES_MIN = HEADER_BYTES + _KIND.size
 
 
 class EpochFacts(NamedTuple):
@@ -64,6 +74,12 @@ class EpochFacts(NamedTuple):
     reign_id: bytes
     node_id: bytes
     incarnation: int
+
+
+class Lost(NamedTuple):
+    """What a lost batch says: ``opening`` is the reign that was opened where it stands, if one was."""
+
+    opening: EpochFacts | None
 
 
 class ProducerEnd(NamedTuple):
@@ -82,6 +98,18 @@ def pack_epoch_batch(facts: EpochFacts) -> bytearray:
 def pack_ends_batch(ends: Iterable[ProducerEnd]) -> bytearray:
     """The whole batch that names producers that ended, not yet stamped."""
     return _pack(ENDS, b"".join(_END.pack(*end) for end in ends), 0)
+
+
+def pack_lost_batch(size: int, count: int, opened: tuple[int, bytes] | None) -> bytearray:
+    """The whole batch, of ``size`` bytes, that stands for ``count`` lost offsets, not yet stamped.
+
+    ``opened``: number and id of the reign that was opened there. Raises ``ValueError`` where it does not fit.
+    """
+    payload = b"" if opened is None else _OPENED.pack(*opened)
+    room = size - LOST_BATCH_BYTES_MIN - len(payload)
+    if room < 0:
+        raise ValueError(f"{size} bytes are too few for a batch that says what was lost")
+    return _pack(LOST, payload + bytes(room), count)
 
 
 def pack_records_batch(records: Sequence[Mapping[str, Any]], *, snapshot: bool = False) -> bytearray:
@@ -135,6 +163,17 @@ def unpack_ends_batch(batch: Buffer, where: str) -> list[ProducerEnd]:
             found=f"kind {kind} version {version}, {len(body)} bytes",
         )
     return list(map(ProducerEnd._make, _END.iter_unpack(body)))
+
+
+def unpack_lost_batch(batch: Buffer, where: str) -> Lost:
+    """What a lost batch says. Raises ``CorruptionError`` when it is not one of this version."""
+    kind, version = _kind_and_version(batch, where)
+    if (kind, version) != (LOST, CONTROL_VERSION):
+        raise CorruptionError("not a lost batch of this version", where=where, found=f"kind {kind} version {version}")
+    if len(batch) < LOST_BATCH_BYTES_MIN + _OPENED.size:
+        return Lost(None)
+    number, reign_id = _OPENED.unpack_from(batch, LOST_BATCH_BYTES_MIN)
+    return Lost(EpochFacts(number, reign_id, bytes(16), 0) if number else None)
 
 
 def unpack_producers_batch(batch: Buffer, where: str) -> KeptProducers:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mqcore.batch import HEADER_BYTES, BatchHeader, PlainRun, plain_run
 from mqcore.errors import CorruptionError
-from mqcore.log._control import EPOCH, EpochFacts, ProducerEnd, control_kind
+from mqcore.log._control import EPOCH, EpochFacts, Lost, ProducerEnd, control_kind
 from mqcore.log._history import UNKNOWN_REIGN
 from mqcore.log._producer_bytes import KeptProducers
 from mqcore.log._scan import check_body, intact_header, opening_of, producers_in
@@ -27,7 +27,7 @@ class ForeignBatch(NamedTuple):
 
     header: BatchHeader
     opening: EpochFacts | None
-    told: list[ProducerEnd] | KeptProducers | None
+    told: list[ProducerEnd] | KeptProducers | Lost | None
 
 
 def check_foreign(

@@ -13,15 +13,48 @@ from typing import NamedTuple, TypeVar
 import trio
 
 from mqcore.abc import Log, Notice
-from mqcore.batch import HEADER_BYTES, BatchHeader
+from mqcore.batch import ATTRIBUTE_CONTROL, HEADER_BYTES, BatchHeader
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
+from mqcore.log._control import LOST, control_kind
 from mqcore.log._flushing import SerialFlusher
+from mqcore.log._history import UNKNOWN_REIGN
 from mqcore.log._scan import check_body, header_at, intact_header, read_exactly
-from mqcore.log._types import NOWHERE, EpochEntry, LogPoint
+from mqcore.log._types import NOWHERE, Damage, EpochEntry, LogPoint
 
-__all__ = ["AskGood", "GoodCopies", "MendTry", "Mended", "Mends", "mend_batch", "mend_from_storage", "mended_end"]
+__all__ = [
+    "Answers",
+    "AskGood",
+    "CopyThere",
+    "GoodCopies",
+    "MendTry",
+    "Mended",
+    "Mends",
+    "mend_batch",
+    "mend_from_storage",
+    "mended_end",
+    "overwrite",
+]
 
-AskGood = Callable[[str, int, EpochEntry], Awaitable[Mapping[str, bytes]]]
+
+class CopyThere(NamedTuple):
+    """What another node answered of a batch: ``batch`` is all of it; empty where it has none, or has it damaged.
+
+    Where it is damaged there: ``end`` is where that range ends, and ``reign`` who wrote there.
+    """
+
+    batch: bytes = b""
+    end: LogPoint = NOWHERE
+    reign: EpochEntry | None = None
+
+
+class Answers(NamedTuple):
+    """What other nodes answered, by name; ``is_complete``: whether every one did."""
+
+    copies: Mapping[str, CopyThere]
+    is_complete: bool
+
+
+AskGood = Callable[[str, int, EpochEntry], Awaitable[Answers]]
 """Asks other nodes for the batch at a position of a log, which a reign wrote; what they sent, by name, is anything."""
 
 ASKS_AT_ONCE = 4
@@ -48,11 +81,18 @@ class Mended(Enum):
 
 
 class MendTry(NamedTuple):
-    """A try to mend a batch: ``end`` is where the good one ends, ``node`` the name of who has it; unknown if ``NO``."""
+    """A try to mend a batch: ``end`` is where the good one ends, ``node`` the name of who has it; unknown if ``NO``.
+
+    If ``NO``: ``is_complete``, whether every other node said that it does not have it whole; ``there``, where the range
+    that is damaged ends on the node where it is shortest, if any said; ``hidden``, the reign that was opened in it.
+    """
 
     outcome: Mended
     end: LogPoint = NOWHERE
     node: str = ""
+    is_complete: bool = False
+    there: LogPoint = NOWHERE
+    hidden: EpochEntry | None = None
 
 
 class GoodCopies:
@@ -133,51 +173,92 @@ async def mend_batch(
     offset: int | None,
     history: Sequence[EpochEntry],
     hidden: EpochEntry | None,
+    damage: Damage | None,
     good: GoodCopies,
     is_same: Callable[[], bool],
     report: Callable[[Notice], None],
 ) -> MendTry:
     """Mend the batch that begins at ``position`` and holds ``offset``, if that is known, from another node, durably.
 
+    ``damage``: how much is known to be damaged there. In its place goes what another node has given up, too, unless
+    that is no less than what is given up here.
+
     A batch of another reign than wrote there by the log's ``history`` is no copy of it (G05), but that ``hidden`` may
     have been opened there. ``is_same``: whether what stands there is still what it was when this was called. Raises
     ``StorageError``.
     """
     reigns = [each for each in history if each.start_position <= position][-1:]
-    tried = MendTry(Mended.NO)
-    for reign in reigns if hidden is None else (*reigns, hidden):
+    reigns += [] if hidden is None else [hidden]
+    is_complete, there, found = bool(reigns), NOWHERE, None
+    for reign in reigns:
         answers = await _asked(log, position, reign, hidden, salt, good)
+        is_complete &= answers.is_complete
+        whole = {node: copy.batch for node, copy in answers.copies.items() if copy.batch}
         tried = await _mend_with(
-            answers, log, position, reign, salt=salt, offset=offset, good=good, is_same=is_same, report=report
-        )
+            whole, log, position, reign, damage,
+            salt=salt, offset=offset, good=good, is_same=is_same, report=report,
+        )  # fmt: skip
         if tried.outcome is not Mended.NO:
-            break
-    return tried
+            return tried
+        damaged = {node: copy for node, copy in answers.copies.items() if copy.end.position > position}
+        there = min([each.end for each in damaged.values()] + ([there] if there.position else []), default=NOWHERE)
+        found = found or await _opened_there(log, damaged, hidden, salt, good)
+    return MendTry(Mended.NO, is_complete=is_complete, there=there, hidden=found)
 
 
 async def _asked(
     log: Log, position: int, reign: EpochEntry, hidden: EpochEntry | None, salt: int, good: GoodCopies
-) -> Mapping[str, bytes]:
+) -> Answers:
     if good.ask is None:
-        return {}
+        return Answers({}, is_complete=False)
     async with good.asking:
         answers = await good.ask(log.name, position, reign)
-        if reign is not hidden or not answers:
-            return answers
-        # Of that reign the number is all that is known, and people may make two of one number. Who has the same batch
-        # behind it, to the last bit, has the same history.
-        at = reign.start_position
-        header = await header_at(log, at, log.end, salt)
-        following = b"" if header is None else bytes(await read_exactly(log, at, header.size))
-        same = await good.ask(log.name, at, reign) if following else {}
-    return {node: data for node, data in answers.items() if same.get(node) == following}
+        if reign is hidden and any(each.batch for each in answers.copies.values()):
+            same = await _with_same_following(log, reign, salt, good.ask)
+            answers = answers._replace(copies={node: each for node, each in answers.copies.items() if node in same})
+    return answers
+
+
+async def _with_same_following(log: Log, hidden: EpochEntry, salt: int, ask: AskGood) -> frozenset[str]:
+    """The nodes that have the same history as far as what opened the reign ``hidden``.
+
+    Of that reign the number is all that is known, and people may make two of one number. Who has the same batch behind
+    it, to the last bit, has the same history.
+    """
+    at = hidden.start_position
+    header = await header_at(log, at, log.end, salt)
+    if header is None:
+        return frozenset()
+    following = bytes(await read_exactly(log, at, header.size))
+    answers = await ask(log.name, at, hidden)
+    return frozenset(node for node, each in answers.copies.items() if each.batch == following)
+
+
+async def _opened_there(
+    log: Log, damaged: Mapping[str, CopyThere], hidden: EpochEntry | None, salt: int, good: GoodCopies
+) -> EpochEntry | None:
+    """The reign ``hidden``, with what is known of it where what opened it has rotted too, but was read before."""
+    if hidden is None or good.ask is None:
+        return None
+    knows = {
+        node: each.reign
+        for node, each in damaged.items()
+        if each.reign is not None and each.reign.number == hidden.number and each.reign.reign_id != UNKNOWN_REIGN
+        if each.reign.start_position < hidden.start_position
+    }
+    if not knows:
+        return None
+    async with good.asking:
+        same = await _with_same_following(log, hidden, salt, good.ask)
+    return next((reign for node, reign in knows.items() if node in same), None)
 
 
 async def _mend_with(
-    answers: Mapping[str, bytes],
+    batches: Mapping[str, bytes],
     log: Log,
     position: int,
     reign: EpochEntry,
+    damage: Damage | None,
     *,
     salt: int,
     offset: int | None,
@@ -186,7 +267,8 @@ async def _mend_with(
     report: Callable[[Notice], None],
 ) -> MendTry:
     where = f"log {log.name} at {position}"
-    for node, data in answers.items():
+    # First what is whole, last what others have given up.
+    for node, data in sorted(batches.items(), key=lambda each: _is_lost(each[1])):
         view = memoryview(data)
         try:
             header = intact_header(view[:HEADER_BYTES], salt, where)
@@ -196,10 +278,13 @@ async def _mend_with(
         is_it = header.epoch == reign.number and header.size == len(view)
         if not is_it or (offset is not None and not _holds(header, offset)):
             continue
-        outcome = await _overwrite(log, position, data, good.turns, is_same)
+        is_lost = _is_lost(data)
+        if is_lost and not _may_take_lost(damage, position + header.size):
+            continue
+        outcome = await overwrite(log, position, data, good.turns, is_same)
         if outcome is Mended.YES and (await mended_end(log, position, log.end, salt)).position <= position:
             outcome = Mended.ELSEWHERE  # what was written cannot be read either: it is not to be had in its place
-        if outcome is Mended.YES:
+        if outcome is Mended.YES and not is_lost:  # what is lost is told by who reads it, and by who gave it up
             text = f"{where}: {header.size} bytes had rotted; they were written anew from {node}"
             report(Notice("log-mended", text, {"log": log.name, "position": position, "size": header.size}))
         end = LogPoint(position + header.size, header.end_offset)
@@ -207,7 +292,23 @@ async def _mend_with(
     return MendTry(Mended.NO)
 
 
-async def _overwrite(log: Log, position: int, data: bytes, turns: SerialFlusher, is_same: Callable[[], bool]) -> Mended:
+def _is_lost(batch: bytes) -> bool:
+    """Whether ``batch``, if it is one, stands for what was given up."""
+    return control_kind(batch) == LOST and bool(int.from_bytes(batch[8:12], "little") & ATTRIBUTE_CONTROL)
+
+
+def _may_take_lost(damage: Damage | None, end: int) -> bool:
+    """Whether what another node has given up up to ``end`` is damaged here, all of it, and is less than here."""
+    if damage is None or end > damage.end_position:
+        return False
+    return not damage.is_given_up or end < damage.end_position
+
+
+async def overwrite(log: Log, position: int, data: bytes, turns: SerialFlusher, is_same: Callable[[], bool]) -> Mended:
+    """Write ``data`` over what stands at ``position``, durably, in one of ``turns``, if that ``is_same`` still.
+
+    ``ELSEWHERE``: the storage cannot. Raises ``StorageError``. If cancelled, it may be written.
+    """
     await turns.begin_turn()
     try:
         # Asked only now, when nothing is cut: while others were asked the log may have been, and be another one there.

@@ -73,6 +73,7 @@ class LogOpener:
             await context.flusher.flush([log])
         opened.flushed(state.end_offset, state.end_position)
         self._names.add(name)
+        opened.seek_lost()
         return opened
 
     async def keep_whole(self, log: PartitionLog, *, epoch: int, reason: str) -> None:

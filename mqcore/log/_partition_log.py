@@ -15,15 +15,16 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._based import stored
 from mqcore.log._control import EPOCH_BATCH_BYTES, EpochFacts, ProducerEnd, pack_ends_batch, pack_epoch_batch
 from mqcore.log._foreign import check_foreign
-from mqcore.log._quarantine import PARTED, QUARANTINES_MAX
+from mqcore.log._quarantine import PARTED
 from mqcore.log._recovery import rebuild
+from mqcore.log._repaired import RepairedLog
 from mqcore.log._scan import header_at
 from mqcore.log._sidecar import Sidecar
 from mqcore.log._state import LogState
 from mqcore.log._term import Term
 from mqcore.log._types import IncomingBatch
 from mqcore.log._verdicts import Verdict
-from mqcore.log._writable import LogContext, WritableLog
+from mqcore.log._writable import LogContext
 from mqcore.ports import Buffer
 
 __all__ = ["PartitionLog"]
@@ -44,7 +45,7 @@ HISTORY_KEPT_MAX = 256
 """Reigns kept that lie wholly below the log's start."""
 
 
-class PartitionLog(WritableLog):
+class PartitionLog(RepairedLog):
     """Batches in order, with offsets. Made by ``LogStore.open_log``, for the store's present ``term``.
 
     ``append``, ``truncate``, ``trim`` and ``checkpoint`` exclude each other: a second one raises
@@ -199,8 +200,11 @@ class PartitionLog(WritableLog):
                 )
             checked = check_foreign(batches, state, followed=followed, salt=self.salt, where=f"log {self.name}")
             await self._append_bytes(batches)
+            damages = len(state.damages)
             for each in checked:
                 state.apply_run(each) if isinstance(each, PlainRun) else state.apply_stored(*each)
+            if len(state.damages) > damages:
+                self.seek_lost()
             if state.end_position >= self._checkpoint_at:
                 await self._checkpoint()
         finally:
@@ -351,15 +355,6 @@ class PartitionLog(WritableLog):
                 await self._truncate_bytes(position)
         finally:
             self._end()
-        return name
-
-    async def keep_aside(self, position: int, *, epoch: int, reason: str) -> str:
-        """Copy what is from ``position`` on into a side file, as ``Quarantine.keep``; ``StorageError`` for too many."""
-        facts = {"epoch": self._state.epoch, "end_offset": self.end_offset, "reason": reason}
-        name = await self._context.quarantine.keep(self._log, position, self.end_position, epoch=epoch, facts=facts)
-        if name is None:
-            text = "side files are kept already, and what this reign lacks would be one more; remove some"
-            raise StorageError(f"log {self.name}: {QUARANTINES_MAX} {text}", kind="full")
         return name
 
     async def _truncate_bytes(self, position: int) -> None:

@@ -11,15 +11,23 @@ from functools import partial
 
 import trio
 
-from mqcore.batch import HEADER_BYTES, BatchHeader
+from mqcore.batch import HEADER_BYTES, BatchHeader, body_checksum_of
 from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._based import LogStart
 from mqcore.log._collect import WALK_BYTES_MAX, BatchCollector, stored_batches
-from mqcore.log._control import EPOCH, control_kind, unpack_epoch_batch
+from mqcore.log._control import (
+    EPOCH,
+    LOST,
+    LOST_BATCH_BYTES_MIN,
+    control_kind,
+    unpack_epoch_batch,
+    unpack_lost_batch,
+)
 from mqcore.log._facts import LogFacts
 from mqcore.log._mending import Mended, Mends, MendTry, mend_batch, mend_from_storage, mended_end
 from mqcore.log._recovery import damage_notice
-from mqcore.log._scan import BatchScanner, header_at, intact_header, locate_damage, read_exactly, read_whole
+from mqcore.log._scan import header_at, intact_header, locate_damage, read_exactly, read_whole
+from mqcore.log._state import LOST_TEXT
 from mqcore.log._types import (
     BelowStartError,
     Damage,
@@ -271,62 +279,16 @@ class ReadableLog(LogFacts):
 
     # mending
 
-    async def mend_damages(self, *, anew: bool = False) -> list[tuple[Damage, MendTry]]:
-        """Try to put right every damaged range that was met; return those that stay, each with what came of it.
-
-        ``anew``: others are asked even if they were a moment ago.
-        That is ``ELSEWHERE`` only where all of it is elsewhere. Waits for other nodes. Raises ``StorageError``. If
-        cancelled, some may be mended.
-        """
-        stay: list[tuple[Damage, MendTry]] = []
-        self._mends = None if anew else self._mends
-        for damage in self.damages:
-            generation = self._generation
-            try:
-                tried = await self._mend_range(damage) if damage.end_position > self._state.start_position else None
-            except ValueError:
-                if generation == self._generation and damage.position >= self._state.start_position:
-                    raise
-            else:
-                if tried is not None and tried.outcome is not Mended.YES:
-                    stay.append((damage, tried))
-            if damage.end_position <= self._state.start_position:
-                self._state.damages.pop(damage.position, None)  # trimmed, before or meanwhile
-        return [each for each in stay if each[0].end_position > self._state.start_position]
-
-    async def _mend_range(self, damage: Damage) -> MendTry:
-        position, offset, worst = damage.position, damage.first_offset, MendTry(Mended.YES)
-        while position < damage.end_position and worst.outcome is not Mended.NO:
-            tried = await self._try_to_mend(position, offset, asks=True)
-            if tried.outcome is not Mended.YES:
-                worst = tried
-            elif tried.end.position <= position:
-                worst = MendTry(Mended.NO)
-            position, offset = tried.end
-        if worst.outcome is Mended.YES:
-            await self._take_end(damage)
-        return worst
-
-    async def _take_end(self, damage: Damage) -> None:
-        """Have the log end as what was mended says, where recovery could only guess: see ``open_end``."""
-        state, generation = self._state, self._generation
-        if damage.end_position != state.end_position or damage.position <= state.last_position:
-            return
-        view = await read_exactly(self._log, damage.position, damage.end_position - damage.position)
-        # All at once, unless something was written behind it meanwhile, by another guess.
-        if generation == self._generation and state.end_position == damage.end_position:
-            state.end_position, state.end_offset = damage.position, damage.first_offset
-            BatchScanner(state, self.salt, self.name).feed(view)
-            state.end_position = damage.end_position
-
     async def _learn(self, hidden: EpochEntry, position: int, end: LogPoint) -> None:
         """Take in what opened a reign, if that is what was mended at ``position``."""
         batch = await read_exactly(self._log, position, end.position - position)
         header = intact_header(batch[:HEADER_BYTES], self.salt, self.name)
-        if header.is_control and control_kind(batch) == EPOCH:
-            facts = unpack_epoch_batch(batch, self.name)
-            if facts.number == hidden.number:
-                self._state.history.learn(facts.number, facts.reign_id, position, header.base_offset)
+        kind = control_kind(batch) if header.is_control else 0
+        facts = unpack_epoch_batch(batch, self.name) if kind == EPOCH else None
+        if kind == LOST:
+            facts = unpack_lost_batch(batch, self.name).opening
+        if facts is not None and facts.number == hidden.number:
+            self._state.history.learn(facts.number, facts.reign_id, position, header.base_offset)
 
     async def _mended(self, position: int, offset: int | None, *, asks: bool) -> bool:
         """Whether there was a good copy of the batch at ``position`` somewhere, so that reading again is worth it."""
@@ -337,10 +299,12 @@ class ReadableLog(LogFacts):
     async def _try_to_mend(self, position: int, offset: int | None, *, asks: bool) -> MendTry:
         mends = self._mends = self._mends or Mends()
         generation, end = self._generation, self._readable_end()
-        hidden = self.hidden_reign(position)
+        hidden, known = self.hidden_reign(position), self._state.damages.get(position)
+        is_given_up = known is not None and known.is_given_up
         if mends.is_worn(position):
             return MendTry(Mended.NO)
-        if await mend_from_storage(self._log, position, end, salt=self.salt, offset=offset):
+        # What is given up is so on all copies of the storage.
+        if not is_given_up and await mend_from_storage(self._log, position, end, salt=self.salt, offset=offset):
             tried = MendTry(Mended.YES, await mended_end(self._log, position, end, self.salt))
         elif not asks or self._good.ask is None:
             return MendTry(Mended.NO)
@@ -349,23 +313,44 @@ class ReadableLog(LogFacts):
         else:
             tried = await mend_batch(
                 self._log, position, salt=self.salt, offset=offset, history=self.history, hidden=hidden,
-                good=self._good, is_same=lambda: generation == self._generation, report=self._report,
+                damage=known, good=self._good, is_same=lambda: generation == self._generation, report=self._report,
             )  # fmt: skip
         mends.note(position, tried)
-        if tried.outcome is Mended.YES and hidden is not None:
-            await self._learn(hidden, position, tried.end)
-        if tried.outcome is Mended.YES and generation == self._generation:
-            damage = self._state.damages.pop(position, None)
-            if damage is not None and position < tried.end.position < damage.end_position:
-                rest = damage._replace(position=tried.end.position, first_offset=tried.end.offset)
-                self._state.note_damage(rest)
+        if generation == self._generation:
+            if tried.hidden is not None:
+                self._state.history.learn(*tried.hidden)
+            if tried.outcome is Mended.YES:
+                if hidden is not None:
+                    await self._learn(hidden, position, tried.end)
+                await self._put_right(position, tried.end)
         return tried
+
+    async def _put_right(self, position: int, end: LogPoint) -> None:
+        """Take in that batches stand from ``position`` to ``end`` again, those that are given up among them."""
+        damages, generation = self._state.damages, self._generation
+        for damage in self.damages:
+            if position <= damage.position < end.position:
+                del damages[damage.position]
+                if position < end.position < damage.end_position:
+                    rest = damage._replace(position=end.position, first_offset=end.offset, is_given_up=False)
+                    self._state.note_damage(rest)
+        while position < end.position:
+            header = await header_at(self._log, position, end.position, self.salt)
+            if header is None or generation != self._generation:
+                return
+            if header.is_control:
+                head = await read_exactly(self._log, position, min(header.size, LOST_BATCH_BYTES_MIN))
+                if control_kind(head) == LOST:
+                    self._state.give_up(position, header)
+            position += header.size
 
     async def _damage(self, position: int, offset: int, text: str) -> Damage:
         """Find how far the damage at ``position`` reaches, and report it once."""
         state = self._state
         known = state.damages.get(position)
         if known is not None:
+            if known.is_given_up and self._good.met is not None:
+                self._good.met(self.name)  # a node that was away may have it
             return known
         boundary = state.index.after(position) or (state.end_offset, state.end_position)
         try:
@@ -383,12 +368,22 @@ class ReadableLog(LogFacts):
             if state is self._state and position >= state.start_position:
                 raise
             return Damage(position, state.start_position, offset, state.start_offset, "trimmed or cut meanwhile")
+        if await self._is_lost(damage):
+            damage = damage._replace(text=LOST_TEXT, is_given_up=True)
         if state.note_damage(damage):
             if self._good.met is not None and damage.position in state.damages:
                 self._good.met(self.name)  # who reports it if it cannot be mended
             else:
                 self._report(damage_notice(self.name, damage))
         return damage
+
+    async def _is_lost(self, damage: Damage) -> bool:
+        """Whether a lost batch, and nothing else, stands in what reads as damaged."""
+        header = await header_at(self._log, damage.position, damage.end_position, self.salt)
+        if header is None or not header.is_control or damage.position + header.size != damage.end_position:
+            return False
+        batch = await read_exactly(self._log, damage.position, header.size)
+        return control_kind(batch) == LOST and body_checksum_of(batch) == header.body_checksum
 
     async def batch_of(self, offset: int, position: int | None = None) -> LogPoint | None:
         """Position and base offset of the batch that contains ``offset``, or of the last one; None where none is whole.

@@ -142,9 +142,10 @@ async def recover(
 
 def damage_notice(name: str, damage: Damage) -> Notice:
     """The notice of damage below the durable mark."""
+    remedy = "" if damage.is_given_up else "; restore them from a good copy"
     return Notice(
         "log-damaged",
-        f"log {name}: {damage.place} are damaged and are not served ({damage.text}); restore them from a good copy",
+        f"log {name}: {damage.place} are damaged and are not served ({damage.text}){remedy}",
         {
             "log": name,
             "position": damage.position,

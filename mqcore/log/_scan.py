@@ -27,12 +27,15 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.log._control import (
     ENDS,
     EPOCH,
+    LOST,
     PRODUCERS,
     EpochFacts,
+    Lost,
     ProducerEnd,
     control_kind,
     unpack_ends_batch,
     unpack_epoch_batch,
+    unpack_lost_batch,
     unpack_producers_batch,
 )
 from mqcore.log._producer_bytes import KeptProducers
@@ -113,13 +116,18 @@ def opening_of(
                 "epoch batch of another epoch", where=where, expected=str(header.epoch), found=str(facts.number)
             )
         return facts
+    if header.is_control and control_kind(batch) == LOST:
+        opened = unpack_lost_batch(batch, where).opening
+        if opened is not None and opened.number == header.epoch:
+            return opened
     if not epoch_free:
         raise CorruptionError(f"epoch {header.epoch} was not opened", where=where)
     return None
 
 
-def producers_in(header: BatchHeader, batch: memoryview, where: str) -> list[ProducerEnd] | KeptProducers | None:
-    """What ``batch`` says of producers besides its own: who ended, or a part of what was remembered; None for nothing.
+def producers_in(header: BatchHeader, batch: memoryview, where: str) -> list[ProducerEnd] | KeptProducers | Lost | None:
+    """What ``batch`` says of producers besides its own: who ended, a part of what was remembered, or that some of it is
+    lost; None for nothing.
 
     Raises ``CorruptionError``.
     """
@@ -129,6 +137,8 @@ def producers_in(header: BatchHeader, batch: memoryview, where: str) -> list[Pro
             return unpack_ends_batch(batch, where)
         if kind == PRODUCERS:
             return unpack_producers_batch(batch, where)
+        if kind == LOST:
+            return unpack_lost_batch(batch, where)
     return None
 
 

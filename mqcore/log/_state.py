@@ -9,17 +9,19 @@ from typing import NamedTuple
 
 from mqcore.batch import BatchHeader, PlainRun
 from mqcore.limits import Limits
-from mqcore.log._control import EpochFacts, ProducerEnd
+from mqcore.log._control import EpochFacts, Lost, ProducerEnd
 from mqcore.log._history import UNKNOWN_REIGN, EpochHistory
 from mqcore.log._index import OffsetIndex
 from mqcore.log._producer_bytes import KeptProducers
 from mqcore.log._producers import ProducerTable
 from mqcore.log._types import NOWHERE, Damage, LogPoint
 
-__all__ = ["DAMAGES_KEPT_MAX", "KeptAt", "LogState"]
+__all__ = ["DAMAGES_KEPT_MAX", "LOST_TEXT", "KeptAt", "LogState"]
 
 DAMAGES_KEPT_MAX = 64
 """Damaged ranges remembered; further ones are found again when they are read."""
+
+LOST_TEXT = "no node that was asked had them whole, and they are given up"
 
 NO_TIME = -(1 << 62)
 """Before every append time."""
@@ -112,7 +114,7 @@ class LogState:
         self,
         header: BatchHeader,
         opening: EpochFacts | None,
-        told: list[ProducerEnd] | KeptProducers | None = None,
+        told: list[ProducerEnd] | KeptProducers | Lost | None = None,
     ) -> None:
         """Take in a batch that was stamped before: met by recovery, or by another node.
 
@@ -127,6 +129,10 @@ class LogState:
         self.apply(position, header, header.base_offset, header.appended_ms)
         if isinstance(told, KeptProducers):
             self.keep_producers(told, LogPoint(position, header.base_offset))
+        elif isinstance(told, Lost):
+            self.give_up(position, header)
+            self.kept_from = None
+            self.producers.forgot()
         elif told:
             self.producers.end(told)
 
@@ -179,6 +185,12 @@ class LogState:
         self.end_offset = damage.next_offset
         self.epoch_free = True
         self.producers.forgot()
+
+    def give_up(self, position: int, header: BatchHeader) -> None:
+        """Remember as damage that a lost batch stands at ``position``."""
+        damage = Damage(position, position + header.size, header.base_offset, header.end_offset, LOST_TEXT, True)
+        self.damages.pop(position, None)
+        self.note_damage(damage)
 
     def note_damage(self, damage: Damage) -> bool:
         """Remember a damaged range; False when it was known."""

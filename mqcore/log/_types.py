@@ -81,13 +81,17 @@ class EpochEntry(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A range of a log whose bytes are not batches any more: positions, and the offsets that it takes with it."""
+    """A range of a log whose bytes are not batches any more: positions, and the offsets that it takes with it.
+
+    ``is_given_up``: no node had it whole, and a batch that says so stands there.
+    """
 
     position: int
     end_position: int
     first_offset: int
     next_offset: int
     text: str
+    is_given_up: bool = False
 
     @property
     def place(self) -> str:

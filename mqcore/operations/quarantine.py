@@ -47,7 +47,7 @@ class QuarantinedSuffix:
 
     ``topic`` is empty when the topic is not known any more; ``topic_id`` in hexadecimal. ``epoch`` and ``position``:
     where in the log it began. ``first_offset`` to ``end_offset`` (not included) are the ``messages`` that can be read
-    of it, 0 of them when it is damaged from its first byte; ``unreadable_bytes`` follow them.
+    of it, 0 of them when nothing of it is whole; ``unreadable_bytes``, before, between or behind them, cannot.
     """
 
     name: str

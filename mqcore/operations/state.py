@@ -81,6 +81,16 @@ class FetchBatch:
 
 @attrs.frozen(kw_only=True)
 class StoredBatch:
-    """One whole batch as it is stored, in base64."""
+    """One whole batch as it is stored, in base64; empty where it is not here, or is damaged here, too.
 
-    batch: str
+    Where it is damaged: at which position and offset that range ends, and what is known of the reign that wrote there:
+    its number, its id in hexadecimal, the position and the offset of its first batch.
+    """
+
+    batch: str = ""
+    end_position: int = 0
+    end_offset: int = 0
+    epoch: int = 0
+    reign_id: str = ""
+    start_position: int = 0
+    start_offset: int = 0

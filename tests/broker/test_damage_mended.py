@@ -248,6 +248,7 @@ async def test_g12_a_replica_keeps_its_damaged_copy_where_no_other_is_known_to_b
         assert nodes.node("b").store.incarnation == incarnation
 
 
+@pytest.mark.usefixtures("writes_nothing_in_place")
 @pytest.mark.trio
 async def test_g12_what_a_primary_cannot_feed_is_told_and_is_fed_once_it_is_whole_again(tmp_path: Path) -> None:
     keys = {"flush": "sync", "replication": "async"}

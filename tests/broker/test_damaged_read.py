@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from mqcore.batch import HEADER_BYTES
+from mqcore.log import Answers
 from mqcore.protocol import Code, Failed, Fetch, Ping, Pong, Produced
 from mqcore.testing import ModelDisk, model_ports, seeded
 
@@ -40,10 +41,10 @@ def test_g12_other_requests_of_a_connection_go_on_while_a_good_copy_is_sought(
             await log._log.overwrite(found.position, rotten)
             asked: list[int] = []
 
-            async def ask(name: str, position: int, reign: object) -> dict[str, bytes]:
+            async def ask(name: str, position: int, reign: object) -> Answers:
                 asked.append(position)
                 await trio.sleep_forever()
-                return {}
+                return Answers({}, is_complete=False)
 
             met: list[str] = []
             store.good_copies.ask, store.good_copies.met = ask, met.append

@@ -76,7 +76,7 @@ def test_what_is_kept_aside_is_listed_and_shown_offline_and_by_the_broker(kept, 
     shown = cli("quarantine", "show", kept, *where)
     assert shown.status == 0
     assert shown.out.encode().splitlines() == LINES
-    assert "8 bytes at the end are no batches" in shown.err
+    assert "8 bytes are no batches" in shown.err
     shown = cli("quarantine", "show", kept, "--output", "json", *where)
     assert [json.loads(line)["offset"] for line in shown.out.splitlines()] == [0, 1, 2, 3]
     assert {json.loads(line)["tag"] for line in shown.out.splitlines()} == {"paid"}

@@ -12,7 +12,16 @@ from shelf_storage import NAME, Broker, Crashed, Shelf, batch, read_all, start
 
 from mqcore.batch import HEADER_BYTES
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.log import BelowStartError, DamagedRangeError, EpochEntry, IncomingBatch, Mended, PartitionLog
+from mqcore.log import (
+    Answers,
+    BelowStartError,
+    CopyThere,
+    DamagedRangeError,
+    EpochEntry,
+    IncomingBatch,
+    Mended,
+    PartitionLog,
+)
 from mqcore.log._mending import ASK_AGAIN_S, MENDS_MAX
 
 MESSAGES = 30
@@ -60,12 +69,13 @@ class Others:
         self.has_it = True
         self.meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
 
-    async def ask(self, name: str, position: int, reign: EpochEntry) -> dict[str, bytes]:
+    async def ask(self, name: str, position: int, reign: EpochEntry) -> Answers:
         self.asked.append(position)
         if self.meanwhile is not None:
             await self.meanwhile()
         await trio.lowlevel.checkpoint()
-        return {"c": self.data[position : position + self.size]} if self.has_it else {}
+        batch = self.data[position : position + self.size] if self.has_it else b""
+        return Answers({"c": CopyThere(batch)}, is_complete=True)
 
 
 def test_g12_what_was_written_while_others_were_asked_is_not_written_over() -> None:

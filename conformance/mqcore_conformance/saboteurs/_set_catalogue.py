@@ -100,6 +100,14 @@ SETS = (
         make=sets.nobody_is_asked, shape=shapes.one_copy_rots,
     ),
     Saboteur(
+        name="lost-although-whole", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
+        make=sets.nobody_has_it, shape=shapes.one_copy_rots,
+    ),
+    Saboteur(
+        name="lost-passed-over", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
+        make=sets.lost_passed_over, shape=shapes.no_copy_is_whole,
+    ),
+    Saboteur(
         name="damage-served-in-a-set", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
         make=log.damage_served, shape=shapes.one_copy_rots,
     ),

@@ -190,6 +190,12 @@ def one_copy_rots(plan: RunPlan) -> RunPlan:
     return _small(plan, _at(1_500, "rot", "n1/middle", for_us=0, amount=8), sends=50, consumers=(late,))
 
 
+def no_copy_is_whole(plan: RunPlan) -> RunPlan:
+    """A batch rots on all nodes, and is read later."""
+    late = attrs.evolve(_reader(number=1), begins_us=2 * SECOND_US)
+    return _small(plan, _at(1_500, "rot", "n1+n2+n3/middle", for_us=0, amount=8), sends=50, consumers=(late,))
+
+
 def a_clone(plan: RunPlan) -> RunPlan:
     """A replica comes back on a copy of another node's disk."""
     return _small(plan, _at(1_200, "cloned", "n2", for_us=AT_ONCE_US), sends=60)

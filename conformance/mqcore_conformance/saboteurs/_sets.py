@@ -139,6 +139,22 @@ def nobody_is_asked(_: Any) -> Any:
     return mend
 
 
+@in_place_of((f"{LOG}._mending", "", "mend_batch"), (f"{LOG}._readable", "", "mend_batch"))
+def nobody_has_it(_: Any) -> Any:
+    """A node takes for lost what it has rotten, without asking the others, and has that replicated."""
+
+    async def mend(*_: Any, **__: Any) -> MendTry:
+        return MendTry(Mended.NO, is_complete=True)
+
+    return mend
+
+
+@in_place_of((f"{LOG}._collect", "", "control_kind"))
+def lost_passed_over(_: Any) -> Any:
+    """What no node has whole is passed over, like every batch that is not a client's, and no reader is told."""
+    return lambda _: 0
+
+
 @in_place_of((f"{LOG}._store", "", "check_owner"))
 def clone_accepted(_: Any) -> Any:
     """A node starts on a copy of another node's storage, and there are two of that one."""

@@ -68,7 +68,7 @@ def suffix_of(found: SideFile, topic: str) -> QuarantinedSuffix:
         messages=found.messages,
         first_offset=found.first_offset,
         end_offset=found.end_offset,
-        unreadable_bytes=found.end - found.readable_end,
+        unreadable_bytes=found.unreadable_bytes,
     )
 
 

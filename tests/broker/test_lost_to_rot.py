@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from rot import damage
+from rot import damage, damage_at, log_of
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.batch import HEADER_BYTES
+from mqcore.broker import _damage
 from mqcore.errors import BatchUndecodableError
 
 MESSAGES = 60
@@ -51,6 +52,12 @@ async def read(nodes: SetOfNodes, node: str, count: int) -> tuple[list[bytes], l
     return found, lost
 
 
+def lost_in(nodes: SetOfNodes, node: str, name: str) -> list[bool]:
+    """Of each damaged range that is known to a node whether it was given up."""
+    log = nodes.node(node).store._logs.get(name)
+    return [] if log is None else [damage.is_given_up for damage in log.damages]
+
+
 async def until_same(nodes: SetOfNodes, name: str, *names: str) -> None:
     def is_same() -> bool:
         logs = [nodes.node(each).store._logs.get(name) for each in names]
@@ -85,3 +92,67 @@ async def test_g10_what_rotted_before_a_replica_had_it_is_told_as_lost_and_what_
         aside = {each["name"] for each in await nodes.call("a", "quarantine.list")}
         assert {notice.facts["quarantine"] for notice in told} <= aside, "what is left of it is kept"
         assert len(aside) == len(told)
+
+
+@pytest.mark.trio
+async def test_g10_what_rotted_on_all_nodes_with_what_opened_a_reign_keeps_no_replica_out(tmp_path: Path) -> None:
+    """A replica that starts again does not know which reign wrote what follows; the others have read that before."""
+    async with set_of_nodes(tmp_path, prefix="lost-opening", names="abc", cluster=TIMES, **SYNC) as nodes:
+        name = await begin(nodes)
+        await send(nodes, VALUES[:20])
+        await nodes.stop("a")
+        await nodes.start("a")
+        await nodes.call("a", "set.promote", old_primary_is_stopped=True)
+        await nodes.until_in_sync("a")
+        await send(nodes, VALUES[20:])
+        await nodes.until_same("a", "b", "c")
+        log = log_of(nodes, "a", name)
+        opened = log.history[-1]
+        incarnation = nodes.node("b").store.incarnation
+        await nodes.stop("b")
+        for node in "bca":  # it is found by what a has
+            await damage_at(nodes, node, log, opened.start_position, HEADER_BYTES)
+        await nodes.start("b")
+        await nodes.until(lambda: all(lost_in(nodes, node, name) == [True] for node in "abc"), 60)
+        await nodes.until_in_sync("a")
+        assert log_of(nodes, "b", name).history[-1] == opened
+        assert nodes.node("b").store.incarnation == incarnation, "nothing of its copy was given up"
+        assert "log-diverged" not in nodes.kinds("b")
+        await until_same(nodes, name, "a", "b", "c")
+        assert await read(nodes, "b", MESSAGES) == (VALUES, []), "no message was in it"
+        # And what stands there now says to the next one that starts which reign it was.
+        await nodes.stop("c")
+        await nodes.start("c")
+        await nodes.until(lambda: lost_in(nodes, "c", name) == [True], 60)
+        await nodes.until_in_sync("a")
+        assert log_of(nodes, "c", name).history[-1] == opened
+
+
+@pytest.mark.trio
+async def test_g01_what_was_given_up_is_taken_from_a_node_that_comes_back_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_damage, "SILENT_S_MAX", 0.0)
+    monkeypatch.setattr(_damage, "AGAIN_S_MAX", 5.0)
+    async with set_of_nodes(tmp_path, prefix="lost-and-found", names="abc", cluster=TIMES, **ASYNC) as nodes:
+        name = await begin(nodes)
+        await send(nodes)
+        await until_same(nodes, name, "a", "b", "c")
+        whole = (await nodes.logs("c"))[name]
+        await nodes.stop("c")
+        for node in "ab":
+            await damage(nodes, node, name, 20)
+        assert await read(nodes, "a", MESSAGES - 1) == (VALUES[:20] + VALUES[21:], [(20, 21)])
+        await nodes.until(lambda: "offsets-lost" in nodes.kinds("a"), 60)
+        await read(nodes, "b", MESSAGES - 1)
+        await nodes.until(lambda: lost_in(nodes, "b", name) == [True], 60)
+        await nodes.until_same("a", "b")
+        assert (await nodes.logs("b"))[name] != whole
+        await nodes.start("c")
+        with trio.fail_after(60):
+            while await read(nodes, "a", MESSAGES - 1) != (VALUES[: MESSAGES - 1], []):
+                pass
+        await nodes.until(lambda: not log_of(nodes, "b", name).is_damaged, 60)
+        await nodes.until_same("a", "b", "c")
+        assert (await nodes.logs("a"))[name] == whole
+        assert await read(nodes, "b", MESSAGES) == (VALUES, [])

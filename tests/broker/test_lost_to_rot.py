@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -15,8 +16,8 @@ from mqcore.errors import BatchUndecodableError
 
 MESSAGES = 60
 VALUES = [b"%04d" % number for number in range(MESSAGES)]
-ASYNC = {"flush": "sync", "replication": "async"}
-SYNC = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
+ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
+SYNC: dict[str, Any] = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
 # Long, for a busy machine: no lease is to end by itself here.
 TIMES = {"lease_ms": 30_000, "replica_timeout_ms": 2_000, "heartbeat_ms": 100}
 
@@ -87,7 +88,7 @@ async def test_g10_what_rotted_before_a_replica_had_it_is_told_as_lost_and_what_
             assert found == VALUES[:20] + VALUES[22:40] + VALUES[41:]
             assert [offset for first, until in lost for offset in range(first, until)] == [20, 21, 40]
         told = [notice for _, notice in nodes.notices if notice.kind == "offsets-lost"]
-        ranges = [(notice.facts["first_offset"], notice.facts["next_offset"]) for notice in told]
+        ranges = [(int(str(notice.facts[key])) for key in ("first_offset", "next_offset")) for notice in told]
         assert [offset for first, until in ranges for offset in range(first, until)] == [20, 21, 40]
         aside = {each["name"] for each in await nodes.call("a", "quarantine.list")}
         assert {notice.facts["quarantine"] for notice in told} <= aside, "what is left of it is kept"

@@ -37,11 +37,12 @@ def virtual(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def filled(shelf: Shelf, reigns: int = 1) -> tuple[Broker, PartitionLog]:
     """A log of a batch a message, flushed; each reign wrote a part of it."""
     broker = await start(shelf)
+    log = await broker.log()
     for number in range(MESSAGES):
         if number and number % (MESSAGES // reigns) == 0:
             await broker.store.leave()
             await broker.store.reign()
-        log = await broker.log()
+            log = await broker.log()
         await log.append([batch(b"%04d" % number)])
         await broker.store.flush([log])
     return broker, log

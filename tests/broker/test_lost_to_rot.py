@@ -88,7 +88,7 @@ async def test_g10_what_rotted_before_a_replica_had_it_is_told_as_lost_and_what_
             assert found == VALUES[:20] + VALUES[22:40] + VALUES[41:]
             assert [offset for first, until in lost for offset in range(first, until)] == [20, 21, 40]
         told = [notice for _, notice in nodes.notices if notice.kind == "offsets-lost"]
-        ranges = [(int(str(notice.facts[key])) for key in ("first_offset", "next_offset")) for notice in told]
+        ranges = [[int(str(each.facts[key])) for key in ("first_offset", "next_offset")] for each in told]
         assert [offset for first, until in ranges for offset in range(first, until)] == [20, 21, 40]
         aside = {each["name"] for each in await nodes.call("a", "quarantine.list")}
         assert {notice.facts["quarantine"] for notice in told} <= aside, "what is left of it is kept"

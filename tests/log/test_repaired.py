@@ -13,6 +13,7 @@ import trio.testing
 from shelf_storage import NAME, Broker, Crashed, Shelf, batch, read_all, start
 
 from mqcore.batch import HEADER_BYTES
+from mqcore.errors import StorageError
 from mqcore.log import (
     UNKNOWN_REIGN,
     Answers,
@@ -26,6 +27,7 @@ from mqcore.log import (
     PartitionLog,
 )
 from mqcore.log._mending import ASK_AGAIN_S
+from mqcore.log._quarantine import QUARANTINES_MAX
 
 MESSAGES = 30
 
@@ -318,5 +320,26 @@ def test_g17_a_crash_at_each_step_of_giving_up_leaves_damage_or_what_says_so() -
         else:
             pytest.fail("it never ended")
         assert asides <= {1, 2}, "a torn write is kept, too"
+
+    virtual(main)
+
+
+def test_g10_what_cannot_be_kept_aside_is_not_given_up() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        broker, log = await filled(shelf)
+        broker.store.good_copies.ask = Others(shelf).ask
+        rotten = range(2, 2 + QUARANTINES_MAX + 1)
+        for position in [await position_of(log, offset) for offset in rotten]:
+            rot(shelf, position)
+        for offset in rotten:
+            await met(log, offset)
+        with pytest.raises(StorageError, match="remove some") as refused:
+            await log.mend_damages(gives_up=complete)
+        assert refused.value.kind == "full"
+        assert [damage.is_given_up for damage in log.damages] == [True] * QUARANTINES_MAX + [False]
+        await broker.store.delete_log(next(name for name in shelf.logs if ".quarantine" in name))
+        await log.mend_damages(gives_up=complete)
+        assert all(damage.is_given_up for damage in log.damages)
 
     virtual(main)

@@ -313,7 +313,7 @@ def cut_at_the_watermark(original: Any) -> Any:
     return open_copy
 
 
-@in_place_of((f"{LOG}._partition_log", "PartitionLog", "keep_aside"))
+@in_place_of((f"{LOG}._repaired", "RepairedLog", "keep_aside"))
 def cut_and_discarded(_: Any) -> Any:
     """What the newer reign has not got is cut off and gone (RabbitMQ mirrored queues)."""
 

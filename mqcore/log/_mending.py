@@ -202,7 +202,7 @@ async def mend_batch(
             return tried
         damaged = {node: copy for node, copy in answers.copies.items() if copy.end.position > position}
         there = min([each.end for each in damaged.values()] + ([there] if there.position else []), default=NOWHERE)
-        found = found or await _opened_there(log, damaged, hidden, salt, good)
+        found = found or await _opened_there(log, position, damaged, hidden, salt, good)
     return MendTry(Mended.NO, is_complete=is_complete, there=there, hidden=found)
 
 
@@ -235,7 +235,12 @@ async def _with_same_following(log: Log, hidden: EpochEntry, salt: int, ask: Ask
 
 
 async def _opened_there(
-    log: Log, damaged: Mapping[str, CopyThere], hidden: EpochEntry | None, salt: int, good: GoodCopies
+    log: Log,
+    position: int,
+    damaged: Mapping[str, CopyThere],
+    hidden: EpochEntry | None,
+    salt: int,
+    good: GoodCopies,
 ) -> EpochEntry | None:
     """The reign ``hidden``, with what is known of it where what opened it has rotted too, but was read before."""
     if hidden is None or good.ask is None:
@@ -244,7 +249,7 @@ async def _opened_there(
         node: each.reign
         for node, each in damaged.items()
         if each.reign is not None and each.reign.number == hidden.number and each.reign.reign_id != UNKNOWN_REIGN
-        if each.reign.start_position < hidden.start_position
+        if position <= each.reign.start_position < hidden.start_position
     }
     if not knows:
         return None

@@ -196,6 +196,11 @@ class LogState:
         """Remember a damaged range; False when it was known."""
         if damage.position in self.damages:
             return False
+        if len(self.damages) >= DAMAGES_KEPT_MAX and not damage.is_given_up:
+            # What is given up says so itself to who reads it: it does not keep out what is still to be looked after.
+            given_up = [at for at, each in self.damages.items() if each.is_given_up]
+            for at in given_up[:1]:
+                del self.damages[at]
         if len(self.damages) < DAMAGES_KEPT_MAX:
             self.damages[damage.position] = damage
         return True

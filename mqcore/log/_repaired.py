@@ -131,16 +131,20 @@ class RepairedLog(WritableLog):
         )
         if batches is None or end.position > self._log.durable_end:
             return tried
+
+        def is_same() -> bool:
+            return generation == self._generation
+
+        # Nothing at first: what a storage that only appends cannot give up is not kept aside for that either.
+        if await overwrite(self._log, begin.position, b"", self._good.turns, is_same) is not Mended.YES:
+            return tried
         aside = None
         if not is_given_up:
             number = [each.number for each in self.history if each.start_position <= begin.position][-1]
             aside = await self.keep_aside(begin.position, epoch=number, reason=LOST, until=end)
-        outcome = await overwrite(
-            self._log, begin.position, batches, self._good.turns, lambda: generation == self._generation
-        )
-        if outcome is not Mended.YES:
+        if await overwrite(self._log, begin.position, batches, self._good.turns, is_same) is not Mended.YES:
             return tried
-        if generation == self._generation:
+        if is_same():
             await self._put_right(begin.position, end)
         self._report(_lost_notice(self.name, begin, end, aside))
         return MendTry(Mended.YES, end)

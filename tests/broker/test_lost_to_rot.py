@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from rot import damage, damage_at, log_of
+from rot import damage, damage_at, damage_copies, log_of
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.batch import HEADER_BYTES
@@ -93,6 +93,28 @@ async def test_g10_what_rotted_before_a_replica_had_it_is_told_as_lost_and_what_
         aside = {each["name"] for each in await nodes.call("a", "quarantine.list")}
         assert {notice.facts["quarantine"] for notice in told} <= aside, "what is left of it is kept"
         assert len(aside) == len(told)
+
+
+@pytest.mark.trio
+async def test_g10_what_rotted_on_every_member_of_an_array_before_a_replica_had_it_is_given_up_on_all(
+    tmp_path: Path,
+) -> None:
+    for node in "ab":
+        (tmp_path / node).mkdir()
+    array = "raid://{dir}/one,{dir}/two?level=1&first_extent_bytes=65536"
+    async with set_of_nodes(tmp_path, prefix="lost-array", cluster=TIMES, storage=array, **ASYNC) as nodes:
+        name = await begin(nodes)
+        await nodes.stop("b")
+        await send(nodes)
+        found = await log_of(nodes, "a", name).batch_of(20)
+        assert found is not None
+        await damage_copies(nodes, "a", log_of(nodes, "a", name), found.position, copies=2)
+        await nodes.start("b")
+        await nodes.until_in_sync("a")
+        await until_same(nodes, name, "a", "b")
+        for node in "ab":
+            assert await read(nodes, node, MESSAGES - 1) == (VALUES[:20] + VALUES[21:], [(20, 21)])
+        assert "raid-member-ejected" not in nodes.kinds("a")
 
 
 @pytest.mark.trio

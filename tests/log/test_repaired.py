@@ -324,6 +324,23 @@ def test_g17_a_crash_at_each_step_of_giving_up_leaves_damage_or_what_says_so() -
     virtual(main)
 
 
+def test_g12_what_a_storage_that_only_appends_cannot_give_up_stays_damaged() -> None:
+    async def main() -> None:
+        shelf = Shelf(in_place=False)
+        broker, log = await filled(shelf)
+        broker.store.good_copies.ask = Others(shelf).ask
+        rot(shelf, await position_of(log, 20))
+        assert await met(log, 20) == (20, 21)
+        names = {*shelf.logs}
+        ((damage, tried),) = await log.mend_damages(gives_up=complete)
+        assert not damage.is_given_up
+        assert tried.outcome is Mended.NO
+        assert {*shelf.logs} == names, "nothing is kept aside for it"
+        assert "offsets-lost" not in broker.kinds
+
+    virtual(main)
+
+
 def test_g10_what_cannot_be_kept_aside_is_not_given_up() -> None:
     async def main() -> None:
         shelf = Shelf()

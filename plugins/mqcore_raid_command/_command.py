@@ -116,9 +116,13 @@ def rebuild(member: str, rate: int | None, wait: bool, storage: str | None) -> N
 @connection_options
 @output_options
 def scrub(rate: int | None, wait: bool, storage: str | None) -> None:
-    """Read everything from each member, compare, and mend what rotted; report what no copy decides (status 5)."""
+    """Read everything from each member, compare, and mend what rotted; report what no copy decides (status 5).
+
+    The status is 5, too, where the last member of a mirror group is gone.
+    """
     found = _run(storage, lambda ask: _scrub(ask, {"rate_bytes": rate}, wait=wait or storage is not None))
-    if found.get("scrub", {}).get("blocks_undecided"):
+    is_lost = any(each["state"] == "failed" for each in found.get("members", ()))
+    if is_lost or found.get("scrub", {}).get("blocks_undecided"):
         end(CorruptionError.exit_status)
 
 

@@ -10,7 +10,8 @@ How it works, in the order of the files that do it:
 - ``_background``: work on members side by side; one that hangs must not hang its callers.
 - ``_group`` and ``_log``: a mirror group and its logs, the same bytes on each member. ``_equal``: makes copies equal
   after a stop that was not clean.
-- ``_stripes`` and ``_striped``: one log on several groups. ``_sums``, ``_mending``, ``_scrub``: which copy is right.
+- ``_stripes`` and ``_striped``: one log on several groups. ``_sums`` with their files, ``_mending``, ``_scrub``: which
+  copy is right.
 - ``_rebuild``, ``_repairs``: what an operator can have done while the array serves. ``_backend``: the contract.
 
 Everything touches the outside through ``mqcore.ports`` and the members' own storages, which are reached by URL only.

@@ -26,18 +26,14 @@ from mqcore_raid._record import RECORD_BYTES_MAX, ArrayRecord, decode_record, en
 __all__ = [
     "LOCK_NAME",
     "RECORD_NAME",
-    "SCRUB_NAME",
+    "SUMS_NAME",
     "MemberDirectory",
-    "append_sums",
-    "drop_sums",
     "eject_offline",
     "inspect",
     "keep_place",
-    "keep_scrub",
     "make_member_directory",
     "places_above",
     "read_place",
-    "read_sums",
     "set_aside",
 ]
 
@@ -51,11 +47,8 @@ STORAGE_NAME = "storage"
 ASIDE = "aside-"
 EJECTED_NAME = "mqcore-raid.ejected"
 SUMS_NAME = "sums"
-SCRUB_NAME = ".scrub"
-"""No log is called so: names of logs do not begin with a dot."""
 DEPTH_MAX = 100
 """Directories that one may lie in; no path is longer."""
-SUMS_BYTES_MAX = 64 * 1024 * 1024
 _OWN = frozenset(
     {LOCK_NAME, PLACE_NAME, PLACE_NAME + TEMPORARY, RECORD_NAME + TEMPORARY, RECORD_NAME + SPARE, "lost+found"}
 )
@@ -69,6 +62,8 @@ class MemberDirectory:
         self._files = files
         self._lock: Lock | None = None
         self._identity: tuple[int, int] | None = None
+        self.stale_sums: set[str] = set()
+        """Logs whose checksums are old and could not be given up; see ``_sums_files``."""
 
     def lock(self) -> None:
         """Lock it. Raises ``StorageError`` (kind ``busy``), ``OSError``."""
@@ -130,7 +125,12 @@ class MemberDirectory:
 
     def check_in_place(self) -> None:
         """Raise ``StorageError`` when another directory stands at the path than the one that was locked."""
-        if self._identity is not None and self._find_identity() != self._identity:
+        try:
+            is_other = self._identity is not None and self._find_identity() != self._identity
+        except FileNotFoundError:
+            text = f"{self.path} is not there any more: it was removed or moved"
+            raise StorageError(text, kind="missing", path=self.path) from None
+        if is_other:
             raise StorageError(
                 f"{self.path} is no longer the directory that was opened: it was moved, replaced or covered",
                 kind="foreign",
@@ -138,9 +138,12 @@ class MemberDirectory:
             )
 
     def look(self) -> None:
-        """Raise ``OSError``, ``StorageError`` when the directory or its record is gone: no start would believe it."""
+        """Raise ``StorageError``, ``OSError`` when the directory or its record is gone: no start would believe it."""
         self.check_in_place()
-        self._files.stat(f"{self.path}/{RECORD_NAME}")
+        try:
+            self._files.stat(f"{self.path}/{RECORD_NAME}")
+        except FileNotFoundError:
+            raise StorageError(f"{self.path}/{RECORD_NAME} was removed", kind="missing", path=self.path) from None
 
     def _find_identity(self) -> tuple[int, int]:
         facts = self._files.stat(self.path)
@@ -241,6 +244,7 @@ def set_aside(files: FileSystem, path: str, generation: int) -> None:
     if SUMS_NAME in files.list(path):
         for name in files.list(f"{path}/{SUMS_NAME}"):
             files.unlink(f"{path}/{SUMS_NAME}/{name}")
+        files.flush_directory(f"{path}/{SUMS_NAME}")  # or a power cut brings them back, beside other logs
     if STORAGE_NAME in files.list(path):
         files.rename(f"{path}/{STORAGE_NAME}", f"{path}/{ASIDE}{generation}")
         files.flush_directory(path)
@@ -278,40 +282,3 @@ def read_place(directory: MemberDirectory) -> tuple[str, int] | None:
     finally:
         file.close()
     return (place, int(number)) if number.isascii() and number.isdecimal() else None
-
-
-def append_sums(directory: MemberDirectory, name: str, data: bytes, create: bool = True) -> None:
-    """Put ``data`` at the end of the checksums of the log ``name``, which are there or made. Raises ``OSError``."""
-    files, folder = directory.files, f"{directory.path}/{SUMS_NAME}"
-    if create:
-        files.make_directory(folder)
-    file = files.open(f"{folder}/{name}", create=create)
-    try:
-        file.pwritev([data], file.size())
-    finally:
-        file.close()
-
-
-def keep_scrub(directory: MemberDirectory, data: bytes) -> None:
-    """Keep what the last scrub found beside the checksums. Raises ``OSError``."""
-    directory.files.make_directory(f"{directory.path}/{SUMS_NAME}")
-    file = directory.files.open(f"{directory.path}/{SUMS_NAME}/{SCRUB_NAME}", create=True)
-    try:
-        file.truncate(0)
-        file.pwritev([data], 0)
-    finally:
-        file.close()
-
-
-def read_sums(directory: MemberDirectory, name: str) -> bytes:
-    """The checksums of the log ``name``. Raises ``OSError`` where there are none."""
-    file = directory.files.open(f"{directory.path}/{SUMS_NAME}/{name}", write=False)
-    try:
-        return file.pread(SUMS_BYTES_MAX, 0)
-    finally:
-        file.close()
-
-
-def drop_sums(directory: MemberDirectory, name: str) -> None:
-    """Remove the checksums of the log ``name``. Raises ``OSError`` where there are none."""
-    directory.files.unlink(f"{directory.path}/{SUMS_NAME}/{name}")

@@ -11,10 +11,10 @@ from mqcore.abc import FlushedLog, Log, Notice
 from mqcore.errors import CommandNotPossibleError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore_raid._background import Background
-from mqcore_raid._directory import drop_sums
 from mqcore_raid._log import MirrorLog
 from mqcore_raid._member import ArrayMember
 from mqcore_raid._roster import Roster
+from mqcore_raid._sums_files import drop_sums
 
 __all__ = ["MirrorGroup"]
 
@@ -210,7 +210,6 @@ class MirrorGroup:
         members = self.in_sync() + self._rebuilding()
         for member in members:
             member.joined.discard(name)
-            member.submit(drop_sums, member.directory, name)
         results = await self.background.run_all([partial(member.during, _delete, member, name) for member in members])
         if all(not result.is_good for result in results):
             raise next((result.error for result in results if result.error), StorageError("no answer", kind="io"))
@@ -229,6 +228,8 @@ class MirrorGroup:
             try:
                 for log in logs:
                     await log.equalise(log.end)
+                    if log.sums.must_tell and log.durable_end < log.end:
+                        log.keep_sums()
             except StorageError as error:
                 raise self._stop(logs, str(error)) from error
             ends = [log.end for log in logs]
@@ -321,10 +322,14 @@ async def _begin(member: ArrayMember, name: str, start: int) -> Log:
 async def _delete(member: ArrayMember, name: str) -> None:
     if member.storage is None:
         raise _storage_of(member)
+    # First: a log of the same name, made after a crash, must not find them.
+    await member.call(drop_sums, member.directory, name)
     await member.storage.delete_log(name)
 
 
 async def _flush(member: ArrayMember, logs: Sequence[MirrorLog]) -> None:
     if member.storage is None:
         raise _storage_of(member)
-    await member.storage.flush([log.copies[member] for log in logs if member in log.copies])
+    storage = member.storage
+    await member.settle_sums(log.name for log in logs)
+    await storage.flush([log.copies[member] for log in logs if member in log.copies])

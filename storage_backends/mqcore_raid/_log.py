@@ -19,7 +19,6 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer
 from mqcore_raid._background import Background, MemberResult
-from mqcore_raid._directory import append_sums
 from mqcore_raid._equal import choose_source, make_equal, read_range, warm_copies
 from mqcore_raid._errors import as_storage_error, first_error, is_refusal, refused
 from mqcore_raid._member import ArrayMember
@@ -78,7 +77,7 @@ class MirrorLog(Log):
         self.is_appending = False
         self._held: trio.Event | None = None
         self._appended = trio.Event()
-        self.sums = BlockSums()
+        self.sums = BlockSums(self._durable_end, self._end)
         self.removing = trio.Lock()
         """Held by what takes bytes away, and by what copies the log to another member meanwhile."""
 
@@ -315,10 +314,10 @@ class MirrorLog(Log):
     # mending
 
     def keep_sums(self) -> None:
-        """Have what is new of the blocks' checksums written beside each member's storage; nothing waits for it."""
-        create, data = not self.sums.only_void, self.sums.take_fresh()
-        for member in self.in_sync() if data else ():
-            member.submit(append_sums, member.directory, self.name, data, create)
+        """Have what is new of the blocks' checksums written beside each member's storage; see ``_sums``."""
+        void, data = self.sums.take_void(), self.sums.take_fresh()
+        for member in self.in_sync() if data or void is not None else ():
+            member.keep_sums(self.name, void, data)
 
     @property
     def proven_end(self) -> int:

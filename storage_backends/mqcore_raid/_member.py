@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import trio
@@ -11,6 +11,7 @@ from mqcore.abc import StorageBackend
 from mqcore.ports import DeviceThread
 from mqcore_raid._directory import MemberDirectory
 from mqcore_raid._record import ArrayRecord, SlotState
+from mqcore_raid._sums_files import append_sums, check_voided, void_sums
 
 __all__ = ["ArrayMember"]
 
@@ -32,6 +33,7 @@ class ArrayMember:
         """While it is rebuilt: names of the logs that it holds whole, and whose appends it takes."""
         self.takes_flushes = False
         """Whether flushes go to it too, although it does not count yet."""
+        self._voided: set[str] = set()
         self._thread = thread
         self._calls = 0
         self._idle = trio.Event()
@@ -82,6 +84,21 @@ class ArrayMember:
     def submit(self, function: Callable[..., object], *args: object) -> None:
         """Have a blocking call on its directory made, of which nothing depends on the outcome."""
         self._thread.submit(function, *args)
+
+    def keep_sums(self, name: str, void: int | None, data: bytes) -> None:
+        """Have the checksums of a log say that from block ``void`` on they are old, and ``data`` put behind that."""
+        if void is not None:
+            self._voided.add(name)
+            self.submit(void_sums, self.directory, name, void)
+        if data:
+            self.submit(append_sums, self.directory, name, data)
+
+    async def settle_sums(self, names: Iterable[str]) -> None:
+        """Return once what checksums of ``names`` were told is on the disk. Raises ``StorageError``."""
+        voided = self._voided.intersection(names) if self._voided else ()
+        if voided:
+            self._voided.difference_update(voided)
+            await self.call(check_voided, self.directory, voided)
 
     async def write(self, record: ArrayRecord) -> None:
         """Write ``record`` as this member's. Raises ``OSError``, ``StorageError``."""

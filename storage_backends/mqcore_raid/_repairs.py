@@ -16,13 +16,10 @@ from mqcore.abc import StorageBackend, StorageContext
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
 from mqcore_raid._background import Background
 from mqcore_raid._directory import (
-    SCRUB_NAME,
     MemberDirectory,
     inspect,
-    keep_scrub,
     make_member_directory,
     places_above,
-    read_sums,
     set_aside,
 )
 from mqcore_raid._group import MirrorGroup
@@ -33,6 +30,7 @@ from mqcore_raid._record import SlotState
 from mqcore_raid._roster import Roster
 from mqcore_raid._scrub import Scrub, ScrubResult, decode_result, encode_result
 from mqcore_raid._shape import normal_path
+from mqcore_raid._sums_files import SCRUB_NAME, keep_scrub, read_sums
 
 __all__ = ["Repairs"]
 
@@ -161,6 +159,11 @@ class Repairs:
         return self.status()
 
     async def _replace(self, old: ArrayMember, path: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        if old in self._groups[old.group].lost:
+            raise CommandNotPossibleError(
+                f"{old.path} is gone and is the last member of its mirror group, so that what it held is nowhere else: "
+                "bring it back and restart, or begin anew in empty directories"
+            )
         if old.is_in_sync:
             raise CommandNotPossibleError(
                 f"member {old.slot} ({old.path}) is in sync; to replace it all the same, eject it first"

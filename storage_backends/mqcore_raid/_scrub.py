@@ -16,11 +16,11 @@ from crc32c import crc32c
 
 from mqcore.abc import Log, Notice
 from mqcore.errors import CorruptionError, StorageError
-from mqcore_raid._directory import read_sums
 from mqcore_raid._group import MirrorGroup
 from mqcore_raid._log import MirrorLog
 from mqcore_raid._member import ArrayMember
 from mqcore_raid._sums import BLOCK_BYTES, decode_sums
+from mqcore_raid._sums_files import read_sums
 
 __all__ = ["Scrub", "ScrubResult", "decode_result", "encode_result"]
 

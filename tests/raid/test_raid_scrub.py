@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import trio
@@ -293,3 +294,116 @@ def test_g01_a_copy_that_missed_a_write_is_not_taken_for_the_right_one(cut):
         bench.crash(power=False)
     bench.run(second, bench)
     bench.run(last)
+
+
+async def keep_durably(bench: Bench, log: Any) -> None:
+    """Have the checksums of what was appended on the members' disks."""
+    log.keep_sums()
+    await trio.sleep(0.1)
+    for path in bench.disk.paths():
+        if "/sums/" in path:
+            file = bench.disk.open(path)
+            file.flush()
+            file.close()
+    for member in bench.members:
+        bench.disk.flush_directory(f"{member}/sums")
+
+
+async def wrongly_settled(bench: Bench, block: int, old: bytes) -> bytes:
+    """Have /b show ``old`` again in ``block``, as if its disk had lost a write; return what /a holds after a scrub."""
+    async with bench.opened() as storage:
+        log = await storage.open_log("log")
+        await log.append([b""])
+        copy = next(copy for member, copy in log.copies.items() if member.path == "/b")
+        await copy.overwrite(block * BLOCK_BYTES, old)
+        await scrubbed(storage)
+    return await copy_on(bench, "/a")
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("given_up_by", ["truncation", "deletion", "a kill of a log that was never flushed"])
+def test_g01_checksums_that_were_given_up_do_not_come_back_with_a_power_cut(given_up_by, seed):
+    """Right after the flush of the bytes that stand there now, which no old checksum may be taken to deny."""
+    bench = Bench(seed=seed)
+    new = CONTENT[70_000:270_000]
+
+    async def before():
+        storage = bench.create()
+        await storage.open()
+        log = await storage.open_log("log")
+        await log.append([CONTENT])
+        if given_up_by != "a kill of a log that was never flushed":
+            await storage.flush([log])
+        await keep_durably(bench, log)
+
+    async def anew():
+        storage = bench.create()
+        await storage.open()
+        log = await storage.open_log("log")
+        if given_up_by == "deletion":
+            await storage.delete_log("log")
+        elif log.end:
+            await log.truncate(0)
+        await put(storage, new)
+        await put(storage, b"proves the flush before")
+
+    bench.run(before)
+    bench.crash(power=given_up_by == "a kill of a log that was never flushed")
+    bench.run(anew)
+    bench.crash()
+    held = bench.run(wrongly_settled, bench, 1, CONTENT[BLOCK_BYTES : 2 * BLOCK_BYTES])
+    assert held[: len(new)] == new
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_g01_checksums_of_what_a_crash_took_do_not_deny_what_the_next_start_kept(seed):
+    """What was appended anew and not flushed before a power cut may be kept all the same, and is flushed then."""
+    bench = Bench(seed=seed)
+    new = CONTENT[70_000:270_000]
+
+    async def before():
+        async with bench.opened() as storage:
+            await keep_durably(bench, await put(storage, CONTENT))
+
+    async def anew():
+        storage = bench.create()
+        await storage.open()
+        log = await storage.open_log("log")
+        await log.truncate(0)
+        await log.append([new])
+
+    async def kept():
+        storage = bench.create()
+        await storage.open()
+        log = await storage.open_log("log")
+        await log.truncate(len(new))
+        await storage.flush([log])
+        await put(storage, b"proves the flush before")
+
+    bench.run(before)
+    bench.run(anew)
+    bench.crash(power=False)
+    bench.run(kept)
+    bench.crash()
+    held = bench.run(wrongly_settled, bench, 1, CONTENT[BLOCK_BYTES : 2 * BLOCK_BYTES])
+    assert held[: len(new)] == new
+
+
+def test_an_entry_that_a_full_disk_cut_off_does_not_garble_those_behind_it():
+    bench = Bench()
+
+    async def main():
+        async with bench.opened() as storage:
+            log: Any = await put(storage, CONTENT[: 2 * BLOCK_BYTES])
+            await keep_durably(bench, log)
+            for member in bench.members:
+                file = bench.disk.open(f"{member}/sums/log")
+                file.pwritev([b"torn"], file.size())
+                file.close()
+            await put(storage, CONTENT[2 * BLOCK_BYTES :])
+            log.keep_sums()
+        rot(bench, "/a", 140_000)
+        async with bench.opened() as storage:
+            assert (await scrubbed(storage))["blocks_mended"] == 1
+
+    bench.run(main)

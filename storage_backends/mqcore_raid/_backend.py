@@ -207,6 +207,7 @@ class RaidStorage(StorageBackend):
             if member.is_rebuilding:  # the next opening goes on with it either way
                 await self._background.run_bounded(partial(member.during, _close, member))
         # A copy of a member that was made while it was in use, and is brought back later, is an old one from here on.
+        roster.in_use = False
         await roster.publish()
 
     # logs

@@ -145,6 +145,13 @@ class MemberDirectory:
         except FileNotFoundError:
             raise StorageError(f"{self.path}/{RECORD_NAME} was removed", kind="missing", path=self.path) from None
 
+    def storage_inode(self) -> int:
+        """Number of the directory of its storage, 0 where there is none of that name."""
+        try:
+            return self._files.stat(f"{self.path}/{STORAGE_NAME}").inode
+        except OSError:
+            return 0
+
     def _find_identity(self) -> tuple[int, int]:
         facts = self._files.stat(self.path)
         return facts.device, facts.inode

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+import attrs
 import trio
 
 from mqcore.abc import StorageBackend
@@ -107,6 +108,7 @@ class ArrayMember:
     async def open_storage(self, storage: StorageBackend) -> None:
         """Open ``storage`` as this member's. Raises what its ``open`` does."""
         await storage.open()
+        self.state = attrs.evolve(self.state, inode=await self.call(self.directory.storage_inode))
         self.storage = storage
 
     async def aclose(self) -> None:

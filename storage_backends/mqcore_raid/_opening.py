@@ -222,6 +222,8 @@ async def _open_members(
         report=context.report,
         new_id=lambda: f"{context.ports.random.getrandbits(64):016x}",
     )
+    if record.in_use:
+        await _eject_copies(roster, background)
     opening = roster.in_sync()
     results = await background.run_all(
         [partial(member.open_storage, compose(member.path, member.slot)) for member in opening]
@@ -244,6 +246,22 @@ async def _open_members(
             )
     await roster.publish()
     return roster
+
+
+async def _eject_copies(roster: Roster, background: Background) -> None:
+    """Of an array whose broker was killed, eject who is not the directory that was in use, where another one is.
+
+    A copy that was made meanwhile has the newest generation, as all have; what it holds may be older, and where a log
+    was cut since it even proves more. Without one that stands where it stood, all were moved, and are believed.
+    """
+    members = roster.in_sync()
+    results = await background.run_all([partial(member.call, member.directory.storage_inode) for member in members])
+    found = {member: result.get() if result.is_good else 0 for member, result in zip(members, results, strict=True)}
+    stayed = {member.group for member, inode in found.items() if inode == member.state.inode != 0}
+    for member, inode in found.items():
+        if member.group in stayed and 0 not in (inode, member.state.inode) and inode != member.state.inode:
+            reason = "it is a copy of the directory that was in use when the broker was killed, and may be older"
+            roster.eject(member, reason)
 
 
 async def _open_rebuilding(

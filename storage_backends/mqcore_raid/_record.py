@@ -32,7 +32,8 @@ class SlotState:
     """What the record says of one member: ``member_id`` of its directory, ``path`` where it was last, its ``state``.
 
     ``since``: generation that began this state. ``reason``: why it is not in sync. ``is_behind``: what the others hold
-    has changed since; a missing member that returns before that is in sync again.
+    has changed since; a missing member that returns before that is in sync again. ``inode``: number of the directory of
+    its storage when it was opened last, 0 where that is not known.
     """
 
     member_id: str
@@ -41,6 +42,7 @@ class SlotState:
     since: int
     reason: str = ""
     is_behind: bool = True
+    inode: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +51,7 @@ class ArrayRecord:
 
     ``may_lack``: a member was missing when this run, or one before it, began, and may know more than those present;
     the core has to raise its incarnation. ``generation`` 0: the array is being made and never held anything.
+    ``in_use``: a broker has it open, or ended without closing it.
     """
 
     array_id: str
@@ -62,8 +65,11 @@ class ArrayRecord:
     history: tuple[str, ...]
     may_lack: bool
     members: tuple[SlotState, ...]
+    in_use: bool = False
 
-    def next(self, random_id: str, members: tuple[SlotState, ...], *, may_lack: bool) -> ArrayRecord:
+    def next(
+        self, random_id: str, members: tuple[SlotState, ...], *, may_lack: bool, in_use: bool = True
+    ) -> ArrayRecord:
         """The record of the generation after this one, not committed yet."""
         return attrs.evolve(
             self,
@@ -73,6 +79,7 @@ class ArrayRecord:
             committed=False,
             history=(*self.history, self.generation_id)[-HISTORY_MAX:],
             may_lack=may_lack,
+            in_use=in_use,
             members=members,
         )
 

@@ -36,6 +36,7 @@ class Roster:
         self.record = record
         self.members = list(members)
         self.may_lack = record.may_lack
+        self.in_use = True
         self._background = background
         self._report = report
         self._new_id = new_id
@@ -110,7 +111,7 @@ class Roster:
                 if admitted is not None and admitted.state.state != "rebuilding":
                     admitted = None  # it failed meanwhile
                 states = self._states(admitted)
-                record = self.record.next(self._new_id(), states, may_lack=self.may_lack)
+                record = self.record.next(self._new_id(), states, may_lack=self.may_lack, in_use=self.in_use)
                 # First everywhere as what is coming, then everywhere as what is: a crash between the two leaves no
                 # member that would be taken for an old copy, nor an old copy that would be taken for a member.
                 self.record = record

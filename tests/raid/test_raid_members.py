@@ -249,6 +249,64 @@ def test_a_copy_of_a_member_that_was_made_while_it_was_in_use_never_wins():
     bench.run(main)
 
 
+@pytest.mark.parametrize("power", [True, False], ids=["power cut", "kill"])
+@pytest.mark.parametrize("copied", ["/a", "/b"])
+def test_g01_a_copy_that_was_made_while_it_was_in_use_does_not_win_after_a_crash(copied, power):
+    """It has the newest generation, and where a log was cut since it proves more than the others."""
+    bench = Bench()
+
+    async def main():
+        storage = bench.create()
+        await storage.open()
+        await put(storage, b"deleted" * 1000, "gone")
+        log = await put(storage, b"a" * 30_000)
+        await put(storage, b"b")
+        copy_tree(bench.disk, copied, "/backup")
+        bench.disk.flush_directory("/")
+        await storage.delete_log("gone")
+        await log.truncate(1000)
+        await put(storage, b"new" * 3000)
+        await put(storage, b"more")
+
+    async def again():
+        async with bench.opened() as storage:
+            assert states(storage) == (["ejected", "in-sync"] if copied == "/a" else ["in-sync", "ejected"])
+            assert await storage.list_logs() == ["log"]
+            wanted = b"a" * 1000 + b"new" * 3000 + b"more"
+            assert await read_all(await storage.open_log("log"), len(wanted)) == wanted
+
+    bench.run(main)
+    bench.crash(power=power)
+    bench.take_away(copied)
+    bench.disk.rename("/backup", copied)
+    bench.run(again)
+    assert "raid-member-ejected" in bench.kinds()
+    bench.run(again)
+
+
+def test_an_array_that_was_copied_as_a_whole_after_a_kill_is_believed():
+    bench = Bench()
+
+    async def main():
+        storage = bench.create()
+        await storage.open()
+        await put(storage, b"a" * 30_000)
+        await put(storage, b"b")
+
+    async def again():
+        async with bench.opened() as storage:
+            assert states(storage) == ["in-sync", "in-sync"]
+            assert await read_all(await storage.open_log("log"), 30_001) == b"a" * 30_000 + b"b"
+
+    bench.run(main)
+    bench.crash(power=False)
+    for path in bench.members:
+        copy_tree(bench.disk, path, "/backup")
+        bench.take_away(path)
+        bench.disk.rename("/backup", path)
+    bench.run(again)
+
+
 def test_a_copied_member_is_refused_by_name():
     bench = filled()
     bench.take_away("/b")

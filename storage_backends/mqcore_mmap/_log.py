@@ -16,6 +16,7 @@ from mqcore.errors import StorageError
 from mqcore.guarantees import Level
 from mqcore.ports import Buffer, File
 from mqcore_mmap._errors import storage_error
+from mqcore_mmap._extending import extend, may_extend, wants_zeros
 from mqcore_mmap._flusher import FlushJob
 from mqcore_mmap._header import SegmentIdentity
 from mqcore_mmap._host import LogHost
@@ -140,15 +141,19 @@ class MmapLog(Log):
                 segment.capacity = total  # an empty one: another of the same base must not be
             else:
                 segment = await self._add_segment(total)
-        while after - segment.base > segment.allocated:
-            await engine.allocate(segment, after - segment.base)
-        file = segment.file
-        while file is None:
-            file = await engine.open(segment)
         joined = b"".join(chunks) if total <= JOIN_BYTES_MAX else None
-        if self._must_unclose or segment.rewrite_pending:
-            self._prepare_segment(segment, file)
-        await self._write(segment, file, chunks if joined is None else (joined,), position, after)
+        for extends in (True, False) if may_extend(segment, position, after) else (False,):
+            while not extends and after - segment.base > segment.allocated:
+                await engine.allocate(segment, after - segment.base)
+            file = segment.file
+            while file is None:
+                file = await engine.open(segment)
+            if self._must_unclose or segment.rewrite_pending:
+                self._prepare_segment(segment, file)
+            if not extends:
+                await self._write(segment, file, chunks if joined is None else (joined,), position, after)
+            elif await extend(segment, engine, file, chunks, position, after):
+                break
         self._note_appended(segment, joined, position, after)
         await trio.lowlevel.checkpoint_if_cancelled()
         return position
@@ -188,7 +193,7 @@ class MmapLog(Log):
             segment.keep_open = True
         self._end = after
         self.end_is_unsure = False
-        if after - segment.base > segment.allocated // 2 and not segment.filling:
+        if after - segment.base > segment.allocated // 2 and wants_zeros(segment, position, after):
             self._engine.fill_ahead(segment, after - segment.base)
 
     async def _add_segment(self, needed: int) -> Segment:

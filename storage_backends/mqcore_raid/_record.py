@@ -104,6 +104,11 @@ def decode_record(data: bytes, where: str) -> ArrayRecord:
             found=ascii(head[:64].decode(errors="replace")),
         )
     fields = json.loads(body)
-    fields["members"] = tuple(SlotState(**member) for member in fields["members"])
-    fields["history"] = tuple(fields["history"])
-    return ArrayRecord(**fields)
+    try:
+        fields["members"] = tuple(SlotState(**member) for member in fields["members"])
+        fields["history"] = tuple(fields["history"])
+        return ArrayRecord(**fields)
+    except (TypeError, KeyError) as error:
+        raise CorruptionError(
+            "the record of this member is of another version of mqcore; use that one", where=where, found=str(error)
+        ) from error

@@ -8,10 +8,12 @@ import errno
 import pytest
 import trio
 from array_parts import Bench, copy_tree, put, read_all, states
+from crc32c import crc32c
 
 from mqcore.errors import ConfigurationError, CorruptionError, FlushFailedError, StorageError
 from mqcore.guarantees import Level
 from mqcore.testing import model_ports
+from mqcore_raid._record import MAGIC
 
 
 def filled(members: str = "ab", options: str = "level=1", data: bytes = b"one" * 1000) -> Bench:
@@ -602,5 +604,22 @@ def test_a_member_whose_read_hangs_is_ejected_after_its_time_and_another_copy_is
             assert await read_all(log) == b"x" * 3000
             assert 2 <= trio.current_time() - began < 3
             assert states(storage) == ["ejected", "in-sync"]
+
+    bench.run(main)
+
+
+def test_a_record_of_another_version_is_damage_that_says_so():
+    bench = filled()
+    path = "/b/mqcore-raid.member"
+    body = bench.disk.content(path).partition(b"\n")[2].replace(b'"may_lack"', b'"may_love"')
+    file = bench.disk.open(path)
+    file.pwritev([f"{MAGIC} {crc32c(body):08x}\n".encode() + body], 0)
+    file.flush()
+    file.close()
+
+    async def main():
+        async with bench.opened() as storage:
+            assert states(storage) == ["in-sync", "missing"]
+            assert "another version" in storage.facts()["members"][1]["reason"]
 
     bench.run(main)

@@ -186,8 +186,13 @@ class Run:
         expected.flush_all()
 
 
+@pytest.mark.parametrize("extend_bytes", [None, 1000], ids=["zeros first", "extending"])
 @pytest.mark.parametrize("block", range(4))
-def test_what_was_flushed_survives_every_crash_and_nothing_removed_comes_back(block: int) -> None:
+def test_what_was_flushed_survives_every_crash_and_nothing_removed_comes_back(
+    block: int, extend_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if extend_bytes is not None:
+        monkeypatch.setattr("mqcore_mmap._extending.EXTEND_BYTES", extend_bytes)
     for seed in range(block * 30, block * 30 + 30):
         run = Run(seed)
         for _ in range(6):

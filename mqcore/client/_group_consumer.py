@@ -412,8 +412,10 @@ class GroupConsumer(Consumer):
     async def _commit_at_last(self) -> None:
         """Commit what was handled, if it can be done in a moment."""
         if self._group_options.commit == "auto":
-            with trio.move_on_after(LAST_COMMIT_WITHIN_S):
+            with trio.move_on_after(LAST_COMMIT_WITHIN_S) as last:
                 await self._commit_handled()
+            if last.cancelled_caught:
+                _log.warning("group %s: no answer to the last commit: what it was to cover may come again", self.group)
 
     def _rest(self) -> None:
         """Give everything up until the program asks again: others are to go on with it."""
@@ -445,6 +447,4 @@ class GroupConsumer(Consumer):
 
 def _partition_of_each_set(found: TopicInfo) -> Iterable[int]:
     """One partition of each set that owns some of a topic."""
-    if not found.owners:
-        return (0,)
-    return [found.owners.index(number) for number in sorted(set(found.owners))]
+    return [found.owners.index(number) for number in sorted(set(found.owners))] or [0]

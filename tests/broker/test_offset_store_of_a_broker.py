@@ -14,6 +14,7 @@ import trio
 
 from mqcore.abc import Notice, OffsetStoreContext
 from mqcore.broker import open_broker
+from mqcore.broker._cursor_store import StoredCursors
 from mqcore.client import Client, GroupConsumer, connect
 from mqcore.errors import ConfigurationError, PluginError, RefusedError, RejectedError
 from mqcore.ports import system_ports
@@ -279,6 +280,18 @@ async def test_while_the_store_is_away_messages_are_read_and_commits_wait(
     (tmp_path / "gone").rename(folder)
     async with broker(tmp_path, f"sqlite://{folder}/offsets.db") as client:
         assert await offsets(client) == {0: 4}
+
+
+@pytest.mark.trio
+async def test_a_member_that_leaves_without_an_answer_to_its_last_commit_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with broker(tmp_path, f"sqlite://{tmp_path}/offsets.db") as client:
+        await fill(client)
+        async with client.consumer("lines", group="g1", start="start", commit_interval_ms=3_600_000) as consumer:
+            assert bytes((await anext(consumer)).value) == b"0"
+            monkeypatch.setattr(StoredCursors, "write", lambda *_: None)  # the store does not answer
+        assert "group g1: no answer to the last commit: what it was to cover may come again" in caplog.text
 
 
 @pytest.mark.trio

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import attrs
 import trio
@@ -164,7 +165,7 @@ class LogStore(StoreIdentity):
                 f"{set_id.hex()}; use an empty storage",
                 kind="foreign",
             )
-        await self._write_identity(attrs.evolve(self._identity, set_id=set_id))
+        await self._change_identity(lambda identity: attrs.evolve(identity, set_id=set_id))
         self.set_id = set_id
         self._logs.pop(METADATA_NAME).close(self._term.closed(METADATA_NAME))
         self.metadata = await self._open_log(METADATA_NAME, metadata_salt(set_id))
@@ -188,9 +189,8 @@ class LogStore(StoreIdentity):
             )
         number, reign_id = epoch or self.newest_epoch + 1, reign_id or self._ports.random.randbytes(16)
         reign = EpochFacts(number, reign_id, self.node_id, self.incarnation)
-        assert self._identity is not None
-        identity = attrs.evolve(self._identity, reign_number=number, reign_id=reign_id, highest_epoch=number)
-        await self._begin_term(Term(reign=reign), identity)
+        change = partial(attrs.evolve, reign_number=number, reign_id=reign_id, highest_epoch=number)
+        await self._begin_term(Term(reign=reign), change)
         try:
             await self.metadata.open_reign()
             await self.flush([self.metadata])
@@ -210,9 +210,8 @@ class LogStore(StoreIdentity):
                 f"storage {self.backend.url} has seen the epoch {highest}, it does not follow {epoch} any more",
                 kind="foreign",
             )
-        assert self._identity is not None
-        identity = attrs.evolve(self._identity, highest_epoch=epoch)
-        await self._begin_term(Term(followed=FollowedReign(epoch, reign_id)), identity)
+        change = partial(attrs.evolve, highest_epoch=epoch)
+        await self._begin_term(Term(followed=FollowedReign(epoch, reign_id)), change)
 
     async def leave(self) -> None:
         """End the reign or the following, if there is one: its logs take no more appends and serve no more reads.
@@ -243,18 +242,20 @@ class LogStore(StoreIdentity):
         """
         self._refuse_other_term()
         if self._identity is not None and number > self._identity.highest_epoch:
-            await self._write_identity(attrs.evolve(self._identity, highest_epoch=number))
+            await self._change_identity(lambda identity: attrs.evolve(identity, highest_epoch=number))
 
     def _refuse_other_term(self) -> None:
         if self._term.reign is not None or self._term.followed is not None:
             raise RuntimeError(f"leave comes first: {self._term.text} is not over")
 
-    async def _begin_term(self, term: Term, identity: Identity) -> None:
-        """End the time without a reign; ``identity``, without the clean mark, is durable before ``term`` begins."""
+    async def _begin_term(self, term: Term, change: Callable[[Identity], Identity]) -> None:
+        """End the time without a reign; the changed identity, not marked clean, is durable before ``term`` begins."""
         await self.leave()
-        # In memory first: whether or not the record gets to the disk, its number is not given to another reign.
-        self._identity = attrs.evolve(identity, clean=False, metadata_end=0)
-        await self._write_identity(self._identity)
+        async with self._changing_identity:
+            assert self._identity is not None
+            # In memory first: whether or not the record gets to the disk, its number is not given to another reign.
+            self._identity = attrs.evolve(change(self._identity), clean=False, metadata_end=0)
+            await self._write_identity(self._identity)
         self._term = term
         self.epoch, self.reign_id = term.epoch, term.reign_id
         self.metadata = self._of_term(self.metadata)
@@ -365,6 +366,10 @@ class LogStore(StoreIdentity):
     async def list_logs(self) -> list[str]:
         """Names of the partition logs that exist, sorted."""
         return [name for name in await self.backend.list_logs() if is_partition_name(name)]
+
+    def opened_logs(self) -> set[str]:
+        """Names of the partition logs that are in memory, those without a byte included, which exist nowhere else."""
+        return set(filter(is_partition_name, self._logs))
 
     def unflushed(self) -> set[str]:
         """Names of the partition logs, opened in this or an earlier term, that hold what no flush has covered yet."""

@@ -45,8 +45,10 @@ class StoreIdentity:
 
     async def raise_incarnation(self) -> None:
         """Note, durably, that something which this node has reported as held is gone (R2). Raises ``StorageError``."""
-        self.incarnation += 1
-        await self._change_identity(lambda identity: attrs.evolve(identity, incarnation=self.incarnation))
+        await self._change_identity(lambda identity: attrs.evolve(identity, incarnation=identity.incarnation + 1))
+        # Not before: one that the disk has not got might be given once more by the next start.
+        assert self._identity is not None
+        self.incarnation = self._identity.incarnation
 
     async def _change_identity(self, change: Callable[[Identity], Identity]) -> None:
         with trio.CancelScope(shield=True):

@@ -130,6 +130,52 @@ def test_r2_b_flushed_only_is_not_noted_while_a_log_that_was_not_opened_may_hold
     trio.run(main)
 
 
+def test_r2_a_raised_incarnation_is_told_to_nobody_before_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that the disk has not got would be given again by the next start, after a power cut that took something."""
+
+    async def fails(log: IdentityLog, identity: Identity) -> None:
+        raise StorageError("cannot be written", kind="full")
+
+    async def main() -> None:
+        shelf = Shelf()
+        store = (await start(shelf)).store
+        before = store.incarnation
+        with monkeypatch.context() as patched:
+            patched.setattr(IdentityLog, "write", fails)
+            with pytest.raises(StorageError):
+                await store.raise_incarnation()
+        assert store.incarnation == before
+        await store.raise_incarnation()
+        assert store.incarnation == before + 1
+        shelf.crash()
+        assert (await kill(shelf, boot_id="boot-2")).incarnation == before + 2
+
+    trio.run(main)
+
+
+def test_r2_an_incarnation_that_is_raised_while_a_term_is_about_to_begin_stays_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        store = (await start(shelf)).store
+        await store.leave()
+        before = store.incarnation
+        leave = LogStore.leave
+
+        async def raised(store: LogStore) -> None:
+            await store.raise_incarnation()
+            await leave(store)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(LogStore, "leave", raised)
+            await store.reign()
+        assert store.incarnation == before + 1
+        assert (await kill(shelf)).incarnation == before + 1, "a killed process loses nothing"
+
+    trio.run(main)
+
+
 def test_r2_memory_always_raises_it() -> None:
     async def main() -> None:
         shelf = Shelf(append_level=Level.MEMORY)

@@ -14,6 +14,7 @@ import trio
 
 from mqcore.abc import Buffer, ByteStream, Notice
 from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._rotten_ends import note_rotten_cut
 from mqcore.errors import BrokenLinkError, CorruptionError, MqcoreError, RemoteProtocolError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
@@ -234,13 +235,8 @@ class FollowSession:
             await self._replace(diverged, copy)  # the histories meet in nothing that is here still
             return
         end_offset, end_position = log.end_offset, log.end_position
-        is_rotten = await log.batch_at(cut) is None or any(
-            damage.position <= cut < damage.end_position for damage in log.damages
-        )
-        if is_rotten:
-            # What opened a reign may have been there, and not to know it is no other history: what is cut may count.
-            await self._store.raise_incarnation()
         try:
+            is_rotten = await note_rotten_cut(self._store, log, cut)
             name = await copy.part_at(cut)
         except DamagedRangeError:
             await self._replace(diverged, copy)
@@ -287,6 +283,12 @@ class FollowSession:
         raise RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
 
     # sending
+
+    def forget(self, copy: PartitionCopy) -> None:
+        """Take note that a copy was deleted with its topic: a stream may last for months, and keeps nothing of it."""
+        number = self._number_of.pop(copy, None)
+        if number is not None:
+            self._copies[number] = None
 
     def moved(self, copy: PartitionCopy) -> None:
         """Take note that a copy has something new to report."""

@@ -12,7 +12,7 @@ from mqcore.abc import Notice
 from mqcore.errors import CommandNotPossibleError, CorruptionError, StorageError
 from mqcore.log import PARTED, LogStore, PartitionLog, salt_of_name
 
-__all__ = ["gave_up_rotten_ends", "mend_rotten_ends"]
+__all__ = ["gave_up_rotten_ends", "mend_rotten_ends", "note_rotten_cut"]
 
 
 async def mend_rotten_ends(store: LogStore, report: Callable[[Notice], None]) -> list[PartitionLog]:
@@ -71,4 +71,23 @@ async def _gave_up(store: LogStore, log: PartitionLog, report: Callable[[Notice]
     )
     facts = {"log": log.name, "position": cut, "offset": log.end_offset, "quarantine": aside}
     report(Notice("log-end-damaged", text, facts))
+    return True
+
+
+async def note_rotten_cut(store: LogStore, log: PartitionLog, cut: int) -> bool:
+    """Before a log is cut at ``cut``, where another history parts: return whether it has rotted there.
+
+    What opened a reign may have been there, and not to know it is no other history: what is cut may count. So it is
+    kept aside, and the incarnation is raised (R2). Raises ``DamagedRangeError`` where rot hides whether a batch begins
+    there, ``StorageError``; then the incarnation is what it was. If cancelled, some of it is done.
+    """
+    header = await log.batch_at(cut)
+    if header is not None and not any(damage.position <= cut < damage.end_position for damage in log.damages):
+        return False
+    if await log.begins_at(cut) is None:
+        return False
+    if header is None or header.base_offset < log.end_offset:
+        # First what may be in vain, again and again: nothing has changed then.
+        await log.keep_aside(cut, epoch=log.term.epoch, reason=PARTED)
+    await store.raise_incarnation()
     return True

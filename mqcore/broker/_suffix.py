@@ -11,6 +11,7 @@ import base64
 from collections.abc import Awaitable, Callable, Mapping
 
 from mqcore.abc import Notice
+from mqcore.broker._rotten_ends import note_rotten_cut
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError
 from mqcore.log import METADATA_NAME, LogStore, PartitionLog, salt_of_name
 from mqcore.operations import FetchSuffix, LogSuffix
@@ -63,7 +64,7 @@ async def fetch_suffixes(
         # The metadata log first: a storage with partitions and without metadata is a damaged one.
         for name in sorted(wanted, key=lambda each: (each != METADATA_NAME, each)):
             log = await _open(store, name)
-            await _fetch(log, wanted[name], report)
+            await _fetch(store, log, wanted[name], report)
             fetched.append(log)
             if name == METADATA_NAME:
                 await store.flush([log])
@@ -76,7 +77,7 @@ async def fetch_suffixes(
         await store.leave()
 
 
-async def _fetch(log: PartitionLog, ask: AskSuffix, report: Callable[[Notice], None]) -> None:
+async def _fetch(store: LogStore, log: PartitionLog, ask: AskSuffix, report: Callable[[Notice], None]) -> None:
     while True:
         epoch, reign_id, position = log.last_batch
         end = log.end_position
@@ -88,7 +89,7 @@ async def _fetch(log: PartitionLog, ask: AskSuffix, report: Callable[[Notice], N
                 await log.mend_damages()
                 if not log.hides_reign:
                     continue
-            await _part(log, answer, report)
+            await _part(store, log, answer, report)
             continue
         try:
             data = base64.b64decode(answer.batches, validate=True)
@@ -99,7 +100,7 @@ async def _fetch(log: PartitionLog, ask: AskSuffix, report: Callable[[Notice], N
         await log.append_foreign([data], position=end)
 
 
-async def _part(log: PartitionLog, answer: LogSuffix, report: Callable[[Notice], None]) -> None:
+async def _part(store: LogStore, log: PartitionLog, answer: LogSuffix, report: Callable[[Notice], None]) -> None:
     assert answer.parts_epoch is not None
     end_position, end_offset = log.end_position, log.end_offset
     if answer.start > end_position:
@@ -110,6 +111,7 @@ async def _part(log: PartitionLog, answer: LogSuffix, report: Callable[[Notice],
         cut = cut_of_divergence(log.history, end_position, PartsAt(answer.parts_epoch, answer.parts_position))
     except ValueError as error:
         raise CommandNotPossibleError(f"log {log.name}: {error}") from None
+    await note_rotten_cut(store, log, cut)
     name = await log.part_at(cut)
     text = (
         f"log {log.name}: {end_offset - log.end_offset} messages from offset {log.end_offset} on are not in what a "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from sets import SetOfNodes, set_of_nodes
 
 from mqcore.batch import HEADER_BYTES
 from mqcore.errors import BatchUndecodableError, CommandNotPossibleError
-from mqcore.log import DamagedRangeError
+from mqcore.log import DamagedRangeError, PartitionLog, _quarantine
 from mqcore.ports import Buffer
 from mqcore_mmap._log import MmapLog
 
@@ -319,6 +320,40 @@ async def test_r5_a_replica_that_lost_what_opened_a_reign_to_rot_has_it_mended_o
         )
         assert ("log-diverged" in nodes.kinds("b")) is not in_place
         assert log_of(nodes, "b", name).history == log.history
+
+
+@pytest.mark.usefixtures("writes_nothing_in_place")
+@pytest.mark.trio
+async def test_r2_a_replica_that_can_keep_nothing_more_aside_has_lost_nothing_and_keeps_its_incarnation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tries again and again, until an operator removes side files: once something is cut, and not before, it is
+    another incarnation."""
+    async with set_of_nodes(tmp_path, prefix="rot-parts-full", cluster=TIMES, **SYNC) as nodes:
+        name = await begin(nodes)
+        await reign_again(nodes)
+        log = log_of(nodes, "a", name)
+        opening = log.history[-1].start_position
+        incarnation = nodes.node("b").store.incarnation
+        await nodes.stop("b")
+        await damage_at(nodes, "b", log, opening, HEADER_BYTES)
+        tries, keep = [], PartitionLog.keep_aside
+
+        async def counted(log: PartitionLog, *args: Any, **keys: Any) -> str:
+            tries.append(log.name)
+            return await keep(log, *args, **keys)
+
+        monkeypatch.setattr(PartitionLog, "keep_aside", counted)
+        monkeypatch.setattr(_quarantine, "QUARANTINES_MAX", 0)
+        await nodes.start("b")
+        await nodes.until(lambda: len(tries) >= 3, 60)
+        assert nodes.node("b").store.incarnation == incarnation
+        monkeypatch.setattr(_quarantine, "QUARANTINES_MAX", 16)
+        await until_whole(nodes, "b", name, MESSAGES + 1)
+        await nodes.until_in_sync("a")
+        await nodes.until_same("a", "b")
+        assert nodes.node("b").store.incarnation == incarnation + 1
+        assert len(await nodes.call("b", "quarantine.list")) == 1
 
 
 @pytest.mark.parametrize("reign", [0, 1])

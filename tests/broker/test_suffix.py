@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import trio
+from rot import damage_at, log_of
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.abc import StorageContext, ignore_notice
 from mqcore.broker._suffix import fetch_suffixes
-from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError
+from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
-from mqcore.log import LogStore, partition_log_name, partition_salt
+from mqcore.log import LogStore, _quarantine, partition_log_name, partition_salt
 from mqcore.operations import FetchSuffix, LogSuffix
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
@@ -158,3 +159,38 @@ async def test_g10_a_peer_that_says_a_log_parts_where_no_batch_begins_cuts_nothi
         with pytest.raises((CommandNotPossibleError, CorruptionError)):
             await fetch_suffixes(store, {name: lie}, epoch=9, reign_id=bytes(16), report=ignore_notice)
         assert (await store.open_log(name, salt=salt)).end_position == end
+
+
+@pytest.mark.trio
+async def test_r2_what_is_cut_where_it_has_rotted_may_count_so_that_who_cuts_it_is_another_incarnation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What opened a reign may have been there, and the other node parts from what it cannot see: it proves no other
+    history."""
+    async with set_of_nodes(tmp_path, prefix="suffix-rotten", **ASYNC) as nodes:
+        ids = await fill(nodes)
+        name, salt = partition_log_name(ids["left"], 0), partition_salt(ids["left"], 0)
+        found = await log_of(nodes, "b", name).batch_of(5)
+        assert found is not None
+        await nodes.stop("b")
+        await damage_at(nodes, "b", log_of(nodes, "a", name), found.position, 0)
+        await nodes.stop("a")
+    async with store_of(tmp_path / "b") as store:
+        log, incarnation = await store.open_log(name, salt=salt), store.incarnation
+        epoch = log.last_batch[0]
+        answers = [LogSuffix(start=0), LogSuffix(start=0, parts_epoch=epoch, parts_position=found.position)]
+
+        async def ask(request: FetchSuffix) -> LogSuffix:
+            return answers[request.end > found.position]
+
+        async def fetch(epoch: int) -> None:
+            await fetch_suffixes(store, {name: ask}, epoch=epoch, reign_id=b"r" * 16, report=ignore_notice)
+
+        monkeypatch.setattr(_quarantine, "QUARANTINES_MAX", 0)
+        with pytest.raises(StorageError, match="side files are kept already"):
+            await fetch(epoch + 1)
+        assert store.incarnation == incarnation, "nothing is lost yet"
+        monkeypatch.undo()
+        await fetch(epoch + 2)
+        assert (await store.open_log(name, salt=salt)).end_position == found.position
+        assert store.incarnation == incarnation + 1

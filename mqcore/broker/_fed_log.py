@@ -152,7 +152,10 @@ class FedLog:
         if report.end <= log.start_position:
             await keep_producers(self.partition, log.start_position)
         # Before it has read that, a retry would be new to it: it counts for as little as one that has nothing (R12).
-        self._known_at = log.kept_at.end if report.end < log.kept_at.end else 0
+        # A start does not know where that is, if a checkpoint lies behind it: somewhere before the end.
+        is_unknown = not log.kept_at.end and log.start_position > 0 and not log.producers.is_empty
+        known_at = log.end_position if is_unknown else log.kept_at.end
+        self._known_at = known_at if report.end < known_at else 0
         # The replica checks every batch. What it refuses ends its stream, and the next one begins at or just before it:
         # there it is this node's to find the damage and say so, and nowhere else is a batch looked at twice.
         self.checked_below = report.end + CHECKED_BYTES

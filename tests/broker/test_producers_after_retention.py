@@ -15,8 +15,10 @@ from alone import OWN, alone
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.broker._fed_log import FedLog
+from mqcore.broker._kept_producers import keep_producers
 from mqcore.guarantees import Level, SyncReplication
 from mqcore.log import PartitionLog
+from mqcore.log._state import KeptAt
 from mqcore.protocol import Code, LogPositions, Produced
 from mqcore.replication import Member
 
@@ -232,3 +234,28 @@ async def test_r6_a_copy_counts_for_nothing_before_it_has_read_what_is_remembere
         assert counted(start) == []
         assert counted(end.position) == [], "all messages, but a retry of them would be new to it"
         assert counted(log.end_position) == [(3, Level.DISK)]
+
+
+@pytest.mark.trio
+async def test_r6_a_primary_that_does_not_know_where_its_log_says_that_has_a_copy_read_all_of_it_first() -> None:
+    """Checkpoints do not say where it is, and a copy may have been about to read it when the primary started anew."""
+    async with alone() as setup:
+        partition = await setup.partition(replication=SyncReplication(copies=2, level=Level.DISK))
+        partition.set_changed([OWN, REPLICA], None)
+        for number in range(3):
+            await partition.append([setup.send(number, producer_id=7, first_sequence=number)])
+        log = partition.log
+        await log.trim(2)
+        end = log.end
+        epoch, reign_id, last = log.last_batch
+        await keep_producers(partition, log.start_position)
+        assert log.end_position > end.position
+        log._state.kept_at = KeptAt()  # as after a start by a checkpoint behind it
+        fed = FedLog(0, partition)
+        before = LogPositions(0, epoch, reign_id, last, end.position, end.position, Level.DISK)
+        assert await fed.judge(before) is None
+        fed.sent(log.end)
+        assert fed.count(before, REPLICA, Level.PAGE_CACHE, {}) == [], "a retry of what it has would be new to it"
+        epoch, reign_id, last = log.last_batch
+        whole = LogPositions(0, epoch, reign_id, last, log.end_position, log.end_position, Level.DISK)
+        assert fed.count(whole, REPLICA, Level.PAGE_CACHE, {}) == [(3, Level.DISK)]

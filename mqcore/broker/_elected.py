@@ -162,7 +162,8 @@ class ElectedKeeper(RoleKeeper):
             self._become(Waiting(f"R14: the record, of epoch {record.epoch}, went back: this node has seen "
                                  f"{self.store.newest_epoch}; `mqcore cluster recover`"))  # fmt: skip
         elif not self.keeper.is_vacant:
-            self._follow(record)
+            if not self._deciding.locked():  # else an order is under way, which may have the logs to itself
+                self._follow(record)
         elif self.cluster.fails_over and not self._is_being_handed_over():
             async with self._deciding:
                 try:
@@ -315,6 +316,10 @@ class ElectedKeeper(RoleKeeper):
 
     async def recover(self, *, missing_are_lost: bool) -> SetRecord:
         """Write the record anew, above every epoch that a node has seen (R14). Raises ``CommandNotPossibleError``."""
+        async with self._deciding:
+            return await self._recover(missing_are_lost=missing_are_lost)
+
+    async def _recover(self, *, missing_are_lost: bool) -> SetRecord:
         await self._leave_role("its record is made anew")
         await self.keeper.release()
         await self.keeper.look()

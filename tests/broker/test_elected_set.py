@@ -14,6 +14,7 @@ from sets import SetOfNodes, set_of_nodes
 from mqcore.broker import Node
 from mqcore.broker._elected import ElectedKeeper
 from mqcore.broker._follow_session import FollowSession
+from mqcore.broker._roles import Following, describe_role
 from mqcore.config import make_config
 from mqcore.errors import (
     CommandNotPossibleError,
@@ -317,6 +318,31 @@ async def test_g13_a_node_with_a_log_that_cannot_be_opened_reigns_for_all_others
         await nodes.until(lambda: primary_of(nodes) == "b")
         assert await read_all(nodes, 1) == [b"kept"]
         assert "log-not-opened" in nodes.kinds("b")
+
+
+@pytest.mark.trio
+async def test_a_node_takes_no_other_role_while_it_carries_out_an_order_that_may_make_it_reign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an order may be fetching what others have more of, which a follower beside it would end with the process."""
+    async with set_of_nodes(tmp_path, "ab", **coordinated("one-role"), **ASYNC) as nodes:
+        await begin(nodes)
+        keeper = nodes.node("b").roles
+        assert isinstance(keeper, ElectedKeeper)
+        await nodes.until(lambda: isinstance(keeper.role, Following))
+        roles: list[str] = []
+
+        async def asked() -> None:
+            await keeper._decide()
+            roles.append(describe_role(keeper.role))
+            raise CommandNotPossibleError("seen enough")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(keeper, "_asked", asked)
+            with pytest.raises(CommandNotPossibleError, match="seen enough"):
+                await keeper.recover(missing_are_lost=False)
+        assert roles == ["waits: its record is made anew"]
+        await nodes.until(lambda: follows(nodes, "b"))
 
 
 @pytest.mark.trio

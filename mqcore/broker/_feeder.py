@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import trio
 
 from mqcore.abc import Buffer, ByteStream, Notice, Peer
 from mqcore.broker._fed_log import FedLog
+from mqcore.broker._fed_reign import FedReign
 from mqcore.broker._group_commit import Replying
 from mqcore.broker._partition import Partition
 from mqcore.errors import CorruptionError, MqcoreError, RemoteProtocolError, StorageError
 from mqcore.guarantees import Level
-from mqcore.limits import Limits
-from mqcore.log import LogPoint, LogStore
+from mqcore.log import LogPoint
 from mqcore.nurseries import root_cause
 from mqcore.pieces import PIECE_BYTES, in_pieces
 from mqcore.protocol import (
@@ -45,7 +44,7 @@ from mqcore.protocol import (
 )
 from mqcore.replication import Member, SyncPace, SyncProgress, SyncState
 
-__all__ = ["FedReign", "Feeder"]
+__all__ = ["Feeder"]
 
 _METADATA_ID = bytes(16)
 _DATA_BYTES_MAX = 1024 * 1024
@@ -58,42 +57,6 @@ _GATHERED_BYTES = 256 * 1024
 """Small frames of several logs go out with one call, up to about this."""
 
 
-class FedReign(Protocol):
-    """What a feeder uses of the reign."""
-
-    store: LogStore
-    limits: Limits
-    is_over: bool
-
-    @property
-    def metadata_partition(self) -> Partition:
-        """The metadata log under the commit rule."""
-        ...
-
-    def fed_partitions(self) -> Iterable[tuple[tuple[bytes, int], Partition]]:
-        """Every partition that replicas get, by topic id and index."""
-        ...
-
-    def follower_began(self, feeder: Feeder) -> None:
-        """A replica's stream is open; an older one of the same node is ended. Raises ``RemoteProtocolError``."""
-
-    def sync_rate_of(self, feeder: Feeder) -> int | None:
-        """Bytes a second that the replica is sent while it is filled; None: no bound."""
-
-    def waits_for(self, feeder: Feeder, partition: Partition) -> bool:
-        """Whether anything waits for what the replica holds of a log."""
-        ...
-
-    def follower_reported(self, feeder: Feeder, fed: FedLog, counted: Sequence[tuple[int, Level]]) -> None:
-        """A report of one log was counted: offsets held, each with its level."""
-
-    def follower_fell(self, feeder: Feeder, level: Level) -> None:
-        """A report says that nothing is held there at more than ``level`` any more."""
-
-    def follower_ended(self, feeder: Feeder) -> None:
-        """The stream is over."""
-
-
 class Feeder:
     """The primary's end of one replica's stream, in one reign. ``serve`` it; ``member``: who is at the other end.
 
@@ -103,7 +66,7 @@ class Feeder:
 
     def __init__(
         self,
-        reign: FedReign,
+        reign: FedReign[Feeder],
         stream: ByteStream,
         peer: Peer,
         *,
@@ -123,14 +86,15 @@ class Feeder:
         self._report, self._check_node = report, check_node
         self._heartbeat_ms = heartbeat_ms
         self._append_level = Level.NONE
+        self._logs_max = 2 * limits.partitions_max + 2
         self._machine = FollowStream(
             FollowRole.PRIMARY,
             set_id=store.set_id,
             epoch=store.epoch,
-            logs_max=2 * limits.partitions_max + 2,
+            logs_max=self._logs_max,
             frame_bytes_max=limits.frame_bytes_max,
         )
-        self.logs: list[FedLog] = []
+        self._numbered: list[FedLog | None] = []  # by number; None: of a topic that was deleted
         self._log_of: dict[Partition, FedLog] = {}
         self._moved: dict[FedLog, None] = {}
         self._stopped: list[FedLog] = []
@@ -217,11 +181,13 @@ class Feeder:
             # From here, as after a flush: a turn of the scheduler less for each message that waits for replicas.
             for sink in replied:
                 sink.replied(now=True)
-        if not self._are_named and self.logs[0].held_end.position:
+        if not self._are_named and self._log_of[self._reign.metadata_partition].held_end.position:
             self._name_partitions()
 
     async def _take_report(self, report: LogPositions, replied: dict[Replying, None]) -> None:
-        fed = self.logs[report.number]
+        fed = self._numbered[report.number]
+        if fed is None:
+            return
         if not fed.is_judged:
             if fed.is_damaged:
                 fed.unjudged = report
@@ -232,8 +198,10 @@ class Feeder:
                 fed.unjudged = report
                 self._stop_feeding(fed, report.end, error)
                 return
+            if fed.partition not in self._log_of:
+                return  # deleted meanwhile
             if refusal is not None:
-                if len(self._messages) > 2 * len(self.logs) + _MESSAGES_SPARE:
+                if len(self._messages) > 2 * len(self._numbered) + _MESSAGES_SPARE:
                     text = "reports that go on while no answer to them is read"
                     raise RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
                 self._say(refusal)
@@ -279,12 +247,22 @@ class Feeder:
             self._name(topic_id, index, partition)
 
     def _name(self, topic_id: bytes, index: int, partition: Partition) -> None:
-        fed = FedLog(len(self.logs), partition)
-        self.logs.append(fed)
+        if len(self._numbered) == self._logs_max:
+            # Of topics that were made and deleted while it lasted: the next stream numbers those that are left anew.
+            self._report(Notice("follower-renumbered", f"the stream of {self.name} ends: it has named enough logs"))
+            self.cancel_scope.cancel()
+            return
+        fed = FedLog(len(self._numbered), partition)
+        self._numbered.append(fed)
         self._unjudged += 1
         self._log_of[partition] = fed
         partition.watchers = (*partition.watchers, self)
         self._say(LogNamed(fed.number, topic_id, index))
+
+    @property
+    def logs(self) -> list[FedLog]:
+        """The logs that it is fed."""
+        return list(self._log_of.values())
 
     @property
     def is_level(self) -> bool:
@@ -312,10 +290,20 @@ class Feeder:
         if self._are_named and partition not in self._log_of:
             self._name(topic_id, index, partition)
 
+    def gone(self, partition: Partition) -> None:
+        """Take note of a partition that was deleted: a stream may last for months, and keeps nothing of it."""
+        fed = self._log_of.pop(partition, None)
+        if fed is not None:
+            self._numbered[fed.number] = None
+            self._unjudged -= not fed.is_judged and not fed.is_damaged
+            self._moved.pop(fed, None)
+            self._stopped = [each for each in self._stopped if each is not fed]
+            partition.watchers = tuple(each for each in partition.watchers if each is not self)
+
     def moved(self, partition: Partition) -> None:
         """Take note that a log has grown, or that more of it is committed."""
-        fed = self._log_of[partition]
-        if fed.is_judged and not fed.is_damaged and fed not in self._moved:
+        fed = self._log_of.get(partition)
+        if fed is not None and fed.is_judged and not fed.is_damaged and fed not in self._moved:
             self._moved[fed] = None
             self._wake.set()
 
@@ -400,6 +388,8 @@ class Feeder:
             return 0
         if not stored.chunks or fed.position != begin:
             return 0
+        if fed.partition not in self._log_of:
+            return 0  # deleted meanwhile
         committed = fed.partition.committed_offset
         data = self._machine.send(LogData(fed.number, begin, committed, stored.chunks))
         fed.committed_sent = committed
@@ -414,6 +404,8 @@ class Feeder:
 
     def _stop_feeding(self, fed: FedLog, position: int, error: MqcoreError) -> None:
         # What is damaged here is never passed on, and no other log of the set is held up by it (G12).
+        if fed.partition not in self._log_of:
+            return  # deleted meanwhile
         self._unjudged -= not fed.is_judged
         self._stopped.append(fed)
         if fed.stop(error):

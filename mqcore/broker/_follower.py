@@ -6,6 +6,7 @@ committed, topics included. Must not know why this reign is followed, nor of lis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
@@ -39,6 +40,7 @@ __all__ = ["FollowedPrimary", "Follower"]
 _METADATA_ID = bytes(16)
 _PAUSE_S_MIN = 0.05
 _PAUSE_S_MAX = 2.0
+_OPEN_AGAIN_S_MAX = 60.0
 
 
 class FollowedPrimary:
@@ -94,6 +96,8 @@ class Follower:
         self._removing: set[bytes] = set()
         self._session_scope = trio.CancelScope()
         self._given_up: set[str] = set()
+        self._unopened: set[str] = set()
+        self._open_again_s = 1.0
         self._flushed_only: bool | None = None  # what the topics ask for (R2 b), as far as it is not so yet
         self._is_flushed_in_vain = False
 
@@ -157,14 +161,14 @@ class Follower:
             link = await self.primary.connect()
         if link is None:
             raise CommandNotPossibleError(f"no connection within {timeout_s:g} s")
-        # Between two sessions, for each says at its beginning what the node vouches for (R2 b).
-        if self._flushed_only is not None:
-            self._is_flushed_in_vain = await self.store.report_flushed_only(self._flushed_only) != self._flushed_only
-            self._flushed_only = None
-        self._session_scope = trio.CancelScope()
-        for copy in self._all_copies():
-            copy.outdated()  # until it hears in this session what is committed, which the primary confirms from here on
         try:
+            # Between two sessions, for each says at its beginning what the node vouches for (R2 b).
+            if (wanted := self._flushed_only) is not None:
+                self._is_flushed_in_vain = await self.store.report_flushed_only(wanted) != wanted
+                self._flushed_only = None
+            self._session_scope = trio.CancelScope()
+            for copy in self._all_copies():
+                copy.outdated()  # until it hears in this session what is committed, which the primary then confirms
             self.session = FollowSession(
                 await link.open_stream(),
                 self.store,
@@ -213,10 +217,20 @@ class Follower:
             try:
                 log = await self.store.open_log(name, salt=salt)
             except (StorageError, CorruptionError) as error:
-                self._report(Notice("log-not-copied", f"log {name} cannot be copied: {error}"))
+                self._not_opened(name, error)
                 return None
+            self._unopened.discard(name)
             copy = self.copies[topic_id, index] = self._copy(log, self._policy_of(topic_id))
         return copy
+
+    def _not_opened(self, name: str, error: MqcoreError) -> None:
+        """Try again in another session, for a log is named once in each: ever more seldom, for it holds others up."""
+        if name not in self._unopened:
+            self._unopened.add(name)
+            self._report(Notice("log-not-copied", f"log {name} cannot be copied, and is tried again: {error}"))
+        if self._session_scope.deadline == math.inf:
+            self._session_scope.deadline = trio.current_time() + self._open_again_s
+            self._open_again_s = min(2 * self._open_again_s, _OPEN_AGAIN_S_MAX)
 
     def _copy(self, log: PartitionLog, policy: CommitPolicy) -> PartitionCopy:
         return PartitionCopy(
@@ -257,6 +271,8 @@ class Follower:
                 del self.copies[topic_id, index]
                 each.close(Code.UNKNOWN_TOPIC, CommandNotPossibleError("the topic was deleted"))
                 self.group_commit.forget(each)
+                if self.session is not None:
+                    self.session.forget(each)
             else:
                 each.policy = policies[topic_id]
                 if each.log.name in self.topics.starts:

@@ -15,7 +15,8 @@ import trio
 
 from mqcore.abc import ByteStream, Notice
 from mqcore.broker._connection import ClientConnection, Host
-from mqcore.broker._feeder import FedReign, Feeder
+from mqcore.broker._fed_reign import FedReign
+from mqcore.broker._feeder import Feeder
 from mqcore.broker._first_frame import FirstBytes, read_first_bytes
 from mqcore.broker._gate import Gate, Permit, Visitor, refuse
 from mqcore.config import BrokerConfig
@@ -30,7 +31,7 @@ _OTHERS_SPARE = 32
 """Streams beyond the most connections that clients may have, so that replicas come where clients have them all."""
 
 
-class NamedReign(FedReign, Protocol):
+class NamedReign(FedReign[Feeder], Protocol):
     """A reign as its replicas follow it, which knows the nodes of its set."""
 
     def name_of(self, node_id: bytes) -> str | None:

@@ -22,15 +22,14 @@ from mqcore.broker._reign_set import METADATA_KEY, ReignSet, SetAuthority
 from mqcore.broker._retention import Retention, open_retained
 from mqcore.broker._set_policy import may_report_flushed_only, strongest_policy
 from mqcore.broker._topics import Topic, Topics, delete_logs, report_unknown_logs
+from mqcore.broker._unopened import UnopenedLogs
 from mqcore.config import BrokerConfig, ClusterTable, TopicConfig, build_of
 from mqcore.errors import (
     CommandNotPossibleError,
-    CorruptionError,
     MqcoreError,
     NotPrimaryError,
     OutcomeUnknownError,
     RejectedError,
-    StorageError,
 )
 from mqcore.guarantees import FlushPolicy, check_available, check_build, least_level, raise_refusals
 from mqcore.log import IncomingBatch, LogStore, MetadataLog, PartitionLog, partition_log_name, partition_salt
@@ -107,6 +106,7 @@ class Reign:
         self._copies_cap = None if set_up is None else set_up.record.copies_cap
         self._copies_min = self._copies_under(TopicConfig())
         self._is_manual = set_up is None or set_up.may_reply is None
+        self._unopened = UnopenedLogs(self.open_partition, report, self._unopened_changed)
         self.set: ReignSet | None = None
         """The replica set; None for a broker that is alone."""
 
@@ -163,19 +163,16 @@ class Reign:
         await self.groups.cursors.open()
         for topic in list(self.topics.by_id.values()):
             for index in self.own_partitions(topic):
-                await self._open_for_set(topic.id, index)
+                await self._unopened.open(topic.id, index)
         self._count_copies()
+        nursery.start_soon(self._unopened.run)
         await nursery.start(own_set.run)
         # Not waited for: what it commits waits for replicas, which come once this node serves.
         nursery.start_soon(self._prepare_topics)
 
-    async def _open_for_set(self, topic_id: bytes, index: int) -> None:
-        await trio.lowlevel.checkpoint()  # of thousands in a row: the lease has to be renewed between them
-        try:
-            await self.open_partition(topic_id, index)
-        except (StorageError, CorruptionError) as error:
-            text = f"partition {index} of {topic_id.hex()} cannot be opened, so no replica gets it: {error}"
-            self._report(Notice("partition-not-opened", text))
+    def _unopened_changed(self, number: int) -> None:
+        if self.set is not None:
+            self.set.unopened_changed(number)
 
     def _count_copies(self) -> None:
         """Tell the set the largest ``copies`` of its topics, the one that new topics get included (R8)."""
@@ -311,6 +308,7 @@ class Reign:
                     self.partitions[key].close(Code.NOT_PRIMARY, self._over)
                 if self.set is not None:
                     self.set.began(key, self.partitions[key], self._policy_of(topic))
+                    self._unopened.opened(*key)
             except RejectedError:
                 await self.store.delete_log(name)
                 raise
@@ -393,7 +391,7 @@ class Reign:
         if self.set is not None:
             self._count_copies()
             for index in self.own_partitions(topic):
-                await self._open_for_set(topic.id, index)
+                await self._unopened.open(topic.id, index)
 
     def topic_altered(self, topic: Topic) -> None:
         """Give the open partitions of ``topic`` its new policy."""
@@ -413,6 +411,7 @@ class Reign:
     async def remove_logs(self, topic_id: bytes) -> None:
         """Remove the logs of a deleted topic and note that they are gone; done again after a crash in between."""
         self.groups.topic_gone(topic_id)
+        self._unopened.topic_gone(topic_id)
         await self.retire_partitions(topic_id, Code.UNKNOWN_TOPIC, CommandNotPossibleError("the topic was deleted"))
         await delete_logs(self.store, [topic_id])
         await self.topics.removed(topic_id)

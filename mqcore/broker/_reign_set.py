@@ -137,7 +137,15 @@ class ReignSet:
         partition = self._partitions.pop(key, None)
         if partition is not None:
             del self._key_of[partition]
+            self._blocked.pop(partition, None)
             self._machine.log_ended(key)
+            for feeder in self._feeders.values():
+                feeder.gone(partition)
+
+    def unopened_changed(self, number: int) -> None:
+        """Take in of how many logs it is not known yet what they hold."""
+        self._machine.unopened_changed(number)
+        self._wake.set()
 
     def policy_changed(self, key: tuple[bytes, int], policy: CommitPolicy) -> None:
         """Take over the policy of a log's topic."""

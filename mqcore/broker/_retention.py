@@ -105,6 +105,7 @@ class Retention:
                 if name in self._unkept:
                     await self._keep_producers(partition, partition.log.start_position)
                 starts[name] = max(starts[name], await self._wanted_start(partition, config, ages=ages))
+        self._forget_others(partitions)
         await self._bound_total(partitions, starts)
         new = {name: start for name, start in starts.items() if start > partitions[name].log.start_offset}
         untold = {}
@@ -119,6 +120,13 @@ class Retention:
             if begins := self._reign.topics.starts.get(name):
                 with self._by_itself(name):
                     await partitions[name].trim(begins)
+
+    def _forget_others(self, there: Mapping[str, Partition]) -> None:
+        """Keep nothing of logs that are retained no more, such as those of topics that were deleted."""
+        self._prepared &= there.keys()
+        self._unkept &= there.keys()
+        for name in self._first_ms.keys() - there.keys():
+            del self._first_ms[name]
 
     @contextmanager
     def _by_itself(self, name: str) -> Iterator[None]:

@@ -107,7 +107,9 @@ async def delete_logs(store: LogStore, topic_ids: Collection[bytes]) -> None:
     If cancelled, some are still there; idempotent.
     """
     prefixes = {topic_id.hex() for topic_id in topic_ids}
-    names = [name for name in await store.list_logs() if name.partition("-")[0] in prefixes] if prefixes else []
+    # Those in memory, too: a log that was never written to has no file, and would stay there for ever.
+    known = {*await store.list_logs(), *store.opened_logs()} if prefixes else set[str]()
+    names = sorted(name for name in known if name.partition("-")[0] in prefixes)
     for index, name in enumerate(names):
         # With the first, one flush forgets the ends of all of them.
         await store.delete_log(name, *(() if index else names))

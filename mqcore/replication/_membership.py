@@ -79,6 +79,7 @@ class Membership:
         self._hold_us = hold_us
         self._is_manual = is_manual
         self._is_ready = False
+        self._unopened = 0
         self._copies_min = record.copies_min
         self.copies_cap = record.copies_cap
         """What the operator asked for last (R17), in the record or not yet."""
@@ -138,6 +139,10 @@ class Membership:
         if log.target > before:
             for follower in self._followers.values():
                 follower.target_moved(key, log, before)
+
+    def unopened_changed(self, number: int) -> None:
+        """Take in how many logs of the set this node could not open: what a node has to hold of them is not known."""
+        self._unopened = number
 
     def copies_min_changed(self, copies_min: int) -> None:
         """Take in the largest ``copies`` of the set's topics (R8). Before the first call it is what the record says."""
@@ -272,7 +277,7 @@ class Membership:
         """
         for member in record.members - self.record.members:
             follower = self._followers.get(member.node_id)
-            if follower is None or follower.member != member or follower.logs_short:
+            if follower is None or follower.member != member or follower.logs_short or self._unopened:
                 raise CommandNotPossibleError(
                     f"R6: {record.name_of(member.node_id)} cannot join: it lacks what is committed, or is not here"
                 )
@@ -377,6 +382,8 @@ class Membership:
 
     def _outsiders(self) -> list[FollowerProgress]:
         """Followers that may join: of the set, here, and not in sync under the incarnation that they have."""
+        if self._unopened:
+            return []  # none is known to hold what was acknowledged of those logs: as a member it might reign next (R6)
         return [
             follower
             for node_id, follower in self._followers.items()

@@ -9,7 +9,10 @@ import trio
 from sets import SetOfNodes, set_of_nodes
 from test_elected_set import coordinated
 
+from mqcore.abc import Link
+from mqcore.broker._roles import RoleKeeper
 from mqcore.broker._set_policy import may_report_flushed_only
+from mqcore.errors import StorageError
 from mqcore.guarantees import (
     AsyncFlush,
     AsyncReplication,
@@ -124,3 +127,46 @@ async def test_a_node_that_vouches_for_flushed_positions_states_no_other_before_
                         assert stated["tips"][log.name] == [log.last_batch[0], flushed]
                         patched.undo()
                         copy._flusher.flush_soon(copy)
+
+
+@pytest.mark.trio
+async def test_r2_a_replica_that_cannot_note_what_it_vouches_for_tells_nobody_and_leaves_no_link_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with set_of_nodes(tmp_path, "ab", **coordinated("unnoted"), flush="sync", replication=DISK) as nodes:
+        links, closed = list[Link](), list[Link]()
+        connect, note = RoleKeeper.connect, LogStore.report_flushed_only
+
+        async def connected(keeper: RoleKeeper, urls: tuple[str, ...]) -> Link:
+            link = await connect(keeper, urls)
+            links.append(link)
+            aclose = link.aclose
+
+            async def closes() -> None:
+                closed.append(link)
+                await aclose()
+
+            link.aclose = closes  # type: ignore[method-assign]
+            return link
+
+        failures: list[bool] = []
+
+        async def noted(store: LogStore, flushed_only: bool) -> bool:
+            if store is nodes.node("b").store and len(failures) < 3:
+                failures.append(flushed_only)
+                raise StorageError("cannot be noted", kind="io")
+            return await note(store, flushed_only)
+
+        monkeypatch.setattr(RoleKeeper, "connect", connected)
+        await nodes.start()
+        await nodes.init("a")
+        await nodes.until_in_sync("a")
+        monkeypatch.setattr(LogStore, "report_flushed_only", noted)
+        async with nodes.client() as client:
+            await client.admin.create_topic("quick", config={"replication": PAGE_CACHE, "flush": "none"})
+            await nodes.until(lambda: reporting(nodes) == {False})
+            async with client.producer("quick") as producer:
+                await producer.send(b"waits for no flush")
+        assert failures == [False] * 3
+        assert len(links) > 3
+        await nodes.until(lambda: closed == links[:-1])

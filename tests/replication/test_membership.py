@@ -89,6 +89,21 @@ def test_r6_what_is_committed_since_counts_too() -> None:
     assert reign.wanted() is None
 
 
+def test_r6_nobody_joins_while_the_primary_cannot_open_a_log_nor_by_a_change_that_is_on_its_way() -> None:
+    """What such a log holds is not known, and a node that lacks it would be a member that may reign next."""
+    reign = Reign(B)
+    reign.comes(C)
+    reign.holds(C, 5)
+    wanted = reign.machine.wanted(0)
+    assert wanted is not None
+    reign.machine.unopened_changed(1)
+    assert reign.wanted() is None
+    with pytest.raises(CommandNotPossibleError, match="c cannot join"):
+        reign.machine.change_sent(wanted.record)
+    reign.machine.unopened_changed(0)
+    assert reign.wanted() == set_of(OWN, B, C)
+
+
 def test_r6_every_log_counts_at_the_level_that_its_topic_needs() -> None:
     reign = Reign(B)
     reign.machine.log_began("billing", MEMORY, 2, 2, 0)

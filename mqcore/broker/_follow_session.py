@@ -286,6 +286,7 @@ class FollowSession:
 
     def forget(self, copy: PartitionCopy) -> None:
         """Take note that a copy was deleted with its topic: a stream may last for months, and keeps nothing of it."""
+        self._told.discard(copy)
         number = self._number_of.pop(copy, None)
         if number is not None:
             self._copies[number] = None

@@ -68,6 +68,7 @@ async def test_g20_a_stream_of_a_replica_keeps_nothing_of_topics_that_are_delete
                 len(feeder._log_of),
                 sum(copy is not None for copy in session._copies),
                 len(session._number_of),
+                len(session._told - session._number_of.keys()),
                 len(follower.copies),
                 *(len(store._logs) for store in stores),
             ]
@@ -79,11 +80,11 @@ async def test_g20_a_stream_of_a_replica_keeps_nothing_of_topics_that_are_delete
                 if sends:
                     async with client.producer(f"t{number}") as producer:
                         await producer.send(b"x")
-                await nodes.until(lambda: len(follower.copies) > before[4])
+                await nodes.until(lambda: len(follower.copies) > before[5])
                 await client.admin.delete_topic(f"t{number}")
-                await nodes.until(lambda: len(follower.copies) == before[4])
+                await nodes.until(lambda: len(follower.copies) == before[5])
             await client.admin.create_topic("last")
-            await nodes.until(lambda: len(follower.copies) > before[4])
+            await nodes.until(lambda: len(follower.copies) > before[5])
             await client.admin.delete_topic("last")
         with trio.fail_after(60):
             await nodes.until(lambda: kept() == before)

@@ -142,10 +142,13 @@ def epoch_resumed() -> tuple[Replacement, ...]:
     """A reign goes on under its own epoch after a power cut."""
 
     def begin_term(original: Any) -> Any:
-        async def same_reign(store: Any, term: Any, identity: Any) -> None:
-            number = max(identity.reign_number - 1, 1)
-            identity = attrs.evolve(identity, reign_number=number, highest_epoch=number)
-            await original(store, type(term)(reign=term.reign._replace(number=number)), identity)
+        async def same_reign(store: Any, term: Any, change: Any) -> None:
+            number = max(change(store._identity).reign_number - 1, 1)
+
+            def resumed(identity: Any) -> Any:
+                return attrs.evolve(change(identity), reign_number=number, highest_epoch=number)
+
+            await original(store, type(term)(reign=term.reign._replace(number=number)), resumed)
 
         return same_reign
 

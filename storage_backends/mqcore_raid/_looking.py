@@ -40,6 +40,8 @@ class Lookout:
         self._background = background
         self._stopped = stopped
         self._looking = trio.Lock()
+        self._asked: set[ArrayMember] = set()
+        """Those that have not answered yet: one that hangs is asked once, not again and again."""
 
     async def look(self, *, files: bool = False) -> None:
         """Eject, durably, every member that is not in place; with ``files`` also who lacks a file of an open log.
@@ -48,7 +50,8 @@ class Lookout:
         found cannot be recorded.
         """
         async with self._looking:
-            members = [member for member in self._roster.members if member.storage is not None]
+            there = [member for member in self._roster.members if member.storage is not None]
+            members = [member for member in there if member not in self._asked]
             results: dict[ArrayMember, MemberResult[None]] = {}
 
             async def ask(member: ArrayMember) -> None:
@@ -71,11 +74,15 @@ class Lookout:
                 await self.look()
 
     async def _check(self, member: ArrayMember, files: bool) -> None:
-        await member.call(member.directory.look)
-        if member.storage is not None:
-            group = self._groups[member.group]
-            copies = [copy for log in group.logs.values() if (copy := log.copies.get(member)) is not None]
-            await member.storage.check_in_place(copies if files else ())
+        self._asked.add(member)
+        try:
+            await member.call(member.directory.look)
+            if member.storage is not None:
+                group = self._groups[member.group]
+                copies = [copy for log in group.logs.values() if (copy := log.copies.get(member)) is not None]
+                await member.storage.check_in_place(copies if files else ())
+        finally:
+            self._asked.discard(member)
 
     def lose(self, member: ArrayMember, reason: str) -> None:
         """Have a member leave that is found to be gone; where it is the last of its group, stop the group's logs."""

@@ -9,6 +9,8 @@ import trio
 from array_parts import Bench, put, read_all, states
 from test_raid_real_directories import array, tmpfs
 
+from mqcore.testing import DiskCall
+
 CALLS = ("stat", "list", "open", "lock", "pread", "pwritev", "flush")
 
 
@@ -30,6 +32,32 @@ def test_g13_a_member_that_hangs_at_any_call_of_a_start_holds_it_up_for_its_time
             await put(storage, b"y")
             assert states(storage)[0] == "in-sync"
         assert trio.current_time() - began < 20
+
+    bench.run(main)
+
+
+def test_the_status_does_not_wait_for_a_member_that_hangs_and_asks_it_once():
+    bench = Bench(options="level=1&member_timeout_ms=2000")
+    asked = 0
+
+    def on_call(call: DiskCall) -> None:
+        nonlocal asked
+        asked += call.operation == "stat" and call.path == "/b"
+
+    async def main():
+        async with bench.opened() as storage:
+            await put(storage, b"x")
+            bench.disk.on_call = on_call
+            bench.disk.stall_next("stat", 100, path="/b")
+            began = trio.current_time()
+            for _ in range(5):
+                await storage.operate("status", {})
+            assert trio.current_time() - began < 5
+            assert states(storage) == ["in-sync", "in-sync"], "how it is, the next flush says"
+            await trio.sleep(60)
+            assert asked == 1
+            await trio.sleep(60)
+            assert asked > 1
 
     bench.run(main)
 

@@ -75,7 +75,7 @@ class SetOfNodes:
             for node in nodes:
                 if node["name"] in self.principals:
                     node["principal"] = self.principals[node["name"]]
-            times = {"heartbeat_ms": 50, "replica_timeout_ms": 300, "lease_ms": 600}
+            times = {"heartbeat_ms": 50, "replica_timeout_ms": 500, "lease_ms": 1_000}
             cluster = {**times, **self.cluster, "sets": [{"name": "one", "nodes": nodes}]}
             storage = self.storage.format(dir=f"{self.root}/{name}")
             config = make_config(name=name, storage=storage, listen=[self.url(name)], cluster=cluster, **self.keys)

@@ -30,7 +30,7 @@ class Sets:
 
     async def start(self, *names: str) -> None:
         sets = [{"name": each[0], "nodes": [{"name": each, "urls": [self.url(each)]}]} for each in ("a1", "b1", "c1")]
-        cluster = {"heartbeat_ms": 50, "replica_timeout_ms": 300, "sets": sets}
+        cluster = {"heartbeat_ms": 50, "replica_timeout_ms": 500, "sets": sets}
         for name in names:
             config = make_config(
                 name=name, storage=f"mmap://{self._root}/{name}", listen=[self.url(name)], flush="sync", cluster=cluster

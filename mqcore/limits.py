@@ -114,6 +114,9 @@ class Limits:
     append_inline_us_max: int = _limit(1_000, help="slowest append still made in the event loop's thread, in us")
     flush_inline_us_max: int = _limit(300, 0, help="mean flush still made in the event loop's thread, in us; 0: none")
     drain_grace_ms: int = _limit(10_000, 0, help="time for requests in flight at shutdown, in ms")
+    metadata_log_bytes_max: int = _limit(
+        1024**2, help="growth of a set's metadata log before it is made short, or three times what it says, if more"
+    )
     log_names_reported_max: int = _limit(1_000, help="logs without a topic that are listed by name")
 
     def __attrs_post_init__(self) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from mqcore.log import METADATA_NAME
 from mqcore_conformance.checkers import Facts
 from mqcore_conformance.histories import (
     Altered,
@@ -18,7 +19,9 @@ from mqcore_conformance.histories import (
     CursorSeen,
     FaultInjected,
     FetchAnswered,
+    LogHeld,
     NameClaimed,
+    SideFileHeld,
 )
 from mqcore_conformance.plans import CRASH_POINTS, MEMBER_FAMILIES
 
@@ -55,6 +58,7 @@ _T0: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "coordinator-slow": ("coordinator-slow",),
         "cursors": ("cursors-seen-after-a-fault",),
         "names": ("claims-after-a-fault",),
+        "topics": ("metadata-made-short",),
         CRASH_POINTS: (*_KILL, *_CUT),
         **dict.fromkeys(MEMBER_FAMILIES, ("member-struck",)),
         "member-slow": ("disk-stall",),
@@ -118,6 +122,7 @@ ABOUT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "coordinator-frozen": ("G09", "G13"),
         "cursors": ("G16", "G06"),
         "names": ("G15", "G01"),
+        "topics": ("G01", "G10", "G13", "G16"),
         "proxy-cut": ("G06", "G15"),
         "proxy-stall": ("G13", "G20"),
         "proxy-duplicate": ("G05", "G15"),
@@ -172,6 +177,10 @@ def tally(facts: Facts) -> Counter[str]:
                 counts["names-taken-over"] += event.epoch > 1
             case Appended():
                 counts["appended-after-wall-jump"] += has_jumped
+            case LogHeld() if event.partition == METADATA_NAME:
+                counts["metadata-made-short"] += not event.content.startswith("positions 0 ")
+            case SideFileHeld() if event.partition == METADATA_NAME:
+                counts["metadata-kept-aside"] += 1
             case Altered():
                 counts[f"policy-changes-{event.outcome}"] += 1
             case _:

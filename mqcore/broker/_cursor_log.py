@@ -294,7 +294,7 @@ class CursorLog:
             raise self._over  # nothing would end a wait for the commit any more
         batch = pack_cursors_batch(records)
         try:
-            await partition.commit(IncomingBatch(unpack_header(batch), batch))
+            await partition.commit(lambda: IncomingBatch(unpack_header(batch), batch))
         except StorageError as error:
             if self._over is None or error.kind != "closed" or error.appended:
                 raise

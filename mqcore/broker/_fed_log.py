@@ -15,8 +15,8 @@ from mqcore.broker._kept_producers import keep_producers
 from mqcore.broker._partition import Partition
 from mqcore.errors import CorruptionError, MqcoreError, RemoteProtocolError
 from mqcore.guarantees import Level
-from mqcore.log import NOWHERE, LogPoint
-from mqcore.protocol import Code, Diverged, LogCommitted, LogPositions, PositionRefused
+from mqcore.log import METADATA_NAME, NOWHERE, LogPoint, LogStart
+from mqcore.protocol import Code, Diverged, LogBegins, LogCommitted, LogPositions, PositionRefused
 from mqcore.replication import Counts, Held, Member, judge_report
 
 __all__ = ["FedLog"]
@@ -100,6 +100,11 @@ class FedLog:
         is_held = self.is_judged and self.held_end.position >= partition.end_position
         return is_held or partition.closure is not None
 
+    @property
+    def holds_any(self) -> bool:
+        """Whether the replica is known to hold something of it."""
+        return self.held_end.position > self.partition.log.start_position
+
     def share(self) -> tuple[int, int]:
         """Bytes that the replica is known to hold, of how many."""
         start, size = self.partition.log.start_position, self.partition.end_position - self.partition.log.start_position
@@ -149,7 +154,7 @@ class FedLog:
                 text = f"no batch of epoch {report.epoch} reaches from {report.position} to {report.end} here"
                 return PositionRefused(self.number, text)
             offset = header.end_offset
-        if report.end <= log.start_position:
+        if report.end <= log.start_position and log.name != METADATA_NAME:
             await keep_producers(self.partition, log.start_position)
         # Before it has read that, a retry would be new to it: it counts for as little as one that has nothing (R12).
         # A start does not know where that is, if a checkpoint lies behind it: somewhere before the end.
@@ -164,6 +169,17 @@ class FedLog:
         self._held.clear()
         self._sent.append(LogPoint(report.end, offset))
         return None
+
+    async def told_with(self, refusal: Refusal | None) -> list[LogBegins | Refusal]:
+        """What is said of a report that does not count: of the metadata log where it begins, too, for none says so.
+
+        Raises ``StorageError``, ``CorruptionError``.
+        """
+        log = self.partition.log
+        if refusal is None or log.name != METADATA_NAME or not isinstance(refusal, Diverged):
+            return [] if refusal is None else [refusal]
+        begins = await log.start_at(log.start_offset) if log.start_position else LogStart()
+        return [refusal] if begins is None else [LogBegins(self.number, *begins), refusal]
 
     def count(
         self, report: LogPositions, member: Member, append_level: Level, replied: dict[Replying, None]

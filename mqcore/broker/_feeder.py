@@ -181,7 +181,7 @@ class Feeder:
             # From here, as after a flush: a turn of the scheduler less for each message that waits for replicas.
             for sink in replied:
                 sink.replied(now=True)
-        if not self._are_named and self._log_of[self._reign.metadata_partition].held_end.position:
+        if not self._are_named and self._log_of[self._reign.metadata_partition].holds_any:
             self._name_partitions()
 
     async def _take_report(self, report: LogPositions, replied: dict[Replying, None]) -> None:
@@ -193,18 +193,19 @@ class Feeder:
                 fed.unjudged = report
                 return
             try:
-                refusal = await fed.judge(report)
+                told = await fed.told_with(await fed.judge(report))
             except (StorageError, CorruptionError) as error:
                 fed.unjudged = report
                 self._stop_feeding(fed, report.end, error)
                 return
             if fed.partition not in self._log_of:
                 return  # deleted meanwhile
-            if refusal is not None:
+            if told:
                 if len(self._messages) > 2 * len(self._numbered) + _MESSAGES_SPARE:
                     text = "reports that go on while no answer to them is read"
                     raise RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
-                self._say(refusal)
+                self._messages += told
+                self._wake.set()
                 return
             self.moved(fed.partition)
             self._unjudged -= 1

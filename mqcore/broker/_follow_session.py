@@ -18,7 +18,7 @@ from mqcore.broker._rotten_ends import note_rotten_cut
 from mqcore.errors import BrokenLinkError, CorruptionError, MqcoreError, RemoteProtocolError, StorageError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
-from mqcore.log import PARTED, DamagedRangeError, LogStore
+from mqcore.log import PARTED, DamagedRangeError, LogStart, LogStore
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
@@ -33,6 +33,7 @@ from mqcore.protocol import (
     FollowRole,
     FollowStream,
     Heartbeat,
+    LogBegins,
     LogData,
     LogNamed,
     LogPositions,
@@ -53,8 +54,8 @@ class FollowSession:
     ``name``, ``session``: this node's name and 16 fresh random bytes. ``open_copy`` returns the copy of a log by topic
     id and partition, or None where it is of no use any more; ``committed`` is awaited when the committed offset of one
     is first confirmed, and whenever it has moved. ``begin_anew`` returns another copy in the place of one, empty, that
-    begins at a position. ``damaged`` is awaited for a copy that is damaged, once the primary is known to hold all of
-    it. ``append_level``: what an append reaches here.
+    begins at a position: of the metadata log where the primary says that it does. ``damaged`` is awaited for a copy
+    that is damaged, once the primary is known to hold all of it. ``append_level``: what an append reaches here.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class FollowSession:
         append_level: Level,
         open_copy: Callable[[bytes, int], Awaitable[PartitionCopy | None]],
         committed: Callable[[PartitionCopy], Awaitable[None]],
-        begin_anew: Callable[[PartitionCopy, int], Awaitable[PartitionCopy]],
+        begin_anew: Callable[[PartitionCopy, int, LogStart], Awaitable[PartitionCopy]],
         damaged: Callable[[PartitionCopy], Awaitable[None]],
         report: Callable[[Notice], None],
     ) -> None:
@@ -112,6 +113,7 @@ class FollowSession:
         self._is_asked = False
         self._owes_sign = False
         self._broken: BrokenLinkError | None = None
+        self._metadata_begins = LogStart()
 
     async def run(self) -> None:
         """Follow until the stream ends. Raises ``BrokenLinkError``, ``RemoteProtocolError``, ``StorageError``.
@@ -184,6 +186,8 @@ class FollowSession:
             if copy is not None:
                 self._number_of[copy] = message.number
                 self._unreported.add(message.number)
+        elif isinstance(message, LogBegins):
+            self._metadata_begins = LogStart(*message[1:])
         elif isinstance(message, Diverged):
             await self._part(message)
         elif isinstance(message, PositionRefused):
@@ -261,7 +265,7 @@ class FollowSession:
 
     async def _replace(self, diverged: Diverged, copy: PartitionCopy) -> None:
         """Begin a copy anew where the primary's log begins (R15). Raises what ends the session, or cannot be done."""
-        anew = self._copies[diverged.number] = await self._begin_anew(copy, diverged.start)
+        anew = self._copies[diverged.number] = await self._begin_anew(copy, diverged.start, self._metadata_begins)
         del self._number_of[copy]
         self._number_of[anew] = diverged.number
         self._unreported.add(diverged.number)

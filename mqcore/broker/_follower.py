@@ -264,6 +264,8 @@ class Follower:
             await self._trim(copy)
             return
         await self.topics.take_committed(copy.committed_offset)
+        if (snapshot := self.topics.snapshot) is not None:  # what lies before it says nothing any more, on any node
+            await self._trim_to(copy, LogStart(snapshot.offset, snapshot.position))
         # Once for each topic, not for each of its partitions: of ten thousand this would hold everything else up.
         policies = {each: self._policy_of(each) for each in {*self.topics.by_id, *(key[0] for key in self.copies)}}
         for (topic_id, index), each in list(self.copies.items()):
@@ -279,7 +281,7 @@ class Follower:
                     await self._trim(each)
         # Not ``deleted`` alone: where this node was away meanwhile, it learns at once that they are gone elsewhere.
         if gone := self.topics.gone.keys() - self._removing:
-            self._removing |= gone
+            self._removing = set(self.topics.gone)
             await delete_logs(self.store, gone)
 
         self._judge_reports([policies[each] for each in self.topics.by_id], is_current=copy.is_current)
@@ -297,8 +299,11 @@ class Follower:
 
     async def _trim(self, copy: PartitionCopy) -> None:
         """Trim a copy to where its primary has said that the log begins, once that is committed here (R15)."""
-        begins = self.topics.starts.get(copy.log.name)
-        if begins is None or copy.failure is not None:
+        if (begins := self.topics.starts.get(copy.log.name)) is not None:
+            await self._trim_to(copy, begins)
+
+    async def _trim_to(self, copy: PartitionCopy, begins: LogStart) -> None:
+        if copy.failure is not None:
             return
         log = copy.log
         # By position too, so that it begins where its primary's does; what is there may still be on its way.
@@ -306,13 +311,15 @@ class Follower:
             for offset, at in log.trim_steps(begins.offset, begins.position):
                 await log.trim(offset, at)
 
-    async def _begin_anew(self, copy: PartitionCopy, position: int) -> PartitionCopy:
+    async def _begin_anew(self, copy: PartitionCopy, position: int, told: LogStart) -> PartitionCopy:
         """Begin a log anew where its primary's begins, at ``position`` (R15). Raises ``StorageError``.
 
-        If it held anything, the session ends with that too: it was opened under the incarnation that the node had.
+        ``told``: where, as the primary says of its metadata log. If it held anything, the session ends with that too:
+        it was opened under the incarnation that the node had.
         """
         log, begins = copy.log, self.topics.starts.get(copy.log.name, LogStart())
-        if copy is self._metadata or begins.position != position:
+        begins = told if copy is self._metadata else begins
+        if begins.position != position:
             text = f"log {log.name} ends at {log.end_position}, the primary's begins at {position}, and where that is"
             raise StorageError(f"{text} is not known here yet", kind="missing", retryable=True)
         held = log.end_offset - log.start_offset
@@ -328,10 +335,14 @@ class Follower:
 
     def _drop(self, copy: PartitionCopy) -> tuple[bytes, int]:
         """Serve a copy no more, for it is begun anew; return its topic and partition."""
-        (key,) = (key for key, each in self.copies.items() if each is copy)
-        del self.copies[key]
         copy.close(Code.NOT_PRIMARY, CommandNotPossibleError("the copy is begun anew"))
         self.group_commit.forget(copy)
+        if copy is self._metadata:
+            self._metadata = None
+            self.topics.began_anew()
+            return _METADATA_ID, 0
+        (key,) = (key for key, each in self.copies.items() if each is copy)
+        del self.copies[key]
         return key
 
     async def _give_up_damaged(self, copy: PartitionCopy) -> None:
@@ -363,7 +374,7 @@ class Follower:
         if any(copy.log.name == log for copy in self.copies.values()):
             self._session_scope.cancel()
 
-    async def _refuse_commit(self, batch: IncomingBatch) -> int:
+    async def _refuse_commit(self, make: Callable[[], IncomingBatch]) -> int:
         raise StorageError("a replica writes nothing of its own into the metadata log", kind="closed")
 
     # reading

@@ -83,7 +83,7 @@ class ManualKeeper(RoleKeeper):
         if description.set_id == own.set_id.hex():
             return True
         # Another set's: this node joins it as long as it holds nothing, and only where it is expected.
-        return not own.metadata.end_position and any(each.node_id == own.node_id.hex() for each in description.members)
+        return not own.metadata.bytes_total and any(each.node_id == own.node_id.hex() for each in description.members)
 
     def _following(self, description: SetDescription) -> Role:
         node = self.set.node(description.name)
@@ -153,7 +153,7 @@ class ManualKeeper(RoleKeeper):
         known = self.set_record()
         if known is not None:
             return known
-        if not self.store.metadata.end_position:
+        if not self.store.metadata.bytes_total:
             return None
         found: SetRecord | None = None
         for fields in await MetadataLog(self.store).replay():

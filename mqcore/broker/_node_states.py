@@ -44,7 +44,7 @@ async def describe_node(
         tips={log_name: tip for log_name, tip in tips.items() if tip[1]},
         record="" if record is None else record.pack().decode(),
         reigns=reigns,
-        is_empty=not metadata.end_position,
+        is_empty=not metadata.bytes_total,
         has_failed=has_failed,
     )
 
@@ -52,6 +52,8 @@ async def describe_node(
 def _tip(log: PartitionLog, *, flushed_only: bool) -> tuple[int, int]:
     """The epoch of the last batch of a log that a node vouches for, and where that batch ends."""
     end = log.end_position
+    if log.name == METADATA_NAME and not log.bytes_total:
+        return 0, 0  # begun anew, and nothing has come yet: what lies below says nothing by not being there
     if log.open_end is not None and log.name != METADATA_NAME:
         end = log.open_end  # beyond that nothing is whole
     if flushed_only and log.durable_position < end:  # it has failed, or grows on

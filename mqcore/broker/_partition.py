@@ -217,14 +217,14 @@ class Partition:
         with trio.CancelScope(shield=True):
             await self.append([send for send in sends if send.sink is not None and not send.sink.closed])
 
-    async def commit(self, batch: IncomingBatch) -> int:
-        """Append a batch of the broker's own and wait until it is committed; return its base offset.
+    async def commit(self, make: Callable[[], IncomingBatch]) -> int:
+        """Append a batch of the broker's own, made in its turn, and wait for its commit; return its base offset.
 
         Raises ``StorageError`` when nothing of it is in the log, ``OutcomeUnknownError`` or what stopped the partition
         when it may be. If cancelled, it may be committed, now or later.
         """
         caller = WaitingCaller()
-        base_offsets = await self.append_own(lambda: [batch], caller)
+        base_offsets = await self.append_own(lambda: [make()], caller)
         await caller.answered.wait()
         if not caller.is_committed:
             assert self.failure is not None

@@ -21,6 +21,7 @@ from mqcore.broker._producer_names import NameRoom
 from mqcore.broker._reign_set import METADATA_KEY, ReignSet, SetAuthority
 from mqcore.broker._retention import Retention, open_retained
 from mqcore.broker._set_policy import may_report_flushed_only, strongest_policy
+from mqcore.broker._short_metadata import MetadataShortener
 from mqcore.broker._topics import Topic, Topics, delete_logs, report_unknown_logs
 from mqcore.broker._unopened import UnopenedLogs
 from mqcore.config import BrokerConfig, ClusterTable, TopicConfig, build_of
@@ -169,6 +170,7 @@ class Reign:
         await nursery.start(own_set.run)
         # Not waited for: what it commits waits for replicas, which come once this node serves.
         nursery.start_soon(self._prepare_topics)
+        nursery.start_soon(MetadataShortener(self, self._metadata, self._report).run)
 
     def _unopened_changed(self, number: int) -> None:
         if self.set is not None:
@@ -249,9 +251,9 @@ class Reign:
     def _all_partitions(self) -> list[Partition]:
         return [*(each for _, each in self._own_logs()), *self.partitions.values()]
 
-    async def _commit_metadata(self, batch: IncomingBatch) -> int:
+    async def _commit_metadata(self, make: Callable[[], IncomingBatch]) -> int:
         assert self._metadata is not None
-        return await self._metadata.commit(batch)
+        return await self._metadata.commit(make)
 
     def _check_stored_topics(self) -> None:
         stored = {topic.name: topic.config for topic in self.topics.by_id.values()}

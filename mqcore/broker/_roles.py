@@ -340,7 +340,7 @@ class RoleKeeper(ABC):
         who = ", ".join(sorted({names[node_id] for node_id in fetch.values()}))
         logs = f"{len(fetch)} log{'s' if len(fetch) != 1 else ''}"
         try:
-            if not self.store.metadata.end_position and METADATA_NAME in fetch:
+            if not self.store.metadata.bytes_total and METADATA_NAME in fetch:
                 # A member that had not begun to follow: its logs are nobody's yet.
                 (set_id,) = {told.set_id for told, state in found if state.member.node_id == fetch[METADATA_NAME]}
                 await self.store.join(bytes.fromhex(set_id))

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import trio
 
 from mqcore.abc import Notice
-from mqcore.broker._topics import Topics, config_to_json
+from mqcore.broker._topic_config import config_to_json
+from mqcore.broker._topics import Topics
 from mqcore.config import SetTable
 from mqcore.errors import MqcoreError, NotPrimaryError, NotReachedError
 from mqcore.operations import ListTopics, PlacedTopic, PlaceTopics, TopicSummary, from_result, to_json

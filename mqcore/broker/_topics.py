@@ -6,37 +6,38 @@ first, files later. A topic has a random id, and its logs are named by id, so th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
-import cattrs
 import trio
 
 from mqcore.abc import Notice
+from mqcore.broker._topic_config import config_from_json, config_to_json, refused
 from mqcore.config import TopicConfig, check_topic_name
 from mqcore.errors import CorruptionError, FlushFailedError, MqcoreError, RejectedError, StorageError
-from mqcore.guarantees import (
-    FlushPolicy,
-    ReplicationPolicy,
-    format_flush,
-    format_replication,
-    parse_flush,
-    parse_replication,
-)
 from mqcore.limits import Limits
-from mqcore.log import LogStart, LogStore, MetadataLog, partition_log_name
-from mqcore.nurseries import root_cause
+from mqcore.log import LogStart, LogStore, MetadataLog, SnapshotAt, partition_log_name
 from mqcore.ports import Ports
 from mqcore.protocol import Code
 from mqcore.replication import SetRecord
 
-__all__ = ["Topic", "Topics", "config_from_json", "config_to_json", "delete_logs", "report_unknown_logs", "topic_names"]
+__all__ = ["Topic", "Topics", "delete_logs", "report_unknown_logs", "topic_names"]
 
-RECORD_TYPES = ("topic-created", "topic-altered", "topic-deleted", "topic-removed", "set-record", "log-starts")
+RECORD_TYPES = (
+    "topic-created",
+    "topic-altered",
+    "topic-deleted",
+    "topic-removed",
+    "topics-gone",
+    "set-record",
+    "log-starts",
+)
 
 _COMPACT_RECORDS_MIN = 4096
 _STARTS_PER_RECORD = 1000
+_GONE_MAX = 10_000
+"""Deleted topics that are remembered: a node that was away for more of them keeps their logs, and reports them."""
 
 
 @attrs.frozen
@@ -61,44 +62,9 @@ class Topic:
         return self.sets[index % len(self.sets)] if self.sets else None
 
 
-_converter = cattrs.Converter(forbid_extra_keys=True, omit_if_default=True)
-
-
-def _register_policy(policies: object, as_text: Callable[[Any], str], parse: Callable[[str], object]) -> None:
-    def is_one(hint: object) -> bool:
-        return hint == policies
-
-    _converter.register_unstructure_hook_func(is_one, lambda policy: None if policy is None else as_text(policy))
-    _converter.register_structure_hook_func(is_one, lambda text, _: None if text is None else parse(str(text)))
-
-
-_register_policy(FlushPolicy | None, format_flush, parse_flush)
-_register_policy(ReplicationPolicy | None, format_replication, parse_replication)
-
-
 def topic_names(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Names by id (hexadecimal) of the topics of these records, deleted ones too as long as they are remembered."""
     return {str(record["id"]): str(record["name"]) for record in records if "id" in record and "name" in record}
-
-
-def config_to_json(config: TopicConfig) -> dict[str, Any]:
-    """The keys of ``config`` that differ from their defaults, as JSON values."""
-    plain: dict[str, Any] = _converter.unstructure(config, TopicConfig)
-    return plain
-
-
-def config_from_json(plain: Mapping[str, Any]) -> TopicConfig:
-    """The inverse of ``config_to_json``; ``RejectedError`` names an unknown key or a value that cannot be."""
-    known = {field.name for field in attrs.fields(TopicConfig)}
-    for key in plain:
-        if key not in known:
-            raise _refused(Code.INVALID_REQUEST, f"unknown topic key {key!r}; known: {', '.join(sorted(known))}")
-    try:
-        return _converter.structure(plain, TopicConfig)
-    except Exception as error:
-        cause = root_cause(error)
-        text = f"configuration of the topic: {str(cause) or type(cause).__name__}"
-        raise _refused(Code.INVALID_REQUEST, text) from None
 
 
 async def delete_logs(store: LogStore, topic_ids: Collection[bytes]) -> None:
@@ -128,6 +94,10 @@ async def report_unknown_logs(
         report(Notice("unknown-logs", text, {"logs": shown}))
 
 
+def _record_of_set(record: SetRecord) -> dict[str, Any]:
+    return {"type": "set-record", "record": record.pack().decode()}
+
+
 def _starts_records(starts: Mapping[str, LogStart]) -> list[dict[str, Any]]:
     names = sorted(starts)
     parts = [names[begin : begin + _STARTS_PER_RECORD] for begin in range(0, len(names), _STARTS_PER_RECORD)]
@@ -146,14 +116,10 @@ class _UnknownRecord(Exception):
     """A record of a type that this version does not have."""
 
 
-def _refused(code: Code, text: str) -> RejectedError:
-    return RejectedError(text, code=code, name=code.label, retryable=code.retryable)
-
-
 class Topics:
     """The topics of one broker, in memory and in the metadata log. One change at a time.
 
-    ``is_copied``: replicas copy the log, so that it is never made short: a copy begins where the log begins.
+    ``is_copied``: replicas copy the log, so that it is not made short here: see ``MetadataShortener``.
     """
 
     def __init__(
@@ -183,6 +149,7 @@ class Topics:
         """Waits until the other sets of the cluster know of a change."""
         self.set_record: SetRecord | None = None
         """The record of the set, where the metadata log keeps it (R16)."""
+        self._newest_record: SetRecord | None = None
         self.starts: dict[str, LogStart] = {}
         """Where retention has let logs begin, by log name (R15)."""
         self.by_name: dict[str, Topic] = {}
@@ -202,10 +169,12 @@ class Topics:
     async def take_committed(self, committed_offset: int) -> None:
         """Take in what a copied metadata log has new below ``committed_offset``. Raises as ``replay``."""
         records, replaced, self._position = await self._metadata.committed_after(self._position, committed_offset)
+        known = list(self.by_id) if replaced else []
         if replaced:
             for state in (self.by_name, self.by_id, self.deleted, self.starts):
                 state.clear()
         self._take(records)
+        self._forget(topic_id for topic_id in known if topic_id not in self.by_id)
 
     def _take(self, records: Sequence[Mapping[str, Any]]) -> None:
         for record in records:
@@ -224,11 +193,16 @@ class Topics:
         if kind not in RECORD_TYPES:
             raise _UnknownRecord(f"record type {kind!r}, which is none of {', '.join(RECORD_TYPES)}")
         if kind == "set-record":
-            self.set_record = SetRecord.unpack(str(record["record"]).encode(), where="metadata log")
+            self.set_record = self._newest_record = SetRecord.unpack(
+                str(record["record"]).encode(), where="metadata log"
+            )
             return
         if kind == "log-starts":
             for name, begins in record["starts"].items():  # a log's start never goes back (R15)
                 self.starts[name] = max(LogStart.from_json(begins), self.starts.get(name, LogStart()))
+            return
+        if kind == "topics-gone":
+            self._forget(map(bytes.fromhex, record["ids"]))
             return
         topic_id = bytes.fromhex(record["id"])
         if kind in ("topic-created", "topic-altered"):
@@ -239,12 +213,19 @@ class Topics:
         elif kind == "topic-deleted":
             topic = self.by_id.pop(topic_id)
             del self.by_name[topic.name]
-            self.deleted[topic_id] = self.gone[topic_id] = None
+            self.deleted[topic_id] = None
+            self._forget([topic_id])
             for index in range(topic.partitions):
                 self.starts.pop(partition_log_name(topic_id, index), None)
         else:
             self.deleted.pop(topic_id, None)
         self.changed(topic_id)
+
+    def _forget(self, topic_ids: Iterable[bytes]) -> None:
+        """Remember that topics are gone, for logs of them that turn up; the oldest give way."""
+        self.gone.update(dict.fromkeys(topic_ids))
+        for topic_id in list(self.gone)[: max(0, len(self.gone) - _GONE_MAX)]:
+            del self.gone[topic_id]
 
     def get(self, name: str, *, to_use: bool = True) -> Topic:
         """Return the topic called ``name``.
@@ -256,7 +237,7 @@ class Topics:
         if topic is None:
             check_topic_name(name, self._limits)
             remedy = f"make it with 'mqcore topic create {name}'" if to_use else "'mqcore topic list' shows them all"
-            raise _refused(Code.UNKNOWN_TOPIC, f"no topic {name!r} here: {remedy}")
+            raise refused(Code.UNKNOWN_TOPIC, f"no topic {name!r} here: {remedy}")
         return topic
 
     async def create(self, name: str, config: TopicConfig) -> Topic:
@@ -264,7 +245,7 @@ class Topics:
         check_topic_name(name, self._limits)
         async with self._changing:
             if name in self.by_name:
-                raise _refused(Code.TOPIC_EXISTS, f"topic {name!r} exists already")
+                raise refused(Code.TOPIC_EXISTS, f"topic {name!r} exists already")
             self._check_room(config.partitions, topics=1)
             topic_id = self._random.randbytes(16)
             # Each topic begins at another set: many topics of one partition are spread like one of many.
@@ -281,7 +262,7 @@ class Topics:
             if known == topic or topic.id in self.deleted:
                 return False
             if known is None and topic.name in self.by_name:
-                raise _refused(Code.TOPIC_EXISTS, f"another topic {topic.name!r} exists already, of this set alone")
+                raise refused(Code.TOPIC_EXISTS, f"another topic {topic.name!r} exists already, of this set alone")
             self._check_room(topic.partitions - (known.partitions if known else 0), topics=int(known is None))
             await self._write_topic("topic-created" if known is None else "topic-altered", topic)
             return True
@@ -308,7 +289,7 @@ class Topics:
         plain = {**config_to_json(topic.config), **changes}
         config = config_from_json({key: value for key, value in plain.items() if value is not None})
         if config.partitions < topic.partitions:
-            raise _refused(
+            raise refused(
                 Code.INVALID_REQUEST,
                 f"topic {name!r} has {topic.partitions} partitions; they can be raised, never lowered "
                 f"(asked: {config.partitions})",
@@ -332,7 +313,8 @@ class Topics:
 
         Raises as ``MetadataLog.append``. If cancelled, it may be written.
         """
-        await self._metadata.append([{"type": "set-record", "record": record.pack().decode()}])
+        self._newest_record = record  # said by a snapshot that comes first, too: it may come after this one
+        await self._metadata.append([_record_of_set(record)])
         self.set_record = record
 
     async def write_starts(self, starts: Mapping[str, LogStart]) -> None:
@@ -347,13 +329,31 @@ class Topics:
                     self._apply(record)
                     await self._count_record()
 
+    async def write_snapshot(self) -> None:
+        """Write all that is in force anew, in the place of what the metadata log has said so far. Committed.
+
+        Raises as ``MetadataLog.write_snapshot``. If cancelled, it may be written.
+        """
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                await self._metadata.write_snapshot(self._state, self._limits.batch_bytes_max)
+
+    @property
+    def snapshot(self) -> SnapshotAt | None:
+        """Where the metadata log says all that was in force; None where it has not been made short yet."""
+        return self._metadata.snapshot
+
+    def began_anew(self) -> None:
+        """Take in that the metadata log is another one, which begins elsewhere."""
+        self._metadata.began_anew()
+
     def _check_room(self, partitions: int, topics: int = 0) -> None:
         limits = self._limits
         if len(self.by_name) + topics > limits.topics_max:
-            raise _refused(Code.LIMIT_REACHED, f"{limits.topics_max} topics exist already (limit topics_max)")
+            raise refused(Code.LIMIT_REACHED, f"{limits.topics_max} topics exist already (limit topics_max)")
         in_all = sum(topic.partitions for topic in self.by_name.values()) + partitions
         if partitions > limits.partitions_per_topic_max or in_all > limits.partitions_max:
-            raise _refused(
+            raise refused(
                 Code.LIMIT_REACHED,
                 f"{partitions} more partitions: at most {limits.partitions_per_topic_max} a topic and "
                 f"{limits.partitions_max} in all (limits partitions_per_topic_max, partitions_max)",
@@ -407,4 +407,8 @@ class Topics:
                 {"type": "topic-deleted", "id": topic_id.hex()},
             )
         ]
-        return created + deleted + _starts_records(self.starts)
+        gone = [topic_id.hex() for topic_id in self.gone if topic_id not in self.deleted] if self._is_copied else []
+        others = [{"type": "topics-gone", "ids": gone}] if gone else []
+        if self._newest_record is not None:
+            others.append(_record_of_set(self._newest_record))
+        return created + deleted + others + _starts_records(self.starts)

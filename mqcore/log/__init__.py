@@ -6,7 +6,7 @@ from mqcore.log._folder import BackupFolder
 from mqcore.log._history import UNKNOWN_REIGN, divergence_of_histories
 from mqcore.log._inspect import LogFinding, StorageInspection, verify_storage
 from mqcore.log._mending import Answers, CopyThere, Mended, MendTry
-from mqcore.log._metadata import MetadataLog
+from mqcore.log._metadata import MetadataLog, SnapshotAt
 from mqcore.log._names import METADATA_NAME, QUARANTINE_MARK, partition_log_name, partition_salt, salt_of_name
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._pass_through import PassThroughLog
@@ -75,6 +75,7 @@ __all__ = [
     "QUARANTINE_MARK",
     "ReadResult",
     "SideFile",
+    "SnapshotAt",
     "StorageInspection",
     "StoredBatches",
     "TableFull",

@@ -29,13 +29,14 @@ __all__ = [
     "based",
     "first_state",
     "origin_of",
+    "read_start",
     "stored",
     "those_that_count",
-    "write_base",
+    "write_start",
 ]
 
 ANEW_SUFFIX = ".anew"
-"""Of a log that stands beside one that is being begun anew: what there is of that one is to go."""
+"""Of a log that stands beside one that is being begun anew, and says where: what there is of that one is to go."""
 BASE_SUFFIX = ".base"
 _PARTS = ("", SIDECAR_SUFFIX, BASE_SUFFIX)
 _BASE_BYTES_MAX = 1024
@@ -150,17 +151,27 @@ async def based(inner: Log, base: Log | None) -> Log:
     """``inner`` where ``base``, the log that says so, has it begin. Raises ``StorageError``, ``CorruptionError``."""
     if base is None or base.end == base.start:
         return inner  # the process died before it had been written: the log is as one that never was
-    data = bytes(await read_exactly(base, base.start, min(base.end - base.start, _BASE_BYTES_MAX)))
     try:
-        line, newline, _ = data.partition(b"\n")
-        if not newline and inner.end == inner.start:
-            return inner
-        return BasedLog(inner, LogStart.from_json(json.loads(line)))
-    except (ValueError, TypeError) as error:
+        begins = await read_start(base)
+    except ValueError as error:
         text = f"where log {inner.name} begins cannot be read: {error}; remove both, and it is copied anew"
         raise CorruptionError(text, where=f"log {base.name}") from None
+    if begins is None and inner.end > inner.start:
+        text = f"where log {inner.name} begins is torn; remove both, and it is copied anew"
+        raise CorruptionError(text, where=f"log {base.name}")
+    return inner if begins is None else BasedLog(inner, begins)
 
 
-async def write_base(base: Log, begins: LogStart) -> None:
-    """Write into ``base``, which is empty, where its log begins; the caller flushes it. Raises ``StorageError``."""
-    await base.append([json.dumps(begins.to_json()).encode() + b"\n"])
+async def read_start(log: Log) -> LogStart | None:
+    """What ``write_start`` wrote into ``log``; None for what is torn. Raises ``StorageError``, ``ValueError``."""
+    data = bytes(await read_exactly(log, log.start, min(log.end - log.start, _BASE_BYTES_MAX)))
+    line, newline, _ = data.partition(b"\n")
+    try:
+        return LogStart.from_json(json.loads(line or b"[]")) if newline else None
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+async def write_start(log: Log, begins: LogStart) -> None:
+    """Write into ``log``, which is empty, where another begins; the caller flushes it. Raises ``StorageError``."""
+    await log.append([json.dumps(begins.to_json()).encode() + b"\n"])

@@ -181,7 +181,8 @@ class StorageInspection:
                     text = "the log is missing; the other copy is whole, and the next start writes this one again"
                 yield LogFinding(name=each, kind="identity", state="damaged", text=text)
         partitions = [each for each in names if is_partition_name(each)]
-        if METADATA_NAME not in names and (partitions or (identity is not None and identity.clean)):
+        is_needed = partitions or (identity is not None and identity.clean)
+        if METADATA_NAME not in names and METADATA_NAME + ANEW_SUFFIX not in names and is_needed:
             yield LogFinding(
                 name=METADATA_NAME, kind="metadata", state="damaged", text="the log is missing; restore it from a copy"
             )

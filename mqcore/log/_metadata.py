@@ -6,11 +6,11 @@ Knows nothing of what the records mean.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import trio
 
-from mqcore.batch import HEADER_BYTES, unpack_header
+from mqcore.batch import HEADER_BYTES, BatchHeader, unpack_header
 from mqcore.errors import CorruptionError, OutcomeUnknownError, StorageError
 from mqcore.log._control import (
     RECORDS,
@@ -24,19 +24,28 @@ from mqcore.log._store import LogStore
 from mqcore.log._types import IncomingBatch
 from mqcore.ports import Buffer
 
-__all__ = ["MetadataLog", "take_records"]
+__all__ = ["MetadataLog", "SnapshotAt", "take_records"]
 
 READ_BYTES = 4 * 1024 * 1024
 
+Records: TypeAlias = Sequence[Mapping[str, Any]]
+Commit: TypeAlias = Callable[[Callable[[], IncomingBatch]], Awaitable[int]]
 
-Commit: TypeAlias = Callable[[IncomingBatch], Awaitable[int]]
+
+class SnapshotAt(NamedTuple):
+    """Where a batch that replaces every record before it stands, and how large it is."""
+
+    offset: int
+    position: int
+    size: int
 
 
 class MetadataLog:
     """Append-only JSON records on ``store``'s metadata log; replayed to the end before anything is served.
 
-    Belongs to the term of the store in which it is used first. ``commit`` appends a batch to the store's metadata log
-    and returns its offset once it is committed; None, for a store without a broker: once it is flushed.
+    Belongs to the term of the store in which it is used first. ``commit`` appends the batch that its argument makes to
+    the store's metadata log, which says nothing else in between, and returns its offset once it is committed; None, for
+    a store without a broker: once it is flushed.
     """
 
     def __init__(self, store: LogStore, commit: Commit | None = None) -> None:
@@ -44,6 +53,8 @@ class MetadataLog:
         self._commit = commit or self._flush
         self._lock = trio.Lock()
         self._bound: PartitionLog | None = None
+        self.snapshot: SnapshotAt | None = None
+        """The last one that was read or written; what lies before it says nothing any more."""
 
     @property
     def _log(self) -> PartitionLog:
@@ -51,6 +62,10 @@ class MetadataLog:
         if self._bound is None:
             self._bound = self._store.metadata
         return self._bound
+
+    def began_anew(self) -> None:
+        """Take in that the log is another one, which begins elsewhere."""
+        self._bound = self.snapshot = None
 
     @property
     def failed(self) -> StorageError | None:
@@ -75,15 +90,16 @@ class MetadataLog:
             )
         records: list[dict[str, Any]] = []
         while position < log.end_position:
-            chunks, position, _ = await log.read_stored(position, READ_BYTES, log.end_position)
+            chunks, _, _ = await log.read_stored(position, READ_BYTES, log.end_position)
             if not chunks:
                 raise StorageError(f"log {log.name} cannot be read to its end: {log.failed}", kind="io")
             for chunk in chunks:
                 at = 0
                 while at < len(chunk):
-                    size = unpack_header(chunk[at : at + HEADER_BYTES], log.name).size
-                    take_records(chunk[at : at + size], records, f"log {log.name}")
-                    at += size
+                    header = unpack_header(chunk[at : at + HEADER_BYTES], log.name)
+                    self._take(header, chunk[at : at + header.size], position, records)
+                    at += header.size
+                    position += header.size
         return records
 
     async def committed_after(self, position: int, committed_offset: int) -> tuple[list[dict[str, Any]], bool, int]:
@@ -105,39 +121,63 @@ class MetadataLog:
                     if header.end_offset > committed_offset:
                         return records, replaced, position
                     batch = chunk[at : at + header.size]
-                    replaced = replaced or control_kind(batch) == SNAPSHOT
-                    take_records(batch, records, f"log {log.name}")
+                    replaced = self._take(header, batch, position, records) or replaced
                     at += header.size
                     position += header.size
             if not chunks:
                 break
         return records, replaced, position
 
+    def _take(self, header: BatchHeader, batch: Buffer, position: int, records: list[dict[str, Any]]) -> bool:
+        """Add the records of a batch to ``records``; return whether it replaces them."""
+        take_records(batch, records, f"log {self._log.name}")
+        replaces = control_kind(batch) == SNAPSHOT
+        if replaces:
+            self.snapshot = SnapshotAt(header.base_offset, position, header.size)
+        return replaces
+
     async def _is_snapshot(self, position: int) -> bool:
         """Whether the batch at ``position`` replaces every record before it."""
         chunks, _, _ = await self._log.read_stored(position, HEADER_BYTES, self._log.end_position)
         return bool(chunks) and control_kind(chunks[0]) == SNAPSHOT
 
-    async def append(self, records: Sequence[Mapping[str, Any]]) -> int:
+    async def append(self, records: Records) -> int:
         """Append ``records`` (JSON objects, at least one) as one batch; return the offset of the first.
 
         Committed when it returns; one that waits for its commit holds up no other. Raises as ``PartitionLog.append``
         and ``LogStore.flush``, and ``OutcomeUnknownError`` when the log failed, or the term ended, between the two.
         """
-        return await self._append(pack_records_batch(records))
+        batch = pack_records_batch(records)
+        return await self._commit(lambda: IncomingBatch(unpack_header(batch), batch))
 
-    async def compact(self, records: Sequence[Mapping[str, Any]]) -> None:
+    async def write_snapshot(self, state: Callable[[], Records], bytes_max: int) -> SnapshotAt:
+        """Replace everything before by what ``state`` returns at that moment: the whole present state. Committed.
+
+        Raises as ``append``, and ``StorageError`` (``full``) for more than ``bytes_max``, before anything is written.
+        """
+        made: list[SnapshotAt] = []
+
+        def make() -> IncomingBatch:
+            batch = pack_records_batch(state(), snapshot=True)
+            if len(batch) > bytes_max:
+                text = f"what log {self._log.name} says is {len(batch)} bytes, and a batch has {bytes_max} at most"
+                raise StorageError(f"{text} (limit batch_bytes_max)", kind="full")
+            made.append(SnapshotAt(self._log.end_offset, self._log.end_position, len(batch)))
+            return IncomingBatch(unpack_header(batch), batch)
+
+        await self._commit(make)
+        self.snapshot = made[-1]
+        return made[-1]
+
+    async def compact(self, records: Records) -> None:
         """Replace everything before by ``records``, the whole present state, and give up what lies below. Committed."""
-        offset = await self._append(pack_records_batch(records, snapshot=True))
-        await self._log.trim(offset)
+        batch = pack_records_batch(records, snapshot=True)
+        await self._log.trim(await self._commit(lambda: IncomingBatch(unpack_header(batch), batch)))
 
-    async def _append(self, batch: bytearray) -> int:
-        return await self._commit(IncomingBatch(unpack_header(batch), batch))
-
-    async def _flush(self, batch: IncomingBatch) -> int:
+    async def _flush(self, make: Callable[[], IncomingBatch]) -> int:
         log = self._log
         async with self._lock:
-            base_offsets = await log.append_control([batch])
+            base_offsets = await log.append_control([make()])
         await self._store.flush([log])
         if log.durable_position < log.end_position:  # the flush has left it out
             raise OutcomeUnknownError(f"log {log.name} may hold the record, it is not flushed: {log.failed}")

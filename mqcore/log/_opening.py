@@ -5,10 +5,12 @@ Knows nothing of which logs are open, and of terms only what it passes on.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from mqcore.abc import Log, StorageBackend
-from mqcore.log._based import ANEW_SUFFIX, BASE_SUFFIX, LogStart, based, write_base
+from mqcore.errors import StorageError
+from mqcore.log._based import ANEW_SUFFIX, BASE_SUFFIX, LogStart, based, read_start, write_start
 from mqcore.log._identity import Identity
 from mqcore.log._missing import fill_missing_end, reached, refuse_vanished
 from mqcore.log._names import SIDECAR_SUFFIX, is_partition_name
@@ -20,7 +22,7 @@ from mqcore.log._term import Term
 from mqcore.log._unreadable import UnreadableAsZeros
 from mqcore.log._writable import LogContext
 
-__all__ = ["LogOpener"]
+__all__ = ["LogOpener", "require_metadata"]
 
 
 class LogOpener:
@@ -38,7 +40,7 @@ class LogOpener:
         """
         context = self._context
         if name + ANEW_SUFFIX in self._names:
-            await self._remove_for_anew(name)
+            await self._go_on_anew(name)
         inner = await self._backend.open_log(name)
         if context.good.ask is not None and is_partition_name(name):
             inner = UnreadableAsZeros(inner, context.report)
@@ -85,29 +87,46 @@ class LogOpener:
     async def begin_anew(self, name: str, begins: LogStart) -> None:
         """Have the log called ``name``, which nothing uses any more, begin at ``begins``, empty. Durable.
 
-        Raises ``StorageError``. A crash or failure at any point leaves the log as it was, or empty.
+        Raises ``StorageError``. A crash or failure at any point leaves the log as it was, or the next opening ends it.
         """
-        context = self._context
         # Several files are to go, and without one the others say of the log what is not true: it is missing, or stands
-        # at other positions. So this says first that none of them counts any more.
+        # at other positions. So this says first that none of them counts any more, and what is to come in their place.
         mark = await self._backend.open_log(name + ANEW_SUFFIX)
         self._names.add(mark.name)
-        if mark.end == mark.start:
-            await mark.append([b"\n"])
-        await context.flusher.flush([mark])
+        if mark.end > mark.start:
+            await mark.truncate(mark.start)
+        await write_start(mark, begins)
+        await self._context.flusher.flush([mark])
         await mark.aclose()
-        await self._remove_for_anew(name)
+        await self._replace(name, begins)
+
+    async def _go_on_anew(self, name: str) -> None:
+        """End a beginning anew that a crash or a failure has interrupted."""
+        mark = await self._backend.open_log(name + ANEW_SUFFIX)
+        try:
+            begins = await read_start(mark)
+        except ValueError:
+            begins = None
+        await mark.aclose()
+        if begins is not None:
+            await self._replace(name, begins)
+        else:  # not flushed: nothing was removed yet
+            await self._remove(mark.name)
+
+    async def _replace(self, name: str, begins: LogStart) -> None:
+        """Put an empty log that begins at ``begins`` in the place of what there is, and at last remove what says so."""
+        await self._context.ends.forget(name)
+        await self._remove(name, name + SIDECAR_SUFFIX, name + BASE_SUFFIX)
         if begins.position:
             base = await self._backend.open_log(name + BASE_SUFFIX)
             self._names.add(base.name)
-            await write_base(base, begins)
-            await context.flusher.flush([base])
+            await write_start(base, begins)
+            await self._context.flusher.flush([base])
             await base.aclose()
+        await self._remove(name + ANEW_SUFFIX)
 
-    async def _remove_for_anew(self, name: str) -> None:
-        """Remove what there is of a log that is to begin anew, and at last what says so."""
-        await self._context.ends.forget(name)
-        for each in (name, name + SIDECAR_SUFFIX, name + BASE_SUFFIX, name + ANEW_SUFFIX):
+    async def _remove(self, *names: str) -> None:
+        for each in names:
             await self._backend.delete_log(each)
             self._names.discard(each)
 
@@ -116,3 +135,14 @@ class LogOpener:
         log = await self._backend.open_log(name)
         self._names.add(name)
         return Sidecar(log, main, salt=salt, limits=self._context.limits, report=self._context.report)
+
+
+async def require_metadata(
+    metadata: PartitionLog, name: str, flush: Callable[[Sequence[PartitionLog]], Awaitable[None]]
+) -> None:
+    """Metadata come first, durably: after a crash a storage with partitions and no metadata is a damaged one."""
+    if not metadata.bytes_total:
+        text = f"log {name} cannot be copied before the metadata log has its first batch"
+        raise StorageError(text, kind="missing", retryable=True)
+    if metadata.durable_position == metadata.start_position:
+        await flush([metadata])

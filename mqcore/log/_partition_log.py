@@ -384,8 +384,8 @@ class PartitionLog(RepairedLog):
         if self._busy:
             self._refuse_busy()
         end_position = self._state.end_position
-        if self._sidecar is not None and self._sidecar.last_position == end_position:
-            return  # one more would say the same, and stops alone would fill the disk
+        if not self.bytes_total or (self._sidecar is not None and self._sidecar.last_position == end_position):
+            return  # one more would say the same, and stops alone would fill the disk; of nothing it would miss bytes
         if (even_small or end_position >= CHECKPOINT_FIRST_BYTES) and self.failed is None:
             self._begin()
             try:

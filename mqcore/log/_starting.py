@@ -14,9 +14,17 @@ from mqcore.errors import CorruptionError, StorageError
 from mqcore.guarantees import Level
 from mqcore.log._identity import Identity
 from mqcore.log._names import IDENTITY_NAME, IDENTITY_NAMES, METADATA_NAME, TRANSFER_NAME, is_partition_name
+from mqcore.log._partition_log import PartitionLog
 from mqcore.ports import Ports, clock_base_ms
 
-__all__ = ["are_flushed", "check_epoch", "check_metadata", "check_owner", "identity_of_start"]
+__all__ = [
+    "are_flushed",
+    "check_epoch",
+    "check_metadata",
+    "check_owner",
+    "check_reigns",
+    "identity_of_start",
+]
 
 INSTANCE_CHARACTERS_MAX = 64
 """What the identity keeps of the storage's ``mount``."""
@@ -146,6 +154,13 @@ def check_metadata(identity: Identity, names: Iterable[str], end_position: int) 
             expected=f"at least {expected} bytes",
             found=f"{end_position} bytes" if end_position else "an empty log",
         )
+
+
+def check_reigns(metadata: PartitionLog) -> None:
+    """Refuse a reign over a metadata log that was begun anew and holds nothing yet. Raises ``StorageError``."""
+    if metadata.start_position and not metadata.bytes_total:
+        text = "what the metadata log said was given up for the primary's, of which nothing has come yet"
+        raise StorageError(f"{text}: another node has to reign first", kind="missing")
 
 
 def check_epoch(identity: Identity, log_name: str, highest: int) -> None:

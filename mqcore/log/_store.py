@@ -33,10 +33,10 @@ from mqcore.log._names import (
     is_partition_name,
     metadata_salt,
 )
-from mqcore.log._opening import LogOpener
+from mqcore.log._opening import LogOpener, require_metadata
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._quarantine import Quarantine
-from mqcore.log._starting import are_flushed, check_metadata, check_owner, identity_of_start
+from mqcore.log._starting import are_flushed, check_metadata, check_owner, check_reigns, identity_of_start
 from mqcore.log._store_identity import StoreIdentity
 from mqcore.log._term import FollowedReign, Term
 from mqcore.log._writable import LogContext
@@ -159,7 +159,7 @@ class LogStore(StoreIdentity):
         if set_id == self.set_id:
             await trio.lowlevel.checkpoint()
             return
-        if self.metadata.end_position or any(map(is_partition_name, self._names)):
+        if self.metadata.bytes_total or any(map(is_partition_name, self._names)):
             raise StorageError(
                 f"storage {self.backend.url} holds logs of the set {self.set_id.hex()}, it cannot join the set "
                 f"{set_id.hex()}; use an empty storage",
@@ -181,6 +181,7 @@ class LogStore(StoreIdentity):
         cancelled or failed, no reign is open, and its number is never used again.
         """
         self._refuse_other_term()
+        check_reigns(self.metadata)
         if epoch is not None and epoch <= (highest := self.newest_epoch):
             raise StorageError(
                 f"storage {self.backend.url} has seen the epoch {highest}: a reign cannot get the number {epoch}; "
@@ -293,8 +294,8 @@ class LogStore(StoreIdentity):
         term = self._term
         async with self._alone(name):
             if (log := self._logs.get(name)) is None:
-                if term.followed is not None:
-                    await self._require_metadata(name)
+                if term.followed is not None and name != METADATA_NAME:
+                    await require_metadata(self.metadata, name, self.flush)
                 assert self._opener is not None, "LogStore.open comes first"
                 assert self._identity is not None
                 log = await self._opener.open(name, salt, term=term, identity=self._identity, was_clean=self.was_clean)
@@ -304,14 +305,6 @@ class LogStore(StoreIdentity):
                 log.close(term.closed(name))
                 raise term.closed(name)
             return self._of_term(log)
-
-    async def _require_metadata(self, name: str) -> None:
-        """Metadata come first, durably: after a crash a storage with partitions and no metadata is a damaged one."""
-        if not self.metadata.end_position:
-            text = f"log {name} cannot be copied before the metadata log has its first batch"
-            raise StorageError(text, kind="missing", retryable=True)
-        if not self.metadata.durable_position:
-            await self.flush([self.metadata])
 
     @asynccontextmanager
     async def _alone(self, name: str) -> AsyncIterator[None]:
@@ -341,13 +334,18 @@ class LogStore(StoreIdentity):
         """Have a log begin at ``begins``, empty; what it held aside, where for a reason; incarnation raised if told."""
         assert self._opener is not None
         with trio.CancelScope(shield=True):
-            async with self._alone(name):
-                if kept_for:  # first: it may be in vain, and then nothing is gone
-                    await self._opener.keep_whole(self._logs[name], epoch=self.epoch, reason=kept_for)
-                if was_told and self._logs[name].bytes_total:
-                    await self.raise_incarnation()
-                self._logs.pop(name).close(StorageError(f"log {name} was begun anew", kind="closed"))
-                await self._opener.begin_anew(name, begins)
+            try:
+                async with self._alone(name):
+                    if kept_for:  # first: it may be in vain, and then nothing is gone
+                        await self._opener.keep_whole(self._logs[name], epoch=self.epoch, reason=kept_for)
+                    if was_told and self._logs[name].bytes_total:
+                        await self.raise_incarnation()
+                    self._logs.pop(name).give_up(StorageError(f"log {name} was begun anew", kind="closed"))
+                    await self._opener.begin_anew(name, begins)
+            finally:
+                if name == METADATA_NAME:  # what there is of it now, whatever failed
+                    self.metadata = await self._open_log(name, metadata_salt(self.set_id))
+                    self._flusher.guards[-1] = self.metadata.flush_targets()[0]
 
     async def report_flushed_only(self, flushed_only: bool) -> bool:
         """Note, durably, whether this node reports flushed positions only from here on; return whether it does.

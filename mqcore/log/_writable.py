@@ -63,6 +63,11 @@ class WritableLog(ReadableLog):
         self._generation += 1  # a read under way looks again, and finds it closed
         self._cursors = None
 
+    def give_up(self, error: StorageError) -> None:
+        """``close`` in every later term too: another log is to take its place."""
+        self._fail(error)
+        self.close(error)
+
     def producers_batches(self) -> list[IncomingBatch]:
         """Batches of the broker's own that say what is remembered of producers, to be appended before anything else."""
         batches = map(pack_producers_batch, self._state.producers.parts())

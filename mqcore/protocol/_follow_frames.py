@@ -21,6 +21,7 @@ from mqcore.protocol._follow_messages import (
     FollowKind,
     FollowMessage,
     Heartbeat,
+    LogBegins,
     LogCommitted,
     LogData,
     LogNamed,
@@ -54,6 +55,7 @@ _COMMITTED = struct.Struct("<IQ")
 _POSITIONS = struct.Struct("<IQ16sQQQB")
 _DIVERGED = struct.Struct("<QQQ")
 _CREDIT = struct.Struct("<Q")
+_LOG_BEGINS = struct.Struct("<QQQ16sQQ")
 
 NODE_NAME_BYTES_MAX = 64
 
@@ -145,6 +147,10 @@ def _decode_heartbeat(flags: int, code: int, number: int, payload: memoryview) -
     return Heartbeat(number)
 
 
+def _decode_log_begins(flags: int, code: int, number: int, payload: memoryview) -> LogBegins:
+    return LogBegins(number, *read_exact(_LOG_BEGINS, payload, "log-begins"))
+
+
 FOLLOW_DECODERS: dict[int, Callable[[int, int, int, memoryview], FollowMessage]] = {
     FollowKind.FOLLOW: _decode_follow,
     FollowKind.FOLLOWED: _decode_followed,
@@ -156,6 +162,7 @@ FOLLOW_DECODERS: dict[int, Callable[[int, int, int, memoryview], FollowMessage]]
     FollowKind.POSITION_REFUSED: _decode_refused,
     FollowKind.CREDIT: _decode_credit,
     FollowKind.HEARTBEAT: _decode_heartbeat,
+    FollowKind.LOG_BEGINS: _decode_log_begins,
     FollowKind.END: decode_end,
     FollowKind.FATAL: decode_fatal,
 }
@@ -196,6 +203,9 @@ FOLLOW_ENCODERS: dict[int, Callable[[Any], list[Buffer]]] = {
     ),
     FollowKind.CREDIT: lambda message: frame(FollowKind.CREDIT, _CREDIT.pack(message.size)),
     FollowKind.HEARTBEAT: lambda message: frame(FollowKind.HEARTBEAT, b"", number=message.number),
+    FollowKind.LOG_BEGINS: lambda message: frame(
+        FollowKind.LOG_BEGINS, _LOG_BEGINS.pack(*message[1:]), number=message.number
+    ),
     FollowKind.END: encode_end,
     FollowKind.FATAL: encode_fatal,
 }

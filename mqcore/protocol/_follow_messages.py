@@ -23,6 +23,7 @@ __all__ = [
     "FollowMessage",
     "Followed",
     "Heartbeat",
+    "LogBegins",
     "LogCommitted",
     "LogData",
     "LogNamed",
@@ -47,6 +48,7 @@ class FollowKind(enum.IntEnum):
     POSITION_REFUSED = 39
     CREDIT = 40
     HEARTBEAT = 41
+    LOG_BEGINS = 42
 
 
 class Follow(NamedTuple):
@@ -150,6 +152,22 @@ class Diverged(NamedTuple):
     start: int
 
 
+class LogBegins(NamedTuple):
+    """Where the primary's metadata log begins, said before its replica is told to begin anew there: no log says so.
+
+    ``offset`` and ``position`` of its first batch; the reign that wrote that, ``epoch`` and ``reign_id`` (16 bytes),
+    and where that begins.
+    """
+
+    number: int
+    offset: int
+    position: int
+    epoch: int
+    reign_id: bytes
+    reign_position: int
+    reign_offset: int
+
+
 class PositionRefused(NamedTuple):
     """A position report that cannot be: beyond the primary's end, or behind an earlier one. It counts for nothing."""
 
@@ -177,6 +195,7 @@ FollowMessage: TypeAlias = (
     | CommittedOffsets
     | Positions
     | Diverged
+    | LogBegins
     | PositionRefused
     | Credit
     | Heartbeat
@@ -196,6 +215,7 @@ FOLLOW_KIND_OF: dict[type, FollowKind] = {
     PositionRefused: FollowKind.POSITION_REFUSED,
     Credit: FollowKind.CREDIT,
     Heartbeat: FollowKind.HEARTBEAT,
+    LogBegins: FollowKind.LOG_BEGINS,
     End: FollowKind.END,
     Fatal: FollowKind.FATAL,
 }

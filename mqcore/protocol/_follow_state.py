@@ -33,6 +33,7 @@ _OF_PRIMARY = (
     FollowKind.DIVERGED,
     FollowKind.POSITION_REFUSED,
     FollowKind.HEARTBEAT,
+    FollowKind.LOG_BEGINS,
 )
 _NOT_CLOSED = tuple(state for state in State if state is not State.CLOSED)
 

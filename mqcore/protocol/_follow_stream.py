@@ -24,6 +24,7 @@ from mqcore.protocol._follow_messages import (
     FollowKind,
     FollowMessage,
     Heartbeat,
+    LogBegins,
     LogData,
     LogNamed,
     PositionRefused,
@@ -173,7 +174,7 @@ class FollowStream(Machine[FollowMessage]):
                     Code.UNEXPECTED_FRAME,
                 )
             self.logs += 1
-        elif isinstance(message, Diverged | PositionRefused):
+        elif isinstance(message, Diverged | PositionRefused | LogBegins):
             self._check_named(message.number)
 
     def _account_heartbeat(self, number: int, sender: FollowRole) -> None:

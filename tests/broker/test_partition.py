@@ -142,14 +142,14 @@ def test_r13_a_batch_of_the_brokers_own_is_returned_once_it_is_committed() -> No
             partition = await setup.partition()
             setup.disk.stall_next("flush", 5.0)
             started = trio.current_time()
-            assert await partition.commit(setup.send(0).batch) == 0
+            assert await partition.commit(lambda: setup.send(0).batch) == 0
             assert 5 <= trio.current_time() - started < 6
             assert partition.committed_offset == 1
             setup.disk.fail_next_flush()
             with pytest.raises(FlushFailedError):
-                await partition.commit(setup.send(0).batch)
+                await partition.commit(lambda: setup.send(0).batch)
             with pytest.raises(StorageError, match="takes no appends"):
-                await partition.commit(setup.send(0).batch)
+                await partition.commit(lambda: setup.send(0).batch)
 
     run_simulation(main, seed=1)
 
@@ -162,7 +162,7 @@ def test_r13_a_batch_of_the_brokers_own_whose_reign_ends_first_ends_unknown() ->
 
             async def commit() -> None:
                 with pytest.raises(OutcomeUnknownError, match="not committed"):
-                    await partition.commit(setup.send(0).batch)
+                    await partition.commit(lambda: setup.send(0).batch)
 
             nursery.start_soon(commit)
             await trio.sleep(1)

@@ -205,6 +205,7 @@ def test_the_metadata_records_are_those_that_a_broker_writes(pages: Any, tmp_pat
     found = {record["type"]: set(record) for record in trio.run(records)}
     assert tuple(told) == RECORD_TYPES
     assert told.pop("set-record") == {"type", "record"}  # of a set only, which this broker is in none of
+    assert told.pop("topics-gone") == {"type", "ids"}  # likewise
     assert told.pop("log-starts") == {"type", "starts"}  # of retention only
     assert found == told
 

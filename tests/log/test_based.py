@@ -10,7 +10,15 @@ from shelf_storage import batch
 from mqcore.abc import StorageBackend, StorageContext
 from mqcore.errors import StorageError
 from mqcore.limits import Limits
-from mqcore.log import LogStart, LogStore, StorageInspection, Transfer, partition_log_name, partition_salt
+from mqcore.log import (
+    METADATA_NAME,
+    LogStart,
+    LogStore,
+    StorageInspection,
+    Transfer,
+    partition_log_name,
+    partition_salt,
+)
 from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
@@ -168,3 +176,55 @@ def test_r15_a_storage_with_a_log_that_was_begun_anew_is_moved_backed_up_and_res
         assert await stored(log, begins.position) == expected
 
     run_simulation(main)
+
+
+@pytest.mark.parametrize("stop", ["clean", "power"])
+def test_r15_a_metadata_log_that_was_begun_anew_and_has_got_nothing_yet_is_opened_and_not_reigned_over(
+    stop: str,
+) -> None:
+    """Partition logs stand beside it: without what says where it begins that would be damage to a start."""
+
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        primary = await primary_with(disk, 50)
+        store = await store_on(disk, "/b", primary.set_id)
+        log = await follow(store, primary)
+        source = await primary.open_log(NAME, salt=SALT)
+        await log.append_foreign([await stored(source, 0)], position=0)
+        await store.flush([store.metadata, log])
+        begins = LogStart(7, 3 * 1024 * 1024, primary.epoch, primary.reign_id, 0, 0)
+        old = store.metadata
+        await store.begin_anew(METADATA_NAME, begins, kept_for="the primary has trimmed it")
+        assert store.metadata is not old
+        assert (store.metadata.start_offset, store.metadata.end_position) == (7, begins.position)
+        with pytest.raises(StorageError):
+            await store.open_log(NAME + "x", salt=1)
+        if stop == "clean":
+            await store.aclose()
+        else:
+            disk.power_cut(seeded(1, "cut"))
+            disk = disk.restart()
+        again = await store_on(disk, "/b")
+        assert (again.metadata.bytes_total, again.metadata.end_position) == (0, begins.position)
+        with pytest.raises(StorageError, match="another node has to reign first"):
+            await again.reign()
+        assert [each for each in await again.backend.list_logs() if each.startswith("metadata.quarantine-")]
+        await again.aclose()
+
+    run_simulation(main, seed=1)
+
+
+def test_r15_a_mark_that_was_not_flushed_leaves_the_log_as_it_was() -> None:
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        store = await primary_with(disk, 5)
+        mark = await store.backend.open_log(NAME + ".anew")
+        await mark.append([b"[30, 90"])
+        await store.aclose()
+        again = await store_on(disk, "/a")
+        log = await again.open_log(NAME, salt=SALT)
+        assert log.end_offset == 5
+        assert NAME + ".anew" not in await again.backend.list_logs()
+        await again.aclose()
+
+    run_simulation(main, seed=1)

@@ -25,6 +25,7 @@ from mqcore.protocol import (
     FollowRole,
     FollowStream,
     Heartbeat,
+    LogBegins,
     LogCommitted,
     LogData,
     LogNamed,
@@ -111,6 +112,7 @@ from_primary = st.one_of(
     .map(CommittedOffsets),
     st.builds(Diverged, named, u64, u64, u64),
     st.builds(PositionRefused, named, texts),
+    st.builds(LogBegins, named, u64, u64, u64, st.binary(min_size=16, max_size=16), u64, u64),
 )
 cuts = st.lists(st.integers(1, 200), max_size=40)
 
@@ -198,6 +200,7 @@ SAMPLES: dict[FollowKind, FollowMessage] = {
     FollowKind.POSITION_REFUSED: PositionRefused(0, "beyond the end"),
     FollowKind.CREDIT: Credit(1),
     FollowKind.HEARTBEAT: Heartbeat(5),
+    FollowKind.LOG_BEGINS: LogBegins(0, 5, 900, 2, REIGN, 100, 1),
     FollowKind.END: End(),
     FollowKind.FATAL: Fatal(Code.STALLED, "over"),
 }
@@ -276,6 +279,7 @@ def refused(sender: FollowStream, receiver: FollowStream, message: FollowMessage
         LogData(3, 0, 0, (b"x",)),
         CommittedOffsets((LogCommitted(0, 1), LogCommitted(3, 1))),
         Diverged(3, 1, 1, 0),
+        LogBegins(3, 5, 900, 2, REIGN, 100, 1),
         PositionRefused(3, ""),
     ],
 )

@@ -175,6 +175,7 @@ class RunPlan:
     ``recovery_checked``: the final disk is recovered again and again. ``alters``: changes of the topic's policies while
     it is used. ``total_bytes_max``: bound of what all logs together have acknowledged and not flushed.
     ``retention_bytes``: what is kept of each partition, looked after often; 0: everything.
+    ``metadata_bytes``: growth after which a set makes its metadata log short; None: as by default.
     ``tier``: what runs it, ``T0`` or ``T1``.
     """
 
@@ -207,6 +208,7 @@ class RunPlan:
     alters: tuple[AlterPlan, ...] = ()
     total_bytes_max: int | None = None
     retention_bytes: int = 0
+    metadata_bytes: int | None = None
     tier: str = "T0"
 
     @property

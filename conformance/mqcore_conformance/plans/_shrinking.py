@@ -48,6 +48,7 @@ def shrink_steps(plan: RunPlan) -> Iterator[RunPlan]:
         "weakest_send": None,
         "visible": "committed",
         "total_bytes_max": None,
+        "metadata_bytes": None,
     }
     for name, value in plain.items():
         if getattr(plan, name) != value:

@@ -17,6 +17,7 @@ from mqcore_conformance.plans._data import ConsumerPlan, FaultPlan, ProducerPlan
 from mqcore_conformance.plans._drawing import draw_plan
 from mqcore_conformance.plans._kept_families import KEPT_SET_FAMILIES
 from mqcore_conformance.plans._set_families import SET_REPLICATIONS
+from mqcore_conformance.plans._topic_families import topics_come_and_go
 
 __all__ = ["SIMULATED_SET_FAMILIES", "draw_simulated_set_plan"]
 
@@ -260,6 +261,7 @@ SIMULATED_SET_FAMILIES: Mapping[str, Draw] = MappingProxyType(
         "rot": _rot,
         "copied-disk": _copied_disks,
         **KEPT_SET_FAMILIES,
+        "topics": topics_come_and_go,
     }
 )
 """Families of faults of a simulated set, each with what draws its faults."""

@@ -19,6 +19,7 @@ from mqcore_conformance.saboteurs import _kept as kept
 from mqcore_conformance.saboteurs import _log as log
 from mqcore_conformance.saboteurs import _set_shapes as shapes
 from mqcore_conformance.saboteurs import _sets as sets
+from mqcore_conformance.saboteurs import _short_metadata as short
 from mqcore_conformance.saboteurs._model import Saboteur
 
 # fmt: off
@@ -30,6 +31,18 @@ SETS = (
     Saboteur(
         name="old-epoch-accepted", clause="G15", flush="sync", family="names", nodes=3, transport="tcp",
         make=kept.old_epoch_accepted, shape=shapes.a_name_is_taken_before_a_failover,
+    ),
+    Saboteur(
+        name="shortened-without-a-topic", clause="G10", flush="sync", family="topics", nodes=3, transport="tcp",
+        make=short.topics_left_out, shape=shapes.a_failover_while_topics_come_and_go,
+    ),
+    Saboteur(
+        name="shortened-without-cursors", clause="G16", flush="sync", family="topics", nodes=3, transport="tcp",
+        make=short.cursors_left_out, shape=shapes.a_failover_while_topics_come_and_go,
+    ),
+    Saboteur(
+        name="shortened-without-deletions", clause="G10", flush="sync", family="topics", nodes=3, transport="tcp",
+        make=short.deletions_left_out, shape=shapes.nodes_are_away_while_topics_go,
     ),
     Saboteur(
         name="replicas-not-awaited", clause="G14", flush="sync", family="none", nodes=3, transport="tcp",

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from mqcore_conformance.plans import ConsumerPlan, FaultPlan, NamePlan, ProducerPlan, RunPlan, SendPlan
+from mqcore_conformance.plans import ConsumerPlan, FaultPlan, GroupPlan, NamePlan, ProducerPlan, RunPlan, SendPlan
 
 SECOND_US = 1_000_000
 LONG_US = 5 * SECOND_US
@@ -226,3 +226,17 @@ def a_name_is_taken_before_a_failover(plan: RunPlan) -> RunPlan:
     """A name is taken over, and its set hands over before the process that had it has sent again."""
     name = NamePlan(name="name-0", partition=0, messages=30, pause_us=SECOND_US, begins_us=(0, 2_200_000))
     return _small(plan, _at(2_400, "process-kill", "primary"), sends=10, names=(name,))
+
+
+def a_failover_while_topics_come_and_go(plan: RunPlan) -> RunPlan:
+    """The metadata log is made short again and again, a group reads; the primary dies when both went on for a while."""
+    group = GroupPlan(name="group-0", pause_us=20_000, bytes_max=2_000, session_ms=1_000)
+    dies = _at(2_600, "process-kill", "primary")
+    return _small(plan, dies, sends=60, groups=(group,), churn=True, metadata_bytes=1)
+
+
+def nodes_are_away_while_topics_go(plan: RunPlan) -> RunPlan:
+    """On slow disks, so that a topic is there for a while; one replica after the other is away for long enough."""
+    slow = {"pwritev": 15_000, "flush": 20_000, "flush_many": 20_000}
+    away = [_at(at_ms, "process-kill", node, for_us=2 * SECOND_US) for at_ms, node in ((1_100, "n2"), (3_700, "n3"))]
+    return _small(plan, *away, sends=80, groups=(), churn=True, metadata_bytes=1, disk_latency_us=slow)

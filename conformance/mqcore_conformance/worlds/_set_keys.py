@@ -33,4 +33,6 @@ def set_keys(
         "sets": [{"name": SET_NAME, "nodes": nodes}],
     }
     listen = {"url": urls[name], "advertise": peer_urls[name]}
+    if plan.metadata_bytes is not None:
+        keys = {**keys, "limits": {**keys.get("limits", {}), "metadata_log_bytes_max": plan.metadata_bytes}}
     return {**keys, "name": name, "listen": [listen], "topics": topics, "cluster": cluster}

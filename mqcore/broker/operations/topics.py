@@ -6,7 +6,8 @@ import attrs
 import trio
 
 from mqcore.broker._reign import Reign
-from mqcore.broker._topics import Topic, config_from_json, config_to_json
+from mqcore.broker._topic_config import config_from_json, config_to_json
+from mqcore.broker._topics import Topic
 from mqcore.broker.operations._scope import AdminScope, Page
 from mqcore.errors import MqcoreError, StorageError
 from mqcore.operations import (

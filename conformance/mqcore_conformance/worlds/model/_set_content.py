@@ -13,8 +13,11 @@ READ_BYTES = 1 << 20
 
 
 async def content_of(node: Node) -> dict[str, str]:
-    """Return by log its positions and a checksum of all stored bytes in them; of what is damaged, of its place."""
-    found = {}
+    """Return by log its positions and a checksum of all stored bytes in them; of what is damaged, of its place.
+
+    A log that is there and that nothing has opened is of no topic, and of no copy: its place is all that is told.
+    """
+    found = dict.fromkeys(await node.store.list_logs(), "not open")
     for name, log in sorted(node.store._logs.items()):
         hasher, position = hashlib.blake2b(digest_size=8), log.start_position
         while position < log.end_position:

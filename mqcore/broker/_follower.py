@@ -99,7 +99,7 @@ class Follower:
         self._unopened: set[str] = set()
         self._open_again_s = 1.0
         self._flushed_only: bool | None = None  # what the topics ask for (R2 b), as far as it is not so yet
-        self._is_flushed_in_vain = False
+        self._asked_in_vain: bool | None = None  # what it stayed at the contrary of
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; ``task_status`` is told when the number is durable (R4).
@@ -164,7 +164,7 @@ class Follower:
         try:
             # Between two sessions, for each says at its beginning what the node vouches for (R2 b).
             if (wanted := self._flushed_only) is not None:
-                self._is_flushed_in_vain = await self.store.report_flushed_only(wanted) != wanted
+                self._asked_in_vain = wanted if await self.store.report_flushed_only(wanted) != wanted else None
                 self._flushed_only = None
             self._session_scope = trio.CancelScope()
             for copy in self._all_copies():
@@ -293,7 +293,7 @@ class Follower:
         """
         policies = policies or [self._policy_of(_METADATA_ID)]  # that of topics to come
         may = may_report_flushed_only(self.store.backend.capabilities, policies)
-        if may != self.store.flushed_only and (not may or (is_current and not self._is_flushed_in_vain)):
+        if may != self.store.flushed_only and may != self._asked_in_vain and (not may or is_current):
             self._flushed_only = may
             self._session_scope.cancel()
 

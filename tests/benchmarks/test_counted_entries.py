@@ -76,7 +76,7 @@ def per_operation(counts: Counter[str]) -> int:
     return sum(round(entries / ROUNDS) for entries in counts.values())
 
 
-@pytest.mark.parametrize(("flush", "at_most"), [("sync", 169), ("async", 106)])
+@pytest.mark.parametrize(("flush", "at_most"), [("sync", 170), ("async", 106)])
 def test_one_acknowledged_send_enters_few_functions(
     tmp_path: Path, counts: Counter[str], flush: str, at_most: int
 ) -> None:

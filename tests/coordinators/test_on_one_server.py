@@ -26,7 +26,7 @@ def test_a_restart_of_the_server_costs_neither_the_next_read_nor_the_next_write_
         pair = await client.write(place.name, CellPair(), record=put(b"0"))
         place.server.stop()
         with pytest.raises(
-            CoordinatorUnreachableError, match=rf"{place.scheme}://.*{place.name}.*check that the servers"
+            CoordinatorUnreachableError, match=rf"{place.scheme}://.*{place.name}.*check the servers, and"
         ):
             await client.write(place.name, pair, record=put(b"1"))
         place.server.start()

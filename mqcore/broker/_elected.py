@@ -226,7 +226,7 @@ class ElectedKeeper(RoleKeeper):
             return  # judged anew as what it is now
         if not await self._fetch_surplus(record, candidacy, found):
             return
-        await self._reign(self._promoted(record, record.epoch + 1, unclean=candidacy.unclean), seen)
+        await self._reign(self._promoted(record, record.epoch + 1, unclean=candidacy.unclean), seen, found)
 
     async def _record_now(self) -> tuple[SetRecord | None, CellPair | None]:
         """The record, and the pair that it is of, read after the other nodes have answered.
@@ -259,8 +259,9 @@ class ElectedKeeper(RoleKeeper):
         reign_id = self._ports.random.randbytes(16)
         return record.promoted(self.own_member, epoch=epoch, reign_id=reign_id, unclean=unclean)
 
-    async def _reign(self, record: SetRecord, seen: CellPair | None) -> None:
+    async def _reign(self, record: SetRecord, seen: CellPair | None, found: FoundStates) -> None:
         """Write the record, made from what was ``seen``, with the lease, and reign; another may be faster."""
+        silent_us = self._silent_us(found)
         try:
             await self._join_set_of(record)
             await self.keeper.promote(record.pack(), seen)
@@ -274,7 +275,14 @@ class ElectedKeeper(RoleKeeper):
             return authority
 
         came = self.damage.node_came
-        self._become(Reigning(SetUp(record, self.cluster, authority_of, lambda: self.keeper.is_valid, came)))
+        self._become(Reigning(SetUp(record, self.cluster, authority_of, lambda: self.keeper.is_valid, came, silent_us)))
+
+    def _silent_us(self, found: FoundStates) -> dict[bytes, int]:
+        """For how long the last holder of the lease has been silent, unless it answered: not counted twice (R7)."""
+        lease = self.keeper.observer.holder
+        if lease is None or any(state.member.node_id == lease.node_id for _, state in found):
+            return {}
+        return {lease.node_id: self.keeper.observer.silent_us(self.keeper.now())}
 
     def set_record(self) -> SetRecord | None:
         """The newest record that this node has seen."""
@@ -312,7 +320,7 @@ class ElectedKeeper(RoleKeeper):
             names=names,
             missing=missing,
         )
-        await self._reign_or_refuse(record, seen)
+        await self._reign_or_refuse(record, seen, found)
 
     async def recover(self, *, missing_are_lost: bool) -> SetRecord:
         """Write the record anew, above every epoch that a node has seen (R14). Raises ``CommandNotPossibleError``."""
@@ -347,11 +355,11 @@ class ElectedKeeper(RoleKeeper):
             await self._fetch_before_reigning(found, recovered.fetch, record.epoch, record.reign_id)
             await self.keeper.look()
             record = attrs.evolve(record, epoch=record.epoch + 1)
-        await self._reign_or_refuse(record, seen)
+        await self._reign_or_refuse(record, seen, found)
         return record
 
-    async def _reign_or_refuse(self, record: SetRecord, seen: CellPair | None) -> None:
-        await self._reign(record, seen)
+    async def _reign_or_refuse(self, record: SetRecord, seen: CellPair | None, found: FoundStates) -> None:
+        await self._reign(record, seen, found)
         if not isinstance(self.role, Reigning):
             raise CommandNotPossibleError(f"this node {describe_role(self.role)}: the record was not written")
 
@@ -403,7 +411,8 @@ class ElectedKeeper(RoleKeeper):
         if self._record() != record:
             raise CommandNotPossibleError("the record was changed meanwhile: ask again")
         epoch = max(record.epoch, *(each.seen_epoch for each in (own, *others))) + 1
-        await self._reign_or_refuse(self._promoted(record, epoch, unclean=unclean or candidacy.unclean), seen)
+        promoted = self._promoted(record, epoch, unclean=unclean or candidacy.unclean)
+        await self._reign_or_refuse(promoted, seen, found)
 
     async def _until_vacant(self) -> None:
         with trio.move_on_after(2 * self._terms.lease_ms / 1000):

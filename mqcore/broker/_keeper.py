@@ -193,9 +193,9 @@ class Keeper:
                 return
 
     async def follow(self, seen: Callable[[CellPair], None]) -> None:
-        """Look at every hint, and every ``poll_ms``, and call ``seen`` with each answer; run until cancelled.
+        """Look at every hint, each ``poll_ms``, and when the lease may be vacant; call ``seen`` with each answer.
 
-        What fails is reported once, and again after it went well in between.
+        Runs until cancelled. What fails is reported once, and again after it went well in between.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._coordinator.watch, self._name, self._hinted)
@@ -208,8 +208,13 @@ class Keeper:
                     self._report_trouble(error)
                 # A chatty watch must not turn into a busy wait.
                 await trio.sleep(_LOOKS_APART_MS_LEAST / 1000)
-                with trio.move_on_after(self._terms.poll_ms / 1000):
+                with trio.move_on_after(self._next_look_ms / 1000):
                     await self._hint.wait()
+
+    @property
+    def _next_look_ms(self) -> float:
+        vacant_in_ms = ((self.observer.vacant_at_us or 0) - self._clock.boottime_us()) / 1000
+        return min(self._terms.poll_ms, vacant_in_ms) if vacant_in_ms > 0 else self._terms.poll_ms
 
     # one call
 

@@ -7,7 +7,7 @@ Must not know of listeners, connections or sessions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 import trio
@@ -46,6 +46,7 @@ class SetUp:
     """By what a node reigns in a set: the ``record`` that names its reign, and who keeps that for a given reign.
 
     ``may_reply``: whether the lease holds now; None where there is none (R16). ``node_came``: called when one follows.
+    ``silent_us``: by node, for how long it has been silent already.
     """
 
     record: SetRecord
@@ -53,6 +54,7 @@ class SetUp:
     authority_of: Callable[[Reign], SetAuthority]
     may_reply: Callable[[], bool] | None = None
     node_came: Callable[[], None] = lambda: None
+    silent_us: Mapping[bytes, int] = {}
 
 
 class Reign:
@@ -157,6 +159,7 @@ class Reign:
             changed=self._record_changed,
             carried=self._record_carried,
             came=set_up.node_came,
+            silent_us=set_up.silent_us,
         )
         assert self._metadata is not None
         await nursery.start(authority.begin, set_up.record)

@@ -7,6 +7,7 @@ every partition whom to wait for. Must not know what carries a change, a coordin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import trio
@@ -53,6 +54,7 @@ class ReignSet:
     ``now_us``: monotonic microseconds. ``changed`` is called with each record of this reign that is in force,
     ``carried`` before that with each that is about to be written and that the metadata log has to do with already: its
     batch carries the record, or it has to be on a member that joins. ``came``: whenever a node begins to follow.
+    ``silent_us``: as for ``Membership``.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ReignSet:
         changed: Callable[[SetRecord], None],
         carried: Callable[[SetRecord], None],
         came: Callable[[], None] = lambda: None,
+        silent_us: Mapping[bytes, int] = MappingProxyType({}),
     ) -> None:
         self.store = store
         self.limits = limits
@@ -81,6 +84,7 @@ class ReignSet:
             replica_timeout_us=timeout_us,
             hold_us=timeout_us // _HOLD_SHARE,
             is_manual=authority.is_manual,
+            silent_us=silent_us,
         )
         self._authority = authority
         self._now_us = now_us

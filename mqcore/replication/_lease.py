@@ -290,6 +290,11 @@ class LeaseObserver:
         rate = _PPM - self._terms.clock_drift_ppm_max
         return self._since_us - (-self.holder.ttl_ms * 1000 * _PPM // rate)
 
+    def silent_us(self, now: ClockReading) -> int:
+        """How long nobody has changed the cell, as far as this process has seen; 0 where it was given up."""
+        is_kept = self._write_id is not None and self.holder is not None and not self.holder.released
+        return now.boottime_us - self._since_us if is_kept else 0
+
     def is_vacant(self, now: ClockReading) -> bool:
         """Whether another node may promote now, as far as this process has seen, lately enough."""
         vacant_at_us = self.vacant_at_us

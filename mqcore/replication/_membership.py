@@ -8,6 +8,7 @@ Times are monotonic microseconds. Must not know of the coordinator or metadata l
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from types import MappingProxyType
 
 import attrs
 
@@ -54,8 +55,8 @@ class Membership:
 
     ``replica_timeout_us``: how long a member may be silent or behind while something waits for it. ``hold_us``: how
     long acknowledgements may be held up for a node that keeps up, so that it can join a busy set. ``is_manual``: the
-    set is the configured one and never shrinks by itself (R16). Raises ``ValueError`` unless ``own`` reigns in
-    ``record``.
+    set is the configured one and never shrinks by itself (R16). ``silent_us``: by node, for how long it had been silent
+    when the reign began, 0 where it is not in it. Raises ``ValueError`` unless ``own`` reigns in ``record``.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Membership:
         replica_timeout_us: int,
         hold_us: int,
         is_manual: bool = False,
+        silent_us: Mapping[bytes, int] = MappingProxyType({}),
     ) -> None:
         if record.primary != own.node_id or own not in record.members:
             raise ValueError(f"{own} does not reign in {record}")
@@ -95,7 +97,7 @@ class Membership:
         self._gone_since_us: dict[Member, int] = {}
         for member in record.members - {own}:
             self._followers[member.node_id] = FollowerProgress(member)
-            self._gone_since_us[member] = now_us
+            self._gone_since_us[member] = now_us - silent_us.get(member.node_id, 0)
 
     # events: logs
 

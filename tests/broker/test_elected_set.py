@@ -14,7 +14,8 @@ from sets import SetOfNodes, set_of_nodes
 from mqcore.broker import Node
 from mqcore.broker._elected import ElectedKeeper
 from mqcore.broker._follow_session import FollowSession
-from mqcore.broker._roles import Following, describe_role
+from mqcore.broker._keeper import Keeper
+from mqcore.broker._roles import Following, Reigning, describe_role
 from mqcore.config import make_config
 from mqcore.errors import (
     CommandNotPossibleError,
@@ -124,6 +125,39 @@ async def test_r7_a_member_that_is_gone_leaves_the_set_before_anything_is_acknow
                 await nodes.start("c")
                 await nodes.until_in_sync("a")
                 assert len((await producer.send(b"three again")).copies) == 3
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("dies", [True, False])
+async def test_r7_the_silence_for_which_a_primary_lost_its_reign_counts_where_a_replica_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """A failover waits for the lease, and not for ``replica_timeout_ms`` after that; one that answers is not gone."""
+
+    async def dies_with_it(keeper: Keeper, to: bytes = b"") -> None:
+        if keeper.holder is not None:
+            keeper.holder.end()
+
+    async with set_of_nodes(tmp_path, "abc", **coordinated(f"silent-{dies}"), **SYNC) as nodes:
+        await begin(nodes)
+        lost = nodes.node("a").store.node_id
+        monkeypatch.setattr(Keeper, "release", dies_with_it)
+        if dies:
+            await nodes.cut_off("a")
+        else:
+            roles = nodes.node("a").roles
+            assert isinstance(roles, ElectedKeeper)
+            roles.lease_lost("it was told so")
+            await nodes.until(lambda: nodes.node("a").reign is None)
+        await nodes.until(lambda: primary_of(nodes) is not None)
+        winner = primary_of(nodes)
+        assert winner is not None
+        roles = nodes.node(winner).roles
+        assert roles is not None
+        assert isinstance(roles.role, Reigning)
+        assert [us >= 1_000_000 for us in roles.role.set_up.silent_us.values()] == ([True] if dies else [])
+        assert dies == (lost in roles.role.set_up.silent_us)
+        monkeypatch.undo()
 
 
 @pytest.mark.trio

@@ -169,6 +169,16 @@ class TestObserver:
     def test_a_cell_without_a_holder_is_vacant_at_once(self, value: bytes | None) -> None:
         assert self.watched(0, value=value).is_vacant(at(0))
 
+    def test_who_keeps_changing_it_is_not_silent_and_who_gave_it_up_neither(self) -> None:
+        it = LeaseObserver(TERMS)
+        assert it.silent_us(at(500)) == 0
+        it = self.watched(900)
+        assert it.silent_us(at(950)) == 950_000
+        self.saw(it, 2, 960)
+        assert it.silent_us(at(970)) == 10_000
+        self.saw(it, 3, 980, value_of(released=True))
+        assert it.silent_us(at(1_500)) == 0
+
     def test_after_a_break_the_count_begins_anew(self) -> None:
         it = self.watched(900)
         self.saw(it, 1, 896 + 500)  # sent to received: 501 ms, more than half of the lease

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -31,7 +33,13 @@ class Reign:
     """A machine with A as primary, one log ``orders`` that began with 5 messages of which 3 were committed."""
 
     def __init__(
-        self, *members: Member, copies_min: int = 2, policy: CommitPolicy = SYNC, is_manual: bool = False, **record: Any
+        self,
+        *members: Member,
+        copies_min: int = 2,
+        policy: CommitPolicy = SYNC,
+        is_manual: bool = False,
+        silent_us: Mapping[bytes, int] = MappingProxyType({}),
+        **record: Any,
     ) -> None:
         self.record = SetRecord(
             set_id=b"s" * 16,
@@ -44,7 +52,13 @@ class Reign:
             **record,
         )
         self.machine = Membership(
-            OWN, self.record, 0, replica_timeout_us=TIMEOUT_US, hold_us=HOLD_US, is_manual=is_manual
+            OWN,
+            self.record,
+            0,
+            replica_timeout_us=TIMEOUT_US,
+            hold_us=HOLD_US,
+            is_manual=is_manual,
+            silent_us=silent_us,
         )
         self.machine.log_began("orders", policy, 5, 3, 0)
         self.machine.ready()
@@ -199,6 +213,27 @@ def test_r7_a_member_leaves_when_it_is_silent_for_long_and_something_waits() -> 
     reign.holds(B, 6, now_us=3 * TIMEOUT_US)
     assert reign.wanted(3 * TIMEOUT_US) == set_of(OWN, B)
     assert "c leaves: no session for 30000 ms" in reign.machine.wanted(3 * TIMEOUT_US).reason  # type: ignore[union-attr]
+
+
+def test_r7_a_member_that_was_silent_before_the_reign_began_is_waited_for_so_much_shorter() -> None:
+    """The last primary: its silence is why another one reigns."""
+    reign = Reign(B, C, silent_us={C.node_id: TIMEOUT_US - SECOND})
+    reign.comes(B)
+    reign.holds(B, 5)
+    reign.passes(SECOND - 1)
+    assert reign.wanted(SECOND - 1) is None
+    reign.passes(SECOND)
+    assert reign.wanted(SECOND) == set_of(OWN, B)
+    assert reign.machine.due_us(0) <= SECOND
+
+
+def test_r7_a_member_that_was_silent_before_the_reign_began_and_is_here_now_is_one_like_all() -> None:
+    reign = Reign(B, C, silent_us={C.node_id: 9 * TIMEOUT_US})
+    reign.comes(B, C)
+    reign.holds(B, 5)
+    assert reign.wanted(SECOND) is None
+    reign.passes(TIMEOUT_US)
+    assert reign.wanted(TIMEOUT_US) == set_of(OWN, B), "it is behind"
 
 
 def test_r7_a_member_that_is_here_and_behind_for_long_leaves() -> None:

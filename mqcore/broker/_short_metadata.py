@@ -7,6 +7,7 @@ what it writes is committed like a topic: it needs the set. Must not know what t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,6 +25,7 @@ __all__ = ["MetadataShortener", "ShortenedReign"]
 _SHARE = 3
 """A log that has grown by so many times its last snapshot is made short: a start reads no more than four times that."""
 _HOLD_MS_MAX = 600_000
+"""How long a trim waits for a replica that follows and has not got so far, and for one whose copying has begun."""
 _AGAIN_S = 1.0
 """How long it waits for a replica that still copies what would go, before it looks again."""
 
@@ -48,6 +50,8 @@ class MetadataShortener:
         self._wake = trio.Event()
         self._why = ""
         self._tried_at = 0
+        self._waits_since: float | None = None
+        """When it was first found that what is committed is to go; None once it went."""
 
     async def run(self) -> None:
         """Look whenever the log has moved, until cancelled."""
@@ -95,6 +99,12 @@ class MetadataShortener:
         snapshot, partition = self._reign.topics.snapshot, self._partition
         if snapshot is None or not self._is_to_trim or partition.committed_offset <= snapshot.offset:
             return  # of an earlier reign it may be here, and not be committed yet
-        held_up = self._reign.held_up_at(partition, _HOLD_MS_MAX)
+        if self._waits_since is None:  # not from each snapshot anew: a replica that takes nothing would outlast them
+            self._waits_since = trio.current_time()
+        # Where no replica is waited for it is committed before they have it. One that is a little behind would have to
+        # begin its copy anew each time, under another incarnation.
+        is_new = trio.current_time() - self._waits_since < _HOLD_MS_MAX / 1000
+        held_up = self._reign.held_up_at(partition, sys.maxsize if is_new else _HOLD_MS_MAX)
         if held_up is None or held_up >= snapshot.offset:
             await partition.trim(LogStart(snapshot.offset, snapshot.position))
+            self._waits_since = None

@@ -23,6 +23,7 @@ from mqcore.log._based import (
     based,
     first_state,
     origin_of,
+    read_start,
     those_that_count,
 )
 from mqcore.log._checkpoint import HEAD_BYTES, PAGE_BYTES, unpack_head, unpack_state
@@ -158,7 +159,7 @@ class StorageInspection:
                 finding = await self._verify(each, names)
                 if name is None or each == name or each.startswith(f"{name}."):
                     yield finding
-        for finding in self._missing(names):
+        for finding in self._missing(names, is_begun_anew=await self._is_begun_anew(names)):
             if name is None or finding.name == name:
                 yield finding
 
@@ -170,7 +171,16 @@ class StorageInspection:
             self._identity = await IdentityLog(copies, flush=_no_flush, report=notices.append).read()
         return notices
 
-    def _missing(self, names: Sequence[str]) -> Iterator[LogFinding]:
+    async def _is_begun_anew(self, names: Sequence[str]) -> bool:
+        """Whether the metadata log was begun anew where another node's begins, and need not hold anything yet."""
+        begins = None
+        if METADATA_NAME + BASE_SUFFIX in names:
+            with contextlib.suppress(MqcoreError, ValueError):  # the finding of what cannot be read says so
+                begins = await read_start(await self._backend.open_log(METADATA_NAME + BASE_SUFFIX))
+        ended = self._identity.metadata_end if self._identity is not None else 0
+        return METADATA_NAME + ANEW_SUFFIX in names or (begins is not None and ended <= begins.position)
+
+    def _missing(self, names: Sequence[str], *, is_begun_anew: bool) -> Iterator[LogFinding]:
         """Logs that must be there and are not: metadata beside partitions or after a clean stop, a sidecar's log."""
         identity = self._identity
         others = set(names).difference(IDENTITY_NAMES)
@@ -182,7 +192,7 @@ class StorageInspection:
                 yield LogFinding(name=each, kind="identity", state="damaged", text=text)
         partitions = [each for each in names if is_partition_name(each)]
         is_needed = partitions or (identity is not None and identity.clean)
-        if METADATA_NAME not in names and METADATA_NAME + ANEW_SUFFIX not in names and is_needed:
+        if METADATA_NAME not in names and is_needed and not is_begun_anew:
             yield LogFinding(
                 name=METADATA_NAME, kind="metadata", state="damaged", text="the log is missing; restore it from a copy"
             )

@@ -13,7 +13,7 @@ from mqcore.errors import StorageError
 from mqcore.log._based import ANEW_SUFFIX, BASE_SUFFIX, LogStart, based, read_start, write_start
 from mqcore.log._identity import Identity
 from mqcore.log._missing import fill_missing_end, reached, refuse_vanished
-from mqcore.log._names import SIDECAR_SUFFIX, is_partition_name
+from mqcore.log._names import METADATA_NAME, SIDECAR_SUFFIX, is_partition_name
 from mqcore.log._partition_log import PartitionLog
 from mqcore.log._recovery import recover
 from mqcore.log._sidecar import Sidecar
@@ -117,7 +117,8 @@ class LogOpener:
         """Put an empty log that begins at ``begins`` in the place of what there is, and at last remove what says so."""
         await self._context.ends.forget(name)
         await self._remove(name, name + SIDECAR_SUFFIX, name + BASE_SUFFIX)
-        if begins.position:
+        # Of the metadata log even where that is 0: partitions beside an empty one are damage, unless this says why.
+        if begins.position or name == METADATA_NAME:
             base = await self._backend.open_log(name + BASE_SUFFIX)
             self._names.add(base.name)
             await write_start(base, begins)

@@ -141,11 +141,12 @@ def _elsewhere(where: str, before: str, now: str) -> Notice:
     return Notice("storage-elsewhere", text, {"now": now, "before": before})
 
 
-def check_metadata(identity: Identity, names: Iterable[str], end_position: int) -> None:
-    """Refuse a metadata log that ends at ``end_position``, below what it must hold. Raises ``CorruptionError``."""
+def check_metadata(identity: Identity, names: Iterable[str], metadata: PartitionLog) -> None:
+    """Refuse a metadata log that ends below what it must hold. Raises ``CorruptionError``."""
     # A topic is recorded before its first log exists: partitions without metadata mean that metadata are lost.
     partitions = sum(map(is_partition_name, names))
-    expected = max(identity.metadata_end, 1 if partitions else 0)
+    end_position = metadata.end_position
+    expected = max(identity.metadata_end, 1 if partitions and not metadata.is_begun_anew else 0)
     if end_position < expected:
         holds = f"; the storage holds {partitions} partition logs" if partitions else ""
         raise CorruptionError(
@@ -158,7 +159,7 @@ def check_metadata(identity: Identity, names: Iterable[str], end_position: int) 
 
 def check_reigns(metadata: PartitionLog) -> None:
     """Refuse a reign over a metadata log that was begun anew and holds nothing yet. Raises ``StorageError``."""
-    if metadata.start_position and not metadata.bytes_total:
+    if metadata.is_begun_anew:
         text = "what the metadata log said was given up for the primary's, of which nothing has come yet"
         raise StorageError(f"{text}: another node has to reign first", kind="missing")
 

@@ -145,7 +145,7 @@ class LogStore(StoreIdentity):
         context = LogContext(self._ports.clock.wall_ms, self._limits, self._report, *shared)
         self._opener = LogOpener(self.backend, self._names, context)
         self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.set_id))
-        check_metadata(identity, self._names, self.metadata.end_position)
+        check_metadata(identity, self._names, self.metadata)
         flusher.guards = [*logs, self.metadata.flush_targets()[0]]
 
     async def join(self, set_id: bytes) -> None:

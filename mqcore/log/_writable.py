@@ -15,6 +15,7 @@ from mqcore.abc import Log, Notice
 from mqcore.batch import unpack_header
 from mqcore.errors import OutcomeUnknownError, StorageError
 from mqcore.limits import Limits
+from mqcore.log._based import BasedLog
 from mqcore.log._control import pack_producers_batch
 from mqcore.log._ends import CleanEnds
 from mqcore.log._flushing import SerialFlusher
@@ -67,6 +68,11 @@ class WritableLog(ReadableLog):
         """``close`` in every later term too: another log is to take its place."""
         self._fail(error)
         self.close(error)
+
+    @property
+    def is_begun_anew(self) -> bool:
+        """Whether it was begun anew where another node's begins, and nothing of that has come yet."""
+        return not self.bytes_total and isinstance(self._log, BasedLog)
 
     def producers_batches(self) -> list[IncomingBatch]:
         """Batches of the broker's own that say what is remembered of producers, to be appended before anything else."""

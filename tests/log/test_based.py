@@ -178,11 +178,15 @@ def test_r15_a_storage_with_a_log_that_was_begun_anew_is_moved_backed_up_and_res
     run_simulation(main)
 
 
+@pytest.mark.parametrize(("offset", "position"), [(7, 3 * 1024 * 1024), (0, 0)])
 @pytest.mark.parametrize("stop", ["clean", "power"])
 def test_r15_a_metadata_log_that_was_begun_anew_and_has_got_nothing_yet_is_opened_and_not_reigned_over(
-    stop: str,
+    stop: str, offset: int, position: int
 ) -> None:
-    """Partition logs stand beside it: without what says where it begins that would be damage to a start."""
+    """Partition logs stand beside it: without what says where it begins that would be damage to a start.
+
+    At 0 it begins where the primary's was never made short, and the own one that was is of another history.
+    """
 
     async def main() -> None:
         disk = ModelDisk(seeded(1, "disk"))
@@ -192,11 +196,11 @@ def test_r15_a_metadata_log_that_was_begun_anew_and_has_got_nothing_yet_is_opene
         source = await primary.open_log(NAME, salt=SALT)
         await log.append_foreign([await stored(source, 0)], position=0)
         await store.flush([store.metadata, log])
-        begins = LogStart(7, 3 * 1024 * 1024, primary.epoch, primary.reign_id, 0, 0)
+        begins = LogStart(offset, position, primary.epoch, primary.reign_id, 0, 0) if position else LogStart()
         old = store.metadata
         await store.begin_anew(METADATA_NAME, begins, kept_for="the primary has trimmed it")
         assert store.metadata is not old
-        assert (store.metadata.start_offset, store.metadata.end_position) == (7, begins.position)
+        assert (store.metadata.start_offset, store.metadata.end_position) == (offset, position)
         with pytest.raises(StorageError):
             await store.open_log(NAME + "x", salt=1)
         if stop == "clean":
@@ -204,6 +208,9 @@ def test_r15_a_metadata_log_that_was_begun_anew_and_has_got_nothing_yet_is_opene
         else:
             disk.power_cut(seeded(1, "cut"))
             disk = disk.restart()
+        async with StorageInspection(mmap_on(disk, "/b"), LIMITS) as inspection:
+            findings = [each async for each in inspection.findings()]
+            assert {each.state for each in findings} == {"whole"}, findings
         again = await store_on(disk, "/b")
         assert (again.metadata.bytes_total, again.metadata.end_position) == (0, begins.position)
         with pytest.raises(StorageError, match="another node has to reign first"):

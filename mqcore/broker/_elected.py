@@ -33,6 +33,7 @@ from mqcore.ports import Ports
 from mqcore.replication import (
     Candidacy,
     LeaseTerms,
+    RecoveredRecord,
     SetRecord,
     first_record,
     judge_candidacy,
@@ -328,10 +329,24 @@ class ElectedKeeper(RoleKeeper):
             return await self._recover(missing_are_lost=missing_are_lost)
 
     async def _recover(self, *, missing_are_lost: bool) -> SetRecord:
+        await self.keeper.look()
+        await self._recovered(missing_are_lost)  # one that is refused leaves a primary that reigns alone
         await self._leave_role("its record is made anew")
         await self.keeper.release()
         await self.keeper.look()
         await gave_up_rotten_ends(self.store, self._report)
+        recovered, found, seen = await self._recovered(missing_are_lost)
+        record = recovered.record
+        if recovered.fetch:
+            # Followed under the number that the record would have had: every batch of any node is of an older reign.
+            await self._fetch_before_reigning(found, recovered.fetch, record.epoch, record.reign_id)
+            await self.keeper.look()
+            record = attrs.evolve(record, epoch=record.epoch + 1)
+        await self._reign_or_refuse(record, seen, found)
+        return record
+
+    async def _recovered(self, missing_are_lost: bool) -> tuple[RecoveredRecord, FoundStates, CellPair | None]:
+        """What a recovery would write, of what all nodes say now. Raises ``CommandNotPossibleError``."""
         found, names, missing = await self._asked()
         own, *others = [state for _, state in found]
         seen = self.keeper.pair
@@ -341,7 +356,7 @@ class ElectedKeeper(RoleKeeper):
             known = None
         recovered = recovered_record(
             known,
-            own,
+            attrs.evolve(own, reigns=False),  # not when it comes to that
             others,
             set_id=self.store.set_id,
             reign_id=self._ports.random.randbytes(16),
@@ -349,14 +364,7 @@ class ElectedKeeper(RoleKeeper):
             missing=missing,
             missing_are_lost=missing_are_lost,
         )
-        record = recovered.record
-        if recovered.fetch:
-            # Followed under the number that the record would have had: every batch of any node is of an older reign.
-            await self._fetch_before_reigning(found, recovered.fetch, record.epoch, record.reign_id)
-            await self.keeper.look()
-            record = attrs.evolve(record, epoch=record.epoch + 1)
-        await self._reign_or_refuse(record, seen, found)
-        return record
+        return recovered, found, seen
 
     async def _reign_or_refuse(self, record: SetRecord, seen: CellPair | None, found: FoundStates) -> None:
         await self._reign(record, seen, found)

@@ -88,19 +88,19 @@ def recovered_record(
     Raises ``CommandNotPossibleError`` with the remedy.
     """
     states = [own, *others]
+    seen = max(state.seen_epoch for state in states)
     reigning = sorted(names[state.member.node_id] for state in states if state.reigns)
+    if record is not None and record.epoch >= seen and (missing_are_lost or not missing):
+        raise CommandNotPossibleError(
+            f"the record, of epoch {record.epoch}, is not older than what the nodes have seen: there is nothing to "
+            "recover; `mqcore cluster promote` changes the primary"
+        )
     if reigning:
         raise CommandNotPossibleError(f"{', '.join(reigning)} reigns: stop it first, it may acknowledge meanwhile")
     if missing and not missing_are_lost:
         raise CommandNotPossibleError(
             f"{_all_of(missing)}; {', '.join(sorted(missing))} may hold what no other node does. Have it answer, or "
             "repeat with --missing-are-lost if it never will"
-        )
-    seen = max(state.seen_epoch for state in states)
-    if record is not None and record.epoch >= seen:
-        raise CommandNotPossibleError(
-            f"the record, of epoch {record.epoch}, is not older than what the nodes have seen: there is nothing to "
-            "recover; `mqcore cluster promote` changes the primary"
         )
     if not seen:
         raise CommandNotPossibleError("no node has seen an epoch: this is a new set, `mqcore cluster init` begins it")

@@ -187,6 +187,7 @@ class Membership:
         if self._sessions.get(member.node_id) == session:
             del self._sessions[member.node_id]
             self._gone_since_us[member] = now_us
+            self._forget_strangers()
 
     def reported(self, member: Member, key: Hashable, offset: int, level: Level, now_us: int) -> None:
         """Take in that ``member`` reported, in this epoch and history (R4), to hold everything below ``offset``.
@@ -300,8 +301,16 @@ class Membership:
             if follower is not None:
                 follower.restart(now_us)  # what it lacked as an outsider nobody waited for
         self.record, self._sent = record, None
-        for node_id in self._followers.keys() - self._names.keys() - _by_node(record.members).keys():
-            del self._followers[node_id]
+        self._forget_strangers()
+
+    def _forget_strangers(self) -> None:
+        """Forget followers that are not of the set and not here.
+
+        One that was removed and still follows is remembered: when it is added again it has its session already.
+        """
+        for node_id in self._followers.keys() - self._names.keys() - _by_node(self.record.members).keys():
+            if node_id not in self._sessions:
+                del self._followers[node_id]
 
     # what follows
 
@@ -364,7 +373,7 @@ class Membership:
         return min(times)
 
     def facts(self) -> list[FollowerFacts]:
-        """Return what is known of every other node that is in sync or has had a session, in order of names."""
+        """Return what is known of every other node of the set that is in sync or has had a session, by name."""
         return sorted(
             (
                 FollowerFacts(
@@ -378,6 +387,7 @@ class Membership:
                     level=follower.level,
                 )
                 for node_id, follower in self._followers.items()
+                if node_id in self._names or node_id in self.record.names
             ),
             key=lambda facts: facts.name,
         )

@@ -371,8 +371,11 @@ async def test_a_node_takes_no_other_role_while_it_carries_out_an_order_that_may
             roles.append(describe_role(keeper.role))
             raise CommandNotPossibleError("seen enough")
 
+        async def needed(_: bool) -> None:
+            patched.setattr(keeper, "_recovered", lambda _: asked())
+
         with monkeypatch.context() as patched:
-            patched.setattr(keeper, "_asked", asked)
+            patched.setattr(keeper, "_recovered", needed)
             with pytest.raises(CommandNotPossibleError, match="seen enough"):
                 await keeper.recover(missing_are_lost=False)
         assert roles == ["waits: its record is made anew"]
@@ -523,6 +526,43 @@ async def test_r14_a_record_that_was_lost_is_made_anew_above_every_epoch(tmp_pat
         await nodes.until_in_sync("a")
         assert nodes.node("a").store.epoch == found["epoch"] == 2
         assert await read_all(nodes, 1) == [b"kept"]
+
+
+@pytest.mark.trio
+async def test_r16_a_replica_that_was_removed_and_is_added_again_while_it_follows_is_in_sync_again(
+    tmp_path: Path,
+) -> None:
+    async with set_of_nodes(tmp_path, "abc", **coordinated("again"), **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client:
+            await client.admin.create_topic("orders")
+            async with client.producer("orders") as producer:
+                await producer.send(b"three")
+                removed = nodes.node("c").store.node_id
+                await nodes.call("a", "replica.remove", name="c")
+                await nodes.until(lambda: nodes.node("a").reign.set.record.member_of(removed) is None)  # type: ignore[union-attr]
+                await nodes.until(lambda: removed not in nodes.node("a").reign.set.record.names)  # type: ignore[union-attr]
+                await producer.send(b"two")
+                await nodes.call("a", "replica.add", name="c")
+                await nodes.until_in_sync("a")
+                assert len((await producer.send(b"three again")).copies) == 3
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("asked", ["a", "b"])
+async def test_r14_a_recovery_that_is_not_needed_is_refused_and_the_primary_reigns_on(
+    tmp_path: Path, asked: str
+) -> None:
+    async with set_of_nodes(tmp_path, **coordinated(f"needless-{asked}"), **SYNC) as nodes:
+        await begin(nodes)
+        await nodes.until(lambda: follows(nodes, "b"))
+        reign, follower = nodes.node("a").reign, nodes.node("b").roles.follower  # type: ignore[union-attr]
+        with pytest.raises(MqcoreError, match="there is nothing to recover"):
+            await nodes.call(asked, "set.recover")
+        assert reign is not None
+        assert nodes.node("a").reign is reign
+        assert follower is not None
+        assert nodes.node("b").roles.follower is follower  # type: ignore[union-attr]
 
 
 @pytest.mark.trio

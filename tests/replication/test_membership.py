@@ -497,6 +497,46 @@ def test_r16_a_node_is_removed_by_order_as_far_as_the_floor_allows(is_manual: bo
         reign.machine.node_removed(B.node_id)
 
 
+@pytest.mark.parametrize("is_manual", [False, True])
+def test_r16_a_node_that_was_removed_and_added_while_it_followed_joins_by_what_it_holds(is_manual: bool) -> None:
+    """Its stream goes on: a stream of its own would never begin, and an operator would wait for ever."""
+    reign = Reign(B, C, copies_min=2, is_manual=is_manual)
+    reign.comes(B, C)
+    reign.holds(C, 3)
+    reign.machine.node_removed(C.node_id)
+    without = reign.machine.wanted(0)
+    assert without is not None
+    reign.machine.change_sent(without.record)
+    reign.machine.settled(without.record, 0)
+    assert [each.name for each in reign.machine.facts()] == ["b"]
+    reign.machine.log_began("bills", SYNC, 2, 2, 0)
+    reign.holds(C, 5)
+    assert reign.wanted() is None, "nobody has added it"
+    reign.machine.node_added(C.node_id, "c")
+    wanted = reign.machine.wanted(0)
+    assert wanted is not None
+    assert wanted.record.members == set_of(OWN, B), "of a log that began meanwhile it has reported nothing"
+    reign.machine.reported(C, "bills", 2, Level.DISK, 0)
+    assert reign.wanted() == set_of(OWN, B, C)
+
+
+def test_r16_a_node_that_was_removed_is_not_heard_of_once_it_is_gone() -> None:
+    reign = Reign(B, C, copies_min=2)
+    reign.comes(B, C)
+    reign.machine.node_removed(C.node_id)
+    without = reign.machine.wanted(0)
+    assert without is not None
+    reign.machine.change_sent(without.record)
+    reign.machine.settled(without.record, 0)
+    reign.machine.session_ended(C, bytes(16), 0)
+    with pytest.raises(RemoteProtocolError, match="is not in the set; add it"):
+        reign.comes(C)
+    reign.machine.node_added(C.node_id, "c")
+    assert [each.name for each in reign.machine.facts()] == ["b"]
+    reign.comes(C)
+    assert [each.name for each in reign.machine.facts()] == ["b", "c"]
+
+
 def test_a_fallen_level_is_a_lack_again() -> None:
     reign = Reign(B)
     reign.comes(C)

@@ -38,6 +38,9 @@ class FedReign(Protocol[StreamT_contra]):
     def follower_began(self, feeder: StreamT_contra) -> None:
         """A replica's stream is open; an older one of the same node is ended. Raises ``RemoteProtocolError``."""
 
+    def follower_refused(self, feeder: StreamT_contra, why: str) -> None:
+        """A replica's stream was refused; it comes again."""
+
     def sync_rate_of(self, feeder: StreamT_contra) -> int | None:
         """Bytes a second that the replica is sent while it is filled; None: no bound."""
 

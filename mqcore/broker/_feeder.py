@@ -134,7 +134,7 @@ class Feeder:
 
     async def _say_why(self, error: BaseException) -> None:
         assert isinstance(error, RemoteProtocolError)
-        self._report(Notice("follower-refused", f"the replica at {self.peer.address} is refused: {error}"))
+        self._reign.follower_refused(self, str(error))
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(1):
             await self._stream.send_buffers(self._machine.send(Fatal(error.code, str(error))))
 
@@ -223,9 +223,9 @@ class Feeder:
 
     def _greet(self, follow: Follow) -> None:
         store = self._reign.store
+        self.name, self.session = follow.name, follow.session
         self._check_node(follow.name, follow.node_id)
         self.member = Member(follow.node_id, follow.incarnation)
-        self.name, self.session = follow.name, follow.session
         self._append_level = follow.append_level
         self._reign.follower_began(self)
         followed = Followed(

@@ -28,6 +28,8 @@ __all__ = ["ReignSet", "SetAuthority"]
 METADATA_KEY: tuple[bytes, int] = (bytes(16), 0)
 
 _HOLD_SHARE = 4
+_REFUSALS_MAX = 64
+"""Refusals that are remembered, so that each is told once: a peer may give itself ever other names."""
 _SAME_COPYING_S = 60.0
 """A stream that begins so soon after an unfinished one of the same node goes on with its copying."""
 
@@ -99,6 +101,7 @@ class ReignSet:
         self._applied: tuple[frozenset[Member], frozenset[Member] | None] | None = None
         self._sync_bytes_per_s = cluster.sync_bytes_per_s
         self._sync_rates: dict[bytes, int] = {}
+        self._refused: set[tuple[str, str]] = set()  # what was said of whom since it was last taken in
         self._blocked: dict[Partition, None] = {}
         self._wake = trio.Event()
         self._report_awaited: trio.Event | None = None
@@ -177,7 +180,8 @@ class ReignSet:
     def follower_began(self, feeder: Feeder) -> None:
         """Take in a replica's stream; an older one of the same node is ended. Raises ``RemoteProtocolError``."""
         member = feeder.member
-        self._machine.session_opened(member, feeder.session, self._now_us())
+        self._machine.session_opened(member, feeder.session, self._now_us(), feeder.name)
+        self._refused = {each for each in self._refused if each[0] != feeder.name}
         older = self._feeders.get(member.node_id)
         self._feeders[member.node_id] = feeder
         if older is not None:
@@ -191,6 +195,15 @@ class ReignSet:
         self._tell(METADATA_KEY, self.metadata_partition)
         self._wake.set()
         self._came()
+
+    def follower_refused(self, feeder: Feeder, why: str) -> None:
+        """Report that a replica's stream was refused: once for each reason, for it comes again and again."""
+        told = feeder.name, why
+        if told not in self._refused:
+            kept = self._refused if len(self._refused) < _REFUSALS_MAX else set()
+            self._refused = {*kept, told}
+            who = f"the replica {feeder.name} at {feeder.peer.address}" if feeder.name else feeder.peer.address
+            self._report(Notice("follower-refused", f"{who} is refused: {why}"))
 
     def follower_reported(self, feeder: Feeder, fed: FedLog, counted: Sequence[tuple[int, Level]]) -> None:
         """Take in that a report of one log was counted by its partition."""

@@ -156,8 +156,8 @@ class Membership:
 
     # events: followers
 
-    def session_opened(self, member: Member, session: bytes, now_us: int) -> None:
-        """Take in a follower's session; it replaces the node's older one.
+    def session_opened(self, member: Member, session: bytes, now_us: int, name: str = "NODE") -> None:
+        """Take in a follower's session; it replaces the node's older one. ``name``: what the node calls itself.
 
         Raises ``RemoteProtocolError`` for the primary itself, an incarnation that is over (R4), and a node that is not
         of the set.
@@ -170,7 +170,9 @@ class Membership:
             )
         if member.node_id not in self._names:
             raise RemoteProtocolError(
-                f"node {member.node_id.hex()} is not in the set; add it with `mqcore replica add`", code=Code.WRONG_SET
+                f"node {name}, of the id {member.node_id.hex()}, is not in the set: `mqcore replica add {name} --wait` "
+                "takes it in, also in place of a lost one of that name",
+                code=Code.WRONG_SET,
             )
         if known is None or known.member != member:
             if known is not None:

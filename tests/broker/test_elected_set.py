@@ -13,6 +13,7 @@ from sets import SetOfNodes, set_of_nodes
 
 from mqcore.broker import Node
 from mqcore.broker._elected import ElectedKeeper
+from mqcore.broker._feeder import Feeder
 from mqcore.broker._follow_session import FollowSession
 from mqcore.broker._keeper import Keeper
 from mqcore.broker._roles import Following, Reigning, describe_role
@@ -546,6 +547,43 @@ async def test_r16_a_replica_that_was_removed_and_is_added_again_while_it_follow
                 await nodes.call("a", "replica.add", name="c")
                 await nodes.until_in_sync("a")
                 assert len((await producer.send(b"three again")).copies) == 3
+
+
+@pytest.mark.trio
+async def test_r16_a_node_that_is_not_of_the_set_is_told_the_order_that_adds_it_and_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tries again every few seconds for as long as it runs."""
+    attempts: list[str] = []
+    say_why = Feeder._say_why
+
+    async def counted(feeder: Feeder, error: BaseException) -> None:
+        await say_why(feeder, error)
+        attempts.append(feeder.name)
+
+    monkeypatch.setattr(Feeder, "_say_why", counted)
+    async with set_of_nodes(tmp_path, "abc", **coordinated("stranger"), **SYNC) as nodes:
+        await begin(nodes)
+        removed = nodes.node("c").store.node_id
+        await nodes.call("a", "replica.remove", name="c")
+        await nodes.until(lambda: removed not in nodes.node("a").reign.set.record.names)  # type: ignore[union-attr]
+        for _ in range(2):
+            await nodes.cut_off("c")
+            attempts.clear()
+            await nodes.start("c")
+            await nodes.until(lambda: attempts == ["c"] * 3)
+        remedy = f"node c, of the id {removed.hex()}, is not in the set: `mqcore replica add c --wait` takes it in"
+        told = [notice.text for name, notice in nodes.notices if (name, notice.kind) == ("a", "follower-refused")]
+        assert len(told) == 1
+        assert remedy in told[0]
+        assert remedy in nodes.node("c").roles.follower.why  # type: ignore[union-attr]
+        await nodes.call("a", "replica.add", name="c")
+        await nodes.until_in_sync("a")
+        await nodes.call("a", "replica.remove", name="c")
+        await nodes.until(lambda: removed not in nodes.node("a").reign.set.record.names)  # type: ignore[union-attr]
+        await nodes.cut_off("c")
+        await nodes.start("c")
+        await nodes.until(lambda: nodes.kinds("a").count("follower-refused") == 2)
 
 
 @pytest.mark.trio

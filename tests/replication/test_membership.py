@@ -529,7 +529,7 @@ def test_r16_a_node_that_was_removed_is_not_heard_of_once_it_is_gone() -> None:
     reign.machine.change_sent(without.record)
     reign.machine.settled(without.record, 0)
     reign.machine.session_ended(C, bytes(16), 0)
-    with pytest.raises(RemoteProtocolError, match="is not in the set; add it"):
+    with pytest.raises(RemoteProtocolError, match="is not in the set: `mqcore replica add NODE"):
         reign.comes(C)
     reign.machine.node_added(C.node_id, "c")
     assert [each.name for each in reign.machine.facts()] == ["b"]

@@ -287,9 +287,9 @@ class ElectedKeeper(RoleKeeper):
 
     def set_record(self) -> SetRecord | None:
         """The newest record that this node has seen."""
-        own = super().set_record()
-        if own is not None:
-            return own
+        return super().set_record() or self._readable_record()
+
+    def _readable_record(self) -> SetRecord | None:
         try:
             return self._record()
         except CorruptionError:
@@ -326,36 +326,29 @@ class ElectedKeeper(RoleKeeper):
     async def recover(self, *, missing_are_lost: bool) -> SetRecord:
         """Write the record anew, above every epoch that a node has seen (R14). Raises ``CommandNotPossibleError``."""
         async with self._deciding:
-            return await self._recover(missing_are_lost=missing_are_lost)
-
-    async def _recover(self, *, missing_are_lost: bool) -> SetRecord:
-        await self.keeper.look()
-        await self._recovered(missing_are_lost)  # one that is refused leaves a primary that reigns alone
-        await self._leave_role("its record is made anew")
-        await self.keeper.release()
-        await self.keeper.look()
-        await gave_up_rotten_ends(self.store, self._report)
-        recovered, found, seen = await self._recovered(missing_are_lost)
-        record = recovered.record
-        if recovered.fetch:
-            # Followed under the number that the record would have had: every batch of any node is of an older reign.
-            await self._fetch_before_reigning(found, recovered.fetch, record.epoch, record.reign_id)
             await self.keeper.look()
-            record = attrs.evolve(record, epoch=record.epoch + 1)
-        await self._reign_or_refuse(record, seen, found)
-        return record
+            await self._recovered(missing_are_lost)  # one that is refused leaves a primary that reigns alone
+            await self._leave_role("its record is made anew")
+            await self.keeper.release()
+            await self.keeper.look()
+            await gave_up_rotten_ends(self.store, self._report)
+            recovered, found, seen = await self._recovered(missing_are_lost)
+            record = recovered.record
+            if recovered.fetch:
+                # Under the number that the record would have had: every batch of any node is of an older reign.
+                await self._fetch_before_reigning(found, recovered.fetch, record.epoch, record.reign_id)
+                await self.keeper.look()
+                record = attrs.evolve(record, epoch=record.epoch + 1)
+            await self._reign_or_refuse(record, seen, found)
+            return record
 
     async def _recovered(self, missing_are_lost: bool) -> tuple[RecoveredRecord, FoundStates, CellPair | None]:
         """What a recovery would write, of what all nodes say now. Raises ``CommandNotPossibleError``."""
         found, names, missing = await self._asked()
         own, *others = [state for _, state in found]
         seen = self.keeper.pair
-        try:
-            known = self._record()
-        except CorruptionError:
-            known = None
         recovered = recovered_record(
-            known,
+            self._readable_record(),
             attrs.evolve(own, reigns=False),  # not when it comes to that
             others,
             set_id=self.store.set_id,

@@ -23,6 +23,7 @@ from mqcore.broker._group_commit import FlushRequests, Replying
 from mqcore.broker._held_back import HeldBack
 from mqcore.broker._parked import ParkedFetches, ParkedSink
 from mqcore.broker._sends import ReplySink, Send, WaitingCaller, fail_by_verdict, fail_sends, refuse_degraded
+from mqcore.broker._sends import fail_rotted as fail_as_rotted
 from mqcore.broker._sends import storage_code as code_of_append
 from mqcore.errors import CommandNotPossibleError, FlushFailedError, MqcoreError, OutcomeUnknownError, StorageError
 from mqcore.guarantees import Level
@@ -85,13 +86,9 @@ class Partition:
         """A copy of the rule's, which a fetch looks at."""
         self.watchers: tuple[LogWatcher, ...] = ()
         """Replicas that get this log; each is called after every append, before anything waits for it."""
-        self._report = report
-        self._may_reply = may_reply
-        self._is_refusing = False
-        self._flusher = flusher
-        self.share = flusher.share
-        self._now_us = now_us
-        self._appending = False
+        self._report, self._may_reply, self._now_us = report, may_reply, now_us
+        self._flusher, self.share = flusher, flusher.share
+        self._is_refusing = self._appending = False
         self._turns: deque[trio.Event] | None = None  # made when first waited: most partitions never are
         self._parked: ParkedFetches[tuple[ParkedSink, int]] = ParkedFetches()
         self._held_back = HeldBack()
@@ -227,8 +224,7 @@ class Partition:
         base_offsets = await self.append_own(lambda: [make()], caller)
         await caller.answered.wait()
         if not caller.is_committed:
-            assert self.failure is not None
-            text = f"log {self.log.name} may hold the batch, it is not committed: {self.failure}"
+            text = f"log {self.log.name} may hold the batch, it is not committed: {self.failure or 'it has rotted'}"
             raise self.failure if isinstance(self.failure, FlushFailedError) else OutcomeUnknownError(text)
         return base_offsets[0]
 
@@ -356,8 +352,11 @@ class Partition:
             # A stall may have outlived the lease: what the next reign has not got may not be acknowledged (R11, G09).
             released = [(reply, ()) for reply, _ in released]
             self.close(Code.NOT_PRIMARY, CommandNotPossibleError("the lease of this reign is over"))
+        rotten = self.log if self.log.may_be_damaged else None
         for (sink, request_id, base_offset, duplicate), copies in released:
-            if copies:
+            if copies and rotten is not None and rotten.damage_of(base_offset) is not None:
+                fail_as_rotted(sink, request_id, base_offset)
+            elif copies:
                 # A retry's batch may be of an earlier reign: an offset is what it is in the epoch that appended it.
                 epoch = self.log.epoch_at(base_offset) if duplicate else self.epoch
                 sink.produced(request_id, base_offset, epoch, copies, duplicate)

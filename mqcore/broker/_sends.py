@@ -14,7 +14,18 @@ from mqcore.broker._flush_share import FlushShare
 from mqcore.broker._group_commit import Replying
 from mqcore.errors import OutcomeUnknownError, StorageError
 from mqcore.guarantees import Copy
-from mqcore.log import Conflict, Fenced, Forgotten, Gap, IncomingBatch, PartitionLog, TableFull, TooOld, Verdict
+from mqcore.log import (
+    Conflict,
+    Fenced,
+    Forgotten,
+    Gap,
+    GivenUp,
+    IncomingBatch,
+    PartitionLog,
+    TableFull,
+    TooOld,
+    Verdict,
+)
 from mqcore.protocol import Code
 
 __all__ = [
@@ -22,12 +33,16 @@ __all__ = [
     "Send",
     "WaitingCaller",
     "append_in_shares",
+    "fail_rotted",
     "fail_by_verdict",
     "fail_send",
     "fail_sends",
     "refuse_degraded",
     "storage_code",
 ]
+
+
+_ROTTED = "and has rotted there"
 
 
 class ReplySink(Replying, Protocol):
@@ -98,6 +113,9 @@ def fail_by_verdict(send: Send, verdict: Verdict) -> None:
             facts["expected_sequence"] = expected
         case TooOld(oldest):
             code, text = Code.SEQUENCE_TOO_OLD, f"only sequences from {oldest} on are remembered: outcome unknown"
+        case GivenUp(base_offset):
+            # Nor is it appended anew: a node that is away may come back with it.
+            code, text = Code.SEQUENCE_TOO_OLD, f"it was at offset {base_offset}, {_ROTTED}: outcome unknown"
         case Forgotten():
             code, text = Code.SEQUENCE_TOO_OLD, "the producer is not remembered any more: outcome unknown"
         case Fenced(epoch):
@@ -109,6 +127,14 @@ def fail_by_verdict(send: Send, verdict: Verdict) -> None:
         case _:
             raise AssertionError(verdict)
     fail_send(send, code, text, facts)
+
+
+def fail_rotted(sink: ReplySink, request_id: int, offset: int) -> None:
+    """Answer a send whose batch, at ``offset``, has rotted before that could be done: no copy is to be vouched for.
+
+    It is sent again, and what becomes of it is answered then: it may be put right.
+    """
+    sink.failed(request_id, Code.APPEND_FAILED, f"the outcome is unknown: it is at offset {offset}, {_ROTTED}")
 
 
 def refuse_degraded(sends: Iterable[Send], log: PartitionLog) -> None:

@@ -40,6 +40,7 @@ class LogFacts:
         "durable_position",
         "failed",
         "least_level",
+        "may_be_damaged",
         "name",
         "salt",
     )
@@ -64,6 +65,8 @@ class LogFacts:
         self._log, self._good = log, good
         self._state = state
         self._report = report
+        self.may_be_damaged = bool(state.damages)
+        """Whether damage was ever met, which is asked for every reply: plain for that."""
         self._generation = 0
         self._cursors: dict[int, int] | None = None
         self._mends: Mends | None = None  # made when first needed, of which most logs have none
@@ -146,6 +149,11 @@ class LogFacts:
     def damages(self) -> list[Damage]:
         """Damaged ranges met so far, in order."""
         return sorted(self._state.damages.values())
+
+    def damage_of(self, offset: int) -> Damage | None:
+        """The damaged range met so far that holds ``offset``; None where there is none."""
+        damages = self._state.damages.values()
+        return next((each for each in damages if each.first_offset <= offset < each.next_offset), None)
 
     @property
     def open_end(self) -> int | None:

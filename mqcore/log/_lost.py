@@ -8,24 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
-from mqcore.batch import HEADER_BYTES, stamp
+from mqcore.batch import HEADER_BYTES, pack_header, seal_body, stamp, unpack_header
 from mqcore.log._control import pack_lost_batch
 from mqcore.log._history import UNKNOWN_REIGN
 from mqcore.log._types import EpochEntry, LogPoint
 
-__all__ = ["lost_batches"]
+__all__ = ["NOBODY", "SentBy", "lost_batches"]
 
 _COUNT_MAX = (1 << 32) - 1
 
 
+class SentBy(NamedTuple):
+    """Who sent a batch, and where its sequences begin; ``producer_id`` 0: that is not known, or nobody with an id."""
+
+    producer_id: int
+    producer_epoch: int
+    first_sequence: int
+
+
+NOBODY = SentBy(0, 0, 0)
+
+
 def lost_batches(
-    begin: LogPoint, end: LogPoint, history: Sequence[EpochEntry], *, salt: int, appended_ms: int, batch_bytes_max: int
+    begin: LogPoint,
+    end: LogPoint,
+    history: Sequence[EpochEntry],
+    *,
+    salt: int,
+    appended_ms: int,
+    batch_bytes_max: int,
+    sent_by: SentBy = NOBODY,
 ) -> bytes | None:
     """The batches to put from ``begin`` to ``end`` of the log of ``salt``; None where none can stand for what is lost.
 
     ``history``: of the log, oldest reign first. None of them is longer than ``batch_bytes_max``. ``appended_ms``: when
-    what is lost was appended, as far as is known, in ms since 1970 UTC.
+    what is lost was appended, as far as is known, in ms since 1970 UTC. ``sent_by``: whose all of it is, one batch, so
+    that every copy knows a retry of it.
     """
     opened = [LogPoint(each.start_position, each.start_offset) for each in history]
     inside = [each for each in opened if begin.position < each.position < end.position]
@@ -45,6 +65,9 @@ def lost_batches(
                 batch = pack_lost_batch(size, count, opening)
             except ValueError:
                 return None
+            if count:
+                batch[:HEADER_BYTES] = pack_header(unpack_header(batch)._replace(**sent_by._asdict()))
+                seal_body(batch)
             head = memoryview(batch)[:HEADER_BYTES]
             stamp(head, base_offset=offset, epoch=reign.number, appended_ms=appended_ms, salt=salt)
             batches += batch

@@ -370,7 +370,7 @@ class PartitionLog(RepairedLog):
         except StorageError as error:
             self._fail(error)
             raise
-        self._state = state
+        self._state, self.may_be_damaged = state, self.may_be_damaged or bool(state.damages)
         self._generation += 1
         self._cursors = None
         self._reign_open = self.term.reign is not None and state.epoch == self.term.reign.number

@@ -16,6 +16,7 @@ from mqcore.batch import BatchHeader, PlainBatch
 from mqcore.errors import CorruptionError
 from mqcore.limits import Limits
 from mqcore.log._control import ProducerEnd
+from mqcore.log._one_producer import GIVEN_UP, SEQUENCE_MASK, OneProducer, facts_of
 from mqcore.log._producer_bytes import (
     ENDED_BYTES,
     KEPT_PART_BYTES,
@@ -30,21 +31,17 @@ from mqcore.log._producer_bytes import (
 )
 from mqcore.log._verdicts import (
     ACCEPT,
-    Conflict,
-    Duplicate,
     Fenced,
     Forgotten,
     Gap,
     SentBefore,
     TableFull,
-    TooOld,
     Verdict,
 )
 from mqcore.ports import Buffer
 
 __all__ = ["ProducerTable"]
 
-SEQUENCE_MASK = 0xFFFF_FFFF
 NO_PRODUCER = 0
 """Producer id of a batch that is not idempotent."""
 
@@ -76,40 +73,6 @@ KEPT_BATCHES_MAX = 1000
 _TABLE = struct.Struct("<IIqqB")
 
 
-class _Producer:
-    """State of one producer: two numbers per batch kept (base offset; body checksum and count in one)."""
-
-    __slots__ = ("batches", "epoch", "last_ms", "next_sequence")
-
-    def __init__(self, epoch: int, next_sequence: int, last_ms: int, batches: array[int]) -> None:
-        self.epoch = epoch
-        self.next_sequence = next_sequence
-        self.last_ms = last_ms
-        self.batches = batches
-
-    def find(self, first_sequence: int, count: int, checksum: int) -> Verdict:
-        """Verdict on a batch that begins before ``next_sequence``."""
-        sequence = self.next_sequence
-        behind = (sequence - first_sequence) & SEQUENCE_MASK
-        batches = self.batches
-        reached = 0
-        for at in range(len(batches) - 2, -1, -2):
-            facts = batches[at + 1]
-            kept_count = facts & SEQUENCE_MASK
-            reached += kept_count
-            if reached >= behind:
-                base_offset = batches[at]
-                if reached == behind and kept_count == count and facts >> 32 == checksum:
-                    return Duplicate(base_offset, base_offset + count)
-                return Conflict(base_offset)
-        return TooOld((sequence - reached) & SEQUENCE_MASK)
-
-
-def _facts_of(item: tuple[int, _Producer]) -> RememberedProducer:
-    identity, producer = item
-    return RememberedProducer(identity, producer.epoch, producer.next_sequence, producer.last_ms, producer.batches)
-
-
 class ProducerTable:
     """Producers of one log; costs nothing while empty, bounded by ``producers_max`` and ``producer_batches_kept``."""
 
@@ -130,7 +93,7 @@ class ProducerTable:
         self._producers_max = limits.producers_max
         self._retention_ms = limits.producer_retention_ms
         self._kept = 2 * limits.producer_batches_kept
-        self._producers: dict[int, _Producer] | None = None  # in order of their last batch
+        self._producers: dict[int, OneProducer] | None = None  # in order of their last batch
         self._clock_ms = 0
         self._newest_ms = 0
         self._forgot = False
@@ -148,7 +111,19 @@ class ProducerTable:
         if producer is None:
             return None
         base_offset, facts = producer.batches[-2:]
-        return SentBefore(producer.epoch, base_offset + (facts & SEQUENCE_MASK))
+        is_sure = producer.is_sure and not base_offset & GIVEN_UP
+        return SentBefore(producer.epoch, (base_offset & ~GIVEN_UP) + (facts & SEQUENCE_MASK), is_sure)
+
+    def who_sent(self, begin: int, end: int) -> tuple[int, int, int] | None:
+        """Id, epoch, first sequence of the batch that takes the offsets from ``begin`` to ``end``; None if unknown."""
+        for identity, producer in (self._producers or {}).items():
+            sequence, batches = producer.next_sequence, producer.batches
+            for at in range(len(batches) - 2, -1, -2):
+                count = batches[at + 1] & SEQUENCE_MASK
+                sequence = (sequence - count) & SEQUENCE_MASK
+                if batches[at] & ~GIVEN_UP == begin and count == end - begin > 0:
+                    return identity, producer.epoch, sequence
+        return None
 
     @property
     def has_forgotten(self) -> bool:
@@ -230,9 +205,11 @@ class ProducerTable:
         if producer is None:
             self._expire()
             self._ended.pop(producer_id, None)
-            producer = _Producer(producer_epoch, next_sequence, self._clock_ms, array("Q", (base_offset, facts)))
+            producer = OneProducer(producer_epoch, next_sequence, self._clock_ms, array("Q", (base_offset, facts)))
         else:
             batches = producer.batches
+            if not batches[-1] & SEQUENCE_MASK:
+                del batches[-2:]  # what follows without a gap says that there was nothing
             if producer.epoch != producer_epoch or producer.next_sequence != first_sequence:
                 del batches[:]
             batches.append(base_offset)
@@ -307,7 +284,7 @@ class ProducerTable:
         """The whole state as bytes, for ``restore``."""
         producers = self._producers or {}
         head = _TABLE.pack(len(producers), len(self._ended), self._clock_ms, self._newest_ms, self._forgot)
-        return head + pack_producers(map(_facts_of, producers.items())) + pack_ended(self._ended)
+        return head + pack_producers(map(facts_of, producers.items())) + pack_ended(self._ended)
 
     def restore(self, data: Buffer) -> None:
         """Replace the state by that of ``snapshot``. Raises ``CorruptionError`` when ``data`` is not one."""
@@ -318,7 +295,7 @@ class ProducerTable:
             ended = unpack_ended(rest, ended_count)
         except (struct.error, ValueError) as error:
             raise CorruptionError(f"producer snapshot is cut short: {error}", where="producer table") from None
-        self._producers = {each.producer_id: _Producer(*each[1:]) for each in known} or None
+        self._producers = {each.producer_id: OneProducer(*each[1:]) for each in known} or None
         self._ended = ended
         self._clock_ms, self._newest_ms, self._forgot = clock_ms, newest_ms, bool(forgot)
 
@@ -329,7 +306,7 @@ class ProducerTable:
 
     def parts(self) -> list[KeptProducers]:
         """The whole state in parts that go into a log, for ``take_part``: what a trim takes from later readers."""
-        newest_first = [*map(_facts_of, reversed(list((self._producers or {}).items())))]
+        newest_first = [*map(facts_of, reversed(list((self._producers or {}).items())))]
         held = (len(each.batches) // 2 for each in newest_first)
         most = 2 * batches_that_fit(held, KEPT_BYTES_MAX, batches_max=KEPT_BATCHES_MAX)
         known = [each._replace(batches=each.batches[-most:]) for each in newest_first]
@@ -356,8 +333,8 @@ class ProducerTable:
         for identity, epoch, next_sequence, last_ms, batches in kept.producers:
             own = producers.pop(identity, None)
             is_same = own is not None and (own.epoch, own.next_sequence) == (epoch, next_sequence)
-            if own is None or not is_same or len(own.batches) < len(batches):
-                own = _Producer(epoch, next_sequence, last_ms, batches[-self._kept :])
+            if own is None or not is_same or not own.is_sure or len(own.batches) < len(batches):
+                own = OneProducer(epoch, next_sequence, last_ms, batches[-self._kept :])
             own.last_ms = last_ms
             producers[identity] = own
             self._ended.pop(identity, None)
@@ -371,9 +348,24 @@ class ProducerTable:
         if is_next and kept.is_last:
             self._forgot = self._forgot and kept.has_forgotten
 
-    def forgot(self) -> None:
-        """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``."""
+    def forgot(self, *, may_have_sent: bool = False) -> None:
+        """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``.
+
+        ``may_have_sent``: so is the next batch of a known one, which what is missing may have been: that may come back.
+        """
         self._forgot, self._next_part = True, 0
+        for producer in (self._producers or {}).values() if may_have_sent else ():
+            if producer.is_sure:
+                base_offset, facts = producer.batches[-2:]
+                producer.batches.extend(((base_offset & ~GIVEN_UP) + (facts & SEQUENCE_MASK), 0))
+
+    def mark(self, begin: int, end: int, *, is_given_up: bool) -> None:
+        """Take in that the batches from offset ``begin`` to ``end`` were given up, or are whole again."""
+        for batches in [each.batches for each in (self._producers or {}).values()]:
+            if batches[-2] & ~GIVEN_UP >= begin and batches[0] & ~GIVEN_UP < end:
+                for at in range(0, len(batches), 2):
+                    if begin <= (base_offset := batches[at] & ~GIVEN_UP) < end:
+                        batches[at] = base_offset | GIVEN_UP if is_given_up else base_offset
 
     def _check_new(self, header: BatchHeader) -> Verdict:
         if header.producer_epoch <= self._ended.get(header.producer_id, -1):
@@ -386,7 +378,7 @@ class ProducerTable:
     def _check_known(
         epoch: int,
         next_sequence: int,
-        producer: _Producer | None,
+        producer: OneProducer | None,
         header: BatchHeader,
         *,
         pending: bool = False,
@@ -397,7 +389,8 @@ class ProducerTable:
             return ACCEPT if header.first_sequence == 0 else Gap(0)
         first_sequence = header.first_sequence
         if first_sequence == next_sequence:
-            return ACCEPT
+            is_sure = producer is None or pending or producer.batches[-1] & SEQUENCE_MASK
+            return ACCEPT if is_sure else Forgotten()
         ahead = (first_sequence - next_sequence) & SEQUENCE_MASK
         if ahead < 1 << 31 or producer is None or (pending and producer.epoch != epoch):
             return Gap(next_sequence)

@@ -331,6 +331,8 @@ class ReadableLog(LogFacts):
         for damage in self.damages:
             if position <= damage.position < end.position:
                 del damages[damage.position]
+                if damage.is_given_up:
+                    self._state.producers.mark(damage.first_offset, damage.next_offset, is_given_up=False)
                 if position < end.position < damage.end_position:
                     rest = damage._replace(position=end.position, first_offset=end.offset, is_given_up=False)
                     self._state.note_damage(rest)
@@ -346,7 +348,7 @@ class ReadableLog(LogFacts):
 
     async def _damage(self, position: int, offset: int, text: str) -> Damage:
         """Find how far the damage at ``position`` reaches, and report it once."""
-        state = self._state
+        state, self.may_be_damaged = self._state, True
         known = state.damages.get(position)
         if known is not None:
             if known.is_given_up and self._good.met is not None:

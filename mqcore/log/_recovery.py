@@ -89,8 +89,8 @@ async def scan_past_damage(
             return
         # A batch that straddles the mark was appended after the flush that the mark proves: no part of it is damage.
         header = await header_at(log, position, log.end, salt)
-        whole = header.size if header is not None and header.base_offset == state.end_offset else HEADER_BYTES
-        if position + whole > durable_end:
+        header = header if header is not None and header.base_offset == state.end_offset else None
+        if position + (HEADER_BYTES if header is None else header.size) > durable_end:
             return
         # Where nothing whole follows, no offset that may have been used is used again (clause G05).
         if proved.position >= durable_end:
@@ -107,7 +107,7 @@ async def scan_past_damage(
             search_end=log.end,
             boundary=boundary,
         )
-        state.skip(damage)
+        state.skip(damage, header)
         report(damage_notice(log.name, damage))
 
 

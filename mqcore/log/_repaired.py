@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from mqcore.abc import Notice
 from mqcore.errors import StorageError
-from mqcore.log._lost import lost_batches
+from mqcore.log._lost import NOBODY, SentBy, lost_batches
 from mqcore.log._mending import Mended, MendTry, overwrite
 from mqcore.log._quarantine import QUARANTINES_MAX
 from mqcore.log._scan import BatchScanner, header_at, read_exactly
@@ -128,6 +128,7 @@ class RepairedLog(WritableLog):
             salt=self.salt,
             appended_ms=await self._appended_ms(begin, end),
             batch_bytes_max=self._context.limits.batch_bytes_max,
+            sent_by=await self._sent_by(begin, end),
         )
         if batches is None or end.position > self._log.durable_end:
             return tried
@@ -171,6 +172,15 @@ class RepairedLog(WritableLog):
         following = await read_exactly(self._log, end.position, header.size)
         self._state.history.learn(hidden.number, sha256(following).digest()[:16], *begin)
         return True
+
+    async def _sent_by(self, begin: LogPoint, end: LogPoint) -> SentBy:
+        """Who sent what is lost, if it is one batch: its own header says so, or what is remembered of producers."""
+        header = await header_at(self._log, begin.position, end.position, self.salt)
+        if header is None or header.is_control or header.base_offset != begin.offset:
+            return SentBy(*self._state.producers.who_sent(begin.offset, end.offset) or NOBODY)
+        if header.size != end.position - begin.position:
+            return NOBODY
+        return SentBy(header.producer_id, header.producer_epoch, header.first_sequence)
 
     async def _appended_ms(self, begin: LogPoint, end: LogPoint) -> int:
         """When what is lost was appended, as near as its own header says, or the one behind it."""

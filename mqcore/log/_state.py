@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mqcore.batch import BatchHeader, PlainRun
+from mqcore.batch import BatchHeader, PlainBatch, PlainRun
 from mqcore.limits import Limits
 from mqcore.log._control import EpochFacts, Lost, ProducerEnd
 from mqcore.log._history import UNKNOWN_REIGN, EpochHistory
@@ -132,7 +132,8 @@ class LogState:
         elif isinstance(told, Lost):
             self.give_up(position, header)
             self.kept_from = None
-            self.producers.forgot()
+            if not header.producer_id:  # else it says itself what was there
+                self.producers.forgot(may_have_sent=header.count > 0)
         elif told:
             self.producers.end(told)
 
@@ -173,24 +174,29 @@ class LogState:
         self.index.trim(position)
         self.damages = {at: each for at, each in self.damages.items() if each.end_position > position}
 
-    def skip(self, damage: Damage) -> None:
-        """Go on after a damaged range.
+    def skip(self, damage: Damage, header: BatchHeader | None = None) -> None:
+        """Go on after a damaged range; ``header``: of the one batch that it is, if that is intact.
 
         What it took may have opened an epoch, and may have been the last word of producers that are still known: from
-        here on an unopened epoch is no error, and an unknown producer in mid-sequence is no newcomer.
+        here on an unopened epoch is no error, an unknown producer in mid-sequence is no newcomer, and what a known one
+        sends next may have been there.
         """
         self.note_damage(damage)
         self.kept_from = None
+        if header is None or header.is_control:
+            self.producers.forgot(may_have_sent=damage.next_offset > damage.first_offset)
+        else:
+            self.producers.record_run([PlainBatch._make(getattr(header, each) for each in PlainBatch._fields)])
         self.end_position = damage.end_position
         self.end_offset = damage.next_offset
         self.epoch_free = True
-        self.producers.forgot()
 
     def give_up(self, position: int, header: BatchHeader) -> None:
         """Remember as damage that a lost batch stands at ``position``."""
         damage = Damage(position, position + header.size, header.base_offset, header.end_offset, LOST_TEXT, True)
         self.damages.pop(position, None)
         self.note_damage(damage)
+        self.producers.mark(header.base_offset, header.end_offset, is_given_up=True)
 
     def note_damage(self, damage: Damage) -> bool:
         """Remember a damaged range; False when it was known."""

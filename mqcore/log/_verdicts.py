@@ -12,6 +12,7 @@ __all__ = [
     "Fenced",
     "Forgotten",
     "Gap",
+    "GivenUp",
     "SentBefore",
     "TableFull",
     "TooOld",
@@ -28,6 +29,13 @@ class Duplicate(NamedTuple):
 
     base_offset: int
     end_offset: int
+
+
+class GivenUp(NamedTuple):
+    """The batch was in the log, at ``base_offset``, rotted on every node, and was given up: whether it comes back with
+    a node that is away is unknown, and so is its outcome (G01, G15)."""
+
+    base_offset: int
 
 
 class Gap(NamedTuple):
@@ -67,13 +75,17 @@ class TableFull(NamedTuple):
     producers_max: int
 
 
-Verdict: TypeAlias = Accept | Duplicate | Gap | TooOld | Forgotten | Fenced | Conflict | TableFull
+Verdict: TypeAlias = Accept | Duplicate | GivenUp | Gap | TooOld | Forgotten | Fenced | Conflict | TableFull
 
 ACCEPT = Accept()
 
 
 class SentBefore(NamedTuple):
-    """What a log has of a producer: its epoch there, and where its last batch ends."""
+    """What a log has of a producer: its epoch there, and where its last batch ends.
+
+    ``is_sure``: whether that is its last batch, and there: what has rotted behind it may have been another one.
+    """
 
     producer_epoch: int
     end_offset: int
+    is_sure: bool

@@ -114,6 +114,6 @@ def older_last_told(original: Any) -> Any:
         if known is None or len(known.batches) < 4:
             return original(table, producer_id)
         base_offset, facts = known.batches[-4:-2]
-        return SentBefore(known.epoch, base_offset + (facts & 0xFFFF_FFFF))
+        return SentBefore(known.epoch, base_offset + (facts & 0xFFFF_FFFF), is_sure=True)
 
     return sent_by

@@ -113,8 +113,8 @@ async def _state_of(
         # next process would begin with sequences that the log may have.
         code, text = refusal
         raise RejectedError(text, code=code, name=code.label, retryable=code.retryable)
-    if sent is None:
-        status = "forgotten" if producers.has_forgotten else "none"
+    if sent is None or not sent.is_sure or partition.log.damage_of(sent.end_offset - 1) is not None:
+        status = "forgotten" if sent is not None or producers.has_forgotten else "none"
         return ProducerPartitionState(partition=number, status=status)
     if is_settled:
         caller = WaitingCaller()

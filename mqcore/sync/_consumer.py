@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -10,6 +12,7 @@ from mqcore.client import ConsumedBatch, Message, Start
 from mqcore.client import Consumer as TrioConsumer
 from mqcore.client import GroupConsumer as TrioGroupConsumer
 from mqcore.client.shells import GroupReading, ReadAhead
+from mqcore.errors import ConfigurationError
 from mqcore.sync._portal import Portal
 
 __all__ = ["Consumer", "GroupConsumer"]
@@ -18,13 +21,14 @@ T = TypeVar("T")
 
 
 class Consumer(ReadAhead):
-    """Reads a topic's partitions; as ``mqcore.Consumer``, for one thread at a time.
+    """Reads a topic's partitions; as ``mqcore.Consumer``, for one thread at a time (``ConfigurationError``).
 
     ``for message in consumer`` or ``for batch in consumer.batches()``.
     """
 
     def __init__(self, portal: Portal, consumer: TrioConsumer) -> None:
         ReadAhead.__init__(self)
+        self._in_use = threading.Lock()
         self._portal = portal
         self._consumer = consumer
 
@@ -55,7 +59,8 @@ class Consumer(ReadAhead):
 
     def seek(self, to: Start, partition: int | None = None) -> None:
         """Go on from elsewhere, in ``partition`` or in all. Arguments and errors as ``mqcore.Consumer.seek``."""
-        self._portal.run(self._seek, self._consumer, to, partition)
+        with self._alone():
+            self._portal.run(self._seek, self._consumer, to, partition)
 
     def __iter__(self) -> Iterator[Message]:
         while True:
@@ -73,32 +78,46 @@ class Consumer(ReadAhead):
         Raises ``BatchUndecodableError``, ``MessagesMissingError`` (the next call goes on past either),
         ``RejectedError`` such as for a topic that was deleted, ``ClosedError``. No effect if interrupted.
         """
-        while (batch := self._next_in_hand()) is None:
-            self._portal.run(self._receive, self._consumer)
-        return batch
+        with self._alone():
+            while (batch := self._next_in_hand()) is None:
+                self._portal.run(self._receive, self._consumer)
+            return batch
 
     def poll(self, messages_max: int = 500, wait_ms: int = 1_000) -> list[Message]:
         """Return the next messages, at most ``messages_max``; an empty list when none comes within ``wait_ms``.
 
         All of them are of one batch. Raises as ``next_batch``. No effect if interrupted.
         """
-        batch = self._next_in_hand()
-        if batch is None:
-            self._portal.run(self._receive_within, self._consumer, wait_ms)
+        with self._alone():
             batch = self._next_in_hand()
-        return [] if batch is None else list(islice(self._hold(batch), messages_max))
+            if batch is None:
+                self._portal.run(self._receive_within, self._consumer, wait_ms)
+                batch = self._next_in_hand()
+            return [] if batch is None else list(islice(self._hold(batch), messages_max))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Two threads at once would share what is in hand, and messages would be delivered to neither."""
+        if not self._in_use.acquire(blocking=False):
+            raise ConfigurationError(
+                f"another thread is reading with this consumer of {self.topic}: give each thread its own, or have one "
+                "read and hand out"
+            )
+        try:
+            yield
+        finally:
+            self._in_use.release()
 
 
 class GroupConsumer(GroupReading, Consumer):
-    """A member of a consumer group; as ``mqcore.client.GroupConsumer``, for one thread at a time.
+    """A member of a consumer group; as ``mqcore.client.GroupConsumer``, for one thread at a time, as ``Consumer``.
 
     What was handled is committed a batch at a time, where that one also commits within the batch that is read.
     """
 
     def __init__(self, portal: Portal, consumer: TrioGroupConsumer) -> None:
+        Consumer.__init__(self, portal, consumer)
         GroupReading.__init__(self, consumer)
-        self._portal = portal
-        self._consumer = consumer
 
     @property
     def group(self) -> str:

@@ -52,6 +52,29 @@ def test_many_threads_share_a_producer(broker_url: str, topic: str) -> None:
         assert all(each == sorted(each) for each in offsets)
 
 
+@pytest.mark.parametrize("group", [None, "readers"])
+def test_two_threads_in_one_consumer_are_told_and_neither_takes_what_the_other_one_gets(
+    broker_url: str, topic: str, group: str | None
+) -> None:
+    with mqcore.sync.connect(broker_url) as client:
+        client.admin.create_topic(topic)
+        with client.consumer(topic, start="start", group=group) as consumer, client.producer(topic) as producer:
+            calls, found = len(client._portal._calls), Future[list[bytes]]()
+            waiting = threading.Thread(target=lambda: found.set_result(list(consumer.next_batch().values)))
+            waiting.start()
+            while len(client._portal._calls) == calls:
+                threading.Event().wait(0.001)
+            told = f"another thread .* {topic}: give each thread"
+            for use in (consumer.poll, consumer.next_batch, lambda: next(iter(consumer)), lambda: consumer.seek("end")):
+                with pytest.raises(mqcore.errors.ConfigurationError, match=told):
+                    use()
+            producer.send(b"one")
+            assert found.result(60) == [b"one"]
+            waiting.join()
+            producer.send(b"two")
+            assert [bytes(each.value) for each in consumer.poll(wait_ms=60_000)] == [b"two"]
+
+
 def test_ctrl_c_ends_the_waiting_and_nothing_is_lost(broker_url: str, topic: str) -> None:
     with mqcore.sync.connect(broker_url) as client:
         client.admin.create_topic(topic)

@@ -14,6 +14,7 @@ import trio
 
 from mqcore.abc import Buffer, ByteStream, Notice
 from mqcore.broker._copy import PartitionCopy
+from mqcore.broker._parting import leaves_too_little
 from mqcore.broker._rotten_ends import note_rotten_cut
 from mqcore.errors import BrokenLinkError, CorruptionError, MqcoreError, RemoteProtocolError, StorageError
 from mqcore.guarantees import Level
@@ -187,13 +188,22 @@ class FollowSession:
                 self._number_of[copy] = message.number
                 self._unreported.add(message.number)
         elif isinstance(message, LogBegins):
-            self._metadata_begins = LogStart(*message[1:])
+            self._metadata_begins = self._begins(message)
         elif isinstance(message, Diverged):
             await self._part(message)
         elif isinstance(message, PositionRefused):
             await self._refused(message)
         elif isinstance(message, Heartbeat):
             self.confirmed_at, self._is_asked = self._asked_at, False
+
+    def _begins(self, message: LogBegins) -> LogStart:
+        """Where the primary says that its metadata log begins; of a later reign than its own no start would take it."""
+        begins = LogStart(*message[1:])
+        is_sound = begins.reign_position <= begins.position and begins.reign_offset <= begins.offset
+        if message.number or begins.epoch > self._store.epoch or not is_sound:
+            text = f"the primary says of log number {message.number} that it begins at {begins}: that cannot be"
+            raise RemoteProtocolError(text, code=Code.UNEXPECTED_FRAME)
+        return begins
 
     async def _append(self, copy: PartitionCopy, data: LogData) -> None:
         try:
@@ -235,8 +245,9 @@ class FollowSession:
             cut = cut_of_divergence(log.history, log.end_position, PartsAt(diverged.epoch, diverged.position))
         except ValueError as error:
             raise RemoteProtocolError(f"log {log.name}: {error}", code=Code.UNEXPECTED_FRAME) from error
-        if cut < log.start_position:
-            await self._replace(diverged, copy)  # the histories meet in nothing that is here still
+        if await leaves_too_little(self._store, log, cut):
+            # The histories meet in nothing that is here still.
+            await self._replace(diverged, copy)
             return
         end_offset, end_position = log.end_offset, log.end_position
         try:

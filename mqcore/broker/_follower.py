@@ -207,7 +207,7 @@ class Follower:
     async def _open_copy(self, topic_id: bytes, index: int) -> PartitionCopy | None:
         if topic_id == _METADATA_ID:
             if self._metadata is None:
-                self._metadata = self._copy(self.store.metadata, CommitPolicy(flush=SyncFlush()))
+                self._metadata = self._copy(await self.store.open_metadata(), CommitPolicy(flush=SyncFlush()))
             return self._metadata
         copy = self.copies.get((topic_id, index))
         if copy is None:
@@ -322,14 +322,14 @@ class Follower:
         if begins.position != position:
             text = f"log {log.name} ends at {log.end_position}, the primary's begins at {position}, and where that is"
             raise StorageError(f"{text} is not known here yet", kind="missing", retryable=True)
-        held = log.end_offset - log.start_offset
+        held, incarnation = log.end_offset - log.start_offset, self.store.incarnation
         key = self._drop(copy)
         await self.store.begin_anew(log.name, begins, kept_for="the primary has trimmed what follows it")
         text = f"log {log.name} begins anew at offset {begins.offset}, where its primary's begins"
         text += f"; {held} messages that it had are kept aside" if held else ""
         self._report(Notice("copy-begun-anew", text, {"log": log.name, "offset": begins.offset}))
         anew = await self._open_copy(*key)
-        if held or anew is None:
+        if anew is None or self.store.incarnation != incarnation:  # by what only opened a reign, too
             raise StorageError(f"{text}: following begins again", kind="closed", retryable=True)
         return anew
 

@@ -11,9 +11,10 @@ import base64
 from collections.abc import Awaitable, Callable, Mapping
 
 from mqcore.abc import Notice
+from mqcore.broker._parting import leaves_too_little
 from mqcore.broker._rotten_ends import note_rotten_cut
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError
-from mqcore.log import METADATA_NAME, LogStore, PartitionLog, salt_of_name
+from mqcore.log import METADATA_NAME, PARTED, LogStart, LogStore, PartitionLog, salt_of_name
 from mqcore.operations import FetchSuffix, LogSuffix
 from mqcore.replication import Counts, Held, PartsAt, cut_of_divergence, judge_report
 
@@ -63,8 +64,7 @@ async def fetch_suffixes(
         fetched = []
         # The metadata log first: a storage with partitions and without metadata is a damaged one.
         for name in sorted(wanted, key=lambda each: (each != METADATA_NAME, each)):
-            log = await _open(store, name)
-            await _fetch(store, log, wanted[name], report)
+            log = await _fetch(store, await _open(store, name), wanted[name], report)
             fetched.append(log)
             if name == METADATA_NAME:
                 await store.flush([log])
@@ -77,7 +77,7 @@ async def fetch_suffixes(
         await store.leave()
 
 
-async def _fetch(store: LogStore, log: PartitionLog, ask: AskSuffix, report: Callable[[Notice], None]) -> None:
+async def _fetch(store: LogStore, log: PartitionLog, ask: AskSuffix, report: Callable[[Notice], None]) -> PartitionLog:
     while True:
         epoch, reign_id, position = log.last_batch
         end = log.end_position
@@ -89,18 +89,21 @@ async def _fetch(store: LogStore, log: PartitionLog, ask: AskSuffix, report: Cal
                 await log.mend_damages()
                 if not log.hides_reign:
                     continue
-            await _part(store, log, answer, report)
+            log = await _part(store, log, answer, report)
             continue
         try:
             data = base64.b64decode(answer.batches, validate=True)
         except ValueError as error:
             raise CorruptionError(f"not base64: {error}", where=f"suffix of {log.name}") from None
         if not data:
-            return
+            return log
         await log.append_foreign([data], position=end)
 
 
-async def _part(store: LogStore, log: PartitionLog, answer: LogSuffix, report: Callable[[Notice], None]) -> None:
+async def _part(
+    store: LogStore, log: PartitionLog, answer: LogSuffix, report: Callable[[Notice], None]
+) -> PartitionLog:
+    """Give up what the other node has not got; return the log that goes on from there."""
     assert answer.parts_epoch is not None
     end_position, end_offset = log.end_position, log.end_offset
     if answer.start > end_position:
@@ -111,6 +114,13 @@ async def _part(store: LogStore, log: PartitionLog, answer: LogSuffix, report: C
         cut = cut_of_divergence(log.history, end_position, PartsAt(answer.parts_epoch, answer.parts_position))
     except ValueError as error:
         raise CommandNotPossibleError(f"log {log.name}: {error}") from None
+    if await leaves_too_little(store, log, cut):
+        if answer.start or log.name != METADATA_NAME:
+            text = f"log {log.name} begins at {log.start_position} here, and is another one below {end_position}"
+            raise CommandNotPossibleError(f"{text} on the node that has more: that node has to reign first")
+        await store.begin_anew(METADATA_NAME, LogStart(), kept_for=PARTED, was_told=False)
+        report(Notice("log-diverged", f"log {log.name} is another one on the node that has more: it is kept aside"))
+        return store.metadata
     await note_rotten_cut(store, log, cut)
     name = await log.part_at(cut)
     text = (
@@ -119,6 +129,7 @@ async def _part(store: LogStore, log: PartitionLog, answer: LogSuffix, report: C
     )
     facts: dict[str, object] = {"log": log.name, "position": cut, "end_position": end_position, "quarantine": name}
     report(Notice("log-diverged", text, facts))
+    return log
 
 
 async def _open(store: LogStore, name: str) -> PartitionLog:

@@ -22,6 +22,7 @@ from mqcore.log._ends import CleanEnds
 from mqcore.log._flushing import SerialFlusher
 from mqcore.log._identity import Identity, IdentityLog
 from mqcore.log._least_level import LeastLevel
+from mqcore.log._leaving import settled
 from mqcore.log._mending import GoodCopies
 from mqcore.log._missing import report_missing
 from mqcore.log._names import (
@@ -43,8 +44,6 @@ from mqcore.log._writable import LogContext
 from mqcore.ports import Ports
 
 __all__ = ["LogStore"]
-
-LEAVE_WAIT_TOLD_S = 10
 
 
 class LogStore(StoreIdentity):
@@ -146,7 +145,7 @@ class LogStore(StoreIdentity):
         self._opener = LogOpener(self.backend, self._names, context)
         self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.set_id))
         check_metadata(identity, self._names, self.metadata)
-        flusher.guards = [*logs, self.metadata.flush_targets()[0]]
+        flusher.guards = [*logs, *self.metadata.flush_targets()[:1]]
 
     async def join(self, set_id: bytes) -> None:
         """Make this storage, which holds nothing yet, one of the set ``set_id`` (16 bytes), durably. Idempotent.
@@ -168,7 +167,7 @@ class LogStore(StoreIdentity):
         await self._change_identity(lambda identity: attrs.evolve(identity, set_id=set_id))
         self.set_id = set_id
         self._logs.pop(METADATA_NAME).close(self._term.closed(METADATA_NAME))
-        self.metadata = await self._open_log(METADATA_NAME, metadata_salt(set_id))
+        await self.open_metadata()
 
     # terms
 
@@ -181,7 +180,7 @@ class LogStore(StoreIdentity):
         cancelled or failed, no reign is open, and its number is never used again.
         """
         self._refuse_other_term()
-        check_reigns(self.metadata)
+        check_reigns(await self.open_metadata())
         if epoch is not None and epoch <= (highest := self.newest_epoch):
             raise StorageError(
                 f"storage {self.backend.url} has seen the epoch {highest}: a reign cannot get the number {epoch}; "
@@ -225,15 +224,8 @@ class LogStore(StoreIdentity):
         with trio.CancelScope(shield=True):
             for log in self._logs.values():
                 log.close(ended.closed(log.name))
-            while True:
-                with trio.move_on_after(LEAVE_WAIT_TOLD_S) as patience:
-                    for log in list(self._logs.values()):
-                        await log.wait_idle()
-                    await self._flusher.settle()
-                if not patience.cancelled_caught:
-                    break
-                text = f"the storage is busy with the last writes of {ended.text}: until they end, no other term begins"
-                self._report(Notice("leave-waits", text))
+            text = f"the storage is busy with the last writes of {ended.text}: until they end, no other term begins"
+            await settled(self._logs.values(), self._flusher, lambda: self._report(Notice("leave-waits", text)))
         self.metadata = self._of_term(self.metadata)
 
     async def note_epoch(self, number: int) -> None:
@@ -264,7 +256,8 @@ class LogStore(StoreIdentity):
     def _of_term(self, log: PartitionLog) -> PartitionLog:
         """``log`` itself, or its successor in the present term."""
         if log.term is not self._term:
-            log = self._logs[log.name] = log.successor(self._term)
+            log, is_given_up = log.successor(self._term), self._logs.get(log.name) is not log
+            self._logs.update({} if is_given_up else {log.name: log})
         return log
 
     # logs
@@ -341,11 +334,20 @@ class LogStore(StoreIdentity):
                     if was_told and self._logs[name].bytes_total:
                         await self.raise_incarnation()
                     self._logs.pop(name).give_up(StorageError(f"log {name} was begun anew", kind="closed"))
+                    if name == METADATA_NAME:  # a flush that was to look after what is gone would fail
+                        del self._flusher.guards[len(IDENTITY_NAMES) :]
+                        await self._flusher.settle()
                     await self._opener.begin_anew(name, begins)
             finally:
                 if name == METADATA_NAME:  # what there is of it now, whatever failed
-                    self.metadata = await self._open_log(name, metadata_salt(self.set_id))
-                    self._flusher.guards[-1] = self.metadata.flush_targets()[0]
+                    await self.open_metadata()
+
+    async def open_metadata(self) -> PartitionLog:
+        """Return the metadata log, opened if one that was begun anew could not be yet. Raises as ``open``."""
+        if METADATA_NAME not in self._logs:
+            self.metadata = await self._open_log(METADATA_NAME, metadata_salt(self.set_id))
+            self._flusher.guards[len(IDENTITY_NAMES) :] = self.metadata.flush_targets()[:1]
+        return self.metadata
 
     async def report_flushed_only(self, flushed_only: bool) -> bool:
         """Note, durably, whether this node reports flushed positions only from here on; return whether it does.

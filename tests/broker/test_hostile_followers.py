@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from alone import alone
 from sets import SetOfNodes, set_of_nodes
 
@@ -15,6 +17,7 @@ from mqcore.broker._fed_log import FedLog
 from mqcore.broker._follow_session import FollowSession
 from mqcore.errors import RemoteProtocolError
 from mqcore.guarantees import Level, NoFlush
+from mqcore.limits import Limits
 from mqcore.protocol import (
     VERSION_MAX,
     VERSION_MIN,
@@ -25,6 +28,7 @@ from mqcore.protocol import (
     FollowRole,
     FollowStream,
     Heartbeat,
+    LogBegins,
     LogNamed,
     LogPositions,
     Positions,
@@ -143,5 +147,45 @@ def test_g20_a_replica_that_grants_credit_and_reports_nothing_costs_bounded_memo
                 fed.sent(partition.log.end._replace(position=number))
             assert len(fed._sent) <= 65_536
             assert fed._sent[-1].position == 199_999
+
+    run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        LogBegins(0, 7, 900, 3, bytes(16), 800, 7),
+        LogBegins(0, 7, 900, 2, bytes(16), 901, 7),
+        LogBegins(0, 7, 900, 2, bytes(16), 800, 8),
+        LogBegins(1, 7, 900, 2, bytes(16), 800, 7),
+    ],
+    ids=["later-reign", "reign-behind-it", "reign-offset-behind-it", "another-log"],
+)
+def test_g12_where_a_metadata_log_cannot_begin_is_refused_before_anything_is_given_up_for_it(begins: LogBegins) -> None:
+    """A log that begins in a reign that its node has not seen would be taken for damage by every later start."""
+
+    async def refused(*_: object) -> Any:
+        raise AssertionError("nothing comes of it")
+
+    async def main() -> None:
+        async with alone() as setup:
+            await setup.store.leave()
+            await setup.store.follow(2, bytes(16))
+            session = FollowSession(
+                trio.testing.memory_stream_pair()[0],  # type: ignore[arg-type]
+                setup.store,
+                name="b",
+                session=bytes(16),
+                limits=Limits(),
+                append_level=Level.DISK,
+                open_copy=refused,
+                committed=refused,
+                begin_anew=refused,
+                damaged=refused,
+                report=setup.notices.append,
+            )
+            await session._take(LogBegins(0, 7, 900, 2, bytes(16), 800, 7))
+            with pytest.raises(RemoteProtocolError, match="cannot be"):
+                await session._take(begins)
 
     run_simulation(main, seed=1)

@@ -12,14 +12,27 @@ import attrs
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
-from test_short_metadata import CHURN, begin, churn, known_to, metadata_of
+from test_elected_set import coordinated
+from test_short_metadata import (
+    CHURN,
+    PATIENT,
+    SMALL,
+    begin,
+    check_topics,
+    churn,
+    known_to,
+    metadata_of,
+    until_short,
+)
 
 from mqcore.broker._copy import PartitionCopy
 from mqcore.broker._fed_log import FedLog
 from mqcore.broker._feeder import Feeder
 from mqcore.broker._follower import Follower
 from mqcore.broker._short_metadata import MetadataShortener
+from mqcore.errors import StorageError
 from mqcore.log import METADATA_NAME, LogStart
+from mqcore.log._opening import LogOpener
 
 LONG: dict[str, Any] = {"flush": "sync", "replication": "async"}
 
@@ -145,3 +158,98 @@ async def test_r15_a_replica_that_is_a_little_behind_is_waited_for_however_long_
         await nodes.until(lambda: metadata_of(nodes, "c").start_position > ended_at)
         assert nodes.node("c").store.incarnation == incarnation
         assert "copy-begun-anew" not in nodes.kinds("c")
+
+
+@pytest.mark.trio
+async def test_r15_a_beginning_anew_that_fails_again_and_again_goes_on_once_the_disk_works_without_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there was is given up then, and what is to take its place cannot be opened yet."""
+    async with set_of_nodes(tmp_path, "abc", **coordinated("fails-on", **PATIENT), **SMALL) as nodes:
+        await begin(nodes)
+        await churn(nodes)
+        await nodes.until_same("a", "b", "c")
+        ended_at = metadata_of(nodes, "c").end_position
+        await nodes.cut_off("c")
+        await churn(nodes, CHURN)
+        await until_short(nodes, "ab", ended_at)
+        tried: list[str] = []
+        remove = LogOpener._remove
+
+        async def fails(self: LogOpener, *names: str) -> None:
+            if names[0].startswith(METADATA_NAME) and len(tried) < 5:
+                tried.append(names[0])
+                raise StorageError("a disk that fails", kind="io", retryable=True)
+            await remove(self, *names)
+
+        monkeypatch.setattr(LogOpener, "_remove", fails)
+        await nodes.start("c")
+        try:
+            await nodes.until(lambda: len(tried) == 5)
+        finally:
+            print(tried, [(x.kind, x.text) for n, x in nodes.notices if n == "c"][-9:])
+        await until_short(nodes, "abc", ended_at)
+        await check_topics(nodes, "abc")
+        await nodes.until_in_sync("a")
+
+
+@pytest.mark.trio
+async def test_r5_a_log_that_meets_in_nothing_with_one_that_was_begun_anew_is_never_left_empty_beside_its_partitions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node that reigns has no history below its start: what a has is cut from 0 on, and a dies just then."""
+    async with set_of_nodes(tmp_path, "abc", prefix="meets-nothing", **LONG) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client:
+            await client.admin.create_topic("everywhere")
+            async with client.producer("everywhere") as producer:
+                await producer.send(b"value")
+        await nodes.until_same("a", "b", "c")
+        for name in "bc":
+            await nodes.cut_off(name)
+        await churn(nodes, 0)
+        await churn(nodes, CHURN)
+        ends_at = metadata_of(nodes, "a").end_position
+        await nodes.cut_off("a")
+        nodes.keys["limits"] = SMALL["limits"]
+        await nodes.start("b")
+        await nodes.call("b", "set.promote", old_primary_is_stopped=True, unclean=True)
+        await nodes.until(lambda: nodes.node("b").reign is not None)
+        async with nodes.client("b") as client:
+            for number in range(4):
+                await client.admin.create_topic(f"short-{number}")
+        nodes.keys["limits"] = {}
+        await nodes.start("c")
+        await nodes.until(lambda: "copy-begun-anew" in nodes.kinds("c") and bool(known_to(nodes, "c")))
+        await nodes.cut_off("b")
+        await nodes.call("c", "set.promote", old_primary_is_stopped=True, unclean=True)
+        await nodes.until(lambda: nodes.node("c").reign is not None)
+        assert 0 < metadata_of(nodes, "c").start_position < ends_at
+        is_given_up = trio.Event()
+        part_at, begin_anew = PartitionCopy.part_at, Follower._begin_anew
+
+        async def stop_parted(self: PartitionCopy, position: int) -> str | None:
+            name = await part_at(self, position)
+            if self.log.name == METADATA_NAME:
+                is_given_up.set()
+                await trio.sleep_forever()
+            return name
+
+        async def stop_anew(self: Follower, copy: PartitionCopy, *arguments: Any) -> PartitionCopy:
+            try:
+                return await begin_anew(self, copy, *arguments)
+            finally:
+                if copy.log.name == METADATA_NAME:
+                    is_given_up.set()
+                    await trio.sleep_forever()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(PartitionCopy, "part_at", stop_parted)
+            patched.setattr(Follower, "_begin_anew", stop_anew)
+            await nodes.start("a")
+            with trio.fail_after(20):
+                await is_given_up.wait()
+            await nodes.cut_off("a")
+        await nodes.start("a", "b")
+        await nodes.until(lambda: same_metadata(nodes))
+        await nodes.until(lambda: known_to(nodes, "a") == known_to(nodes, "c"))

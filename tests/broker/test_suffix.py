@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,24 @@ from rot import damage_at, log_of
 from sets import SetOfNodes, set_of_nodes
 
 from mqcore.abc import StorageContext, ignore_notice
-from mqcore.broker._suffix import fetch_suffixes
+from mqcore.batch import unpack_header
+from mqcore.broker._suffix import fetch_suffixes, suffix_of
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
 from mqcore.limits import Limits
-from mqcore.log import LogStore, _quarantine, partition_log_name, partition_salt
+from mqcore.log import (
+    METADATA_NAME,
+    IncomingBatch,
+    LogStore,
+    MetadataLog,
+    _quarantine,
+    partition_log_name,
+    partition_salt,
+)
+from mqcore.log._control import pack_records_batch
 from mqcore.operations import FetchSuffix, LogSuffix
 from mqcore.ports import system_ports
 from mqcore.registry import create_storage
+from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
 ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
 TOPICS = ("left", "right")
@@ -194,3 +205,56 @@ async def test_r2_what_is_cut_where_it_has_rotted_may_count_so_that_who_cuts_it_
         await fetch(epoch + 2)
         assert (await store.open_log(name, salt=salt)).end_position == found.position
         assert store.incarnation == incarnation + 1
+
+
+@pytest.mark.parametrize("step", ["fetched", "begun-anew"])
+def test_r5_a_metadata_log_that_meets_in_nothing_with_the_one_that_is_ahead_is_never_left_empty_without_a_word(
+    step: str,
+) -> None:
+    """A node that dies just then starts again: partitions beside an empty metadata log would be damage to it."""
+
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        ports, limits = model_ports(1, disk), Limits()
+
+        async def store_at(folder: str, set_id: bytes | None = None) -> LogStore:
+            context = StorageContext(ports=ports, limits=limits, report=ignore_notice, stopped=ignore_notice)
+            backend = create_storage(f"mmap://{folder}", context, {})
+            store = LogStore(backend, ports=ports, limits=limits, node_name=folder[1:], report=ignore_notice)
+            await store.open()
+            if set_id is not None:
+                await store.join(set_id)
+            return store
+
+        own = await store_at("/own")
+        await own.reign(1, b"1" * 16)
+        log = await own.open_log(partition_log_name(bytes(16), 0), salt=partition_salt(bytes(16), 0))
+        await log.append_control([control_batch_of_records()])
+        await own.flush([log])
+        await own.leave()
+        ahead = await store_at("/ahead", own.set_id)
+        await ahead.reign(2, b"2" * 16)
+        await MetadataLog(ahead).append([{"type": "topics-gone", "ids": []}])
+        await ahead.leave()
+
+        async def ask(request: FetchSuffix) -> LogSuffix:
+            if step == "begun-anew" and not own.metadata.bytes_total:
+                raise CommandNotPossibleError("it has gone meanwhile")
+            return await suffix_of(ahead, request, 1 << 20)
+
+        with suppress(CommandNotPossibleError):
+            await fetch_suffixes(own, {METADATA_NAME: ask}, epoch=3, reign_id=b"3" * 16, report=ignore_notice)
+        assert own.metadata.bytes_total == (ahead.metadata.bytes_total if step == "fetched" else 0)
+        await own.aclose(flush=False)
+        again = await store_at("/own")
+        assert again.metadata.end_position == own.metadata.end_position
+        assert [each for each in await again.backend.list_logs() if each.startswith("metadata.quarantine-")]
+        await again.aclose()
+        await ahead.aclose()
+
+    run_simulation(main, seed=1)
+
+
+def control_batch_of_records() -> IncomingBatch:
+    batch = pack_records_batch([{"type": "x"}])
+    return IncomingBatch(unpack_header(batch), batch)

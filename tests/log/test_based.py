@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from shelf_storage import batch
 
 from mqcore.abc import StorageBackend, StorageContext
@@ -19,6 +20,7 @@ from mqcore.log import (
     partition_log_name,
     partition_salt,
 )
+from mqcore.log._opening import LogOpener
 from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
@@ -233,5 +235,34 @@ def test_r15_a_mark_that_was_not_flushed_leaves_the_log_as_it_was() -> None:
         assert log.end_offset == 5
         assert NAME + ".anew" not in await again.backend.list_logs()
         await again.aclose()
+
+    run_simulation(main, seed=1)
+
+
+def test_g13_flushes_go_on_while_the_metadata_log_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One now and then looks after the metadata log, too: of a closed handle it would fail, and end the node."""
+
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        primary = await primary_with(disk, 50)
+        source = await primary.open_log(NAME, salt=SALT)
+        store = await store_on(disk, "/b", primary.set_id)
+        log = await follow(store, primary)
+        await log.append_foreign([await stored(source, 0)], position=0)
+        remove = LogOpener._remove
+
+        async def removed_slowly(self: LogOpener, *names: str) -> None:
+            await remove(self, *names)
+            if names[0] == METADATA_NAME:
+                await trio.sleep(2)
+                await store.flush([log])
+                assert not log.dirty
+
+        monkeypatch.setattr(LogOpener, "_remove", removed_slowly)
+        begins = LogStart(7, 900, primary.epoch, primary.reign_id, 0, 0)
+        await store.begin_anew(METADATA_NAME, begins, kept_for="the primary has trimmed it")
+        assert store.metadata.start_position == 900
+        await store.aclose()
+        await primary.aclose()
 
     run_simulation(main, seed=1)

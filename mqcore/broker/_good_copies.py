@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import attrs
+
 from mqcore.batch import verify_body
 from mqcore.broker._asking import Asked
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError
@@ -27,6 +29,9 @@ from mqcore.operations import FetchBatch, StoredBatch, from_result, to_arguments
 
 __all__ = ["GoodCopyAsker", "stored_batch"]
 
+_BATCH_BYTES_MAX = 1 << 30
+"""No batch is larger, whatever the limits were when it was sent."""
+
 AskAll = Callable[[str, Mapping[str, Any]], Awaitable[Asked[Any]]]
 """Asks every other node of the set for an operation; returns the answers of those that gave one, by name."""
 
@@ -40,24 +45,46 @@ class GoodCopyAsker:
     async def ask(self, log: str, position: int, reign: EpochEntry) -> Answers:
         """Return what the others, by name, have at ``position`` of a log, of that ``reign``. Raises nothing."""
         request = FetchBatch(log=log, position=position, epoch=reign.number, reign_id=reign.reign_id.hex())
+        asked, is_complete = await self._ask(request)
+        found = {name: _copy_there(stored, data) for name, (stored, data) in asked.items()}
+        partial = {name: asked[name][0].size for name, copy in found.items() if len(copy.batch) < asked[name][0].size}
+        while partial:
+            begin = min(len(found[name].batch) for name in partial)
+            more, _ = await self._ask(attrs.evolve(request, begin=begin))
+            for name, size in list(partial.items()):
+                before = found[name].batch
+                if len(before) > begin:
+                    continue  # its answers are larger
+                stored, data = more.get(name, (StoredBatch(), b""))
+                if not data or stored.size != size or begin + len(data) > size:
+                    # It has it, and has not sent it: that is not the same as to have it no more.
+                    del partial[name], found[name]
+                    is_complete = False
+                    continue
+                found[name] = CopyThere(before + data)
+                if begin + len(data) == size:
+                    del partial[name]
+        return Answers(found, is_complete=is_complete)
+
+    async def _ask(self, request: FetchBatch) -> tuple[dict[str, tuple[StoredBatch, bytes]], bool]:
+        """What all others answer, by name, with the bytes that came; whether every one did."""
         asked = await self._ask_all("set.batch", to_arguments(request))
-        found: dict[str, CopyThere] = {}
+        found: dict[str, tuple[StoredBatch, bytes]] = {}
         for name, answer in asked.answers.items():
-            try:
-                found[name] = _copy_there(from_result(StoredBatch, answer))
-            except ValueError:
-                continue  # nonsense is no good copy, and is no reason to stop reading either
-        return Answers(found, is_complete=not asked.silent and len(found) == len(asked.answers))
+            # Nonsense is no good copy, and is no reason to stop reading either.
+            with suppress(ValueError):
+                stored = from_result(StoredBatch, answer)
+                if len(bytes.fromhex(stored.reign_id)) not in (0, len(UNKNOWN_REIGN)) or stored.size > _BATCH_BYTES_MAX:
+                    raise ValueError(f"{stored.reign_id!r} is no id of a reign, or {stored.size} bytes no batch")
+                found[name] = stored, base64.b64decode(stored.batch, validate=True)
+        return found, not asked.silent and len(found) == len(asked.answers)
 
 
-def _copy_there(stored: StoredBatch) -> CopyThere:
-    batch = base64.b64decode(stored.batch, validate=True)
+def _copy_there(stored: StoredBatch, batch: bytes) -> CopyThere:
     reign = None
     if stored.epoch:
         reign_id = bytes.fromhex(stored.reign_id)
-        if len(reign_id) != len(UNKNOWN_REIGN):
-            raise ValueError(f"{stored.reign_id!r} is no id of a reign")
-        reign = EpochEntry(stored.epoch, reign_id, stored.start_position, stored.start_offset)
+        reign = EpochEntry(stored.epoch, reign_id or UNKNOWN_REIGN, stored.start_position, stored.start_offset)
     return CopyThere(batch, LogPoint(stored.end_position, stored.end_offset), reign)
 
 
@@ -65,7 +92,8 @@ async def stored_batch(store: LogStore, request: FetchBatch, bytes_max: int) -> 
     """Return the batch at a position of a log, whole, if the reign that is named wrote there; with an id of zeros: one
     of that number, for who does not know more of it. Where it is not so, or it is damaged here too, that is said.
 
-    Raises ``CommandNotPossibleError`` where it cannot be told, or is too large.
+    At most ``bytes_max`` of it at once, from where the request says. Raises ``CommandNotPossibleError`` where it cannot
+    be told.
     """
     salt = salt_of_name(request.log)
     if salt is None:
@@ -81,16 +109,16 @@ async def stored_batch(store: LogStore, request: FetchBatch, bytes_max: int) -> 
         if (request.epoch, request.reign_id) not in reigns:
             return StoredBatch()
         header = await log.batch_at(request.position)
-        if header is not None and header.size > bytes_max:
-            raise CommandNotPossibleError(f"the batch at {request.position} of {request.log} is too large to be sent")
         if header is not None:
             # Unchecked: what is damaged here as well would be asked for at the node that asks, and so on for ever.
             end = request.position + header.size
             stored = await log.read_stored(request.position, header.size, end, is_checked=False, asks=False)
             batch = b"".join(stored.chunks)
             with suppress(CorruptionError):
-                verify_body(batch, header, f"{request.log} at {request.position}")
-                return StoredBatch(batch=base64.b64encode(batch).decode())
+                if not request.begin:  # the whole is looked at once, and again by who asks
+                    verify_body(batch, header, f"{request.log} at {request.position}")
+                piece = batch[request.begin : request.begin + bytes_max]
+                return StoredBatch(batch=base64.b64encode(piece).decode(), size=len(batch))
         return await _damaged_batch(log, request.position)
     except MqcoreError as error:
         raise CommandNotPossibleError(str(error)) from error

@@ -71,23 +71,28 @@ class FetchBatch:
     """Return the batch that begins at ``position`` of a log, if the reign named by ``epoch`` and ``reign_id`` wrote it.
 
     Asked by a node whose own copy of it has rotted. ``reign_id``: hexadecimal; zeros where it is not known.
+    ``begin``: how many of its bytes were sent before, where it is larger than one answer.
     """
 
     log: str
     position: int
     epoch: int
     reign_id: str
+    begin: int = 0
 
 
 @attrs.frozen(kw_only=True)
 class StoredBatch:
     """One whole batch as it is stored, in base64; empty where it is not here, or is damaged here, too.
 
+    ``size``: bytes of all of it; where ``batch`` has fewer, it goes on behind those.
+
     Where it is damaged: at which position and offset that range ends, and what is known of the reign that wrote there:
     its number, its id in hexadecimal, the position and the offset of its first batch.
     """
 
     batch: str = ""
+    size: int = 0
     end_position: int = 0
     end_offset: int = 0
     epoch: int = 0

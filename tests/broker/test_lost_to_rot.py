@@ -179,3 +179,21 @@ async def test_g01_what_was_given_up_is_taken_from_a_node_that_comes_back_with_i
         await nodes.until_same("a", "b", "c")
         assert (await nodes.logs("a"))[name] == whole
         assert await read(nodes, "b", MESSAGES) == (VALUES, [])
+
+
+@pytest.mark.trio
+async def test_g01_a_batch_larger_than_one_answer_is_mended_and_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused as too large by the node that has it, which counted as silence."""
+    monkeypatch.setattr(_damage, "SILENT_S_MAX", 0.0)
+    async with set_of_nodes(tmp_path, prefix="lost-large", cluster=TIMES, **SYNC) as nodes:
+        name = await begin(nodes)
+        values = [bytes([number]) * 1_500_000 for number in range(3)]
+        await send(nodes, values)
+        await nodes.until_same("a", "b")
+        whole = (await nodes.logs("b"))[name]
+        await damage(nodes, "a", name, 1, at=1_000_000)
+        assert await read(nodes, "a", 3) == (values, [])
+        assert "offsets-lost" not in nodes.kinds("a")
+        assert (await nodes.logs("a"))[name] == whole

@@ -126,6 +126,13 @@ class CursorLog:
         return self._failure or (self._stored.failure if self._stored is not None else None)
 
     @property
+    def why_not_served(self) -> str:
+        """Why no group is served, for an operator: what failed, or waits for something outside; else empty."""
+        if self.failure is not None:
+            return f"cursors cannot be read: {self.failure}"
+        return self.why_not_ready if self._stored is not None and self._stored.is_down else ""
+
+    @property
     def why_not_ready(self) -> str:
         """What those are told who ask before cursors are known, or while too many wait."""
         if self._stored is not None and self._stored.is_down:

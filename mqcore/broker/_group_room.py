@@ -193,7 +193,7 @@ class GroupRoom:
     def check_ready(self) -> None:
         """Raise ``RejectedError`` while cursors are not known, or cannot be."""
         if self.cursors.failure is not None:
-            raise refused(Code.STORAGE_STOPPED, f"cursors cannot be read: {self.cursors.failure}")
+            raise refused(Code.STORAGE_STOPPED, self.cursors.why_not_served)
         if not self.cursors.is_ready or self.cursors.is_full:
             raise refused(Code.CURSORS_NOT_READY, self.cursors.why_not_ready)
 

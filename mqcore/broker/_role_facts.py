@@ -30,6 +30,7 @@ class RoleFacts:
         self.group_commit: GroupCommit | None = None if role is None else role.group_commit
         self.unflushed_bytes = 0 if reign is None else reign.unflushed.bytes_now
         """Acknowledged and not flushed: a replica acknowledges nothing."""
+        self._cursors = None if reign is None else reign.groups.cursors
         self._logs: Mapping[tuple[bytes, int], Partition | PartitionCopy] = (
             reign.partitions if reign is not None else follower.copies if follower is not None else {}
         )
@@ -60,4 +61,5 @@ class RoleFacts:
             "unflushed_bytes": self.unflushed_bytes,
             "partitions_failed": len(failures),
             "failures": failures[:_FAILURES_SHOWN_MAX],
+            "groups_refused": "" if self._cursors is None else self._cursors.why_not_served,
         }

@@ -52,6 +52,8 @@ def command() -> None:
         for answer in answers:
             for failure in () if answer.status is None else answer.status.failures:
                 write_line(f"{answer.name}: a partition stopped: {failure}")
+            if answer.status is not None and answer.status.groups_refused:
+                write_line(f"{answer.name}: no group is served: {answer.status.groups_refused}")
             if answer.status is not None and answer.status.storage.get("degraded"):
                 url = answer.status.storage.get("url")
                 write_line(

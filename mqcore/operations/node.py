@@ -48,7 +48,7 @@ class BrokerStatus:
     ``storage`` has the URL and what the storage says of itself. ``reigns``: whether it is the primary now; what follows
     is of its copies where it is a replica. ``partitions_open``: logs of topics. ``unflushed_bytes``: acknowledged and
     not yet covered by a flush, none on a replica. ``failures``: why partitions stopped, the first of
-    ``partitions_failed``.
+    ``partitions_failed``. ``groups_refused``: why no group is served now; empty: they are, or it is a replica.
     """
 
     name: str
@@ -68,3 +68,4 @@ class BrokerStatus:
     unflushed_bytes: int = 0
     partitions_failed: int = 0
     failures: tuple[str, ...] = ()
+    groups_refused: str = ""

@@ -126,6 +126,7 @@ async def test_cursors_move_into_the_store_when_it_is_named_and_are_not_lost_whe
             await offsets(client)
         async with client.consumer("lines", start="start") as consumer:
             assert bytes((await anext(consumer)).value) == b"0"  # messages are served
+        assert "kept in an offset store, and none is named" in (await client.admin.status()).groups_refused
     assert "cursors-not-read" in [notice.kind for notice in notices]
     async with broker(tmp_path, place) as client:
         assert await offsets(client) == {0: 6}
@@ -262,6 +263,7 @@ async def test_while_the_store_is_away_messages_are_read_and_commits_wait(
         assert str(folder) in notices[0].text
         with pytest.raises(RejectedError, match=r"the offset store sqlite:.* does not serve, as the broker's log says"):
             await client.groups.list_groups()
+        assert "does not serve" in (await client.admin.status()).groups_refused
         found: list[bytes] = []
         async with trio.open_nursery() as nursery:
 
@@ -275,6 +277,7 @@ async def test_while_the_store_is_away_messages_are_read_and_commits_wait(
             folder.mkdir()
         assert found == [b"0", b"1", b"2", b"3"]
         assert [notice.kind for notice in notices] == ["offset-store-down", "offset-store-answers"]
+        assert (await client.admin.status()).groups_refused == ""
         folder.rename(tmp_path / "gone")
     assert not folder.exists()
     (tmp_path / "gone").rename(folder)

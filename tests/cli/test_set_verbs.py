@@ -315,6 +315,19 @@ def test_status_of_a_broker_that_is_alone(cli, memory_broker):
     assert "primary" in result.out
 
 
+def test_status_says_that_no_group_is_served_and_why(cli, serve, tmp_path):
+    store = f"sqlite://{tmp_path}/away/offsets.db"
+    broker = serve("--storage", "memory://", "--listen", "tcp://127.0.0.1:0", "--offset-store", store)
+    said = ""
+    for _ in range(600):  # the store is looked at once the broker serves
+        said = cli("--server", broker.urls[0], "status").out
+        if "no group" in said:
+            break
+        threading.Event().wait(0.05)
+    assert "no group is served: the offset store" in said
+    assert store in said
+
+
 def test_r17_cap_is_a_number_of_copies_or_none(cluster, run):
     assert run("cluster", "cap", "1", "--other-side-is-stopped", "--set", "a").status == 0
     assert run("cluster", "cap", "none", "--set", "a").status == 0

@@ -77,6 +77,7 @@ _T1: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "power-cut": ("pages-lost",),
         "full": ("disk-full",),
         "flush-error": ("disk-flush-error",),
+        "topics": ("metadata-made-short",),
     }
 )
 """The same for T1, where the others are counted under their own names: what a signal finds is not known there."""

@@ -21,6 +21,10 @@ pytestmark = pytest.mark.needs("linux")
 
 MMAP = {"storage": "mmap://{dir}", "transport": "tcp", "flush": "sync", "nodes": 3, "replication": "sync"}
 SENDS = 60
+_KILLS = (
+    FaultPlan("process-kill", "acks", 10, duration_us=2_000_000, target="replica"),
+    FaultPlan("process-kill", "acks", 10, target="primary"),
+)
 
 
 def plan_of(family: str, *faults: FaultPlan, before_drain: str, seed: int = 1) -> RunPlan:
@@ -69,6 +73,14 @@ def test_streams_that_are_cut_between_nodes_cost_no_receipt_its_copies() -> None
     ]
     facts, witnesses = judged(plan_of("proxy-cut", *cuts, before_drain="switchover"))
     assert witnesses["proxy-cut"] == len([each for _, each in facts.injected if each.kind == "proxy-cut"]) > 0
+
+
+def test_a_metadata_log_that_is_made_short_while_nodes_are_killed_says_the_same_on_every_disk() -> None:
+    plan = plan_of("topics", *_KILLS, before_drain="process-kill")
+    facts, witnesses = judged(plan)
+    assert plan.churn
+    assert witnesses["metadata-made-short"] == 1
+    assert [probe.holds for _, probe in facts.probes if probe.clause == "G10"] == [True]
 
 
 def test_plans_of_every_family_of_sets_are_data_and_have_their_witnesses() -> None:

@@ -14,6 +14,7 @@ import attrs
 
 from mqcore_conformance.plans._data import FaultPlan, ProducerPlan, RunPlan
 from mqcore_conformance.plans._process_families import DIRECTIONS, draw_processes_plan
+from mqcore_conformance.plans._topic_families import topics_come_and_go_among_processes
 
 __all__ = ["SET_FAMILIES", "SET_REPLICATIONS", "draw_set_plan"]
 
@@ -180,6 +181,7 @@ SET_FAMILIES: Mapping[str, Callable[[random.Random, RunPlan], RunPlan]] = Mappin
         "flush-error": _flush_errors,
         "proxy-cut": _cuts,
         "proxy-stall": _stalls,
+        "topics": topics_come_and_go_among_processes,
     }
 )
 """Families of faults of a set, each with what draws its faults."""

@@ -13,7 +13,7 @@ import attrs
 from mqcore.testing import seeded
 from mqcore_conformance.plans._data import FaultPlan, GroupPlan, RunPlan, Trigger
 
-__all__ = ["topics_come_and_go"]
+__all__ = ["topics_come_and_go", "topics_come_and_go_among_processes"]
 
 LEASE_US = 1_000_000
 KINDS = ("process-kill", "process-kill", "power-cut", "power-cut", "isolate", "cut-peers", "emptied")
@@ -48,4 +48,29 @@ def topics_come_and_go(rng: random.Random, plan: RunPlan) -> RunPlan:
         metadata_bytes=own.choice((1, 400, 1_500)),
         groups=(group,) if own.random() < 0.5 else (),
         faults=tuple(faults),
+    )
+
+
+def topics_come_and_go_among_processes(rng: random.Random, plan: RunPlan) -> RunPlan:
+    """The same for processes, each killed or stopped for a moment, or for as long as the log takes to go on without it.
+
+    A primary, a replica or all of them; in half of the runs a group has cursors, whose log is trimmed by the same log.
+    """
+    faults = tuple(
+        FaultPlan(
+            rng.choice(("process-kill", "process-kill", "stop")),
+            "acks",
+            rng.choice((rng.randint(1, 20), rng.randint(20, 120))),
+            duration_us=rng.choice((0, 200_000, 2 * LEASE_US, 3 * LEASE_US)),
+            target=rng.choice(("primary", "primary", "replica", "replica", "all")),
+        )
+        for _ in range(rng.choice((3, 4)))
+    )
+    group = GroupPlan(name="group-0", pause_us=rng.choice((0, 5_000)), bytes_max=2_000, session_ms=1_000)
+    return attrs.evolve(
+        plan,
+        churn=True,
+        metadata_bytes=rng.choice((1, 400, 1_500)),
+        groups=(group,) if rng.random() < 0.5 else (),
+        faults=faults,
     )

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import trio
 
 from mqcore.abc import Capabilities, StorageContext
+from mqcore.errors import CorruptionError, StorageError
 from mqcore.ports import Ports, system_ports
 from mqcore.registry import create_storage
 from mqcore.testing import seeded
@@ -29,6 +30,7 @@ from mqcore_conformance.worlds._set_keys import LEASE_MS, set_keys
 from mqcore_conformance.worlds.processes._children import BOUNDS
 from mqcore_conformance.worlds.processes._datagram_proxy import DatagramProxy, proxy_for
 from mqcore_conformance.worlds.processes._feasible import eatmydata_environment
+from mqcore_conformance.worlds.processes._metadata import metadata_of
 from mqcore_conformance.worlds.processes._node import NodeProcess
 from mqcore_conformance.worlds.processes._proxy import Proxy
 from mqcore_conformance.worlds.processes._set_coordinator import SetCoordinator
@@ -297,3 +299,21 @@ class SetWorld(World):
                     why_not = str(error)
                 await trio.sleep(0 if is_whole else ASK_AGAIN_S)
         self.measure("every node is in sync after healing", began_us, is_whole, why_not)
+        if self.plan.metadata_bytes is not None and is_whole:
+            await self._compare_metadata()
+
+    async def _compare_metadata(self) -> None:
+        """See that every node's metadata log says the same, and whether it was made short (R13)."""
+        urls = {name: self.plan.storage.replace("{dir}", str(self.folder / name)) for name in self.processes}
+        is_same, observed = False, ""
+        with trio.move_on_after(IN_SYNC_S_MAX):
+            while not is_same:  # what is trimmed on one node is a moment later on another
+                try:
+                    found = await metadata_of(urls)
+                    observed = str({name: text for name, (_, text) in found.items()})
+                    is_same = len(set(found.values())) == 1
+                    self.witnesses["metadata-made-short"] += is_same and min(found.values())[0] > 0
+                except (StorageError, CorruptionError) as error:
+                    observed = str(error)
+                await trio.sleep(0 if is_same else ASK_AGAIN_S)
+        self.probe("G10", "the metadata log is the same on every node", is_same, observed)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -70,6 +70,9 @@ class SetRow:
 class Extent:
     """How much is measured: seconds of a load, rounds of a comparison, single messages, hand-overs, kills, sizes, and
     for how long an idle set is watched, under which lease.
+
+    ``sync_bytes_per_s``: rate at which a replica may be filled, 0 for no limit; ``sync_on``: a folder on the disk of
+    that replica, empty for the one that all nodes share.
     """
 
     seconds: float = 2.0
@@ -78,6 +81,8 @@ class Extent:
     switchovers: int = 5
     kills: int = 30
     sync_bytes: int = 512 * 1024 * 1024
+    sync_bytes_per_s: int = 0
+    sync_on: str = ""
     partitions: int = 10_000
     idle_seconds: float = 2 * IDLE_S
     idle_lease_ms: int = IDLE_LEASE_MS
@@ -238,7 +243,19 @@ async def _first_sync(running: RunningSet, client: Client, extent: Extent) -> As
     running.held[name] = trio.Event()
     running.kill(name)
     await trio.sleep(2 * LEASE_MS / 1000)
-    await trio.to_thread.run_sync(shutil.rmtree, os.path.join(running.folder, name))
+    disk = os.path.join(running.folder, name)
+    await trio.to_thread.run_sync(shutil.rmtree, disk)
+    other = tempfile.TemporaryDirectory(dir=extent.sync_on) if extent.sync_on else nullcontext()
+    with other as place:
+        if place is not None:
+            os.symlink(place, disk)
+        async for row in _filled(running, client, extent, name):
+            yield row
+
+
+async def _filled(running: RunningSet, client: Client, extent: Extent, name: str) -> AsyncIterator[SetRow]:
+    """The node ``name``, which is held and has lost its disk, comes back."""
+    nodes = len(running.pids)
     alone = await latency_us(client, "sync", extent.singles)
     filled: list[tuple[float, int]] = []  # since it lacks nearly all, until it lacks next to nothing
     beside: list[float] = []
@@ -250,7 +267,7 @@ async def _first_sync(running: RunningSet, client: Client, extent: Extent) -> As
             while not in_sync.is_set():
                 with suppress(MqcoreError):
                     if not is_added:
-                        await primary.sets.add_replica(name)
+                        await primary.sets.add_replica(name, sync_bytes_per_s=extent.sync_bytes_per_s or None)
                         is_added = True
                 (member,) = [each for each in await primary.sets.replicas() if each.name == name]
                 if (member.lag_messages or 0) > 2 * BATCH_MESSAGES:

@@ -37,16 +37,21 @@ AskAll = Callable[[str, Mapping[str, Any]], Awaitable[Asked[Any]]]
 
 
 class GoodCopyAsker:
-    """Asks all other nodes of a set for one batch; of what they answer nothing is believed."""
+    """Asks all other nodes of a set for one batch; of what they answer nothing is believed.
 
-    def __init__(self, ask_all: AskAll) -> None:
+    ``store``: of the node that asks.
+    """
+
+    def __init__(self, ask_all: AskAll, store: LogStore) -> None:
         self._ask_all = ask_all
+        self._store = store
 
     async def ask(self, log: str, position: int, reign: EpochEntry) -> Answers:
         """Return what the others, by name, have at ``position`` of a log, of that ``reign``. Raises nothing."""
         request = FetchBatch(log=log, position=position, epoch=reign.number, reign_id=reign.reign_id.hex())
         asked, is_complete = await self._ask(request)
-        found = {name: _copy_there(stored, data) for name, (stored, data) in asked.items()}
+        follows = self._store.metadata.term.followed is not None
+        found = {name: _copy_there(stored, data, follows=follows) for name, (stored, data) in asked.items()}
         partial = {name: asked[name][0].size for name, copy in found.items() if len(copy.batch) < asked[name][0].size}
         while partial:
             begin = min(len(found[name].batch) for name in partial)
@@ -61,7 +66,7 @@ class GoodCopyAsker:
                     del partial[name], found[name]
                     is_complete = False
                     continue
-                found[name] = CopyThere(before + data)
+                found[name] = found[name]._replace(batch=before + data)
                 if begin + len(data) == size:
                     del partial[name]
         return Answers(found, is_complete=is_complete)
@@ -80,12 +85,13 @@ class GoodCopyAsker:
         return found, not asked.silent and len(found) == len(asked.answers)
 
 
-def _copy_there(stored: StoredBatch, batch: bytes) -> CopyThere:
+def _copy_there(stored: StoredBatch, batch: bytes, *, follows: bool) -> CopyThere:
     reign = None
     if stored.epoch:
         reign_id = bytes.fromhex(stored.reign_id)
         reign = EpochEntry(stored.epoch, reign_id or UNKNOWN_REIGN, stored.start_position, stored.start_offset)
-    return CopyThere(batch, LogPoint(stored.end_position, stored.end_offset), reign)
+    end = LogPoint(stored.end_position, stored.end_offset)
+    return CopyThere(batch, end, reign, is_followed=follows and stored.is_of_primary)
 
 
 async def stored_batch(store: LogStore, request: FetchBatch, bytes_max: int) -> StoredBatch:
@@ -118,7 +124,8 @@ async def stored_batch(store: LogStore, request: FetchBatch, bytes_max: int) -> 
                 if not request.begin:  # the whole is looked at once, and again by who asks
                     verify_body(batch, header, f"{request.log} at {request.position}")
                 piece = batch[request.begin : request.begin + bytes_max]
-                return StoredBatch(batch=base64.b64encode(piece).decode(), size=len(batch))
+                is_primary = log.term.reign is not None
+                return StoredBatch(batch=base64.b64encode(piece).decode(), size=len(batch), is_of_primary=is_primary)
         return await _damaged_batch(log, request.position)
     except MqcoreError as error:
         raise CommandNotPossibleError(str(error)) from error

@@ -114,7 +114,7 @@ class RoleKeeper(ABC):
         self._pause = pause
         self._report = report
         self._asker = SetAsker(self.others(), peers, self.cluster.replica_timeout_ms / 1000, report)
-        store.good_copies.ask = GoodCopyAsker(self._asker.ask_all).ask
+        store.good_copies.ask = GoodCopyAsker(self._asker.ask_all, store).ask
         self.damage = DamageCare(self, store, report, is_manual=config.cluster.coordinator.is_manual)
         """What is done about logs that are damaged here."""
         self._failed_role: Role | None = None

@@ -39,12 +39,14 @@ __all__ = [
 class CopyThere(NamedTuple):
     """What another node answered of a batch: ``batch`` is all of it; empty where it has none, or has it damaged.
 
-    Where it is damaged there: ``end`` is where that range ends, and ``reign`` who wrote there.
+    Where it is damaged there: ``end`` is where that range ends, and ``reign`` who wrote there. ``is_followed``: whether
+    this node copies that one's log, so that what both gave up is to be the same here as there (G10).
     """
 
     batch: bytes = b""
     end: LogPoint = NOWHERE
     reign: EpochEntry | None = None
+    is_followed: bool = False
 
 
 class Answers(NamedTuple):
@@ -181,7 +183,7 @@ async def mend_batch(
     """Mend the batch that begins at ``position`` and holds ``offset``, if that is known, from another node, durably.
 
     ``damage``: how much is known to be damaged there. In its place goes what another node has given up, too, unless
-    that is no less than what is given up here.
+    that is no less than what is given up here; as much counts if it stands on the node that is followed.
 
     A batch of another reign than wrote there by the log's ``history`` is no copy of it (G05), but that ``hidden`` may
     have been opened there. ``is_same``: whether what stands there is still what it was when this was called. Raises
@@ -193,7 +195,7 @@ async def mend_batch(
     for reign in reigns:
         answers = await _asked(log, position, reign, hidden, salt, good)
         is_complete &= answers.is_complete
-        whole = {node: copy.batch for node, copy in answers.copies.items() if copy.batch}
+        whole = {node: copy for node, copy in answers.copies.items() if copy.batch}
         tried = await _mend_with(
             whole, log, position, reign, damage,
             salt=salt, offset=offset, good=good, is_same=is_same, report=report,
@@ -259,7 +261,7 @@ async def _opened_there(
 
 
 async def _mend_with(
-    batches: Mapping[str, bytes],
+    copies: Mapping[str, CopyThere],
     log: Log,
     position: int,
     reign: EpochEntry,
@@ -273,8 +275,8 @@ async def _mend_with(
 ) -> MendTry:
     where = f"log {log.name} at {position}"
     # First what is whole, last what others have given up.
-    for node, data in sorted(batches.items(), key=lambda each: _is_lost(each[1])):
-        view = memoryview(data)
+    for node, copy in sorted(copies.items(), key=lambda each: _is_lost(each[1].batch)):
+        data, view = copy.batch, memoryview(copy.batch)
         try:
             header = intact_header(view[:HEADER_BYTES], salt, where)
             check_body(header, view, where)
@@ -285,7 +287,9 @@ async def _mend_with(
             continue
         is_lost = _is_lost(data)
         if is_lost and not _may_take_lost(damage, position + header.size):
-            continue
+            is_alike = damage is not None and damage.end_position == position + header.size
+            if not is_alike or not copy.is_followed or await read_exactly(log, position, header.size) == data:
+                continue
         outcome = await overwrite(log, position, data, good.turns, is_same)
         if outcome is Mended.YES and (await mended_end(log, position, log.end, salt)).position <= position:
             outcome = Mended.ELSEWHERE  # what was written cannot be read either: it is not to be had in its place

@@ -85,7 +85,8 @@ class FetchBatch:
 class StoredBatch:
     """One whole batch as it is stored, in base64; empty where it is not here, or is damaged here, too.
 
-    ``size``: bytes of all of it; where ``batch`` has fewer, it goes on behind those.
+    ``size``: bytes of all of it; where ``batch`` has fewer, it goes on behind those. ``is_of_primary``: whether the
+    node that answers reigns.
 
     Where it is damaged: at which position and offset that range ends, and what is known of the reign that wrote there:
     its number, its id in hexadecimal, the position and the offset of its first batch.
@@ -93,6 +94,7 @@ class StoredBatch:
 
     batch: str = ""
     size: int = 0
+    is_of_primary: bool = False
     end_position: int = 0
     end_offset: int = 0
     epoch: int = 0

@@ -360,3 +360,37 @@ def test_g10_what_cannot_be_kept_aside_is_not_given_up() -> None:
         assert all(damage.is_given_up for damage in log.damages)
 
     virtual(main)
+
+
+def test_g10_two_nodes_that_gave_up_the_same_in_two_ways_have_it_as_the_one_that_reigns() -> None:
+    """One knows who sent it; on the other the header has rotted."""
+
+    async def main() -> None:
+        shelf = Shelf()
+        broker = await start(shelf)
+        log = await broker.log()
+        await log.append([batch(b"first"), batch(b"second", producer_id=7), batch(b"third")])
+        await broker.store.flush([log])
+        points = [await position_of(log, offset) for offset in (1, 2)]
+        await broker.store.leave()
+        nodes = []
+        for node, at in ((shelf.copy(), 0), (shelf.copy(), HEADER_BYTES)):
+            rot(node, points[0], at)
+            broker = await start(node)
+            log = await broker.log()
+            others = Others(node)
+            broker.store.good_copies.ask = others.ask
+            await log.mend_damages(gives_up=complete)
+            nodes.append((log, others, node.logs[NAME]))
+        (log, others, here), (_, _, there) = nodes
+        differs = bytes(there.data[points[0] : points[1]])
+        assert here.data[points[0] : points[1]] != differs
+        others.copies[points[0]] = CopyThere(differs)
+        await log.mend_damages(anew=True)
+        assert here.data[points[0] : points[1]] != differs, "of two that reign, or two that do not, none is right"
+        others.copies[points[0]] = CopyThere(differs, is_followed=True)
+        await log.mend_damages(anew=True)
+        assert here.data[points[0] : points[1]] == differs
+        assert [damage.is_given_up for damage in log.damages] == [True]
+
+    virtual(main)

@@ -324,8 +324,8 @@ class Revision:
         self.highest = max(self.highest, shown)
         if shown < highest_before:
             raise CoordinatorWentBackError(
-                f"{self._url.scheme}://{self._url.rest}: {what}: the server is at revision {shown}, and was at "
-                f"{highest_before} before: an older state was restored; stop the nodes and run mqcore cluster recover"
+                f"{self._url.scheme}://{self._url.rest}: {what}: at revision {shown}, after {highest_before}: an older "
+                "state was restored; restart the nodes of the set, then run mqcore cluster recover NODE"
             )
 
 

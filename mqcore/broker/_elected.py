@@ -37,6 +37,7 @@ from mqcore.replication import (
     SetRecord,
     first_record,
     judge_candidacy,
+    no_record,
     recovered_record,
 )
 
@@ -65,6 +66,7 @@ class ElectedKeeper(RoleKeeper):
             check_reach(f"the coordinator {coordinator.url}", self.set)  # every node could reign by its own (R1)
         self._coordinator = coordinator
         self._terms = LeaseTerms(lease_ms=cluster.lease_ms, clock_drift_ppm_max=cluster.clock_drift_ppm_max)
+        self._where = f"{coordinator.url} sets/{self.set.name}"
         self._keeper: Keeper | None = None
         self._seen = trio.Event()
         self._has_seen_held = False  # a lease that lasts, of whichever reign
@@ -139,20 +141,19 @@ class ElectedKeeper(RoleKeeper):
         pair = self.keeper.pair
         if pair is None or pair.record.value is None:
             return None
-        return SetRecord.unpack(pair.record.value, where=f"{self._coordinator.url} sets/{self.set.name}")
+        return SetRecord.unpack(pair.record.value, where=self._where)
 
     async def _decide(self) -> None:
         try:
             record = self._record()
         except CorruptionError as error:
-            self._become(Waiting(f"R14: {error}"))
-            return
+            return self._become(Waiting(f"R14: {error}"))
         if self.keeper.pair is None:
             if not isinstance(self.role, Reigning | Following):
                 self._become(Waiting(f"the coordinator {self._coordinator.url} has not answered yet"))
             return
         if record is None:
-            self._become(Waiting("there is no record of the set: `mqcore cluster init` makes it (R14)"))
+            self._become(Waiting(no_record(self._where, self.store.newest_epoch)))
             return
         if isinstance(self.role, Reigning):
             reign = self.role.set_up.record
@@ -190,7 +191,7 @@ class ElectedKeeper(RoleKeeper):
 
     def _follow(self, record: SetRecord) -> None:
         if record.primary is None or record.primary == self.store.node_id:
-            self._become(Waiting("its own earlier reign has a lease that is not over yet"))
+            self._become(Waiting(self.keeper.trouble or "its own earlier reign has a lease that is not over yet"))
             return
         name = record.name_of(record.primary)
         node = self.set.node(name)
@@ -387,7 +388,7 @@ class ElectedKeeper(RoleKeeper):
             return
         record = self._record()
         if record is None:
-            raise CommandNotPossibleError("R14: there is no record of the set; `mqcore cluster init` makes it")
+            raise CommandNotPossibleError(no_record(self._where, self.store.newest_epoch))
         reigning = self._primary_elsewhere(record)
         if reigning is not None:
             raise CommandNotPossibleError(f"{reigning} has begun to reign meanwhile: ask again")

@@ -189,6 +189,11 @@ class Follower:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(link)
 
+    @property
+    def trouble(self) -> str:
+        """Why it does not follow at this moment; empty while it does."""
+        return "" if self.session is not None and self.session.confirmed_at is not None else self.why
+
     def _moved(self, copy: PartitionCopy) -> None:
         if self.session is not None:
             self.session.moved(copy)

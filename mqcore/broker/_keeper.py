@@ -72,7 +72,9 @@ class Keeper:
         self._clock = ports.clock
         self._random = ports.random
         self._report = report
-        self._trouble = ""
+        self.trouble = ""
+        """Why nothing can be known of record and lease, as was reported; empty while the coordinator answers."""
+        self._trouble_class: type[Exception] = Exception
         self._answers = 0
         self._hint = trio.Event()
         # Two writes at once would expect the same pair, and one of them would always meet a conflict.
@@ -203,7 +205,7 @@ class Keeper:
                 self._hint = trio.Event()
                 try:
                     seen(await self.look())
-                    self._trouble = ""
+                    self.trouble = ""
                 except (CoordinatorError, CorruptionError) as error:
                     self._report_trouble(error)
                 # A chatty watch must not turn into a busy wait.
@@ -267,7 +269,7 @@ class Keeper:
         except CoordinatorError as error:
             self._failed(holder, error)
             return False
-        self._trouble = ""
+        self.trouble = ""
         holder.applied(write_id, self.now())
         return True
 
@@ -359,8 +361,9 @@ class Keeper:
         self._hint.set()
 
     def _report_trouble(self, error: Exception) -> None:
-        if self._trouble != type(error).__name__:
-            self._trouble = type(error).__name__
+        if not self.trouble or self._trouble_class is not type(error):
+            self.trouble = f"no node reigns while its coordinator gives no answer that counts: {error}"
+            self._trouble_class = type(error)
             self._report(Notice("coordinator-trouble", f"{self._where}: {error}", {"name": self._name}))
 
     async def _sleep_until(self, boottime_us: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -41,12 +41,14 @@ NODE_SECONDS_MAX = 1.5
 class SetAnswer:
     """What the nodes of a set answered: ``description``, the primary's, else the newest; None: no node did.
 
-    ``silent``: of the nodes that gave no answer why not, by name.
+    ``silent``: of the nodes that gave no answer why not, by name. ``apart``: of those that answered and neither reign
+    nor follow.
     """
 
     set: ClusterSet
     description: SetDescription | None
     silent: Mapping[str, str]
+    apart: Mapping[str, str] = attrs.field(factory=dict)
 
 
 def sets_of(described: SetDescription) -> tuple[ClusterSet, ...]:
@@ -136,8 +138,11 @@ async def ask_primary_of(
     found = answer.description
     if found is None:
         raise NotReachedError(f"set {own_set.name!r}: no node answers: {silent_in_words(answer.silent)}")
-    name = found.name if found.primary is None else found.primary.name
-    async with alone_with(settings, find_node(described, name)) as client:
+    # By its own address: the first server that answered may have been configured without that node.
+    node = next((each for each in own_set.nodes if each.name == found.name), own_set.nodes[0])
+    if found.primary is not None:
+        node = ClusterNode(name=found.primary.name, urls=found.primary.urls)
+    async with alone_with(settings, node) as client:
         return await request(client.sets)
 
 
@@ -194,9 +199,19 @@ async def _ask_nodes(settings: Settings, each: ClusterSet, *, until_primary: boo
             nursery.start_soon(ask, node)
     known = [found for node in each.nodes if not isinstance(found := answers.get(node.name, ""), str)]
     # Of two that say they reign, one does not know yet that it does not.
-    best = max(known, key=lambda found: (found.role == "primary", found.epoch, -found.known_age_ms), default=None)
+    best = _of_one_mind(known)
+    apart = {found.name: found.why for found in known if found.role != "primary" and found.why and found is not best}
     silent = {node.name: why for node in each.nodes if isinstance(why := answers.get(node.name, "not waited for"), str)}
-    return SetAnswer(set=each, description=best, silent=silent)
+    return SetAnswer(set=each, description=best, silent=silent, apart=apart)
+
+
+def _of_one_mind(known: Sequence[SetDescription]) -> SetDescription | None:
+    """What counts of what the nodes of a set say: the primary's word, else the newest, and of who reigns its own."""
+    best = max(known, key=lambda found: (found.role == "primary", found.epoch, -found.known_age_ms), default=None)
+    if best is None or best.role == "primary" or best.primary is None:
+        return best
+    reigned = best.primary.name
+    return next((found for found in known if found.name == reigned and found.epoch >= best.epoch), best)
 
 
 async def answer_of(settings: Settings, node: ClusterNode, request: Callable[[Client], Awaitable[R]]) -> R | str:

@@ -243,6 +243,8 @@ def _show_set(answer: SetAnswer) -> None:
     write_table(rows, ("node", "role", "in sync", "lag", "last seen", "urls"))
     for name, why in silent.items():
         write_line(f"{name}: {why}")
+    for name, why in answer.apart.items():
+        write_line(f"{name} does not follow: {why}")
 
 
 def _member_row(member: MemberState, found: SetDescription) -> tuple[str, ...]:
@@ -264,7 +266,8 @@ def _as_json(answer: SetAnswer) -> dict[str, object]:
     found, silent, why = answer.description, list(answer.silent), dict(answer.silent)
     if found is None:
         return {"set_name": answer.set.name, "answered": False, "nodes": silent, "silent": silent, "why_silent": why}
-    return {**_description_as_json(found), "answered": True, "silent": silent, "why_silent": why}
+    more = {"answered": True, "silent": silent, "why_silent": why, "why_apart": dict(answer.apart)}
+    return {**_description_as_json(found), **more}
 
 
 def _description_as_json(found: SetDescription) -> dict[str, object]:

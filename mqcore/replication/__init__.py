@@ -1,6 +1,6 @@
 """Replication as state machines: what may be acknowledged, and when. No I/O, no clock, no trio."""
 
-from mqcore.replication._beginning import RecoveredRecord, first_record, recovered_record
+from mqcore.replication._beginning import RecoveredRecord, first_record, no_record, recovered_record
 from mqcore.replication._by_hand import ManualPromotion, judge_promotion, newest_record, reason_to_wait
 from mqcore.replication._candidates import Candidacy, LogTip, NodeState, check_arbiter, judge_candidacy, logs_to_fetch
 from mqcore.replication._commit import Appended, CommitRule, LogEnd, Released
@@ -55,5 +55,6 @@ __all__ = [
     "logs_to_fetch",
     "newest_record",
     "reason_to_wait",
+    "no_record",
     "recovered_record",
 ]

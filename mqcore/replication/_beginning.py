@@ -13,7 +13,7 @@ from mqcore.errors import CommandNotPossibleError
 from mqcore.replication._candidates import NodeState, logs_to_fetch
 from mqcore.replication._record import SetRecord
 
-__all__ = ["RecoveredRecord", "first_record", "recovered_record"]
+__all__ = ["RecoveredRecord", "first_record", "no_record", "recovered_record"]
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +63,16 @@ def first_record(
         primary=own.member.node_id,
         members=[state.member for state in states],
         names=names,
+    )
+
+
+def no_record(where: str, seen_epoch: int) -> str:
+    """Return what to do about a record that is not ``where`` it should be, for a node that has seen ``seen_epoch``."""
+    if not seen_epoch:
+        return "there is no record of the set: `mqcore cluster init` makes it (R14)"
+    return (
+        f"R14: there is no record at {where}, and this node has seen epoch {seen_epoch}: has it the coordinator, the "
+        "prefix and the set's name that the other nodes have? `mqcore cluster recover` makes one that was lost anew"
     )
 
 

@@ -169,8 +169,8 @@ class EtcdCoordinator(Coordinator):
         if answer.cluster != self._cluster:
             raise CoordinatorWentBackError(
                 f"{self.url.scheme}://{self.url.rest}: {what}: the servers are another cluster than before "
-                f"({answer.cluster}, was {self._cluster}): a snapshot was restored; stop the nodes and run "
-                "mqcore cluster recover"
+                f"({answer.cluster}, was {self._cluster}): a snapshot was restored, or they began anew; "
+                "restart the nodes of the set, then run mqcore cluster recover NODE"
             )
         self._revision.check(what, answer.revision, highest)
         return answer

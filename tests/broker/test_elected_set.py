@@ -31,6 +31,7 @@ from mqcore.log import LogStore
 from mqcore.log._opening import LogOpener
 from mqcore.ports import system_ports
 from mqcore.protocol import LogPositions
+from mqcore_memory_coordinator._server import server_called
 
 SYNC: dict[str, Any] = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
 ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
@@ -504,6 +505,27 @@ async def test_r17_a_cap_lets_a_set_go_on_that_lost_its_replica_for_ever_and_rec
 
 
 @pytest.mark.trio
+async def test_r11_a_node_that_may_not_reign_for_want_of_its_coordinator_says_so(tmp_path: Path) -> None:
+    """And its replica, that it follows nobody."""
+    async with set_of_nodes(tmp_path, **coordinated("away"), **SYNC) as nodes:
+        await begin(nodes)
+        await nodes.until(lambda: follows(nodes, "b"))
+        assert (await nodes.call("b", "set.describe"))["why"] == ""
+        coordinator = server_called("away")
+        coordinator.freeze()
+        try:
+            await nodes.until(lambda: nodes.node("a").reign is None)
+            roles = nodes.node("a").roles
+            assert roles is not None
+            await nodes.until(lambda: "no node reigns while its coordinator" in describe_role(roles.role))
+            await nodes.until(lambda: nodes.node("b").roles.follower.trouble)  # type: ignore[union-attr]
+            assert (await nodes.call("b", "set.describe"))["why"] == nodes.node("b").roles.follower.trouble  # type: ignore[union-attr]
+        finally:
+            coordinator.thaw()
+        await nodes.until(lambda: primary_of(nodes) is not None)
+
+
+@pytest.mark.trio
 async def test_r14_a_record_that_was_lost_is_made_anew_above_every_epoch(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, **coordinated("lost"), **SYNC) as nodes:
         await begin(nodes)
@@ -517,6 +539,7 @@ async def test_r14_a_record_that_was_lost_is_made_anew_above_every_epoch(tmp_pat
         await nodes.start()
         await nodes.until(lambda: all(run.node.roles.keeper.pair is not None for run in nodes.runs.values()))  # type: ignore[union-attr]
         assert primary_of(nodes) is None
+        await nodes.until(lambda: "`mqcore cluster recover` makes one" in describe_role(nodes.node("b").roles.role))  # type: ignore[union-attr]
         with pytest.raises(MqcoreError, match="stored something already"):
             await nodes.init("a")
         found = await nodes.call("a", "set.recover")

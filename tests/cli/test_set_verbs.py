@@ -184,6 +184,42 @@ def test_describe_says_what_a_set_without_a_primary_waits_for(cluster, run):
     assert "set a has no primary: no record: mqcore cluster init" in run("cluster", "describe").out
 
 
+def test_a_set_whose_last_primary_says_that_it_does_not_reign_has_none(cluster, run, monkeypatch):
+    """Its replicas go on following it, as far as they know; and one that follows nobody says why."""
+    describe = cluster.describe
+
+    def told(node):
+        found = describe(node)
+        if node == "a2":
+            return attrs.evolve(
+                found, role="waiting", primary=None, why="its coordinator is away", known_age_ms=1 << 31
+            )
+        return attrs.evolve(found, why="the primary closed the stream") if node == "a1" else found
+
+    monkeypatch.setattr(cluster, "describe", told)
+    out = run("cluster", "describe").out
+    assert "set a has no primary: its coordinator is away" in out
+    assert "a1 does not follow: the primary closed the stream" in out
+    (first, _) = json.loads(run("cluster", "describe", "--output", "json").out)["sets"]
+    assert (first["primary"], first["why_apart"]) == (None, {"a1": "the primary closed the stream"})
+    assert "a1 does not follow: the primary closed the stream" in run("status").out
+
+
+def test_the_primary_is_found_by_a_server_whose_configuration_lacks_it(cluster, run, monkeypatch):
+    describe = cluster.describe
+
+    def without_primary(node):
+        found = describe(node)
+        if node == "a1":
+            (own, *others) = found.sets
+            found = attrs.evolve(found, sets=(attrs.evolve(own, nodes=own.nodes[:1]), *others))
+        return found
+
+    monkeypatch.setattr(cluster, "describe", without_primary)
+    assert run("replica", "remove", "a1").status == 0
+    assert cluster.asked == [("a2", "replica.remove", {"name": "a1"})]
+
+
 def test_describe_ends_with_4_when_no_node_of_a_set_answers(cluster, run):
     cluster.urls["b1"] = "tcp://127.0.0.1:1"
     result = run("--timeout", "300 ms", "cluster", "describe")

@@ -95,7 +95,7 @@ async def describe_set(scope: AdminScope, request: DescribeSet) -> SetDescriptio
         coordinator=keeper.cluster.coordinator.url,
         copies_cap=None if record is None else record.copies_cap,
         sets=_sets(keeper),
-        why=role.why if isinstance(role, Waiting) else follower.why if follower is not None else "",
+        why=role.why if isinstance(role, Waiting) else follower.trouble if follower is not None else "",
     )
 
 

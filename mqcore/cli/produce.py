@@ -39,6 +39,7 @@ _Outcomes: TypeAlias = "deque[tuple[Delivery, int]]"
 """What was sent and is not known to be acknowledged: the delivery, and the bytes that it stands for."""
 
 _PACES_PER_SECOND = 20
+_TELL_AFTER_SECONDS = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -117,8 +118,8 @@ def command(
     What a broker cannot take now, with its disk full or while it starts again, is sent again for 60 s, or as long as
     --timeout says; that it waits is told after a few seconds.
 
-    Ctrl-C and SIGTERM stop reading; what was read is still acknowledged, and status is 130 or 143. A second one does
-    not wait.
+    Ctrl-C and SIGTERM stop reading; what was read is still acknowledged, and status is 130 or 143. That this takes
+    longer than a second is told; a second one does not wait.
 
     With --producer-name another process of that name is refused from now on, and what partitions have last of the name
     is printed before anything is sent: which lines are stored already is yours to compare.
@@ -214,6 +215,7 @@ async def _produce(
                     end(128 + number)
                 ended_by = number
                 reading.cancel()
+                nursery.start_soon(_tell_what_is_waited_for)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(obey)
@@ -232,6 +234,17 @@ async def _produce(
     if refused is not None:
         raise refused
     return ended_by
+
+
+async def _tell_what_is_waited_for() -> None:
+    """Say why a signal has not ended it yet; cancelled when it ends sooner."""
+    import trio
+
+    await trio.sleep(_TELL_AFTER_SECONDS)
+    print(
+        "mqcore: what was sent is not all acknowledged yet, and is waited for; a second Ctrl-C does not wait",
+        file=sys.stderr,
+    )
 
 
 def _tell_where(producer: Producer) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 
-__all__ = ["Refusals"]
+from mqcore.operations import SetDescription
+
+__all__ = ["Refusals", "who_is_here"]
 
 TELL_AFTER_S = 3.0
 """How long messages are refused, and sent again, before that is logged."""
@@ -32,3 +34,13 @@ class Refusals:
                 "topic %r: nothing is taken in, going on trying; each message for %g s: %s",
                 self._topic, self._delivery_timeout_s, text,
             )  # fmt: skip
+
+
+def who_is_here(found: SetDescription) -> str:
+    """Return in a line which nodes of a set can acknowledge, and which to start where more of them are asked for."""
+    here = sorted(each.name for each in found.members if each.in_sync and each.last_seen_ms is not None)
+    away = [each.name for each in found.members if each.name not in here]
+    text = f"of set {found.set_name} in sync and here: {', '.join(here) or 'none'}"
+    if away:
+        text += f"; if the topic asks for more copies than {len(here)}: start {' or '.join(away)}"
+    return f"{text}; 'mqcore cluster describe' says more"

@@ -23,6 +23,7 @@ from mqcore.abc import Transport
 from mqcore.client._bell import Bell
 from mqcore.client._context import ClientContext
 from mqcore.client._places import Places
+from mqcore.client._refusals import who_is_here
 from mqcore.client._session import STALL_S, Session, reason
 from mqcore.errors import (
     ConfigurationError,
@@ -330,11 +331,7 @@ class Router:
             return
         with suppress(ValueError):
             found = from_result(SetDescription, reply.value)
-            here = [member.name for member in found.members if member.in_sync and member.last_seen_ms is not None]
-            _log.warning(
-                "%s has not answered for %g s: of set %s in sync and here are %s: does the topic ask for more copies?",
-                session.url, STALL_S, found.set_name, ", ".join(here) or "none",
-            )  # fmt: skip
+            _log.warning("%s has not answered for %g s, waiting: %s", session.url, STALL_S, who_is_here(found))
 
     async def _follow_home(self) -> None:
         while True:

@@ -227,6 +227,25 @@ def test_an_interrupted_producer_tells_what_was_acknowledged(mqcore_command, mem
     assert told == b""
 
 
+def test_an_interrupted_producer_whose_broker_does_not_answer_says_what_it_waits_for(mqcore_command, serve, cli):
+    """It is not stuck: what it has sent is on its way, and may be acknowledged yet."""
+    served = serve("--storage", "memory://", "--listen", "tcp://127.0.0.1:0")
+    arguments = ["--server", served.urls[0]]
+    assert cli(*arguments, "topic", "create", "lines").status == 0
+    process = mqcore_command.start(*arguments, "produce", "lines", stdin=subprocess.PIPE)
+    process.stdin.write(b"a\n")
+    process.stdin.flush()
+    assert cli(*arguments, "consume", "lines", "--from", "start", "--count", "1").status == 0
+    served.process.send_signal(signal.SIGSTOP)
+    process.stdin.write(b"b\n")
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    assert b"not all acknowledged yet, and is waited for; a second Ctrl-C" in process.stderr.readline()
+    served.process.send_signal(signal.SIGCONT)
+    out, _ = process.communicate(timeout=120)
+    assert (process.returncode, b"published 2 messages" in out) == (130, True)
+
+
 def test_a_rate_is_kept(run, topic, tmp_path):
     (tmp_path / "text").write_text("x\n" * 30)
     (summary,) = objects(run("--output", "json", "produce", topic, tmp_path / "text", "--rate", "100"))

@@ -6,18 +6,19 @@ first, files later. A topic has a random id, and its logs are named by id, so th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import trio
 
 from mqcore.abc import Notice
+from mqcore.broker._metadata_room import MetadataRoom
 from mqcore.broker._topic_config import config_from_json, config_to_json, refused
 from mqcore.config import TopicConfig, check_topic_name
 from mqcore.errors import CorruptionError, FlushFailedError, MqcoreError, RejectedError, StorageError
 from mqcore.limits import Limits
-from mqcore.log import LogStart, LogStore, MetadataLog, SnapshotAt, partition_log_name
+from mqcore.log import LogStart, LogStore, MetadataLog, SnapshotAt, encode_record, partition_log_name
 from mqcore.ports import Ports
 from mqcore.protocol import Code
 from mqcore.replication import SetRecord
@@ -38,6 +39,7 @@ _COMPACT_RECORDS_MIN = 4096
 _STARTS_PER_RECORD = 1000
 _GONE_MAX = 10_000
 """Deleted topics that are remembered: a node that was away for more of them keeps their logs, and reports them."""
+_GONE_ID_BYTES = 40
 
 
 @attrs.frozen
@@ -98,10 +100,16 @@ def _record_of_set(record: SetRecord) -> dict[str, Any]:
     return {"type": "set-record", "record": record.pack().decode()}
 
 
-def _starts_records(starts: Mapping[str, LogStart]) -> list[dict[str, Any]]:
+def _record_of_topic(kind: str, topic: Topic) -> dict[str, Any]:
+    sets = {"sets": list(topic.sets)} if topic.sets else {}
+    return {"type": kind, "id": topic.id.hex(), "name": topic.name, "config": config_to_json(topic.config), **sets}
+
+
+def _starts_records(starts: Mapping[str, LogStart]) -> Iterator[dict[str, Any]]:
     names = sorted(starts)
-    parts = [names[begin : begin + _STARTS_PER_RECORD] for begin in range(0, len(names), _STARTS_PER_RECORD)]
-    return [{"type": "log-starts", "starts": {name: starts[name].to_json() for name in part}} for part in parts]
+    for begin in range(0, len(names), _STARTS_PER_RECORD):
+        part = names[begin : begin + _STARTS_PER_RECORD]
+        yield {"type": "log-starts", "starts": {name: starts[name].to_json() for name in part}}
 
 
 async def _told_at_once(topic_id: bytes) -> None:
@@ -136,6 +144,7 @@ class Topics:
         self._metadata = metadata
         self._limits = limits
         self._random = ports.random
+        self._room = MetadataRoom(limits.batch_bytes_max)
         self._records = 0
         self._position = 0
         self._changing = trio.Lock()
@@ -173,6 +182,7 @@ class Topics:
         if replaced:
             for state in (self.by_name, self.by_id, self.deleted, self.starts):
                 state.clear()
+            self._room.clear()
         self._take(records)
         self._forget(topic_id for topic_id in known if topic_id not in self.by_id)
 
@@ -210,9 +220,11 @@ class Topics:
             topic = Topic(topic_id, record["name"], config_from_json(record["config"]), sets)
             self.by_name[topic.name] = topic
             self.by_id[topic_id] = topic
+            self._room.take(topic_id, len(encode_record(record)), topic.partitions)
         elif kind == "topic-deleted":
             topic = self.by_id.pop(topic_id)
             del self.by_name[topic.name]
+            self._room.give_back(topic_id)
             self.deleted[topic_id] = None
             self._forget([topic_id])
             for index in range(topic.partitions):
@@ -268,9 +280,12 @@ class Topics:
             return True
 
     async def _write_topic(self, kind: str, topic: Topic) -> None:
-        sets = {"sets": list(topic.sets)} if topic.sets else {}
+        record = _record_of_topic(kind, topic)
+        size = len(encode_record(record))
+        if self._is_copied and (why_not := self._room.refusal(topic.id, size, topic.partitions)):
+            raise refused(Code.LIMIT_REACHED, why_not)
         await self.before_write(topic.config)
-        await self._write(kind, topic.id, name=topic.name, config=config_to_json(topic.config), **sets)
+        await self._write(record)
 
     async def alter(self, name: str, changes: Mapping[str, Any], check: Callable[[str, TopicConfig], None]) -> Topic:
         """Change keys of a topic's configuration (``None`` sets one back to its default); partitions only grow.
@@ -300,13 +315,13 @@ class Topics:
         """Delete a topic from the catalogue, durably; its logs are the caller's to remove, then ``removed``."""
         async with self._changing:
             topic = self.get(name, to_use=False)
-            await self._write("topic-deleted", topic.id)
+            await self._write({"type": "topic-deleted", "id": topic.id.hex()})
             return topic
 
     async def removed(self, topic_id: bytes) -> None:
         """Note that the logs of a deleted topic are gone."""
         async with self._changing:
-            await self._write("topic-removed", topic_id)
+            await self._write({"type": "topic-removed", "id": topic_id.hex()})
 
     async def write_set_record(self, record: SetRecord) -> None:
         """Write the record of the set; committed when it returns. Beside any change of a topic, which may wait for it.
@@ -336,7 +351,7 @@ class Topics:
         """
         async with self._changing:
             with trio.CancelScope(shield=True):
-                await self._metadata.write_snapshot(self._state, self._limits.batch_bytes_max)
+                await self._metadata.write_snapshot(self._state(), self._last, self._limits.batch_bytes_max)
 
     @property
     def snapshot(self) -> SnapshotAt | None:
@@ -359,15 +374,14 @@ class Topics:
                 f"{limits.partitions_max} in all (limits partitions_per_topic_max, partitions_max)",
             )
 
-    async def _write(self, kind: str, topic_id: bytes, **facts: Any) -> None:
+    async def _write(self, record: Mapping[str, Any]) -> None:
         """Write a record and apply it, both or neither: a caller that leaves between would part memory from disk."""
-        record = {"type": kind, "id": topic_id.hex(), **facts}
         with trio.CancelScope(shield=True):
             try:
                 await self._metadata.append([record])
             except MqcoreError as error:
-                if kind == "topic-deleted" and self._metadata.failed is not None:
-                    self.in_doubt[topic_id] = error
+                if record["type"] == "topic-deleted" and self._metadata.failed is not None:
+                    self.in_doubt[bytes.fromhex(record["id"])] = error
                 raise
             self._apply(record)
             await self._count_record()
@@ -381,34 +395,26 @@ class Topics:
         """Make the metadata log short again; what was stored before is in force whether that works or not."""
         self._records = len(self.by_id)
         try:
-            await self._metadata.compact(self._state())
+            await self._metadata.compact([*self._state(), *self._last(0)])
         except FlushFailedError:
             raise
         except MqcoreError as error:
             self._report(Notice("metadata-not-compacted", f"the metadata log stays as it is for now: {error}"))
 
-    def _state(self) -> list[dict[str, Any]]:
-        created = [
-            {
-                "type": "topic-created",
-                "id": topic.id.hex(),
-                "name": topic.name,
-                "config": config_to_json(topic.config),
-                **({"sets": list(topic.sets)} if topic.sets else {}),
-            }
-            for topic in self.by_id.values()
-        ]
+    def _state(self) -> Iterable[dict[str, Any]]:
+        """All that is in force, but for ``_last``: while it is read nothing is changed."""
+        for topic in self.by_id.values():
+            yield _record_of_topic("topic-created", topic)
         # A deleted topic whose files are not gone yet has to be remembered: created without a place, then deleted.
-        deleted = [
-            record
-            for topic_id in self.deleted
-            for record in (
-                {"type": "topic-created", "id": topic_id.hex(), "name": f".{topic_id.hex()}", "config": {}},
-                {"type": "topic-deleted", "id": topic_id.hex()},
-            )
-        ]
+        for topic_id in self.deleted:
+            yield {"type": "topic-created", "id": topic_id.hex(), "name": f".{topic_id.hex()}", "config": {}}
+            yield {"type": "topic-deleted", "id": topic_id.hex()}
+        yield from _starts_records(self.starts)
+
+    def _last(self, room: int) -> list[dict[str, Any]]:
+        """The record of the set, which may change beside topics; of deleted topics the last that there is room for."""
+        last = [] if self._newest_record is None else [_record_of_set(self._newest_record)]
+        room -= sum(len(encode_record(each)) for each in last) + _GONE_ID_BYTES
         gone = [topic_id.hex() for topic_id in self.gone if topic_id not in self.deleted] if self._is_copied else []
-        others = [{"type": "topics-gone", "ids": gone}] if gone else []
-        if self._newest_record is not None:
-            others.append(_record_of_set(self._newest_record))
-        return created + deleted + others + _starts_records(self.starts)
+        kept = gone[max(0, len(gone) - max(0, room // _GONE_ID_BYTES)) :]
+        return [*last, {"type": "topics-gone", "ids": kept}] if kept else last

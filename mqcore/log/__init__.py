@@ -1,7 +1,7 @@
 """Batches on a storage backend's logs of bytes, once for every backend: offsets, epochs, recovery, identity."""
 
 from mqcore.log._based import LogStart
-from mqcore.log._control import ProducerEnd, pack_cursors_batch, unpack_cursors_batch
+from mqcore.log._control import ProducerEnd, encode_record, pack_cursors_batch, unpack_cursors_batch
 from mqcore.log._folder import BackupFolder
 from mqcore.log._history import UNKNOWN_REIGN, divergence_of_histories
 from mqcore.log._inspect import LogFinding, StorageInspection, verify_storage
@@ -89,6 +89,7 @@ __all__ = [
     "backup_identity",
     "damage_notice",
     "divergence_of_histories",
+    "encode_record",
     "moved_identity",
     "pack_cursors_batch",
     "partition_log_name",

@@ -35,12 +35,14 @@ __all__ = [
     "Lost",
     "ProducerEnd",
     "control_kind",
+    "encode_record",
     "pack_cursors_batch",
     "pack_ends_batch",
     "pack_epoch_batch",
     "pack_lost_batch",
     "pack_producers_batch",
     "pack_records_batch",
+    "pack_snapshot_batch",
     "unpack_cursors_batch",
     "unpack_ends_batch",
     "unpack_epoch_batch",
@@ -115,9 +117,19 @@ def pack_lost_batch(size: int, count: int, opened: tuple[int, bytes] | None) -> 
 def pack_records_batch(records: Sequence[Mapping[str, Any]], *, snapshot: bool = False) -> bytearray:
     """The whole batch that holds ``records`` (JSON-able), not yet stamped. At least one record takes an offset."""
     # JSON, not a packed layout: there are few, people read them in ``storage inspect``, and keys say what is unknown.
-    text = json.dumps(list(records), ensure_ascii=False, separators=(",", ":")).encode()
+    texts = [encode_record(each) for each in records]
+    return pack_snapshot_batch(texts) if snapshot else _pack(RECORDS, b"[%b]" % b",".join(texts), max(1, len(texts)))
+
+
+def encode_record(record: Mapping[str, Any]) -> bytes:
+    """A record as it stands in its batch, which is as long as its records and one byte more for each."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def pack_snapshot_batch(records: Sequence[bytes]) -> bytearray:
+    """The whole batch of records that replaces every one before it, each as ``encode_record`` returns it."""
     # A snapshot of nothing takes an offset too, or no offset would say that what was before it is gone.
-    return _pack(SNAPSHOT if snapshot else RECORDS, text, max(1, len(records)))
+    return _pack(SNAPSHOT, b"[%b]" % b",".join(records), max(1, len(records)))
 
 
 def pack_producers_batch(kept: KeptProducers) -> bytearray:

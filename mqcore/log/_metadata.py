@@ -5,7 +5,7 @@ Knows nothing of what the records mean.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import trio
@@ -16,7 +16,9 @@ from mqcore.log._control import (
     RECORDS,
     SNAPSHOT,
     control_kind,
+    encode_record,
     pack_records_batch,
+    pack_snapshot_batch,
     unpack_records_batch,
 )
 from mqcore.log._partition_log import PartitionLog
@@ -27,6 +29,10 @@ from mqcore.ports import Buffer
 __all__ = ["MetadataLog", "SnapshotAt", "take_records"]
 
 READ_BYTES = 4 * 1024 * 1024
+TURN_BYTES = 64 * 1024
+"""Of a snapshot so much is encoded, in some milliseconds, before others have their turn."""
+SNAPSHOT_BYTES_MIN = HEADER_BYTES + 64
+"""More than what a snapshot is beside its records."""
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 Commit: TypeAlias = Callable[[Callable[[], IncomingBatch]], Awaitable[int]]
@@ -150,15 +156,28 @@ class MetadataLog:
         batch = pack_records_batch(records)
         return await self._commit(lambda: IncomingBatch(unpack_header(batch), batch))
 
-    async def write_snapshot(self, state: Callable[[], Records], bytes_max: int) -> SnapshotAt:
-        """Replace everything before by what ``state`` returns at that moment: the whole present state. Committed.
+    async def write_snapshot(
+        self, state: Iterable[Mapping[str, Any]], last: Callable[[int], Records], bytes_max: int
+    ) -> SnapshotAt:
+        """Replace everything before by ``state`` and, as it is when the batch is made, ``last``. Committed.
 
-        Raises as ``append``, and ``StorageError`` (``full``) for more than ``bytes_max``, before anything is written.
+        Together they are the whole present state; ``state`` does not change meanwhile, others run while it is encoded.
+        ``last`` is given the bytes that there is room for. Raises as ``append``, and ``StorageError`` (``full``) for
+        more than ``bytes_max``, before anything is written.
         """
         made: list[SnapshotAt] = []
+        texts: list[bytes] = []
+        size = unyielded = 0
+        for record in state:
+            texts.append(text := encode_record(record))
+            size, unyielded = size + len(text) + 1, unyielded + len(text)
+            if unyielded > TURN_BYTES:
+                unyielded = 0
+                await trio.lowlevel.checkpoint()
 
         def make() -> IncomingBatch:
-            batch = pack_records_batch(state(), snapshot=True)
+            more = last(bytes_max - size - SNAPSHOT_BYTES_MIN)
+            batch = pack_snapshot_batch([*texts, *map(encode_record, more)])
             if len(batch) > bytes_max:
                 text = f"what log {self._log.name} says is {len(batch)} bytes, and a batch has {bytes_max} at most"
                 raise StorageError(f"{text} (limit batch_bytes_max)", kind="full")

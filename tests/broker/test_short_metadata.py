@@ -244,7 +244,9 @@ async def test_r13_what_is_not_committed_yet_takes_the_place_of_nothing(tmp_path
         assert partition is not None
         (shortener,) = [each for each in partition.watchers if isinstance(each, MetadataShortener)]
         with trio.move_on_after(0.2):
-            await MetadataLog(reign.store, reign._commit_metadata).write_snapshot(reign.topics._state, 1 << 20)
+            await MetadataLog(reign.store, reign._commit_metadata).write_snapshot(
+                reign.topics._state(), reign.topics._last, 1 << 20
+            )
         await reign.topics._metadata.replay()  # as a reign does that begins with what the last one left
         snapshot = reign.topics.snapshot
         assert snapshot is not None

@@ -16,7 +16,7 @@ TOPICS = "mqcore.broker._topics"
 
 def _without(is_left_out: Callable[[Any], bool]) -> Callable[[Any], Any]:
     def made(original: Any) -> Any:
-        return lambda topics: [record for record in original(topics) if not is_left_out(record)]
+        return lambda topics, *room: [record for record in original(topics, *room) if not is_left_out(record)]
 
     return made
 
@@ -33,7 +33,7 @@ def cursors_left_out(original: Any) -> Any:
     return _without(lambda record: record["type"] == "log-starts")(original)
 
 
-@in_place_of((TOPICS, "Topics", "_state"))
+@in_place_of((TOPICS, "Topics", "_last"))
 def deletions_left_out(original: Any) -> Any:
     """A log that is made short does not say any more which topics are gone, to a node that was away."""
     return _without(lambda record: record["type"] == "topics-gone")(original)

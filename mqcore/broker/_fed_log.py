@@ -170,6 +170,16 @@ class FedLog:
         self._sent.append(LogPoint(report.end, offset))
         return None
 
+    async def tell_again(self) -> None:
+        """Have what is remembered of producers told again to a copy that has not read it yet, if a part was given up.
+
+        Raises ``StorageError``, as a commit.
+        """
+        if self.held_end.position < self._known_at:
+            log = self.partition.log
+            await keep_producers(self.partition, log.start_position)
+            self._known_at = max(self._known_at, log.kept_at.end)
+
     async def told_with(self, refusal: Refusal | None) -> list[LogBegins | Refusal]:
         """What is said of a report that does not count: of the metadata log where it begins, too, for none says so.
 

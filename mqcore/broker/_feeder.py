@@ -419,7 +419,12 @@ class Feeder:
             self._stopped.remove(fed)
             fed.is_damaged = False
             if fed.is_judged:
-                self.moved(fed.partition)
+                try:
+                    await fed.tell_again()
+                except (StorageError, CorruptionError) as error:
+                    self._stop_feeding(fed, fed.held_end.position, error)
+                else:
+                    self.moved(fed.partition)
             else:
                 self._unjudged += 1
                 await self._take_reports(() if fed.unjudged is None else (fed.unjudged,))

@@ -197,6 +197,9 @@ class LogState:
         self.damages.pop(position, None)
         self.note_damage(damage)
         self.producers.mark(header.base_offset, header.end_offset, is_given_up=True)
+        kept = self.kept_at
+        if position < kept.end and damage.end_position > kept.begin.position:
+            self.kept_at = KeptAt()  # who begins there would not know all of it: it is told anew
 
     def note_damage(self, damage: Damage) -> bool:
         """Remember a damaged range; False when it was known."""

@@ -259,3 +259,30 @@ async def test_r6_a_primary_that_does_not_know_where_its_log_says_that_has_a_cop
         epoch, reign_id, last = log.last_batch
         whole = LogPositions(0, epoch, reign_id, last, log.end_position, log.end_position, Level.DISK)
         assert fed.count(whole, REPLICA, Level.PAGE_CACHE, {}) == [(3, Level.DISK)]
+
+
+@pytest.mark.trio
+async def test_r6_a_copy_is_told_again_where_a_part_of_what_it_was_to_read_was_given_up() -> None:
+    async with alone() as setup:
+        partition = await setup.partition(replication=SyncReplication(copies=2, level=Level.DISK))
+        partition.set_changed([OWN, REPLICA], None)
+        for number in range(3):
+            await partition.append([setup.send(number, producer_id=7, first_sequence=number)])
+        log = partition.log
+        await log.trim(2)
+        fed = FedLog(0, partition)
+        start = log.start_position
+        assert await fed.judge(LogPositions(0, 0, bytes(16), start, start, start, Level.NONE)) is None
+        await fed.tell_again()
+        first = log.end
+        header = await log.batch_at(log.last_batch[2])
+        assert header is not None
+        log._state.give_up(log.last_batch[2], header)
+        await fed.tell_again()
+        assert log.end_position > first.position, "and only now"
+        fed.sent(first)
+        fed.sent(log.end)
+        epoch, reign_id, last = log.last_batch
+        for end, counted in ((first.position, []), (log.end_position, [(3, Level.DISK)])):
+            report = LogPositions(0, epoch, reign_id, last, end, end, Level.DISK)
+            assert fed.count(report, REPLICA, Level.PAGE_CACHE, {}) == counted

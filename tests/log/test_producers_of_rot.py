@@ -8,6 +8,7 @@ from test_producers import LIMITS, header, record, table_of
 from test_repaired import Others, complete, met, position_of, rot, stands, virtual
 
 from mqcore.batch import HEADER_BYTES
+from mqcore.errors import CorruptionError
 from mqcore.log import ACCEPT, Duplicate, Forgotten, Gap, GivenUp, IncomingBatch, PartitionLog, ProducerTable, TooOld
 from mqcore.log._scan import BatchScanner
 from mqcore.log._state import LogState
@@ -144,3 +145,30 @@ async def copied(log: PartitionLog) -> ProducerTable:
     scanner.feed(memoryview(await stands(log)))
     assert not scanner.invalid
     return state.producers
+
+
+def test_g15_what_a_log_says_of_its_producers_is_said_anew_once_a_part_of_that_was_given_up() -> None:
+    """A copy that begins there would not know of a producer, and take its first batch, sent again, for a new one."""
+
+    async def main() -> None:
+        shelf = Shelf()
+        broker, log = await filled(shelf, FIRST, OTHER)
+        broker.store.good_copies.ask = Others(shelf).ask
+        position = log.end_position
+        made = log.producers_batches()
+        await log.append_control(made)
+        log.producers_kept(made)
+        await log.append([NEXT])
+        await broker.store.flush([log])
+        assert not log.lacks_producers(position)
+        rot(shelf, position)
+        with pytest.raises(CorruptionError):
+            await log.read_stored(position, 1, log.end_position, asks=False)
+        assert not log.lacks_producers(position), "nothing is sent to a copy meanwhile"
+        await log.mend_damages(gives_up=complete)
+        assert log.lacks_producers(position)
+        again = await (await start(shelf)).log()
+        assert again.lacks_producers(position)
+        assert again.check([OTHER.header]) == [Duplicate(1, 2)]
+
+    virtual(main)

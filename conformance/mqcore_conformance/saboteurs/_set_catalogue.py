@@ -9,7 +9,9 @@ The bugs are those of docs/design/guarantees.md, section 8, that only a set can 
 - a policy lowered locally on a zombie, a replica that trims by its own clock: plans have no caps, and those of sets
   no retention;
 - a copy that begins after a trim, and does not know the producers of what is gone: what it stores twice no drain has
-  twice (tests/broker/test_producers_after_retention.py).
+  twice (tests/broker/test_producers_after_retention.py);
+- a retry of what has rotted that a start takes for a new batch: it is there twice only once it was mended, which a plan
+  cannot bring about between the two (tests/log/test_producers_of_rot.py).
 """
 
 from __future__ import annotations
@@ -119,6 +121,10 @@ SETS = (
     Saboteur(
         name="lost-passed-over", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
         make=sets.lost_passed_over, shape=shapes.no_copy_is_whole,
+    ),
+    Saboteur(
+        name="lost-acknowledged", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",
+        make=sets.lost_acknowledged, shape=shapes.what_waits_rots,
     ),
     Saboteur(
         name="damage-served-in-a-set", clause="G12", flush="sync", family="rot", nodes=3, transport="tcp",

@@ -196,6 +196,12 @@ def no_copy_is_whole(plan: RunPlan) -> RunPlan:
     return _small(plan, _at(1_500, "rot", "n1+n2+n3/middle", for_us=0, amount=8), sends=50, consumers=(late,))
 
 
+def what_waits_rots(plan: RunPlan) -> RunPlan:
+    """A primary hears nothing from its replicas for a moment, in which the last batch rots that they do not have."""
+    cut = _at(900, "cut-peers", "n1", for_us=700_000)
+    return _small(plan, cut, _at(1_250, "rot", "n1/tail", for_us=0, amount=8), sends=40)
+
+
 def a_clone(plan: RunPlan) -> RunPlan:
     """A replica comes back on a copy of another node's disk."""
     return _small(plan, _at(1_200, "cloned", "n2", for_us=AT_ONCE_US), sends=60)

@@ -155,6 +155,13 @@ def lost_passed_over(_: Any) -> Any:
     return lambda _: 0
 
 
+@in_place_of((f"{LOG}._facts", "LogFacts", "damage_of"), (f"{LOG}._producers", "ProducerTable", "mark"))
+def lost_acknowledged(_: Any) -> Any:
+    """What stands for a batch that no node has whole is a copy of it like any: who waits for it, or sends it again, is
+    told that it is stored."""
+    return lambda *_, **__: None
+
+
 @in_place_of((f"{LOG}._store", "", "check_owner"))
 def clone_accepted(_: Any) -> Any:
     """A node starts on a copy of another node's storage, and there are two of that one."""
@@ -262,8 +269,8 @@ def heartbeat_is_enough() -> tuple[Replacement, ...]:
         return property(lambda keeper: original.fget(keeper) or getattr(keeper, "heartbeat_lost", False))
 
     def reign(original: Any) -> Any:
-        async def on_what_is_there(keeper: Any, record: Any, _: Any) -> None:
-            await original(keeper, record, await keeper.keeper.look())
+        async def on_what_is_there(keeper: Any, record: Any, _: Any, found: Any) -> None:
+            await original(keeper, record, await keeper.keeper.look(), found)
 
         return on_what_is_there
 

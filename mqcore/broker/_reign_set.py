@@ -6,6 +6,7 @@ every partition whom to wait for. Must not know what carries a change, a coordin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
@@ -30,6 +31,8 @@ METADATA_KEY: tuple[bytes, int] = (bytes(16), 0)
 _HOLD_SHARE = 4
 _REFUSALS_MAX = 64
 """Refusals that are remembered, so that each is told once: a peer may give itself ever other names."""
+_REPLACED_MANY, _REPLACED_S, _TOLD_AGAIN_S = 3, 10.0, 60.0
+"""Streams of one node that replace others so often in that time are of two processes; told again after so long."""
 _SAME_COPYING_S = 60.0
 """A stream that begins so soon after an unfinished one of the same node goes on with its copying."""
 
@@ -102,6 +105,7 @@ class ReignSet:
         self._sync_bytes_per_s = cluster.sync_bytes_per_s
         self._sync_rates: dict[bytes, int] = {}
         self._refused: set[tuple[str, str]] = set()  # what was said of whom since it was last taken in
+        self._replaced: dict[bytes, tuple[tuple[float, ...], float]] = {}  # when, and when that was told last
         self._blocked: dict[Partition, None] = {}
         self._wake = trio.Event()
         self._report_awaited: trio.Event | None = None
@@ -189,12 +193,32 @@ class ReignSet:
         began_at, interrupted_at = self._unfinished.pop(member.node_id, (0.0, -_SAME_COPYING_S))
         if feeder.began_at - interrupted_at < _SAME_COPYING_S:
             feeder.began_at = began_at  # a node that comes again and again must not hold up trimming for ever (R15)
-        if older is not None:
-            older.refuse(CommandNotPossibleError("a newer stream of the same node has taken its place"))
-        self._report(Notice("replica-follows", f"{feeder.name} at {feeder.peer.address} follows this node"))
+        if older is not None and self._runs_twice(feeder, older):
+            older.cancel_scope.cancel()
+        else:
+            if older is not None:
+                older.refuse(CommandNotPossibleError("a newer stream of the same node has taken its place"))
+            self._report(Notice("replica-follows", f"{feeder.name} at {feeder.peer.address} follows this node"))
         self._tell(METADATA_KEY, self.metadata_partition)
         self._wake.set()
         self._came()
+
+    def _runs_twice(self, feeder: Feeder, older: Feeder) -> bool:
+        """Whether streams of a node replace one another again and again, as those of two processes do; told seldom."""
+        now, node_id = trio.current_time(), feeder.member.node_id
+        replaced, told_at = self._replaced.get(node_id, ((), -math.inf))
+        replaced = (*replaced, now)[-_REPLACED_MANY:]
+        is_often = len(replaced) == _REPLACED_MANY and now - replaced[0] < _REPLACED_S
+        if is_often and now - told_at > _TOLD_AGAIN_S:
+            told_at = now
+            text = f"two processes follow as node {feeder.name} with the id {node_id.hex()}, the last at"
+            text += (
+                f" {older.peer.address} and {feeder.peer.address}: what either has is believed of both. Stop the one"
+            )
+            text += " that runs on a copy of the other's storage, and empty the storage of the copy"
+            self._report(Notice("node-runs-twice", text, {"name": feeder.name}))
+        self._replaced[node_id] = replaced, told_at
+        return is_often
 
     def follower_refused(self, feeder: Feeder, why: str) -> None:
         """Report that a replica's stream was refused: once for each reason, for it comes again and again."""

@@ -56,14 +56,19 @@ async def next_of(stream: ByteStream, machine: FollowStream) -> FollowMessage:
 
 async def greeted(nodes: SetOfNodes, name: str = "b") -> tuple[ByteStream, FollowStream]:
     """A stream to the primary ``a`` in the name of a node that was cut off."""
-    store, other = nodes.node("a").store, nodes.node(name).store
+    node_id = nodes.node(name).store.node_id
     await nodes.cut_off(name)
+    return await greeted_as(nodes, name, node_id)
+
+
+async def greeted_as(nodes: SetOfNodes, name: str, node_id: bytes) -> tuple[ByteStream, FollowStream]:
+    store = nodes.node("a").store
     stream = await stream_to(nodes, "a")
     machine = FollowStream(
         FollowRole.FOLLOWER, set_id=store.set_id, epoch=store.epoch, logs_max=9, frame_bytes_max=1 << 20
     )
     versions, session = (VERSION_MIN, VERSION_MAX), bytes(16)
-    follow = Follow(*versions, store.set_id, other.node_id, 99, session, store.epoch, Level.DISK, 9, 1 << 20, name)
+    follow = Follow(*versions, store.set_id, node_id, 99, session, store.epoch, Level.DISK, 9, 1 << 20, name)
     await stream.send_buffers(machine.send(follow))
     assert isinstance(await next_of(stream, machine), Followed)
     assert isinstance(await next_of(stream, machine), LogNamed)
@@ -189,3 +194,18 @@ def test_g12_where_a_metadata_log_cannot_begin_is_refused_before_anything_is_giv
                 await session._take(begins)
 
     run_simulation(main, seed=1)
+
+
+@pytest.mark.trio
+async def test_r4_streams_of_one_node_that_replace_one_another_are_told_as_what_they_are(tmp_path: Path) -> None:
+    """Two processes on copies of one storage: each ends the other's stream, several times a second."""
+    async with set_of_nodes(tmp_path, prefix="r4-twice", flush="sync") as nodes:
+        await begun(nodes)
+        node_id = nodes.node("b").store.node_id
+        await nodes.cut_off("b")
+        for _ in range(8):
+            await greeted_as(nodes, "b", node_id)
+        told = nodes.notice("node-runs-twice").text
+        assert f"as node b with the id {node_id.hex()}" in told
+        assert "empty the storage of the copy" in told
+        assert nodes.kinds("a").count("follower-replaced") == 2, "and not for ever"

@@ -13,7 +13,7 @@ from mqcore.abc import Log, StorageBackend, StorageContext
 from mqcore.broker import topic_names
 from mqcore.broker.operations.quarantine import suffix_of
 from mqcore.cli._client import connected
-from mqcore.cli._cluster_nodes import alone_with, sets_of
+from mqcore.cli._cluster_nodes import NODE_SECONDS_MAX, alone_with, sets_of
 from mqcore.cli.shell import Settings
 from mqcore.client import SetAdmin
 from mqcore.errors import (
@@ -140,11 +140,13 @@ async def opened_keepers(settings: Settings, storage: str | None) -> AsyncIterat
             client = await stack.enter_async_context(connected(settings))
             yield [_Node((await client.admin.status()).name, client.sets)]
             return
+        # As for `describe`: a dead node holds nobody up, unless the wait was asked for.
+        connect_ms = None if settings.timeout_is_given else round(NODE_SECONDS_MAX * 1000)
         keepers: list[SideFileKeeper] = []
         problems: list[str] = []
         for node in nodes:
             try:
-                client = await stack.enter_async_context(alone_with(settings, node))
+                client = await stack.enter_async_context(alone_with(settings, node, connect_ms=connect_ms))
             except MqcoreError as error:
                 problems.append(str(error))
             else:

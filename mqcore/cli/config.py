@@ -81,6 +81,8 @@ def init(
         write_json({"written": path})
     else:
         write_line(f"wrote {path}; mqcore explain {path} says what it promises, mqcore serve --config {path} runs it")
+        if cluster:
+            write_line("once every node runs, each by its own --name, mqcore cluster init begins the set")
 
 
 def _cluster_text(sets: int, nodes: int, coordinator: str, replication: str | None, storage: str | None) -> str:

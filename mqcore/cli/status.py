@@ -49,8 +49,9 @@ def command() -> None:
         for answer in answers:
             if answer.status is None:
                 write_line(f"{answer.name}: {answer.why}")
-            elif answer.description is not None and answer.description.role == "replica" and answer.description.why:
-                write_line(f"{answer.name} does not follow: {answer.description.why}")
+            elif answer.description is not None and answer.description.role != "primary" and answer.description.why:
+                is_replica = answer.description.role == "replica"
+                write_line(f"{answer.name} {'does not follow' if is_replica else 'waits'}: {answer.description.why}")
         for answer in answers:
             for failure in () if answer.status is None else answer.status.failures:
                 write_line(f"{answer.name}: a partition stopped: {failure}")
@@ -124,11 +125,10 @@ def _row(answer: _NodeAnswer, state: MemberState | None) -> tuple[object, ...]:
     if status is None:
         return (answer.name, answer.set_name, "unknown", "", "", "", "", "", "")
     role = described.role if described is not None else "primary" if status.reigns else "waiting"
-    why = f": {described.why}" if described is not None and described.role == "waiting" else ""
     return (
         answer.name,
         answer.set_name,
-        f"{role}{why}",
+        role,
         status.epoch,
         status.topics,
         status.partitions_open,

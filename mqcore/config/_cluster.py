@@ -96,7 +96,10 @@ class NodeTable:
             raise ConfigurationError(f"node {self.name!r} has no urls: name at least one, as in tcp://10.0.0.1:7400")
         for url in self.urls:
             if _is_wildcard(url):
-                raise ConfigurationError(f"node {self.name!r}: {url} is no address that another machine could reach")
+                raise ConfigurationError(
+                    f"node {self.name!r}: {url} is no address that another machine could reach: "
+                    "write the one that it has there, and listen on the wildcard by [[listen]] with url and advertise"
+                )
 
 
 @attrs.frozen(kw_only=True)

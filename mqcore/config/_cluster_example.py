@@ -14,7 +14,8 @@ __all__ = ["cluster_example"]
 
 _HEAD = """\
 # Configuration of every node of a cluster: the same file on each, but for `name` and where it stores.
-# `mqcore serve --config FILE --name {other}` runs another node of it, MQCORE_NAME={other} does the same;
+# `mqcore serve --config FILE --name {other}` runs another node of it, MQCORE_NAME={other} does the same.
+# When all of them run, `mqcore cluster init` begins each set, once: before that nothing is taken in.
 # `mqcore explain FILE` says what an acknowledgement means; `mqcore config init` writes every other key.
 
 # Name of this node: one of those below.

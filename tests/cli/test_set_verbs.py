@@ -220,6 +220,17 @@ def test_the_primary_is_found_by_a_server_whose_configuration_lacks_it(cluster, 
     assert cluster.asked == [("a2", "replica.remove", {"name": "a1"})]
 
 
+def test_what_is_kept_aside_is_listed_of_the_nodes_that_answer_and_a_dead_one_is_not_waited_for(
+    cluster, cli, monkeypatch
+):
+    monkeypatch.setenv("MQCORE_SERVER", cluster.urls["a1"])
+    cluster.urls["a2"] = "tcp://127.0.0.1:1"
+    listed = cli("quarantine", "list")
+    assert listed.status == 0
+    assert "left out: node 'a2': no server answered within 1.5 s" in listed.err
+    assert "within 0.3 s" in cli("--timeout", "300 ms", "quarantine", "list").err, "as long as was asked for"
+
+
 def test_describe_ends_with_4_when_no_node_of_a_set_answers(cluster, run):
     cluster.urls["b1"] = "tcp://127.0.0.1:1"
     result = run("--timeout", "300 ms", "cluster", "describe")

@@ -15,8 +15,10 @@ from mqcore.log import (
     METADATA_NAME,
     LogStart,
     LogStore,
+    MetadataLog,
     StorageInspection,
     Transfer,
+    backup_identity,
     partition_log_name,
     partition_salt,
 )
@@ -266,3 +268,41 @@ def test_g13_flushes_go_on_while_the_metadata_log_is_begun_anew(monkeypatch: pyt
         await primary.aclose()
 
     run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+def test_r13_a_metadata_log_that_begins_at_its_snapshot_says_the_same_after_a_backup(*, is_running: bool) -> None:
+    """On the node that made it short, and on one that began it anew there."""
+
+    async def main() -> None:
+        disk = ModelDisk(seeded(1, "disk"))
+        primary = await primary_with(disk, 5)
+        metadata = MetadataLog(primary)
+        for number in range(40):
+            await metadata.append([{"number": number}])
+        at = await metadata.write_snapshot([{"all": 40}], lambda room: [{"last": 1}], 1 << 20)
+        await primary.metadata.trim(at.offset, at.position)
+        await metadata.append([{"number": 41}])
+        begins = await primary.metadata.start_at(primary.metadata.start_offset)
+        assert begins is not None
+        assert (begins.offset, begins.position) == (at.offset, at.position)
+        store = await store_on(disk, "/b", primary.set_id)
+        await store.follow(primary.epoch, primary.reign_id)
+        await store.begin_anew(METADATA_NAME, begins, kept_for="the primary has trimmed it")
+        await store.metadata.append_foreign([await stored(primary.metadata, at.position)], position=at.position)
+        await store.flush([store.metadata])
+        for folder, each in (("/a", primary), ("/b", store)):
+            if not is_running:
+                await each.aclose()
+            async with StorageInspection(mmap_on(disk, folder), LIMITS) as inspection:
+                target = mmap_on(disk, folder + "-copy")
+                transfer = Transfer(inspection, target, purpose="backup", limits=LIMITS, identity_of=backup_identity)
+                await transfer.plan()
+                await transfer.run()
+                await target.aclose()
+            again = await store_on(disk, folder + "-copy", node_name=folder[1:])
+            assert again.metadata.start_position == at.position
+            assert await MetadataLog(again).replay() == [{"all": 40}, {"last": 1}, {"number": 41}]
+            await again.aclose()
+
+    run_simulation(main)

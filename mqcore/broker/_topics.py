@@ -208,8 +208,10 @@ class Topics:
             )
             return
         if kind == "log-starts":
-            for name, begins in record["starts"].items():  # a log's start never goes back (R15)
-                self.starts[name] = max(LogStart.from_json(begins), self.starts.get(name, LogStart()))
+            for name, value in record["starts"].items():
+                begins, before = LogStart.from_json(value), self.starts.get(name)
+                if before is None or begins > before:  # a log's start never goes back (R15)
+                    self.starts[name] = begins
             return
         if kind == "topics-gone":
             self._forget(map(bytes.fromhex, record["ids"]))

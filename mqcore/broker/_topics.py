@@ -273,7 +273,7 @@ class Topics:
         check_topic_name(topic.name, self._limits)
         async with self._changing:
             known = self.by_id.get(topic.id)
-            if known == topic or topic.id in self.deleted:
+            if known == topic or topic.id in self.gone:  # of a primary that has not heard of it: the map is further
                 return False
             if known is None and topic.name in self.by_name:
                 raise refused(Code.TOPIC_EXISTS, f"another topic {topic.name!r} exists already, of this set alone")

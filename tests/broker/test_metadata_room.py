@@ -108,3 +108,25 @@ def test_g20_others_have_their_turn_while_a_large_snapshot_is_made() -> None:
             assert topics.snapshot.size > MIB // 2
 
     run_simulation(main, seed=1)
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+def test_r13_a_topic_that_was_deleted_is_not_made_again_by_a_late_word_of_the_set_that_keeps_the_map(
+    *, is_short: bool
+) -> None:
+    """Its logs are gone and noted as gone by then, and the metadata log may have been made short since."""
+
+    async def main() -> None:
+        async with alone() as setup:
+            topics = Topics(MetadataLog(setup.store), Limits(), setup.ports, setup.notices.append, is_copied=True)
+            topic = await topics.create("orders", TopicConfig())
+            await topics.delete("orders")
+            await topics.removed(topic.id)
+            if is_short:
+                await topics.write_snapshot()
+                topics = Topics(MetadataLog(setup.store), Limits(), setup.ports, setup.notices.append, is_copied=True)
+                await topics.replay()
+            assert not await topics.place(topic)
+            assert not topics.by_id
+
+    run_simulation(main, seed=1)

@@ -79,6 +79,8 @@ class Keeper:
         self._hint = trio.Event()
         # Two writes at once would expect the same pair, and one of them would always meet a conflict.
         self._writing = trio.Lock()
+        # Of two reads at once it is not known which was served first: the older one could hide what the other showed.
+        self._looking = trio.Lock()
 
     def now(self) -> ClockReading:
         """Return the moment on this node's clocks."""
@@ -95,17 +97,20 @@ class Keeper:
         return self.observer.is_vacant(self.now())
 
     async def look(self) -> CellPair:
-        """Read both cells, take in what they show, and return them.
+        """Read both cells, take in what they show, and return them: nothing that was replaced before this call.
 
         Raises ``CoordinatorError``; ``CorruptionError`` when the lease cell has what is no lease (R14). No effect if
         cancelled.
         """
-        sent, answers = self.now(), self._answers
-        pair = await self._read()
-        if self._answers == answers:
-            self._saw(pair, sent)
-        # Else a write of this node was answered meanwhile, and the read may have been served before it.
-        return pair
+        async with self._looking:
+            while True:
+                sent, answers = self.now(), self._answers
+                pair = await self._read()
+                if self._answers == answers:
+                    self._saw(pair, sent)
+                    return pair
+                # A write of this node was answered meanwhile: the read may have been served before it, so it is read
+                # again rather than left out, for what the write showed may be older than this call.
 
     async def promote(self, record: bytes, on: CellPair | None) -> LeaseHolder:
         """Put ``record`` and take the lease in one write, and return the lease that is held now.
@@ -188,7 +193,7 @@ class Keeper:
                 except CoordinatorConflictError:
                     # A renewal that was cancelled or not answered may be in the cell by now.
                     with contextlib.suppress(CoordinatorError):
-                        if holder.wrote((await self._look_again()).lease.write_id):
+                        if holder.wrote((await self.look()).lease.write_id):
                             continue
                 except CoordinatorError:
                     pass
@@ -278,7 +283,7 @@ class Keeper:
         until_us = holder.valid_until_us
         while self.is_valid:
             try:
-                pair = await self._look_again()
+                pair = await self.look()
             except CoordinatorError as error:
                 self._failed(holder, error)
                 await self._pause(_PAUSE_MS_FIRST, until_us)
@@ -293,12 +298,6 @@ class Keeper:
         if isinstance(error, CoordinatorWentBackError):
             holder.end()
         self._report_trouble(error)
-
-    async def _look_again(self) -> CellPair:
-        sent = self.now()
-        pair = await self._read()
-        self._saw(pair, sent)
-        return pair
 
     # records
 
@@ -336,7 +335,7 @@ class Keeper:
         """Read after a conflict, until there is an answer: it is final, nothing on the old expectation can come."""
         while True:
             try:
-                return await self._look_again()
+                return await self.look()
             except (CoordinatorUnreachableError, CoordinatorOutcomeUnknownError) as error:
                 await self._pause(_PAUSE_MS_FIRST, until_us)
                 attempt.is_unknown = True

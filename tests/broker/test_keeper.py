@@ -229,6 +229,23 @@ async def test_a_look_that_was_served_before_a_change_does_not_hide_it(place: Pl
 
 
 @simulated
+async def test_r14_a_look_shows_what_was_there_when_it_began_whichever_other_look_is_answered_meanwhile(
+    place: Place,
+) -> None:
+    """Else the record could be older than what a node has said before, as if it had gone back."""
+    a, _, _ = await place.primary("a")
+    b, way, _ = place.node("b")
+    async with trio.open_nursery() as nursery:
+        way.answer_delay_ms = 100
+        nursery.start_soon(b.look)  # served with the first record, and answered when the second one is there
+        await trio.sleep(0.05)
+        await a.change(b"set 2")
+        pair = await b.look()
+    assert pair.record.value == b"set 2"
+    assert b.pair == pair
+
+
+@simulated
 async def test_a_restarted_node_waits_for_the_lease_of_its_own_earlier_run(place: Place) -> None:
     old, _, _ = await place.primary("a")
     began = trio.current_time()

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from virtual_time import node_ports
 
 from mqcore.abc import Notice
 from mqcore.broker import Node
 from mqcore.client import Client, connect
 from mqcore.config import make_config
 from mqcore.errors import MqcoreError
-from mqcore.ports import Ports, system_ports
+from mqcore.ports import Ports
 
 
 class NodeRun:
@@ -108,6 +109,7 @@ class SetOfNodes:
                 except MqcoreError as error:
                     if once or "no answer from" not in str(error):
                         raise
+                    await trio.sleep(0.01)
 
     async def call(self, name: str, operation: str, /, **arguments: Any) -> Any:
         async with connect(self.url(name), **self.login) as client:
@@ -165,7 +167,7 @@ async def set_of_nodes(
     names: str = "ab",
     *,
     prefix: str,
-    ports: Callable[[], Ports] = system_ports,
+    ports: Callable[[], Ports] = node_ports,
     cluster: dict[str, Any] | None = None,
     storage: str = "mmap://{dir}",
     **keys: Any,

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
+from virtual_time import node_ports
 
 from mqcore.broker import Node
 from mqcore.client import Client, connect
 from mqcore.config import make_config
-from mqcore.ports import system_ports
 
 
 class Sets:
@@ -35,7 +35,7 @@ class Sets:
             config = make_config(
                 name=name, storage=f"mmap://{self._root}/{name}", listen=[self.url(name)], flush="sync", cluster=cluster
             )
-            self.nodes[name] = Node(config, ports=system_ports())
+            self.nodes[name] = Node(config, ports=node_ports())
             self._scopes[name], self._ended[name] = trio.CancelScope(), trio.Event()
             await self._nursery.start(self._serve, name)
 

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import trio
 from sets import set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.broker._follower import Follower
 
 HEARTBEAT_MS = 100
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_replica_that_makes_a_log_for_long_is_followed_on_and_not_taken_for_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

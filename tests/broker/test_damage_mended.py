@@ -10,6 +10,7 @@ import pytest
 import trio
 from rot import damage, damage_at, damage_copies, log_of, set_back
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.batch import HEADER_BYTES
 from mqcore.errors import BatchUndecodableError, CommandNotPossibleError
@@ -49,6 +50,7 @@ async def read_until(nodes: SetOfNodes, seen: Callable[[], bool], *names: str, *
             assert await read_all(nodes, *names, **options) == VALUES
             if seen():
                 return
+            await trio.sleep(0.01)
 
 
 async def until_whole(nodes: SetOfNodes, node: str, name: str, messages: int = MESSAGES) -> None:
@@ -65,7 +67,7 @@ def rotten(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_rotten_batch_is_written_anew_from_another_node_while_a_reader_waits(
     tmp_path: Path, rotten: str
 ) -> None:
@@ -92,7 +94,7 @@ async def test_g12_a_rotten_batch_is_written_anew_from_another_node_while_a_read
         assert "log-damaged" not in nodes.kinds(rotten)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_what_rotted_on_every_member_of_an_array_is_written_anew_from_another_node(tmp_path: Path) -> None:
     for node in "ab":
         (tmp_path / node).mkdir()
@@ -110,7 +112,7 @@ async def test_g12_what_rotted_on_every_member_of_an_array_is_written_anew_from_
         assert (await nodes.logs("a"))[name] == (await nodes.logs("b"))[name]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_where_no_copy_is_good_the_range_is_told_and_the_rest_is_read(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="rot-both", cluster=TIMES, **SYNC) as nodes:
         name = await begin(nodes)
@@ -140,7 +142,7 @@ def writes_nothing_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("writes_nothing_in_place")
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_primary_whose_log_rotted_makes_way_and_copies_it_anew(tmp_path: Path) -> None:
     cluster = {"coordinator": "memory://rot-lone-primary", **TIMES}
     async with set_of_nodes(tmp_path, prefix="rot-lone-primary", cluster=cluster, **SYNC) as nodes:
@@ -160,7 +162,7 @@ async def test_g12_a_primary_whose_log_rotted_makes_way_and_copies_it_anew(tmp_p
 
 
 @pytest.mark.usefixtures("writes_nothing_in_place")
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_damaged_copy_is_copied_anew_while_readers_wait(tmp_path: Path) -> None:
     cluster = {"coordinator": "memory://rot-lone-replica", **TIMES}
     async with set_of_nodes(tmp_path, prefix="rot-lone-replica", cluster=cluster, **SYNC) as nodes:
@@ -175,7 +177,7 @@ async def test_g12_a_damaged_copy_is_copied_anew_while_readers_wait(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("writes_nothing_in_place")
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_where_an_operator_decides_damage_is_told_with_the_remedy_and_the_rest_is_read(
     tmp_path: Path,
 ) -> None:
@@ -208,7 +210,7 @@ def in_place(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.mark.parametrize("at", [0, HEADER_BYTES], ids=["header", "body"])
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_replica_that_meets_rot_while_it_opens_a_log_follows_again(
     tmp_path: Path, at: int, in_place: bool
 ) -> None:
@@ -229,7 +231,7 @@ async def test_g12_a_replica_that_meets_rot_while_it_opens_a_log_follows_again(
 
 
 @pytest.mark.usefixtures("writes_nothing_in_place")
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_replica_keeps_its_damaged_copy_where_no_other_is_known_to_be_good(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="rot-kept", cluster=TIMES, **SYNC) as nodes:
         name = await begin(nodes)
@@ -250,7 +252,7 @@ async def test_g12_a_replica_keeps_its_damaged_copy_where_no_other_is_known_to_b
 
 
 @pytest.mark.usefixtures("writes_nothing_in_place")
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_what_a_primary_cannot_feed_is_told_and_is_fed_once_it_is_whole_again(tmp_path: Path) -> None:
     keys = {"flush": "sync", "replication": "async"}
     async with set_of_nodes(tmp_path, prefix="rot-fed", cluster=TIMES, **keys) as nodes:
@@ -269,7 +271,7 @@ async def test_g12_what_a_primary_cannot_feed_is_told_and_is_fed_once_it_is_whol
         await nodes.until_same("a", "b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_replica_whose_last_batch_rotted_on_its_primary_mends_it_there_and_is_fed(tmp_path: Path) -> None:
     keys = {"flush": "sync", "replication": "async"}
     async with set_of_nodes(tmp_path, prefix="rot-last", cluster=TIMES, **keys) as nodes:
@@ -298,7 +300,7 @@ async def reign_again(nodes: SetOfNodes) -> None:
 
 
 @pytest.mark.parametrize("at", [0, HEADER_BYTES], ids=["header", "body"])
-@pytest.mark.trio
+@in_virtual_time
 async def test_r5_a_replica_that_lost_what_opened_a_reign_to_rot_has_it_mended_or_parts_there(
     tmp_path: Path, at: int, in_place: bool
 ) -> None:
@@ -323,7 +325,7 @@ async def test_r5_a_replica_that_lost_what_opened_a_reign_to_rot_has_it_mended_o
 
 
 @pytest.mark.usefixtures("writes_nothing_in_place")
-@pytest.mark.trio
+@in_virtual_time
 async def test_r2_a_replica_that_can_keep_nothing_more_aside_has_lost_nothing_and_keeps_its_incarnation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +359,7 @@ async def test_r2_a_replica_that_can_keep_nothing_more_aside_has_lost_nothing_an
 
 
 @pytest.mark.parametrize("reign", [0, 1])
-@pytest.mark.trio
+@in_virtual_time
 async def test_g01_a_primary_that_lost_what_opened_a_reign_to_rot_has_no_replica_give_up_its_own(
     tmp_path: Path, reign: int
 ) -> None:
@@ -377,7 +379,7 @@ async def test_g01_a_primary_that_lost_what_opened_a_reign_to_rot_has_no_replica
         assert await read_all(nodes, "a") == VALUES
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_replica_whose_log_rotted_at_its_end_copies_that_anew(tmp_path: Path, in_place: bool) -> None:
     async with set_of_nodes(tmp_path, prefix=f"rot-end-{in_place}", cluster=TIMES, **SYNC) as nodes:
         name = await begin(nodes)
@@ -394,7 +396,7 @@ async def test_g12_a_replica_whose_log_rotted_at_its_end_copies_that_anew(tmp_pa
         await nodes.until_same("a", "b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_node_whose_log_rotted_at_its_end_mends_it_before_it_writes_behind_it(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="rot-reign", cluster=TIMES, **SYNC) as nodes:
         name = await begin(nodes)

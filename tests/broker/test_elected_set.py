@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.broker import Node
 from mqcore.broker._elected import ElectedKeeper
@@ -45,6 +46,8 @@ async def begin(nodes: SetOfNodes, primary: str = "a") -> None:
     await nodes.start()
     await nodes.init(primary)
     await nodes.until_in_sync(primary)
+    # The first record names all of them in sync: one that has not followed yet may never have seen the lease held.
+    await nodes.until(lambda: all(follows(nodes, name, primary) for name in nodes.names if name != primary))
 
 
 def primary_of(nodes: SetOfNodes) -> str | None:
@@ -77,7 +80,7 @@ async def read_all(nodes: SetOfNodes, count: int) -> list[bytes]:
     return found
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g01_a_set_that_loses_its_primary_takes_another_and_the_producer_goes_on(tmp_path: Path) -> None:
     """G09, G13, G15: twice in a row, with three nodes; nothing acknowledged is missing, nothing comes twice."""
     async with set_of_nodes(tmp_path, "abc", **coordinated("g01"), **SYNC) as nodes:
@@ -106,7 +109,7 @@ async def test_g01_a_set_that_loses_its_primary_takes_another_and_the_producer_g
         assert await read_all(nodes, len(sent)) == sent
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r7_a_member_that_is_gone_leaves_the_set_before_anything_is_acknowledged_without_it(
     tmp_path: Path,
 ) -> None:
@@ -129,7 +132,7 @@ async def test_r7_a_member_that_is_gone_leaves_the_set_before_anything_is_acknow
                 assert len((await producer.send(b"three again")).copies) == 3
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("dies", [True, False])
 async def test_r7_the_silence_for_which_a_primary_lost_its_reign_counts_where_a_replica_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
@@ -162,7 +165,7 @@ async def test_r7_the_silence_for_which_a_primary_lost_its_reign_counts_where_a_
         monkeypatch.undo()
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r8_the_set_does_not_shrink_below_copies_and_sends_wait(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, **coordinated("r8"), **SYNC) as nodes:
         await begin(nodes)
@@ -181,7 +184,7 @@ async def test_r8_the_set_does_not_shrink_below_copies_and_sends_wait(tmp_path: 
         assert await read_all(nodes, 3) == [b"both", b"alone", b"again"]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_switchover_takes_no_lease_and_the_next_primary_has_everything(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, "abc", **coordinated("switched", lease_ms=5_000), **SYNC) as nodes:
         await begin(nodes)
@@ -202,7 +205,7 @@ async def test_a_switchover_takes_no_lease_and_the_next_primary_has_everything(t
         assert await read_all(nodes, len(sent)) == sent
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r9_a_promotion_has_the_primary_that_still_reigns_hand_over_at_once(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, "abc", **coordinated("promoted", lease_ms=5_000), **SYNC) as nodes:
         await begin(nodes)
@@ -213,7 +216,7 @@ async def test_r9_a_promotion_has_the_primary_that_still_reigns_hand_over_at_onc
         assert trio.current_time() - began < 5  # neither a lease nor an order was waited for
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_switchover_says_who_can_take_over(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, "abc", **coordinated("who"), **SYNC) as nodes:
         await begin(nodes)
@@ -226,7 +229,7 @@ async def test_a_switchover_says_who_can_take_over(tmp_path: Path) -> None:
             await nodes.call("a", "set.switchover", to="c")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r14_without_a_record_no_node_reigns_and_a_begun_set_is_not_begun_again(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, **coordinated("r14e"), **SYNC) as nodes:
         await nodes.start()
@@ -238,7 +241,7 @@ async def test_r14_without_a_record_no_node_reigns_and_a_begun_set_is_not_begun_
         assert (await nodes.call("b", "set.describe"))["role"] == "primary"
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r11_a_primary_that_was_stopped_for_longer_than_its_lease_acknowledges_nothing_more(
     tmp_path: Path,
 ) -> None:
@@ -260,7 +263,7 @@ LONG_LEASE = {"lease_ms": 240_000}
 """So long that what waits for it does not come to its end in a test, nor what waits for a part of it."""
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r11_a_node_whose_reign_failed_gives_its_lease_up_and_another_one_waits_for_nothing(
     tmp_path: Path,
 ) -> None:
@@ -272,7 +275,7 @@ async def test_r11_a_node_whose_reign_failed_gives_its_lease_up_and_another_one_
         await nodes.until(lambda: primary_of(nodes) in ("b", "c"), 60)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r11_a_node_that_cannot_open_its_reign_gives_its_lease_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +296,7 @@ async def test_r11_a_node_that_cannot_open_its_reign_gives_its_lease_up(
         assert "role-failed" in nodes.kinds("b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r11_a_primary_that_stops_in_order_is_followed_at_once(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, "abc", **coordinated("in-order", **LONG_LEASE), **SYNC) as nodes:
         await begin(nodes)
@@ -302,29 +305,31 @@ async def test_r11_a_primary_that_stops_in_order_is_followed_at_once(tmp_path: P
         assert primary_of(nodes) != "a"
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r14_a_reign_that_begins_while_a_candidate_asks_is_no_record_that_went_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with set_of_nodes(tmp_path, "abc", **coordinated("r14-meanwhile"), **SYNC) as nodes:
         await begin(nodes)
         asks = ElectedKeeper._states
-        is_late = trio.Event()
+        b_asks = trio.Event()
 
         async def states(keeper: ElectedKeeper) -> Any:
             if keeper.config.name == "b":
-                is_late.set()
+                b_asks.set()
                 await nodes.until(lambda: primary_of(nodes) == "c")
+            else:
+                await b_asks.wait()  # or b would never ask, where c is quicker
             return await asks(keeper)
 
         monkeypatch.setattr(ElectedKeeper, "_states", states)
         await nodes.cut_off("a")
-        await nodes.until(lambda: primary_of(nodes) == "c" and is_late.is_set())
+        await nodes.until(lambda: primary_of(nodes) == "c")
         await nodes.until(lambda: follows(nodes, "b", "c"))
         assert [notice.text for node, notice in nodes.notices if node == "b" and "went back" in notice.text] == []
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g13_a_node_with_a_log_that_cannot_be_opened_reigns_for_all_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +361,7 @@ async def test_g13_a_node_with_a_log_that_cannot_be_opened_reigns_for_all_others
         assert "log-not-opened" in nodes.kinds("b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_node_takes_no_other_role_while_it_carries_out_an_order_that_may_make_it_reign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,7 +389,7 @@ async def test_a_node_takes_no_other_role_while_it_carries_out_an_order_that_may
         await nodes.until(lambda: follows(nodes, "b"))
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g14_who_keeps_the_set_knows_of_a_level_that_fell_on_a_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,7 +450,7 @@ def test_r1_a_coordinator_of_one_host_is_refused_for_nodes_of_several(
         Node(config, ports=system_ports())
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("on_missing", ["block", "reject"])
 async def test_a_send_that_the_set_is_too_small_for_is_not_appended(tmp_path: Path, on_missing: str) -> None:
     """Guarantees, section 1: ``reject`` answers, ``block`` holds the request un-appended until a node is back."""
@@ -477,7 +482,7 @@ async def test_a_send_that_the_set_is_too_small_for_is_not_appended(tmp_path: Pa
                 assert log.end_offset == (1 if on_missing == "block" else 0)
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("coordinator", ["memory://capped", "manual"])
 async def test_r17_a_cap_lets_a_set_go_on_that_lost_its_replica_for_ever_and_receipts_say_so(
     tmp_path: Path, coordinator: str
@@ -504,7 +509,7 @@ async def test_r17_a_cap_lets_a_set_go_on_that_lost_its_replica_for_ever_and_rec
                 assert len((await producer.send(b"two again")).copies) == 2
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r11_a_node_that_may_not_reign_for_want_of_its_coordinator_says_so(tmp_path: Path) -> None:
     """And its replica, that it follows nobody."""
     async with set_of_nodes(tmp_path, **coordinated("away"), **SYNC) as nodes:
@@ -525,7 +530,7 @@ async def test_r11_a_node_that_may_not_reign_for_want_of_its_coordinator_says_so
         await nodes.until(lambda: primary_of(nodes) is not None)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r14_a_record_that_was_lost_is_made_anew_above_every_epoch(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, **coordinated("lost"), **SYNC) as nodes:
         await begin(nodes)
@@ -552,7 +557,7 @@ async def test_r14_a_record_that_was_lost_is_made_anew_above_every_epoch(tmp_pat
         assert await read_all(nodes, 1) == [b"kept"]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r16_a_replica_that_was_removed_and_is_added_again_while_it_follows_is_in_sync_again(
     tmp_path: Path,
 ) -> None:
@@ -572,7 +577,7 @@ async def test_r16_a_replica_that_was_removed_and_is_added_again_while_it_follow
                 assert len((await producer.send(b"three again")).copies) == 3
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r16_a_node_that_is_not_of_the_set_is_told_the_order_that_adds_it_and_is_told_of_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -609,7 +614,7 @@ async def test_r16_a_node_that_is_not_of_the_set_is_told_the_order_that_adds_it_
         await nodes.until(lambda: nodes.kinds("a").count("follower-refused") == 2)
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("asked", ["a", "b"])
 async def test_r14_a_recovery_that_is_not_needed_is_refused_and_the_primary_reigns_on(
     tmp_path: Path, asked: str
@@ -626,7 +631,7 @@ async def test_r14_a_recovery_that_is_not_needed_is_refused_and_the_primary_reig
         assert nodes.node("b").roles.follower is follower  # type: ignore[union-attr]
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("orders", [(1, 2, 1), (1, 1, 1)])
 async def test_r17_of_several_orders_to_cap_the_copies_one_is_in_force_and_no_caller_waits_for_ever(
     tmp_path: Path, orders: tuple[int, ...]
@@ -656,7 +661,7 @@ async def test_r17_of_several_orders_to_cap_the_copies_one_is_in_force_and_no_ca
         assert own_set.record.copies_cap in (1, 2)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g13_a_node_that_cannot_reign_leaves_it_to_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
 from test_elected_set import coordinated
+from virtual_time import in_virtual_time
 
 from mqcore.abc import Link
 from mqcore.broker._roles import RoleKeeper
@@ -62,7 +63,7 @@ def reporting(nodes: SetOfNodes) -> set[bool]:
     return {run.node.store.flushed_only for run in nodes.runs.values()}
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_topic_that_counts_the_page_cache_is_taken_after_the_primary_vouches_for_less_and_back_when_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +96,7 @@ async def test_a_topic_that_counts_the_page_cache_is_taken_after_the_primary_vou
                 await producer.send(b"goes on")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_node_that_vouches_for_flushed_positions_states_no_other_before_a_reign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +130,7 @@ async def test_a_node_that_vouches_for_flushed_positions_states_no_other_before_
                         copy._flusher.flush_soon(copy)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r2_a_replica_that_cannot_note_what_it_vouches_for_tells_nobody_and_leaves_no_link_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.client import GroupConsumer
 
@@ -33,7 +34,7 @@ async def read(consumer: GroupConsumer, count: int, seen: list[tuple[int, int]])
         await consumer.commit()
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("kept_in", ["log", "file"])
 async def test_g16_members_go_on_over_two_failovers_and_nothing_committed_is_read_again(
     tmp_path: Path, kept_in: str

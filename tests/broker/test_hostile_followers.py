@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from alone import alone
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.abc import ByteStream
 from mqcore.broker._fed_log import FedLog
@@ -75,7 +76,7 @@ async def greeted_as(nodes: SetOfNodes, name: str, node_id: bytes) -> tuple[Byte
     return stream, machine
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g20_streams_that_say_nothing_are_no_more_than_connections_and_a_few(tmp_path: Path) -> None:
     """A storage in want of descriptors cannot flush, and stops its logs."""
     async with set_of_nodes(tmp_path, prefix="g20-mute", flush="sync", limits={"connections_max": 4}) as nodes:
@@ -86,7 +87,7 @@ async def test_g20_streams_that_say_nothing_are_no_more_than_connections_and_a_f
         assert nodes.node("a").reception._others <= 4 + 32
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g20_a_replica_that_reports_on_and_reads_no_answer_is_let_go(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="g20-deaf", flush="sync") as nodes:
         await begun(nodes)
@@ -97,13 +98,14 @@ async def test_g20_a_replica_that_reports_on_and_reads_no_answer_is_let_go(tmp_p
             with suppress(trio.BrokenResourceError):  # let go while it was still sending
                 while "follower-refused" not in nodes.kinds("a"):
                     await stream.send_buffers(machine.send(Positions((lie,))) * 100)
+                    await trio.sleep(0.001)
             await nodes.until(lambda: "follower-refused" in nodes.kinds("a"))
         assert "is refused" in nodes.notice("follower-refused").text
         await nodes.start("b")
         await nodes.until_in_sync("a")  # the primary goes on, and an honest replica takes its place
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g20_a_replica_that_asks_and_breaks_a_rule_in_one_breath_ends_its_stream_and_no_more(
     tmp_path: Path,
 ) -> None:
@@ -118,7 +120,7 @@ async def test_g20_a_replica_that_asks_and_breaks_a_rule_in_one_breath_ends_its_
         await nodes.until_in_sync("a")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g20_a_primary_whose_stream_is_cut_in_a_frame_while_something_is_reported_ends_no_replica(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.broker._copy import PartitionCopy
 from mqcore.broker._feeder import Feeder
@@ -42,7 +43,7 @@ async def until_older_than_the_stream(nodes: SetOfNodes, follower: Follower, cop
     await nodes.until(lambda: follower.known_age_ms < OLD_MS and copy.known_age_ms > follower.known_age_ms + OLD_MS)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_copy_that_lacks_what_is_committed_grows_old_until_it_has_it(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="age-behind", flush="sync", replication="async") as nodes:
         follower, copy = await followed(nodes)
@@ -52,7 +53,7 @@ async def test_a_copy_that_lacks_what_is_committed_grows_old_until_it_has_it(tmp
         assert copy.known_age_ms <= follower.known_age_ms
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_copy_that_has_heard_nothing_in_this_session_goes_on_growing_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +72,7 @@ async def test_a_copy_that_has_heard_nothing_in_this_session_goes_on_growing_old
         await until_older_than_the_stream(nodes, follower, copy)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_primary_says_what_is_committed_before_it_confirms_its_reign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

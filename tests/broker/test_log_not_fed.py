@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import trio
 from sets import set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.batch import BatchHeader
 from mqcore.errors import StorageError
 from mqcore.log import PartitionLog
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_log_that_cannot_be_judged_is_not_fed_and_others_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

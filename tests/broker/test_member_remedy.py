@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time, node_ports
 
 from mqcore.broker import Node
 from mqcore.config import make_config
 from mqcore.errors import CorruptionError, MqcoreError, StorageError
-from mqcore.ports import system_ports
 
 SYNC = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
 TIMES = {"replica_timeout_ms": 1_000, "heartbeat_ms": 100}
@@ -47,7 +47,7 @@ def rot_a_set_of_the_journal(folder: Path) -> None:
     raise AssertionError("no journal has several sets")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_member_with_a_rotten_journal_is_told_to_come_back_empty_and_that_helps(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="remedy-journal", cluster=TIMES, **SYNC) as nodes:
         await nodes.start()
@@ -83,26 +83,26 @@ def wipe_identity(folder: Path) -> None:
         path.write_bytes(bytes(len(path.read_bytes())))
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_broker_that_is_alone_is_told_of_a_copy(tmp_path: Path) -> None:
     storage = f"mmap://{tmp_path}/s"
     url = "inproc://remedy-alone"
     (tmp_path / "s").mkdir()
-    node = Node(make_config(name="one", storage=storage, listen=[url]), ports=system_ports())
+    node = Node(make_config(name="one", storage=storage, listen=[url]), ports=node_ports())
     await node.store.open()
     await node.store.aclose()
     wipe_identity(tmp_path)
-    again = Node(make_config(name="one", storage=storage, listen=[url]), ports=system_ports())
+    again = Node(make_config(name="one", storage=storage, listen=[url]), ports=node_ports())
     with pytest.raises(MqcoreError) as caught:
         await again.serve()
     assert "replica add" not in str(caught.value)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_member_whose_folder_cannot_be_made_is_not_told_to_come_back(tmp_path: Path) -> None:
     url = "inproc://remedy-no-parent"
     nodes = [{"name": name, "urls": [f"{url}-{name}"]} for name in ("a", "b")]
     cluster = {"sets": [{"name": "one", "nodes": nodes}]}
-    node = Node(make_config(name="a", storage=f"mmap://{tmp_path}/no/a", cluster=cluster, **SYNC), ports=system_ports())
+    node = Node(make_config(name="a", storage=f"mmap://{tmp_path}/no/a", cluster=cluster, **SYNC), ports=node_ports())
     with pytest.raises(StorageError, match=r"no does not exist, or takes no directories; make it first$"):
         await node.serve()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from sets import set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.broker._retention import Retention
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
@@ -43,7 +44,7 @@ def test_g20_nothing_is_left_of_a_topic_that_is_deleted_nor_of_one_that_was_neve
 
 
 @pytest.mark.parametrize("sends", [True, False], ids=["used", "empty"])
-@pytest.mark.trio
+@in_virtual_time
 async def test_g20_a_stream_of_a_replica_keeps_nothing_of_topics_that_are_deleted(tmp_path: Path, sends: bool) -> None:
     """It may last for months: at either end."""
     async with set_of_nodes(tmp_path, prefix=f"forgets-{sends}", flush="sync", replication="async") as nodes:
@@ -92,7 +93,7 @@ async def test_g20_a_stream_of_a_replica_keeps_nothing_of_topics_that_are_delete
         assert own_set._feeders == {feeder.member.node_id: feeder}
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g20_a_stream_that_has_named_as_many_logs_as_it_may_is_followed_by_another(tmp_path: Path) -> None:
     """Topics that are made and deleted use up its numbers, and are no defect."""
     limits = {"partitions_max": 4, "topics_max": 4, "partitions_per_topic_max": 4}

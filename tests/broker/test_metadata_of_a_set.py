@@ -9,6 +9,7 @@ import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
 from test_elected_set import coordinated, primary_of
+from virtual_time import in_virtual_time
 
 from mqcore.broker._coordinated_record import CoordinatedAuthority
 from mqcore.broker._feeder import Feeder
@@ -35,7 +36,7 @@ def without_data(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(Feeder, "_add_data", nothing)
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("default", ["none", "sync(copies=2, level=disk)"])
 async def test_r13_a_topic_is_not_acknowledged_while_a_member_has_not_got_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default: str
@@ -56,7 +57,7 @@ async def test_r13_a_topic_is_not_acknowledged_while_a_member_has_not_got_it(
             assert not await is_acknowledged(client, 0.5)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_a_topic_that_a_set_of_one_acknowledged_is_on_whichever_node_joins(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, "abc", **coordinated("r13-joins"), flush="sync") as nodes:
         await nodes.start()
@@ -82,7 +83,7 @@ def members(nodes: SetOfNodes) -> frozenset[Member]:
     return reign.set.record.members
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_by_hand_the_first_topic_that_wants_copies_waits_for_a_copy_of_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

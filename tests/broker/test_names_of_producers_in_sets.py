@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from sets import set_of_nodes
 from several_sets import three_sets
+from virtual_time import in_virtual_time
 
 from mqcore.client import Client
 from mqcore.errors import ProducerFencedError, RejectedError
@@ -17,7 +18,7 @@ from mqcore.errors import ProducerFencedError, RejectedError
 SYNC = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r12_over_two_failovers_an_old_epoch_is_refused_and_the_next_process_goes_on_exactly(
     tmp_path: Path,
 ) -> None:
@@ -62,7 +63,7 @@ async def values(client: Client, topic: str, partition: int, count: int) -> list
         return found
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r12_a_claim_waits_for_the_copies_that_the_set_promises(tmp_path: Path) -> None:
     """Else it is given out, lost with its primary, and the process before is served again."""
     async with set_of_nodes(tmp_path, prefix="named-", **SYNC) as nodes:
@@ -94,7 +95,7 @@ async def test_r12_a_claim_waits_for_the_copies_that_the_set_promises(tmp_path: 
                 assert given == [2]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r12_all_sets_of_a_topic_know_a_name_by_one_claim(tmp_path: Path) -> None:
     async with three_sets(tmp_path, "names") as sets:
         async with sets.client("b1") as client, sets.client("c1") as other:
@@ -130,7 +131,7 @@ async def test_r12_all_sets_of_a_topic_know_a_name_by_one_claim(tmp_path: Path) 
                     await client.producers.describe("n", "t")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r12_a_name_that_the_set_of_partition_0_has_lost_goes_on_as_the_others_know_it(tmp_path: Path) -> None:
     """Begun anew under another id the next process would be told that nothing was stored, and store it all again."""
     async with three_sets(tmp_path, "names") as sets:

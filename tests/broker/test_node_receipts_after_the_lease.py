@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 from sets import set_of_nodes
 from test_elected_set import ASYNC, coordinated
+from virtual_time import in_virtual_time
 
 from mqcore.broker._elected import ElectedKeeper
 from mqcore.client import Producer
@@ -38,7 +38,7 @@ async def send(producer: Producer, got: list[object]) -> None:
         got.append(error)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g09_a_receipt_that_a_peer_has_not_taken_ends_with_the_lease(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, "abc", **coordinated("g09-late"), **ASYNC) as nodes:
         await nodes.start()

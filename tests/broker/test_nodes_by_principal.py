@@ -10,6 +10,7 @@ import trio
 from sets import SetOfNodes, set_of_nodes
 from test_replica_set import SYNC, send_all
 from test_replica_set_tls import Certificates, TlsSet
+from virtual_time import in_virtual_time
 
 from mqcore.abc import Credentials, Notice, Secret
 from mqcore.config import ClusterTable, NodeTable, SetTable, make_config
@@ -106,7 +107,7 @@ PATIENT = {"replica_timeout_ms": 5_000}
 """A login costs the processor as long as some machines are asked for."""
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_who_is_another_node_does_not_follow_and_both_ends_say_why(tmp_path: Path, lines: list[str]) -> None:
     async with set_of_nodes(tmp_path, prefix="tied", cluster=PATIENT, **SYNC) as nodes:
         nodes.login = {"user": "admin", "password": Secret(PASSWORD)}
@@ -136,7 +137,7 @@ async def test_who_is_another_node_does_not_follow_and_both_ends_say_why(tmp_pat
         assert reign.set.lag_of(nodes.node("b").store.node_id) is None, "it does not follow"
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("shown", ["the name", "the id", "neither"])
 async def test_who_replicates_stands_in_for_no_tied_node_by_name_or_by_id(
     tmp_path: Path, lines: list[str], shown: str

@@ -13,6 +13,7 @@ import pytest
 import trio
 from alone import OWN, alone
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.broker._fed_log import FedLog
 from mqcore.broker._kept_producers import keep_producers
@@ -117,7 +118,7 @@ async def lose(nodes: SetOfNodes, root: Path, name: str) -> None:
     (root / name).rename(root / f"lost-{name}")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g15_a_copy_that_begins_after_a_trim_knows_the_producers_of_what_is_gone(
     tmp_path: Path, send: Send
 ) -> None:
@@ -132,7 +133,7 @@ async def test_g15_a_copy_that_begins_after_a_trim_knows_the_producers_of_what_i
         await check_remembered(send, nodes, "b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g15_a_replica_that_begins_anew_knows_the_producers_of_what_it_lacked(tmp_path: Path, send: Send) -> None:
     async with replicated(tmp_path, "kept-anew") as nodes:
         await begin(nodes)
@@ -144,7 +145,7 @@ async def test_g15_a_replica_that_begins_anew_knows_the_producers_of_what_it_lac
         await check_remembered(send, nodes, "b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g15_a_log_trimmed_before_is_told_of_when_a_copy_begins(
     tmp_path: Path, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +210,7 @@ async def test_g15_a_lost_sidecar_takes_no_producers_with_it(tmp_path: Path, ope
         assert log.damages == [], "what was trimmed is not missing"
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r6_a_copy_counts_for_nothing_before_it_has_read_what_is_remembered_of_producers() -> None:
     async with alone() as setup:
         partition = await setup.partition(replication=SyncReplication(copies=2, level=Level.DISK))
@@ -236,7 +237,7 @@ async def test_r6_a_copy_counts_for_nothing_before_it_has_read_what_is_remembere
         assert counted(log.end_position) == [(3, Level.DISK)]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r6_a_primary_that_does_not_know_where_its_log_says_that_has_a_copy_read_all_of_it_first() -> None:
     """Checkpoints do not say where it is, and a copy may have been about to read it when the primary started anew."""
     async with alone() as setup:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.broker._copy import PartitionCopy
 from mqcore.broker._fetch_answer import answer_fetch
@@ -32,7 +32,7 @@ async def asked(copy: PartitionCopy, epoch: int) -> Fetched | Failed:
     return await answer_fetch(copy, Fetch(7, bytes(16), 0, AHEAD, epoch, 1 << 20, 0), 1 << 20)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_copy_judges_no_reader_of_a_later_reign_nor_before_it_has_what_is_committed(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="ahead", flush="sync", replication="sync") as nodes:
         await nodes.start()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.client import Client
 from mqcore.errors import CommandNotPossibleError, MqcoreError
@@ -47,7 +48,7 @@ async def read_all(client: Client, topic: str, count: int) -> list[bytes]:
     raise AssertionError("the consumer ended")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g14_a_synchronous_receipt_names_the_copy_of_each_member_and_the_copies_are_the_same_bytes(
     tmp_path: Path,
 ) -> None:
@@ -67,7 +68,7 @@ async def test_g14_a_synchronous_receipt_names_the_copy_of_each_member_and_the_c
             assert all(each[log] == first[log] for each in others)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r12_producers_that_ended_are_forgotten_by_every_copy_at_the_same_place(
     tmp_path: Path,
 ) -> None:
@@ -85,7 +86,7 @@ async def test_r12_producers_that_ended_are_forgotten_by_every_copy_at_the_same_
             assert len(other.producers) <= 5
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r16_a_synchronous_set_waits_for_a_node_that_is_away_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="r16a", **SYNC) as nodes:
         await begin(nodes)
@@ -109,7 +110,7 @@ async def test_r16_a_synchronous_set_waits_for_a_node_that_is_away_and_goes_on_w
         await nodes.until_same("b", "a")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_an_asynchronous_set_acknowledges_without_its_replica_which_catches_up(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="async", **ASYNC) as nodes:
         await begin(nodes)
@@ -124,7 +125,7 @@ async def test_an_asynchronous_set_acknowledges_without_its_replica_which_catche
         await nodes.until_same("b", "a")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r16_the_promoted_replica_has_everything_and_a_producer_goes_on(tmp_path: Path) -> None:
     """G01, G09, G15: the client is told of both nodes and does nothing else."""
     async with set_of_nodes(tmp_path, prefix="r16b", **SYNC) as nodes:
@@ -145,7 +146,7 @@ async def test_r16_the_promoted_replica_has_everything_and_a_producer_goes_on(tm
         await nodes.until_same("a", "b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r5_an_old_primary_gives_up_what_the_new_reign_has_not_got_and_keeps_it_aside(tmp_path: Path) -> None:
     """G02, G10: under asynchronous replication, the loss is a suffix, quarantined and reported."""
     async with set_of_nodes(tmp_path, prefix="r5", **ASYNC) as nodes:
@@ -177,7 +178,7 @@ async def test_r5_an_old_primary_gives_up_what_the_new_reign_has_not_got_and_kee
             assert await read_all(client, "orders", 2) == [b"kept", b"new"]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_switchover_loses_nothing_and_the_producer_sees_no_error(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="switch", **SYNC) as nodes:
         await begin(nodes)
@@ -204,7 +205,7 @@ async def test_a_switchover_loses_nothing_and_the_producer_sees_no_error(tmp_pat
             assert await read_all(client, "orders", len(sent)) == sent
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r3_a_primary_that_restarts_alone_reigns_again_in_a_higher_epoch(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="r3", **SYNC) as nodes:
         await begin(nodes)
@@ -220,7 +221,7 @@ async def test_r3_a_primary_that_restarts_alone_reigns_again_in_a_higher_epoch(t
             await send_all(client, "orders", [b"after"])
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r16_an_old_primary_that_comes_back_first_does_not_cut_what_the_new_one_acknowledged(
     tmp_path: Path,
 ) -> None:
@@ -243,7 +244,7 @@ async def test_r16_an_old_primary_that_comes_back_first_does_not_cut_what_the_ne
             assert await read_all(client, "orders", 1) == [b"of the new reign"]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r16_a_promotion_is_refused_while_the_old_primary_may_live_and_a_node_that_is_behind_catches_up_first(
     tmp_path: Path,
 ) -> None:
@@ -265,7 +266,7 @@ async def test_r16_a_promotion_is_refused_while_the_old_primary_may_live_and_a_n
             assert await read_all(client, "orders", 1) == [b"c lacks this"]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r14_a_set_begins_once_and_only_with_all_of_its_nodes_there(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="r14", **SYNC) as nodes:
         await nodes.start("a")
@@ -279,7 +280,7 @@ async def test_r14_a_set_begins_once_and_only_with_all_of_its_nodes_there(tmp_pa
                 await nodes.init(name)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_topics_and_their_changes_reach_the_replica_and_a_deleted_one_leaves_no_log_there(
     tmp_path: Path,
 ) -> None:
@@ -302,7 +303,7 @@ async def test_r13_topics_and_their_changes_reach_the_replica_and_a_deleted_one_
                 await nodes.call("b", "replica.remove", name="a")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g19_a_replica_answers_a_fetch_that_allows_it_and_says_how_old_its_knowledge_is(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="g19", **SYNC) as nodes:
         await begin(nodes)
@@ -321,7 +322,7 @@ async def test_g19_a_replica_answers_a_fetch_that_allows_it_and_says_how_old_its
         assert copy.committed_offset == 2
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_node_that_is_away_is_reported_once_until_it_was_there_again(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="once", **ASYNC) as nodes:
         await begin(nodes)
@@ -339,7 +340,7 @@ async def test_a_node_that_is_away_is_reported_once_until_it_was_there_again(tmp
             assert await roles._described()
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r4_a_replica_gets_what_the_commit_rule_knows_of_and_not_what_an_append_has_put_into_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

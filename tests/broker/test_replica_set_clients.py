@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.client import Consumer, Producer, connect
 from mqcore.errors import MessagesMissingError, MqcoreError, NotReachedError
@@ -48,7 +49,7 @@ async def send(producer: Producer, *numbers: int) -> None:
             await producer.send(b"%d" % number)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g15_g06_two_failovers_in_a_row_are_no_business_of_producer_and_consumer(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="twice", **SYNC) as nodes:
         await begin(nodes)
@@ -71,7 +72,7 @@ async def test_g15_g06_two_failovers_in_a_row_are_no_business_of_producer_and_co
                 assert consumer.positions[0][0] == 30
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r12_g06_a_permitted_loss_is_told_to_the_producer_and_to_the_reader_once(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="loss", **ASYNC) as nodes:
         await begin(nodes)
@@ -102,7 +103,7 @@ async def test_r12_g06_a_permitted_loss_is_told_to_the_producer_and_to_the_reade
             assert await client.sets.quarantined() == []
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g19_what_is_committed_is_read_from_a_replica_while_there_is_no_primary(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="stale", **SYNC) as nodes:
         await begin(nodes)
@@ -126,7 +127,7 @@ async def test_g19_what_is_committed_is_read_from_a_replica_while_there_is_no_pr
 
 
 @pytest.mark.slow
-@pytest.mark.trio
+@in_virtual_time
 async def test_g13_a_send_that_waits_for_a_copy_is_told_why_and_ends_when_the_node_is_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -144,7 +145,7 @@ async def test_g13_a_send_that_waits_for_a_copy_is_told_why_and_ends_when_the_no
                 await late.wait()
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_any_node_says_where_a_partition_is(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="where", **SYNC) as nodes:
         await begin(nodes)
@@ -156,7 +157,7 @@ async def test_r13_any_node_says_where_a_partition_is(tmp_path: Path) -> None:
             assert (own.primary, topic.owners) == ("a", (0,))
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r14_a_set_whose_coordinator_lost_the_record_reigns_again_by_recover_only(tmp_path: Path) -> None:
     keys = {"prefix": "recover", **SYNC}
     async with set_of_nodes(tmp_path, cluster={"coordinator": "memory://recover-before"}, **keys) as nodes:
@@ -181,7 +182,7 @@ async def test_r14_a_set_whose_coordinator_lost_the_record_reigns_again_by_recov
                 assert await read(consumer, 2) == [b"0", b"1"]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r14_a_set_without_a_coordinator_has_no_record_to_recover(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="norecover", **SYNC) as nodes:
         await begin(nodes)
@@ -191,7 +192,7 @@ async def test_r14_a_set_without_a_coordinator_has_no_record_to_recover(tmp_path
             assert (await client.sets.describe()).role == "primary"
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_client_of_a_set_that_has_not_begun_is_told_that_it_has_to(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="early", **SYNC) as nodes:
         await nodes.start()

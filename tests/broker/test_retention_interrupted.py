@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sets import SetOfNodes, set_of_nodes
 from test_retention_of_a_set import are_level, begin, check_same, findings_in, log_of, send, trim, verify
+from virtual_time import in_virtual_time
 
 from mqcore.abc import StorageBackend
 from mqcore.broker._fed_log import FedLog
@@ -36,7 +37,7 @@ class FailsOnce:
         await self._delete_log(name)
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize(
     ("step", "has_base", "is_killed"),
     [(1, False, True), (2, True, True), (3, True, True), (REMOVALS, False, True), (2, False, False)],
@@ -83,7 +84,7 @@ async def fall_behind(nodes: SetOfNodes, first: int) -> None:
     assert await trim(nodes) > first
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("hold_max", ["1 ms", "1 h"], ids=["beyond-its-end", "at-its-end"])
 async def test_r15_a_new_primary_whose_log_ends_below_its_start_goes_on_there_and_the_old_one_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold_max: str

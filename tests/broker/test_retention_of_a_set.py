@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time, node_ports
 
 from mqcore.abc import StorageContext
 from mqcore.broker._feeder import Feeder
 from mqcore.limits import Limits
 from mqcore.log import LogFinding, PartitionLog, verify_storage
-from mqcore.ports import system_ports
 from mqcore.registry import create_storage
 
 SYNC: dict[str, Any] = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
@@ -69,7 +69,7 @@ async def check_same(nodes: SetOfNodes, count: int, names: str = "ab") -> None:
 
 
 async def findings_in(folder: Path) -> list[LogFinding]:
-    backend = create_storage(f"mmap://{folder}", StorageContext(ports=system_ports()), {})
+    backend = create_storage(f"mmap://{folder}", StorageContext(ports=node_ports()), {})
     return [finding async for finding in verify_storage(backend, limits=Limits())]
 
 
@@ -79,7 +79,7 @@ async def verify(folder: Path) -> None:
     assert "base" in {each.kind for each in found}
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r15_replicas_trim_where_the_primary_has_and_a_new_primary_goes_on_from_there(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="ret", **SYNC) as nodes:
         await begin(nodes)
@@ -96,7 +96,7 @@ async def test_r15_replicas_trim_where_the_primary_has_and_a_new_primary_goes_on
         await check_same(nodes, 150)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r15_a_replica_that_was_away_for_too_long_begins_anew_and_keeps_what_it_had_aside(tmp_path: Path) -> None:
     one_copy = {"flush": "sync", "replication": "async"}
     async with set_of_nodes(tmp_path, prefix="ret-away", **one_copy) as nodes:
@@ -120,7 +120,7 @@ async def test_r15_a_replica_that_was_away_for_too_long_begins_anew_and_keeps_wh
     await verify(tmp_path / "b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r15_an_empty_node_joins_a_set_whose_logs_were_trimmed_and_can_be_its_primary(tmp_path: Path) -> None:
     cluster = {"coordinator": "memory://ret-empty"}
     policies = {"flush": "sync", "replication": "async"}
@@ -140,7 +140,7 @@ async def test_r15_an_empty_node_joins_a_set_whose_logs_were_trimmed_and_can_be_
         await check_same(nodes, 160, "ba")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r15_a_replica_that_comes_again_and_again_holds_trimming_up_as_long_as_one_that_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.broker._metrics import NodeView
 
@@ -32,7 +32,7 @@ def figures(nodes: SetOfNodes, name: str) -> tuple[dict[str, object], dict[str, 
     )
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_the_status_of_a_replica_counts_the_topics_that_its_metrics_count(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="facts", flush="sync", replication="sync(copies=2, level=disk)") as nodes:
         await nodes.start()
@@ -52,7 +52,7 @@ async def test_the_status_of_a_replica_counts_the_topics_that_its_metrics_count(
             assert status["partitions_open"], name
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_a_replica_of_a_new_reign_knows_topics_and_policies_though_no_record_was_written_since(
     tmp_path: Path,
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 from rot import log_of, set_back
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.errors import MqcoreError
 from mqcore.log import _quarantine
@@ -52,7 +53,7 @@ async def until_level(nodes: SetOfNodes, name: str) -> None:
     assert not any(log_of(nodes, node, name).is_damaged for node in "ab")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g13_a_primary_whose_last_batches_rotted_and_are_nowhere_else_leaves_no_gap(tmp_path: Path) -> None:
     """It had reported them as held: the member that lost nothing reigns, and it comes back as its replica."""
     cluster = {"coordinator": "memory://rotten-end", "lease_ms": 2_000, "replica_timeout_ms": 1_000}
@@ -73,7 +74,7 @@ async def test_g13_a_primary_whose_last_batches_rotted_and_are_nowhere_else_leav
         assert [each["topic_id"] + "-0" for each in kept] == [name], "once"
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r2_a_primary_whose_last_batches_rotted_waits_for_a_member_that_may_have_them(tmp_path: Path) -> None:
     """What is there may have been acknowledged: to reign without it would lose it, or leave a gap where it was."""
     cluster = {"coordinator": "memory://rotten-waits", "lease_ms": 2_000, "replica_timeout_ms": 1_000}
@@ -92,7 +93,7 @@ async def test_r2_a_primary_whose_last_batches_rotted_waits_for_a_member_that_ma
         assert await send(nodes, 1) == MESSAGES
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r2_a_node_that_cannot_keep_aside_what_rotted_at_its_end_does_not_reign_over_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 import trio
 from sets import set_of_nodes
 from test_replica_set import SYNC, read_all, send_all
+from virtual_time import in_virtual_time
 
 from mqcore.abc import Secret
 from mqcore.errors import CommandNotPossibleError, RejectedError, RemoteProtocolError
@@ -49,7 +50,7 @@ def access_in(root: Path, lines: list[str], *, login: bool = True) -> dict[str, 
 ALICE = {"user": "alice", "password": Secret(USER_PASSWORD)}
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_nodes_log_in_to_one_another_and_what_is_acknowledged_is_on_both(
     tmp_path: Path, lines: list[str]
 ) -> None:
@@ -70,7 +71,7 @@ async def test_nodes_log_in_to_one_another_and_what_is_acknowledged_is_on_both(
             await send_all(client, "orders", [b"3"])
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_node_without_a_login_is_not_followed_and_says_why(tmp_path: Path, lines: list[str]) -> None:
     async with set_of_nodes(tmp_path, prefix="auth2", access=access_in(tmp_path, lines, login=False)) as nodes:
         nodes.login = ALICE
@@ -83,7 +84,7 @@ async def test_a_node_without_a_login_is_not_followed_and_says_why(tmp_path: Pat
         assert any("has to know who connects" in reason for reason in reasons)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_replica_whose_user_is_gone_is_sent_nothing_more(tmp_path: Path, lines: list[str]) -> None:
     limits = {"handshake_timeout": "400 ms"}
     async with set_of_nodes(
@@ -101,7 +102,7 @@ async def test_a_replica_whose_user_is_gone_is_sent_nothing_more(tmp_path: Path,
         await nodes.until(lambda: not feeders and "login-ended" in nodes.kinds("a"))
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_a_user_who_is_no_node_may_not_follow(tmp_path: Path, lines: list[str]) -> None:
     from mqcore.abc import Credentials
     from mqcore.guarantees import Level

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 from several_sets import three_sets
+from virtual_time import in_virtual_time
 
 from mqcore.errors import MqcoreError, RejectedError
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_the_partitions_of_a_topic_are_spread_evenly_and_used_from_any_node(tmp_path: Path) -> None:
     async with three_sets(tmp_path, "spread") as sets:
         async with sets.client("b1") as client:  # which does not keep the map
@@ -35,7 +36,7 @@ async def test_r13_the_partitions_of_a_topic_are_spread_evenly_and_used_from_any
             assert {index for _, index in node.reign.partitions} == set(node.reign.own_partitions(topic))
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_row_13_a_set_that_is_away_leaves_the_rest_serving_and_its_messages_wait_for_it(tmp_path: Path) -> None:
     async with three_sets(tmp_path, "away") as sets:
         async with sets.client("a1") as client:
@@ -57,7 +58,7 @@ async def test_row_13_a_set_that_is_away_leaves_the_rest_serving_and_its_message
                     assert [bytes((await anext(consumer)).value) for _ in range(2)] == [b"before", b"after"]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_what_a_set_missed_while_it_was_away_it_is_told_later(tmp_path: Path) -> None:
     async with three_sets(tmp_path, "missed") as sets:
         async with sets.client("a1") as client:
@@ -77,7 +78,7 @@ async def test_r13_what_a_set_missed_while_it_was_away_it_is_told_later(tmp_path
             assert reign.topics.by_name["new"].config.visible == "stable"
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r13_topics_are_changed_by_the_set_that_keeps_the_map_whoever_is_asked(tmp_path: Path) -> None:
     async with three_sets(tmp_path, "map") as sets:
         async with sets.client("c1") as client:

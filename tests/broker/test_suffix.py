@@ -11,6 +11,7 @@ import pytest
 import trio
 from rot import damage_at, log_of
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time, node_ports
 
 from mqcore.abc import StorageContext, ignore_notice
 from mqcore.batch import unpack_header
@@ -28,7 +29,6 @@ from mqcore.log import (
 )
 from mqcore.log._control import pack_records_batch
 from mqcore.operations import FetchSuffix, LogSuffix
-from mqcore.ports import system_ports
 from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
@@ -56,7 +56,7 @@ async def fill(nodes: SetOfNodes) -> dict[str, bytes]:
 @asynccontextmanager
 async def store_of(folder: Path) -> AsyncIterator[LogStore]:
     """The storage of a stopped node."""
-    ports, limits = system_ports(), Limits()
+    ports, limits = node_ports(), Limits()
     context = StorageContext(ports=ports, limits=limits, report=lambda notice: None, stopped=lambda error: None)
     store = LogStore(
         create_storage(f"mmap://{folder}", context, {}),
@@ -92,7 +92,7 @@ async def check_all_is_there(nodes: SetOfNodes) -> None:
     assert any("suffix-fetched" in nodes.kinds(name) for name in nodes.names)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r9_the_node_that_takes_over_has_what_any_member_has(tmp_path: Path) -> None:
     # A quarter of a lease is what a node that starts waits for the other one.
     cluster = {"coordinator": "memory://suffix-elected", "lease_ms": 12_000}
@@ -103,7 +103,7 @@ async def test_r9_the_node_that_takes_over_has_what_any_member_has(tmp_path: Pat
         await check_all_is_there(nodes)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r14_a_recovery_where_each_node_leads_on_another_log_loses_nothing_of_either(tmp_path: Path) -> None:
     before = {"coordinator": "memory://suffix-recover-1"}
     async with set_of_nodes(tmp_path, prefix="suffix-recover", cluster=before, **ASYNC) as nodes:
@@ -117,7 +117,7 @@ async def test_r14_a_recovery_where_each_node_leads_on_another_log_loses_nothing
         await check_all_is_there(nodes)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r16_a_promotion_by_hand_where_each_node_leads_on_another_log_loses_nothing_of_either(
     tmp_path: Path,
 ) -> None:
@@ -134,7 +134,7 @@ async def test_r16_a_promotion_by_hand_where_each_node_leads_on_another_log_lose
         await check_all_is_there(nodes)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g05_a_log_is_continued_only_from_a_batch_that_is_there(tmp_path: Path) -> None:
     cluster = {"coordinator": "memory://suffix-checks", "failover": "manual"}
     async with set_of_nodes(tmp_path, prefix="suffix-checks", cluster=cluster, **ASYNC) as nodes:
@@ -151,7 +151,7 @@ async def test_g05_a_log_is_continued_only_from_a_batch_that_is_there(tmp_path: 
         assert parted["parts_epoch"] == 0
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("position", [0, 1, 10_000, -7])
 async def test_g10_a_peer_that_says_a_log_parts_where_no_batch_begins_cuts_nothing_of_it(
     tmp_path: Path, position: int
@@ -172,7 +172,7 @@ async def test_g10_a_peer_that_says_a_log_parts_where_no_batch_begins_cuts_nothi
         assert (await store.open_log(name, salt=salt)).end_position == end
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r2_what_is_cut_where_it_has_rotted_may_count_so_that_who_cuts_it_is_another_incarnation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

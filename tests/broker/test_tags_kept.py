@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.client import Consumer, Producer
 from mqcore.errors import MessagesMissingError
@@ -39,7 +40,7 @@ async def read_into(found: list[int], consumer: Consumer) -> None:
         found += await read(consumer, 1)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g06_a_reader_by_tag_is_told_what_retention_took_and_reads_on_with_its_tag(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="tags-kept", flush="sync", replication="async") as nodes:
         await begin(nodes, retention_bytes=40_000)
@@ -64,7 +65,7 @@ async def test_g06_a_reader_by_tag_is_told_what_retention_took_and_reads_on_with
                 assert await read(consumer, (100 - first + 1) // 2) == [*range(first, 100, 2)]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g06_a_reader_by_tag_is_told_of_a_loss_of_messages_that_it_passed_over(tmp_path: Path) -> None:
     async with set_of_nodes(tmp_path, prefix="tags-lost", flush="sync", replication="async") as nodes:
         await begin(nodes)

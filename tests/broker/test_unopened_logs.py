@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.errors import StorageError
 from mqcore.log import PartitionLog
@@ -35,7 +36,7 @@ def joined(nodes: SetOfNodes, primary: str, name: str) -> bool:
     return (store.node_id, store.incarnation) in reign.set.record.members
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r6_no_node_joins_while_the_primary_cannot_open_a_log_that_the_node_may_lack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,7 +72,7 @@ async def test_r6_no_node_joins_while_the_primary_cannot_open_a_log_that_the_nod
         await nodes.until_same("a", "c")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g13_a_replica_that_could_not_open_a_log_copies_it_once_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

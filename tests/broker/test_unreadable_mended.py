@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 from sets import SetOfNodes, set_of_nodes
+from virtual_time import in_virtual_time
 
 from mqcore.errors import StorageError
 from mqcore.log import PartitionLog
@@ -94,6 +95,7 @@ async def read_until(nodes: SetOfNodes, device: Device, node: str) -> None:
     with trio.fail_after(60):
         while device.bad:
             assert await read_all(nodes, node, read_from=read_from) == VALUES
+            await trio.sleep(0.01)
 
 
 async def until_whole(nodes: SetOfNodes, node: str, name: str) -> None:
@@ -110,7 +112,7 @@ def sick(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_what_cannot_be_read_is_written_anew_from_another_node_while_a_reader_waits(
     tmp_path: Path, sick: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,7 +130,7 @@ async def test_g12_what_cannot_be_read_is_written_anew_from_another_node_while_a
         assert (await nodes.logs("a"))[name] == (await nodes.logs("b"))[name]
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_log_on_a_device_that_takes_nothing_either_is_given_up_for_another_copy(
     tmp_path: Path, sick: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +156,7 @@ async def test_g12_a_log_on_a_device_that_takes_nothing_either_is_given_up_for_a
         await nodes.until_same("a", "b")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g12_a_node_that_meets_it_while_it_opens_a_log_follows_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,11 +157,12 @@ def run_cell(
     deadline: float | None = None,
     stop_at_first: bool = False,
     extra_seeds_max: int = EXTRA_SEEDS_MAX,
+    begins: Callable[[int], None] = lambda seed: None,
     ran: Callable[[int], None] = lambda runs: None,
 ) -> CellResult:
     """Run a cell over ``seeds`` and judge it. ``deadline``: of ``time.perf_counter``; seeds after it are left out.
 
-    ``ran`` is called after each run with their number.
+    ``begins`` is called before each run with its seed, ``ran`` after each with their number.
     """
     result = CellResult(cell=cell)
     wanted = tuple(clauses) or tuple(CHECKERS)
@@ -175,6 +176,7 @@ def run_cell(
     for seed, plan in _plans(result, seeds, extra_seeds_max, extent, asked):
         if deadline is not None and time.perf_counter() > deadline:
             break
+        begins(seed)
         run = run_plan(plan, sabotage())
         result.runs += 1
         ran(result.runs)

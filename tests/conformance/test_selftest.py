@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,45 @@ def test_a_saboteur_that_does_not_fit_the_core_any_more_is_no_kill(monkeypatch: 
     (kill,) = run_selftest(["misfit"])
     assert kill.survived
     assert kill.example.startswith("the saboteur does not fit the core any more: ")
+
+
+class Hanging(Sabotage):
+    """One whose bug is found by nobody, for it leaves nothing running that could find it."""
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        def hang(_: object) -> None:
+            while True:
+                pass
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("mqcore.log._store.LogStore._open", hang)
+            yield
+
+
+def hanging(name: str, **keys: Any) -> Saboteur:
+    return Saboteur(name=name, bug="gone", make=Hanging, flush="none", family="none", seeds_max=2, **keys)
+
+
+def test_a_run_that_hangs_is_ended_and_named_with_its_cell_and_seed_and_is_no_kill(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (quick,) = (one for one in SABOTEURS if one.name == "hoped-level")
+    monkeypatch.setattr(selftest_module, "SABOTEURS", (hanging("hangs", clause="G13"), quick))
+    monkeypatch.setattr(selftest_module, "INJECTORS", (hanging("strikes-never", clause=""),))
+    monkeypatch.setattr(selftest_module, "RUN_S_MAX", {"T0": 5.0, "T1": 5.0})
+    assert run("hangs", "hoped-level", "strikes-never", "--jobs", "2") == 1
+    lines = capsys.readouterr().out.splitlines()
+    told = {line.split()[1]: line for line in lines if line.startswith(("HUNG", "killed", "SURVIVED"))}
+    assert {name: line.split()[0] for name, line in told.items()} == {
+        "hangs": "HUNG",
+        "hoped-level": "killed",
+        "strikes-never": "HUNG",
+    }
+    for name in ("hangs", "strikes-never"):
+        assert "T0/mmap/inproc/none/none" in told[name]
+        assert "(seed 0): it hangs" in told[name]
+    assert "no survivor, 2 hung: hangs, strikes-never" in lines[-1]
 
 
 def test_red_where_it_must_be_green_is_no_kill() -> None:

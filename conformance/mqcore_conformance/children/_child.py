@@ -76,11 +76,12 @@ class Child:
         self, writer: int, output: IO[bytes], dump: IO[bytes], *, parent: int, seconds_max: float, interruptible: bool
     ) -> None:
         self.writer, self._output, self._dump, self._parent = writer, output, dump, parent
-        self._seconds_max = self.limit_s = seconds_max
+        self.limit_s = seconds_max
         self._patience_s = min(seconds_max, PATIENCE_S_MAX)
         self._interruptible = interruptible
         self._is_surveyed = interruptible or (Child.current is not None and not Child.current._interruptible)
-        self.deadline = time.monotonic() + seconds_max
+        self.beat_at = time.monotonic()
+        self.deadline = self.beat_at + seconds_max
         self._queued_s = queued_s()
         self._lock = threading.Lock()
         self._main = threading.get_ident()
@@ -129,7 +130,8 @@ class Child:
 
     def beat(self, number: int = 0) -> None:
         """Begin the time limit anew, for the child and its parent."""
-        self.deadline, self._queued_s = time.monotonic() + self._seconds_max, queued_s()
+        self.beat_at, self._queued_s = time.monotonic(), queued_s()
+        self.deadline = self.beat_at + self.limit_s
         with self._lock:
             os.write(self.writer, HEADER.pack(BEAT, number))
 
@@ -195,15 +197,16 @@ def doing(what: object) -> None:
 
 @contextlib.contextmanager
 def at_most(seconds_max: float) -> Iterator[None]:
-    """Lower the time limit for a block that has to be quick; the one before goes on after it."""
+    """Lower the time limit for a block that has to be quick; ``alive`` begins it anew. Then the one before goes on."""
     child = Child.current
     if child is None:
         yield
         return
-    before = child.limit_s, child.deadline
+    limit_s, deadline = child.limit_s, child.deadline
     child.limit_s = min(seconds_max, child.limit_s)
     child.deadline = min(child.deadline, time.monotonic() + seconds_max)
     try:
         yield
     finally:
-        child.limit_s, child.deadline = before
+        child.limit_s = limit_s
+        child.deadline = max(deadline, child.beat_at + limit_s)

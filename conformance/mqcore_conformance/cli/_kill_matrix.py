@@ -15,8 +15,10 @@ def kill_line(kill: Kill) -> str:
     """One line that tells what became of a saboteur."""
     if kill.not_run:
         return f"{kill.verdict:9} {kill.name:31} {kill.cell:35} {kill.not_run}"
-    caught = ", ".join(kill.caught) or "nothing"
     seed = f" (seed {kill.seed})" if kill.seed is not None else ""
+    if kill.hung:
+        return f"{kill.verdict:9} {kill.name:31} {kill.cell:35} no clause was judged{seed}: {kill.example}"
+    caught = ", ".join(kill.caught) or "nothing"
     stray = f"; red where it must not be: {', '.join(kill.stray)}" if kill.stray else ""
     line = f"{kill.verdict:9} {kill.name:31} {kill.cell:35} {caught}{seed}{stray}  {kill.seconds:.1f} s"
     return f"{line}\n{'':9} {kill.bug}: expected {kill.expected}. {kill.example}".rstrip() if kill.survived else line
@@ -48,10 +50,12 @@ def others_table(kills: Sequence[Kill]) -> tuple[list[list[str]], list[str]]:
 
 def summary(kills: Sequence[Kill], seconds: float) -> str:
     """The last line: who survived."""
-    survivors = [kill.name for kill in kills if kill.survived]
+    survivors = [kill.name for kill in kills if kill.survived and not kill.hung]
+    hung = [kill.name for kill in kills if kill.hung]
     numbers = {group: sum(kill.group == group for kill in kills) for group in GROUPS}
     counts = ", ".join(f"{number} {group}" for group, number in numbers.items() if number)
     verdict = f"{len(survivors)} survived: {', '.join(survivors)}" if survivors else "no survivor"
+    verdict += f", {len(hung)} hung: {', '.join(hung)}" if hung else ""
     return f"{verdict} ({counts}); {sum(kill.runs for kill in kills)} runs, {seconds:.0f} s"
 
 

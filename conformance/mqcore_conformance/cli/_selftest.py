@@ -49,7 +49,8 @@ PAGE = "kill-matrix.md"
 def selftest(names: tuple[str, ...], jobs: int, folder: Path | None, only_list: bool) -> None:
     """Plant bugs and see that each turns its clause red in its cell; print the kill matrix.
 
-    Status 1 when one survives: then there is a bug that the suite cannot see.
+    Status 1 when one survives: then there is a bug that the suite cannot see. A run that hangs is ended after 120 s
+    (300 s with real processes), named with its cell and seed, and fails likewise: no clause has judged that bug.
     """
     known = saboteur_names()
     for name in names:

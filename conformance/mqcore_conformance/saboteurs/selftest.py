@@ -17,8 +17,8 @@ import attrs
 from mqcore.registry import register, unregister
 from mqcore_conformance.cells import Cell, label_of, run_cell
 from mqcore_conformance.checkers import check_history
-from mqcore_conformance.children import PieceEnded, interrupt_watched, run_in_children
-from mqcore_conformance.contract import CHECKS, check_part
+from mqcore_conformance.children import Outcome, PieceEnded, alive, at_most, interrupt_watched, run_in_children
+from mqcore_conformance.contract import CHECKS, CheckResult, check_part
 from mqcore_conformance.histories import Event
 from mqcore_conformance.plans import RunPlan
 from mqcore_conformance.play import run_on_lying_disk, run_plan, why_no_lying_disk
@@ -46,6 +46,8 @@ SEEDS_DEFAULT = (0, 1)
 """What a run has where no number is given."""
 INJECTOR_SEEDS = 3
 RECORDER_SEEDS = 40
+RUN_S_MAX = {"T0": 120.0, "T1": 300.0}
+"""By tier: a run, or a check, of which nothing comes for so long is ended. It is no kill: no clause was judged."""
 MISFITS = (": TypeError: ", ": AttributeError: ", ": LookupError: ")
 
 GROUPS = {
@@ -79,6 +81,8 @@ class Kill:
     runs: int = 0
     example: str = ""
     seconds: float = 0.0
+    hung: bool = False
+    """Whether a run was ended because nothing came of it in time: ``cell`` and ``seed`` are those of that run."""
     not_run: str = ""
     """Why this machine cannot show it, with the remedy; empty when it was run."""
 
@@ -90,6 +94,8 @@ class Kill:
     @property
     def verdict(self) -> str:
         """The same in a word."""
+        if self.hung:
+            return "HUNG"
         return "NOT RUN" if self.not_run else "SURVIVED" if self.survived else "killed"
 
 
@@ -119,7 +125,7 @@ def run_selftest(names: Iterable[str] = (), *, jobs: int = 1) -> Iterator[Kill]:
         with contextlib.closing(events):
             for event in events:
                 if isinstance(event, PieceEnded):
-                    yield event.outcome.value or _not_finished(event.piece, event.outcome.problem)
+                    yield event.outcome.value or _not_finished(event.piece, event.outcome)
         if interrupt.happened:
             raise KeyboardInterrupt
 
@@ -127,11 +133,29 @@ def run_selftest(names: Iterable[str] = (), *, jobs: int = 1) -> Iterator[Kill]:
 def _run_named(name: str) -> Kill:
     began = time.perf_counter()
     group, run = _tasks()[name]
-    return attrs.evolve(run(), group=group, seconds=round(time.perf_counter() - began, 3))
+    with at_most(RUN_S_MAX["T1" if group in ("part", "machine") else "T0"]):
+        kill = run()
+    return attrs.evolve(kill, group=group, seconds=round(time.perf_counter() - began, 3))
 
 
-def _not_finished(name: str, problem: str) -> Kill:
-    return Kill(name=name, group=_tasks()[name][0], bug="", cell="", expected="a verdict", caught=(), example=problem)
+def _begins(cell: str, seed: int | None = None) -> None:
+    """Say which run begins: its time does, and it is named if it passes that."""
+    alive([cell, seed])
+
+
+def _not_finished(name: str, outcome: Outcome[Kill]) -> Kill:
+    cell, seed = outcome.doing or ("", None)
+    return Kill(
+        name=name,
+        group=_tasks()[name][0],
+        bug="",
+        cell=cell,
+        expected="a verdict",
+        caught=(),
+        seed=seed,
+        example=outcome.problem,
+        hung=outcome.hung,
+    )
 
 
 # ---- parts with a bug --------------------------------------------------------------------------------------------
@@ -150,7 +174,8 @@ def _run_saboteur(saboteur: Saboteur) -> Kill:
     runs = kill.runs
     stray: list[str] = []
     for cell in saboteur.green_cells:
-        green = run_cell(cell, range(GREEN_SEEDS), sabotage=saboteur.make, extra_seeds_max=0)
+        begins = partial(_begins, cell.name)
+        green = run_cell(cell, range(GREEN_SEEDS), sabotage=saboteur.make, extra_seeds_max=0, begins=begins)
         runs += green.runs
         red = {violation.clause for failure in green.failures for violation in failure.violations}
         stray += [f"{cell.flush}/{cell.family} {clause}" for clause in sorted(red)]
@@ -168,6 +193,7 @@ def _searched(
     """Run ``plans`` until what ``kill`` expects turns red in the history, or in what ``change`` makes of it."""
     caught: set[str] = set()
     for seed, plan in plans:
+        _begins(kill.cell, seed)
         run = run_plan(plan, make())
         kill = attrs.evolve(kill, runs=kill.runs + 1)
         misfit = next((text for text in run.exits if any(mark in text for mark in MISFITS)), "")
@@ -190,7 +216,7 @@ def _searched(
 
 def _run_contract(saboteur: ContractSaboteur) -> Kill:
     with saboteur.make().installed():
-        planted, green = (check_part(CHECKS[name], saboteur.url) for name in (saboteur.check, saboteur.green))
+        planted, green = (_checked(name, saboteur.url) for name in (saboteur.check, saboteur.green))
     return Kill(
         name=saboteur.name,
         bug=saboteur.bug,
@@ -202,6 +228,11 @@ def _run_contract(saboteur: ContractSaboteur) -> Kill:
         runs=2,
         example=f"{planted.check.clause}: {planted.text}" if planted.text else "",
     )
+
+
+def _checked(name: str, url: str) -> CheckResult:
+    _begins(f"contract/{label_of(url)}/{name}")
+    return check_part(CHECKS[name], url)
 
 
 # ---- parts that lie ----------------------------------------------------------------------------------------------
@@ -233,14 +264,14 @@ def _judge_part(saboteur: PartSaboteur, part: type[Any]) -> tuple[tuple[str, ...
     register(saboteur.group, saboteur.scheme, part)
     try:
         if saboteur.check:
-            result = check_part(CHECKS[saboteur.check], saboteur.url)
+            result = _checked(saboteur.check, saboteur.url)
             red = (result.check.clause,) if result.status is Status.FAIL else ()
             return red, f"{result.check.clause}: {result.text}", result.text if result.status is Status.NOT_RUN else ""
         cell = saboteur.cell
         capabilities = part.capabilities
         if why := why_not_in_processes(cell.transport, cell.flush, cell.family, capabilities):
             return (), "", why
-        of_cell = run_cell(cell, SEEDS_DEFAULT, stop_at_first=True)
+        of_cell = run_cell(cell, SEEDS_DEFAULT, stop_at_first=True, begins=partial(_begins, cell.name))
         found = [violation for failure in of_cell.failures for violation in failure.violations]
         caught = tuple(sorted({violation.clause for violation in found}))
         shown = next((one for one in found if one.clause == saboteur.clause), None)
@@ -254,7 +285,8 @@ def _judge_part(saboteur: PartSaboteur, part: type[Any]) -> tuple[tuple[str, ...
 
 def _run_injector(saboteur: Saboteur) -> Kill:
     seeds = [seed for seed, _ in itertools.islice(plans_of(saboteur), INJECTOR_SEEDS)]
-    result = run_cell(saboteur.cell, seeds, sabotage=saboteur.make, extra_seeds_max=0)
+    begins = partial(_begins, saboteur.cell.name)
+    result = run_cell(saboteur.cell, seeds, sabotage=saboteur.make, extra_seeds_max=0, begins=begins)
     return Kill(
         name=saboteur.name,
         bug=saboteur.bug,
@@ -283,7 +315,10 @@ def _run_eatmydata() -> Kill:
     )
     if kill.not_run:
         return kill
-    cut, killed = run_on_lying_disk("power-cut"), run_on_lying_disk("kill")
+    _begins(cell.name, 0)
+    cut = run_on_lying_disk("power-cut")
+    _begins(attrs.evolve(cell, family="kill").name, 0)
+    killed = run_on_lying_disk("kill")
     return attrs.evolve(
         kill,
         caught=cut.clauses,

@@ -177,13 +177,14 @@ class Topics:
 
     async def take_committed(self, committed_offset: int) -> None:
         """Take in what a copied metadata log has new below ``committed_offset``. Raises as ``replay``."""
-        records, replaced, self._position = await self._metadata.committed_after(self._position, committed_offset)
+        records, replaced, position = await self._metadata.committed_after(self._position, committed_offset)
         known = list(self.by_id) if replaced else []
         if replaced:
             for state in (self.by_name, self.by_id, self.deleted, self.starts):
                 state.clear()
             self._room.clear()
         self._take(records)
+        self._position = position  # not before: what cannot be applied is met, and said, again and not passed over
         self._forget(topic_id for topic_id in known if topic_id not in self.by_id)
 
     def _take(self, records: Sequence[Mapping[str, Any]]) -> None:

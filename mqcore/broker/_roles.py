@@ -197,7 +197,11 @@ class RoleKeeper(ABC):
         if node is None:
             raise CommandNotPossibleError(f"{name!r} is no node of the set in this node's configuration: add it there")
         answer = await self._peers.call(node.urls, "set.describe", {}, timeout_s=self.cluster.replica_timeout_ms / 1000)
-        own_set.add(bytes.fromhex(from_result(SetDescription, answer).node_id), name, sync_bytes_per_s)
+        found = from_result(SetDescription, answer)
+        if found.set_id not in ("", self.store.set_id.hex()):
+            text = f"the storage of {name} holds logs of the set {found.set_id}, this one is {self.store.set_id.hex()}"
+            raise CommandNotPossibleError(f"{text}: start {name} with an empty storage")
+        own_set.add(bytes.fromhex(found.node_id), name, sync_bytes_per_s)
 
     async def until_played(self) -> None:
         """Wait until the node plays the role that it has."""

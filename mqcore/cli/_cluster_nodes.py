@@ -210,8 +210,13 @@ def _of_one_mind(known: Sequence[SetDescription]) -> SetDescription | None:
     best = max(known, key=lambda found: (found.role == "primary", found.epoch, -found.known_age_ms), default=None)
     if best is None or best.role == "primary" or best.primary is None:
         return best
-    reigned = best.primary.name
-    return next((found for found in known if found.name == reigned and found.epoch >= best.epoch), best)
+    reigned = next((found for found in known if best.primary is not None and found.name == best.primary.name), None)
+    if reigned is None or reigned.epoch >= best.epoch:
+        return reigned or best
+    # It came back without what it had: the others know more of the set, and that it does not reign.
+    return attrs.evolve(
+        best, primary=None, why=f"{reigned.name}, which reigned in epoch {best.epoch}, does not any more"
+    )
 
 
 async def answer_of(settings: Settings, node: ClusterNode, request: Callable[[Client], Awaitable[R]]) -> R | str:

@@ -21,6 +21,7 @@ from mqcore.cli.shell import (
     connection_options,
     current,
     end,
+    in_words,
     output_options,
     refuse,
     run_async,
@@ -184,7 +185,7 @@ async def _ends(client: Client, wish: _Wish) -> dict[int, int]:
 async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
     import trio
 
-    left, damaged = wish.count, False
+    left, damaged, found_any = wish.count, False, False
     options: dict[str, Any] = {"on_trimmed": wish.on_trimmed, "tags": wish.tags, **wish.group}
     looks = wish.exit_at_end and bool(wish.tags)  # at the position now and then: the last messages may be passed over
     if looks:
@@ -206,9 +207,25 @@ async def _print_all(client: Client, wish: _Wish, as_json: bool) -> bool:
                 continue
             # In a thread: a reader that is slow, a pager for one, must not stop what keeps the connection alive.
             await trio.to_thread.run_sync(write_bytes, data, abandon_on_cancel=True)
+            found_any = found_any or printed > 0
             if left is not None:
                 left -= printed
+    if ends is not None and not found_any:
+        await _tell_what_is_not_committed(client, wish)
     return damaged
+
+
+async def _tell_what_is_not_committed(client: Client, wish: _Wish) -> None:
+    """Where nothing was found, say what is there and cannot be shown yet: it looks as if it were lost."""
+    logs = (await client.admin.describe_topic(wish.topic)).logs
+    logs = tuple(each for each in logs if wish.partitions is None or each.partition in wish.partitions)
+    hidden = sum(max(0, each.end_offset - each.committed_offset) for each in logs)
+    if hidden:
+        print(
+            f"mqcore: topic {wish.topic!r}: {in_words(hidden)} messages are there and not shown, as they are not "
+            "committed yet: of a set, 'mqcore cluster describe' shows which node is waited for",
+            file=sys.stderr,
+        )
 
 
 def _reached(positions: dict[int, tuple[int, int]], ends: dict[int, int]) -> bool:

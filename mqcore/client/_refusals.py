@@ -37,10 +37,14 @@ class Refusals:
 
 
 def who_is_here(found: SetDescription) -> str:
-    """Return in a line which nodes of a set can acknowledge, and which to start where more of them are asked for."""
+    """Return in a line which nodes of a set can acknowledge, and what to do about those that may be waited for."""
     here = sorted(each.name for each in found.members if each.in_sync and each.last_seen_ms is not None)
     away = [each.name for each in found.members if each.name not in here]
+    waited = [each.name for each in found.members if each.in_sync and each.name in away]
     text = f"of set {found.set_name} in sync and here: {', '.join(here) or 'none'}"
-    if away:
+    if waited:
+        text += f"; in sync and not here: {', '.join(waited)}: start it, or 'mqcore replica remove {waited[0]}'"
+        text += " if it stays away"
+    elif away:
         text += f"; if the topic asks for more copies than {len(here)}: start {' or '.join(away)}"
     return f"{text}; 'mqcore cluster describe' says more"

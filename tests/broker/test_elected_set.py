@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -575,6 +576,24 @@ async def test_r16_a_replica_that_was_removed_and_is_added_again_while_it_follow
                 await nodes.call("a", "replica.add", name="c")
                 await nodes.until_in_sync("a")
                 assert len((await producer.send(b"three again")).copies) == 3
+
+
+@in_virtual_time
+async def test_r16_a_node_that_holds_logs_of_another_set_is_not_added(tmp_path: Path) -> None:
+    """It could not join, and who waits for that would wait for ever."""
+    for root in ("first", "second"):
+        (tmp_path / root).mkdir()
+        async with set_of_nodes(tmp_path / root, **coordinated(root), **SYNC) as nodes:
+            await begin(nodes)
+            await nodes.until(lambda: follows(nodes, "b"))
+            if root == "first":
+                continue
+            await nodes.stop("b")
+            shutil.rmtree(tmp_path / "second" / "b")
+            shutil.copytree(tmp_path / "first" / "b", tmp_path / "second" / "b")
+            await nodes.start("b")
+            with pytest.raises(MqcoreError, match="start b with an empty storage"):
+                await nodes.call("a", "replica.add", name="b")
 
 
 @in_virtual_time

@@ -8,7 +8,10 @@ import signal
 import socket
 import subprocess
 
+import attrs
 import pytest
+
+from mqcore.client._admin import Admin
 
 pytestmark = pytest.mark.quick
 
@@ -113,6 +116,22 @@ def test_a_place_to_begin_that_means_nothing_is_refused_with_the_forms(cli, star
 
 def test_an_empty_topic_ends_at_once_with_exit_at_end(run, topic):
     assert lines(run("consume", topic, "--from", "start", "--exit-at-end")) == []
+
+
+def test_messages_that_are_there_and_not_committed_are_told_where_nothing_else_is_found(run, topic, monkeypatch):
+    """As after a failover, while a member is waited for: it looks as if all of them were lost."""
+    describe = Admin.describe_topic
+
+    async def described(admin, name):
+        found = await describe(admin, name)
+        return attrs.evolve(
+            found, logs=tuple(attrs.evolve(each, end_offset=each.end_offset + 2) for each in found.logs)
+        )
+
+    monkeypatch.setattr(Admin, "describe_topic", described)
+    found = run("consume", topic, "--from", "start", "--exit-at-end")
+    assert (found.status, found.out) == (0, "")
+    assert "4 messages are there and not shown, as they are not committed yet" in found.err
 
 
 def test_producing_to_an_unknown_topic_names_the_command_that_makes_it(run, tmp_path):

@@ -205,6 +205,20 @@ def test_a_set_whose_last_primary_says_that_it_does_not_reign_has_none(cluster, 
     assert "a1 does not follow: the primary closed the stream" in run("status").out
 
 
+def test_a_set_whose_last_primary_came_back_empty_has_none(cluster, run, monkeypatch):
+    describe = cluster.describe
+
+    def told(node):
+        found = describe(node)
+        emptied = {"role": "waiting", "primary": None, "epoch": 0, "why": "the set has not begun"}
+        return attrs.evolve(found, **emptied) if node == "a2" else found
+
+    monkeypatch.setattr(cluster, "describe", told)
+    out = run("cluster", "describe").out
+    assert "set a has no primary: a2, which reigned in epoch 5, does not any more" in out
+    assert "a2 does not follow: the set has not begun" in out
+
+
 def test_the_primary_is_found_by_a_server_whose_configuration_lacks_it(cluster, run, monkeypatch):
     describe = cluster.describe
 

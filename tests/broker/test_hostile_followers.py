@@ -198,7 +198,7 @@ def test_g12_where_a_metadata_log_cannot_begin_is_refused_before_anything_is_giv
     run_simulation(main, seed=1)
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r4_streams_of_one_node_that_replace_one_another_are_told_as_what_they_are(tmp_path: Path) -> None:
     """Two processes on copies of one storage: each ends the other's stream, several times a second."""
     async with set_of_nodes(tmp_path, prefix="r4-twice", flush="sync") as nodes:

@@ -10,6 +10,7 @@ from alone import ON_DISK, Alone, alone
 from rot import damage, log_of
 from sets import set_of_nodes
 from test_lost_to_rot import MESSAGES, SYNC, TIMES, VALUES, begin, read, send, until_same
+from virtual_time import in_virtual_time
 
 from mqcore.batch import unpack_header
 from mqcore.broker._partition import Partition
@@ -19,7 +20,7 @@ from mqcore.protocol import Code
 from mqcore.testing import run_simulation
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g01_a_send_that_waits_for_replicas_is_not_acknowledged_once_it_is_given_up(tmp_path: Path) -> None:
     """What stands for it is copied, and must not count as a copy of it."""
     async with set_of_nodes(tmp_path, prefix="lost-waiting", cluster=TIMES, **SYNC) as nodes:

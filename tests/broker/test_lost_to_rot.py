@@ -182,7 +182,7 @@ async def test_g01_what_was_given_up_is_taken_from_a_node_that_comes_back_with_i
         assert await read(nodes, "b", MESSAGES) == (VALUES, [])
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_g01_a_batch_larger_than_one_answer_is_mended_and_not_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

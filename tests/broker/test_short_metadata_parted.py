@@ -24,6 +24,7 @@ from test_short_metadata import (
     metadata_of,
     until_short,
 )
+from virtual_time import in_virtual_time
 
 from mqcore.broker._copy import PartitionCopy
 from mqcore.broker._fed_log import FedLog
@@ -73,7 +74,7 @@ def same_metadata(nodes: SetOfNodes) -> bool:
     return len({(log.start_position, log.end_position, log.last_batch) for log in logs}) == 1
 
 
-@pytest.mark.trio
+@in_virtual_time
 @pytest.mark.parametrize("is_killed", [False, True])
 async def test_r15_a_log_that_was_made_short_gives_way_to_one_that_never_was_and_begins_at_0(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_killed: bool
@@ -116,7 +117,7 @@ async def test_r15_a_log_that_was_made_short_gives_way_to_one_that_never_was_and
         await nodes.until(lambda: known_to(nodes, "a") == known_to(nodes, "b"))
 
 
-@pytest.mark.trio
+@pytest.mark.trio  # what is made without a flush takes no virtual time
 @pytest.mark.parametrize("is_stuck", [False, True])
 async def test_r15_a_replica_that_is_a_little_behind_is_waited_for_however_long_it_follows_already(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_stuck: bool
@@ -160,7 +161,7 @@ async def test_r15_a_replica_that_is_a_little_behind_is_waited_for_however_long_
         assert "copy-begun-anew" not in nodes.kinds("c")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r15_a_beginning_anew_that_fails_again_and_again_goes_on_once_the_disk_works_without_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,7 +194,7 @@ async def test_r15_a_beginning_anew_that_fails_again_and_again_goes_on_once_the_
         await nodes.until_in_sync("a")
 
 
-@pytest.mark.trio
+@in_virtual_time
 async def test_r5_a_log_that_meets_in_nothing_with_one_that_was_begun_anew_is_never_left_empty_beside_its_partitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,8 @@ when it starts, unless one of the others says that there was a later reign.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import trio
 
 from mqcore.abc import Notice
@@ -65,7 +67,8 @@ class ManualKeeper(RoleKeeper):
 
     async def _look(self) -> None:
         before = self.role
-        reigning = [each for each in (await self._described()).values() if self._is_reign_of_ours(each)]
+        described = (await self._described()).values()
+        reigning = [each for each in described if self._is_reign_of_ours(each)]
         if self.role is not before:
             return  # an operator's order came meanwhile
         newest = max(reigning, key=lambda each: each.epoch, default=None)
@@ -73,8 +76,18 @@ class ManualKeeper(RoleKeeper):
             self._look_at_rival(newest)
         elif newest is not None and newest.epoch >= self.store.newest_epoch:
             self._become(self._following(newest))
+        elif isinstance(self.role, Waiting) and not self.store.newest_epoch:
+            self._become(Waiting(self._why_not_begun([each.name for each in described if each.epoch])))
         elif isinstance(self.role, Waiting):
             await self._reign_again()
+
+    def _why_not_begun(self, begun: Sequence[str]) -> str:
+        if not begun:
+            return "the set has not begun: `mqcore cluster init` on the node that is to be its primary"
+        return (
+            f"it is empty, and {', '.join(sorted(begun))} hold what the set has: once one of them reigns "
+            f"(`mqcore cluster promote`), `mqcore replica add {self.config.name} --wait` takes this node in"
+        )
 
     def _is_reign_of_ours(self, description: SetDescription) -> bool:
         if description.role != "primary" or description.set_name != self.set.name:
@@ -112,9 +125,6 @@ class ManualKeeper(RoleKeeper):
 
     async def _reign_again(self) -> None:
         """Reign if the last known reign was this node's, and nothing that it had acknowledged may be missing."""
-        if not self.store.newest_epoch:
-            self._become(Waiting("the set has not begun: `mqcore cluster init` on the node that is to be its primary"))
-            return
         record = await self._stored_record()
         if not self.store.reigned_last or record is None:
             self._become(Waiting("no node reigns that it can reach: `mqcore cluster promote` on the node that is to"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 from sets import SetOfNodes, set_of_nodes
 from virtual_time import in_virtual_time
 
+from mqcore.broker._roles import describe_role
 from mqcore.client import Client
 from mqcore.errors import CommandNotPossibleError, MqcoreError
 from mqcore.guarantees import Level
@@ -363,3 +365,22 @@ async def test_r4_a_replica_gets_what_the_commit_rule_knows_of_and_not_what_an_a
                     nursery.start_soon(send_all, client, "orders", [name + b"%d" % number for number in range(10)])
         await nodes.until(lambda: nodes.node("a").reign.set.holds_everything(nodes.node("b").store.node_id))  # type: ignore[union-attr]
         assert "follower-refused" not in nodes.kinds("a")
+
+
+@in_virtual_time
+async def test_r14_a_primary_that_comes_back_empty_is_not_told_to_begin_the_set_anew(tmp_path: Path) -> None:
+    async with set_of_nodes(tmp_path, prefix="emptied", **SYNC) as nodes:
+        await nodes.start()
+        before = nodes.node("a").roles
+        assert before is not None
+        await nodes.until(lambda: "mqcore cluster init" in describe_role(before.role))
+        await nodes.init("a")
+        await nodes.until_in_sync("a")
+        await nodes.until(lambda: nodes.node("b").store.epoch == 1)
+        await nodes.stop("a")
+        shutil.rmtree(tmp_path / "a")
+        await nodes.start("a")
+        roles = nodes.node("a").roles
+        assert roles is not None
+        await nodes.until(lambda: "`mqcore replica add a --wait` takes this node in" in describe_role(roles.role))
+        assert "b hold what the set has" in describe_role(roles.role)

@@ -47,12 +47,12 @@ class Parking(Fetchable, Protocol):
 
 
 class _Asked(NamedTuple):
-    """A fetch, and until when it may wait. ``has_looked``: it goes on from where it has come to by passing over."""
+    """A fetch, and until when it may wait. ``began``: as it was asked, where it has come further by passing over."""
 
     partition: Parking
     fetch: Fetch
     deadline: float
-    has_looked: bool = False
+    began: Fetch | None = None
 
 
 class Outbox:
@@ -282,10 +282,12 @@ class Outbox:
                     await self._send(buffers)
                     self.has_receipts = self.has_receipts and bool(self._buffers)
                 if self._fetches:
-                    partition, fetch, deadline, has_looked = asked = self._fetches.popleft()
+                    partition, fetch, deadline, began = asked = self._fetches.popleft()
                     answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
-                    if has_looked and not _goes_on(asked, answer):
-                        answer = _looked_to(asked)
+                    if began is not None and _has_gone_back(asked, answer):
+                        answer = _come_to(partition, began)
+                    elif began is not None and not _goes_on(asked, answer):
+                        answer = _come_to(partition, fetch)
                     elif fetch.tags and deadline > self._now() and self._waits_on(asked, answer):
                         continue
                     if type(answer) is Fetched and answer.batches and not self._is_over:
@@ -317,8 +319,8 @@ class Outbox:
         fetch = asked.fetch._replace(offset=answer.next_offset, epoch=answer.next_epoch or 0)
         if _has_answer(asked.partition, fetch):
             return False
-        has_looked = asked.has_looked or fetch.offset > asked.fetch.offset
-        self._park(asked._replace(fetch=fetch, has_looked=has_looked))
+        began = asked.began or (asked.fetch if fetch.offset > asked.fetch.offset else None)
+        self._park(asked._replace(fetch=fetch, began=began))
         return True
 
     def _is_sought(self, partition: Parking, damaged: Failed) -> bool:
@@ -359,9 +361,14 @@ def _goes_on(asked: _Asked, answer: Fetched | Failed) -> bool:
     return asked.fetch.epoch == answer.next_epoch if type(answer) is Fetched else asked.partition.closure is not None
 
 
-def _looked_to(asked: _Asked) -> Fetched:
-    """How far ``asked`` has looked; the peer asks again from there."""
-    partition, fetch, *_ = asked
+def _has_gone_back(asked: _Asked, answer: Fetched | Failed) -> bool:
+    """Whether what was passed over is not committed any more, as after a failed flush: nobody was there then (G08)."""
+    is_closed = type(answer) is Failed and asked.partition.closure is not None
+    return asked.fetch.offset > asked.partition.committed_offset and not is_closed
+
+
+def _come_to(partition: Parking, fetch: Fetch) -> Fetched:
+    """The answer that has nothing: the peer asks again from where ``fetch`` reads."""
     start, committed = partition.log.start_offset, partition.committed_offset
     return Fetched(fetch.request_id, fetch.offset, start, committed, (), partition.known_age_ms, fetch.epoch)
 

@@ -163,6 +163,35 @@ def test_g06_how_far_a_long_poll_has_looked_is_told_before_what_does_not_go_on_f
     run_virtual(main)
 
 
+@pytest.mark.parametrize("what", ["only that", "parted", "closed"])
+def test_g08_what_was_passed_over_and_is_not_committed_any_more_moves_no_reader(run_virtual: Any, what: str) -> None:
+    """A flush failed meanwhile: the reader is where it was, and reads what the next reign has in that place."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            pair, partition = Pair(nursery), Parked()
+            partition.log = log = PassedLog()
+            partition.committed_offset = 3
+            request_id = pair.fetch(partition, 10_000, offset=1, tags=(b"x",))
+            await trio.sleep(1)
+            partition.committed_offset = 5
+            partition.wake(request_id)
+            await trio.sleep(1)
+            assert partition.waiting, "everything was passed over"
+            partition.committed_offset = 2
+            log.parts_at = 4 if what == "parted" else None
+            partition.closure = (Code.NOT_PRIMARY, "the reign is over") if what == "closed" else None
+            reply = await pair.reply()
+            assert reply.request_id == request_id
+            if what == "closed":
+                assert (type(reply), reply.code) == (Failed, Code.NOT_PRIMARY)
+            else:
+                assert (reply.next_offset, reply.next_epoch, reply.committed_offset, len(reply.batches)) == (1, 0, 2, 0)
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+
+
 def test_every_wait_ends_in_its_own_time_whatever_the_order_they_came_in(run_virtual: Any) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:

@@ -375,6 +375,9 @@ def _come_to(partition: Parking, fetch: Fetch) -> Fetched:
 
 def _has_answer(partition: Parking, fetch: Fetch) -> bool:
     """Whether there is something to tell the peer, without waiting for more to be committed."""
+    is_ahead = fetch.epoch > partition.judged_epoch_max and partition.closure is None
+    if is_ahead and partition.log.divergence(fetch.offset, fetch.epoch) is not None:
+        return False  # what it has read may be on its way here (G06): it would ask again at once until it is here
     return (
         fetch.offset < partition.committed_offset
         or partition.closure is not None

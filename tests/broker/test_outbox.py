@@ -108,10 +108,12 @@ class Pair:
             self.client.received(await self.stream.receive_into(self.client.receive_buffer()))
         return message
 
-    def fetch(self, partition: Parked, wait_ms: int, offset: int = 0, tags: tuple[bytes, ...] = ()) -> int:
+    def fetch(
+        self, partition: Parked, wait_ms: int, offset: int = 0, tags: tuple[bytes, ...] = (), epoch: int = 0
+    ) -> int:
         """Send a fetch; return its request id."""
         self.next_id += 1
-        fetch = Fetch(self.next_id, TOPIC, 0, offset, 0, 1 << 20, wait_ms, tags=tags)
+        fetch = Fetch(self.next_id, TOPIC, 0, offset, epoch, 1 << 20, wait_ms, tags=tags)
         self.outbox.fetch(partition, self.tell(fetch))
         return self.next_id
 
@@ -187,6 +189,33 @@ def test_g08_what_was_passed_over_and_is_not_committed_any_more_moves_no_reader(
                 assert (type(reply), reply.code) == (Failed, Code.NOT_PRIMARY)
             else:
                 assert (reply.next_offset, reply.next_epoch, reply.committed_offset, len(reply.batches)) == (1, 0, 2, 0)
+            nursery.cancel_scope.cancel()
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("tags", [(), (b"x",)])
+@pytest.mark.parametrize("offset", [3, 7])
+def test_a_reader_that_is_ahead_of_a_copy_waits_there_and_does_not_ask_again_and_again(
+    run_virtual: Any, offset: int, tags: tuple[bytes, ...]
+) -> None:
+    """Of a reign that nobody has told the copy of, below and beyond what is committed there."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            pair, partition = Pair(nursery), Parked()
+            partition.log = log = PassedLog()
+            log.parts_at = 2
+            partition.committed_offset, partition.judged_epoch_max = 5, 1
+            request_id = pair.fetch(partition, 2_000, offset=offset, tags=tags, epoch=2)
+            began = trio.current_time()
+            reply = await pair.reply()
+            assert (reply.request_id, reply.next_offset, len(reply.batches)) == (request_id, offset, 0)
+            assert round(trio.current_time() - began, 3) == 2
+            told = pair.fetch(partition, 2_000, offset=offset, tags=tags, epoch=1)
+            reply = await pair.reply()
+            assert (reply.request_id, reply.code) == (told, Code.DIVERGED)
+            assert round(trio.current_time() - began, 3) == 2, "of what it may judge it tells at once"
             nursery.cancel_scope.cancel()
 
     run_virtual(main)

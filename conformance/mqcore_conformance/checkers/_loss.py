@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TypeAlias
 
 from mqcore.guarantees import AsyncFlush, AsyncReplication, FlushPolicy, Level, SyncFlush, SyncReplication
@@ -132,17 +133,18 @@ def bounds_of(facts: Facts, send: SendFacts, attempt: Attempt) -> tuple[AsyncFlu
 
 
 def _lacked(facts: Facts, send: SendFacts, attempt: Attempt, max_delay_ms: int) -> AsyncFlush | None:
-    """What a node that reigns next may lack: what is on its way to it, and what it had not flushed itself.
+    """What a node that reigns later may lack: what is on its way to it, and what it had not flushed itself.
 
-    The second where every node's power was cut before it reigned: a node that is cut off alone gets it again first.
+    The second where every node's power was cut between two reigns, the next or later ones: a node that is cut off
+    alone gets it again first.
     """
-    assert attempt.completed is not None
-    next_reign = facts.reigns.newer_than(facts.reign_of(attempt.completed), len(facts.history))
-    assert next_reign is not None, "there was a failover"
-    meanwhile = range(attempt.completed_at, next_reign[0])
-    cut = {each.node for at, each in facts.injected if each.kind == "power-cut" and at in meanwhile}
+    begins = sorted([attempt.completed_at, *(at for at, _ in facts.reigns.events)])
+    are_cut = any(
+        {each.node for at, each in facts.injected if each.kind == "power-cut" and at in range(*between)} >= facts.nodes
+        for between in pairwise(begins[begins.index(attempt.completed_at) :])
+    )
     policies = facts.answering(send, attempt)
-    if not cut >= facts.nodes or all(isinstance(policy, SyncFlush) for policy in policies):
+    if not are_cut or all(isinstance(policy, SyncFlush) for policy in policies):
         return AsyncFlush(max_interval_ms=max_delay_ms)
     flush = widest(policies)
     if flush is None or flush.max_interval_ms is None:

@@ -167,11 +167,11 @@ def a_power_cut_without_a_failover_takes_more_than_the_flush_policy_lets_it() ->
     return story.restart("power-cut").drain()
 
 
-def _struck(story: Story, *nodes: str, kind: str = "power-cut") -> Story:
+def _struck(story: Story, *nodes: str, kind: str = "power-cut", epoch: int = 2) -> Story:
     """These nodes are struck at once, and another reign begins."""
     for node in nodes:
         story.fault(kind, node=node, life=1, hit=1)
-    return _next_reign(story)
+    return _next_reign(story, epoch)
 
 
 def _over_more_than_the_delay(flush: str) -> Story:
@@ -182,6 +182,16 @@ def _over_more_than_the_delay(flush: str) -> Story:
 @good
 def a_power_cut_of_every_node_takes_what_none_of_them_ever_flushed() -> Story:
     return _struck(_over_more_than_the_delay("none"), "n1", "n2").drain()
+
+
+@good
+def a_power_cut_of_every_node_takes_what_an_earlier_reign_acknowledged_too() -> Story:
+    return _struck(_struck(_over_more_than_the_delay("none"), "n1"), "n1", "n2", epoch=3).drain()
+
+
+@bad("G03", Anomaly.UNBOUNDED_LOSS)
+def power_cuts_of_one_node_after_the_other_take_nothing_that_each_got_again() -> Story:
+    return _struck(_struck(_over_more_than_the_delay("none"), "n1"), "n2", epoch=3).drain()
 
 
 @bad("G03", Anomaly.UNBOUNDED_LOSS)

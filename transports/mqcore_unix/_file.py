@@ -7,12 +7,19 @@ the file not being there, and nothing is done to a file that was there before ``
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
-__all__ = ["PathFacts", "facts_of", "remove_if_same", "restrict"]
+__all__ = ["PathFacts", "alone_in_folder", "facts_of", "remove_if_same", "restrict"]
+
+LOCK_WAIT_S = 2.0
+_LOCK_EVERY_S = 0.005
 
 
 @attrs.frozen
@@ -52,3 +59,35 @@ def remove_if_same(path: str, facts: PathFacts) -> None:
     with contextlib.suppress(OSError):
         if facts.is_same_file(facts_of(path)):
             os.unlink(path)
+
+
+@asynccontextmanager
+async def alone_in_folder(path: str) -> AsyncIterator[None]:
+    """Hold the lock of the folder of ``path`` for the block: one process at a time looks at files there, and makes one.
+
+    Where it cannot be had, or not within ``LOCK_WAIT_S``, the block is entered without it: it may be held for another
+    purpose. Errors of the folder are left to whoever makes the file.
+    """
+    try:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        with trio.move_on_after(LOCK_WAIT_S):
+            await _lock(folder)
+        yield
+    finally:
+        os.close(folder)
+
+
+async def _lock(folder: int) -> None:
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            await trio.sleep(_LOCK_EVERY_S)
+        except OSError:
+            return  # a file system without locks
+        else:
+            return

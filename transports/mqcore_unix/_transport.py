@@ -18,7 +18,7 @@ from mqcore.errors import ConfigurationError, TransportError
 from mqcore.links import StreamLink
 from mqcore.sockets import SocketListener, SocketStream, enlarge_buffers, grants_buffers
 from mqcore_unix._config import UnixOptions
-from mqcore_unix._file import PathFacts, facts_of, remove_if_same, restrict
+from mqcore_unix._file import PathFacts, alone_in_folder, facts_of, remove_if_same, restrict
 
 __all__ = ["PATH_BYTES_MAX", "UnixTransport"]
 
@@ -80,8 +80,9 @@ class UnixTransport(Transport):
         socket = tsocket.socket(tsocket.AF_UNIX, tsocket.SOCK_STREAM)
         facts: PathFacts | None = None
         try:
-            facts = await self._bind(socket)
-            socket.listen(self._options.backlog)
+            async with alone_in_folder(self._path):  # bound and not listening yet, it would look left over to others
+                facts = await self._bind(socket)
+                socket.listen(self._options.backlog)
             large = self._buffers_granted()
         except BaseException as error:
             socket.close()

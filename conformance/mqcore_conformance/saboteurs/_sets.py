@@ -157,8 +157,7 @@ def lost_passed_over(_: Any) -> Any:
 
 @in_place_of((f"{LOG}._facts", "LogFacts", "damage_of"), (f"{LOG}._producers", "ProducerTable", "mark"))
 def lost_acknowledged(_: Any) -> Any:
-    """What stands for a batch that no node has whole is a copy of it like any: who waits for it, or sends it again, is
-    told that it is stored."""
+    """What stands for a batch that no node has whole counts as a copy of it: who waits is told that it is stored."""
     return lambda *_, **__: None
 
 

@@ -7,6 +7,8 @@ import json
 import signal
 import socket
 import subprocess
+import threading
+from pathlib import Path
 
 import attrs
 import pytest
@@ -246,6 +248,17 @@ def test_an_interrupted_producer_tells_what_was_acknowledged(mqcore_command, mem
     assert told == b""
 
 
+def until_unread_at(port):
+    """Wait until something has come to a connection of the local ``port`` that nobody has read yet."""
+    for _ in range(6000):
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, _, _, queues, *_ = line.split()
+            if int(local.partition(":")[2], 16) == port and int(queues.partition(":")[2], 16):
+                return
+        threading.Event().wait(0.01)
+    pytest.fail("nothing was sent")
+
+
 def test_an_interrupted_producer_whose_broker_does_not_answer_says_what_it_waits_for(mqcore_command, serve, cli):
     """It is not stuck: what it has sent is on its way, and may be acknowledged yet."""
     served = serve("--storage", "memory://", "--listen", "tcp://127.0.0.1:0")
@@ -258,6 +271,7 @@ def test_an_interrupted_producer_whose_broker_does_not_answer_says_what_it_waits
     served.process.send_signal(signal.SIGSTOP)
     process.stdin.write(b"b\n")
     process.stdin.flush()
+    until_unread_at(int(arguments[1].rpartition(":")[2]))
     process.send_signal(signal.SIGINT)
     assert b"not all acknowledged yet, and is waited for; a second Ctrl-C" in process.stderr.readline()
     served.process.send_signal(signal.SIGCONT)

@@ -36,6 +36,7 @@ ACCEPTED_MUTANTS = frozenset(
         "_flushes.check_g11 `index < failure.index`: Lt becomes LtE",
         "_flushes.check_g11 `not first`: the condition is never met",
         "_flushes.check_g12 `len(facts.nodes) > 1`: Gt becomes GtE",
+        "_loss._every_node_is_cut `at < since`: Lt becomes LtE",
         "_loss.bounds_of `Level.parse(receipt.level) <= Level.MEMORY`: LtE becomes Lt",
         "_loss.bounds_of `send.invoked.policy == 'none' or Level.parse(receipt.level) <= Level.MEMORY`: and becomes or, or the other way round",
         "_loss.bounds_of `send.invoked.policy == 'none' or Level.parse(receipt.level) <= Level.MEMORY`: the condition is never met",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TypeAlias
 
 from mqcore.guarantees import AsyncFlush, AsyncReplication, FlushPolicy, Level, SyncFlush, SyncReplication
@@ -135,21 +134,33 @@ def bounds_of(facts: Facts, send: SendFacts, attempt: Attempt) -> tuple[AsyncFlu
 def _lacked(facts: Facts, send: SendFacts, attempt: Attempt, max_delay_ms: int) -> AsyncFlush | None:
     """What a node that reigns later may lack: what is on its way to it, and what it had not flushed itself.
 
-    The second where every node's power was cut between two reigns, the next or later ones: a node that is cut off
-    alone gets it again first.
+    The second where every node's power was cut, see ``_every_node_is_cut``.
     """
-    begins = sorted([attempt.completed_at, *(at for at, _ in facts.reigns.events)])
-    are_cut = any(
-        {each.node for at, each in facts.injected if each.kind == "power-cut" and at in range(*between)} >= facts.nodes
-        for between in pairwise(begins[begins.index(attempt.completed_at) :])
-    )
     policies = facts.answering(send, attempt)
-    if not are_cut or all(isinstance(policy, SyncFlush) for policy in policies):
+    if all(isinstance(policy, SyncFlush) for policy in policies) or not _every_node_is_cut(facts, attempt.completed_at):
         return AsyncFlush(max_interval_ms=max_delay_ms)
     flush = widest(policies)
     if flush is None or flush.max_interval_ms is None:
         return None
     return AsyncFlush(max_interval_ms=max_delay_ms + flush.max_interval_ms)
+
+
+def _every_node_is_cut(facts: Facts, since: int) -> bool:
+    """Whether at some event after ``since`` no node had any more what it only held in memory.
+
+    A node whose power is cut gets it again from the others, once it serves again and a reign feeds it: so that it
+    lacks it while it is down, and until the next reign begins.
+    """
+    lacking: frozenset[str] = frozenset()
+    down: frozenset[str] = frozenset()
+    cuts = [(at, fault.node, None) for at, fault in facts.injected if fault.kind == "power-cut"]
+    for at, node, epoch in sorted([*cuts, *((at, each.node, each.epoch) for at, each in facts.reigns.starts)]):
+        is_before = at < since
+        down = down - {node} if epoch is not None else down | {node}
+        lacking = down if epoch or is_before else lacking | down
+        if lacking >= facts.nodes and not is_before:
+            return True
+    return False
 
 
 def check_g03(facts: Facts) -> Iterator[Violation]:

@@ -15,12 +15,15 @@ class Reigns:
     def __init__(self) -> None:
         self.events: list[tuple[int, Started]] = []
         """Every beginning of a reign, with its index in the history."""
+        self.starts: list[tuple[int, Started]] = []
+        """The same, and every beginning of a life that serves, with epoch 0."""
         self._epochs: dict[NodeLife, list[int]] = defaultdict(list)
         self._indices: dict[NodeLife, list[int]] = defaultdict(list)
         self.promoted_after = cache(self._promoted_after)
 
     def began(self, index: int, event: Started) -> None:
         """Take in event ``index``; a node that serves without reigning begins none."""
+        self.starts.append((index, event))
         if event.epoch:
             self.events.append((index, event))
             self._epochs[event.by].append(event.epoch)

@@ -174,6 +174,11 @@ def _struck(story: Story, *nodes: str, kind: str = "power-cut", epoch: int = 2) 
     return _next_reign(story, epoch)
 
 
+def _back(story: Story, node: str = "n1", identity: str = "n") -> Story:
+    """A node serves again, and does not reign."""
+    return story.add(Started, node=node, life=2, identity=identity, epoch=0)
+
+
 def _over_more_than_the_delay(flush: str) -> Story:
     story = _idle(_set_of(THROTTLED, flush).send("a", 0, "page-cache"), 4)
     return story.send("b", 1, "page-cache")
@@ -191,7 +196,25 @@ def a_power_cut_of_every_node_takes_what_an_earlier_reign_acknowledged_too() -> 
 
 @bad("G03", Anomaly.UNBOUNDED_LOSS)
 def power_cuts_of_one_node_after_the_other_take_nothing_that_each_got_again() -> Story:
+    story = _back(_struck(_over_more_than_the_delay("none"), "n1"))
+    return _struck(_next_reign(story, 3), "n2", epoch=4).drain()
+
+
+@good
+def a_power_cut_of_the_others_takes_what_a_node_that_is_down_since_its_own_never_got_again() -> Story:
     return _struck(_struck(_over_more_than_the_delay("none"), "n1"), "n2", epoch=3).drain()
+
+
+@bad("G03", Anomaly.UNBOUNDED_LOSS)
+def a_power_cut_before_it_was_acknowledged_takes_nothing_of_it() -> Story:
+    story = _back(_set_of(THROTTLED, "none").fault("power-cut", node="n2", life=1, hit=1), "n2", "m")
+    story = _idle(story.send("a", 0, "page-cache"), 4).send("b", 1, "page-cache")
+    return _struck(story, "n1").drain()
+
+
+@good
+def a_power_cut_of_the_others_takes_what_a_node_that_is_back_had_no_reign_to_get_from() -> Story:
+    return _struck(_back(_struck(_over_more_than_the_delay("none"), "n1")), "n2", epoch=3).drain()
 
 
 @bad("G03", Anomaly.UNBOUNDED_LOSS)

@@ -7,6 +7,7 @@ answered. Must not know what is sent or judged.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterator, Mapping
 
 import trio
@@ -169,23 +170,31 @@ class WireSession:
         except (ProtocolError, *_GONE) as error:
             raise SessionLostError(f"{type(error).__name__}: {error}") from error
 
-    async def receive(self) -> Message:
-        """Return the next message. Views in it are valid until the next call. Raises ``SessionLostError``."""
-        connection = self._connection
-        while True:
-            try:
-                message = connection.next_message()
-                if message is not None:
-                    break
-                if connection.at_end:
-                    raise SessionLostError("the stream ended")
-                connection.received(await self._stream.receive_into(connection.receive_buffer()))
-            except (ProtocolError, *_GONE) as error:
-                raise SessionLostError(f"{type(error).__name__}: {error}") from error
-            if self._world.swallows(self.by):
-                raise SessionLostError("the broker's process is dead")
+    async def receive(self, silence_s: float = math.inf) -> Message:
+        """Return the next message. Views in it are valid until the next call. Raises ``SessionLostError``.
+
+        ``silence_s``: how long nothing may arrive; a long answer that comes slowly is no silence.
+        """
+        try:
+            with trio.fail_after(silence_s) as silent:
+                message = await self._next(silent, silence_s)
+        except trio.TooSlowError:
+            raise SessionLostError("no answer in time: the broker's machine may be gone without a word") from None
+        except (ProtocolError, *_GONE) as error:
+            raise SessionLostError(f"{type(error).__name__}: {error}") from error
         if isinstance(message, Fatal):
             raise SessionLostError(f"{code_name(message.code)}: {message.text}")
+        return message
+
+    async def _next(self, silent: trio.CancelScope, silence_s: float) -> Message:
+        connection = self._connection
+        while (message := connection.next_message()) is None:
+            if connection.at_end:
+                raise SessionLostError("the stream ended")
+            connection.received(await self._stream.receive_into(connection.receive_buffer()))
+            silent.deadline = trio.current_time() + silence_s
+            if self._world.swallows(self.by):
+                raise SessionLostError("the broker's process is dead")
         return message
 
     async def call(self, operation: str, arguments: Mapping[str, object]) -> dict[str, object]:

@@ -379,7 +379,7 @@ class Follower:
         if any(copy.log.name == log for copy in self.copies.values()):
             self._session_scope.cancel()
 
-    async def _refuse_commit(self, make: Callable[[], IncomingBatch]) -> int:
+    async def _refuse_commit(self, make: Callable[[], IncomingBatch], appended: Callable[[], None]) -> int:
         raise StorageError("a replica writes nothing of its own into the metadata log", kind="closed")
 
     # reading

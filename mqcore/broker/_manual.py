@@ -6,7 +6,8 @@ when it starts, unless one of the others says that there was a later reign.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -30,6 +31,8 @@ from mqcore.replication import (
 __all__ = ["ManualKeeper", "MetadataAuthority"]
 
 _DEMOTE_TIMEOUT_S = 10.0
+_AGAIN_S = 0.5
+"""Pause before a record that was refused is written again."""
 
 
 class MetadataAuthority:
@@ -37,21 +40,76 @@ class MetadataAuthority:
 
     is_manual = True
 
-    def __init__(self, reign: Reign) -> None:
+    def __init__(self, reign: Reign, report: Callable[[Notice], None]) -> None:
         self._topics = reign.topics
+        self._report = report
+        self._stands: SetRecord | None = None
+        self._is_refused = False
 
     async def begin(self, record: SetRecord, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write ``record`` first of all: what changes it is written after it."""
-        task_status.started()
-        await self.change(record)
+        """Write ``record``, under way once it is in the log: all that is written in the reign comes after it.
+
+        Not before: what a set without a record had acknowledged nobody could reign over. Raises ``MqcoreError`` when
+        the log stops first.
+        """
+        self._stands = record
+        written = _Written(task_status.started)
+        try:
+            await self._is_written(record, written)
+            while not written.is_appended:
+                await trio.sleep(_AGAIN_S)
+                await self._is_written(record, written)
+        except MqcoreError:
+            if not written.is_appended:
+                raise  # else: what became of it the next reign reads
 
     async def change(self, record: SetRecord) -> SetRecord:
-        """Write ``record`` into the metadata log; it stands once the set holds it."""
-        try:
-            await self._topics.write_set_record(record)
-        except MqcoreError:
-            await trio.sleep_forever()  # the log stopped, and the reign with it: what became of it the next one reads
+        """Write ``record`` into the metadata log; it stands once the set holds it.
+
+        What is refused before it is written, as by a full disk, leaves the record before it, after a pause. Raises
+        ``MqcoreError`` where the outcome is unknown for the rest of the reign: the log has stopped.
+        """
+        assert self._stands is not None
+        written = _Written()
+        while not await self._is_written(record, written):
+            await trio.sleep(_AGAIN_S)
+            if not written.is_appended:
+                return self._stands
+            # It was there, and has rotted here. Other members may hold it: the outcome is known once it is written.
+        self._stands = record
         return record
+
+    async def _is_written(self, record: SetRecord, written: _Written) -> bool:
+        """Write ``record``, and return whether it is committed; what ``written`` does not know of is not in the log.
+
+        Raises ``MqcoreError`` once the log has stopped.
+        """
+        try:
+            await self._topics.write_set_record(record, written.appended)
+        except MqcoreError as error:
+            if self._topics.failed is not None:
+                raise
+            if not self._is_refused:
+                text = f"the record of the set cannot be written, and is tried again until it can: {error}"
+                self._report(Notice("set-not-changed", text))
+            self._is_refused = True
+            return False
+        self._is_refused = False
+        return True
+
+
+class _Written:
+    """Whether a record has come into the log; ``then`` is called the first time."""
+
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self.is_appended = False
+        self._then = then
+
+    def appended(self) -> None:
+        """Take in that it has."""
+        if not self.is_appended:
+            self.is_appended = True
+            self._then()
 
 
 class ManualKeeper(RoleKeeper):
@@ -157,7 +215,8 @@ class ManualKeeper(RoleKeeper):
         return record.promoted(self.own_member, epoch=epoch, reign_id=reign_id, unclean=unclean)
 
     def _reign(self, record: SetRecord) -> None:
-        self._become(Reigning(SetUp(record, self.cluster, MetadataAuthority, node_came=self.damage.node_came)))
+        authority_of = partial(MetadataAuthority, report=self._report)
+        self._become(Reigning(SetUp(record, self.cluster, authority_of, node_came=self.damage.node_came)))
 
     async def _stored_record(self) -> SetRecord | None:
         known = self.set_record()

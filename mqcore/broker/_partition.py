@@ -214,14 +214,15 @@ class Partition:
         with trio.CancelScope(shield=True):
             await self.append([send for send in sends if send.sink is not None and not send.sink.closed])
 
-    async def commit(self, make: Callable[[], IncomingBatch]) -> int:
+    async def commit(self, make: Callable[[], IncomingBatch], appended: Callable[[], None] = lambda: None) -> int:
         """Append a batch of the broker's own, made in its turn, and wait for its commit; return its base offset.
 
-        Raises ``StorageError`` when nothing of it is in the log, ``OutcomeUnknownError`` or what stopped the partition
-        when it may be. If cancelled, it may be committed, now or later.
+        ``appended`` is called before the wait, and before anything else is appended. Raises ``StorageError`` when it is
+        not in the log, ``OutcomeUnknownError`` or what stopped the partition when it may be. If cancelled, likewise.
         """
         caller = WaitingCaller()
         base_offsets = await self.append_own(lambda: [make()], caller)
+        appended()
         await caller.answered.wait()
         if not caller.is_committed:
             text = f"log {self.log.name} may hold the batch, it is not committed: {self.failure or 'it has rotted'}"

@@ -254,9 +254,9 @@ class Reign:
     def _all_partitions(self) -> list[Partition]:
         return [*(each for _, each in self._own_logs()), *self.partitions.values()]
 
-    async def _commit_metadata(self, make: Callable[[], IncomingBatch]) -> int:
+    async def _commit_metadata(self, make: Callable[[], IncomingBatch], appended: Callable[[], None]) -> int:
         assert self._metadata is not None
-        return await self._metadata.commit(make)
+        return await self._metadata.commit(make, appended)
 
     def _check_stored_topics(self) -> None:
         stored = {topic.name: topic.config for topic in self.topics.by_id.values()}

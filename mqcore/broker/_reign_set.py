@@ -18,7 +18,7 @@ from mqcore.broker._fed_log import FedLog
 from mqcore.broker._feeder import Feeder
 from mqcore.broker._partition import Partition
 from mqcore.config import ClusterTable
-from mqcore.errors import CommandNotPossibleError
+from mqcore.errors import CommandNotPossibleError, MqcoreError
 from mqcore.guarantees import Level
 from mqcore.limits import Limits
 from mqcore.log import LogStore
@@ -48,7 +48,8 @@ class SetAuthority(Protocol):
     async def change(self, record: SetRecord) -> SetRecord:
         """Write ``record`` in place of the one before it, and return the one that stands: this or another.
 
-        Returns when the outcome is known, and not before (R7). If cancelled, it may have been written.
+        Returns when the outcome is known, and not before (R7). Raises ``MqcoreError`` where no change can be written
+        any more, the outcome of this one unknown. If cancelled, it may have been written.
         """
         ...
 
@@ -110,6 +111,8 @@ class ReignSet:
         self._wake = trio.Event()
         self._report_awaited: trio.Event | None = None
         self._settled = trio.Event()
+        self._refused_change = ""  # why the change was wanted that could not be written last
+        self._cannot_change: MqcoreError | None = None
 
     # logs
 
@@ -354,8 +357,9 @@ class ReignSet:
         self._wake.set()
         self._wake_settled()  # an order that this one takes the place of
         while self._machine.record.copies_cap != copies_cap:
-            if self.is_over or self._machine.copies_cap != copies_cap:
+            if self.is_over or self._cannot_change or self._machine.copies_cap != copies_cap:
                 what = "the reign has ended" if self.is_over else "another order has come"
+                what = f"the metadata log has stopped ({self._cannot_change})" if self._cannot_change else what
                 raise CommandNotPossibleError(f"{what} before the cap was in force; look at `mqcore cluster describe`")
             await self._settled.wait()
 
@@ -390,11 +394,20 @@ class ReignSet:
             await trio.lowlevel.checkpoint()
             return  # more was committed since it was found to hold everything
         self._apply(nursery)
-        self._report(Notice("set-changes", wanted.reason))
+        if wanted.reason != self._refused_change:
+            self._report(Notice("set-changes", wanted.reason))
         if self._authority.is_manual or len(wanted.record.members) > len(machine.record.members):
             # Before a coordinator can have it, too: from then on the member that joins may reign next.
             self._carried(wanted.record)
-        stands = await self._authority.change(wanted.record)
+        try:
+            stands = await self._authority.change(wanted.record)
+        except MqcoreError as error:
+            # Both sets are waited for as long as this reign lasts: what became of the change the next one reads (R7).
+            self._cannot_change = error
+            self._report(Notice("set-not-changed", f"the set stays as it is until a node reigns anew: {error}"))
+            self._wake_settled()
+            await trio.sleep_forever()
+        self._refused_change = "" if stands == wanted.record else wanted.reason
         machine.settled(stands, self._now_us())
         self._changed(machine.record)
         self._wake_settled()

@@ -326,14 +326,23 @@ class Topics:
         async with self._changing:
             await self._write({"type": "topic-removed", "id": topic_id.hex()})
 
-    async def write_set_record(self, record: SetRecord) -> None:
+    async def write_set_record(self, record: SetRecord, appended: Callable[[], None] = lambda: None) -> None:
         """Write the record of the set; committed when it returns. Beside any change of a topic, which may wait for it.
 
-        Raises as ``MetadataLog.append``. If cancelled, it may be written.
+        ``appended`` is called when it is in the log. Raises as ``MetadataLog.append``. If cancelled, it may be written.
         """
-        self._newest_record = record  # said by a snapshot that comes first, too: it may come after this one
-        await self._metadata.append([_record_of_set(record)])
+
+        def now_in_log() -> None:
+            self._newest_record = record  # for a snapshot, which may come before this is committed
+            appended()
+
+        await self._metadata.append([_record_of_set(record)], now_in_log)
         self.set_record = record
+
+    @property
+    def failed(self) -> StorageError | None:
+        """Why no change can be written any more; None while they can."""
+        return self._metadata.failed
 
     async def write_starts(self, starts: Mapping[str, LogStart]) -> None:
         """Write where logs begin from now on, by name; committed when it returns, and theirs to trim then.

@@ -35,7 +35,7 @@ SNAPSHOT_BYTES_MIN = HEADER_BYTES + 64
 """More than what a snapshot is beside its records."""
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]
-Commit: TypeAlias = Callable[[Callable[[], IncomingBatch]], Awaitable[int]]
+Commit: TypeAlias = Callable[[Callable[[], IncomingBatch], Callable[[], None]], Awaitable[int]]
 
 
 class SnapshotAt(NamedTuple):
@@ -46,12 +46,17 @@ class SnapshotAt(NamedTuple):
     size: int
 
 
+def _not_minded() -> None:
+    """Nobody has to know at once that it is appended."""
+
+
 class MetadataLog:
     """Append-only JSON records on ``store``'s metadata log; replayed to the end before anything is served.
 
     Belongs to the term of the store in which it is used first. ``commit`` appends the batch that its argument makes to
-    the store's metadata log, which says nothing else in between, and returns its offset once it is committed; None, for
-    a store without a broker: once it is flushed.
+    the store's metadata log, which says nothing else in between, and returns its offset once it is committed; its
+    second argument is called when the batch is appended, before any other is. None, for a store without a broker: once
+    it is flushed.
     """
 
     def __init__(self, store: LogStore, commit: Commit | None = None) -> None:
@@ -147,14 +152,15 @@ class MetadataLog:
         chunks, _, _ = await self._log.read_stored(position, HEADER_BYTES, self._log.end_position)
         return bool(chunks) and control_kind(chunks[0]) == SNAPSHOT
 
-    async def append(self, records: Records) -> int:
+    async def append(self, records: Records, appended: Callable[[], None] = _not_minded) -> int:
         """Append ``records`` (JSON objects, at least one) as one batch; return the offset of the first.
 
-        Committed when it returns; one that waits for its commit holds up no other. Raises as ``PartitionLog.append``
-        and ``LogStore.flush``, and ``OutcomeUnknownError`` when the log failed, or the term ended, between the two.
+        Committed when it returns; one that waits for its commit holds up no other. ``appended`` is called before that,
+        and before anything else is appended. Raises as ``PartitionLog.append`` and ``LogStore.flush``, and
+        ``OutcomeUnknownError`` when the log failed, or the term ended, between the two.
         """
         batch = pack_records_batch(records)
-        return await self._commit(lambda: IncomingBatch(unpack_header(batch), batch))
+        return await self._commit(lambda: IncomingBatch(unpack_header(batch), batch), appended)
 
     async def write_snapshot(
         self, state: Iterable[Mapping[str, Any]], last: Callable[[int], Records], bytes_max: int
@@ -184,19 +190,21 @@ class MetadataLog:
             made.append(SnapshotAt(self._log.end_offset, self._log.end_position, len(batch)))
             return IncomingBatch(unpack_header(batch), batch)
 
-        await self._commit(make)
+        await self._commit(make, _not_minded)
         self.snapshot = made[-1]
         return made[-1]
 
     async def compact(self, records: Records) -> None:
         """Replace everything before by ``records``, the whole present state, and give up what lies below. Committed."""
         batch = pack_records_batch(records, snapshot=True)
-        await self._log.trim(await self._commit(lambda: IncomingBatch(unpack_header(batch), batch)))
+        offset = await self._commit(lambda: IncomingBatch(unpack_header(batch), batch), _not_minded)
+        await self._log.trim(offset)
 
-    async def _flush(self, make: Callable[[], IncomingBatch]) -> int:
+    async def _flush(self, make: Callable[[], IncomingBatch], appended: Callable[[], None]) -> int:
         log = self._log
         async with self._lock:
             base_offsets = await log.append_control([make()])
+            appended()
         await self._store.flush([log])
         if log.durable_position < log.end_position:  # the flush has left it out
             raise OutcomeUnknownError(f"log {log.name} may hold the record, it is not flushed: {log.failed}")

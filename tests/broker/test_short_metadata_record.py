@@ -29,20 +29,21 @@ class Commits:
     """The commit of a metadata log whose batches get their turn, and are committed, when the test says so."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Callable[[], IncomingBatch], trio.Event]] = deque()
+        self.waiting: deque[tuple[Callable[[], IncomingBatch], Callable[[], None], trio.Event]] = deque()
         self.appended: list[IncomingBatch] = []
         self.committed = trio.Event()
 
-    async def __call__(self, make: Callable[[], IncomingBatch]) -> int:
+    async def __call__(self, make: Callable[[], IncomingBatch], appended: Callable[[], None]) -> int:
         turn = trio.Event()
-        self.waiting.append((make, turn))
+        self.waiting.append((make, appended, turn))
         await turn.wait()
         await self.committed.wait()
         return 0
 
     def append_next(self) -> None:
-        make, turn = self.waiting.popleft()
+        make, appended, turn = self.waiting.popleft()
         self.appended.append(make())
+        appended()
         turn.set()
 
     def last_said(self) -> str:

@@ -37,6 +37,7 @@ class FedLog:
 
     __slots__ = (
         "_again_at",
+        "_grown_to",
         "_held",
         "_known_at",
         "_sent",
@@ -68,6 +69,7 @@ class FedLog:
         """The report that could not be judged because of that."""
         self.checked_below = 0
         """Position below which what is sent is checked here, too: see ``judge``."""
+        self._grown_to = partition.end_position
         self._known_at = 0
         self._again_at = 0.0
         self._why = ""
@@ -109,6 +111,11 @@ class FedLog:
         """Bytes that the replica is known to hold, of how many."""
         start, size = self.partition.log.start_position, self.partition.end_position - self.partition.log.start_position
         return min(max(self.held_end.position - start, 0), size), size
+
+    def newly_appended(self) -> int:
+        """How many bytes were appended since this was asked, or it was named."""
+        before, self._grown_to = self._grown_to, self.partition.end_position
+        return self._grown_to - before
 
     def newly_committed(self) -> LogCommitted | None:
         """What is to be said of what is committed, if anything is new in that; it counts as said."""

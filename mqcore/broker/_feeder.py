@@ -304,6 +304,8 @@ class Feeder:
     def moved(self, partition: Partition) -> None:
         """Take note that a log has grown, or that more of it is committed."""
         fed = self._log_of.get(partition)
+        if fed is not None and self.is_filling and (size := fed.newly_appended()) > 0:
+            self._pace.appended(size, trio.current_time())
         if fed is not None and fed.is_judged and not fed.is_damaged and fed not in self._moved:
             self._moved[fed] = None
             self._wake.set()
@@ -345,8 +347,9 @@ class Feeder:
     async def _gather(self, buffers: list[Buffer]) -> None:
         """Add to ``buffers`` what of the logs that moved is to be sent now, each in its turn."""
         gathered, committed = 0, []
-        rate = self._rate = self._reign.sync_rate_of(self) if self.is_filling else None
-        self._is_early = rate is not None and self._pace.delay_s(trio.current_time()) > 0
+        now = trio.current_time()
+        rate = self._rate = self._pace.bytes_per_s(self._reign.sync_rate_of(self), now) if self.is_filling else None
+        self._is_early = rate is not None and self._pace.delay_s(now) > 0
         for fed in list(self._moved):
             if gathered >= _GATHERED_BYTES:
                 break

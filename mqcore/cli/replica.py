@@ -78,7 +78,7 @@ def list_replicas() -> None:
     type=Size,
     metavar="SIZE",
     help="Most that NODE is sent a second until it is in sync, such as '20 MB'; again with another one changes it. "
-    "[cluster.sync_bytes_per_s, else no limit]",
+    "[cluster.sync_bytes_per_s, else it gives way to what is sent to the set]",
 )
 @common_options
 def add(node: str, wait: bool, rate: int | None) -> None:

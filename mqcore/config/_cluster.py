@@ -150,7 +150,10 @@ class ClusterTable:
     sync_bytes_per_s: int | None = attrs.field(
         default=None,
         validator=validators.optional(validators.ge(1)),
-        metadata={"help": "most that a replica is sent a second while it is filled, as at first; unset: no limit"},
+        metadata={
+            "help": "most that a replica is sent a second while it is filled, as at first; unset: no limit while "
+            "nothing is sent to the set, else 64 MB or four times of that, so that acknowledgements do not wait for it"
+        },
     )
     sets: tuple[SetTable, ...] = attrs.field(metadata={"help": "the replica sets of the cluster, one table each"})
 

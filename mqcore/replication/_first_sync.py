@@ -14,18 +14,44 @@ __all__ = ["SyncPace", "SyncProgress", "SyncState"]
 
 _SAMPLE_S = 0.5
 _SAMPLES_MAX = 20
+_APPENDED_SAMPLE_S = 0.25
+_QUIET_S = 0.25
+"""Where nothing was appended for so long, nobody waits for what a copy would hold up."""
+_BESIDE_BYTES_PER_S_MIN = 64_000_000
+_BESIDE_TIMES_APPENDED = 4
+"""A copy that got only as much as is appended would never be done."""
 
 
 class SyncPace:
     """Spreads what is sent evenly: after so many bytes nothing more until the rate allows for them.
 
     Nothing is saved up while nothing is sent, so that a burst never exceeds what was asked for by more than one frame.
+    Where no rate was asked for a copy gives way to what is appended meanwhile
+    (``docs/decisions/0055-a-copy-gives-way-to-what-is-appended.md``).
     """
 
-    __slots__ = ("_free_at",)
+    __slots__ = ("_appended", "_appended_at", "_appended_per_s", "_free_at", "_since")
 
     def __init__(self) -> None:
         self._free_at = -math.inf
+        self._since = self._appended_at = -math.inf
+        self._appended = 0
+        self._appended_per_s = 0.0
+
+    def appended(self, size: int, now: float) -> None:
+        """Take in that ``size`` bytes were appended to the logs that are copied."""
+        if now - self._since >= _APPENDED_SAMPLE_S:
+            # Over all of a pause, too: what comes after one is slow until it has been seen to be fast.
+            self._appended_per_s = self._appended / (now - self._since)
+            self._appended, self._since = 0, now
+        self._appended += size
+        self._appended_at = now
+
+    def bytes_per_s(self, asked: int | None, now: float) -> int | None:
+        """At most so many bytes a second may be sent from ``now`` on: what was ``asked`` for; None: no bound."""
+        if asked is not None or now - self._appended_at >= _QUIET_S:
+            return asked
+        return max(_BESIDE_BYTES_PER_S_MIN, round(_BESIDE_TIMES_APPENDED * self._appended_per_s))
 
     def delay_s(self, now: float) -> float:
         """How long nothing may be sent from ``now`` on; 0: at once."""

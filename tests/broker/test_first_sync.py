@@ -83,6 +83,29 @@ async def test_a_replica_is_filled_at_the_rate_that_was_asked_for_and_goes_on_wh
         await nodes.until_same("a", "b")
 
 
+@in_virtual_time
+async def test_a_replica_is_filled_slowly_while_something_is_sent_and_fast_once_nothing_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_bytes_per_s, seconds = 100_000, 3
+    monkeypatch.setattr("mqcore.replication._first_sync._BESIDE_BYTES_PER_S_MIN", slow_bytes_per_s)
+    async with set_of_nodes(tmp_path, prefix="gives-way", cluster=TIMES, **POLICIES) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client, client.producer("orders") as producer:
+            await producer.send(b"before it was added")
+            await nodes.call("a", "replica.add", name="b")
+            for _ in range(20 * seconds):
+                await producer.send(b"beside")
+                await trio.sleep(0.05)
+        slow = await state_of_b(nodes)
+        assert 0 < slow["synced_bytes"] < slow_bytes_per_s * (seconds + 1) < slow["sync_bytes_total"]
+        began = trio.current_time()
+        await nodes.until(lambda: are_level(nodes))
+        at_that_rate_s = (slow["sync_bytes_total"] - slow["synced_bytes"]) / slow_bytes_per_s
+        assert trio.current_time() - began < at_that_rate_s / 2
+        await nodes.until_same("a", "b")
+
+
 def are_level(nodes: SetOfNodes) -> bool:
     ends = []
     for name in "ab":

@@ -28,6 +28,32 @@ def test_a_pace_saves_nothing_up() -> None:
     assert pace.delay_s(50.0) == 1.0
 
 
+def test_a_copy_has_no_bound_while_nothing_is_appended() -> None:
+    pace = SyncPace()
+    assert pace.bytes_per_s(None, 1000.0) is None
+    pace.appended(100, 1000.0)
+    assert pace.bytes_per_s(None, 1000.2) == 64_000_000
+    assert pace.bytes_per_s(None, 1000.25) is None
+
+
+def test_a_copy_gets_several_times_of_what_is_appended_so_that_it_is_done_some_time() -> None:
+    pace = SyncPace()
+    for tenth in range(100):
+        pace.appended(10_000_000, 1000 + tenth / 10)
+    rate = pace.bytes_per_s(None, 1010.0)
+    assert rate is not None
+    assert 390_000_000 < rate < 410_000_000
+    pace.appended(10_000_000, 2000.0)
+    assert pace.bytes_per_s(None, 2000.0) == 64_000_000, "what was appended before a pause says nothing"
+
+
+def test_a_rate_that_was_asked_for_holds_whatever_is_appended() -> None:
+    pace = SyncPace()
+    assert pace.bytes_per_s(1 << 40, 0.0) == 1 << 40
+    pace.appended(100, 0.0)
+    assert [pace.bytes_per_s(asked, 0.0) for asked in (5, 1 << 40)] == [5, 1 << 40]
+
+
 def test_progress_says_nothing_of_speed_before_anything_came() -> None:
     state = SyncProgress().state(10, 100, 5.0)
     assert (state.held_bytes, state.bytes_total, state.bytes_per_s, state.left_ms) == (10, 100, None, None)

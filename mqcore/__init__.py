@@ -6,8 +6,10 @@ The names below are imported when first used: ``import mqcore`` alone costs next
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+# Type checkers take this name for true. ``typing`` would be most of what is loaded before the command line can catch a
+# Ctrl-C.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mqcore.broker import Node, open_broker
     from mqcore.client import Client, ConsumedBatch, Consumer, Delivery, Message, Producer, Receipt, connect

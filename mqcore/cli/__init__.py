@@ -18,12 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     130 interrupted, 143 terminated.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments == ["--version"]:
-        sys.exit(_print_version())
     try:
-        from mqcore.cli._run import run
+        if arguments == ["--version"]:
+            status = _print_version()
+        else:
+            from mqcore.cli._run import run
 
-        status = run(arguments)
+            status = run(arguments)
     except KeyboardInterrupt:  # while that was loaded, or while the end was told
         status = 130
     sys.exit(status)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mqcore.config import BrokerConfig
     from mqcore.guarantees import Explanation
 
-__all__ = ["build_options", "check_listeners", "compose", "explanation_of"]
+__all__ = ["build_options", "check_listeners", "compose", "explanation_of", "refuse_broken", "refuse_broken_file"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SHORT_FORMS = {"storage": "url"}
@@ -113,8 +113,31 @@ def check_listeners(config: BrokerConfig) -> None:
     check_exposure(config, [create_transport(each.url, context, each.options) for each in config.listen])
 
 
-def explanation_of(config: BrokerConfig) -> Explanation:
-    """Return what a broker of ``config`` promises; its parts are composed and checked, nothing is opened."""
+def refuse_broken(explanation: Explanation) -> None:
+    """Raise ``RefusedError`` if a broker would not start, since it could not keep what it promises."""
+    refusals = [*explanation.refusals, *explanation.unavailable]
+    if refusals:
+        raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
+
+
+def refuse_broken_file(text: str) -> None:
+    """Raise what a broker would that is given ``text`` as its file, on whichever machine: of this one nothing counts.
+
+    Raises ``ConfigurationError``, ``PluginError``, ``RefusedError``.
+    """
+    import tomllib
+
+    from mqcore.config import load_config
+
+    config = load_config(overrides=tomllib.loads(text), overrides_name="configuration")
+    refuse_broken(explanation_of(config, looks_below=False))
+
+
+def explanation_of(config: BrokerConfig, *, looks_below: bool = True) -> Explanation:
+    """Return what a broker of ``config`` promises; its parts are composed and checked, nothing is opened.
+
+    ``looks_below``: at what the storage lies on, too, which is that of this machine.
+    """
     import attrs
 
     from mqcore.abc import CoordinatorContext, StorageContext, TransportContext, ignore_notice
@@ -140,8 +163,11 @@ def explanation_of(config: BrokerConfig) -> Explanation:
     context = StorageContext(ports=system_ports(), limits=config.limits)
     backend = create_storage(config.storage.url, context, config.storage.options)
     build = build_of(config, backend.capabilities)
+    explanation = explain(build)
+    if not looks_below:
+        return explanation
     below = look_below(context.ports, backend.directories)
-    verdict, explanation = judge(build, below), explain(build)
+    verdict = judge(build, below)
     return attrs.evolve(
         explanation,
         refusals=(*explanation.refusals, *verdict.refusals),

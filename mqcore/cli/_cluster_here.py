@@ -132,14 +132,17 @@ class ClusterPlan:
         """Where the configuration that all nodes share is written."""
         return self.folder / "cluster.toml"
 
+    @property
+    def text(self) -> str:
+        """The configuration that all nodes share."""
+        sets = {SET_NAME: [(name, url) for name, url, _ in self.nodes]}
+        coordinator = f"file://{self.folder.absolute()}/coordinator"
+        return cluster_example(sets, storage=self.nodes[0][2], coordinator=coordinator, replication=self.replication)
+
     def write(self) -> None:
         """Write the configuration. Raises ``OSError``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        sets = {SET_NAME: [(name, url) for name, url, _ in self.nodes]}
-        coordinator = f"file://{self.folder.absolute()}/coordinator"
-        self.file.write_text(
-            cluster_example(sets, storage=self.nodes[0][2], coordinator=coordinator, replication=self.replication)
-        )
+        self.file.write_text(self.text)
 
     def command(self, name: str, storage: str) -> list[str]:
         """The command line, after ``mqcore``, that runs one node."""

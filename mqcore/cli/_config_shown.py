@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from mqcore.cli._build_options import build_options, compose, explanation_of
+from mqcore.cli._build_options import build_options, compose, explanation_of, refuse_broken
 from mqcore.cli._inspection import inspect
 from mqcore.cli.shell import Verb, current, end, output_options, write_bytes, write_json, write_line
-from mqcore.errors import ConfigurationError, RefusedError
+from mqcore.errors import ConfigurationError
 
 __all__ = ["check", "diff", "show"]
 
@@ -28,9 +28,7 @@ def check(file: str | None, **flags: Any) -> None:
     """
     config = compose(file, flags)
     explanation = explanation_of(config)
-    refusals = [*explanation.refusals, *explanation.unavailable]
-    if refusals:
-        raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
+    refuse_broken(explanation)
     found = inspect(config)
     if found.problems:
         raise ConfigurationError("\n".join(found.problems))

@@ -7,6 +7,7 @@ import os
 
 import click
 
+from mqcore.cli._build_options import refuse_broken_file
 from mqcore.cli._config_shown import check, diff, show
 from mqcore.cli.shell import Group, Verb, current, make_folder, output_options, refuse, write_json, write_line
 
@@ -70,6 +71,7 @@ def init(
         text = _cluster_text(sets, nodes, coordinator, replication, storage)
     else:
         text = commented_example() if storage is None else commented_example(storage)
+    refuse_broken_file(text)
     path = os.path.join(to, CLUSTER_FILE_NAME if cluster else FILE_NAME)
     make_folder(to)
     try:

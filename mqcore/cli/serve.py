@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mqcore.cli._build_options import build_options, check_listeners, compose, explanation_of
+from mqcore.cli._build_options import build_options, check_listeners, compose, explanation_of, refuse_broken
 from mqcore.cli._reloading import Reloader, hangups_kept_off
 from mqcore.cli._supervisor import tell_supervisor
 from mqcore.cli.shell import (
@@ -24,11 +24,12 @@ from mqcore.cli.shell import (
     refuse,
     run_async,
 )
-from mqcore.errors import CommandNotPossibleError, RefusedError
+from mqcore.errors import CommandNotPossibleError
 
 if TYPE_CHECKING:
     from mqcore.abc import Notice
     from mqcore.broker import Node
+    from mqcore.cli._cluster_here import ClusterPlan
     from mqcore.cli._output import LineQueue
     from mqcore.config import BrokerConfig
     from mqcore.guarantees import Explanation
@@ -110,9 +111,7 @@ def _serve_one(file: str | None, log_format: str | None, flags: dict[str, Any]) 
     """Run the broker of ``file`` and ``flags`` until a signal ends it."""
     config = compose(file, flags)
     explanation = explanation_of(config)
-    refusals = [*explanation.refusals, *explanation.unavailable]
-    if refusals:
-        raise RefusedError("\n".join(f"refused: {refusal}" for refusal in refusals))
+    refuse_broken(explanation)
     check_listeners(config)
     if config.http is not None:
         _check_gateway(config.http)
@@ -125,6 +124,19 @@ def _serve_one(file: str | None, log_format: str | None, flags: dict[str, Any]) 
         interrupted = run_async(_serve, config, explanation, voice, reloader)
     if interrupted:
         end(130)
+
+
+def _refuse_what_nodes_would(plan: ClusterPlan, flags: dict[str, Any]) -> None:
+    """Raise what every node would, before one is started: each would say so, and take seconds to be there."""
+    import tempfile
+    from pathlib import Path
+
+    name, _, storage = plan.nodes[0]
+    own = {"name": name, "storage": storage, "listen": (), "replication": None}
+    with tempfile.TemporaryDirectory(prefix="mqcore-here-") as folder:
+        file = Path(folder) / plan.file.name
+        file.write_text(plan.text)
+        refuse_broken(explanation_of(compose(str(file), {**flags, **own})))
 
 
 def _serve_cluster_here(count: int, flags: dict[str, Any]) -> None:
@@ -142,7 +154,9 @@ def _serve_cluster_here(count: int, flags: dict[str, Any]) -> None:
     try:
         with line_queue("stdout", as_json) as out, line_queue("stderr", as_json) as err:
             voice = _Voice(out, err, as_json)
-            here = ClusterHere(ClusterPlan.of(count, folder, flags), lambda text, event: voice.say(text, dict(event)))
+            plan = ClusterPlan.of(count, folder, flags)
+            _refuse_what_nodes_would(plan, flags)
+            here = ClusterHere(plan, lambda text, event: voice.say(text, dict(event)))
             interrupted = run_async(here.run)
     finally:
         if not rest:

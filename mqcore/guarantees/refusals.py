@@ -149,11 +149,12 @@ def _check_replication(build: Build, key: str, replication: ReplicationPolicy) -
                 )
             )
         if replication.copies > nodes:
+            none = 'write replication = "none"'  # one copy is refused by name
             refusals.append(
                 Refusal(
                     name="too-few-nodes",
                     message=f"{text}: {nodes} node{'s' if nodes > 1 else ''} cannot hold {replication.copies} copies",
-                    remedy=f"add nodes, or ask for at most {nodes} copies",
+                    remedy=f"add nodes, or {f'ask for at most {nodes} copies' if nodes > 1 else none}",
                 )
             )
     if isinstance(replication, AsyncReplication) and replication.on_exceeded == "throttle" and nodes < 2:

@@ -89,6 +89,29 @@ def test_the_command_refuses_what_it_writes_itself(cli, tmp_path):
         assert (refused.status, "leave the file and --name out" in refused.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("count", "given", "status", "said"),
+    [
+        (3, ["--replication", "sync(copies=5)"], 3, "3 nodes cannot hold 5 copies"),
+        (1, ["--replication", "sync"], 3, "1 node cannot hold 2 copies"),
+        (3, ["--storage", "memory://", "--replication", "sync(level=disk)"], 3, "reaches memory at best"),
+        (3, ["--storage", "memory://", "--flush", "sync"], 3, "flush"),
+        (3, ["--set", "cluster.nosuch=1"], 2, "nosuch"),
+        (3, ["--limit", "frame_bytes_max=1"], 2, "frame_bytes_max"),
+    ],
+)
+def test_what_every_node_would_refuse_is_refused_before_one_is_started(
+    cli, tmp_path, monkeypatch, count, given, status, said
+):
+    monkeypatch.setattr("mqcore.cli._cluster_here.ClusterHere.run", None)
+    if "--storage" not in given:
+        given = [*given, "--storage", f"mmap://{tmp_path}/s"]
+    refused = cli("serve", "--cluster-here", count, *given)
+    assert (refused.status, said in refused.err) == (status, True), refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("option", ["--tls-cert", "--tls-key", "--client-ca", "--ca", "--insecure"])
 def test_what_would_be_without_effect_is_refused_by_name(cli, option):
     given = (option,) if option == "--insecure" else (option, "/x.pem")

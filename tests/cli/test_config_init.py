@@ -57,10 +57,49 @@ def test_a_coordinator_that_no_part_serves_is_refused_with_those_that_there_are(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--nodes", "2", "--replication", "sync(copies=3)"], 3, "2 nodes cannot hold 3 copies; add nodes, or ask for"),
+        (
+            ["--nodes", "1", "--replication", "sync"],
+            3,
+            '1 node cannot hold 2 copies; add nodes, or write replication = "n',
+        ),
+        (["--nodes", "1", "--replication", "async(max_delay=1s, on_exceeded=throttle)"], 3, "would wait for ever"),
+        (["--replication", "sync(level=mirror)"], 3, "reaches disk at best"),
+        (["--storage", "memory://"], 3, "reaches memory at best"),
+        (["--coordinator", "memory://one"], 3, "lives within one program"),
+        (["--coordinator", "file://relative"], 2, "needs an absolute path"),
+        (["--storage", "nosuch:///x"], 2, "no storage backend is called 'nosuch'"),
+        (["--storage", "raid:///x"], 2, "needs two members at least"),
+        (["--storage", "mmap://"], 2, "needs an absolute path"),
+    ],
+)
+def test_what_serve_would_refuse_is_refused_in_the_same_words_and_not_written(cli, tmp_path, options, status, said):
+    refused = cli("config", "init", "--cluster", *options, "--to", tmp_path / "made")
+    assert (refused.status, said in refused.err) == (status, True), refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_storage_of_a_broker_that_is_alone_is_looked_at_too(cli, tmp_path):
+    for storage, said in (("nosuch:///x", "'nosuch'"), ("mmap://", "needs an absolute path"), ("raid:///x", "two")):
+        refused = cli("config", "init", "--storage", storage, "--to", tmp_path)
+        assert (refused.status, said in refused.err, list(tmp_path.iterdir())) == (2, True, []), refused.err
+
+
+def test_a_file_is_written_for_a_machine_that_is_not_this_one(cli, tmp_path, monkeypatch):
+    # The storage need not be here, nor what the environment says of a broker of this machine.
+    monkeypatch.setenv("MQCORE_STORAGE", "nosuch:///x")
+    assert cli("config", "init", "--cluster", "--storage", "mmap:///nowhere/at/all", "--to", tmp_path).status == 0
+
+
 def test_a_coordinator_within_one_program_is_refused_for_nodes_that_are_programs_of_their_own(cli, tmp_path):
-    assert cli("config", "init", "--cluster", "--coordinator", "memory://one", "--to", tmp_path).status == 0
+    assert cli("config", "init", "--cluster", "--to", tmp_path).status == 0
+    memory = ("--set", "cluster.coordinator=memory://one")
     for verb in ("explain", "serve"):
-        refused = cli(verb, tmp_path / "cluster.toml", "--name", "a1", "--storage", f"mmap://{tmp_path}/s")
+        refused = cli(verb, tmp_path / "cluster.toml", "--name", "a1", "--storage", f"mmap://{tmp_path}/s", *memory)
         assert (refused.status, "lives within one program" in refused.err) == (3, True), refused.err
         assert not (tmp_path / "s").exists()
 

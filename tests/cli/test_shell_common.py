@@ -33,6 +33,43 @@ def test_version_imports_next_to_nothing(mqcore_command):
     assert not {"trio", "attrs", "click", "rich", "cattrs"} & set(modules.split())
 
 
+# What runs before the command can catch a Ctrl-C ends with Python's traceback: so that is next to nothing, by what it
+# loads and not by a clock, and of the rest each module is interrupted while it is loaded.
+
+
+def test_what_is_loaded_before_an_interrupt_can_be_caught_is_next_to_nothing():
+    # The wrapper that an installer writes loads ``re`` and ``sys`` itself.
+    code = "import sys, re; there = set(sys.modules); import mqcore.cli; print(*sorted(set(sys.modules) - there))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    frozen = {"importlib._bootstrap", "importlib._bootstrap_external"}
+    allowed = {"__future__", "_weakrefset", "importlib", "importlib._abc", "collections.abc", "warnings", *frozen}
+    assert set(done.stdout.split()) - allowed == {"mqcore", "mqcore.cli"}
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [(module, ["ping"]) for module in ("mqcore.cli._run", "click", "mqcore.errors", "mqcore.cli._root",
+                                       "mqcore.cli.ping", "trio")]
+    + [(module, ["--version"]) for module in ("importlib.metadata", "mqcore.cli._output", "mqcore.errors")],
+)  # fmt: skip
+def test_an_interrupt_while_a_module_is_loaded_is_status_130_without_a_traceback(module, arguments):
+    code = f"""
+import sys
+from importlib.abc import MetaPathFinder
+class Interrupts(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            print(name, flush=True)
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from mqcore.cli import main
+main({arguments!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [module]
+    assert (done.returncode, done.stderr.strip()) == (130, "")
+
+
 @pytest.mark.parametrize("arguments", [("--version", "--output", "json"), ("--output", "json", "--version")])
 def test_the_version_is_json_where_output_is(cli, arguments):
     result = cli(*arguments)

@@ -23,6 +23,7 @@ __all__ = [
     "DeviceThread",
     "Directory",
     "File",
+    "FileBirth",
     "FileFacts",
     "FileSystem",
     "Lock",
@@ -45,6 +46,17 @@ class FileFacts:
     inode: int
     mode: int
     is_directory: bool
+
+
+@attrs.frozen
+class FileBirth:
+    """When a file was made (``born_ns``: ns since 1970 UTC) and the number of its ``subvolume``; 0: not known.
+
+    Its metadata, its place and a new mount change neither; a snapshot has the time, and another number.
+    """
+
+    born_ns: int = 0
+    subvolume: int = 0
 
 
 class Mapping(ABC):
@@ -213,6 +225,13 @@ class FileSystem(ABC):
         A missing file is made, or, without ``create``, a ``FileNotFoundError``. The lock is the file's, not the path's:
         who removes or replaces the file lets another process lock what stands there then.
         """
+
+    def birth(self, path: str) -> FileBirth:
+        """What tells what is at ``path`` from its copy, and from what has its inode number later. Raises ``OSError``.
+
+        Not from one in a copy of the whole device.
+        """
+        return FileBirth()
 
     @abstractmethod
     def free_bytes(self, path: str) -> int:

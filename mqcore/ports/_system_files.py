@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mqcore.ports._abc import Buffer, Directory, File, FileFacts, FileSystem, Lock, Mapping
+from mqcore.ports._abc import Buffer, Directory, File, FileBirth, FileFacts, FileSystem, Lock, Mapping
+from mqcore.ports._birth import load_birth
 from mqcore.ports._residency import pages_resident, populate
 
 if sys.platform != "win32":
@@ -256,6 +257,7 @@ class SystemFileSystem(FileSystem):
 
     def __init__(self) -> None:
         self._syncfs = _load_syncfs()
+        self._birth = load_birth()
         self._locked: dict[int, list[int]] = {}
 
     def open(self, path: str, *, create: bool = False, exclusive: bool = False, write: bool = True) -> File:
@@ -269,6 +271,9 @@ class SystemFileSystem(FileSystem):
     def stat(self, path: str) -> FileFacts:
         facts = os.stat(path)
         return FileFacts(facts.st_size, facts.st_dev, facts.st_ino, facts.st_mode, stat.S_ISDIR(facts.st_mode))
+
+    def birth(self, path: str) -> FileBirth:
+        return FileBirth() if self._birth is None else self._birth(path)
 
     def list(self, path: str) -> list[str]:
         return sorted(os.listdir(path))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mqcore.ports import Buffer, File, FileFacts, FileSystem, Lock, Mapping
+from mqcore.ports import Buffer, File, FileBirth, FileFacts, FileSystem, Lock, Mapping
 
 __all__ = ["PassThroughFile", "PassThroughFileSystem"]
 
@@ -90,6 +90,9 @@ class PassThroughFileSystem(FileSystem):
 
     def lock(self, path: str, *, create: bool = True) -> Lock:
         return self.inner.lock(path, create=create)
+
+    def birth(self, path: str) -> FileBirth:
+        return self.inner.birth(path)
 
     def free_bytes(self, path: str) -> int:
         return self.inner.free_bytes(path)

@@ -81,7 +81,7 @@ class MmapStorage(StorageBackend):
         if self._engine is not None:
             facts["open_files"] = self._engine.handles.used
             facts["storage_id"] = self._engine.storage_id.hex()
-            facts["mount"] = "{}:{}".format(*self._engine.layout.identity)
+            facts["mount"] = self._engine.layout.mount
         return facts
 
     async def open(self) -> None:

@@ -111,6 +111,8 @@ class Names:
 class StorageLayout:
     """An opened, locked directory. ``identity`` is device and inode of the layout file, which is what is locked.
 
+    ``mount`` is text of these and of when that file was made, where that is known: its inode number may be a copy's.
+
     The file that says what the directory is, is the one that is locked and looked at after every flush: a lock file of
     its own could be removed, and another broker let in, without anything being missing from the storage.
     """
@@ -119,6 +121,7 @@ class StorageLayout:
     storage_id: bytes
     lock: Lock
     identity: tuple[int, int]
+    mount: str
     is_new: bool
 
     def check_in_place(self, files: FileSystem) -> None:
@@ -153,6 +156,7 @@ def open_layout(ports: Ports, root: str) -> StorageLayout:
         lock = _lock(files, names, names.layout, create=False)
         storage_id = _read(files, names.layout)
         facts = files.stat(names.layout)
+        birth = files.birth(names.layout)
     except BaseException as error:
         if lock is not None:
             lock.release()
@@ -161,7 +165,8 @@ def open_layout(ports: Ports, root: str) -> StorageLayout:
         raise
     finally:
         making.release()
-    return StorageLayout(names, storage_id, lock, (facts.device, facts.inode), is_new)
+    mount = f"{facts.device}:{facts.inode}" + (f":{birth.born_ns}" if birth.born_ns else "")
+    return StorageLayout(names, storage_id, lock, (facts.device, facts.inode), mount, is_new)
 
 
 def read_layout(files: FileSystem, names: Names) -> bytes:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 
 from mqcore.errors import CorruptionError, StorageError
-from mqcore.ports import FileSystem, Lock
+from mqcore.ports import FileBirth, FileSystem, Lock
 from mqcore_raid._assembly import Finding
 from mqcore_raid._record import RECORD_BYTES_MAX, ArrayRecord, decode_record, encode_record
 
@@ -145,12 +145,13 @@ class MemberDirectory:
         except FileNotFoundError:
             raise StorageError(f"{self.path}/{RECORD_NAME} was removed", kind="missing", path=self.path) from None
 
-    def storage_inode(self) -> int:
-        """Number of the directory of its storage, 0 where there is none of that name."""
+    def find_storage(self) -> tuple[int, FileBirth]:
+        """Inode and birth of the directory of its storage; none is known where there is none of that name."""
         try:
-            return self._files.stat(f"{self.path}/{STORAGE_NAME}").inode
+            path = f"{self.path}/{STORAGE_NAME}"
+            return self._files.stat(path).inode, self._files.birth(path)
         except OSError:
-            return 0
+            return 0, FileBirth()
 
     def _find_identity(self) -> tuple[int, int]:
         facts = self._files.stat(self.path)

@@ -108,7 +108,8 @@ class ArrayMember:
     async def open_storage(self, storage: StorageBackend) -> None:
         """Open ``storage`` as this member's. Raises what its ``open`` does."""
         await storage.open()
-        self.state = attrs.evolve(self.state, inode=await self.call(self.directory.storage_inode))
+        inode, birth = await self.call(self.directory.find_storage)
+        self.state = attrs.evolve(self.state, inode=inode, born_ns=birth.born_ns, subvolume=birth.subvolume)
         self.storage = storage
 
     async def aclose(self) -> None:

@@ -14,7 +14,7 @@ import attrs
 
 from mqcore.abc import StorageBackend, StorageContext
 from mqcore.errors import ConfigurationError, CorruptionError, StorageError
-from mqcore.ports import DeviceThread, FileSystem
+from mqcore.ports import DeviceThread, FileBirth, FileSystem
 from mqcore.url import Url
 from mqcore_raid._assembly import Assembly, Finding, assemble
 from mqcore_raid._background import Background
@@ -93,9 +93,9 @@ async def open_array(
             unusable = await _lock(places, assembly, background)
             # Another broker may have used and closed it between the reading and the locks.
             again = await _inspect_all(places, context, background)
-            again = [attrs.evolve(each, text=unusable.get(each.path, each.text)) for each in again]
-            assembly = assemble(again, shape, min_members=options.min_members, create=options.create)
-        roster = await _open_members(places, assembly, options, shape, context, background, compose, members)
+            findings = [attrs.evolve(each, text=unusable.get(each.path, each.text)) for each in again]
+            assembly = assemble(findings, shape, min_members=options.min_members, create=options.create)
+        roster = await _open_members(places, findings, assembly, options, shape, context, background, compose, members)
     except BaseException:
         for member in members:
             try:
@@ -198,6 +198,7 @@ async def _make(
 
 async def _open_members(
     places: dict[str, _Place],
+    findings: Sequence[Finding],
     assembly: Assembly,
     options: RaidOptions,
     shape: Shape,
@@ -222,8 +223,7 @@ async def _open_members(
         report=context.report,
         new_id=lambda: f"{context.ports.random.getrandbits(64):016x}",
     )
-    if record.in_use:
-        await _eject_copies(roster, background)
+    await _eject_copies(roster, findings, background)
     opening = roster.in_sync()
     results = await background.run_all(
         [partial(member.open_storage, compose(member.path, member.slot)) for member in opening]
@@ -248,18 +248,26 @@ async def _open_members(
     return roster
 
 
-async def _eject_copies(roster: Roster, background: Background) -> None:
-    """Of an array whose broker was killed, eject who is not the directory that was in use, where another one is.
+async def _eject_copies(roster: Roster, findings: Sequence[Finding], background: Background) -> None:
+    """Eject who was in use when its broker was killed and is not the directory that was, beside one that is.
 
     A copy that was made meanwhile has the newest generation, as all have; what it holds may be older, and where a log
     was cut since it even proves more. Without one that stands where it stood, all were moved, and are believed.
     """
+    own = {finding.path: finding.record for finding in findings if finding.record is not None}
     members = roster.in_sync()
-    results = await background.run_all([partial(member.call, member.directory.storage_inode) for member in members])
-    found = {member: result.get() if result.is_good else 0 for member, result in zip(members, results, strict=True)}
-    stayed = {member.group for member, inode in found.items() if inode == member.state.inode != 0}
-    for member, inode in found.items():
-        if member.group in stayed and 0 not in (inode, member.state.inode) and inode != member.state.inode:
+    results = await background.run_all([partial(member.call, member.directory.find_storage) for member in members])
+    stands: dict[ArrayMember, bool | None] = {}
+    for member, result in zip(members, results, strict=True):
+        # By its own record: the newest one may be of a use that it had no part in, or be written halfway only.
+        record = own.get(member.path)
+        inode, birth = result.get() if result.is_good else (0, FileBirth())
+        if record is None or not record.in_use:
+            stands[member] = True  # just made, or closed after all of it was flushed
+        else:
+            stands[member] = record.members[record.slot].stands(inode, birth)
+    for member in members:
+        if stands[member] is False and any(stands[other] for other in roster.in_sync(member.group)):
             reason = "it is a copy of the directory that was in use when the broker was killed, and may be older"
             roster.eject(member, reason)
 

@@ -15,6 +15,7 @@ import attrs
 from crc32c import crc32c
 
 from mqcore.errors import CorruptionError
+from mqcore.ports import FileBirth
 
 __all__ = ["HISTORY_MAX", "ArrayRecord", "SlotState", "decode_record", "encode_record"]
 
@@ -32,8 +33,8 @@ class SlotState:
     """What the record says of one member: ``member_id`` of its directory, ``path`` where it was last, its ``state``.
 
     ``since``: generation that began this state. ``reason``: why it is not in sync. ``is_behind``: what the others hold
-    has changed since; a missing member that returns before that is in sync again. ``inode``: number of the directory of
-    its storage when it was opened last, 0 where that is not known.
+    has changed since; a missing member that returns before that is in sync again. ``inode``, ``born_ns``,
+    ``subvolume``: of the directory of its storage when it was opened last, 0 where that is not known.
     """
 
     member_id: str
@@ -43,6 +44,20 @@ class SlotState:
     reason: str = ""
     is_behind: bool = True
     inode: int = 0
+    born_ns: int = 0
+    subvolume: int = 0
+
+    def stands(self, inode: int, birth: FileBirth) -> bool | None:
+        """Whether a directory of that inode and birth is the one that was opened last; None: not known.
+
+        The inode tells only where nothing else does: it is another one's later, as on ext4, and on some file systems,
+        such as overlays, it is new at each mount.
+        """
+        if self.subvolume and birth.subvolume and self.subvolume != birth.subvolume:
+            return False
+        if self.born_ns and birth.born_ns:
+            return self.born_ns == birth.born_ns
+        return self.inode == inode if self.inode and inode else None
 
 
 @attrs.frozen(kw_only=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from shelf_storage import LIMITS, Broker, batch, read_all, sent, start
 
 from mqcore.abc import StorageBackend, StorageContext
 from mqcore.log import DamagedRangeError, Duplicate
-from mqcore.ports import system_ports
+from mqcore.ports import FileFacts, system_ports
 from mqcore.registry import create_storage
+from mqcore.testing import PassThroughFileSystem
 
 BATCHES = [batch(b"needle-%02d" % number * 60, producer_id=9, first_sequence=number) for number in range(40)]
 
@@ -72,6 +75,35 @@ def test_g01_g17_after_a_kill_everything_that_reached_the_page_cache_is_there_tw
     on(path, main)
     on(path, main)
     assert told == [["storage-elsewhere"], []], "what was killed is a copy, and is told to be one once"
+
+
+class OneInode(PassThroughFileSystem):
+    """File systems that give a new file the number that became free, as ext4 does: at worst the same to each."""
+
+    def stat(self, path: str) -> FileFacts:
+        return attrs.evolve(super().stat(path), inode=7)
+
+
+def test_r2_a_copy_that_is_put_where_the_storage_was_comes_under_another_incarnation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lack what was reported since, and has the inode number that the storage had."""
+    ports = attrs.evolve(system_ports(), files=OneInode(system_ports().files))
+    monkeypatch.setattr(sys.modules[__name__], "system_ports", lambda: ports)
+    told: list[tuple[int, list[str]]] = []
+    if not ports.files.birth(str(tmp_path)).born_ns:
+        pytest.skip("this file system does not say when a file was made")
+
+    async def main(broker: Broker) -> None:
+        told.append((broker.store.incarnation, broker.kinds))
+        await trio.lowlevel.checkpoint()
+
+    copied = killed(tmp_path, flushed=20)
+    live = tmp_path / "live"
+    shutil.rmtree(live)
+    shutil.copytree(copied, live)
+    on(live, main)
+    assert told == [(2, ["storage-elsewhere"])]
 
 
 async def opened(broker: Broker) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -186,3 +188,24 @@ def test_flush_many_with_and_without_a_lock_on_the_file_system(tmp_path: Path) -
 def test_the_same_seed_draws_the_same_numbers() -> None:
     assert system_ports(5).random.getrandbits(64) == system_ports(5).random.getrandbits(64)
     assert system_ports().random.getrandbits(64) != system_ports().random.getrandbits(64)
+
+
+def test_a_path_is_born_when_it_is_made_whatever_becomes_of_it_and_its_copy_later(tmp_path: Path) -> None:
+    files = system_ports().files
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    born_ns = files.birth(str(first)).born_ns
+    if not born_ns:
+        pytest.skip("this file system, or system, does not say when a file was made")
+    (first / "inner").touch()
+    first.chmod(0o700)
+    os.utime(first, (1, 1))
+    first.rename(second)
+    shutil.copytree(second, first)
+    assert files.birth(str(second)).born_ns == born_ns
+    while files.birth(str(first)).born_ns == born_ns:  # the kernel's clock for this moves on every few milliseconds
+        shutil.rmtree(first)
+        shutil.copytree(second, first)
+    assert files.birth(str(first)).born_ns > born_ns
+    with pytest.raises(FileNotFoundError):
+        files.birth(str(tmp_path / "third"))

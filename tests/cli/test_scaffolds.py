@@ -60,6 +60,19 @@ def scaffold(cli, tmp_path):
     return write
 
 
+@pytest.mark.parametrize("kind", ["storage", "transport", "coordinator", "offset-store", "authenticator"])
+def test_a_new_part_is_installed_to_be_changed_with_the_build_backend_alone(cli, tmp_path, kind):
+    """As ``pip install --no-build-isolation -e`` asks for it, where nothing else is there and no registry is reached."""
+    assert cli("new", kind, "shelf-x", "--to", tmp_path).status == 0
+    code = (
+        "import sys; sys.modules['editables'] = None\n"
+        "from hatchling.build import build_editable\n"
+        "print(build_editable('..'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "mqcore-shelf-x", capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "mqcore_shelf_x-0.1.0-py3-none-any.whl\n"), done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "group", "url"),

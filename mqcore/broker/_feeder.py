@@ -318,7 +318,7 @@ class Feeder:
 
     async def _write(self) -> None:
         while True:
-            if self._is_early:
+            if self._is_early and self._moved:
                 with trio.move_on_after(self._pace.delay_s(trio.current_time())):
                     await self._wake.wait()
             else:

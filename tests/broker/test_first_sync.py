@@ -12,6 +12,7 @@ from virtual_time import in_virtual_time
 
 from mqcore.batch import HEADER_BYTES
 from mqcore.log import partition_log_name
+from mqcore.replication import SyncPace
 
 POLICIES = {"flush": "sync", "replication": "async"}
 # Long, for a busy machine: no stream is to be taken for silent here.
@@ -103,6 +104,29 @@ async def test_a_replica_is_filled_slowly_while_something_is_sent_and_fast_once_
         await nodes.until(lambda: are_level(nodes))
         at_that_rate_s = (slow["sync_bytes_total"] - slow["synced_bytes"]) / slow_bytes_per_s
         assert trio.current_time() - began < at_that_rate_s / 2
+        await nodes.until_same("a", "b")
+
+
+@in_virtual_time
+async def test_a_replica_that_was_filled_at_a_rate_takes_no_more_turns_of_its_primary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, looked, is_done = SyncPace.delay_s, 0, False
+
+    def delay_s(pace: SyncPace, now: float) -> float:
+        nonlocal looked
+        looked += is_done
+        return asked(pace, now) if looked < 1000 else 1.0  # or time would stand still for the test
+
+    monkeypatch.setattr(SyncPace, "delay_s", delay_s)
+    cluster = {"sync_bytes_per_s": 200_000, **TIMES}
+    async with set_of_nodes(tmp_path, prefix="filled", cluster=cluster, **POLICIES) as nodes:
+        await begin(nodes)
+        await nodes.call("a", "replica.add", name="b")
+        await nodes.until(lambda: are_level(nodes))
+        is_done = True
+        await trio.sleep(10)
+        assert looked < 10
         await nodes.until_same("a", "b")
 
 

@@ -107,6 +107,7 @@ class FollowSession:
         self._copies: list[PartitionCopy | None] = []
         self._number_of: dict[PartitionCopy, int] = {}
         self._unreported: set[int] = set()
+        self._reported_reigns: dict[int, tuple[int, bytes]] = {}
         self._told: set[PartitionCopy] = set()
         self._wake = trio.Event()
         self._heartbeats = 0
@@ -233,11 +234,12 @@ class FollowSession:
         if copy is None or copy.failure is not None:
             return
         log = copy.log
-        if log.hides_reign:
+        if was_hidden := log.hides_reign:
             await log.mend_damages()
-            if not log.hides_reign:
-                self._unreported.add(diverged.number)  # with what its last reign was
-                return
+        # What opened its last reign may have been mended just now, or while the answer was on its way.
+        if (was_hidden and not log.hides_reign) or log.last_batch[:2] != self._reported_reigns.get(diverged.number):
+            self._unreported.add(diverged.number)
+            return
         if diverged.start > log.end_position:
             await self._replace(diverged, copy)
             return
@@ -305,6 +307,7 @@ class FollowSession:
         number = self._number_of.pop(copy, None)
         if number is not None:
             self._copies[number] = None
+            self._reported_reigns.pop(number, None)
 
     def moved(self, copy: PartitionCopy) -> None:
         """Take note that a copy has something new to report."""
@@ -365,6 +368,7 @@ class FollowSession:
             return None
         log = copy.log
         epoch, reign_id, position = log.last_batch
+        self._reported_reigns[number] = epoch, reign_id
         end, durable = log.end_position, log.durable_position
         return LogPositions(number, epoch, reign_id, position, end, durable, log.durable_level)
 

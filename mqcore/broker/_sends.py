@@ -117,7 +117,10 @@ def fail_by_verdict(send: Send, verdict: Verdict) -> None:
             # Nor is it appended anew: a node that is away may come back with it.
             code, text = Code.SEQUENCE_TOO_OLD, f"it was at offset {base_offset}, {_ROTTED}: outcome unknown"
         case Forgotten():
-            code, text = Code.SEQUENCE_TOO_OLD, "the producer is not remembered any more: outcome unknown"
+            code, text = (
+                Code.SEQUENCE_TOO_OLD,
+                "the producer is not remembered, or what it sent has rotted: outcome unknown",
+            )
         case Fenced(epoch):
             code, text = Code.SEQUENCE_FENCED, f"the producer went on under epoch {epoch}"
         case Conflict(base_offset):

@@ -34,9 +34,9 @@ KEPT_PART_BYTES = 24 * 1024
 
 _PRODUCER = struct.Struct("<QIIqI")
 _ENDED = struct.Struct("<QI")
-# number of the part, whether it is the last, whether producers were forgotten, clock and newest append time in ms, how
-# many producers, how many that ended
-_KEPT = struct.Struct("<IBBxxqqII")
+# number of the part, whether it is the last, whether producers were forgotten, for how many hours more one may have
+# rotted that nobody knows of, clock and newest append time in ms, how many producers, how many that ended
+_KEPT = struct.Struct("<IBBHqqII")
 _BATCH_BYTES = 16
 ENDED_BYTES = _ENDED.size
 
@@ -57,6 +57,7 @@ class KeptProducers(NamedTuple):
     part: int
     is_last: bool
     has_forgotten: bool
+    hidden_hours: int
     clock_ms: int
     newest_ms: int
     producers: Sequence[RememberedProducer]
@@ -121,14 +122,15 @@ def unpack_ended(view: memoryview, count: int) -> dict[int, int]:
 
 def pack_kept(kept: KeptProducers) -> bytes:
     """The inverse of ``unpack_kept``."""
-    head = _KEPT.pack(*kept[:5], len(kept.producers), len(kept.ended))
+    head = _KEPT.pack(*kept[:6], len(kept.producers), len(kept.ended))
     return b"".join((head, pack_producers(kept.producers), pack_ended(kept.ended)))
 
 
 def unpack_kept(data: Buffer) -> KeptProducers:
     """One part. Raises ``ValueError``, ``struct.error``."""
     view = memoryview(data)
-    part, is_last, has_forgotten, clock_ms, newest_ms, count, ended_count = _KEPT.unpack_from(view)
+    part, is_last, has_forgotten, hidden_hours, clock_ms, newest_ms, count, ended_count = _KEPT.unpack_from(view)
     producers, rest = unpack_producers(view[_KEPT.size :], count)
     ended = unpack_ended(rest, ended_count)
-    return KeptProducers(part, bool(is_last), bool(has_forgotten), clock_ms, newest_ms, producers, ended)
+    facts = bool(is_last), bool(has_forgotten), hidden_hours, clock_ms, newest_ms
+    return KeptProducers(part, *facts, producers, ended)

@@ -70,7 +70,13 @@ One that was left out would have its first batch taken for a new one when it is 
 KEPT_BATCHES_MAX = 1000
 """Most batches of one producer there: more than may be in flight, and with them a part fits every frame."""
 
+HOUR_MS = 3_600_000
+HIDDEN_HOURS_MAX = 0xFFFF
+
 _TABLE = struct.Struct("<IIqqB")
+_FORGOT, _HIDES = 1, 2
+_UNTIL = struct.Struct("<q")
+"""At the end of a snapshot that says ``_HIDES``: those of logs of which nothing has rotted are as they always were."""
 
 
 class ProducerTable:
@@ -80,6 +86,7 @@ class ProducerTable:
         "_clock_ms",
         "_ended",
         "_forgot",
+        "_hidden_until_ms",
         "_kept",
         "_newest_ms",
         "_next_part",
@@ -97,6 +104,7 @@ class ProducerTable:
         self._clock_ms = 0
         self._newest_ms = 0
         self._forgot = False
+        self._hidden_until_ms = 0  # until then a first batch may be one that has rotted, with who sent it
         self._next_part = 0  # of what is kept of them, where the parts before it were taken in
         self._ended: dict[int, int] = {}  # producer id: its last epoch; in order of their ends
         self.ending: dict[int, ProducerEnd] = {}
@@ -283,21 +291,29 @@ class ProducerTable:
     def snapshot(self) -> bytes:
         """The whole state as bytes, for ``restore``."""
         producers = self._producers or {}
-        head = _TABLE.pack(len(producers), len(self._ended), self._clock_ms, self._newest_ms, self._forgot)
-        return head + pack_producers(map(facts_of, producers.items())) + pack_ended(self._ended)
+        hides = self._clock_ms < self._hidden_until_ms
+        flags = _FORGOT * self._forgot | _HIDES * hides
+        head = _TABLE.pack(len(producers), len(self._ended), self._clock_ms, self._newest_ms, flags)
+        until = _UNTIL.pack(self._hidden_until_ms) if hides else b""
+        return head + pack_producers(map(facts_of, producers.items())) + pack_ended(self._ended) + until
 
     def restore(self, data: Buffer) -> None:
         """Replace the state by that of ``snapshot``. Raises ``CorruptionError`` when ``data`` is not one."""
         view = memoryview(data)
         try:
-            count, ended_count, clock_ms, newest_ms, forgot = _TABLE.unpack_from(view)
+            count, ended_count, clock_ms, newest_ms, flags = _TABLE.unpack_from(view)
+            hidden_until_ms = 0
+            if flags & _HIDES:
+                view, until = view[: -_UNTIL.size], view[-_UNTIL.size :]
+                (hidden_until_ms,) = _UNTIL.unpack(until)
             known, rest = unpack_producers(view[_TABLE.size :], count)
             ended = unpack_ended(rest, ended_count)
         except (struct.error, ValueError) as error:
             raise CorruptionError(f"producer snapshot is cut short: {error}", where="producer table") from None
         self._producers = {each.producer_id: OneProducer(*each[1:]) for each in known} or None
         self._ended = ended
-        self._clock_ms, self._newest_ms, self._forgot = clock_ms, newest_ms, bool(forgot)
+        self._clock_ms, self._newest_ms, self._forgot = clock_ms, newest_ms, bool(flags & _FORGOT)
+        self._hidden_until_ms = hidden_until_ms
 
     @property
     def is_empty(self) -> bool:
@@ -320,7 +336,8 @@ class ProducerTable:
             room = 0 if known else max(0, KEPT_PART_BYTES - size) // ENDED_BYTES
             some, ended = ended[:room], ended[room:]
             is_last = not known and not ended
-            facts = self._forgot, self._clock_ms, self._newest_ms
+            hidden_hours = -(-max(0, self._hidden_until_ms - self._clock_ms) // HOUR_MS)
+            facts = self._forgot, min(hidden_hours, HIDDEN_HOURS_MAX), self._clock_ms, self._newest_ms
             parts.append(KeptProducers(len(parts), is_last, *facts, taken, dict(some)))
         return parts
 
@@ -343,6 +360,8 @@ class ProducerTable:
                 self._ended.pop(identity, None)
                 self._ended[identity] = epoch
         self._clock_ms, self._newest_ms = kept.clock_ms, kept.newest_ms
+        if kept.hidden_hours and self._hidden_until_ms <= self._clock_ms:  # who knows it knows it better than by hours
+            self._hidden_until_ms = self._clock_ms + kept.hidden_hours * HOUR_MS
         is_next = kept.part in (0, self._next_part)
         self._next_part = kept.part + 1 if is_next and not kept.is_last else 0
         if is_next and kept.is_last:
@@ -352,8 +371,12 @@ class ProducerTable:
         """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``.
 
         ``may_have_sent``: so is the next batch of a known one, which what is missing may have been: that may come back.
+        And so is, for as long as producers are remembered, the very first one of an unknown producer, under its first
+        epoch: under the next one it goes on by itself where it has not sent that before.
         """
         self._forgot, self._next_part = True, 0
+        if may_have_sent:
+            self._hidden_until_ms = self._clock_ms + self._retention_ms + 1
         for producer in (self._producers or {}).values() if may_have_sent else ():
             if producer.is_sure:
                 base_offset, facts = producer.batches[-2:]
@@ -372,6 +395,8 @@ class ProducerTable:
             return Forgotten()
         if header.first_sequence != 0:
             return Forgotten() if self._forgot else Gap(0)
+        if not header.producer_epoch and self._clock_ms < self._hidden_until_ms:
+            return Forgotten()
         return ACCEPT if self._has_room(1) else TableFull(self._producers_max)
 
     @staticmethod

@@ -1,8 +1,13 @@
-"""What the producer table says of a batch that arrives (rule R12). Pure."""
+"""What the producer table says of a batch that arrives (rule R12). Pure.
+
+Not named tuples: those of two kinds that have the same in them are equal, "append it" and "never append it" included.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
+
+import attrs
 
 __all__ = [
     "ACCEPT",
@@ -20,25 +25,29 @@ __all__ = [
 ]
 
 
-class Accept(NamedTuple):
+@attrs.frozen
+class Accept:
     """The batch is new and next in order (or not idempotent at all): append it."""
 
 
-class Duplicate(NamedTuple):
+@attrs.frozen
+class Duplicate:
     """The batch is in the log already, from ``base_offset`` to before ``end_offset``: answer with those."""
 
     base_offset: int
     end_offset: int
 
 
-class GivenUp(NamedTuple):
+@attrs.frozen
+class GivenUp:
     """The batch was in the log, at ``base_offset``, rotted on every node, and was given up: whether it comes back with
     a node that is away is unknown, and so is its outcome (G01, G15)."""
 
     base_offset: int
 
 
-class Gap(NamedTuple):
+@attrs.frozen
+class Gap:
     """The batch comes too early: ``expected_sequence`` is the next one of this producer in this log.
 
     Either an earlier batch was rejected, or a permitted loss cut acknowledged ones (``lost_from`` of R12).
@@ -47,29 +56,34 @@ class Gap(NamedTuple):
     expected_sequence: int
 
 
-class TooOld(NamedTuple):
+@attrs.frozen
+class TooOld:
     """The batch precedes the batches that are kept, from ``oldest_sequence`` on: whether it was appended is unknown."""
 
     oldest_sequence: int
 
 
-class Forgotten(NamedTuple):
+@attrs.frozen
+class Forgotten:
     """Nothing is kept of this producer, which is no new one: its state may have expired, or it has ended."""
 
 
-class Fenced(NamedTuple):
+@attrs.frozen
+class Fenced:
     """The producer went on under ``producer_epoch``, which is newer than the batch's."""
 
     producer_epoch: int
 
 
-class Conflict(NamedTuple):
+@attrs.frozen
+class Conflict:
     """The sequences belong to another batch, at ``base_offset``: other content or bounds, a defect of the client."""
 
     base_offset: int
 
 
-class TableFull(NamedTuple):
+@attrs.frozen
+class TableFull:
     """No room for a further producer: ``producers_max`` others are within ``producer_retention_ms``."""
 
     producers_max: int

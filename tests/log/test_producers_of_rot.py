@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from shelf_storage import SALT, Broker, Shelf, batch, start
-from test_producers import LIMITS, header, record, table_of
+from test_producers import HOUR_MS, LIMITS, header, record, table_of
 from test_repaired import Others, complete, met, position_of, rot, stands, virtual
 
-from mqcore.batch import HEADER_BYTES
+from mqcore.batch import HEADER_BYTES, BatchHeader
 from mqcore.errors import CorruptionError
 from mqcore.log import ACCEPT, Duplicate, Forgotten, Gap, GivenUp, IncomingBatch, PartitionLog, ProducerTable, TooOld
 from mqcore.log._scan import BatchScanner
@@ -125,15 +125,73 @@ def test_g15_what_was_given_up_is_told_to_every_copy_with_who_sent_it(at: int, *
         assert await met(log, 1) == (1, 2)
         await log.mend_damages(gives_up=complete)
         is_known = at > 0 or not is_restarted
-        expected = GivenUp(1) if is_known else ACCEPT  # with who sent it, of whom that was all, everything has rotted
+        expected = GivenUp(1) if is_known else Forgotten()  # who sent it has rotted, too
         assert log.check([FIRST.header]) == [expected]
         for each in (await copied(log), (await (await start(shelf)).log()).producers):
             assert each.check(FIRST.header) == expected
             assert each.check(OTHER.header) == Duplicate(0, 1)
             assert each.check(NEXT.header) == (ACCEPT if is_known else Forgotten())
+            assert each.check(under_the_next_epoch(FIRST.header)) is ACCEPT
         others.have(*points)
         assert await log.mend_damages(anew=True) == []
-        assert log.check([FIRST.header]) == [Duplicate(1, 2) if is_known else ACCEPT]
+        assert log.check([FIRST.header]) == [Duplicate(1, 2) if is_known else Forgotten()]
+
+    virtual(main)
+
+
+def under_the_next_epoch(header: BatchHeader) -> BatchHeader:
+    return header._replace(producer_epoch=header.producer_epoch + 1)
+
+
+def test_g15_the_first_batch_of_an_unknown_producer_may_be_what_has_rotted_for_as_long_as_one_is_remembered() -> None:
+    table = table_of(header(0))
+    table.forgot()
+    assert table.check(header(0, producer=2)) is ACCEPT, "what was trimmed is no rot"
+    table.forgot(may_have_sent=True)
+    for each in (table, restored(table), read_by_another(table), restored(read_by_another(table))):
+        assert each.check(header(0, producer=2)) == Forgotten()
+        assert each.check(header(0, producer=2, epoch=1)) is ACCEPT, (
+            "which it takes if it has not sent the other before"
+        )
+        hours = LIMITS.producer_retention_ms // HOUR_MS
+        for number in range(1, hours + 2):
+            assert each.check(header(0, producer=2)) == Forgotten()
+            record(each, header(number), 100 + 10 * number, appended_ms=number * HOUR_MS)
+        assert each.check(header(0, producer=2)) is ACCEPT
+        assert restored(each).check(header(0, producer=2)) is ACCEPT
+        assert read_by_another(each).check(header(0, producer=2)) is ACCEPT
+
+
+def test_g15_a_table_of_which_nothing_has_rotted_is_written_as_it_always_was() -> None:
+    table = table_of(header(0))
+    before = table.snapshot()
+    table.forgot()
+    assert len(table.snapshot()) == len(before)
+    table.forgot(may_have_sent=True)
+    assert len(table.snapshot()) > len(before)
+
+
+def test_g15_a_first_batch_whose_header_has_rotted_is_not_stored_again_before_it_is_mended() -> None:
+    """A start does not know whose it was, and another node may put it right in a moment."""
+
+    async def main() -> None:
+        shelf = Shelf()
+        broker, log = await filled(shelf, OTHER, FIRST, batch(b"anybody"))
+        position = await position_of(log, 1)
+        others = Others(shelf)
+        others.have(position, await position_of(log, 2))
+        await broker.store.leave()
+        rot(shelf, position, 0)
+        broker = await start(shelf)
+        log = await broker.log()
+        broker.store.good_copies.ask = others.ask
+        assert log.check([FIRST.header]) == [Forgotten()]
+        await log.mend_damages()
+        assert log.damage_of(1) is None
+        assert log.check([FIRST.header]) == [Forgotten()]
+        await broker.store.leave()
+        again = await (await start(shelf)).log()
+        assert again.check([FIRST.header]) == [Duplicate(1, 2)]
 
     virtual(main)
 

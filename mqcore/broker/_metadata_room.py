@@ -32,11 +32,6 @@ class MetadataRoom:
         """Take in that a topic is there no more."""
         self._taken -= self._of.pop(topic_id, 0)
 
-    def clear(self) -> None:
-        """Forget every topic."""
-        self._of.clear()
-        self._taken = _BESIDE_BYTES
-
     def refusal(self, topic_id: bytes, record_bytes: int, partitions: int) -> str:
         """Why a topic cannot be made, or altered, so; empty where it can, as where it takes no more than before."""
         before, after = self._of.get(topic_id, 0), _bytes_of(record_bytes, partitions)

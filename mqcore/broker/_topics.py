@@ -6,6 +6,7 @@ first, files later. A topic has a random id, and its logs are named by id, so th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,9 +38,13 @@ RECORD_TYPES = (
 
 _COMPACT_RECORDS_MIN = 4096
 _STARTS_PER_RECORD = 1000
+_A_TURN, _TOPIC_COST = 1000, 20
+"""Starts of logs that a replica takes in, in some milliseconds, before others have their turn; a topic costs more."""
 _GONE_MAX = 10_000
 """Deleted topics that are remembered: a node that was away for more of them keeps their logs, and reports them."""
 _GONE_ID_BYTES = 40
+_SAID = "by_name", "by_id", "deleted", "gone", "starts", "set_record", "_newest_record", "_room", "_records"
+"""What a catalogue has of the records that it took in."""
 
 
 @attrs.frozen
@@ -178,14 +183,27 @@ class Topics:
     async def take_committed(self, committed_offset: int) -> None:
         """Take in what a copied metadata log has new below ``committed_offset``. Raises as ``replay``."""
         records, replaced, position = await self._metadata.committed_after(self._position, committed_offset)
-        known = list(self.by_id) if replaced else []
         if replaced:
-            for state in (self.by_name, self.by_id, self.deleted, self.starts):
-                state.clear()
-            self._room.clear()
-        self._take(records)
+            await self._take_anew(records)
+        else:
+            self._take(records)
         self._position = position  # not before: what cannot be applied is met, and said, again and not passed over
-        self._forget(topic_id for topic_id in known if topic_id not in self.by_id)
+
+    async def _take_anew(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Have what ``records`` say in the place of all that was known, in one step; others run before that."""
+        fresh = copy.copy(self)
+        fresh.by_name, fresh.by_id, fresh.deleted, fresh.starts, fresh.gone = {}, {}, {}, {}, dict(self.gone)
+        fresh._room = MetadataRoom(self._limits.batch_bytes_max)
+        taken = 0
+        for record in records:
+            fresh._take([record])
+            taken += _TOPIC_COST + len(record.get("starts", ()))
+            if taken >= _A_TURN:
+                taken = 0
+                await trio.lowlevel.checkpoint()
+        fresh._forget(topic_id for topic_id in self.by_id if topic_id not in fresh.by_id)
+        for name in _SAID:
+            setattr(self, name, getattr(fresh, name))
 
     def _take(self, records: Sequence[Mapping[str, Any]]) -> None:
         for record in records:

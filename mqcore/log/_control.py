@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mqcore.batch import HEADER_BYTES, control_batch
@@ -36,6 +36,7 @@ __all__ = [
     "ProducerEnd",
     "control_kind",
     "encode_record",
+    "iter_records",
     "pack_cursors_batch",
     "pack_ends_batch",
     "pack_epoch_batch",
@@ -214,11 +215,7 @@ def unpack_cursors_batch(batch: Buffer, where: str) -> memoryview:
 
 def unpack_records_batch(batch: Buffer, where: str) -> list[dict[str, Any]]:
     """Records of a records or snapshot batch. Raises ``CorruptionError``."""
-    kind, version = _kind_and_version(batch, where)
-    if kind not in (RECORDS, SNAPSHOT) or version != CONTROL_VERSION:
-        raise CorruptionError(
-            "not a records batch of this version", where=where, found=f"kind {kind} version {version}"
-        )
+    _check_holds_records(batch, where)
     try:
         records = json.loads(bytes(memoryview(batch)[HEADER_BYTES + _KIND.size :]))
     except ValueError as error:
@@ -226,6 +223,35 @@ def unpack_records_batch(batch: Buffer, where: str) -> list[dict[str, Any]]:
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise CorruptionError("records are not a list of objects", where=where)
     return records
+
+
+def iter_records(batch: Buffer, where: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """``unpack_records_batch``, record by record, each with where it ends: a caller may let others have their turn."""
+    _check_holds_records(batch, where)
+    decoder = json.JSONDecoder()
+    try:
+        text = bytes(memoryview(batch)[HEADER_BYTES + _KIND.size :]).decode()
+        if text[0] != "[" or text[-1] != "]" or text[-2] == ",":
+            raise ValueError("not a list")
+        at, end = 1, len(text) - 1
+        while at < end:
+            record, at = decoder.raw_decode(text, at)
+            if not isinstance(record, dict):
+                raise CorruptionError("records are not a list of objects", where=where)
+            yield record, at
+            if at < end and text[at] != ",":
+                raise ValueError(f"something else than a comma at character {at}")
+            at += 1
+    except (ValueError, IndexError) as error:
+        raise CorruptionError(f"records are not JSON: {error}", where=where) from None
+
+
+def _check_holds_records(batch: Buffer, where: str) -> None:
+    kind, version = _kind_and_version(batch, where)
+    if kind not in (RECORDS, SNAPSHOT) or version != CONTROL_VERSION:
+        raise CorruptionError(
+            "not a records batch of this version", where=where, found=f"kind {kind} version {version}"
+        )
 
 
 def _kind_and_version(batch: Buffer, where: str) -> tuple[int, int]:

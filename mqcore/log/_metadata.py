@@ -17,6 +17,7 @@ from mqcore.log._control import (
     SNAPSHOT,
     control_kind,
     encode_record,
+    iter_records,
     pack_records_batch,
     pack_snapshot_batch,
     unpack_records_batch,
@@ -124,7 +125,9 @@ class MetadataLog:
         replaced = False
         position = max(position, log.start_position)
         while position < log.end_position:
-            chunks, _, _ = await log.read_stored(position, READ_BYTES, log.end_position)
+            stored = await log.read_stored(position, READ_BYTES, log.end_position)
+            # Copied: bytes of a file are looked at in the step that read them, and others have their turn below.
+            chunks = [bytes(each) for each in stored.chunks]
             for chunk in chunks:
                 at = 0
                 while at < len(chunk):
@@ -132,7 +135,10 @@ class MetadataLog:
                     if header.end_offset > committed_offset:
                         return records, replaced, position
                     batch = chunk[at : at + header.size]
-                    replaced = self._take(header, batch, position, records) or replaced
+                    if header.size > TURN_BYTES:
+                        replaced = await self._take_in_turns(header, bytes(batch), position, records) or replaced
+                    else:
+                        replaced = self._take(header, batch, position, records) or replaced
                     at += header.size
                     position += header.size
             if not chunks:
@@ -146,6 +152,26 @@ class MetadataLog:
         if replaces:
             self.snapshot = SnapshotAt(header.base_offset, position, header.size)
         return replaces
+
+    async def _take_in_turns(
+        self, header: BatchHeader, batch: bytes, position: int, records: list[dict[str, Any]]
+    ) -> bool:
+        """``_take`` of a large batch: others run meanwhile."""
+        kind = control_kind(batch)
+        if kind not in (RECORDS, SNAPSHOT):
+            return self._take(header, batch, position, records)
+        found: list[dict[str, Any]] = []
+        turn_at = 0
+        for record, at in iter_records(batch, f"log {self._log.name}"):
+            found.append(record)
+            if at > turn_at:
+                turn_at = at + TURN_BYTES
+                await trio.lowlevel.checkpoint()
+        if kind == SNAPSHOT:
+            records.clear()
+            self.snapshot = SnapshotAt(header.base_offset, position, header.size)
+        records += found
+        return kind == SNAPSHOT
 
     async def _is_snapshot(self, position: int) -> bool:
         """Whether the batch at ``position`` replaces every record before it."""

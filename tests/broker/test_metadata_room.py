@@ -32,7 +32,7 @@ def test_room_is_there_up_to_the_limit_and_what_is_given_back_is_there_again() -
     room.give_back(first)
     assert not room.refusal(second, 100, 5)
     room.give_back(first)
-    room.clear()
+    room.give_back(second)
     assert room.refusal(first, 1 << 20, 0)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 from shelf_storage import Shelf, start
 
 from mqcore.errors import CorruptionError
 from mqcore.log import MetadataLog
+from mqcore.log._control import encode_record, iter_records, pack_snapshot_batch, unpack_records_batch
 
 
 def test_r13_records_are_durable_when_append_returns_and_come_back_in_order() -> None:
@@ -64,3 +67,24 @@ def test_g12_metadata_with_a_hole_is_refused() -> None:
             await metadata.replay()
 
     trio.run(main)
+
+
+def batch_of(payload: bytes) -> bytearray:
+    batch = pack_snapshot_batch([b"{}"])
+    return batch[: len(batch) - len(b"[{}]")] + payload
+
+
+@pytest.mark.parametrize("records", [[], [{}], [{"a": "[]},"}, {"b": [{"c": 1}, 2]}, {"\u00e9": "\U0001f600"}]])
+def test_records_are_the_same_one_by_one(records: list[dict[str, Any]]) -> None:
+    batch = pack_snapshot_batch([encode_record(each) for each in records])
+    assert [each for each, _ in iter_records(batch, "x")] == unpack_records_batch(batch, "x") == records
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"[", b"]", b"{}", b"[{}", b"[{}x]", b"[{},]", b"[,{}]", b"[{}{}]", b"[1]", b"[{},2]", b"[\xff]"]
+)
+def test_g12_what_are_no_records_is_damage_one_by_one_too(payload: bytes) -> None:
+    with pytest.raises(CorruptionError):
+        unpack_records_batch(batch_of(payload), "x")
+    with pytest.raises(CorruptionError):
+        list(iter_records(batch_of(payload), "x"))

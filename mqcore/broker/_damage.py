@@ -189,7 +189,7 @@ class DamageCare:
 
     async def _make_way(self, name: str, stay: Sequence[tuple[Damage, MendTry]]) -> None:
         """Have what is damaged replaced by what another node has whole. Raises ``CommandNotPossibleError``."""
-        lost = "; ".join(damage.place for damage, tried in stay if tried.outcome is not Mended.ELSEWHERE)
+        lost = "; ".join(damage.place.rstrip(",") for damage, tried in stay if tried.outcome is not Mended.ELSEWHERE)
         if lost:
             raise CommandNotPossibleError(f"no node that answers has it whole: {lost}")
         roles = self._roles

@@ -140,6 +140,7 @@ class Follower:
     async def _stay_connected(self) -> NoReturn:
         failures = 0
         while True:
+            began, before = trio.current_time(), self.why
             try:
                 await self._follow_once()
             except (MqcoreError, OSError) as error:
@@ -149,7 +150,9 @@ class Follower:
             was_followed = self.session is not None and self.session.confirmed_at is not None
             _ = self.known_age_ms  # what the session knew goes on growing old
             self.session = None
-            failures = 0 if was_followed else failures + 1
+            # What ends each session as it begins, as where the primary's log has stopped, is not tried again at once.
+            is_same = self.why == before and trio.current_time() - began < _PAUSE_S_MAX
+            failures = 0 if was_followed and not is_same else failures + 1
             self._lost()
             pause_s = min(_PAUSE_S_MAX, _PAUSE_S_MIN * 2 ** min(failures, 10))
             await trio.sleep(pause_s * (0.5 + self._ports.random.random() / 2))
@@ -191,8 +194,12 @@ class Follower:
 
     @property
     def trouble(self) -> str:
-        """Why it does not follow at this moment; empty while it does."""
-        return "" if self.session is not None and self.session.confirmed_at is not None else self.why
+        """Why it does not follow at this moment, or not with every log; empty while it does."""
+        if self.session is None or self.session.confirmed_at is None:
+            return self.why
+        return next(
+            (f"a log is not copied any more: {each.failure}" for each in self._all_copies() if each.failure), ""
+        )
 
     def _moved(self, copy: PartitionCopy) -> None:
         if self.session is not None:

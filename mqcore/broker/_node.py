@@ -386,6 +386,8 @@ class Node:
             self.reign.stop_failed()
         facts = {"logs": names[: self.limits.log_names_reported_max]}
         self.report(Notice("logs-stopped", f"{len(names)} logs stopped, such as {names[0]}: {error}", facts))
+        if self.roles is not None:
+            self.roles.logs_stopped(error)
 
     def welcome(self, session: bytes) -> Welcome:
         """The answer to a client's greeting."""

@@ -88,7 +88,7 @@ class Partition:
         """Replicas that get this log; each is called after every append, before anything waits for it."""
         self._report, self._may_reply, self._now_us = report, may_reply, now_us
         self._flusher, self.share = flusher, flusher.share
-        self._is_refusing = self._appending = False
+        self._appending, self.refusing = False, ""  # why sends are refused at the moment, the log being whole
         self._turns: deque[trio.Event] | None = None  # made when first waited: most partitions never are
         self._parked: ParkedFetches[tuple[ParkedSink, int]] = ParkedFetches()
         self._held_back = HeldBack()
@@ -311,8 +311,8 @@ class Partition:
     def _append_failed(self, sends: Sequence[Send], error: StorageError | OutcomeUnknownError) -> None:
         if self.log.failed is not None:
             self.stop(self.log.failed)
-        elif not self._is_refusing:
-            self._is_refusing = True
+        elif not self.refusing:
+            self.refusing = str(error)
             self._report(Notice("appends-refused", f"log {self.log.name} refuses what is sent: {error}"))
         refusal = code_of_append(error), str(error)
         if self.closure is not None and refusal[0] is not Code.APPEND_FAILED:
@@ -320,8 +320,8 @@ class Partition:
         fail_sends(sends, *refusal)
 
     def _appended(self, sends: Sequence[Send], base_offsets: Sequence[int]) -> None:
-        if self._is_refusing:
-            self._is_refusing = False
+        if self.refusing:
+            self.refusing = ""
             self._report(Notice("appends-go-on", f"log {self.log.name} takes what is sent again"))
         rule = self._rule
         batches: list[Appended[_Reply]] = []

@@ -30,6 +30,7 @@ class RoleFacts:
         self.group_commit: GroupCommit | None = None if role is None else role.group_commit
         self.unflushed_bytes = 0 if reign is None else reign.unflushed.bytes_now
         """Acknowledged and not flushed: a replica acknowledges nothing."""
+        self._partitions = {} if reign is None else reign.partitions
         self._cursors = None if reign is None else reign.groups.cursors
         self._logs: Mapping[tuple[bytes, int], Partition | PartitionCopy] = (
             reign.partitions if reign is not None else follower.copies if follower is not None else {}
@@ -49,6 +50,11 @@ class RoleFacts:
         """Failures of partitions, each as it was reported; not of those that were closed as their role ended."""
         return [str(each.failure) for each in self._logs.values() if each.failure and not each.closure]
 
+    def refusing(self) -> Sequence[str]:
+        """Why sends are refused at the moment where the log is whole, as on a full disk; each reason is of one log."""
+        logs = self._partitions.values()
+        return [f"log {each.log.name}: {each.refusing}" for each in logs if each.refusing and not each.closure]
+
     def status(self) -> dict[str, object]:
         """The part of a broker's status that depends on its role, as JSON values."""
         failures = self.failures()
@@ -61,5 +67,6 @@ class RoleFacts:
             "unflushed_bytes": self.unflushed_bytes,
             "partitions_failed": len(failures),
             "failures": failures[:_FAILURES_SHOWN_MAX],
+            "refusing": self.refusing()[:_FAILURES_SHOWN_MAX],
             "groups_refused": "" if self._cursors is None else self._cursors.why_not_served,
         }

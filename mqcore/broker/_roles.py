@@ -167,7 +167,13 @@ class RoleKeeper(ABC):
         if not among:
             known = ", ".join(each.name for each in in_sync) or "none"
             what = f"{to} cannot take over: it is not in sync, or does not follow" if to else "no node can take over"
-            raise CommandNotPossibleError(f"{what}; in sync and following: {known}")
+            text = f"{what}; in sync and following: {known}"
+            if not in_sync and self.cluster.fails_over:
+                text += (
+                    f": mend what keeps them away, which 'mqcore cluster describe' names; or stop {self.config.name}"
+                )
+                text += ", and one that is in sync takes over by itself"
+            raise CommandNotPossibleError(text)
         chosen = min(among, key=lambda each: (own_set.lag_of(each.member.node_id) or 0, each.name))
         node = self.set.node(chosen.name)
         if node is None:
@@ -237,6 +243,15 @@ class RoleKeeper(ABC):
             self._places_back = len(self.set.nodes) if isinstance(role, Reigning) else self._places_back
             self._report(Notice("role-failed", f"this node cannot play its role: {error}"))
             self._become(Waiting(str(error)))
+
+    def logs_stopped(self, error: MqcoreError) -> None:
+        """Leave the reign where a flush failed under it, and another member can go on at once (G11, G13).
+
+        A log that has stopped is served again by a restart only, and replicas may hold more of it than is left here:
+        they cannot follow, and nobody could take over later.
+        """
+        if isinstance(self.role, Reigning) and self.cluster.fails_over and self.has_successor:
+            self.failed(self.role, error)
 
     def note(self, *, reign: Reign | None = None, follower: Follower | None = None) -> None:
         """Take note of what the node plays now."""

@@ -85,5 +85,5 @@ def pace_in_words(member: MemberState) -> tuple[str, ...]:
 
 
 def ago_in_words(age_ms: int | None) -> str:
-    """How long ago something was; None: never."""
-    return "never" if age_ms is None else f"{age_ms / 1000:.1f} s ago"
+    """How long ago a member was last heard of; None: it does not follow now, whenever it did."""
+    return "not here" if age_ms is None else f"{age_ms / 1000:.1f} s ago"

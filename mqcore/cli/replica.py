@@ -62,6 +62,8 @@ def list_replicas() -> None:
         for member in members
     ]
     write_table(rows, ("node", "in sync", "lag", "last seen", "urls"))
+    if away := [member.name for member in members if member.last_seen_ms is None]:
+        write_line(f"not here: {', '.join(away)}; 'mqcore cluster describe' says why")
 
 
 @command.command(

@@ -55,6 +55,8 @@ def command() -> None:
         for answer in answers:
             for failure in () if answer.status is None else answer.status.failures:
                 write_line(f"{answer.name}: a partition stopped: {failure}")
+            for refusal in () if answer.status is None else answer.status.refusing:
+                write_line(f"{answer.name}: sends are refused, and taken again once that is over: {refusal}")
             if answer.status is not None and answer.status.groups_refused:
                 write_line(f"{answer.name}: no group is served: {answer.status.groups_refused}")
             if answer.status is not None and answer.status.storage.get("degraded"):

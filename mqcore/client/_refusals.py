@@ -43,8 +43,8 @@ def who_is_here(found: SetDescription) -> str:
     waited = [each.name for each in found.members if each.in_sync and each.name in away]
     text = f"of set {found.set_name} in sync and here: {', '.join(here) or 'none'}"
     if waited:
-        text += f"; in sync and not here: {', '.join(waited)}: start it, or 'mqcore replica remove {waited[0]}'"
-        text += " if it stays away"
+        text += f"; in sync and not here: {', '.join(waited)}: start it or mend the network, or"
+        text += f" 'mqcore replica remove {waited[0]}' if it stays away"
     elif away:
         text += f"; if the topic asks for more copies than {len(here)}: start {' or '.join(away)}"
     return f"{text}; 'mqcore cluster describe' says more"

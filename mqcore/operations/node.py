@@ -49,6 +49,7 @@ class BrokerStatus:
     is of its copies where it is a replica. ``partitions_open``: logs of topics. ``unflushed_bytes``: acknowledged and
     not yet covered by a flush, none on a replica. ``failures``: why partitions stopped, the first of
     ``partitions_failed``. ``groups_refused``: why no group is served now; empty: they are, or it is a replica.
+    ``refusing``: why logs take nothing in at the moment, as on a full disk; they go on by themselves.
     """
 
     name: str
@@ -69,3 +70,4 @@ class BrokerStatus:
     partitions_failed: int = 0
     failures: tuple[str, ...] = ()
     groups_refused: str = ""
+    refusing: tuple[str, ...] = ()

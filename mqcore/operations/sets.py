@@ -157,8 +157,9 @@ class MemberState:
 
     ``node_id`` (hexadecimal) and ``incarnation`` are empty and 0 while it has not been heard of. ``in_sync``: it is in
     the in-sync set. ``lag_messages`` and ``lag_ms``: how far it is behind the primary; None where that is not known.
-    ``last_seen_ms``: how long ago it was last heard of; None: never. ``synced_bytes`` of ``sync_bytes_total`` are there
-    while it is filled, such as for the first time; None once it was sent all that there was and is in sync.
+    ``last_seen_ms``: how long ago it was last heard of; None: it does not follow now. ``synced_bytes`` of
+    ``sync_bytes_total`` are there while it is filled, such as for the first time; None once it was sent all that there
+    was and is in sync.
     ``sync_bytes_per_s`` and ``sync_left_ms``: how fast it gets more, and how long the rest takes at that; None while
     nothing moves.
     """

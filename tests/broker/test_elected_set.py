@@ -229,6 +229,10 @@ async def test_a_switchover_says_who_can_take_over(tmp_path: Path) -> None:
         await nodes.until(lambda: not follows(nodes, "c"))
         with pytest.raises(MqcoreError, match=r"c cannot take over: it is not in sync.*; in sync and following: b$"):
             await nodes.call("a", "set.switchover", to="c")
+        await nodes.cut_off("b")
+        await nodes.until(lambda: not follows(nodes, "b"))
+        with pytest.raises(MqcoreError, match=r"following: none: mend what keeps them away, .*; or stop a, "):
+            await nodes.call("a", "set.switchover")
 
 
 @in_virtual_time

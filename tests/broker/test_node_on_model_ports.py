@@ -92,8 +92,11 @@ def test_a_full_disk_rejects_before_it_stores_and_recovers(open_setup: Any) -> N
             assert Code.STORAGE_FULL in codes
             assert codes <= {0, Code.STORAGE_FULL}
             assert (0, b"before") in await client.read_all(topic)
+            (why,) = setup.broker.status()["refusing"]
+            assert "full" in why or "No space left" in why
             disk.bytes_max = None
             assert isinstance(await client.produce(topic, [b"after"]), Produced)
+            assert setup.broker.status()["refusing"] == []
             kinds = [each.kind for each in notices if each.kind.startswith("appends")]
             assert kinds == ["appends-refused", "appends-go-on"]
 

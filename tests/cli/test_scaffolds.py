@@ -62,7 +62,7 @@ def scaffold(cli, tmp_path):
 
 @pytest.mark.parametrize("kind", ["storage", "transport", "coordinator", "offset-store", "authenticator"])
 def test_a_new_part_is_installed_to_be_changed_with_the_build_backend_alone(cli, tmp_path, kind):
-    """As ``pip install --no-build-isolation -e`` asks for it, where nothing else is there and no registry is reached."""
+    """As ``pip install --no-build-isolation -e`` asks for it, where no registry is reached."""
     assert cli("new", kind, "shelf-x", "--to", tmp_path).status == 0
     code = (
         "import sys; sys.modules['editables'] = None\n"

@@ -416,3 +416,21 @@ def test_a_list_of_what_is_kept_aside_says_which_nodes_it_leaves_out(cluster, cl
     result = cli("--timeout", "300 ms", "quarantine", "list")
     assert result.status == 0, result.err
     assert "mqcore: left out: node 'b1': no server answered" in result.err
+
+
+def test_a_member_that_does_not_follow_is_not_here_whenever_it_did(cluster, run, monkeypatch):
+    members = cluster.members
+    monkeypatch.setattr(
+        cluster, "members", lambda name: tuple(attrs.evolve(each, last_seen_ms=None) for each in members(name))
+    )
+    cluster.percent = iter((None,))
+    listed = run("replica", "list").out
+    assert "never" not in listed
+    assert "not here: a1, a2; 'mqcore cluster describe' says why" in listed
+
+
+def test_status_says_that_sends_are_refused_while_they_are(cluster, cli, monkeypatch):
+    full = "log 12ab-0: cannot allocate space: No space left on device; free space on its disk, or delete topics"
+    monkeypatch.setattr("mqcore.broker._role_facts.RoleFacts.refusing", lambda facts: [full])
+    said = cli("--server", cluster.urls["a1"], "status").out
+    assert f"a1: sends are refused, and taken again once that is over: {full}" in said

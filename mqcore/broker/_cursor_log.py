@@ -17,6 +17,7 @@ from mqcore.abc import Notice, OffsetStore
 from mqcore.batch import HEADER_BYTES, unpack_header
 from mqcore.broker._cursor_store import IN_LOG, StoredCursors
 from mqcore.broker._partition import Partition
+from mqcore.broker._sends import WaitingCaller
 from mqcore.broker._topics import Topics
 from mqcore.config import BrokerConfig
 from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
@@ -32,6 +33,7 @@ from mqcore.log import (
     partition_salt,
     unpack_cursors_batch,
 )
+from mqcore.protocol import SendPolicy
 
 __all__ = ["CURSORS_KEY", "CURSORS_NAME", "CursorLog", "CursorReign", "Done", "open_cursor_log"]
 
@@ -224,9 +226,13 @@ class CursorLog:
                 for chunk in chunks:
                     self._take(chunk, f"log {log.name}")
             if end_offset > partition.committed_offset:
-                committed = _Woken()
-                partition.park(end_offset - 1, committed, 0)
-                await committed.event.wait()
+                # As a retry of the last of it would be answered: that ends, too, when the log stops first.
+                caller = WaitingCaller()
+                partition.answer_when_committed(end_offset, SendPolicy.TOPIC, (caller, 0, end_offset - 1, True))
+                await caller.answered.wait()
+                if not caller.is_committed and self._over is None:
+                    text = f"log {log.name} has stopped before all of it was committed: {partition.failure}"
+                    raise StorageError(f"{text}; restart the broker", kind="io")
         except (StorageError, CorruptionError) as error:
             self._fail(error)
 
@@ -393,14 +399,3 @@ async def open_cursor_log(store: LogStore, topics: Topics) -> PartitionLog:
 
 def _needs_no_answer(error: MqcoreError | None) -> None:
     """Nobody waits for it."""
-
-
-class _Woken:
-    """Waits, as a parked fetch does, for a committed offset."""
-
-    def __init__(self) -> None:
-        self.event = trio.Event()
-
-    def unpark(self, request_id: int) -> None:
-        """Wake it."""
-        self.event.set()

@@ -10,6 +10,7 @@ from sets import SetOfNodes, set_of_nodes
 from virtual_time import in_virtual_time
 
 from mqcore.client import GroupConsumer
+from mqcore.errors import FlushFailedError
 
 SYNC = {"flush": "sync", "replication": "sync(copies=2, level=disk)"}
 FAST = {"session_ms": 3_000, "commit": "manual", "start": "start", "group": "g1"}
@@ -69,3 +70,25 @@ async def test_g16_members_go_on_over_two_failovers_and_nothing_committed_is_rea
         await nodes.until(lambda: (reign := nodes.node("a").reign) is not None and not reign.groups.groups)
         await nodes.until_same("a", "b")
         assert len([name for name in await nodes.logs("a") if name.startswith("0" * 31)]) == 1
+
+
+@in_virtual_time
+async def test_g11_a_log_of_cursors_that_stops_before_it_is_committed_is_told_as_that(tmp_path: Path) -> None:
+    """Clients were told for ever that the broker is still reading cursors."""
+    async with set_of_nodes(tmp_path, prefix="groups-stopped-", **SYNC) as nodes:
+        await begin(nodes)
+        async with nodes.client("a") as client, client.consumer("orders", **FAST) as consumer:
+            await read(consumer, 4, [])
+        for name in "ab":
+            await nodes.cut_off(name)
+        await nodes.start("b")
+        await nodes.call("b", "set.promote", old_primary_is_stopped=True)
+        reign = nodes.node("b").reign
+        assert reign is not None
+        cursors = reign.groups.cursors
+        await trio.sleep(1)
+        assert not cursors.is_ready, "the other member has not said that it holds them"
+        assert cursors.partition is not None
+        cursors.partition.stop(FlushFailedError("the device failed", logs=[cursors.partition.log.name]))
+        await nodes.until(lambda: "cursors-not-read" in nodes.kinds("b"))
+        assert "the device failed" in cursors.why_not_served

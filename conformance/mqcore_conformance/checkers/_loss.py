@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from mqcore.guarantees import AsyncFlush, AsyncReplication, FlushPolicy, Level, SyncFlush, SyncReplication
+from mqcore.guarantees import AsyncFlush, AsyncReplication, Fault, FlushPolicy, Level, SyncFlush, SyncReplication
 from mqcore_conformance.checkers._drained import DrainedLog
 from mqcore_conformance.checkers._endings import described_endings
-from mqcore_conformance.checkers._facts import Attempt, Facts, SendFacts
+from mqcore_conformance.checkers._facts import ENDINGS, Attempt, Facts, SendFacts
 from mqcore_conformance.checkers._policies import widest
 from mqcore_conformance.histories import Completed, FetchAnswered, NodeLife
 from mqcore_conformance.verdicts import Anomaly, Violation
@@ -148,13 +148,18 @@ def _lacked(facts: Facts, send: SendFacts, attempt: Attempt, max_delay_ms: int) 
 def _every_node_is_cut(facts: Facts, since: int) -> bool:
     """Whether at some event after ``since`` no node had any more what it only held in memory.
 
-    A node whose power is cut gets it again from the others, once it serves again and a reign feeds it: so that it
-    lacks it while it is down, and until the next reign begins.
+    A node whose power is cut, or that gets another disk, is given it again by the others, once it serves again and a
+    reign feeds it: so that it lacks it while it is down, and until the next reign begins. So does one that was down
+    already, however it ended.
     """
     lacking: frozenset[str] = frozenset()
     down: frozenset[str] = frozenset()
-    cuts = [(at, fault.node, None) for at, fault in facts.injected if fault.kind == "power-cut"]
-    for at, node, epoch in sorted([*cuts, *((at, each.node, each.epoch) for at, each in facts.reigns.starts)]):
+    ends = [
+        (at, fault.node, None)
+        for at, fault in facts.injected
+        if (ended := ENDINGS.get(fault.kind)) and (ended is not Fault.PROCESS_KILL or at < since)
+    ]
+    for at, node, epoch in sorted([*ends, *((at, each.node, each.epoch) for at, each in facts.reigns.starts)]):
         is_before = at < since
         down = down - {node} if epoch is not None else down | {node}
         lacking = down if epoch or is_before else lacking | down

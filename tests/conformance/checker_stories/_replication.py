@@ -217,6 +217,23 @@ def a_power_cut_of_the_others_takes_what_a_node_that_is_back_had_no_reign_to_get
     return _struck(_back(_struck(_over_more_than_the_delay("none"), "n1")), "n2", epoch=3).drain()
 
 
+@good
+def a_power_cut_of_the_others_takes_what_a_node_that_was_killed_before_never_had() -> Story:
+    story = _set_of(THROTTLED, "none").fault("process-kill", node="n2", life=1, hit=1)
+    return _struck(_idle(story.send("a", 0, "page-cache"), 4).send("b", 1, "page-cache"), "n1").drain()
+
+
+@bad("G03", Anomaly.UNBOUNDED_LOSS)
+def a_node_that_was_killed_before_and_is_back_has_it() -> Story:
+    story = _back(_set_of(THROTTLED, "none").fault("process-kill", node="n2", life=1, hit=1), "n2", "m")
+    return _struck(_idle(story.send("a", 0, "page-cache"), 4).send("b", 1, "page-cache"), "n1").drain()
+
+
+@good
+def another_disk_takes_what_a_power_cut_does() -> Story:
+    return _struck(_struck(_over_more_than_the_delay("none"), "n1", kind="emptied"), "n2", epoch=3).drain()
+
+
 @bad("G03", Anomaly.UNBOUNDED_LOSS)
 def a_kill_of_every_node_takes_no_more_than_the_delay_lets_it() -> Story:
     return _struck(_over_more_than_the_delay("none"), "n1", "n2", kind="process-kill").drain()

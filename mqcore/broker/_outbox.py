@@ -285,7 +285,7 @@ class Outbox:
                     partition, fetch, deadline, began = asked = self._fetches.popleft()
                     answer = await answer_fetch(partition, fetch, self._fetch_bytes_max)
                     if began is not None and _has_gone_back(asked, answer):
-                        answer = _come_to(partition, began)
+                        answer = await answer_fetch(partition, began, self._fetch_bytes_max)
                     elif began is not None and not _goes_on(asked, answer):
                         answer = _come_to(partition, fetch)
                     elif fetch.tags and deadline > self._now() and self._waits_on(asked, answer):

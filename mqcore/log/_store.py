@@ -403,10 +403,11 @@ class LogStore(StoreIdentity):
             await self._least_level.pause()
 
     def stop(self, error: FlushFailedError) -> None:
-        """Stop every open log that a failed flush covered, and report each once (G11). Idempotent."""
+        """Stop every open log that a failed flush covered, and report each once (G11), the identity too. Idempotent."""
         covered = [log.name for log in self._logs.values() if log.flush_failed(error, error.logs)]
         if not error.logs.isdisjoint(IDENTITY_NAMES):
             self._identity_error = error
+            covered += [name for name in IDENTITY_NAMES if name in error.logs]
         new = [name for name in covered if name not in self._reported_stopped]
         if new and self._stopped is not None:
             self._reported_stopped.update(new)

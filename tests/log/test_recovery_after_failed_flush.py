@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from shelf_storage import LIMITS, Shelf, batch, read_all, sent, start
+from shelf_storage import LIMITS, Clock, Shelf, ShelfStorage, batch, ports_of, read_all, sent, start
 
 from mqcore.abc import StorageBackend, StorageContext
 from mqcore.errors import FlushFailedError, StorageError
+from mqcore.log import LogStore
 from mqcore.registry import create_storage
 from mqcore.testing import ModelDisk, model_ports, run_simulation, seeded
 
@@ -77,5 +78,27 @@ def test_g11_a_log_whose_storage_stopped_beside_every_call_serves_what_is_durabl
         with pytest.raises(StorageError, match="takes no appends") as caught:
             await log.append([batch(b"more")])
         assert not caught.value.appended
+
+    run_simulation(main, seed=1)
+
+
+def test_g11_an_identity_that_a_failed_flush_stopped_is_reported_once() -> None:
+    """Nothing else says that this node can be no other incarnation any more: only a restart helps."""
+
+    async def main() -> None:
+        told: list[list[str]] = []
+        store = LogStore(
+            ShelfStorage(Shelf()),
+            ports=ports_of(Clock()),
+            limits=LIMITS,
+            node_name="node-1",
+            report=lambda _: None,
+            stopped=lambda names, _: told.append(names),
+        )
+        await store.open()
+        for _ in range(2):
+            store.stop(FlushFailedError("the disk says no", logs=["identity-copy", "other"]))
+        await store.aclose()
+        assert told == [["identity-copy"]]
 
     run_simulation(main, seed=1)

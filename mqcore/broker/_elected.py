@@ -124,7 +124,7 @@ class ElectedKeeper(RoleKeeper):
                 # Renewed by a node that does not reign, as after a failed disk, it would keep the others from reigning.
                 nursery.cancel_scope.cancel()
             if self._failed_role is role:
-                while self.reign is not None:
+                while self.playing is role:
                     await self.played.wait()
                 await self.keeper.release()  # nothing of it acts any more: nobody has to wait until it runs out
 
@@ -159,7 +159,7 @@ class ElectedKeeper(RoleKeeper):
             reign = self.role.set_up.record
             if (record.epoch, record.reign_id) != (reign.epoch, reign.reign_id):
                 self.lease_lost(f"{record.name_of(record.primary or b'')} reigns in epoch {record.epoch}")
-            return
+            return self.give_way()
         if record.epoch < self.store.newest_epoch:
             self._become(Waiting(f"R14: the record, of epoch {record.epoch}, went back: this node has seen "
                                  f"{self.store.newest_epoch}; `mqcore cluster recover`"))  # fmt: skip

@@ -42,7 +42,7 @@ class FedReign(Protocol[StreamT_contra]):
         """A replica's stream was refused; it comes again."""
 
     def sync_rate_of(self, feeder: StreamT_contra) -> int | None:
-        """Bytes a second that the replica is sent while it is filled; None: no bound."""
+        """Bytes a second that the replica is sent while it is filled; None: it gives way to what is appended."""
 
     def waits_for(self, feeder: StreamT_contra, partition: Partition) -> bool:
         """Whether anything waits for what the replica holds of a log."""

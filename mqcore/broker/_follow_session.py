@@ -237,7 +237,8 @@ class FollowSession:
         if was_hidden := log.hides_reign:
             await log.mend_damages()
         # What opened its last reign may have been mended just now, or while the answer was on its way.
-        if (was_hidden and not log.hides_reign) or log.last_batch[:2] != self._reported_reigns.get(diverged.number):
+        reported = self._reported_reigns.pop(diverged.number, None)
+        if (was_hidden and not log.hides_reign) or log.last_batch[:2] != reported:
             self._unreported.add(diverged.number)
             return
         if diverged.start > log.end_position:
@@ -281,6 +282,7 @@ class FollowSession:
         anew = self._copies[diverged.number] = await self._begin_anew(copy, diverged.start, self._metadata_begins)
         del self._number_of[copy]
         self._number_of[anew] = diverged.number
+        self._reported_reigns.pop(diverged.number, None)
         self._unreported.add(diverged.number)
 
     async def _refused(self, refused: PositionRefused) -> None:
@@ -368,7 +370,7 @@ class FollowSession:
             return None
         log = copy.log
         epoch, reign_id, position = log.last_batch
-        self._reported_reigns[number] = epoch, reign_id
+        self._reported_reigns.setdefault(number, (epoch, reign_id))  # of the first that is not answered
         end, durable = log.end_position, log.durable_position
         return LogPositions(number, epoch, reign_id, position, end, durable, log.durable_level)
 

@@ -329,10 +329,16 @@ class ManualKeeper(RoleKeeper):
     async def demote(self, epoch: int, reign_id: bytes) -> None:
         """Stop the reign that is named, for good: this node does not begin another by itself.
 
-        Raises ``CommandNotPossibleError`` where it is not the present one.
+        Raises ``CommandNotPossibleError`` where it is not the present one, nor the one before one whose record is not
+        written: nobody else knows of that yet.
         """
-        if self.reign is None or (self.store.epoch, self.store.reign_id) != (epoch, reign_id):
+        named = (epoch, reign_id)
+        before = await self._stored_record() if self.reign is None else None
+        is_before = before is not None and (before.epoch, before.reign_id) == named
+        if not isinstance(self.playing, Reigning) or not (
+            is_before or (self.store.epoch, self.store.reign_id) == named
+        ):
             raise CommandNotPossibleError(f"this node does not reign in epoch {epoch}: it {describe_role(self.role)}")
         await self._leave_role("it was ordered to stop")
         # A number that no reign has: to the next start the newest reign is another node's.
-        await self.store.note_epoch(epoch + 1)
+        await self.store.note_epoch(max(epoch, self.store.newest_epoch) + 1)

@@ -274,7 +274,7 @@ class Node:
         """Play the role that this node has in its set, one after the other, until cancelled."""
         while True:
             roles.changed = trio.Event()
-            role = roles.role
+            role = roles.playing = roles.role
             try:
                 with one_error():
                     async with trio.open_nursery() as nursery:

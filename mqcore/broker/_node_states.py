@@ -56,7 +56,7 @@ def _tip(log: PartitionLog, *, flushed_only: bool) -> tuple[int, int]:
         return 0, 0  # begun anew, and nothing has come yet: what lies below says nothing by not being there
     if log.open_end is not None and log.name != METADATA_NAME:
         end = log.open_end  # beyond that nothing is whole
-    if flushed_only and log.durable_position < end:  # it has failed, or grows on
+    if (flushed_only or log.has_stopped) and log.durable_position < end:  # it has failed, or grows on
         end = log.durable_position
         return max((reign.number for reign in log.history if reign.start_position < end), default=0), end
     return log.last_batch[0], end

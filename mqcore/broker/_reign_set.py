@@ -29,6 +29,7 @@ __all__ = ["ReignSet", "SetAuthority"]
 METADATA_KEY: tuple[bytes, int] = (bytes(16), 0)
 
 _HOLD_SHARE = 4
+_AT_ONCE_BYTES_PER_S = 1 << 50
 _REFUSALS_MAX = 64
 """Refusals that are remembered, so that each is told once: a peer may give itself ever other names."""
 _REPLACED_MANY, _REPLACED_S, _TOLD_AGAIN_S = 3, 10.0, 60.0
@@ -245,8 +246,11 @@ class ReignSet:
                 self._wake.set()  # it may have everything by now
 
     def sync_rate_of(self, feeder: Feeder) -> int | None:
-        """Bytes a second that a replica is sent while it is filled; None: no bound."""
-        return self._sync_rates.get(feeder.member.node_id, self._sync_bytes_per_s)
+        """Bytes a second that a replica is sent while it is filled; None: it gives way to what is appended."""
+        asked, record = self._sync_rates.get(feeder.member.node_id, self._sync_bytes_per_s), self._machine.record
+        here = 1 + sum(each.member in record.members for each in self._feeders.values())
+        # With too few nodes there are sends that wait for just this.
+        return _AT_ONCE_BYTES_PER_S if asked is None and here < record.floor else asked
 
     def waits_for(self, feeder: Feeder, partition: Partition) -> bool:
         """Whether anything waits for what a replica holds of a log: it is in sync, and the log's policy asks for it."""

@@ -104,11 +104,14 @@ class RoleKeeper(ABC):
         self.set: SetTable = config.own_set
         self.store = store
         self.role: Role = Waiting("it has not heard of the other nodes yet")
+        self.playing: Role | None = None
+        """What the node begins, plays or leaves at the moment; ``role`` may be the next one already."""
         self.changed = trio.Event()
         self.reign: Reign | None = None
         self.follower: Follower | None = None
         self.played = trio.Event()
         """Set each time a role has begun or was left, and made anew."""
+        self._stopped: tuple[Role | None, MqcoreError | None] = None, None
         self._ports = ports
         self._peers = peers
         self._pause = pause
@@ -250,12 +253,20 @@ class RoleKeeper(ABC):
         A log that has stopped is served again by a restart only, and replicas may hold more of it than is left here:
         they cannot follow, and nobody could take over later.
         """
-        if isinstance(self.role, Reigning) and self.cluster.fails_over and self.has_successor:
-            self.failed(self.role, error)
+        if isinstance(self.role, Reigning):
+            self._stopped = self.role, error
+            self.give_way()
+
+    def give_way(self) -> None:
+        """Leave the reign in which logs have stopped once another member can go on; not there, as at first, it may."""
+        role, error = self._stopped
+        if self.role is role and error is not None and self.cluster.fails_over and self.has_successor:
+            self.failed(role, error)
 
     def note(self, *, reign: Reign | None = None, follower: Follower | None = None) -> None:
-        """Take note of what the node plays now."""
+        """Take note of what the node plays now; neither: nothing of the last role acts any more."""
         self.reign, self.follower = reign, follower
+        self.playing = self.playing if reign is not None or follower is not None else None
         self._places_back = 0 if reign is not None else self._places_back
         self.played.set()
         self.played = trio.Event()
@@ -279,7 +290,7 @@ class RoleKeeper(ABC):
     async def _leave_role(self, why: str) -> None:
         """Stop reigning or following, and wait until nothing of it acts any more."""
         self._become(Waiting(why))
-        while self.reign is not None or self.follower is not None:
+        while isinstance(self.playing, Reigning | Following):
             await self.played.wait()
 
     async def _join_set_of(self, record: SetRecord) -> None:
@@ -404,7 +415,8 @@ class RoleKeeper(ABC):
     async def state(self) -> StateDescription:
         """Return what this node holds. Raises ``StorageError``, ``CorruptionError``."""
         record = await self._stored_record()
-        reigns, has_failed = self.reign is not None, self._places_back > 0
+        # One that has not begun to yet, such as for want of room for its record, may in a moment (R16).
+        reigns, has_failed = isinstance(self.playing, Reigning), self._places_back > 0
         return await describe_node(self.store, self.config.name, record, reigns=reigns, has_failed=has_failed)
 
     @abstractmethod

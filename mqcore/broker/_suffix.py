@@ -56,21 +56,29 @@ async def fetch_suffixes(
     """Bring the logs ``wanted``, each from the node that is asked for it, to that node's end, and flush them.
 
     ``epoch``, ``reign_id``: of a reign that none of their batches is later than. Outside of any term of ``store``, and
-    so again when it returns. Raises ``MqcoreError``: then some may be longer than before, and what was cut is kept
-    aside. If cancelled, likewise.
+    so again when it returns. One that cannot be brought there holds up no other. Raises ``MqcoreError`` for the first
+    such: then some may be longer than before, and what was cut is kept aside. If cancelled, likewise.
     """
     await store.follow(epoch, reign_id)
     try:
-        fetched = []
+        fetched, failure = [], None
         # The metadata log first: a storage with partitions and without metadata is a damaged one.
         for name in sorted(wanted, key=lambda each: (each != METADATA_NAME, each)):
-            log = await _fetch(store, await _open(store, name), wanted[name], report)
+            try:
+                log = await _fetch(store, await _open(store, name), wanted[name], report)
+            except MqcoreError as error:
+                if name == METADATA_NAME:
+                    raise
+                failure = failure or error
+                continue
             fetched.append(log)
             if name == METADATA_NAME:
                 await store.flush([log])
         # Before the record is written: after that this node alone may be electable.
         await store.flush(fetched)
         failed = [log for log in fetched if log.failed is not None]
+        if failure is not None:
+            raise failure
         if failed:
             raise CommandNotPossibleError(f"log {failed[0].name} has stopped: {failed[0].failed}")
     finally:

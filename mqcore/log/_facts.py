@@ -131,6 +131,11 @@ class LogFacts:
         return self._state.end_position - self._state.start_position
 
     @property
+    def has_stopped(self) -> bool:
+        """Whether a failure stopped it for as long as this process lives: nothing beyond what is durable is served."""
+        return self._failure is not None
+
+    @property
     def dirty(self) -> bool:
         """Whether a flush would move ``durable_offset``."""
         return self.failed is None and self._state.end_position > self.durable_position

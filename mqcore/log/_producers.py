@@ -370,13 +370,13 @@ class ProducerTable:
     def forgot(self, *, may_have_sent: bool = False) -> None:
         """Note that state may be missing: from now on an unknown producer in mid-sequence is ``Forgotten``.
 
-        ``may_have_sent``: so is the next batch of a known one, which what is missing may have been: that may come back.
-        And so is, for as long as producers are remembered, the very first one of an unknown producer, under its first
-        epoch: under the next one it goes on by itself where it has not sent that before.
+        ``may_have_sent``: so is the next batch of a known one, which what is missing may have been: that may come back;
+        and, while producers are remembered, the very first of an unknown one. That goes on by itself under epoch 1.
         """
         self._forgot, self._next_part = True, 0
         if may_have_sent:
-            self._hidden_until_ms = self._clock_ms + self._retention_ms + 1
+            # The step: what comes after what has rotted moves the clock, which stands where it was before that.
+            self._hidden_until_ms = self._clock_ms + CLOCK_STEP_MS_MAX + self._retention_ms + 1
         for producer in (self._producers or {}).values() if may_have_sent else ():
             if producer.is_sure:
                 base_offset, facts = producer.batches[-2:]

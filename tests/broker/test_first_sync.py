@@ -107,6 +107,28 @@ async def test_a_replica_is_filled_slowly_while_something_is_sent_and_fast_once_
         await nodes.until_same("a", "b")
 
 
+@pytest.mark.parametrize(("replication", "gives_way"), [("async", True), ("sync(copies=2, level=disk)", False)])
+@in_virtual_time
+async def test_a_replica_that_sends_wait_for_is_filled_at_once_whatever_is_sent_to_other_topics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replication: str, gives_way: bool
+) -> None:
+    bound, asked_for = SyncPace.bytes_per_s, []
+
+    def bytes_per_s(pace: SyncPace, asked: int | None, now: float) -> int | None:
+        asked_for.append(asked)
+        return bound(pace, asked, now)
+
+    policies = {"flush": "sync", "replication": replication}
+    cluster = {"coordinator": f"memory://waited-for-{gives_way}", **TIMES}
+    async with set_of_nodes(tmp_path, prefix=f"waited-for-{gives_way}", cluster=cluster, **policies) as nodes:
+        await begin(nodes)
+        monkeypatch.setattr(SyncPace, "bytes_per_s", bytes_per_s)
+        await nodes.call("a", "replica.add", name="b")
+        await nodes.until_same("a", "b")
+    assert all((asked is None) == gives_way for asked in asked_for)
+    assert asked_for
+
+
 @in_virtual_time
 async def test_a_replica_that_was_filled_at_a_rate_takes_no_more_turns_of_its_primary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

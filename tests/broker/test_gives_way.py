@@ -69,6 +69,21 @@ async def test_a_primary_whose_flush_failed_reigns_on_where_no_other_can(tmp_pat
         assert isinstance(nodes.node("a").roles.role, Reigning)  # type: ignore[union-attr]
 
 
+@in_virtual_time
+async def test_g13_a_primary_whose_flush_failed_gives_way_once_another_can_go_on(tmp_path: Path) -> None:
+    """As one that was promoted a moment ago: its replicas are on their way to it."""
+    async with set_of_nodes(tmp_path, "abc", **coordinated("later"), **SYNC) as nodes:
+        await begin(nodes)
+        await nodes.cut_off("b")
+        await nodes.cut_off("c")
+        await nodes.until(lambda: not nodes.node("a").roles.has_successor)  # type: ignore[union-attr]
+        fail_a_flush(nodes, "a")
+        await trio.sleep(10)
+        assert primary_of(nodes) == "a"
+        await nodes.start("b", "c")
+        await nodes.until(lambda: primary_of(nodes) in ("b", "c"))
+
+
 @pytest.mark.parametrize(
     "cluster", [{"coordinator": "manual"}, {"failover": "manual"}], ids=["no coordinator", "by hand"]
 )

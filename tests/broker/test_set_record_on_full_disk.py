@@ -12,6 +12,7 @@ import trio
 from sets import SetOfNodes, set_of_nodes
 from virtual_time import in_virtual_time
 
+from mqcore.broker._roles import Reigning
 from mqcore.client import Client
 from mqcore.errors import CommandNotPossibleError, RejectedError, StorageError
 from mqcore.log import METADATA_NAME, IncomingBatch, PartitionLog
@@ -97,6 +98,38 @@ async def test_r14_a_set_whose_first_record_finds_no_room_begins_once_there_is(
         await nodes.call("b", "set.promote", old_primary_is_stopped=True)
         async with nodes.client("b") as client:
             assert [topic.name for topic in await client.admin.list_topics()] == ["orders"]
+
+
+@in_virtual_time
+async def test_r16_a_primary_that_waits_for_room_for_its_record_is_told_to_stop_by_who_is_promoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would reign beside the other one as soon as there is room, and acknowledge."""
+    append, is_full = PartitionLog.append_control, False
+
+    async def append_when_there_is_room(self: PartitionLog, batches: Sequence[IncomingBatch]) -> list[int]:
+        if batches and is_full and self is nodes.node("a").store.metadata:
+            await trio.lowlevel.checkpoint()
+            raise StorageError("no space left", kind="full")
+        return await append(self, batches)
+
+    monkeypatch.setattr(PartitionLog, "append_control", append_when_there_is_room)
+    async with set_of_nodes(tmp_path, "abc", prefix="full-again", **SYNC) as nodes:
+        await nodes.start()
+        await nodes.init("a")
+        await nodes.until_in_sync("a")
+        await nodes.cut_off("a")
+        is_full = True
+        await nodes.start("a")
+        await nodes.until(lambda: "set-not-changed" in nodes.kinds("a"))
+        roles = nodes.node("a").roles
+        assert roles is not None
+        assert (roles.reign, isinstance(roles.playing, Reigning)) == (None, True)
+        await nodes.call("b", "set.promote", unclean=True)  # the other one has begun an epoch
+        assert not isinstance(roles.playing, Reigning)
+        is_full = False
+        await nodes.until(lambda: roles.follower is not None)
+        assert nodes.node("b").reign is not None
 
 
 @in_virtual_time

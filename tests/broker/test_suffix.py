@@ -15,8 +15,9 @@ from virtual_time import in_virtual_time, node_ports
 
 from mqcore.abc import StorageContext, ignore_notice
 from mqcore.batch import unpack_header
+from mqcore.broker._node_states import describe_node
 from mqcore.broker._suffix import fetch_suffixes, suffix_of
-from mqcore.errors import CommandNotPossibleError, CorruptionError, MqcoreError, StorageError
+from mqcore.errors import CommandNotPossibleError, CorruptionError, FlushFailedError, MqcoreError, StorageError
 from mqcore.limits import Limits
 from mqcore.log import (
     METADATA_NAME,
@@ -258,3 +259,67 @@ def test_r5_a_metadata_log_that_meets_in_nothing_with_the_one_that_is_ahead_is_n
 def control_batch_of_records() -> IncomingBatch:
     batch = pack_records_batch([{"type": "x"}])
     return IncomingBatch(unpack_header(batch), batch)
+
+
+async def two_stores(disk: ModelDisk, names: list[str]) -> tuple[LogStore, LogStore]:
+    """A store with a batch in each log of ``names``, and an empty one of the same set."""
+    ports, limits, stores = model_ports(1, disk), Limits(), []
+    for folder in ("ahead", "own"):
+        context = StorageContext(ports=ports, limits=limits, report=ignore_notice, stopped=ignore_notice)
+        backend = create_storage(f"mmap:///{folder}", context, {})
+        store = LogStore(backend, ports=ports, limits=limits, node_name=folder, report=ignore_notice)
+        await store.open()
+        stores.append(store)
+    ahead, own = stores
+    await own.join(ahead.set_id)
+    await ahead.reign(1, b"1" * 16)
+    await MetadataLog(ahead).append([{"type": "topics-gone", "ids": []}])
+    for index, name in enumerate(names):
+        log = await ahead.open_log(name, salt=partition_salt(bytes(16), index))
+        await log.append_control([control_batch_of_records()])
+        await ahead.flush([log])
+    return ahead, own
+
+
+def test_r9_a_log_that_cannot_be_fetched_holds_up_no_other() -> None:
+    names = [partition_log_name(bytes(16), index) for index in range(3)]
+
+    async def main() -> None:
+        ahead, own = await two_stores(ModelDisk(seeded(1, "disk")), names)
+        await ahead.leave()
+
+        async def ask(request: FetchSuffix) -> LogSuffix:
+            if request.log == names[0]:
+                raise CommandNotPossibleError("it has stopped there")
+            return await suffix_of(ahead, request, 1 << 20)
+
+        wanted = dict.fromkeys([METADATA_NAME, *names], ask)
+        with pytest.raises(CommandNotPossibleError, match="it has stopped there"):
+            await fetch_suffixes(own, wanted, epoch=2, reign_id=b"2" * 16, report=ignore_notice)
+        logs = [await own.open_log(name, salt=partition_salt(bytes(16), at)) for at, name in enumerate(names)]
+        assert [bool(log.end_position) for log in logs] == [False, True, True]
+        for store in (ahead, own):
+            await store.aclose(flush=False)
+
+    run_simulation(main, seed=1)
+
+
+def test_g11_a_node_vouches_for_what_is_durable_of_a_log_that_a_failed_flush_stopped() -> None:
+    """Nothing beyond that can be fetched from it, and a candidate that tries reigns with what it has."""
+    names = [partition_log_name(bytes(16), 0)]
+
+    async def main() -> None:
+        ahead, own = await two_stores(ModelDisk(seeded(1, "disk")), names)
+        log = await ahead.open_log(names[0], salt=partition_salt(bytes(16), 0))
+        durable = log.end_position
+        await log.append_control([control_batch_of_records()])
+        tips = (await describe_node(ahead, "ahead", None, reigns=True, has_failed=False)).tips
+        assert tips[names[0]] == (1, log.end_position), "it is held, if not flushed"
+        ahead.stop(FlushFailedError("the disk says no", logs=names))
+        await ahead.leave()
+        tips = (await describe_node(ahead, "ahead", None, reigns=False, has_failed=True)).tips
+        assert tips[names[0]] == (1, durable)
+        for store in (ahead, own):
+            await store.aclose(flush=False)
+
+    run_simulation(main, seed=1)

@@ -111,7 +111,7 @@ class RoleKeeper(ABC):
         self.follower: Follower | None = None
         self.played = trio.Event()
         """Set each time a role has begun or was left, and made anew."""
-        self._stopped: tuple[Role | None, MqcoreError | None] = None, None
+        self._stopped: tuple[Role, MqcoreError] | None = None
         self._ports = ports
         self._peers = peers
         self._pause = pause
@@ -259,8 +259,10 @@ class RoleKeeper(ABC):
 
     def give_way(self) -> None:
         """Leave the reign in which logs have stopped once another member can go on; not there, as at first, it may."""
+        if self._stopped is None:
+            return
         role, error = self._stopped
-        if self.role is role and error is not None and self.cluster.fails_over and self.has_successor:
+        if self.role is role and self.cluster.fails_over and self.has_successor:
             self.failed(role, error)
 
     def note(self, *, reign: Reign | None = None, follower: Follower | None = None) -> None:

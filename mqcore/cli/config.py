@@ -6,6 +6,7 @@ import itertools
 import os
 
 import click
+from click.core import ParameterSource
 
 from mqcore.cli._build_options import refuse_broken_file
 from mqcore.cli._config_shown import check, diff, show
@@ -69,6 +70,8 @@ def init(
 
     if cluster:
         text = _cluster_text(sets, nodes, coordinator, replication, storage)
+    elif idle := [each for each in ("sets", "nodes", "coordinator", "replication") if _was_given(each)]:
+        refuse(f"--{idle[0]} is of a cluster: with --cluster, {CLUSTER_FILE_NAME} is written, for all of its nodes")
     else:
         text = commented_example() if storage is None else commented_example(storage)
     refuse_broken_file(text)
@@ -85,6 +88,10 @@ def init(
         write_line(f"wrote {path}; mqcore explain {path} says what it promises, mqcore serve --config {path} runs it")
         if cluster:
             write_line("once every node runs, each by its own --name, mqcore cluster init begins the set")
+
+
+def _was_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _cluster_text(sets: int, nodes: int, coordinator: str, replication: str | None, storage: str | None) -> str:

@@ -11,8 +11,10 @@ from rot import log_of, set_back
 from sets import SetOfNodes, set_of_nodes
 from virtual_time import in_virtual_time
 
+from mqcore.batch import HEADER_BYTES
 from mqcore.errors import MqcoreError
 from mqcore.log import _quarantine
+from mqcore.protocol import Diverged
 
 ASYNC: dict[str, Any] = {"flush": "sync", "replication": "async"}
 MESSAGES = 60
@@ -116,3 +118,25 @@ async def test_r2_a_node_that_cannot_keep_aside_what_rotted_at_its_end_does_not_
         await nodes.until(lambda: primary_of(nodes) is not None and not log_of(nodes, "a", name).is_damaged, 60)
         await until_level(nodes, name)
         assert await send(nodes, 1) == MESSAGES
+
+
+@in_virtual_time
+async def test_g01_a_replica_cuts_nothing_by_an_answer_to_a_report_before_its_last(tmp_path: Path) -> None:
+    """What opened its last reign was mended after the first report, and it has reported again since."""
+    async with set_of_nodes(tmp_path, prefix="answer", **ASYNC) as nodes:
+        name = await begin(nodes)
+        roles = nodes.node("b").roles
+        follower = roles.follower if roles is not None else None
+        assert follower is not None
+        session = follower.session
+        assert session is not None
+        (copy,) = [each for each in follower.copies.values() if each.log.name == name]
+        number, end = session._number_of[copy], copy.log.end_position
+        epoch = copy.log.last_batch[0]
+        session._reported_reigns[number] = epoch, bytes(16)  # as it is while that has rotted
+        assert session._report_of(number) is not None
+        await session._part(Diverged(number, epoch, copy.log.start_position + HEADER_BYTES, copy.log.start_position))
+        assert copy.log.end_position == end
+        assert number in session._unreported, "it reports again"
+        await session._part(Diverged(number, epoch - 1, copy.log.start_position, copy.log.start_position))
+        assert copy.log.end_position == end, "nor by an answer to nothing"

@@ -34,6 +34,16 @@ def test_what_would_not_be_read_is_not_written(cli, tmp_path, option, value, sai
     assert (refused.status, said in refused.err, list(tmp_path.iterdir())) == (2, True, [])
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--sets", "1"), ("--nodes", "2"), ("--coordinator", "manual"), ("--replication", "sync")],
+)
+def test_what_is_of_a_cluster_is_not_left_out_without_a_word_of_the_file_of_one_broker(cli, tmp_path, option, value):
+    refused = cli("config", "init", option, value, "--to", tmp_path)
+    assert (refused.status, f"{option} is of a cluster: with --cluster" in refused.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_explain_refuses_a_coordinator_that_is_not_there_and_two_nodes_that_fail_over_by_themselves(cli, tmp_path):
     assert cli("config", "init", "--cluster", "--nodes", "2", "--to", tmp_path).status == 0
     file = tmp_path / "cluster.toml"
